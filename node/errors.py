@@ -1,0 +1,74 @@
+"""Failures of the process, sorted by whose move is next. The CLI maps them to exit codes in one place."""
+
+from __future__ import annotations
+
+from protocol.errors import (
+    AddressError,
+    KekahydeError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+)
+
+__all__ = [
+    "AddressError",
+    "ConfigError",
+    "CorruptModelError",
+    "KekahydeError",
+    "LocalProtocolError",
+    "ModelError",
+    "ModelNotFoundError",
+    "PeerError",
+    "PeerRefusedError",
+    "PeerTimeoutError",
+    "PeerUnreachableError",
+    "PromptError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "TransportError",
+    "UnsupportedModelError",
+]
+
+
+class ConfigError(KekahydeError):
+    """A setting, a data directory or an option that cannot be used; names it and the next step."""
+
+
+class ModelError(KekahydeError):
+    """A model cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """No model under this name, id or path."""
+
+
+class UnsupportedModelError(ModelError):
+    """The checkpoint is of a kind that Kekahyde refuses; nothing was loaded."""
+
+
+class CorruptModelError(ModelError):
+    """Bytes on disk do not have the hash that the manifest names."""
+
+
+class PromptError(KekahydeError):
+    """The prompt is empty or does not fit the model's context."""
+
+
+class TransportError(KekahydeError):
+    """The network did not do what was asked; says which peer and what happened."""
+
+
+class PeerUnreachableError(TransportError):
+    """Nobody answered at the address."""
+
+
+class PeerTimeoutError(TransportError):
+    """The peer is connected but did not answer in time."""
+
+
+class PeerRefusedError(TransportError):
+    """The peer answered and said no."""
+
+
+class PeerError(TransportError):
+    """The peer reported an error for one request."""

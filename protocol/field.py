@@ -1,0 +1,46 @@
+"""The prime field F_p, p = 2^31 - 1, and the seam through which its arithmetic is done.
+
+Elements are canonical little-endian u32 `< p`. The arithmetic itself is the kernels' (`node.kernels`
+has a compiled and a portable implementation with identical results); this module fixes what it means.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+P = (1 << 31) - 1
+"""A Mersenne prime: products of two elements reduce by shifts, and 4 bytes carry 31 bits of pad."""
+
+HALF_P = P // 2
+
+Elements = NDArray[np.uint32]
+Sums = NDArray[np.int32]
+Weights = NDArray[np.int8]
+
+
+class FieldArithmetic(Protocol):
+    """What verification and merging need of a kernel backend; all results canonical."""
+
+    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
+        """`vectors [k, N]`, `rows [T, N]` -> `[T, k]`: dot products mod p."""
+
+    def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
+        """`coefficients [k, T]`, `rows [T, N]` -> `[k, N]`: linear combinations of rows mod p."""
+
+    def field_project(self, vectors: Elements, weights: Weights) -> Elements:
+        """`vectors [k, N]`, `weights [N, K]` int8 -> `[k, K]` mod p."""
+
+    def all_canonical(self, elements: Elements) -> bool:
+        """Whether every element is below p; looks at all of them."""
+
+
+def elements_of_words(words: NDArray[Any]) -> Elements:
+    """Canonical elements among little-endian u32 words: the top bit is cleared, 2^31 - 1 is rejected.
+
+    Never a reduction of a wider range: its bias identifies tokens (SPEC.md section 7).
+    """
+    masked = np.asarray(words, dtype="<u4") & np.uint32(P)
+    return masked[masked != P].astype(np.uint32, copy=False)

@@ -1,0 +1,51 @@
+"""Every number that two nodes must agree on, and every bound that is checked before memory is taken.
+
+Specification constants: SPEC.md section 10. Tunables of this implementation live with their users.
+"""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = 1
+"""`kek/1`. Versions a node speaks travel in its hello."""
+
+MAGIC = b"KEK\x01"
+"""First four bytes of every message: three of name, one of the envelope's version."""
+
+MAX_CONTROL_FRAME_BYTES = 64 * 1024
+MAX_DATA_HEADER_BYTES = 4 * 1024
+MAX_DATA_BYTES = 8 * 1024 * 1024
+"""Sum of the buffers of one data message, each way."""
+MAX_BUFFERS = 16
+MAX_DIMENSIONS = 4
+
+TILE_OUTPUTS = 512
+"""A unit's output rows are cut into fixed tiles of this many; a slice is whole tiles."""
+ROW_BUCKETS = (1, 8, 32, 128, 512)
+"""A chunk's row count on the wire is one of these; shares of zero rows fill it up."""
+MAX_CHUNK_ROWS = ROW_BUCKETS[-1]
+MAX_UNIT_INPUTS = 1 << 16
+MAX_UNIT_OUTPUTS = 1 << 20
+
+HASH_BYTES = 32
+SEED_BYTES = 32
+SESSION_BYTES = 16
+NONCE_BYTES = 16
+MAX_HOSTED_MODELS = 8
+MAX_HOSTED_UNITS = 1024
+MAX_ADDRESSES = 8
+MAX_AGENT_CHARACTERS = 64
+MAX_ERROR_CHARACTERS = 256
+
+FREIVALDS_VECTORS = 3
+"""k: a wrong result passes with probability at most (2/p)^3 < 2^-89 (SPEC.md section 8)."""
+
+
+def row_bucket(num_rows: int) -> int:
+    """Smallest bucket that holds `num_rows` (1 to 512)."""
+    return next(bucket for bucket in ROW_BUCKETS if bucket >= num_rows)
+
+
+def max_rows_per_chunk(num_inputs: int, num_outputs: int) -> int:
+    """Largest bucket whose share and whose result both stay within MAX_DATA_BYTES."""
+    fitting = MAX_DATA_BYTES // (4 * max(num_inputs, num_outputs))
+    return max((bucket for bucket in ROW_BUCKETS if bucket <= fitting), default=1)
