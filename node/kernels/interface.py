@@ -1,0 +1,141 @@
+"""The seam between the model and the arithmetic: what every kernel backend offers.
+
+Two halves with two promises. The integer half is exact: every backend, level and machine returns the same
+bits. The float half is row-invariant: row t's bits are the same whatever else is in the batch, wherever the
+batch was cut and on any number of threads. Its bits are promised per machine and build, not across backends.
+
+Arrays are numpy and C-contiguous; a wrong dtype, rank or shape is a ValueError. T counts token rows, N output
+rows of the weights, K inputs, D the hidden size, H heads, G groups of heads that share keys, S key slots and d
+the size of a head.
+"""
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int8s = NDArray[np.int8]
+Int16s = NDArray[np.int16]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+Words = NDArray[np.uint32]
+Floats = NDArray[np.float32]
+
+# Specification (SPEC.md, arithmetic).
+PRIME: Final = 2**31 - 1
+"""The field F_p; it is a Mersenne prime, so 2^31 = 1 mod p and a reduction is a shift and an addition."""
+ACTIVATION_LIMIT: Final = 2**11 - 1
+"""Largest magnitude of a quantized activation: 12 bits, symmetric."""
+SCALE_MARGIN: Final = 1.0 + 2.0**-10
+"""An enlargement of a row's scale goes this much beyond the ratio that was missed, so the loop ends soon."""
+MAX_INPUTS: Final = 65_536
+"""Longest contraction K that the linear kernels accept: gate_up of a 70B model is 57 344."""
+
+
+class Kernels(Protocol):
+    """One arithmetic backend; every method may be called from several threads at once."""
+
+    name: str
+    """"c-avx512", "c-avx2", "c-neon", "c-generic", "portable", or one of them with "+cuda"."""
+    note: str | None
+    """Why nothing faster serves, in words for a user; None where this is the fastest for the machine."""
+    threads: int
+    """Threads that a large call is spread over."""
+
+    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+        """W x in plain integers: weights [N, K], rows [T, K] with |x| <= 2047 -> [T, N].
+
+        The caller's scale guarantees |W x| < p / 2. A row value beyond 12 bits is a ValueError.
+        """
+        ...
+
+    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+        """W b mod p, canonical: weights [N, K], rows [T, K] -> [T, N]. An element >= p is a ValueError."""
+        ...
+
+    def share(self, rows: Int16s, pads: Words) -> Words:
+        """x - r mod p, canonical: rows [T, K], pads [T, K] canonical -> [T, K]."""
+        ...
+
+    def merge(self, first: Words, second: Words) -> Int32s:
+        """first + second mod p as the integer nearest to zero: [T, N] canonical, twice -> [T, N]."""
+        ...
+
+    def centre(self, elements: Words) -> Int32s:
+        """Canonical elements as integers in (-p / 2, p / 2): [T, N] -> [T, N]."""
+        ...
+
+    def field_dot(self, vectors: Words, rows: Words) -> Words:
+        """u_i . y_t mod p: vectors [k, N], rows [T, N], both canonical -> [T, k]."""
+        ...
+
+    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+        """sum over t of c_it y_t mod p: coefficients [k, T], rows [T, N], both canonical -> [k, N]."""
+        ...
+
+    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+        """U W mod p: vectors [k, N] canonical, weights [N, K] -> [k, K]."""
+        ...
+
+    def all_canonical(self, elements: Words) -> bool:
+        """Whether every element, of any shape, is below p; reads all of them whatever it finds."""
+        ...
+
+    def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        """Activations as integers of 12 bits and one scale a row: hidden [T, K] -> [T, K], [T].
+
+        s = max|x| / 2047 and xq = rint(x / s), half to even, clipped. While max_row_norm * ||xq|| >= p / 2,
+        the scale is multiplied by (max_row_norm * ||xq|| / (p / 2)) * SCALE_MARGIN, in float64 rounded to
+        float32, and the row is rounded again. A row of zeros, or too small to have a scale, takes s = 1.
+
+        Args:
+            max_row_norm: the largest Euclidean norm of a weight row of the unit that these rows go through.
+
+        Raises:
+            ValueError: a value is not finite; the message names the first such row.
+        """
+        ...
+
+    def norm_quantize(
+        self, hidden: Floats, gain: Floats, epsilon: float, max_row_norm: float
+    ) -> tuple[Int16s, Floats]:
+        """`rms_norm`, then `quantize`, without the way through memory: hidden [T, D], gain [D]."""
+        ...
+
+    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        """silu(gate) * up, then `quantize`: gate_up [T, 2F], gate in the first F columns -> [T, F], [T]."""
+        ...
+
+    def dequantize(
+        self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
+    ) -> Floats:
+        """(sum * weight_scale) * row_scale + bias: sums [T, N], scales [T] and [N], bias [N] -> [T, N]."""
+        ...
+
+    def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
+        """(x / sqrt(mean(x^2) + epsilon)) * gain: hidden [T, D], gain [D] -> [T, D]."""
+        ...
+
+    def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
+        """Rotate the pairs (i, i + d/2) in place: heads [T, H, d], cos and sin [T, d/2].
+
+        Axis 0 of heads may be strided: the queries inside a fused qkv row are rotated where they lie.
+        """
+        ...
+
+    def attention(
+        self,
+        queries: Floats,
+        keys: Floats,
+        values: Floats,
+        positions: Int64s,
+        window: int | None,
+        scale: float,
+    ) -> Floats:
+        """Causal grouped-query attention: queries [T, H, d], keys and values [G, S, d] -> [T, H * d].
+
+        Head h reads group h // (H / G). Row t attends to the slots s <= positions[t], with a window also
+        s > positions[t] - window. Axis 0 of queries, keys and values may be strided: views on a larger buffer
+        need no copy.
+        """
+        ...

@@ -1,0 +1,257 @@
+"""The backend that needs no compiler: numpy alone, exact through float64 matrix products.
+
+A float64 sum of products is exact while it stays below 2^53, so BLAS may add in any order. It is the
+reference that the C kernels are tested against, and what serves where no C compiler was found. Float code
+handles one contiguous row at a time wherever the order of additions could matter, and never goes through BLAS.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+from .interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Floats, Int8s, Int16s, Int32s, Int64s, Words
+
+Doubles = NDArray[np.float64]
+
+# Implementation.
+CONTRACTION_BLOCK: Final = 16_384
+"""Inputs summed before a reduction: 128 (p - 1) n < 2^53 allows n <= 32 768; half of it leaves room."""
+BLOCK_ELEMENTS: Final = 1 << 22
+"""Weights widened to float64 at a time: 32 MiB, whatever the size of the unit."""
+
+
+class PortableKernels:
+    """`Kernels` in numpy."""
+
+    name = "portable"
+
+    def __init__(self, threads: int = 1, note: str | None = None) -> None:
+        self.threads = threads
+        self.note = note
+
+    # ---- linear layers ----
+
+    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+        weights, rows = checks.linear(weights, rows, np.int16)
+        if rows.size and max(int(rows.max()), -int(rows.min())) > ACTIVATION_LIMIT:
+            raise ValueError(f"rows hold a value beyond {ACTIVATION_LIMIT}")
+        sums = np.zeros((rows.shape[0], weights.shape[0]), np.int32)
+        for outputs, inputs in _blocks(weights.shape):
+            product = _exact_product(rows[:, inputs], weights[outputs, inputs].T)
+            sums[:, outputs] += product.astype(np.int32)
+        return sums
+
+    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+        weights, rows = checks.linear(weights, rows, np.uint32)
+        if not self.all_canonical(rows):
+            raise ValueError("rows hold an element that is not below p")
+        sums = np.zeros((rows.shape[0], weights.shape[0]), np.int64)
+        for outputs, inputs in _blocks(weights.shape):
+            sums[:, outputs] += _exact_product(rows[:, inputs], weights[outputs, inputs].T) % PRIME
+        return (sums % PRIME).astype(np.uint32)
+
+    # ---- the field ----
+
+    def share(self, rows: Int16s, pads: Words) -> Words:
+        rows = checks.array(rows, "rows", np.int16, 2)
+        pads = checks.array(pads, "pads", np.uint32, 2)
+        checks.shape(pads, "pads", rows.shape)
+        return ((rows.astype(np.int64) - pads) % PRIME).astype(np.uint32)
+
+    def merge(self, first: Words, second: Words) -> Int32s:
+        first = checks.array(first, "first", np.uint32, 2)
+        second = checks.array(second, "second", np.uint32, 2)
+        checks.shape(second, "second", first.shape)
+        return _centred((first.astype(np.int64) + second) % PRIME)
+
+    def centre(self, elements: Words) -> Int32s:
+        return _centred(checks.array(elements, "elements", np.uint32, 2).astype(np.int64))
+
+    def field_dot(self, vectors: Words, rows: Words) -> Words:
+        vectors = checks.array(vectors, "vectors", np.uint32, 2)
+        rows = checks.array(rows, "rows", np.uint32, 2)
+        checks.shape(vectors, "vectors", (vectors.shape[0], rows.shape[1]))
+        return _residue_product(rows, vectors.T)
+
+    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+        coefficients = checks.array(coefficients, "coefficients", np.uint32, 2)
+        rows = checks.array(rows, "rows", np.uint32, 2)
+        checks.shape(coefficients, "coefficients", (coefficients.shape[0], rows.shape[0]))
+        combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)
+        for columns in _spans(rows.shape[1], max(1, BLOCK_ELEMENTS // max(1, rows.shape[0]))):
+            combined[:, columns] = _residue_product(coefficients, rows[:, columns])
+        return combined
+
+    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+        vectors = checks.array(vectors, "vectors", np.uint32, 2)
+        weights = checks.array(weights, "weights", np.int8, 2)
+        checks.shape(vectors, "vectors", (vectors.shape[0], weights.shape[0]))
+        sums = np.zeros((vectors.shape[0], weights.shape[1]), np.int64)
+        for outputs, inputs in _blocks(weights.shape):
+            sums[:, inputs] += _exact_product(vectors[:, outputs], weights[outputs, inputs]) % PRIME
+        return (sums % PRIME).astype(np.uint32)
+
+    def all_canonical(self, elements: Words) -> bool:
+        elements = checks.array(elements, "elements", np.uint32)
+        return bool(np.all(elements < PRIME))
+
+    # ---- floats ----
+
+    def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        hidden = checks.array(hidden, "hidden", np.float32, 2)
+        return _quantized(hidden, checks.row_norm(max_row_norm))
+
+    def norm_quantize(
+        self, hidden: Floats, gain: Floats, epsilon: float, max_row_norm: float
+    ) -> tuple[Int16s, Floats]:
+        return _quantized(self.rms_norm(hidden, gain, epsilon), checks.row_norm(max_row_norm))
+
+    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        gate_up = checks.array(gate_up, "gate_up", np.float32, 2)
+        if gate_up.shape[1] % 2:
+            raise ValueError(f"gate_up must have an even number of columns, not {gate_up.shape[1]}")
+        width = gate_up.shape[1] // 2
+        gated = np.empty((gate_up.shape[0], width), np.float32)
+        with np.errstate(all="ignore"):  # exp may reach infinity; what is not finite is refused below
+            for row, result in zip(gate_up, gated, strict=True):
+                gate = row[:width].copy()
+                np.multiply(gate / (np.float32(1.0) + np.exp(-gate)), row[width:], out=result)
+        return _quantized(gated, checks.row_norm(max_row_norm))
+
+    def dequantize(
+        self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
+    ) -> Floats:
+        sums = checks.array(sums, "sums", np.int32, 2)
+        row_scales = checks.array(row_scales, "row_scales", np.float32, 1)
+        weight_scales = checks.array(weight_scales, "weight_scales", np.float32, 1)
+        checks.shape(row_scales, "row_scales", sums.shape[:1])
+        checks.shape(weight_scales, "weight_scales", sums.shape[1:])
+        values = (sums.astype(np.float32) * weight_scales) * row_scales[:, None]
+        if bias is not None:
+            bias = checks.array(bias, "bias", np.float32, 1)
+            checks.shape(bias, "bias", sums.shape[1:])
+            values += bias
+        return values
+
+    def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
+        hidden = checks.array(hidden, "hidden", np.float32, 2)
+        gain = checks.array(gain, "gain", np.float32, 1)
+        checks.shape(gain, "gain", hidden.shape[1:])
+        normed = np.empty_like(hidden)
+        with np.errstate(all="ignore"):  # non-finite rows pass through; quantize refuses them by name
+            for row, result in zip(hidden, normed, strict=True):
+                mean_square = np.square(row, dtype=np.float64).sum() / max(1, row.size)
+                np.multiply(row * np.float32(1.0 / np.sqrt(mean_square + epsilon)), gain, out=result)
+        return normed
+
+    def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
+        heads = checks.inner_contiguous(heads, "heads", 3)
+        half = heads.shape[2] // 2
+        cos = checks.array(cos, "cos", np.float32, 2)
+        sin = checks.array(sin, "sin", np.float32, 2)
+        if heads.shape[2] % 2:
+            raise ValueError(f"heads must have an even size, not {heads.shape[2]}")
+        checks.shape(cos, "cos", (heads.shape[0], half))
+        checks.shape(sin, "sin", (heads.shape[0], half))
+        first, second = heads[:, :, :half].copy(), heads[:, :, half:].copy()
+        heads[:, :, :half] = first * cos[:, None, :] - second * sin[:, None, :]
+        heads[:, :, half:] = second * cos[:, None, :] + first * sin[:, None, :]
+
+    def attention(
+        self,
+        queries: Floats,
+        keys: Floats,
+        values: Floats,
+        positions: Int64s,
+        window: int | None,
+        scale: float,
+    ) -> Floats:
+        queries = checks.inner_contiguous(queries, "queries", 3)
+        keys = checks.inner_contiguous(keys, "keys", 3)
+        values = checks.inner_contiguous(values, "values", 3)
+        positions = checks.array(positions, "positions", np.int64, 1)
+        checks.attention(queries, keys, values, positions, window)
+        num_rows, num_heads, head_size = queries.shape
+        heads_per_group = num_heads // keys.shape[0]
+        mixed = np.empty((num_rows, num_heads, head_size), np.float32)
+        for t, position in enumerate(positions.tolist()):
+            first_slot = 0 if window is None else max(0, position + 1 - window)
+            for h in range(num_heads):
+                slots = (h // heads_per_group, slice(first_slot, position + 1))
+                mixed[t, h] = _attend(queries[t, h], keys[slots], values[slots], scale)
+        return mixed.reshape(num_rows, num_heads * head_size)
+
+
+def _spans(size: int, step: int) -> Iterator[slice]:
+    """Half-open pieces of at most `step` that cover `size`."""
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Blocks of a weight matrix [N, K], short enough for exact sums along either axis."""
+    for inputs in _spans(shape[1], CONTRACTION_BLOCK):
+        height = BLOCK_ELEMENTS // (inputs.stop - inputs.start)
+        for outputs in _spans(shape[0], min(CONTRACTION_BLOCK, height)):
+            yield outputs, inputs
+
+
+def _exact_product(left: NDArray[np.generic], right: NDArray[np.generic]) -> Int64s:
+    """left @ right through float64; the caller keeps every sum of magnitudes below 2^53."""
+    product: Doubles = left.astype(np.float64) @ right.astype(np.float64)
+    return product.astype(np.int64)
+
+
+def _residue_product(left: Words, right: Words) -> Words:
+    """left @ right mod p of canonical elements, from 16-bit halves of both: exact for 2^20 terms."""
+    left_low, left_high = left & 0xFFFF, left >> 16
+    right_low, right_high = right & 0xFFFF, right >> 16
+    high = _exact_product(left_high, right_high) % PRIME
+    middle = (_exact_product(left_high, right_low) + _exact_product(left_low, right_high)) % PRIME
+    low = _exact_product(left_low, right_low)
+    return ((high * 2 + (middle << 16) + low) % PRIME).astype(np.uint32)  # 2^32 = 2 mod p
+
+
+def _centred(residues: Int64s) -> Int32s:
+    """Canonical residues as the integers nearest to zero."""
+    return np.where(residues > PRIME // 2, residues - PRIME, residues).astype(np.int32)
+
+
+def _quantized(values: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+    """The quantization rule of `Kernels.quantize`; only exact reductions, so rows may share numpy calls."""
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"row {int(np.argmin(finite))} holds a value that is not finite")
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    scales = largest / np.float32(ACTIVATION_LIMIT)
+    scales[scales == 0.0] = 1.0
+    rounded = _rounded(values, scales)
+    for t in range(values.shape[0]):
+        while (excess := _bound_ratio(rounded[t], max_row_norm)) >= 1.0:
+            scales[t] = np.float32(np.float64(scales[t]) * (excess * SCALE_MARGIN))
+            rounded[t] = _rounded(values[t : t + 1], scales[t : t + 1])[0]
+    return rounded, scales
+
+
+def _rounded(values: Floats, scales: Floats) -> Int16s:
+    """rint(x / s), half to even, clipped to 12 bits: [T, K], [T] -> [T, K]."""
+    with np.errstate(over="ignore"):  # a subnormal scale is rounded so coarsely that x / s may overflow
+        quotients = values / scales[:, None]
+    rounded: Floats = np.rint(np.clip(quotients, -ACTIVATION_LIMIT, ACTIVATION_LIMIT))
+    return rounded.astype(np.int16)
+
+
+def _bound_ratio(row: Int16s, max_row_norm: float) -> float:
+    """The Cauchy-Schwarz bound on |W x| over p / 2; below 1 no sum can leave the field's centred range."""
+    square = int(np.square(row, dtype=np.int64).sum())
+    return float(max_row_norm * np.sqrt(np.float64(square)) / (PRIME / 2))
+
+
+def _attend(query: Floats, keys: Floats, values: Floats, scale: float) -> Floats:
+    """One head of one row: query [d], keys and values [s, d] -> [d]; sums in float64."""
+    scores = np.einsum("sd,d->s", keys.astype(np.float64), query.astype(np.float64)) * scale
+    weights = np.exp(scores - scores.max())
+    mixed: Doubles = np.einsum("s,sd->d", weights, values.astype(np.float64)) / weights.sum()
+    return mixed.astype(np.float32)
