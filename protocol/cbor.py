@@ -67,7 +67,9 @@ def decode(data: bytes, max_bytes: int) -> Any:
         again = cbor2.dumps(value, canonical=True)
     except RemoteProtocolError:
         raise
-    except Exception as exc:  # cbor2 raises its own, Unicode, Value, Recursion and Memory errors: all are the sender's fault
+    except (
+        Exception
+    ) as exc:  # cbor2 raises its own, Unicode, Value, Recursion and Memory errors: all are the sender's fault
         raise RemoteProtocolError(f"not readable as CBOR: {type(exc).__name__}") from exc
     if again != data:
         raise RemoteProtocolError("CBOR that is not in its deterministic form")

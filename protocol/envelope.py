@@ -40,7 +40,7 @@ class DType(IntEnum):
     F32 = 8
 
 
-_NUMPY_TYPES = {
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     DType.U8: np.dtype("u1"),
     DType.I8: np.dtype("i1"),
     DType.I16: np.dtype("<i2"),
@@ -74,12 +74,17 @@ class Envelope:
     buffers: tuple[Tensor, ...] = field(default=())
 
 
+def buffer_bytes(array: NDArray[Any]) -> memoryview:
+    """The bytes of a C-contiguous array, without a copy (an empty one has no memory to cast)."""
+    return array.data.cast("B") if array.size else memoryview(b"")
+
+
 def encode_envelope(envelope: Envelope) -> list[Frame]:
     """Frames of one message; buffers are not copied."""
     header: dict[int, Any] = {KEY_TYPE: envelope.type, KEY_ID: envelope.id, KEY_BODY: envelope.body}
     if envelope.buffers:
         header[KEY_BUFFERS] = [[t.dtype, list(t.data.shape), t.data.nbytes] for t in envelope.buffers]
-    return [MAGIC + cbor.encode(header), *(memoryview(t.data).cast("B") for t in envelope.buffers)]
+    return [MAGIC + cbor.encode(header), *(buffer_bytes(t.data) for t in envelope.buffers)]
 
 
 def decode_envelope(frames: Sequence[Frame], max_header_bytes: int) -> Envelope:

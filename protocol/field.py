@@ -42,5 +42,5 @@ def elements_of_words(words: NDArray[Any]) -> Elements:
 
     Never a reduction of a wider range: its bias identifies tokens (SPEC.md section 7).
     """
-    masked = np.asarray(words, dtype="<u4") & np.uint32(P)
-    return masked[masked != P].astype(np.uint32, copy=False)
+    masked: Elements = np.asarray(words, dtype="<u4") & np.uint32(P)
+    return masked if not (masked == P).any() else masked[masked != P]

@@ -47,9 +47,7 @@ class PadSeeds:
 
 def row_seed(chunk_seed: bytes, row: int) -> bytes:
     """32-byte seed of one row of a chunk: keyed BLAKE2b of the row's index, so that chunks can be re-cut."""
-    return hashlib.blake2b(
-        cbor.encode([row]), key=chunk_seed, digest_size=SEED_BYTES, person=ROW_PERSON
-    ).digest()
+    return hashlib.blake2b(cbor.encode([row]), key=chunk_seed, digest_size=SEED_BYTES, person=ROW_PERSON).digest()
 
 
 def pad_row(seed: bytes, num_inputs: int) -> Elements:

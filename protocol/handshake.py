@@ -1,0 +1,150 @@
+"""What may follow what on a link, as one table, and the checks that turn a hello into a known peer.
+
+The dialler sends HELLO, the listener answers HELLO_OK or an error; nothing else counts before. CURVE has proved
+that the other side holds the secret of some X25519 key; a hello is believed only if its Ed25519 key maps to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.identity import PeerId, curve_public_key_of, peer_id_of
+from protocol.limits import PROTOCOL_VERSION
+from protocol.messages import ErrorCode, ErrorReply, GoAway, Hello, HelloOk, Message
+
+
+class Side(Enum):
+    """Who opened the link."""
+
+    DIALLER = "dialler"
+    LISTENER = "listener"
+
+
+class LinkState(Enum):
+    """Life of a link, seen from one side."""
+
+    NEW = "new"
+    HELLO_SENT = "hello sent"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class LinkEvent(Enum):
+    """What moves a link."""
+
+    SEND_HELLO = "send HELLO"
+    RECEIVE_HELLO = "receive HELLO"
+    RECEIVE_HELLO_OK = "receive HELLO_OK"
+    RECEIVE_ERROR = "receive ERROR"
+    RECEIVE_GOAWAY = "receive GOAWAY"
+    RECEIVE_OTHER = "receive anything else"
+    LOST = "connection lost"
+
+
+# SPEC.md section 6. What is not in the table is refused: before OPEN with NO_SESSION. A dialler whose listener
+# restarted is answered NO_SESSION and says hello again; a listener accepts a second hello as a fresh start.
+TRANSITIONS: dict[Side, dict[LinkState, dict[LinkEvent, LinkState]]] = {
+    Side.DIALLER: {
+        LinkState.NEW: {LinkEvent.SEND_HELLO: LinkState.HELLO_SENT, LinkEvent.LOST: LinkState.CLOSED},
+        LinkState.HELLO_SENT: {
+            LinkEvent.RECEIVE_HELLO_OK: LinkState.OPEN,
+            LinkEvent.RECEIVE_ERROR: LinkState.CLOSED,
+            LinkEvent.LOST: LinkState.CLOSED,
+        },
+        LinkState.OPEN: {
+            LinkEvent.SEND_HELLO: LinkState.HELLO_SENT,
+            LinkEvent.RECEIVE_OTHER: LinkState.OPEN,
+            LinkEvent.RECEIVE_ERROR: LinkState.OPEN,
+            LinkEvent.RECEIVE_GOAWAY: LinkState.CLOSED,
+            LinkEvent.LOST: LinkState.CLOSED,
+        },
+        LinkState.CLOSED: {LinkEvent.SEND_HELLO: LinkState.HELLO_SENT},
+    },
+    Side.LISTENER: {
+        LinkState.NEW: {LinkEvent.RECEIVE_HELLO: LinkState.OPEN, LinkEvent.LOST: LinkState.CLOSED},
+        LinkState.OPEN: {
+            LinkEvent.RECEIVE_HELLO: LinkState.OPEN,
+            LinkEvent.RECEIVE_OTHER: LinkState.OPEN,
+            LinkEvent.RECEIVE_ERROR: LinkState.OPEN,
+            LinkEvent.RECEIVE_GOAWAY: LinkState.CLOSED,
+            LinkEvent.LOST: LinkState.CLOSED,
+        },
+        LinkState.CLOSED: {LinkEvent.RECEIVE_HELLO: LinkState.OPEN},
+    },
+}
+
+
+def event_of(message: Message) -> LinkEvent:
+    """The event that receiving `message` is."""
+    match message:
+        case HelloOk():
+            return LinkEvent.RECEIVE_HELLO_OK
+        case Hello():
+            return LinkEvent.RECEIVE_HELLO
+        case ErrorReply():
+            return LinkEvent.RECEIVE_ERROR
+        case GoAway():
+            return LinkEvent.RECEIVE_GOAWAY
+        case _:
+            return LinkEvent.RECEIVE_OTHER
+
+
+@dataclass(slots=True)
+class Handshake:
+    """One side of one link. Feed it what was sent and what came; it says whether that was legal."""
+
+    side: Side
+    expected_peer: PeerId | None = None
+    """The PeerID that was dialled."""
+    state: LinkState = LinkState.NEW
+    peer: Hello | None = None
+
+    @property
+    def peer_id(self) -> PeerId | None:
+        return None if self.peer is None else peer_id_of(self.peer.public_key)
+
+    def sending_hello(self) -> None:
+        """The dialler sends its HELLO now."""
+        following = TRANSITIONS[self.side][self.state].get(LinkEvent.SEND_HELLO)
+        if following is None:
+            raise LocalProtocolError(f"a {self.side.value} cannot say hello when the link is {self.state.value}")
+        self.state = following
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.state = TRANSITIONS[self.side][self.state].get(LinkEvent.LOST, self.state)
+
+    def receive(self, message: Message, curve_key: bytes) -> None:
+        """Check and apply one received message; `curve_key` is what CURVE proved (32 raw bytes).
+
+        Raises HandshakeError, whose code goes back to the sender, and then leaves the state as it was.
+        """
+        following = TRANSITIONS[self.side][self.state].get(event_of(message))
+        if following is None:
+            raise HandshakeError(ErrorCode.NO_SESSION, f"{type(message).__name__} before the handshake")
+        if isinstance(message, Hello):
+            self._check_hello(message, curve_key)
+            self.peer = message
+        self.state = following
+
+    def _check_hello(self, hello: Hello, curve_key: bytes) -> None:
+        if PROTOCOL_VERSION not in hello.versions:
+            spoken = ", ".join(f"kek/{version}" for version in hello.versions[:4]) or "nothing"
+            raise HandshakeError(
+                ErrorCode.PRECONDITION,
+                f"speaks {spoken}, this node speaks kek/{PROTOCOL_VERSION}: update the older of the two",
+            )
+        if curve_public_key_of(hello.public_key) != curve_key:
+            raise HandshakeError(ErrorCode.UNAUTHENTICATED, "the hello's key is not the key of the connection")
+        if self.expected_peer is not None and peer_id_of(hello.public_key) != self.expected_peer:
+            raise HandshakeError(ErrorCode.UNAUTHENTICATED, f"is not {self.expected_peer}")
+
+
+class HandshakeError(RemoteProtocolError):
+    """A hello that is not accepted, or a message out of turn."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
