@@ -1,0 +1,72 @@
+"""Which tensors a Hugging Face checkpoint of a given architecture holds, under which names and in which shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from node.model.config import LAYER_KINDS, ModelConfig, UnitKind
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+FINAL_NORM = "model.norm.weight"
+
+_PROJECTIONS: dict[UnitKind, tuple[str, ...]] = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""The fused units: the rows of `qkv` are those of q, then k, then v; `gate_up`'s are gate's, then up's."""
+
+IGNORED_SUFFIX = ".rotary_emb.inv_freq"
+"""A table that old Llama checkpoints carry and that is computed here."""
+
+
+def projections(config: ModelConfig, layer: int, kind: UnitKind) -> Iterator[tuple[str, int]]:
+    """Prefix (without `.weight`) and number of rows of each tensor that is fused into a layer's unit, in order."""
+    attention = config.num_heads * config.head_dim
+    keys = config.num_kv_heads * config.head_dim
+    rows: dict[UnitKind, tuple[int, ...]] = {
+        "qkv": (attention, keys, keys),
+        "o": (config.hidden_size,),
+        "gate_up": (config.intermediate_size, config.intermediate_size),
+        "down": (config.hidden_size,),
+    }
+    for name, num_rows in zip(_PROJECTIONS[kind], rows[kind], strict=True):
+        yield f"model.layers.{layer}.{name}", num_rows
+
+
+def norm_names(config: ModelConfig, layer: int) -> dict[str, tuple[str, int]]:
+    """Name and size of each norm of a layer, under what it is for: attention, mlp, and q and k where they exist."""
+    prefix = f"model.layers.{layer}"
+    names = {
+        "attention": (f"{prefix}.input_layernorm.weight", config.hidden_size),
+        "mlp": (f"{prefix}.post_attention_layernorm.weight", config.hidden_size),
+    }
+    if config.qk_norm:
+        names["q"] = (f"{prefix}.self_attn.q_norm.weight", config.head_dim)
+        names["k"] = (f"{prefix}.self_attn.k_norm.weight", config.head_dim)
+    return names
+
+
+def layer_shapes(config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of one decoder layer."""
+    for kind in LAYER_KINDS:
+        num_inputs = config.unit_shape(kind)[1]
+        for prefix, num_rows in projections(config, layer, kind):
+            yield f"{prefix}.weight", (num_rows, num_inputs)
+            if config.has_bias(kind):
+                yield f"{prefix}.bias", (num_rows,)
+    for name, size in norm_names(config, layer).values():
+        yield name, (size,)
+
+
+def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor; of a tied model the embedding alone stands for embedding and head."""
+    table = (config.vocab_size, config.hidden_size)
+    yield EMBEDDING, table
+    if not config.tie_word_embeddings:
+        yield HEAD, table
+    for layer in range(config.num_layers):
+        yield from layer_shapes(config, layer)
+    yield FINAL_NORM, (config.hidden_size,)
