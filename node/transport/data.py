@@ -1,0 +1,263 @@
+"""The data plane of a node that serves: one blocking thread that reads requests, computes, answers.
+
+It owns every socket it reads: the ROUTER that clients dial, and a DEALER for each peer to whom this node offers
+its service over a connection that it dialled itself. Sessions of this process that want to use a peer which
+attached that way hand their frames over through an inproc pair (see `channel`).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from node.transport.control import bind_socket
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, curve_key_of_frame
+from node.work_queue import Job, WorkQueue
+from node.worker import LinearWorker
+from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
+from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.messages import (
+    Attach,
+    Cancel,
+    ErrorCode,
+    ErrorReply,
+    Linear,
+    LinearResult,
+    Message,
+    UnknownMessageError,
+    decode_message,
+    encode_message,
+)
+from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
+
+WAKE_ENDPOINT = "inproc://data-plane-wake"
+MAX_FRAMES_A_TURN = 64
+
+Socket = zmq.Socket[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """Dial this peer's data plane and serve over the connection."""
+
+    peer_id: PeerId
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Borrow:
+    """Connect a session's inproc pair to an attached peer."""
+
+    peer_id: PeerId
+    endpoint: str
+
+
+class DataPlane:
+    """Serves `worker` to whoever said hello. `start` binds, `stop` ends the thread."""
+
+    def __init__(self, secure: SecureContext, registry: PeerRegistry, worker: LinearWorker) -> None:
+        self._secure = secure
+        self._registry = registry
+        self._worker = worker
+        self._work = WorkQueue()
+        self._commands: queue.SimpleQueue[_Offer | _Borrow | None] = queue.SimpleQueue()
+        self._wake_lock = threading.Lock()
+        self._poller = zmq.Poller()
+        self._offers: dict[PeerId, Socket] = {}
+        self._monitors: dict[Socket, Socket] = {}
+        """Monitor of each offer's connection; a new connection is attached anew."""
+        self._borrowed: dict[PeerId, Socket] = {}
+        self._router: Socket | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for the worker."""
+        return len(self._work)
+
+    def start(self, listen: Multiaddr | None) -> int:
+        """Bind where asked (any free port of that host) and start; the port bound, or 0 for none."""
+        context = self._secure.context
+        self._wake_out: Socket = context.socket(zmq.PAIR)
+        self._wake_in: Socket = context.socket(zmq.PAIR)
+        self._wake_in.bind(WAKE_ENDPOINT)
+        self._wake_out.connect(WAKE_ENDPOINT)
+        self._poller.register(self._wake_in, zmq.POLLIN)
+        port = 0
+        if listen is not None:
+            self._router = context.socket(zmq.ROUTER)
+            self._secure.listen(self._router, MAX_DATA_FRAME_BYTES)
+            port = bind_socket(self._router, listen.with_port(0)).port
+            self._poller.register(self._router, zmq.POLLIN)
+        self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
+        self._thread.start()
+        return port
+
+    def stop(self) -> None:
+        """End the thread and close its sockets; waiting requests are dropped (their clients go on without)."""
+        if self._thread is not None:
+            self._command(None)
+            self._thread.join()
+            self._wake_out.close()
+
+    def offer(self, peer_id: PeerId, endpoint: str) -> None:
+        """Serve `peer_id` over a connection that this node dials (from any thread)."""
+        self._command(_Offer(peer_id, endpoint))
+
+    def borrow(self, peer_id: PeerId, endpoint: str) -> None:
+        """Give the inproc pair bound at `endpoint` the connection of an attached peer (from any thread)."""
+        self._command(_Borrow(peer_id, endpoint))
+
+    def _command(self, command: _Offer | _Borrow | None) -> None:
+        self._commands.put(command)
+        with self._wake_lock:
+            self._wake_out.send(b"")
+
+    # --- the thread
+
+    def _main(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except zmq.ContextTerminated:
+            return
+        finally:
+            for socket in (self._wake_in, self._router, *self._offers.values(), *self._borrowed.values()):
+                if socket is not None:
+                    socket.close(linger=0)
+
+    def _turn(self) -> bool:
+        """Read what is there, then compute one job; False when it is time to end."""
+        timeout_ms = 0 if len(self._work) else None
+        for socket, _events in self._poller.poll(timeout_ms):
+            if socket is self._wake_in:
+                socket.recv()
+                if not self._obey():
+                    return False
+            elif socket in self._monitors:
+                socket.recv_multipart()
+                send_frames(self._monitors[socket], encode_message(Attach(), 0))
+            else:
+                self._read(socket)
+        job = self._work.pop()
+        if job is not None:
+            self._reply(job, self._worker.answer(job.request))
+        return True
+
+    def _obey(self) -> bool:
+        command = self._commands.get()
+        match command:
+            case None:
+                return False
+            case _Offer(peer_id, endpoint):
+                self._dial_offer(peer_id, endpoint)
+            case _Borrow(peer_id, endpoint):
+                pair = self._secure.context.socket(zmq.PAIR)
+                pair.connect(endpoint)
+                self._replace(self._borrowed, peer_id, pair)
+        return True
+
+    def _dial_offer(self, peer_id: PeerId, endpoint: str) -> None:
+        socket = self._secure.context.socket(zmq.DEALER)
+        self._secure.dial(socket, peer_id, MAX_DATA_FRAME_BYTES)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        socket.connect(endpoint)
+        self._replace(self._offers, peer_id, socket)
+        self._monitors[monitor] = socket
+        self._poller.register(monitor, zmq.POLLIN)
+
+    def _replace(self, sockets: dict[PeerId, Socket], peer_id: PeerId, socket: Socket) -> None:
+        before = sockets.pop(peer_id, None)
+        if before is not None:
+            self._poller.unregister(before)
+            for monitor in [monitor for monitor, watched in self._monitors.items() if watched is before]:
+                self._poller.unregister(monitor)
+                del self._monitors[monitor]
+                before.disable_monitor()
+            before.close(linger=0)
+        sockets[peer_id] = socket
+        self._poller.register(socket, zmq.POLLIN)
+
+    def _read(self, socket: Socket) -> None:
+        for _ in range(MAX_FRAMES_A_TURN):
+            try:
+                frames: list[zmq.Frame] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            if socket is self._router:
+                self._handle_routed(bytes(frames[0].buffer), frames[1:])
+            elif socket in self._borrowed.values():
+                self._forward_to_peer(socket, frames)
+            else:
+                peer_id = next(peer_id for peer_id, offer in self._offers.items() if offer is socket)
+                self._handle(peer_id, socket, None, frames)
+
+    def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
+        if not frames or self._router is None:
+            return
+        curve_key = curve_key_of_frame(frames[-1])
+        peer = self._registry.by_curve_key(curve_key)
+        if peer is None:
+            self._send(self._router, route, ErrorReply(ErrorCode.NO_SESSION, "say hello first"), 0)
+            return
+        if peer.peer_id in self._borrowed and self._registry.route_of(peer.peer_id) == route:
+            self._borrowed[peer.peer_id].send_multipart(frames, copy=False)
+            return
+        self._handle(peer.peer_id, self._router, route, frames)
+
+    def _forward_to_peer(self, pair: Socket, frames: list[zmq.Frame]) -> None:
+        peer_id = next(peer_id for peer_id, borrowed in self._borrowed.items() if borrowed is pair)
+        route = self._registry.route_of(peer_id)
+        if route is not None and self._router is not None:
+            send_frames(self._router, [route, *frames])
+
+    def _handle(self, peer_id: PeerId, socket: Socket, route: bytes | None, frames: list[zmq.Frame]) -> None:
+        try:
+            received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
+        except UnknownMessageError as exc:
+            self._send(socket, route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
+            return
+        except RemoteProtocolError as exc:
+            log.warning("a data frame of %s was dropped: %s", peer_id, exc)
+            self._send(socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
+            return
+        match received.message:
+            case Linear() as request:
+                job = Job(peer_id, received.id, request, socket, route)
+                if not self._work.push(job):
+                    self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
+            case Cancel(request_id):
+                self._work.cancel(peer_id, request_id)
+            case Attach() if route is not None:
+                self._registry.attach(curve_key_of_frame(frames[-1]), route)
+                log.info("peer %s serves over the connection it dialled", peer_id)
+            case ErrorReply(ErrorCode.NO_SESSION, _) if route is None:
+                send_frames(socket, encode_message(Attach(), 0))
+            case _:
+                pass
+
+    def _reply(self, job: Job, answer: LinearResult | ErrorReply) -> None:
+        self._send(job.socket, job.route, answer, job.request_id)
+
+    def _send(self, socket: Any, route: bytes | None, message: Message, message_id: int) -> None:
+        frames = encode_message(message, message_id)
+        send_frames(socket, frames if route is None else [route, *frames])
+
+
+def send_frames(socket: Any, frames: list[Any]) -> bool:
+    """Send without waiting; False when the peer is gone or does not read (the other side times out)."""
+    try:
+        socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
+    except zmq.ZMQError as exc:
+        log.debug("a data frame was not sent: %s", exc)
+        return False
+    return True

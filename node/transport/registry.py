@@ -1,0 +1,151 @@
+"""Who is connected: written by the control plane, read by every other thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from protocol.identity import PeerId, curve_public_key_of, peer_id_of
+from protocol.messages import Hello
+
+
+class DialState(Enum):
+    """How far a dialled address has come."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class DialOutcome:
+    """What became of one dialled address; `reason` is one sentence unless it is up."""
+
+    address: str
+    state: DialState
+    reason: str = ""
+    peer_id: PeerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedPeer:
+    """A peer whose hello was accepted."""
+
+    peer_id: PeerId
+    hello: Hello
+    host: str
+    """Where its connection leads, in ZeroMQ's form (an IPv6 host in brackets)."""
+    dialled: bool
+    rtt_s: float | None = None
+
+    @property
+    def data_endpoint(self) -> str | None:
+        """ZeroMQ endpoint of its data plane, or None where it can only dial out."""
+        return f"tcp://{self.host}:{self.hello.data_port}" if self.hello.data_port else None
+
+    def hosts(self, model_id: bytes) -> frozenset[bytes]:
+        """Hashes of the units of a model that it says it holds."""
+        return frozenset(unit for model in self.hello.hosted if model.model_id == model_id for unit in model.units)
+
+
+class PeerRegistry:
+    """Thread-safe table of connected peers and dial outcomes. One PeerID for each CURVE key."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._peers: dict[PeerId, ConnectedPeer] = {}
+        self._by_curve_key: dict[bytes, PeerId] = {}
+        self._attached: dict[PeerId, bytes] = {}
+        self._outcomes: dict[str, DialOutcome] = {}
+
+    def up(self, peer: ConnectedPeer) -> None:
+        """A hello was accepted (again)."""
+        with self._changed:
+            key = curve_public_key_of(peer.hello.public_key)
+            known = self._by_curve_key.get(key)
+            if known is not None and known != peer.peer_id:
+                return  # the two Ed25519 keys of one curve key: the first stays
+            before = self._peers.get(peer.peer_id)
+            if before is not None and before.dialled and not peer.dialled:
+                peer = replace(peer, host=before.host, dialled=True, rtt_s=before.rtt_s)
+            self._peers[peer.peer_id] = peer
+            self._by_curve_key[key] = peer.peer_id
+            self._changed.notify_all()
+
+    def down(self, peer_id: PeerId) -> None:
+        """The link to a peer is gone."""
+        with self._changed:
+            peer = self._peers.pop(peer_id, None)
+            self._attached.pop(peer_id, None)
+            if peer is not None:
+                self._by_curve_key.pop(curve_public_key_of(peer.hello.public_key), None)
+            self._changed.notify_all()
+
+    def measured(self, peer_id: PeerId, rtt_s: float) -> None:
+        """A ping came back."""
+        with self._changed:
+            peer = self._peers.get(peer_id)
+            if peer is not None:
+                self._peers[peer_id] = replace(peer, rtt_s=rtt_s)
+
+    def attach(self, curve_key: bytes, route: bytes) -> bool:
+        """A peer opened a data connection over which it serves; `route` is its ROUTER id here."""
+        with self._changed:
+            peer_id = self._by_curve_key.get(curve_key)
+            if peer_id is None:
+                return False
+            self._attached[peer_id] = route
+            self._changed.notify_all()
+            return True
+
+    def outcome(self, outcome: DialOutcome) -> None:
+        """News of a dialled address."""
+        with self._changed:
+            self._outcomes[outcome.address] = outcome
+            self._changed.notify_all()
+
+    def by_curve_key(self, curve_key: bytes) -> ConnectedPeer | None:
+        with self._changed:
+            peer_id = self._by_curve_key.get(curve_key)
+            return None if peer_id is None else self._peers.get(peer_id)
+
+    def route_of(self, peer_id: PeerId) -> bytes | None:
+        """ROUTER id of a peer that attached itself, if it did."""
+        with self._changed:
+            return self._attached.get(peer_id)
+
+    def peers(self) -> list[ConnectedPeer]:
+        with self._changed:
+            return list(self._peers.values())
+
+    def outcomes(self) -> list[DialOutcome]:
+        with self._changed:
+            return list(self._outcomes.values())
+
+    def usable(self) -> list[ConnectedPeer]:
+        """Peers whose data plane can be reached, by dialling or because they attached."""
+        with self._changed:
+            return [peer for peer in self._peers.values() if peer.hello.data_port or peer.peer_id in self._attached]
+
+    def wait_settled(self, addresses: list[str], num_usable: int, timeout_s: float) -> None:
+        """Return once every address has an outcome and `num_usable` peers are there, or when the time is over."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                pending = [a for a in addresses if self._state(a) is DialState.CONNECTING]
+                left = deadline - time.monotonic()
+                if (not pending and len(self.usable()) >= num_usable) or left <= 0:
+                    return
+                self._changed.wait(left)
+
+    def _state(self, address: str) -> DialState:
+        outcome = self._outcomes.get(address)
+        return DialState.CONNECTING if outcome is None else outcome.state
+
+
+def peer_of_hello(hello: Hello, host: str, dialled: bool) -> ConnectedPeer:
+    """The connected peer that an accepted hello describes."""
+    return ConnectedPeer(peer_id_of(hello.public_key), hello, host, dialled)

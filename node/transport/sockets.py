@@ -1,0 +1,105 @@
+"""Every socket is made here: CURVE always on, ZAP enforced, queues and sizes bounded.
+
+Facts behind the choices (libzmq 4.3.5): ZAP fails open unless a domain is set *and* enforced; routing ids
+are not bound to CURVE keys, so none is ever set; without IMMEDIATE stale requests would be delivered later.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Self
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
+
+from protocol.identity import Identity, curve_public_key_of, public_key_of
+from protocol.limits import MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
+
+ZAP_DOMAIN = b"kek"
+HIGH_WATER_MARK_MESSAGES = 256
+HANDSHAKE_TIMEOUT_MS = 3000
+RECONNECT_MS = 100
+RECONNECT_MAX_MS = 5000
+HEARTBEAT_MS = 1000
+HEARTBEAT_TIMEOUT_MS = 5000
+MAX_DATA_FRAME_BYTES = MAX_DATA_BYTES + MAX_DATA_HEADER_BYTES
+
+
+class _DenyList:
+    """ZAP's question, answered: any key may knock (the hello decides), unless it is banned."""
+
+    def __init__(self) -> None:
+        self.banned: set[bytes] = set()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return domain == ZAP_DOMAIN.decode() and key not in self.banned
+
+
+class SecureContext:
+    """A ZeroMQ context with its ZAP handler running before any socket can be bound.
+
+    Use as a context manager; closing it ends the handler and every socket.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(2)
+        self._deny = _DenyList()
+        self._lock = threading.Lock()
+        self._authenticator = ThreadAuthenticator(self.context)
+
+    def __enter__(self) -> Self:
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), self._deny)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._authenticator.stop()
+        self.context.destroy(linger=0)
+
+    def ban(self, curve_key: bytes) -> None:
+        """Refuse new connections of this X25519 key (32 raw bytes)."""
+        with self._lock:
+            self._deny.banned.add(z85.encode(curve_key))
+
+    def listen(self, socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
+        """Prepare a ROUTER that others dial."""
+        _bound(socket, max_frame_bytes)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.curve_server = True
+        socket.curve_secretkey = z85.encode(self.identity.curve_secret_key)
+        socket.curve_publickey = z85.encode(self.identity.curve_public_key)
+        socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+    def dial(self, socket: zmq.Socket[Any], peer_id: str, max_frame_bytes: int) -> None:
+        """Prepare a DEALER that connects to one peer, whose key is in its PeerID."""
+        _bound(socket, max_frame_bytes)
+        socket.curve_serverkey = z85.encode(curve_public_key_of(public_key_of(peer_id)))
+        socket.curve_secretkey = z85.encode(self.identity.curve_secret_key)
+        socket.curve_publickey = z85.encode(self.identity.curve_public_key)
+
+
+def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
+    options = {
+        zmq.LINGER: 0,
+        zmq.IMMEDIATE: 1,
+        zmq.SNDHWM: HIGH_WATER_MARK_MESSAGES,
+        zmq.RCVHWM: HIGH_WATER_MARK_MESSAGES,
+        zmq.MAXMSGSIZE: max_frame_bytes,
+        zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
+        zmq.CONNECT_TIMEOUT: HANDSHAKE_TIMEOUT_MS,
+        zmq.RECONNECT_IVL: RECONNECT_MS,
+        zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
+        zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
+        zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+        zmq.IPV6: 1,
+    }
+    for option, value in options.items():
+        socket.setsockopt(option, value)
+
+
+def curve_key_of_frame(frame: zmq.Frame) -> bytes:
+    """The X25519 key (32 raw bytes) that CURVE proved for the sender of a received frame."""
+    return bytes(z85.decode(str(frame.get("User-Id"))))

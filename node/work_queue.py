@@ -1,0 +1,69 @@
+"""Requests that wait for this node's worker: bounded, fair between peers, cancellable."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.identity import PeerId
+from protocol.messages import Linear
+
+MAX_JOBS_A_PEER = 128
+MAX_PEERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request and where its answer goes."""
+
+    peer_id: PeerId
+    request_id: int
+    request: Linear
+    socket: Any
+    route: bytes | None
+
+
+class WorkQueue:
+    """Round robin over peers, first in first out within one. Used by one thread; `len` from any."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[PeerId, deque[Job]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def push(self, job: Job) -> bool:
+        """Whether there was room."""
+        jobs = self._waiting.get(job.peer_id)
+        if jobs is None:
+            if len(self._waiting) >= MAX_PEERS:
+                return False
+            jobs = self._waiting[job.peer_id] = deque()
+        if len(jobs) >= MAX_JOBS_A_PEER:
+            return False
+        jobs.append(job)
+        self._count += 1
+        return True
+
+    def pop(self) -> Job | None:
+        """Next job, or None; the peer it came from goes to the end of the line."""
+        if not self._waiting:
+            return None
+        peer_id, jobs = self._waiting.popitem(last=False)
+        job = jobs.popleft()
+        if jobs:
+            self._waiting[peer_id] = jobs
+        self._count -= 1
+        return job
+
+    def cancel(self, peer_id: PeerId, request_id: int) -> None:
+        """Drop a waiting request of this peer; nothing happens if it is not there."""
+        jobs = self._waiting.get(peer_id, deque())
+        kept = deque(job for job in jobs if job.request_id != request_id)
+        self._count -= len(jobs) - len(kept)
+        if kept:
+            self._waiting[peer_id] = kept
+        else:
+            self._waiting.pop(peer_id, None)

@@ -1,0 +1,90 @@
+"""Linear layers for others: stateless, exact, and none the wiser.
+
+A request holds a seed or a share, a unit's hash and a slice of its output tiles; the answer is `W b mod p` and a
+digest that binds it to the request. Nothing is kept between requests but the memory-mapped weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from node.errors import KekahydeError, ModelError
+from protocol.field import Elements, Weights
+from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
+from protocol.messages import ChunkBinding, ErrorCode, ErrorReply, Linear, LinearResult
+from protocol.shares import pad_rows
+from protocol.verification import result_digest
+
+log = logging.getLogger(__name__)
+
+WeightsOf = Callable[[bytes, bytes], Weights | None]
+"""Int8 weights `[N, K]` of (model id, unit hash), or None where this node does not hold them."""
+
+
+class FieldKernels(Protocol):
+    """What a worker needs of a kernel backend."""
+
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
+        """`weights [N, K]`, `rows [T, K]` -> `[T, N]` mod p."""
+
+    def all_canonical(self, elements: Elements) -> bool:
+        """Whether every element is below p."""
+
+
+class RequestError(KekahydeError):
+    """A request that cannot be served, with the code that goes back."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class LinearWorker:
+    """Answers one request at a time; kernels spread the work over threads themselves."""
+
+    def __init__(self, kernels: FieldKernels, weights_of: WeightsOf) -> None:
+        self._kernels = kernels
+        self._weights_of = weights_of
+
+    def answer(self, request: Linear) -> LinearResult | ErrorReply:
+        """The result, or an error for the client; never raises on what a peer can send."""
+        started = time.perf_counter()
+        try:
+            rows = self.compute(request)
+        except RequestError as exc:
+            return ErrorReply(exc.code, str(exc))
+        except ModelError as exc:
+            log.error("a unit cannot be served: %s", exc)
+            return ErrorReply(ErrorCode.UNAVAILABLE, "the unit cannot be read here")
+        digest = result_digest(request.binding, rows)
+        return LinearResult(digest, round((time.perf_counter() - started) * 1e6), rows)
+
+    def compute(self, request: Linear) -> Elements:
+        """`[num_rows, outputs]` u32; raises RequestError for a unit, slice or size that is not served."""
+        weights = self._slice(request.binding)
+        num_outputs, num_inputs = weights.shape
+        if request.binding.num_rows > max_rows_per_chunk(num_inputs, num_outputs):
+            raise RequestError(ErrorCode.EXHAUSTED, "more rows than one chunk of this unit may have")
+        return self._kernels.linear_field(weights, self._rows(request, num_inputs))
+
+    def _slice(self, binding: ChunkBinding) -> Weights:
+        weights = self._weights_of(binding.model_id, binding.unit)
+        if weights is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
+        if (binding.tile_end - 1) * TILE_OUTPUTS >= weights.shape[0]:
+            raise RequestError(ErrorCode.INVALID, "the unit has fewer tiles")
+        return weights[binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS]
+
+    def _rows(self, request: Linear, num_inputs: int) -> Elements:
+        binding = request.binding
+        if request.seed is not None:
+            return pad_rows(request.seed, binding.row_start, binding.row_end, num_inputs)
+        rows = request.rows
+        if rows is None or rows.shape != (binding.num_rows, num_inputs):
+            raise RequestError(ErrorCode.INVALID, f"rows of this unit have {num_inputs} elements")
+        if not self._kernels.all_canonical(rows):
+            raise RequestError(ErrorCode.INVALID, "an element is not below p")
+        return rows
