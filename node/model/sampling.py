@@ -1,0 +1,179 @@
+"""From logits to the next token: the order and the formulas of `transformers/generation/logits_process.py`.
+
+Repetition penalty, temperature, top-k, top-p, min-p, then one draw. A seed gives the same tokens for the same logits
+on every machine: the draws are the raw output of a Philox generator, of which numpy guarantees the bits.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from node.errors import ModelError, PromptError
+from node.model.tensor_file import F32
+
+F64 = npt.NDArray[np.float64]
+
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARACTERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are chosen and when to end.
+
+    Raises:
+        PromptError: a value that makes no sense, named with its range.
+    """
+
+    temperature: float = 0.0
+    """0 takes the likeliest token (of equals the lowest id); above it, higher is more varied."""
+    top_k: int = 0
+    """Only the k likeliest tokens; 0 for all."""
+    top_p: float = 1.0
+    """Only the fewest likeliest tokens that hold this share of the probability; 1 for all."""
+    min_p: float = 0.0
+    """Only tokens at least this many times as likely as the likeliest; 0 for all."""
+    repetition_penalty: float = 1.0
+    """Divides (multiplies, where negative) the logits of tokens that occurred already; 1 for none."""
+    seed: int | None = None
+    """None draws one from the operating system."""
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are not part of it."""
+    ignore_eos: bool = False
+    """Go on after an end-of-sequence token."""
+
+    def __post_init__(self) -> None:
+        _check_number("temperature", self.temperature, 0, 100)
+        _check_integer("top_k", self.top_k, 0, 1 << 31)
+        _check_number("top_p", self.top_p, 0, 1)
+        _check_number("min_p", self.min_p, 0, 1)
+        _check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        _check_integer("max_tokens", self.max_tokens, 1, 1 << 31)
+        if self.seed is not None:
+            _check_integer("seed", self.seed, 0, (1 << 64) - 1)
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
+            raise PromptError("stop must be texts that are not empty; leave it out to stop at the model's own end")
+        if len(self.stop) > MAX_STOP_STRINGS or any(len(text) > MAX_STOP_CHARACTERS for text in self.stop):
+            raise PromptError(f"stop takes {MAX_STOP_STRINGS} texts of {MAX_STOP_CHARACTERS} characters; give fewer")
+
+    @classmethod
+    def from_generation_config(cls, generation: Mapping[str, Any], **overrides: Any) -> SamplingParams:
+        """The defaults of a model's `generation_config.json`; overrides that are None do not count.
+
+        As there, nothing is drawn (temperature 0) unless `do_sample` is set. A default that makes no sense is left
+        out: it is not the user's mistake.
+        """
+        params = cls()
+        names = ("top_k", "top_p", "min_p", "repetition_penalty")
+        wanted = {name: generation.get(name) for name in names}
+        wanted["max_tokens"] = generation.get("max_new_tokens")
+        wanted["temperature"] = (generation.get("temperature") or 1.0) if generation.get("do_sample") else 0.0
+        for name, value in wanted.items():
+            if value is not None:
+                params = _replaced(params, name, value)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        unknown = given.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise PromptError(f"no sampling parameter is called {min(unknown)}; leave it out")
+        return replace(params, **given)
+
+
+class Sampler:
+    """Chooses the tokens of one answer; holds its random stream and which tokens occurred."""
+
+    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+        self._params = params
+        self._seen = set(prompt_ids)
+        self.seed = secrets.randbits(63) if params.seed is None else params.seed
+        """The seed in use, also where none was given."""
+        self._random = np.random.Philox(key=self.seed)
+
+    def pick(self, logits: F32) -> int:
+        """The next token for logits f32[V].
+
+        Raises:
+            ModelError: the logits are not numbers.
+        """
+        token_id = self._pick(self._penalized(logits))
+        self._seen.add(token_id)
+        return token_id
+
+    def _pick(self, scores: F32) -> int:
+        best = int(scores.argmax())
+        if not np.isfinite(scores[best]):
+            raise ModelError("the model's logits are not finite numbers; its weights are damaged, import it again")
+        if self._params.temperature == 0:
+            return best
+        candidates, probabilities = _candidates(scores, self._params)
+        cumulative = probabilities.cumsum()
+        point = self._uniform() * cumulative[-1]
+        chosen = int(np.searchsorted(cumulative, point, side="right"))
+        return int(candidates[min(chosen, len(candidates) - 1)])
+
+    def _penalized(self, logits: F32) -> F32:
+        penalty = self._params.repetition_penalty
+        if penalty == 1:
+            return logits
+        seen = np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
+        scores = logits.copy()
+        scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
+        return scores
+
+    def _uniform(self) -> float:
+        """A number in [0, 1) of 53 bits."""
+        return (int(self._random.random_raw()) >> 11) * 2.0**-53
+
+
+def _candidates(scores: F32, params: SamplingParams) -> tuple[npt.NDArray[np.int64], F64]:
+    """The tokens that may be drawn, in the order of their ids, with their relative probabilities."""
+    ids: npt.NDArray[np.int64] = np.arange(len(scores))
+    doubles = scores.astype(np.float64)
+    # The maximum first: however small the temperature, nothing becomes infinity minus infinity.
+    with np.errstate(over="ignore"):
+        scaled: F64 = (doubles - doubles.max()) / params.temperature
+    if 0 < params.top_k < len(scaled):
+        keep = scaled >= np.partition(scaled, len(scaled) - params.top_k)[len(scaled) - params.top_k]
+        ids, scaled = ids[keep], scaled[keep]
+    weights: F64 = np.exp(scaled)
+    if params.top_p < 1:
+        keep = _nucleus(weights, params.top_p)
+        ids, weights = ids[keep], weights[keep]
+    if params.min_p > 0:
+        keep = weights >= params.min_p * weights.max()
+        ids, weights = ids[keep], weights[keep]
+    return ids, weights
+
+
+def _nucleus(weights: F64, top_p: float) -> npt.NDArray[np.bool_]:
+    """Top-p: of the tokens in ascending order, those are dropped whose sum is at most 1 - p; one always stays."""
+    order = weights.argsort(kind="stable")
+    drop = weights[order].cumsum() <= (1 - top_p) * weights.sum()
+    drop[-1] = False
+    keep = np.ones(len(weights), dtype=np.bool_)
+    keep[order[drop]] = False
+    return keep
+
+
+def _replaced(params: SamplingParams, name: str, value: Any) -> SamplingParams:
+    """`params` with another value, or unchanged where it is not a legal one."""
+    try:
+        return replace(params, **{name: value})
+    except PromptError:
+        return params
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise PromptError(f"{name} is {value!r}; give a number from {low} to {high}")
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise PromptError(f"{name} is {value!r}; give a whole number from {low} to {high}")

@@ -1,0 +1,168 @@
+"""Chat templates: messages to the prompt a model was trained on, byte for byte as `transformers` renders it.
+
+A template comes with the model and is a program that a stranger wrote. It runs in jinja2's immutable sandbox on plain
+JSON values, and its output is bounded. The environment is that of `transformers/utils/chat_template_utils.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from node.errors import CorruptModelError, PromptError
+from node.model.json_file import read_bounded, read_json_object
+
+TEMPLATE_FILE = "chat_template.jinja"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+MAX_TEMPLATE_BYTES = 1 << 20
+MAX_PROMPT_CHARACTERS = 1 << 24
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class ChatTemplate:
+    """A compiled chat template with the special tokens that it may name."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
+        """Raises CorruptModelError where the template is not valid jinja2."""
+        self.source = source
+        self._special_tokens = dict(special_tokens or {})
+        try:
+            self._template = _environment().from_string(source)
+        except (jinja2.TemplateError, RecursionError) as exc:
+            raise CorruptModelError(f"the model's chat template is not valid: {exc}; prompt without it") from exc
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ChatTemplate | None:
+        """The template of a checkpoint or an imported model; None where it has none."""
+        config_file = folder / TOKENIZER_CONFIG_FILE
+        config = read_json_object(config_file) if config_file.exists() else {}
+        source = _source(folder, config)
+        return None if source is None else cls(source, _special_tokens(config))
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """The prompt for `messages`, each with role and content.
+
+        Raises:
+            PromptError: the template refuses the messages, or fails on them.
+        """
+        try:
+            prompt = self._template.render(
+                messages=_plain(messages),
+                tools=None if tools is None else _plain(tools),
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
+            )
+        except jinja2.TemplateError as exc:
+            raise PromptError(f"the model's chat template refuses these messages: {exc}; change them") from exc
+        except Exception as exc:  # a template can raise whatever an operation on JSON values can
+            raise PromptError(
+                f"the model's chat template fails on these messages ({type(exc).__name__}: {exc}); change them"
+            ) from exc
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise PromptError(f"the rendered chat has {len(prompt)} characters; shorten it")
+        return prompt
+
+
+def _plain(values: Sequence[Mapping[str, Any]]) -> Any:
+    """A copy that consists of JSON values alone: the template gets no object whose methods do anything."""
+    return json.loads(json.dumps([dict(value) for value in values]))
+
+
+def _source(folder: Path, config: Mapping[str, Any]) -> str | None:
+    path = folder / TEMPLATE_FILE
+    if path.exists():
+        try:
+            return read_bounded(path, MAX_TEMPLATE_BYTES).decode()
+        except UnicodeDecodeError as exc:
+            raise CorruptModelError(f"{path} is not UTF-8; fetch the model again") from exc
+    source = config.get("chat_template")
+    if isinstance(source, list):  # several named templates
+        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = named.get("default")
+    return source if isinstance(source, str) else None
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens by role; a token stands there as text or as the fields of an added token."""
+    found = {}
+    for role in _SPECIAL_TOKENS:
+        token = config.get(role)
+        content = token.get("content") if isinstance(token, dict) else token
+        if isinstance(content, str):
+            found[role] = content
+    return found
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks the assistant's words for training; a prompt takes them as they are."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """jinja2's namespace without the underscored attributes through which a sandbox is left."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *values = args
+        for name in dict(*values, **kwargs):
+            _refuse_underscore(name)
+        jinja2.utils.Namespace.__init__(self, *values, **kwargs)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_underscore(name: object) -> None:
+    if str(name).startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot have the attribute {name}")
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["namespace"] = _Namespace
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise jinja2.TemplateError(str(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """jinja2's own filter escapes HTML, which no model was trained on."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
