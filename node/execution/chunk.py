@@ -1,0 +1,119 @@
+"""A chunk of one linear layer and the record of its life: the only state there is about it.
+
+The terminal interface, the receipt and the tests all read this record; `TRANSITIONS` is the one place that says
+what may happen to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from node.store.unit import UnitRef
+from protocol.field import Elements
+from protocol.identity import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows `[row_start, row_end)` of a forward pass through output tiles `[tile_start, tile_end)` of a unit."""
+
+    unit: UnitRef
+    row_start: int
+    row_end: int
+    tile_start: int
+    tile_end: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.row_end - self.row_start
+
+
+class ChunkState(Enum):
+    """Where a chunk is in its life."""
+
+    PLANNED = "planned"
+    SENT = "sent"
+    RECEIVED = "received"
+    VERIFIED = "verified"
+    REJECTED = "rejected"
+    LOST = "lost"
+    HEDGED = "hedged"
+    LOCAL = "local"
+    MERGED = "merged"
+
+
+class ChunkEvent(Enum):
+    """What happens to a chunk."""
+
+    SEND = "send"
+    RECEIVE = "receive"
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+    LOSE = "lose"
+    HEDGE = "hedge"
+    COMPUTE = "compute"
+    MERGE = "merge"
+
+
+# SPEC.md section 9.
+TRANSITIONS: dict[ChunkState, dict[ChunkEvent, ChunkState]] = {
+    ChunkState.PLANNED: {ChunkEvent.SEND: ChunkState.SENT, ChunkEvent.COMPUTE: ChunkState.LOCAL},
+    ChunkState.SENT: {
+        ChunkEvent.RECEIVE: ChunkState.RECEIVED,
+        ChunkEvent.LOSE: ChunkState.LOST,
+        ChunkEvent.HEDGE: ChunkState.HEDGED,
+        ChunkEvent.COMPUTE: ChunkState.LOCAL,
+    },
+    ChunkState.RECEIVED: {ChunkEvent.ACCEPT: ChunkState.VERIFIED, ChunkEvent.REFUSE: ChunkState.REJECTED},
+    ChunkState.VERIFIED: {
+        ChunkEvent.MERGE: ChunkState.MERGED,
+        ChunkEvent.HEDGE: ChunkState.HEDGED,
+        ChunkEvent.COMPUTE: ChunkState.LOCAL,
+    },
+    ChunkState.REJECTED: {ChunkEvent.SEND: ChunkState.SENT, ChunkEvent.COMPUTE: ChunkState.LOCAL},
+    ChunkState.LOST: {
+        ChunkEvent.SEND: ChunkState.SENT,
+        ChunkEvent.HEDGE: ChunkState.HEDGED,
+        ChunkEvent.COMPUTE: ChunkState.LOCAL,
+    },
+    ChunkState.HEDGED: {ChunkEvent.MERGE: ChunkState.MERGED},
+    ChunkState.LOCAL: {ChunkEvent.MERGE: ChunkState.MERGED},
+    ChunkState.MERGED: {},
+}
+
+
+@dataclass(slots=True)
+class ChunkRecord:
+    """The life of one chunk. Shares and results in it are dropped as soon as it is merged."""
+
+    chunk: Chunk
+    lane: int | None
+    """Index of its lane; None where no lane was alive when it was planned."""
+    state: ChunkState = ChunkState.PLANNED
+    peer_id: PeerId | None = None
+    """Who computes the share, once it was sent."""
+    sent_at: float = 0.0
+    attempts: int = 0
+    share: Elements | None = field(default=None, repr=False)
+    """`[bucket, K]`, what was sent and is sent again on a retry."""
+    ticket: Any = field(default=None, repr=False)
+    """The pads of its rows (`pads.PadTicket`)."""
+    result: Elements | None = field(default=None, repr=False)
+    """Verified `[num_rows, N]` of the share."""
+
+    def advance(self, event: ChunkEvent) -> None:
+        """Apply an event; one that the table does not allow is a bug of ours."""
+        following = TRANSITIONS[self.state].get(event)
+        assert following is not None, f"{event.value} does not follow {self.state.value}"
+        self.state = following
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody else has to move next."""
+        return self.state in (ChunkState.SENT, ChunkState.VERIFIED, ChunkState.LOST)
+
+    def release(self) -> None:
+        """Forget every share and pad: the chunk is merged."""
+        self.share = self.ticket = self.result = None

@@ -1,0 +1,44 @@
+"""`execute_distributed`: one exact linear layer through the lanes of a session, in the order of a chunk's life."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.execution.chunk import ChunkRecord, ChunkState
+from node.execution.manager import ExecutionManager
+from node.store.unit import Unit
+from protocol.field import Sums
+
+
+def execute_distributed(manager: ExecutionManager, unit: Unit, rows: NDArray[np.int16]) -> Sums:
+    """`W x` for `rows [T, K]` int16 -> `[T, N]` int32, the same bits as the local kernel gives.
+
+    All chunks are sent before the first is waited for. A chunk is merged when both its halves are verified; one
+    that is refused, lost or late is computed here. Returns only when every row is there.
+    """
+    records = manager.plan(unit, len(rows))
+    for record in records:
+        manager.dispatch(record, unit, rows[record.chunk.row_start : record.chunk.row_end])
+    if len(records) == 1:
+        return _settle(manager, records[0], unit, rows)
+    sums = np.empty((len(rows), unit.ref.num_outputs), dtype=np.int32)
+    for record in records:
+        start, end = record.chunk.row_start, record.chunk.row_end
+        sums[start:end] = _settle(manager, record, unit, rows[start:end])
+    return sums
+
+
+def _settle(manager: ExecutionManager, record: ChunkRecord, unit: Unit, rows: NDArray[np.int16]) -> Sums:
+    """Wait until one chunk is merged, from its peers or from here; the others make progress meanwhile."""
+    while True:
+        if manager.ready(record):
+            return manager.merge(record)
+        if record.state not in (ChunkState.SENT, ChunkState.VERIFIED) or record.ticket.failed:
+            return manager.compute_locally(record, unit, rows)
+        left_s = manager.late_at(record) - time.monotonic()
+        if left_s <= 0:
+            return manager.compute_locally(record, unit, rows, late=True)
+        manager.pump(left_s)

@@ -1,0 +1,52 @@
+"""`HybridExecutor`: one call for a linear layer, wherever it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.execution.distributed import execute_distributed
+from node.execution.ledger import ChunkCounts, Timings
+from node.execution.manager import ExecutionManager
+from node.kernels.interface import Kernels
+from node.store.unit import Unit
+from protocol.field import Sums
+
+
+class HybridExecutor:
+    """The decoder's `LinearExecutor`: through the lanes where a manager is given, else the local kernel.
+
+    Either way the result is the same exact integers, so where a layer is computed never shows in an answer.
+    """
+
+    def __init__(self, kernels: Kernels, units: Sequence[Unit], manager: ExecutionManager | None = None) -> None:
+        self._kernels = kernels
+        self._units = units
+        self._manager = manager
+        self._counts = ChunkCounts()
+        self._timings = Timings()
+
+    @property
+    def counts(self) -> ChunkCounts:
+        return self._counts if self._manager is None else self._manager.counts
+
+    @property
+    def timings(self) -> Timings:
+        return self._timings if self._manager is None else self._manager.timings
+
+    def begin_step(self, start: int, num_rows: int) -> None:
+        """A forward pass over rows `[start, start + num_rows)` of the sequence begins."""
+        if self._manager is not None:
+            self._manager.begin_step(start, num_rows, self._units)
+
+    def linear(self, unit: Unit, rows: NDArray[np.int16]) -> Sums:
+        """`W x` for `rows [T, K]` int16 -> `[T, N]` int32."""
+        if self._manager is not None:
+            return execute_distributed(self._manager, unit, rows)
+        with self._timings.of("local"):
+            sums = self._kernels.linear_a12(unit.weights, rows)
+        self._counts.local += 1
+        self._counts.merged += 1
+        return sums

@@ -1,0 +1,44 @@
+"""What a session counts and times, so that its receipt is true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ChunkCounts:
+    """Chunks of a session; `merged = verified + local` at every moment between two chunks."""
+
+    sent: int = 0
+    """Chunks whose share left for a peer (a retry of the same share counts once)."""
+    verified: int = 0
+    """Chunks merged from a peer's verified result."""
+    rejected: int = 0
+    """Results that the gate refused, of either role."""
+    hedged: int = 0
+    """Chunks computed locally because their peer was late; part of `local`."""
+    local: int = 0
+    """Chunks merged from this device's own computation."""
+    merged: int = 0
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of the session's thread by what it did; what is left of the wall clock is the model's own code."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Add the time of the block to `what`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(what, time.perf_counter() - started)
+
+    def add(self, what: str, seconds: float) -> None:
+        self.seconds[what] = self.seconds.get(what, 0.0) + seconds

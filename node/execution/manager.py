@@ -1,0 +1,361 @@
+"""`ExecutionManager`: which chunk goes to whom, until when it is waited for, and what happens when it fails.
+
+It runs in the session's own thread and owns the session's channels: no lock, no queue between an answer and its use.
+Every number that it lets through has passed `verify_result`; whatever else happens, a chunk ends up computed here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+
+from node.execution.chunk import Chunk, ChunkEvent, ChunkRecord, ChunkState
+from node.execution.config import ExecutionConfig
+from node.execution.gate import UnitChecks, verify_result
+from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
+from node.execution.ledger import ChunkCounts, Timings
+from node.execution.merge import merge_results
+from node.execution.pads import GuardPads, PadBatch, PadSource
+from node.execution.peer import PeerStatus, Request, SessionPeer
+from node.execution.send import send_chunk_to_peer
+from node.kernels.interface import Kernels
+from node.store.unit import Unit
+from protocol.errors import RemoteProtocolError
+from protocol.field import Sums
+from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
+from protocol.messages import ChunkBinding, ErrorReply, Linear, LinearResult, Role
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 2
+"""A share is sent at most twice; after one failed retry its rows are computed locally."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """A fixed way for rows: who gets the shares, and where the pads come from."""
+
+    index: int
+    share_peer: SessionPeer
+    pads: PadSource
+
+    @property
+    def usable(self) -> bool:
+        return self.share_peer.usable and self.pads.usable
+
+
+class ExecutionManager:
+    """Plans, sends, waits, verifies and merges the chunks of one session."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        model_id: bytes,
+        session: bytes,
+        checks: UnitChecks,
+        local_macs_per_s: float,
+        config: ExecutionConfig,
+        on_change: Callable[[ChunkRecord], None] = lambda record: None,
+    ) -> None:
+        self._kernels = kernels
+        self._model_id = model_id
+        self._session = session
+        self._checks = checks
+        self._local_macs_per_s = local_macs_per_s
+        self._config = config
+        self._on_change = on_change
+        self._ids = itertools.count(1)
+        self._poller = zmq.Poller()
+        self._peer_of_socket: dict[zmq.Socket[bytes], SessionPeer] = {}
+        self._units: dict[bytes, Unit] = {}
+        self._spans: list[RowSpan] = []
+        self.lanes: list[Lane] = []
+        self.peers: list[SessionPeer] = []
+        self.counts = ChunkCounts()
+        self.timings = Timings()
+
+    # --- set-up
+
+    def add_peer(self, peer: SessionPeer) -> None:
+        """Listen to a peer of this session."""
+        self.peers.append(peer)
+        for socket in peer.channel.sockets:
+            self._poller.register(socket, zmq.POLLIN)
+            self._peer_of_socket[socket] = peer
+
+    def add_lane(self, share_peer: SessionPeer, pads: PadSource) -> None:
+        """Add a lane; its peers were added before."""
+        self.lanes.append(Lane(len(self.lanes), share_peer, pads))
+
+    def close(self) -> None:
+        """Close the session's connections."""
+        for peer in self.peers:
+            peer.channel.close()
+
+    # --- one forward pass
+
+    def begin_step(self, start: int, num_rows: int, units: Sequence[Unit]) -> None:
+        """Read the news, then decide for every row of this pass in which lane it stays."""
+        self.pump(0)
+        speeds = [self._lane_speed(lane, num_rows, units) for lane in self.lanes]
+        self._spans = split_prompt_for_remote(num_rows, speeds)
+        if num_rows == 1:
+            with self.timings.of("pads"):
+                for span in self._spans:
+                    self.lanes[span.lane].pads.prepare(units)
+
+    def _lane_speed(self, lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
+        """Rows a second, as far as it is known; 0 for a lane that takes no new rows."""
+        if not lane.usable:
+            return 0.0
+        macs = max(unit.ref.num_inputs * unit.ref.num_outputs for unit in units) * num_rows
+        expected_s = lane.share_peer.expected_s(row_bucket(min(num_rows, 512)), macs)
+        return 1.0 / max(expected_s, 1e-6)
+
+    def plan(self, unit: Unit, num_rows: int) -> list[ChunkRecord]:
+        """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
+        ref = unit.ref
+        tiles = -(-ref.num_outputs // TILE_OUTPUTS)
+        if not self._spans:
+            return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles), lane=None)]
+        limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
+        return [
+            ChunkRecord(Chunk(ref, start, end, 0, tiles), span.lane)
+            for span in self._spans
+            for start, end in cut_rows(span.start, span.end, limit)
+        ]
+
+    # --- one chunk
+
+    def dispatch(self, record: ChunkRecord, unit: Unit, rows: np.ndarray) -> None:
+        """Make the share of a chunk and send it; it stays PLANNED where its lane is not alive.
+
+        Args:
+            rows: `[num_rows, K]` int16, the chunk's own rows.
+        """
+        lane = None if record.lane is None else self.lanes[record.lane]
+        if lane is None or not lane.usable:
+            return
+        self._units[unit.ref.sha256] = unit
+        with self.timings.of("pads"):
+            record.ticket = lane.pads.take(unit, len(rows))
+        with self.timings.of("share"):
+            record.share = self._kernels.share(_fill(rows, len(record.ticket.pads)), record.ticket.pads)
+        if self._send_share(record, lane.share_peer):
+            self.counts.sent += 1
+
+    def _send_share(self, record: ChunkRecord, peer: SessionPeer) -> bool:
+        assert record.share is not None
+        chunk, message_id = record.chunk, next(self._ids)
+        binding = ChunkBinding(
+            self._session,
+            message_id,
+            self._model_id,
+            chunk.unit.sha256,
+            Role.SHARE,
+            0,
+            len(record.share),
+            chunk.tile_start,
+            chunk.tile_end,
+        )
+        message = Linear(binding, rows=record.share)
+        macs = len(record.share) * chunk.unit.num_inputs * chunk.unit.num_outputs
+        request = Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs)
+        with self.timings.of("send"):
+            sent = send_chunk_to_peer(peer, request)
+        if sent:
+            record.peer_id, record.sent_at = peer.peer_id, request.sent_at
+            record.attempts += 1
+            self._move(record, ChunkEvent.SEND)
+        return sent
+
+    def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
+        """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
+        ref, message_id = unit.ref, next(self._ids)
+        self._units[ref.sha256] = unit
+        tiles = -(-ref.num_outputs // TILE_OUTPUTS)
+        binding = ChunkBinding(
+            self._session, message_id, self._model_id, ref.sha256, Role.PAD, 0, len(batch.pads), 0, tiles
+        )
+        message = Linear(binding, seed=batch.seed)
+        macs = len(batch.pads) * ref.num_inputs * ref.num_outputs
+        request = Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs)
+        return send_chunk_to_peer(guard, request)
+
+    def ready(self, record: ChunkRecord) -> bool:
+        """Whether both halves of a chunk are here and verified."""
+        return record.state is ChunkState.VERIFIED and record.ticket.products() is not None
+
+    def merge(self, record: ChunkRecord) -> Sums:
+        """The exact rows of a chunk that is ready: `[num_rows, N]` int32."""
+        with self.timings.of("merge"):
+            rows = merge_results(record.result, record.ticket.products(), self._kernels)  # type: ignore[arg-type]
+        self.counts.verified += 1
+        self._finish(record)
+        return rows
+
+    def compute_locally(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, late: bool = False) -> Sums:
+        """The same exact rows from this device's own weights."""
+        if late:
+            self._note_lateness(record)
+            self.counts.hedged += 1
+        self._move(record, ChunkEvent.HEDGE if late else ChunkEvent.COMPUTE)
+        self._abandon(record)
+        with self.timings.of("local"):
+            sums = self._kernels.linear_a12(unit.weights, rows)
+        self.counts.local += 1
+        self._finish(record)
+        return sums
+
+    def _finish(self, record: ChunkRecord) -> None:
+        self.counts.merged += 1
+        self._move(record, ChunkEvent.MERGE)
+        record.release()
+
+    def _move(self, record: ChunkRecord, event: ChunkEvent) -> None:
+        record.advance(event)
+        self._on_change(record)
+
+    def late_at(self, record: ChunkRecord) -> float:
+        """When a chunk is late (monotonic seconds): max(3 x p95, predicted local time), 30 s at most."""
+        config, lane = self._config, self._lane(record)
+        num_rows = 1 if record.share is None else len(record.share)
+        macs = num_rows * record.chunk.unit.num_inputs * record.chunk.unit.num_outputs
+        waiting_for = [lane.share_peer] if record.result is None else []
+        if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
+            waiting_for.append(lane.pads.guard)
+        limit_s = max(config.hedge_floor_s, macs / self._local_macs_per_s)
+        for peer in waiting_for:
+            percentile_s = peer.percentile_95_s(num_rows)
+            if percentile_s is None or isinstance(lane.pads, GuardPads) and peer is lane.pads.guard:
+                percentile_s = max(peer.percentile_95_s(size) or 0.0 for size in (num_rows, row_bucket(num_rows)))
+            unmeasured_s = max(config.hedge_unmeasured_s, 4 * peer.expected_s(num_rows, macs))
+            limit_s = max(limit_s, config.hedge_factor * percentile_s if percentile_s else unmeasured_s)
+        return record.sent_at + min(limit_s, config.progress_limit_s)
+
+    def _lane(self, record: ChunkRecord) -> Lane:
+        assert record.lane is not None, "a chunk that was sent has a lane"
+        return self.lanes[record.lane]
+
+    def _note_lateness(self, record: ChunkRecord) -> None:
+        lane = self._lane(record)
+        if record.result is None:
+            lane.share_peer.was_late()
+        if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
+            lane.pads.guard.was_late()
+
+    def _abandon(self, record: ChunkRecord) -> None:
+        for peer in self.peers:
+            for request in peer.in_flight.values():
+                if request.owner is record:
+                    request.abandoned = True
+
+    # --- news from peers
+
+    def pump(self, timeout_s: float) -> None:
+        """Wait at most so long for news and apply all there is."""
+        with self.timings.of("wait"):
+            events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
+        for peer in {id(peer): peer for peer in (self._peer_of_socket[socket] for socket, _ in events)}.values():
+            self._read(peer)
+
+    def _read(self, peer: SessionPeer) -> None:
+        while True:
+            try:
+                received = peer.channel.receive()
+            except RemoteProtocolError as exc:
+                log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
+                self._ban(peer)
+                continue
+            if received is None:
+                break
+            request = peer.in_flight.pop(received.id, None)
+            match received.message:
+                case LinearResult() as result if request is not None:
+                    self._result(peer, request, result)
+                case ErrorReply(code, text):
+                    log.info("peer %s answered with error %d: %s", peer.peer_id, code, text)
+                    if request is not None:
+                        self._failed(request, may_resend_to=peer)
+                case _:
+                    pass
+        if peer.channel.notice_losses():
+            self._lost(peer)
+
+    def _result(self, peer: SessionPeer, request: Request, result: LinearResult) -> None:
+        if peer.status is PeerStatus.BANNED:
+            return
+        peer.answered(request, time.monotonic())
+        record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
+        if record is not None:
+            self._move(record, ChunkEvent.RECEIVE)
+        with self.timings.of("verify"):
+            genuine = self._genuine(request, result)
+        if not genuine:
+            log.warning("a result of %s failed verification: it is banned for this session", peer.peer_id)
+            self._ban(peer, request)
+        elif record is not None:
+            record.result = result.rows[: record.chunk.num_rows]
+            self._move(record, ChunkEvent.ACCEPT)
+        elif isinstance(request.owner, PadBatch):
+            request.owner.products = result.rows
+
+    def _genuine(self, request: Request, result: LinearResult) -> bool:
+        """The gate; a refusal is confirmed with a fresh check on re-hashed weights: our own memory may be at fault."""
+        if verify_result(request, result, self._checks.known(request.unit), self._kernels):
+            return True
+        unit = self._units[request.unit.sha256]
+        unit.verify()
+        return verify_result(request, result, self._checks.renew(unit), self._kernels)
+
+    def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
+        peer.ban()
+        self.counts.rejected += 1
+        owed = [culprit] if culprit is not None else []
+        owed += peer.in_flight.values()
+        peer.in_flight.clear()
+        for request in owed:
+            self._failed(request)
+
+    def _lost(self, peer: SessionPeer) -> None:
+        log.info("the connection to %s broke with %d requests in flight", peer.peer_id, len(peer.in_flight))
+        owed = list(peer.in_flight.values())
+        peer.in_flight.clear()
+        for request in owed:
+            self._failed(request)
+
+    def _failed(self, request: Request, may_resend_to: SessionPeer | None = None) -> None:
+        """A request will not be answered: send the same share once more where that is allowed, or give up on it."""
+        if isinstance(request.owner, PadBatch):
+            request.owner.failed = True
+            return
+        record: ChunkRecord = request.owner
+        if request.abandoned or record.state not in (ChunkState.SENT, ChunkState.RECEIVED):
+            return
+        self._move(record, ChunkEvent.REFUSE if record.state is ChunkState.RECEIVED else ChunkEvent.LOSE)
+        if record.attempts < MAX_ATTEMPTS:
+            for peer in self._others(record, may_resend_to):
+                if self._send_share(record, peer):
+                    return
+
+    def _others(self, record: ChunkRecord, same: SessionPeer | None) -> list[SessionPeer]:
+        """Who may get this very share: the same peer again; where pads are our own, any other of group B."""
+        allowed = [same] if same is not None and same.usable else []
+        if not isinstance(self._lane(record).pads, GuardPads):
+            allowed += [lane.share_peer for lane in self.lanes if lane.usable and lane.share_peer is not same]
+        return allowed
+
+
+def _fill(rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Rows of a chunk, with zero rows up to its bucket."""
+    if len(rows) == num_rows:
+        return rows
+    filled = np.zeros((num_rows, rows.shape[1]), dtype=rows.dtype)
+    filled[: len(rows)] = rows
+    return filled

@@ -1,0 +1,188 @@
+"""Where pads come from: the one thing in which the privacy modes differ.
+
+A pad source yields tickets: pads of so many rows now, their products `W r` now or soon. In `split` mode a guard of
+group A makes the products from a seed, ahead of need; in `strict` mode this device makes them itself.
+Every pad row is handed out once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from node.execution.peer import SessionPeer
+from node.kernels.interface import Kernels
+from node.store.unit import Unit, UnitRef
+from protocol.field import Elements
+from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
+from protocol.shares import PadSeeds, pad_rows
+
+DECODE_BATCH_ROWS = 8
+"""Pads of this many future rows are asked for in one request: an eighth of the messages, weights read once."""
+OWN_BATCH_ROWS = 32
+"""Pads that this device makes in one go when its pool is empty while decoding."""
+
+
+@dataclass(slots=True)
+class PadBatch:
+    """Pads of consecutive rows from one seed."""
+
+    unit: UnitRef
+    seed: bytes = field(repr=False)
+    pads: Elements = field(repr=False)
+    """`[rows, K]`"""
+    products: Elements | None = field(default=None, repr=False)
+    """`[rows, N]`, verified `W r`; None while they are under way."""
+    failed: bool = False
+    """The products will never come."""
+    next_row: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.pads) - self.next_row
+
+
+@dataclass(slots=True)
+class PadTicket:
+    """Pads of the rows of one chunk, used once."""
+
+    pads: Elements = field(repr=False)
+    """`[bucket, K]`: the rows' pads, then the negated shares of the zero rows that fill the bucket."""
+    num_rows: int
+    batches: Sequence[tuple[PadBatch, int, int]] = field(repr=False)
+
+    @property
+    def failed(self) -> bool:
+        return any(batch.failed for batch, _start, _end in self.batches)
+
+    def products(self) -> Elements | None:
+        """`[num_rows, N]`, or None while some are missing."""
+        parts = []
+        for batch, start, end in self.batches:
+            if batch.products is None:
+                return None
+            parts.append(batch.products[start:end])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class PadSource(Protocol):
+    """What a lane needs: pads, and the chance to fetch some ahead."""
+
+    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+        """Pads for a chunk of `num_rows`, never handed out before or again."""
+
+    def prepare(self, units: Sequence[Unit]) -> None:
+        """A row is about to be decoded: see that pads for it and the next ones are there or under way."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether new rows may rely on this source."""
+
+
+SendPad = Callable[[SessionPeer, Unit, PadBatch], bool]
+
+
+class GuardPads:
+    """Group A of one lane: a guard turns seeds into products."""
+
+    def __init__(self, guard: SessionPeer, seeds: PadSeeds, send: SendPad) -> None:
+        self.guard = guard
+        self._seeds = seeds
+        self._send = send
+        self._ahead: dict[UnitRef, deque[PadBatch]] = {}
+
+    @property
+    def usable(self) -> bool:
+        return self.guard.usable
+
+    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+        if num_rows > 1:
+            batch = self._request(unit, row_bucket(num_rows))
+            batch.next_row = len(batch.pads)
+            return PadTicket(batch.pads, num_rows, [(batch, 0, num_rows)])
+        batches = self._ahead.setdefault(unit.ref, deque())
+        while batches and (batches[0].failed or not batches[0].left):
+            batches.popleft()
+        if not batches:
+            batches.append(self._request(unit, self._batch_rows(unit)))
+        batch, row = batches[0], batches[0].next_row
+        batch.next_row += 1
+        return PadTicket(batch.pads[row : row + 1], 1, [(batch, row, row + 1)])
+
+    def prepare(self, units: Sequence[Unit]) -> None:
+        for unit in units:
+            batches = self._ahead.setdefault(unit.ref, deque())
+            if self.usable and sum(batch.left for batch in batches if not batch.failed) <= 1:
+                batches.append(self._request(unit, self._batch_rows(unit)))
+
+    @staticmethod
+    def _batch_rows(unit: Unit) -> int:
+        return min(DECODE_BATCH_ROWS, max_rows_per_chunk(unit.ref.num_inputs, unit.ref.num_outputs))
+
+    def _request(self, unit: Unit, num_rows: int) -> PadBatch:
+        seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "guard")
+        batch = PadBatch(unit.ref, seed, pad_rows(seed, 0, num_rows, unit.ref.num_inputs))
+        batch.failed = not self._send(self.guard, unit, batch)
+        return batch
+
+
+class OwnPads:
+    """This device makes the products itself: nobody outside holds a pad, whatever they agree among themselves."""
+
+    def __init__(self, kernels: Kernels, seeds: PadSeeds) -> None:
+        self._kernels = kernels
+        self._seeds = seeds
+        self._pool: dict[UnitRef, deque[PadBatch]] = {}
+        self.rows_made = 0
+        self.seconds = 0.0
+
+    usable = True
+
+    def fill(self, units: Sequence[Unit], num_rows: int) -> None:
+        """Have at least `num_rows` pads ready for every unit."""
+        for unit in units:
+            missing = num_rows - sum(batch.left for batch in self._pool.get(unit.ref, ()))
+            while missing > 0:
+                missing -= self._make(unit, min(missing, MAX_CHUNK_ROWS)).left
+
+    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+        batches = self._pool.setdefault(unit.ref, deque())
+        parts: list[tuple[PadBatch, int, int]] = []
+        missing = num_rows
+        while missing:
+            if not batches:
+                self._make(unit, max(missing, OWN_BATCH_ROWS if num_rows == 1 else 0))
+            batch = batches[0]
+            used = min(missing, batch.left)
+            parts.append((batch, batch.next_row, batch.next_row + used))
+            batch.next_row += used
+            missing -= used
+            if not batch.left:
+                batches.popleft()
+        return PadTicket(self._with_filling(unit, parts, num_rows), num_rows, parts)
+
+    def prepare(self, units: Sequence[Unit]) -> None:
+        """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
+
+    def _make(self, unit: Unit, num_rows: int) -> PadBatch:
+        started = time.perf_counter()
+        seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
+        pads = pad_rows(seed, 0, num_rows, unit.ref.num_inputs)
+        batch = PadBatch(unit.ref, seed, pads, self._kernels.linear_field(unit.weights, pads))
+        self._pool.setdefault(unit.ref, deque()).append(batch)
+        self.rows_made += num_rows
+        self.seconds += time.perf_counter() - started
+        return batch
+
+    def _with_filling(self, unit: Unit, parts: Sequence[tuple[PadBatch, int, int]], num_rows: int) -> Elements:
+        pads = [batch.pads[start:end] for batch, start, end in parts]
+        filling = row_bucket(num_rows) - num_rows
+        if filling:
+            seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "filling")
+            pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))
+        return pads[0] if len(pads) == 1 else np.concatenate(pads)
