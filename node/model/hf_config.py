@@ -17,8 +17,8 @@ from node.model.json_file import read_json_object
 SUPPORTED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 # Limits of this implementation: generous to any real model, small enough that no field makes us allocate madly.
-MAX_DIMENSION = 1 << 18
-MAX_VOCABULARY = 1 << 21
+MAX_DIMENSION = 1 << 16
+MAX_VOCABULARY = 1 << 20
 MAX_LAYERS = 1024
 MAX_CONTEXT = 1 << 25
 
@@ -135,6 +135,8 @@ def _head_dim(reader: _Reader, model_type: str, hidden_size: int, num_heads: int
     head_dim = reader.integer("head_dim", MAX_DIMENSION, default)
     if head_dim % 2:
         raise reader.refuse(f"its head_dim is {head_dim}, which is odd")
+    if num_heads * head_dim > MAX_DIMENSION:
+        raise reader.refuse(f"its {num_heads} heads of {head_dim} are more than {MAX_DIMENSION} features")
     return head_dim
 
 

@@ -1,0 +1,100 @@
+"""Files that are either whole or not there, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from node.errors import ConfigError, CorruptModelError
+
+BLOCK_BYTES = 4 << 20
+
+_verified: set[tuple[str, int, int, int, bytes]] = set()
+"""Files of which this process has seen that they have their hash: path, inode, size, time of change, hash."""
+_verified_lock = threading.Lock()
+
+
+def sha256_file(path: Path) -> bytes:
+    """SHA-256 over a file's bytes, a block at a time.
+
+    Raises:
+        CorruptModelError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as exc:
+        raise CorruptModelError(f"{path} cannot be read ({exc.strerror}); import the model again") from exc
+
+
+def verify_file(path: Path, expected: bytes) -> bool:
+    """Checks that a file has its hash, once per process for an unchanged file; True where it was read now.
+
+    Raises:
+        CorruptModelError: it has another hash, or cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as exc:
+        raise CorruptModelError(f"{path} cannot be read ({exc.strerror}); import the model again") from exc
+    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns, expected)
+    with _verified_lock:
+        if key in _verified:
+            return False
+    actual = sha256_file(path)
+    if actual != expected:
+        raise CorruptModelError(
+            f"{path} is damaged: its SHA-256 is {actual.hex()}, the manifest says {expected.hex()}; "
+            "import the model again"
+        )
+    with _verified_lock:
+        _verified.add(key)
+    return True
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Writes a new file whose bytes are on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        sync(file.fileno())
+
+
+def replace_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash, sees the old or the new content and nothing between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        write_synced(temporary, content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync(descriptor: int) -> None:
+    """Waits until a file's bytes are on the disk."""
+    os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing_to(models_dir: Path) -> Iterator[None]:
+    """Turns a refusal by the file system into one sentence: ConfigError."""
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigError(
+            f"models cannot be written to {models_dir}: {exc.strerror or exc}; free space there or choose another "
+            "data directory with --data-dir"
+        ) from exc

@@ -1,0 +1,203 @@
+"""A checkpoint becomes a model, or nothing does.
+
+Everything is written into a folder beside the models, synced, and renamed to its id at the end. A folder under its
+id is therefore whole; what an interrupted import left behind is recognised by a lock that nobody holds any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import CorruptModelError
+from node.model.checkpoint import Checkpoint, open_checkpoint
+from node.model.config import UnitKind
+from node.model.json_file import read_bounded
+from node.model.layout import projections
+from node.model.template import ChatTemplate
+from node.model.tensor_file import F32
+from node.model.tokenizer import Tokenizer
+from node.store.client_file import write_client_file
+from node.store.files import sha256_file, sync_folder, write_synced, writing_to
+from node.store.manifest import (
+    CLIENT_FILE,
+    MANIFEST_FILE,
+    OPTIONAL_FILES,
+    REQUIRED_FILES,
+    UNITS_FOLDER,
+    Manifest,
+    model_id_of,
+    unit_places,
+)
+from node.store.names import Names, check_name, fingerprint, locked
+from node.store.unit import UnitRef, write_unit
+
+TEMPORARY_PREFIX = ".import-"
+HELD_FILE = ".held"
+
+BLOCK_WEIGHTS = 1 << 22
+"""Weights that are widened and quantized together: a few copies of 16 MiB at a time."""
+MAX_COPIED_BYTES = 256 << 20
+"""Largest tokenizer file that is copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far an import is."""
+
+    done_units: int
+    total_units: int
+    unit: str
+    """Name of the unit that was written last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedModel:
+    """What an import gave."""
+
+    model_id: str
+    path: Path
+    name: str | None
+    already_present: bool
+    """The same model was there before; nothing was written but what was damaged."""
+
+
+def import_checkpoint(
+    source: Path,
+    models_dir: Path,
+    name: str | None = None,
+    progress: Callable[[ImportProgress], None] | None = None,
+) -> ImportedModel:
+    """Imports a Hugging Face checkpoint folder: the same checkpoint gives the same bytes on every machine.
+
+    Args:
+        name: a name for the model, beside its id.
+        progress: called after every unit; what it raises ends the import and leaves nothing behind.
+
+    Raises:
+        ModelNotFoundError, UnsupportedModelError, CorruptModelError: the checkpoint cannot be imported.
+        ConfigError: the name is none, or the disk refuses.
+    """
+    if name is not None:
+        check_name(name)
+    checkpoint = open_checkpoint(source)
+    seen = fingerprint(source)
+    Tokenizer.from_folder(source)
+    ChatTemplate.from_folder(source)
+    with writing_to(models_dir):
+        models_dir.mkdir(parents=True, exist_ok=True)
+        remove_stale_imports(models_dir)
+        with _temporary_folder(models_dir) as folder:
+            model_id = _write_model(checkpoint, folder, progress)
+            already_present = not _move_into_place(folder, models_dir / model_id)
+        names = Names(models_dir)
+        names.add_source(source, seen, model_id)
+        if name is not None:
+            names.add(name, model_id)
+    return ImportedModel(model_id, models_dir / model_id, name, already_present)
+
+
+def remove_stale_imports(models_dir: Path) -> list[Path]:
+    """Removes what interrupted imports left behind, and no import that is still at work; returns what was removed."""
+    removed = []
+    with locked(models_dir):
+        for folder in models_dir.glob(f"{TEMPORARY_PREFIX}*"):
+            try:
+                with (folder / HELD_FILE).open("a") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            except OSError:
+                continue  # held by an import at work
+            removed.append(folder)
+    return removed
+
+
+@contextmanager
+def _temporary_folder(models_dir: Path) -> Iterator[Path]:
+    """A folder of our own, held by a lock while we live and gone afterwards, unless it was renamed."""
+    folder = models_dir / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    with locked(models_dir):  # or another import could take it for stale before we hold it
+        folder.mkdir()
+        held = (folder / HELD_FILE).open("w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+    with held:
+        try:
+            (folder / UNITS_FOLDER).mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_model(checkpoint: Checkpoint, folder: Path, progress: Callable[[ImportProgress], None] | None) -> str:
+    """Writes everything that a model consists of, the manifest last; returns the model id."""
+    places = unit_places(checkpoint.config)
+    refs = []
+    for layer, kind in places:
+        refs.append(_write_unit(checkpoint, folder / UNITS_FOLDER, layer, kind))
+        if progress is not None:
+            progress(ImportProgress(len(refs), len(places), refs[-1].name))
+    write_client_file(folder / CLIENT_FILE, checkpoint)
+    files = {CLIENT_FILE: sha256_file(folder / CLIENT_FILE)}
+    for name in (*REQUIRED_FILES, *OPTIONAL_FILES):
+        if name not in files and (checkpoint.folder / name).exists():
+            write_synced(folder / name, read_bounded(checkpoint.folder / name, MAX_COPIED_BYTES))
+            files[name] = sha256_file(folder / name)
+    content = Manifest(checkpoint.config, tuple(refs), files).encode()
+    write_synced(folder / MANIFEST_FILE, content)
+    sync_folder(folder / UNITS_FOLDER)
+    sync_folder(folder)
+    return model_id_of(content)
+
+
+def _write_unit(checkpoint: Checkpoint, folder: Path, layer: int | None, kind: UnitKind) -> UnitRef:
+    num_outputs, num_inputs = checkpoint.config.unit_shape(kind)
+    if layer is None:
+        parts = [(checkpoint.head, num_outputs)]
+    else:
+        named = projections(checkpoint.config, layer, kind)
+        parts = [(f"{prefix}.weight", num_rows) for prefix, num_rows in named]
+    step = max(1, BLOCK_WEIGHTS // num_inputs)
+    sha256 = write_unit(folder, _blocks(checkpoint, parts, step))
+    return UnitRef(layer, kind, num_outputs, num_inputs, sha256)
+
+
+def _blocks(checkpoint: Checkpoint, parts: list[tuple[str, int]], step: int) -> Iterator[F32]:
+    """The rows of several tensors, one after the other, at most `step` together."""
+    for tensor, num_rows in parts:
+        for start in range(0, num_rows, step):
+            yield checkpoint.rows(tensor, start, min(start + step, num_rows))
+
+
+def _move_into_place(folder: Path, target: Path) -> bool:
+    """Renames a whole model to its id; where it is there already, mends what is damaged and returns False."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        _mend(folder, target)
+        return False
+    (target / HELD_FILE).unlink()
+    sync_folder(target.parent)
+    return True
+
+
+def _mend(folder: Path, target: Path) -> None:
+    """Replaces every file of a present model that differs from the one just written, each atomically."""
+    (target / UNITS_FOLDER).mkdir(exist_ok=True)
+    for fresh in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != HELD_FILE):
+        present = target / fresh.relative_to(folder)
+        try:
+            whole = sha256_file(present) == sha256_file(fresh)
+        except CorruptModelError:
+            whole = False
+        if not whole:
+            os.replace(fresh, present)
+    sync_folder(target / UNITS_FOLDER)
+    sync_folder(target)

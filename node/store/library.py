@@ -1,0 +1,153 @@
+"""All models under one data directory, and the way from what a user types to one of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import ModelError, ModelNotFoundError
+from node.store.files import writing_to
+from node.store.importer import ImportedModel, ImportProgress, import_checkpoint, remove_stale_imports
+from node.store.manifest import MANIFEST_FILE
+from node.store.names import Names, check_name, is_model_id, name_from_folder
+from node.store.stored import StoredModel
+
+BUILT_IN_NAME = "story"
+BUILT_IN_FOLDER = Path(__file__).parent.parent / "models" / BUILT_IN_NAME
+"""The model that ships inside the package and is imported when it is first asked for."""
+
+MIN_PREFIX = 8
+"""Characters of an id that may stand for it."""
+
+_ID_PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX},64}}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One line of a listing."""
+
+    model_id: str
+    names: tuple[str, ...]
+    model_type: str
+    num_layers: int
+    context_length: int
+    num_weights: int
+    """Weights in units: what peers compute, and about the bytes that they hold."""
+    problem: str | None
+    """Why the model cannot be used; None where it can."""
+
+
+class Library:
+    """The models in one folder.
+
+    Args:
+        models_dir: created when something is imported.
+        progress: called during imports, also those that `resolve` starts.
+    """
+
+    def __init__(self, models_dir: Path, progress: Callable[[ImportProgress], None] | None = None) -> None:
+        self.models_dir = models_dir
+        self._progress = progress
+        self._names = Names(models_dir)
+        self._open: dict[str, StoredModel] = {}
+
+    def resolve(self, reference: str | Path) -> StoredModel:
+        """The model that a name, an id, the beginning of an id (8 characters or more) or a checkpoint's path means.
+
+        A path is imported, once for an unchanged folder; so is the built-in model.
+
+        Raises:
+            ModelNotFoundError: nothing is called so; names what there is.
+            ModelError: the model, or the checkpoint to be imported, cannot be used.
+            ConfigError: the disk refuses.
+        """
+        text = os.fspath(reference)
+        names = self._names.all()
+        if text in names and not (text == BUILT_IN_NAME and self._built_in_changed(names[text])):
+            return self.open(names[text], text)
+        if text == BUILT_IN_NAME and BUILT_IN_FOLDER.is_dir():
+            return self._resolve_path(BUILT_IN_FOLDER, BUILT_IN_NAME)
+        if _ID_PREFIX.fullmatch(text) and (matches := self._matching_ids(text)):
+            return self._open_match(text, matches)
+        if text and Path(text).exists():
+            return self._resolve_path(Path(text), None)
+        known = ", ".join(sorted({*names, BUILT_IN_NAME}))
+        raise ModelNotFoundError(f"no model is called {text!r}; there are: {known}; import another from its folder")
+
+    def open(self, model_id: str, name: str | None = None) -> StoredModel:
+        """The model with this whole id, opened once."""
+        model = self._open.get(model_id)
+        if model is None:
+            name = name or next((known for known, other in self._names.all().items() if other == model_id), None)
+            model = self._open[model_id] = StoredModel(self.models_dir / model_id, name)
+        return model
+
+    def import_folder(self, source: Path, name: str | None = None) -> ImportedModel:
+        """Imports a checkpoint under `name`, or under one made from its folder's name where that is free."""
+        if name is None:
+            proposed = name_from_folder(source)
+            name = proposed if proposed not in {*self._names.all(), BUILT_IN_NAME} else None
+        imported = import_checkpoint(source, self.models_dir, check_name(name) if name else None, self._progress)
+        self._open.pop(imported.model_id, None)
+        return imported
+
+    def list(self) -> Sequence[ModelSummary]:
+        """Every model of the folder, by name; one that cannot be used says why."""
+        names = self._names.all()
+        found = [self._summary(model_id, names) for model_id in self._model_ids()]
+        return sorted(found, key=lambda summary: (summary.names or ("~",), summary.model_id))
+
+    def clean(self) -> Sequence[Path]:
+        """Removes what interrupted imports left behind; returns what was removed."""
+        if not self.models_dir.is_dir():
+            return []
+        with writing_to(self.models_dir):
+            return remove_stale_imports(self.models_dir)
+
+    def _summary(self, model_id: str, names: dict[str, str]) -> ModelSummary:
+        own = tuple(sorted(name for name, other in names.items() if other == model_id))
+        try:
+            config = (model := StoredModel(self.models_dir / model_id, verify=False)).config
+        except ModelError as exc:
+            return ModelSummary(model_id, own, "?", 0, 0, 0, str(exc))
+        num_weights = sum(ref.num_outputs * ref.num_inputs for ref in model.units)
+        return ModelSummary(
+            model_id, own, config.model_type, config.num_layers, config.context_length, num_weights, None
+        )
+
+    def _model_ids(self) -> Sequence[str]:
+        if not self.models_dir.is_dir():
+            return []
+        return sorted(path.name for path in self.models_dir.iterdir() if is_model_id(path.name))
+
+    def _matching_ids(self, prefix: str) -> Sequence[str]:
+        return [model_id for model_id in self._model_ids() if model_id.startswith(prefix)]
+
+    def _open_match(self, prefix: str, matches: Sequence[str]) -> StoredModel:
+        if len(matches) > 1:
+            raise ModelNotFoundError(f"{prefix} begins {len(matches)} model ids; type more of it")
+        return self.open(matches[0])
+
+    def _resolve_path(self, folder: Path, name: str | None) -> StoredModel:
+        """The model of a checkpoint folder, imported where that was not done yet or the folder changed."""
+        if folder.is_dir() and (folder / MANIFEST_FILE).exists() and is_model_id(folder.resolve().name):
+            return StoredModel(folder.resolve())
+        model_id = self._names.imported_from(folder) if folder.is_dir() else None
+        if model_id is None or not (self.models_dir / model_id / MANIFEST_FILE).exists():
+            model_id = self.import_folder(folder, name).model_id
+        elif name is not None:
+            self._add_name(name, model_id)
+        return self.open(model_id, name)
+
+    def _add_name(self, name: str, model_id: str) -> None:
+        with writing_to(self.models_dir):
+            self._names.add(name, model_id)
+
+    def _built_in_changed(self, model_id: str) -> bool:
+        """Whether the name `story` still means a built-in model that a newer package has replaced."""
+        if not BUILT_IN_FOLDER.is_dir() or not self._names.is_from(BUILT_IN_FOLDER, model_id):
+            return False
+        return self._names.imported_from(BUILT_IN_FOLDER) != model_id

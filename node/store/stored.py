@@ -1,0 +1,166 @@
+"""An imported model, ready to use: units and embedding stay on disk and are mapped when they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from node.errors import CorruptModelError, ModelNotFoundError, PromptError
+from node.model.config import ModelConfig, UnitKind
+from node.model.json_file import read_bounded, read_json_object
+from node.model.template import ChatTemplate
+from node.model.tensor_file import F32, TensorFile, widen
+from node.model.tokenizer import Tokenizer
+from node.store.client_file import EMBEDDING, bias_key, norm_key
+from node.store.files import verify_file
+from node.store.manifest import (
+    CLIENT_FILE,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    UNITS_FOLDER,
+    Manifest,
+    model_id_of,
+)
+from node.store.unit import Unit, UnitRef, load_unit
+
+
+class StoredModel:
+    """One model of the store. Safe to share between threads.
+
+    Args:
+        path: its folder, whose name is its id.
+        name: what the user calls it; its id where there is no name.
+        verify: check every file's hash before its first use in this process.
+
+    Raises:
+        ModelNotFoundError: there is no manifest.
+        CorruptModelError: the manifest, or a file that the client needs at once, is not what its hash says.
+    """
+
+    def __init__(self, path: Path, name: str | None = None, verify: bool = True) -> None:
+        self.path = path
+        self._verify = verify
+        self.manifest = _read_manifest(path)
+        self.model_id = path.name
+        """Lower-case hex SHA-256 of the manifest."""
+        self.name = name or self.model_id
+        for file, sha256 in self.manifest.files.items():
+            if verify:
+                verify_file(path / file, sha256)
+        self._client = TensorFile(path / CLIENT_FILE)
+        self._embedding = self._stored_embedding()
+        self._refs = {(ref.layer, ref.kind): ref for ref in self.manifest.units}
+        self._refs_by_hash = {ref.sha256: ref for ref in self.manifest.units}
+        self._units: dict[UnitRef, Unit] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def model_id_bytes(self) -> bytes:
+        """The model id as it travels: 32 bytes."""
+        return bytes.fromhex(self.model_id)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The architecture."""
+        return self.manifest.config
+
+    @property
+    def units(self) -> list[UnitRef]:
+        """Every unit, in the order in which they are applied."""
+        return list(self.manifest.units)
+
+    def unit(self, layer: int | None, kind: UnitKind) -> Unit:
+        """A unit, mapped into memory; the head's layer is None.
+
+        Raises:
+            CorruptModelError: its file is damaged.
+        """
+        return self._load(self._refs[layer, kind])
+
+    def unit_by_hash(self, sha256: bytes) -> Unit | None:
+        """The unit whose file has this hash; None where the model has none."""
+        ref = self._refs_by_hash.get(sha256)
+        return None if ref is None else self._load(ref)
+
+    def _load(self, ref: UnitRef) -> Unit:
+        with self._lock:
+            unit = self._units.get(ref)
+            if unit is None:
+                unit = load_unit(self.path / UNITS_FOLDER, ref, self._bias(ref), self._verify)
+                self._units[ref] = unit
+            return unit
+
+    def embedding_rows(self, token_ids: Sequence[int]) -> F32:
+        """Embeddings of tokens: f32[T, D].
+
+        Raises:
+            PromptError: a token is not in the vocabulary.
+        """
+        ids = np.asarray(token_ids, dtype=np.int64)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
+            raise PromptError(f"a token id is outside 0..{self.config.vocab_size - 1}; use the model's own tokenizer")
+        return widen(self._embedding[ids], self._client.tensors[EMBEDDING].dtype)
+
+    def norm(self, layer: int, name: str) -> F32:
+        """Gain of a layer's norm: `attention` and `mlp` f32[D], `q` and `k` f32[d]."""
+        return self._float_tensor(norm_key(layer, name))
+
+    @property
+    def final_norm(self) -> F32:
+        """Gain of the norm before the head: f32[D]."""
+        return self._float_tensor("final_norm")
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, shared."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_folder(self.path)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template; None for a model that only completes text."""
+        return ChatTemplate.from_folder(self.path)
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """The model's defaults for sampling, as it came with them."""
+        path = self.path / "generation_config.json"
+        return read_json_object(path) if path.exists() else {}
+
+    def _bias(self, ref: UnitRef) -> F32 | None:
+        if ref.layer is None or not self.config.has_bias(ref.kind):
+            return None
+        return self._float_tensor(bias_key(ref.layer, ref.kind))
+
+    def _float_tensor(self, name: str) -> F32:
+        info = self._client.tensors.get(name)
+        if info is None:
+            raise CorruptModelError(f"{self._client.path} lacks {name}; import the model again")
+        return self._client.rows(name, 0, info.shape[0])
+
+    def _stored_embedding(self) -> np.ndarray[Any, np.dtype[np.generic]]:
+        info = self._client.tensors.get(EMBEDDING)
+        if info is None or info.shape != (self.config.vocab_size, self.config.hidden_size):
+            raise CorruptModelError(f"{self._client.path} has no embedding of the model's shape; import it again")
+        return self._client.raw(EMBEDDING)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """The manifest of a model folder, whose name must be the manifest's hash."""
+    if not (path / MANIFEST_FILE).exists():
+        raise ModelNotFoundError(f"no model at {path}; see the models there are, or import one")
+    content = read_bounded(path / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    actual = model_id_of(content)
+    if actual != path.name:
+        raise CorruptModelError(
+            f"{path / MANIFEST_FILE} is damaged: its SHA-256 is {actual}, the folder is {path.name}; "
+            "import the model again"
+        )
+    return Manifest.decode(content, str(path / MANIFEST_FILE))
