@@ -61,6 +61,7 @@ class ExecutionManager:
         checks: UnitChecks,
         local_macs_per_s: float,
         config: ExecutionConfig,
+        recheck: Callable[[Unit], None],
         on_change: Callable[[ChunkRecord], None] = lambda record: None,
     ) -> None:
         self._kernels = kernels
@@ -69,6 +70,7 @@ class ExecutionManager:
         self._checks = checks
         self._local_macs_per_s = local_macs_per_s
         self._config = config
+        self._recheck = recheck
         self._on_change = on_change
         self._ids = itertools.count(1)
         self._poller = zmq.Poller()
@@ -224,19 +226,13 @@ class ExecutionManager:
 
     def late_at(self, record: ChunkRecord) -> float:
         """When a chunk is late (monotonic seconds): max(3 x p95, predicted local time), 30 s at most."""
-        config, lane = self._config, self._lane(record)
-        num_rows = 1 if record.share is None else len(record.share)
-        macs = num_rows * record.chunk.unit.num_inputs * record.chunk.unit.num_outputs
-        waiting_for = [lane.share_peer] if record.result is None else []
+        config, lane, ref = self._config, self._lane(record), record.chunk.unit
+        macs = ref.num_inputs * ref.num_outputs
+        limit_s = max(config.hedge_floor_s, record.chunk.num_rows * macs / self._local_macs_per_s)
+        if record.result is None and record.share is not None:
+            limit_s = max(limit_s, lane.share_peer.patience_s(len(record.share), macs, config))
         if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
-            waiting_for.append(lane.pads.guard)
-        limit_s = max(config.hedge_floor_s, macs / self._local_macs_per_s)
-        for peer in waiting_for:
-            percentile_s = peer.percentile_95_s(num_rows)
-            if percentile_s is None or isinstance(lane.pads, GuardPads) and peer is lane.pads.guard:
-                percentile_s = max(peer.percentile_95_s(size) or 0.0 for size in (num_rows, row_bucket(num_rows)))
-            unmeasured_s = max(config.hedge_unmeasured_s, 4 * peer.expected_s(num_rows, macs))
-            limit_s = max(limit_s, config.hedge_factor * percentile_s if percentile_s else unmeasured_s)
+            limit_s = max(limit_s, lane.pads.guard.patience_s(record.ticket.batch_rows, macs, config))
         return record.sent_at + min(limit_s, config.progress_limit_s)
 
     def _lane(self, record: ChunkRecord) -> Lane:
@@ -307,11 +303,11 @@ class ExecutionManager:
             request.owner.products = result.rows
 
     def _genuine(self, request: Request, result: LinearResult) -> bool:
-        """The gate; a refusal is confirmed with a fresh check on re-hashed weights: our own memory may be at fault."""
+        """The gate; a refusal is confirmed with a fresh check on re-hashed weights: our memory may be at fault."""
         if verify_result(request, result, self._checks.known(request.unit), self._kernels):
             return True
         unit = self._units[request.unit.sha256]
-        unit.verify()
+        self._recheck(unit)
         return verify_result(request, result, self._checks.renew(unit), self._kernels)
 
     def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:

@@ -60,6 +60,11 @@ class PadTicket:
     def failed(self) -> bool:
         return any(batch.failed for batch, _start, _end in self.batches)
 
+    @property
+    def batch_rows(self) -> int:
+        """Rows of the request that its products come with."""
+        return len(self.batches[0][0].pads)
+
     def products(self) -> Elements | None:
         """`[num_rows, N]`, or None while some are missing."""
         parts = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from node.execution.config import ExecutionConfig
 from node.store.unit import UnitRef
 from node.transport.channel import Channel
 from protocol.field import Elements
@@ -98,6 +99,13 @@ class SessionPeer:
         if samples is None or len(samples) < MIN_SAMPLES:
             return None
         return sorted(samples)[int(0.95 * (len(samples) - 1))]
+
+    def patience_s(self, num_rows: int, macs_per_row: int, config: ExecutionConfig) -> float:
+        """How long an answer about so many rows may take before it is late."""
+        percentile_s = self.percentile_95_s(num_rows)
+        if percentile_s is not None:
+            return config.hedge_factor * percentile_s
+        return max(config.hedge_unmeasured_s, 4 * self.expected_s(num_rows, num_rows * macs_per_row))
 
     def expected_s(self, num_rows: int, macs: int) -> float:
         """Expected latency of a chunk: the median seen, else round trip plus work at its stated speed."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .interface import MAX_INPUTS, Floats, Int8s, Int64s
+from .interface import MAX_INPUTS, Floats, Int8s, Int32s, Int64s, Words
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -72,8 +72,91 @@ def inner_contiguous(value: NDArray[Any], name: str, num_axes: int) -> Floats:
     return value
 
 
-def attention(queries: Floats, keys: Floats, values: Floats, positions: Int64s, window: int | None) -> None:
-    """Shapes of an attention call, and positions that lie inside the cache."""
+def twins(
+    first: NDArray[Any], second: NDArray[Any], names: tuple[str, str], dtype: type[Scalar]
+) -> tuple[NDArray[Scalar], Words]:
+    """Two matrices of one shape: the first of the dtype, the second of field elements."""
+    first = array(first, names[0], dtype, 2)
+    second = array(second, names[1], np.uint32, 2)
+    shape(second, names[1], first.shape)
+    return first, second
+
+
+def dot(vectors: Words, rows: Words) -> tuple[Words, Words]:
+    """vectors [k, N] and rows [T, N]."""
+    vectors = array(vectors, "vectors", np.uint32, 2)
+    rows = array(rows, "rows", np.uint32, 2)
+    shape(vectors, "vectors", (vectors.shape[0], rows.shape[1]))
+    return vectors, rows
+
+
+def combination(coefficients: Words, rows: Words) -> tuple[Words, Words]:
+    """coefficients [k, T] and rows [T, N]."""
+    coefficients = array(coefficients, "coefficients", np.uint32, 2)
+    rows = array(rows, "rows", np.uint32, 2)
+    shape(coefficients, "coefficients", (coefficients.shape[0], rows.shape[0]))
+    return coefficients, rows
+
+
+def projection(vectors: Words, weights: Int8s) -> tuple[Words, Int8s]:
+    """vectors [k, N] and weights [N, K]."""
+    vectors = array(vectors, "vectors", np.uint32, 2)
+    weights = array(weights, "weights", np.int8, 2)
+    shape(vectors, "vectors", (vectors.shape[0], weights.shape[0]))
+    return vectors, weights
+
+
+def norm(hidden: Floats, gain: Floats) -> tuple[Floats, Floats]:
+    """hidden [T, D] and gain [D]."""
+    hidden = array(hidden, "hidden", np.float32, 2)
+    gain = array(gain, "gain", np.float32, 1)
+    shape(gain, "gain", hidden.shape[1:])
+    return hidden, gain
+
+
+def gated(gate_up: Floats) -> Floats:
+    """gate_up [T, 2F]."""
+    gate_up = array(gate_up, "gate_up", np.float32, 2)
+    if gate_up.shape[1] % 2:
+        raise ValueError(f"gate_up must have an even number of columns, not {gate_up.shape[1]}")
+    return gate_up
+
+
+def dequantization(
+    sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
+) -> tuple[Int32s, Floats, Floats, Floats | None]:
+    """sums [T, N], row_scales [T], weight_scales and bias [N]."""
+    sums = array(sums, "sums", np.int32, 2)
+    row_scales = array(row_scales, "row_scales", np.float32, 1)
+    weight_scales = array(weight_scales, "weight_scales", np.float32, 1)
+    shape(row_scales, "row_scales", sums.shape[:1])
+    shape(weight_scales, "weight_scales", sums.shape[1:])
+    if bias is not None:
+        bias = array(bias, "bias", np.float32, 1)
+        shape(bias, "bias", sums.shape[1:])
+    return sums, row_scales, weight_scales, bias
+
+
+def rotation(heads: Floats, cos: Floats, sin: Floats) -> tuple[Floats, Floats, Floats]:
+    """heads [T, H, d], writable, axis 0 possibly strided; cos and sin [T, d/2]."""
+    heads = inner_contiguous(heads, "heads", 3)
+    if heads.shape[2] % 2 or not heads.flags.writeable:
+        raise ValueError(f"heads must be writable and of an even size, not {heads.shape[2]}")
+    cos = array(cos, "cos", np.float32, 2)
+    sin = array(sin, "sin", np.float32, 2)
+    shape(cos, "cos", (heads.shape[0], heads.shape[2] // 2))
+    shape(sin, "sin", cos.shape)
+    return heads, cos, sin
+
+
+def attention(
+    queries: Floats, keys: Floats, values: Floats, positions: Int64s, window: int | None
+) -> tuple[Floats, Floats, Floats, Int64s]:
+    """queries [T, H, d], keys and values [G, S, d], and positions [T] that lie inside the cache."""
+    queries = inner_contiguous(queries, "queries", 3)
+    keys = inner_contiguous(keys, "keys", 3)
+    values = inner_contiguous(values, "values", 3)
+    positions = array(positions, "positions", np.int64, 1)
     if keys.shape != values.shape or queries.shape[2] != keys.shape[2]:
         raise ValueError(f"queries {queries.shape}, keys {keys.shape} and values {values.shape} do not fit")
     if keys.shape[0] < 1 or queries.shape[1] % keys.shape[0] != 0:
@@ -82,6 +165,5 @@ def attention(queries: Floats, keys: Floats, values: Floats, positions: Int64s, 
     if window is not None and window < 1:
         raise ValueError(f"a window must be at least 1, not {window}")
     if positions.size and not 0 <= int(positions.min()) <= int(positions.max()) < keys.shape[1]:
-        raise ValueError(
-            f"positions {positions.min()}..{positions.max()} lie outside the {keys.shape[1]} slots"
-        )
+        raise ValueError(f"positions {positions.min()}..{positions.max()} lie outside the {keys.shape[1]} slots")
+    return queries, keys, values, positions

@@ -5,8 +5,8 @@ bits. The float half is row-invariant: row t's bits are the same whatever else i
 batch was cut and on any number of threads. Its bits are promised per machine and build, not across backends.
 
 Arrays are numpy and C-contiguous; a wrong dtype, rank or shape is a ValueError. T counts token rows, N output
-rows of the weights, K inputs, D the hidden size, H heads, G groups of heads that share keys, S key slots and d
-the size of a head.
+rows of the weights, K inputs, D the hidden size, H heads, G groups of heads that share keys, S key slots and
+d the size of a head.
 """
 
 from typing import Final, Protocol

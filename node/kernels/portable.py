@@ -2,7 +2,8 @@
 
 A float64 sum of products is exact while it stays below 2^53, so BLAS may add in any order. It is the
 reference that the C kernels are tested against, and what serves where no C compiler was found. Float code
-handles one contiguous row at a time wherever the order of additions could matter, and never goes through BLAS.
+handles one contiguous row at a time wherever the order of additions could matter, and never goes through
+BLAS.
 """
 
 from collections.abc import Iterator
@@ -56,39 +57,29 @@ class PortableKernels:
     # ---- the field ----
 
     def share(self, rows: Int16s, pads: Words) -> Words:
-        rows = checks.array(rows, "rows", np.int16, 2)
-        pads = checks.array(pads, "pads", np.uint32, 2)
-        checks.shape(pads, "pads", rows.shape)
+        rows, pads = checks.twins(rows, pads, ("rows", "pads"), np.int16)
         return ((rows.astype(np.int64) - pads) % PRIME).astype(np.uint32)
 
     def merge(self, first: Words, second: Words) -> Int32s:
-        first = checks.array(first, "first", np.uint32, 2)
-        second = checks.array(second, "second", np.uint32, 2)
-        checks.shape(second, "second", first.shape)
+        first, second = checks.twins(first, second, ("first", "second"), np.uint32)
         return _centred((first.astype(np.int64) + second) % PRIME)
 
     def centre(self, elements: Words) -> Int32s:
         return _centred(checks.array(elements, "elements", np.uint32, 2).astype(np.int64))
 
     def field_dot(self, vectors: Words, rows: Words) -> Words:
-        vectors = checks.array(vectors, "vectors", np.uint32, 2)
-        rows = checks.array(rows, "rows", np.uint32, 2)
-        checks.shape(vectors, "vectors", (vectors.shape[0], rows.shape[1]))
+        vectors, rows = checks.dot(vectors, rows)
         return _residue_product(rows, vectors.T)
 
     def field_combine(self, coefficients: Words, rows: Words) -> Words:
-        coefficients = checks.array(coefficients, "coefficients", np.uint32, 2)
-        rows = checks.array(rows, "rows", np.uint32, 2)
-        checks.shape(coefficients, "coefficients", (coefficients.shape[0], rows.shape[0]))
+        coefficients, rows = checks.combination(coefficients, rows)
         combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)
         for columns in _spans(rows.shape[1], max(1, BLOCK_ELEMENTS // max(1, rows.shape[0]))):
             combined[:, columns] = _residue_product(coefficients, rows[:, columns])
         return combined
 
     def field_project(self, vectors: Words, weights: Int8s) -> Words:
-        vectors = checks.array(vectors, "vectors", np.uint32, 2)
-        weights = checks.array(weights, "weights", np.int8, 2)
-        checks.shape(vectors, "vectors", (vectors.shape[0], weights.shape[0]))
+        vectors, weights = checks.projection(vectors, weights)
         sums = np.zeros((vectors.shape[0], weights.shape[1]), np.int64)
         for outputs, inputs in _blocks(weights.shape):
             sums[:, inputs] += _exact_product(vectors[:, outputs], weights[outputs, inputs]) % PRIME
@@ -110,9 +101,7 @@ class PortableKernels:
         return _quantized(self.rms_norm(hidden, gain, epsilon), checks.row_norm(max_row_norm))
 
     def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
-        gate_up = checks.array(gate_up, "gate_up", np.float32, 2)
-        if gate_up.shape[1] % 2:
-            raise ValueError(f"gate_up must have an even number of columns, not {gate_up.shape[1]}")
+        gate_up = checks.gated(gate_up)
         width = gate_up.shape[1] // 2
         gated = np.empty((gate_up.shape[0], width), np.float32)
         with np.errstate(all="ignore"):  # exp may reach infinity; what is not finite is refused below
@@ -124,22 +113,14 @@ class PortableKernels:
     def dequantize(
         self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
     ) -> Floats:
-        sums = checks.array(sums, "sums", np.int32, 2)
-        row_scales = checks.array(row_scales, "row_scales", np.float32, 1)
-        weight_scales = checks.array(weight_scales, "weight_scales", np.float32, 1)
-        checks.shape(row_scales, "row_scales", sums.shape[:1])
-        checks.shape(weight_scales, "weight_scales", sums.shape[1:])
+        sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
         values = (sums.astype(np.float32) * weight_scales) * row_scales[:, None]
         if bias is not None:
-            bias = checks.array(bias, "bias", np.float32, 1)
-            checks.shape(bias, "bias", sums.shape[1:])
             values += bias
         return values
 
     def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
-        hidden = checks.array(hidden, "hidden", np.float32, 2)
-        gain = checks.array(gain, "gain", np.float32, 1)
-        checks.shape(gain, "gain", hidden.shape[1:])
+        hidden, gain = checks.norm(hidden, gain)
         normed = np.empty_like(hidden)
         with np.errstate(all="ignore"):  # non-finite rows pass through; quantize refuses them by name
             for row, result in zip(hidden, normed, strict=True):
@@ -148,14 +129,8 @@ class PortableKernels:
         return normed
 
     def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
-        heads = checks.inner_contiguous(heads, "heads", 3)
+        heads, cos, sin = checks.rotation(heads, cos, sin)
         half = heads.shape[2] // 2
-        cos = checks.array(cos, "cos", np.float32, 2)
-        sin = checks.array(sin, "sin", np.float32, 2)
-        if heads.shape[2] % 2:
-            raise ValueError(f"heads must have an even size, not {heads.shape[2]}")
-        checks.shape(cos, "cos", (heads.shape[0], half))
-        checks.shape(sin, "sin", (heads.shape[0], half))
         first, second = heads[:, :, :half].copy(), heads[:, :, half:].copy()
         heads[:, :, :half] = first * cos[:, None, :] - second * sin[:, None, :]
         heads[:, :, half:] = second * cos[:, None, :] + first * sin[:, None, :]
@@ -169,11 +144,7 @@ class PortableKernels:
         window: int | None,
         scale: float,
     ) -> Floats:
-        queries = checks.inner_contiguous(queries, "queries", 3)
-        keys = checks.inner_contiguous(keys, "keys", 3)
-        values = checks.inner_contiguous(values, "values", 3)
-        positions = checks.array(positions, "positions", np.int64, 1)
-        checks.attention(queries, keys, values, positions, window)
+        queries, keys, values, positions = checks.attention(queries, keys, values, positions, window)
         num_rows, num_heads, head_size = queries.shape
         heads_per_group = num_heads // keys.shape[0]
         mixed = np.empty((num_rows, num_heads, head_size), np.float32)

@@ -20,6 +20,7 @@ from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
 from node.worker import LinearWorker
+from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 WAKE_ENDPOINT = "inproc://data-plane-wake"
 MAX_FRAMES_A_TURN = 64
+STOP_LIMIT_S = 2.0
+"""A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
 
 Socket = zmq.Socket[bytes]
 
@@ -102,12 +105,15 @@ class DataPlane:
         self._thread.start()
         return port
 
-    def stop(self) -> None:
-        """End the thread and close its sockets; waiting requests are dropped (their clients go on without)."""
+    def stop(self) -> bool:
+        """End the thread and close its sockets; False where it is still computing (it ends with the process)."""
         if self._thread is not None:
             self._command(None)
-            self._thread.join()
-            self._wake_out.close()
+            self._thread.join(STOP_LIMIT_S)
+            if self._thread.is_alive():
+                return False
+            self._wake_out.close(linger=0)
+        return True
 
     def offer(self, peer_id: PeerId, endpoint: str) -> None:
         """Serve `peer_id` over a connection that this node dials (from any thread)."""
@@ -204,15 +210,21 @@ class DataPlane:
     def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
         if not frames or self._router is None:
             return
-        curve_key = curve_key_of_frame(frames[-1])
-        peer = self._registry.by_curve_key(curve_key)
+        peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:
-            self._send(self._router, route, ErrorReply(ErrorCode.NO_SESSION, "say hello first"), 0)
-            return
-        if peer.peer_id in self._borrowed and self._registry.route_of(peer.peer_id) == route:
+            self._refuse_stranger(route, frames)
+        elif peer.peer_id in self._borrowed and self._registry.route_of(peer.peer_id) == route:
             self._borrowed[peer.peer_id].send_multipart(frames, copy=False)
+        else:
+            self._handle(peer.peer_id, self._router, route, frames)
+
+    def _refuse_stranger(self, route: bytes, frames: list[zmq.Frame]) -> None:
+        """Its hello has not been heard, or this node was restarted since."""
+        try:
+            message_id = decode_header(frames[0].buffer, MAX_DATA_HEADER_BYTES)[KEY_ID]
+        except RemoteProtocolError:
             return
-        self._handle(peer.peer_id, self._router, route, frames)
+        self._send(self._router, route, ErrorReply(ErrorCode.NO_SESSION, "say hello first"), message_id)
 
     def _forward_to_peer(self, pair: Socket, frames: list[zmq.Frame]) -> None:
         peer_id = next(peer_id for peer_id, borrowed in self._borrowed.items() if borrowed is pair)

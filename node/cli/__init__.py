@@ -1,0 +1,16 @@
+"""The command line: `kekahyde-node`. stdout is data, stderr is narration.
+
+    main      the group of commands and the exit codes
+    options   options that several commands share
+    serve     start a node (no subcommand)
+    run       answer a prompt
+    store     import, models
+    facts     id, version, bench
+    narrate   logging and one-line errors on stderr
+
+Exit codes: 0 done; 1 failed (one line on stderr says why and what next); 2 wrong usage; 130 interrupted.
+"""
+
+from node.cli.main import main
+
+__all__ = ["main"]

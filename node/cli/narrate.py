@@ -1,0 +1,31 @@
+"""What a command tells a person, on stderr: log lines above a level, errors as one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+def configure_logging(verbosity: int) -> None:
+    """Send log lines to stderr. No prompt, token, share or key is ever logged, at any level."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(LEVELS[min(verbosity, len(LEVELS) - 1)])
+
+
+def say(text: str) -> None:
+    """One line of narration."""
+    click.echo(text, err=True)
+
+
+def fail(text: str) -> None:
+    """One line that says what went wrong."""
+    line = " ".join(text.split())
+    click.secho(f"error: {line}", err=True, fg=None if os.environ.get("NO_COLOR") else "red")

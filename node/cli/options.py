@@ -1,0 +1,86 @@
+"""Options that several commands share, read into values or refused with the option's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from node.errors import AddressError
+from node.paths import default_data_dir
+from protocol.multiaddr import Multiaddr, parse_multiaddr
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_LISTEN = "/ip4/127.0.0.1/tcp/0"
+DEFAULT_MODEL = "story"
+
+
+class AddressType(click.ParamType):
+    """A multiaddr; `none` where that is allowed."""
+
+    name = "address"
+
+    def __init__(self, needs_peer: bool = False, allows_none: bool = False) -> None:
+        self._needs_peer = needs_peer
+        self._allows_none = allows_none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Multiaddr | None:
+        if isinstance(value, Multiaddr) or (self._allows_none and value == "none"):
+            return value if isinstance(value, Multiaddr) else None
+        try:
+            address = parse_multiaddr(value)
+        except AddressError as exc:
+            self.fail(str(exc), param, ctx)
+        if self._needs_peer and (address.peer_id is None or not address.port):
+            self.fail(
+                f"{value!r} lacks a port or /p2p/PEERID: give the whole address that the node printed", param, ctx
+            )
+        return address
+
+
+def _flagged(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=default_data_dir,
+    show_default="the platform's data directory",
+    help="Where identity and models live.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable lines on stdout.")
+verbose_option = click.option("-v", "--verbose", count=True, help="Say more on stderr (-vv for everything).")
+model_option = click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Name or id of an imported model, or a checkpoint folder.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Threads of the kernels."
+)
+
+network_options = _flagged(
+    click.option(
+        "--listen",
+        type=AddressType(allows_none=True),
+        default=DEFAULT_LISTEN,
+        show_default=True,
+        help="Address to listen on; port 0 takes any free one, `none` only dials out.",
+    ),
+    click.option(
+        "--bootstrap",
+        type=AddressType(needs_peer=True),
+        multiple=True,
+        help="Address of a peer, as its node printed it. May be repeated.",
+    ),
+)

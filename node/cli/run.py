@@ -1,0 +1,181 @@
+"""Answer a prompt: a full node in this process, a session on it, tokens as they come, the receipt."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from node.cli.narrate import configure_logging, say
+from node.cli.options import (
+    data_dir_option,
+    json_option,
+    model_option,
+    network_options,
+    threads_option,
+    verbose_option,
+)
+from node.errors import PeerRefusedError, PromptError
+from node.execution.config import ExecutionConfig
+from node.execution.lanes import DEFAULT_MAX_LANES
+from node.model.generate import GeneratedToken
+from node.model.sampling import SamplingParams
+from node.node import Node, NodeConfig
+from node.paths import DataDir
+from node.receipt import Receipt
+from node.session import Privacy, Session, SessionConfig
+from node.store.library import Library
+from node.store.stored import StoredModel
+from node.transport.registry import DialState
+from protocol.identity import Identity
+from protocol.multiaddr import Multiaddr
+
+MAX_PROMPT_CHARACTERS = 1 << 20
+
+
+@click.command()
+@click.argument("prompt")
+@json_option
+@data_dir_option
+@model_option
+@click.option(
+    "--privacy",
+    type=click.Choice([mode.value for mode in Privacy]),
+    default=Privacy.AUTO.value,
+    show_default=True,
+    help="auto: split where peers are given, else local. A stronger request never becomes a weaker one.",
+)
+@network_options
+@click.option(
+    "--min-peers", type=click.IntRange(0), default=0, help="Wait for so many peers, also ones that dial in."
+)
+@click.option(
+    "--peer-timeout", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds to wait for peers."
+)
+@click.option(
+    "--lanes", type=click.IntRange(1, 64), default=DEFAULT_MAX_LANES, show_default=True, help="Lanes at most."
+)
+@click.option("--pad-rows", type=click.IntRange(0), default=0, help="strict: pads made before the clock starts.")
+@click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-text token.")
+@click.option("--max-tokens", type=click.IntRange(1), default=None, help="Tokens at most.")
+@click.option("--temperature", type=float, default=None, help="0 is greedy.")
+@click.option("--top-k", type=int, default=None)
+@click.option("--top-p", type=float, default=None)
+@click.option("--min-p", type=float, default=None)
+@click.option("--repetition-penalty", type=float, default=None)
+@click.option("--stop", multiple=True, help="End the text before this string. May be repeated.")
+@click.option("--seed", type=int, default=None, help="Same seed, same text.")
+@click.option(
+    "--deadline", type=click.FloatRange(0.05), default=30.0, show_default=True, help="Seconds without progress."
+)
+@click.option("--chat", is_flag=True, help="Put the prompt through the model's chat template.")
+@threads_option
+@verbose_option
+def run(
+    prompt: str,
+    as_json: bool,
+    data_dir: Path,
+    model: str,
+    privacy: str,
+    listen: Multiaddr | None,
+    bootstrap: tuple[Multiaddr, ...],
+    min_peers: int,
+    peer_timeout: float,
+    lanes: int,
+    pad_rows: int,
+    deadline: float,
+    chat: bool,
+    threads: int | None,
+    verbose: int,
+    **sampling: Any,
+) -> None:
+    """Answer PROMPT (`-` reads it from stdin) and stream the text."""
+    configure_logging(verbose)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    directory = DataDir.open(data_dir)
+    stored = Library(directory.models).resolve(model)
+    prompt_ids = _tokenize(stored, _read_prompt(prompt), chat)
+    params = _sampling_params(stored, sampling)
+    config = NodeConfig(_identity(directory), listen, bootstrap, threads)
+    session_config = SessionConfig(Privacy(privacy), lanes, pad_rows, ExecutionConfig(progress_limit_s=deadline))
+    with Node(config, [stored]) as node:
+        if privacy != Privacy.LOCAL.value:
+            _wait_for_peers(node, bootstrap, min_peers, peer_timeout)
+        with Session(node, stored, session_config) as session:
+            if session.note:
+                say(f"note: {session.note}")
+            _stream(session.answer(prompt_ids, params), as_json)
+
+
+def _interrupt(*_signal: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _identity(directory: DataDir) -> Identity:
+    """The data directory's identity, or one for this run alone while a node already lives under that name."""
+    lock = directory.lock()
+    if lock is None:
+        return Identity.from_seed(secrets.token_bytes(32))
+    lock.close()
+    return directory.identity()
+
+
+def _read_prompt(prompt: str) -> str:
+    text = sys.stdin.read(MAX_PROMPT_CHARACTERS + 1) if prompt == "-" else prompt
+    if not text.strip():
+        raise PromptError("the prompt is empty: give some text, or - and text on stdin")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise PromptError(f"the prompt has more than {MAX_PROMPT_CHARACTERS} characters: give a shorter one")
+    return text
+
+
+def _tokenize(model: StoredModel, prompt: str, chat: bool) -> list[int]:
+    if not chat:
+        return model.tokenizer().encode(prompt)
+    template = model.chat_template
+    if template is None:
+        raise PromptError(f"the model {model.name} has no chat template: leave out --chat")
+    return model.tokenizer().encode(template.render([{"role": "user", "content": prompt}]), add_special=False)
+
+
+def _sampling_params(model: StoredModel, given: dict[str, Any]) -> SamplingParams:
+    overrides = {name: value for name, value in given.items() if value is not None and value != ()}
+    if given["seed"] is None:
+        overrides["seed"] = secrets.randbits(32)
+    return SamplingParams.from_generation_config(model.generation_config, **overrides)
+
+
+def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], min_peers: int, timeout_s: float) -> None:
+    node.registry.wait_settled([str(address) for address in bootstrap], min_peers, timeout_s)
+    for outcome in node.registry.outcomes():
+        if outcome.state is DialState.REFUSED:
+            raise PeerRefusedError(outcome.reason)
+        if outcome.state is DialState.UNREACHABLE:
+            say(f"note: {outcome.reason}")
+
+
+def _stream(events: Iterator[GeneratedToken | Receipt], as_json: bool) -> None:
+    for event in events:
+        match event:
+            case GeneratedToken(index, token_id, text) if as_json:
+                _print_line({"type": "token", "index": index, "id": token_id, "text": text})
+            case GeneratedToken(text=text):
+                click.echo(text, nl=False)
+                sys.stdout.flush()
+            case Receipt() if as_json:
+                _print_line(event.as_json())
+            case Receipt():
+                click.echo()
+                say(event.as_line())
+
+
+def _print_line(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

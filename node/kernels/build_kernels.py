@@ -1,0 +1,44 @@
+"""Builds the C kernels at install: cffi in API mode, optional, so that a missing compiler never stops one.
+
+The declarations are read from kernels.c itself, so there is one list of exported functions.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from cffi import FFI
+
+HERE: Final = Path(__file__).resolve().parent
+COMPILE_ARGUMENTS: Final = (
+    "-O3",
+    "-std=c11",
+    "-ffp-contract=off",  # a fused multiply-add would give a level its own bits
+    "-fno-strict-overflow",
+    "-Wno-psabi",
+    "-Wno-unknown-pragmas",
+)
+EXPORTED: Final = re.compile(r"^static ([^\n(]*\bkernel_\w+\([^)]*\))\s*\{", re.MULTILINE)
+
+
+def declarations(source: str) -> str:
+    """The prototypes of the exported functions, as cffi reads them."""
+    return "\n".join(f"{prototype};" for prototype in EXPORTED.findall(source))
+
+
+def make_builder() -> FFI:
+    """The extension module node.kernels._kernels."""
+    ffibuilder = FFI()
+    ffibuilder.cdef(declarations((HERE / "kernels.c").read_text()))
+    ffibuilder.set_source(
+        "node.kernels._kernels",
+        '#include "kernels.c"',
+        include_dirs=[str(HERE)],
+        depends=[str(path) for path in sorted(HERE.glob("*.[ch]"))],
+        extra_compile_args=list(COMPILE_ARGUMENTS),
+        optional=True,
+    )
+    return ffibuilder
+
+
+ffibuilder = make_builder()

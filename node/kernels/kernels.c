@@ -1,0 +1,167 @@
+/* The exported kernels: each takes the index of a level, as chosen once at start, and plain pointers.
+
+   Arguments are checked in Python (checks.py, native.py). Functions that can fail return an outcome: 0 done,
+   1 out of memory, 2 refused (a value out of range), or the number of rows done before one that was refused. */
+#include <math.h>
+
+#include "levels.h"
+
+static int kernel_level_count(void) { return NUM_LEVELS; }
+
+static const char *kernel_level_name(int level) { return LEVELS[level].name; }
+
+static int kernel_level_runs_here(int level) { return level_runs_here(level); }
+
+static int linear(enum row_kind kind, int level, const int8_t *weights, const void *rows, size_t num_outputs,
+                  size_t num_inputs, size_t num_rows, size_t start, size_t stop, uint32_t *out)
+{
+    struct linear_job job = {.level = LEVELS[level].linear, .kind = kind, .weights = weights,
+                             .num_inputs = num_inputs, .num_outputs = num_outputs, .output_start = start,
+                             .output_stop = stop, .out = out};
+    enum outcome outcome = cut_limbs(&job.limbs, kind, job.level->limb_bits, rows, num_rows, num_inputs);
+    if (outcome == OUTCOME_OK)
+        run_linear(&job);
+    free(job.limbs.allocation);
+    return (int)outcome;
+}
+
+/* weights [N, K], rows [T, K] -> columns [start, stop) of out [T, N]. */
+static int kernel_linear_a12(int level, const int8_t *weights, const int16_t *rows, size_t num_outputs,
+                             size_t num_inputs, size_t num_rows, size_t start, size_t stop, int32_t *out)
+{
+    return linear(ROWS_A12, level, weights, rows, num_outputs, num_inputs, num_rows, start, stop, (uint32_t *)out);
+}
+
+static int kernel_linear_field(int level, const int8_t *weights, const uint32_t *rows, size_t num_outputs,
+                               size_t num_inputs, size_t num_rows, size_t start, size_t stop, uint32_t *out)
+{
+    return linear(ROWS_FIELD, level, weights, rows, num_outputs, num_inputs, num_rows, start, stop, out);
+}
+
+static void kernel_share(int level, const int16_t *rows, const uint32_t *pads, size_t count, uint32_t *out)
+{
+    LEVELS[level].wide->share(rows, pads, count, out);
+}
+
+static void kernel_merge(int level, const uint32_t *first, const uint32_t *second, size_t count, int32_t *out)
+{
+    LEVELS[level].wide->merge(first, second, count, out);
+}
+
+static void kernel_centre(int level, const uint32_t *elements, size_t count, int32_t *out)
+{
+    LEVELS[level].wide->centre(elements, count, out);
+}
+
+static int kernel_all_canonical(int level, const uint32_t *elements, size_t count)
+{
+    return LEVELS[level].wide->all_canonical(elements, count);
+}
+
+static void kernel_field_dot(int level, const uint32_t *vectors, const uint32_t *rows, size_t num_vectors,
+                             size_t num_rows, size_t count, uint32_t *out)
+{
+    LEVELS[level].wide->field_dot(vectors, rows, num_vectors, num_rows, count, out);
+}
+
+static void kernel_field_combine(int level, const uint32_t *coefficients, const uint32_t *rows, size_t num_vectors,
+                                 size_t num_rows, size_t count, uint32_t *out)
+{
+    LEVELS[level].wide->field_combine(coefficients, rows, num_vectors, num_rows, count, out);
+}
+
+/* vectors [k, N], weights [N, K] -> columns [start, stop) of out [k, K]. */
+static void kernel_field_project(int level, const uint32_t *vectors, const int8_t *weights, size_t num_vectors,
+                                 size_t num_rows, size_t num_columns, size_t start, size_t stop, uint32_t *out)
+{
+    LEVELS[level].wide->field_project(vectors, weights, num_vectors, num_rows, num_columns, start, stop, out);
+}
+
+/* hidden [T, K] -> out [T, K], scales [T]; returns the rows done, T unless one is not finite. */
+static size_t kernel_quantize(int level, const float *hidden, size_t num_rows, size_t count, double max_row_norm,
+                              int16_t *out, float *scales)
+{
+    for (size_t t = 0; t < num_rows; t++)
+        if (!LEVELS[level].wide->quantize_row(hidden + t * count, count, max_row_norm, out + t * count, scales + t))
+            return t;
+    return num_rows;
+}
+
+/* hidden [T, D], gain [D]; workspace [D]. */
+static size_t kernel_norm_quantize(int level, const float *hidden, const float *gain, size_t num_rows, size_t count,
+                                   double epsilon, double max_row_norm, float *workspace, int16_t *out,
+                                   float *scales)
+{
+    for (size_t t = 0; t < num_rows; t++) {
+        LEVELS[level].wide->norm_row(hidden + t * count, gain, count, epsilon, workspace);
+        if (!LEVELS[level].wide->quantize_row(workspace, count, max_row_norm, out + t * count, scales + t))
+            return t;
+    }
+    return num_rows;
+}
+
+/* gate_up [T, 2 * count]; workspace [count]. */
+static size_t kernel_gated_quantize(int level, const float *gate_up, size_t num_rows, size_t count,
+                                    double max_row_norm, float *workspace, int16_t *out, float *scales)
+{
+    for (size_t t = 0; t < num_rows; t++) {
+        const float *gate = gate_up + 2 * t * count;
+        LEVELS[level].wide->gate_row(gate, gate + count, count, workspace);
+        if (!LEVELS[level].wide->quantize_row(workspace, count, max_row_norm, out + t * count, scales + t))
+            return t;
+    }
+    return num_rows;
+}
+
+static void kernel_rms_norm(int level, const float *hidden, const float *gain, size_t num_rows, size_t count,
+                            double epsilon, float *out)
+{
+    for (size_t t = 0; t < num_rows; t++)
+        LEVELS[level].wide->norm_row(hidden + t * count, gain, count, epsilon, out + t * count);
+}
+
+static void kernel_dequantize(int level, const int32_t *sums, const float *row_scales, const float *weight_scales,
+                              const float *bias, size_t num_rows, size_t count, float *out)
+{
+    for (size_t t = 0; t < num_rows; t++)
+        LEVELS[level].wide->dequantize_row(sums + t * count, row_scales[t], weight_scales, bias, count,
+                                           out + t * count);
+}
+
+/* heads [T, H, 2 * half], row_stride floats from row to row; cos, sin [T, half]. */
+static void kernel_rope(int level, float *heads, size_t row_stride, const float *cos, const float *sin,
+                        size_t num_rows, size_t num_heads, size_t half)
+{
+    for (size_t t = 0; t < num_rows; t++)
+        for (size_t h = 0; h < num_heads; h++)
+            LEVELS[level].wide->rope_head(heads + t * row_stride + h * 2 * half, cos + t * half, sin + t * half,
+                                          half);
+}
+
+/* Work items [start, stop), item = t * G + g: one row, one group of heads. Strides in floats; window 0 is none. */
+static int kernel_attention(int level, const float *queries, const float *keys, const float *values,
+                            const int64_t *positions, size_t num_groups, size_t heads_per_group, size_t head_size,
+                            size_t query_stride, size_t key_stride, size_t value_stride, int64_t window, float scale,
+                            size_t max_slots, size_t start, size_t stop, float *out)
+{
+    size_t width = heads_per_group * head_size, stride = (max_slots + ROW_FLOATS - 1) / ROW_FLOATS * ROW_FLOATS;
+    float *workspace = malloc(heads_per_group * stride * sizeof *workspace + VECTOR_BYTES);
+    if (workspace == NULL)
+        return OUTCOME_NO_MEMORY;
+    for (size_t item = start; item < stop; item++) {
+        size_t t = item / num_groups, g = item % num_groups;
+        int64_t past = positions[t] + 1, first = window > 0 && past > window ? past - window : 0;
+        struct slots slots = {keys + g * key_stride + (size_t)first * head_size,
+                              values + g * value_stride + (size_t)first * head_size, (size_t)(past - first),
+                              head_size};
+        LEVELS[level].wide->attend(&slots, queries + t * query_stride + g * width, heads_per_group, scale, workspace,
+                                   stride, out + item * width);
+    }
+    free(workspace);
+    return OUTCOME_OK;
+}
+
+static uint64_t kernel_read_sum(int level, const uint64_t *words, size_t count)
+{
+    return LEVELS[level].wide->read_sum(words, count);
+}

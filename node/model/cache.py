@@ -1,0 +1,80 @@
+"""What attention remembers of a sequence: keys and values of every layer, and the tokens they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from node.errors import PromptError
+from node.model.config import ModelConfig
+from node.model.tensor_file import F32
+
+GROWTH_TOKENS = 512
+"""Slots are added this many at a time: memory follows the text, and copying stays rare."""
+
+
+class KVCache:
+    """Keys and values of one sequence; never shared by two sequences or two threads.
+
+    Args:
+        capacity: tokens that it may ever hold, at most the model's context.
+    """
+
+    def __init__(self, config: ModelConfig, capacity: int) -> None:
+        self.capacity = min(capacity, config.context_length)
+        self.token_ids: list[int] = []
+        """The tokens whose keys and values are held, in order."""
+        self._shape = (config.num_kv_heads, config.head_dim)
+        self.keys: list[F32] = [self._empty(0) for _ in range(config.num_layers)]
+        """Rotated keys by layer: [G, S, d]; slots from `length` on hold nothing."""
+        self.values: list[F32] = [self._empty(0) for _ in range(config.num_layers)]
+        """Values by layer: [G, S, d]."""
+
+    @property
+    def length(self) -> int:
+        """Tokens held; the next token's position."""
+        return len(self.token_ids)
+
+    def reserve(self, num_tokens: int) -> None:
+        """Makes room for more tokens.
+
+        Raises:
+            PromptError: they exceed the capacity.
+        """
+        needed = self.length + num_tokens
+        if needed > self.capacity:
+            raise PromptError(
+                f"{needed} tokens exceed the {self.capacity} that the model remembers; shorten the text"
+            )
+        if needed > self.keys[0].shape[1]:
+            num_slots = min(self.capacity, -(-needed // GROWTH_TOKENS) * GROWTH_TOKENS)
+            self.keys = [self._grown(layer, num_slots) for layer in self.keys]
+            self.values = [self._grown(layer, num_slots) for layer in self.values]
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        """Counts tokens as held, once every layer has their keys and values."""
+        self.token_ids.extend(token_ids)
+
+    def truncate(self, length: int) -> None:
+        """Forgets the tokens from `length` on."""
+        del self.token_ids[length:]
+
+    def reuse(self, token_ids: Sequence[int]) -> int:
+        """Keeps the longest beginning that it shares with `token_ids`, short of the last token; returns its length.
+
+        The last token is computed anew, as its logits are not remembered.
+        """
+        limit = min(self.length, len(token_ids) - 1)
+        shared = next((i for i in range(limit) if self.token_ids[i] != token_ids[i]), max(limit, 0))
+        self.truncate(shared)
+        return shared
+
+    def _empty(self, num_slots: int) -> F32:
+        num_groups, head_dim = self._shape
+        return np.zeros((num_groups, num_slots, head_dim), dtype=np.float32)
+
+    def _grown(self, layer: F32, num_slots: int) -> F32:
+        grown = self._empty(num_slots)
+        grown[:, : self.length] = layer[:, : self.length]
+        return grown

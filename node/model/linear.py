@@ -1,0 +1,45 @@
+"""The seam between the decoder and whoever computes `W x`: here, a peer, or both.
+
+Every executor returns the same integers, so the decoder cannot tell where they were computed.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from node.kernels.interface import Int16s, Int32s, Kernels
+from node.store.unit import Unit
+
+
+class LinearExecutor(Protocol):
+    """Computes a unit's exact integer sums for rows of activations."""
+
+    def begin_step(self, start: int, num_rows: int) -> None:
+        """A forward pass begins; called once, before its first `linear`.
+
+        Args:
+            start: position of its first token in the sequence.
+            num_rows: tokens in it, at most 512; every `linear` until the next `begin_step` has this many rows.
+        """
+        ...
+
+    def linear(self, unit: Unit, rows: Int16s) -> Int32s:
+        """W x in plain integers: rows i16[T, K], |x| <= 2047 and |W x| < p / 2 -> i32[T, N]; no bias, no scale.
+
+        Rows belong to the caller again when this returns.
+        """
+        ...
+
+
+class LocalLinear:
+    """The executor that computes everything here."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    def begin_step(self, start: int, num_rows: int) -> None:
+        """Nothing to prepare."""
+
+    def linear(self, unit: Unit, rows: Int16s) -> Int32s:
+        """W x by this machine's kernels."""
+        return self._kernels.linear_a12(unit.weights, rows)

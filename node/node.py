@@ -1,0 +1,131 @@
+"""The one composition of a node. `run`, the harness and every interface use this and nothing beside it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Self
+
+from node.kernels import select_kernels
+from node.kernels.interface import Kernels
+from node.speed import field_macs_per_s
+from node.store.stored import StoredModel
+from node.transport.control import ControlPlane, new_nonce
+from node.transport.data import DataPlane
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import SecureContext
+from node.worker import LinearWorker
+from protocol.field import Weights
+from protocol.identity import Identity, PeerId
+from protocol.limits import PROTOCOL_VERSION
+from protocol.messages import Hello, HostedModel, WorkKind
+from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
+
+# A blocked data thread gets the interpreter back this fast from a busy one (default 5 ms): round trips of a
+# quarter of a millisecond are the price of a token.
+SWITCH_INTERVAL_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What a node is told when it starts."""
+
+    identity: Identity
+    listen: Multiaddr | None
+    """None: nobody can dial in; the node serves over the connections that it dials."""
+    bootstrap: tuple[Multiaddr, ...] = ()
+    threads: int | None = None
+
+
+class HostedModels:
+    """The models whose units this node serves."""
+
+    def __init__(self, models: Sequence[StoredModel]) -> None:
+        """Map and check every unit; raises CorruptModelError."""
+        self._models = {model.model_id_bytes: model for model in models}
+        for model in models:
+            for ref in model.units:
+                model.unit(ref.layer, ref.kind)
+
+    @property
+    def announced(self) -> tuple[HostedModel, ...]:
+        """What a hello says of them."""
+        return tuple(
+            HostedModel(model_id, tuple(ref.sha256 for ref in model.units))
+            for model_id, model in self._models.items()
+        )
+
+    def weights_of(self, model_id: bytes, sha256: bytes) -> Weights | None:
+        """Weights of a unit; None where it is not held."""
+        model = self._models.get(model_id)
+        unit = None if model is None else model.unit_by_hash(sha256)
+        return None if unit is None else unit.weights
+
+
+class Node:
+    """Identity, kernels, both planes and the worker, started and stopped together (a context manager)."""
+
+    def __init__(self, config: NodeConfig, models: Sequence[StoredModel], kernels: Kernels | None = None) -> None:
+        self.config = config
+        self.kernels = kernels if kernels is not None else select_kernels(config.threads)
+        self.hosted = HostedModels(models)
+        self.registry = PeerRegistry()
+        self.secure = SecureContext(config.identity)
+        self.worker = self.make_worker()
+        self.data = DataPlane(self.secure, self.registry, self.worker)
+        self.control = ControlPlane(
+            self.secure, self.registry, self.hello, lambda: self.data.queued, self._offer_service
+        )
+        self.address: Multiaddr | None = None
+        self._data_port = 0
+        self._macs_per_s = 0
+
+    def make_worker(self) -> LinearWorker:
+        """The worker that answers others."""
+        return LinearWorker(self.kernels, self.hosted.weights_of)
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.config.identity.peer_id
+
+    def __enter__(self) -> Self:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._macs_per_s = round(field_macs_per_s(self.kernels))
+        self.secure.__enter__()
+        try:
+            self._data_port = self.data.start(self.config.listen)
+            self.address = self.control.start(self.config.listen, list(self.config.bootstrap))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.control.stop()
+        if self.data.stop():
+            self.secure.__exit__()
+
+    def hello(self) -> Hello:
+        """What this node says of itself now."""
+        return Hello(
+            public_key=self.config.identity.public_key,
+            versions=(PROTOCOL_VERSION,),
+            agent=f"kekahyde/{version('kekahyde')}",
+            addrs=(str(self.address),) if self.address is not None else (),
+            data_port=self._data_port,
+            hosted=self.hosted.announced,
+            macs_per_s=self._macs_per_s,
+            work=(WorkKind.LINEAR,),
+            nonce=new_nonce(),
+        )
+
+    def _offer_service(self, peer_id: PeerId) -> None:
+        """A node that nobody can dial serves over connections of its own."""
+        peer = next((peer for peer in self.registry.peers() if peer.peer_id == peer_id), None)
+        if self._data_port == 0 and peer is not None and peer.data_endpoint is not None:
+            self.data.offer(peer_id, peer.data_endpoint)

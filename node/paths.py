@@ -1,0 +1,93 @@
+"""Where a node keeps things, and the one secret among them.
+
+<data dir>/identity.key   32-byte Ed25519 seed, mode 0600, in a directory of mode 0700
+<data dir>/node.lock      held by the node that runs on this directory
+<data dir>/models/        imported models
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import platformdirs
+
+from node.errors import ConfigError
+from protocol.identity import Identity
+
+IDENTITY_BYTES = 32
+
+
+def default_data_dir() -> Path:
+    """The platform's place for an application's data."""
+    return Path(platformdirs.user_data_dir("kekahyde", appauthor=False))
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """A data directory that exists and can be written."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> DataDir:
+        """Create it where needed; raises ConfigError naming path, reason and next step."""
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = path / f".write-test-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as exc:
+            raise ConfigError(
+                f"cannot use the data directory {path}: {exc.strerror}; give one you may write with --data-dir"
+            ) from exc
+        return cls(path)
+
+    @property
+    def models(self) -> Path:
+        return self.path / "models"
+
+    def identity(self) -> Identity:
+        """The node's key; made on the first call, complete or not at all."""
+        path = self.path / "identity.key"
+        try:
+            if not path.exists():
+                _write_secret(path, secrets.token_bytes(IDENTITY_BYTES))
+            seed = path.read_bytes()
+        except OSError as exc:
+            raise ConfigError(f"cannot read the identity {path}: {exc.strerror}") from exc
+        if len(seed) != IDENTITY_BYTES:
+            raise ConfigError(
+                f"the identity {path} has {len(seed)} bytes instead of {IDENTITY_BYTES}: restore it from a backup, "
+                "or move it away to become a new node"
+            )
+        return Identity.from_seed(seed)
+
+    def lock(self) -> IO[bytes] | None:
+        """An exclusive lock for as long as the file is open; None where another node holds it."""
+        file = (self.path / "node.lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    try:
+        os.link(temporary, path)  # whoever comes first wins; the other reads what is there
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

@@ -1,0 +1,96 @@
+"""The receipt of an answer: what was computed where, by whom, verified how. It never says more than was seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from node.execution.ledger import ChunkCounts
+from node.execution.peer import SessionPeer
+from protocol.messages import Role
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerShare:
+    """One peer's part in an answer."""
+
+    peer_id: str
+    role: Literal["pad", "share"]
+    chunks: int
+    """Requests sent to it."""
+    rejected: int
+    """Results of it that failed verification."""
+    status: str
+
+    @classmethod
+    def of(cls, peer: SessionPeer) -> PeerShare:
+        role: Literal["pad", "share"] = "pad" if peer.role is Role.PAD else "share"
+        connected = peer.channel.connected or peer.status.value == "banned"
+        return cls(peer.peer_id, role, peer.chunks, peer.rejected, peer.status.value if connected else "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Everything that is known about how an answer came to be."""
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    mode: str
+    asked: str
+    """The privacy mode that was asked for; `mode` is never weaker."""
+    model: str
+    model_id: str
+    peers: list[PeerShare]
+    chunks: ChunkCounts
+    bytes_up: int
+    bytes_down: int
+    ttft_s: float
+    """Seconds from the prompt to its first token."""
+    tokens_per_s: float
+    """Tokens after the first, over the time from the first to the last."""
+    finish_reason: FinishReason
+    pads_made: int
+    pad_s: float
+    """Seconds in which this device made pads before the clock started."""
+    timings_s: dict[str, float]
+    note: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The line that `run --json` prints last."""
+        return {
+            "type": "receipt",
+            "text": self.text,
+            "tokens": self.tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "mode": self.mode,
+            "asked": self.asked,
+            "model": self.model,
+            "model_id": self.model_id,
+            "peers": [asdict(peer) for peer in self.peers],
+            "chunks": asdict(self.chunks),
+            "bytes": {"up": self.bytes_up, "down": self.bytes_down},
+            "ttft_s": round(self.ttft_s, 6),
+            "tokens_per_s": round(self.tokens_per_s, 3),
+            "finish_reason": self.finish_reason,
+            "pads": {"rows": self.pads_made, "seconds": round(self.pad_s, 6)},
+            "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
+            "note": self.note,
+        }
+
+    def as_line(self) -> str:
+        """One line for a person."""
+        chunks = self.chunks
+        computed = (
+            f"{chunks.verified} chunks by {len(self.peers)} peers, all verified" if chunks.verified else "no peer"
+        )
+        parts = [
+            f"{self.mode}: {computed}, {chunks.local} here",
+            f"{chunks.rejected} rejected, {chunks.hedged} hedged",
+            f"{self.bytes_up / 1e6:.2f} MB up, {self.bytes_down / 1e6:.2f} MB down",
+            f"{self.prompt_tokens}+{self.tokens} tokens, first after {self.ttft_s:.2f} s",
+            f"{self.tokens_per_s:.1f} tokens/s",
+        ]
+        return "; ".join(parts)

@@ -1,0 +1,208 @@
+"""A prompt answered: the mode is settled, lanes are formed, tokens stream, a true receipt ends it.
+
+A request never falls to a weaker mode than it asked for: where peers are missing it is computed here, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from node.errors import CorruptModelError
+from node.execution.chunk import ChunkRecord
+from node.execution.config import ExecutionConfig
+from node.execution.gate import UnitChecks
+from node.execution.hybrid import HybridExecutor
+from node.execution.lanes import DEFAULT_MAX_LANES, pair_guards
+from node.execution.manager import ExecutionManager
+from node.execution.pads import GuardPads, OwnPads
+from node.execution.peer import SessionPeer
+from node.model.decoder import Decoder
+from node.model.generate import Finished, GeneratedToken, generate
+from node.model.sampling import SamplingParams
+from node.node import Node
+from node.receipt import PeerShare, Receipt
+from node.speed import local_macs_per_s
+from node.store.files import sha256_file
+from node.store.manifest import UNITS_FOLDER
+from node.store.stored import StoredModel
+from node.store.unit import Unit, unit_path
+from node.transport.channel import open_channel
+from node.transport.registry import ConnectedPeer
+from protocol.limits import SEED_BYTES, SESSION_BYTES
+from protocol.messages import Role
+from protocol.shares import PadSeeds
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 3.0
+
+
+class Privacy(Enum):
+    """What a user may ask for (SPEC.md section 2)."""
+
+    AUTO = "auto"
+    LOCAL = "local"
+    SPLIT = "split"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What one session is asked for."""
+
+    privacy: Privacy = Privacy.AUTO
+    max_lanes: int = DEFAULT_MAX_LANES
+    pad_rows: int = 0
+    """`strict`: pads of every unit to make before the clock starts."""
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+
+class Session:
+    """One model, one mode, fixed lanes; answers prompts one after the other. A context manager."""
+
+    def __init__(
+        self,
+        node: Node,
+        model: StoredModel,
+        config: SessionConfig,
+        on_change: Callable[[ChunkRecord], None] = lambda record: None,
+    ) -> None:
+        self._node = node
+        self._model = model
+        self._config = config
+        self._on_change = on_change
+        self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
+        self._own_pads: OwnPads | None = None
+        self.note: str | None = None
+        self.mode, self._manager = self._form()
+        self.executor = HybridExecutor(node.kernels, self._units, self._manager)
+        self._decoder = Decoder(model, node.kernels, self.executor)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._manager is not None:
+            self._manager.close()
+
+    def answer(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[GeneratedToken | Receipt]:
+        """Tokens as they come, then the receipt. Raises PromptError before the first token."""
+        started = time.perf_counter()
+        token_times: list[float] = []
+        for event in generate(self._decoder, self._model.tokenizer(), prompt_ids, params):
+            if isinstance(event, Finished):
+                yield self._receipt(event, len(prompt_ids), started, token_times)
+                return
+            token_times.append(time.perf_counter())
+            yield event
+
+    # --- how a session is formed
+
+    def _form(self) -> tuple[Privacy, ExecutionManager | None]:
+        asked = self._config.privacy
+        if asked is Privacy.LOCAL:
+            return Privacy.LOCAL, None
+        peers = self._candidates()
+        if asked is Privacy.AUTO and not self._node.config.bootstrap and not peers:
+            return Privacy.LOCAL, None
+        wanted = Privacy.SPLIT if asked is Privacy.AUTO else asked
+        needed = 2 if wanted is Privacy.SPLIT else 1
+        if len(peers) < needed:
+            self._say(f"{wanted.value} needs {needed} peers that hold this model, {len(peers)} found: computed here")
+            return Privacy.LOCAL, None
+        manager = self._new_manager()
+        seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), self._model.model_id_bytes)
+        form = self._form_split if wanted is Privacy.SPLIT else self._form_strict
+        form(manager, peers, seeds)
+        self._wait_connected(manager)
+        return wanted, manager
+
+    def _candidates(self) -> list[ConnectedPeer]:
+        """Usable peers that hold every unit this session may lend out."""
+        wanted = {unit.ref.sha256 for unit in self._units}
+        return [peer for peer in self._node.registry.usable() if wanted <= peer.hosts(self._model.model_id_bytes)]
+
+    def _new_manager(self) -> ExecutionManager:
+        kernels = self._node.kernels
+        checks = UnitChecks(kernels)
+        for unit in self._units:
+            checks.of(unit)
+        return ExecutionManager(
+            kernels,
+            self._model.model_id_bytes,
+            secrets.token_bytes(SESSION_BYTES),
+            checks,
+            local_macs_per_s(kernels),
+            self._config.execution,
+            self._recheck,
+            self._on_change,
+        )
+
+    def _form_split(self, manager: ExecutionManager, peers: list[ConnectedPeer], seeds: PadSeeds) -> None:
+        for pad_peer, share_peer in pair_guards(peers, self._config.max_lanes):
+            guard = self._join(manager, pad_peer, Role.PAD)
+            manager.add_lane(self._join(manager, share_peer, Role.SHARE), GuardPads(guard, seeds, manager.send_pad))
+
+    def _form_strict(self, manager: ExecutionManager, peers: list[ConnectedPeer], seeds: PadSeeds) -> None:
+        self._own_pads = OwnPads(self._node.kernels, seeds)
+        for peer in peers[: self._config.max_lanes]:
+            manager.add_lane(self._join(manager, peer, Role.SHARE), self._own_pads)
+        self._own_pads.fill(self._units, self._config.pad_rows)
+        self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+
+    _pad_s = 0.0
+
+    def _join(self, manager: ExecutionManager, peer: ConnectedPeer, role: Role) -> SessionPeer:
+        node = self._node
+        channel = open_channel(node.secure, node.registry, node.data, peer)
+        joined = SessionPeer(peer.peer_id, role, channel, float(peer.hello.macs_per_s), peer.rtt_s or 0.001)
+        manager.add_peer(joined)
+        return joined
+
+    def _wait_connected(self, manager: ExecutionManager) -> None:
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        for peer in manager.peers:
+            if not peer.channel.wait_connected(deadline - time.monotonic()):
+                self._say(f"the data plane of {peer.peer_id} cannot be reached: its lane stays unused")
+
+    def _say(self, note: str) -> None:
+        log.warning("%s", note)
+        self.note = note if self.note is None else f"{self.note}; {note}"
+
+    def _recheck(self, unit: Unit) -> None:
+        """Before a peer is banned: are our own weights still those that the manifest names?"""
+        path = unit_path(self._model.path / UNITS_FOLDER, unit.ref.sha256)
+        if sha256_file(path) != unit.ref.sha256:
+            raise CorruptModelError(f"{path} has changed since it was imported: import the model again")
+
+    # --- how it ends
+
+    def _receipt(self, finished: Finished, prompt_tokens: int, started: float, token_times: list[float]) -> Receipt:
+        tokens = len(token_times)
+        decode_s = token_times[-1] - token_times[0] if tokens else 0.0
+        peers = [] if self._manager is None else self._manager.peers
+        return Receipt(
+            text=finished.text,
+            tokens=tokens,
+            prompt_tokens=prompt_tokens,
+            mode=self.mode.value,
+            asked=self._config.privacy.value,
+            model=self._model.name,
+            model_id=self._model.model_id,
+            peers=[PeerShare.of(peer) for peer in peers],
+            chunks=self.executor.counts,
+            bytes_up=sum(peer.channel.bytes_up for peer in peers),
+            bytes_down=sum(peer.channel.bytes_down for peer in peers),
+            ttft_s=token_times[0] - started if tokens else 0.0,
+            tokens_per_s=(tokens - 1) / decode_s if decode_s > 0 else 0.0,
+            finish_reason=finished.reason,
+            pads_made=0 if self._own_pads is None else self._own_pads.rows_made,
+            pad_s=self._pad_s,
+            timings_s=self.executor.timings.seconds,
+            note=self.note,
+        )
