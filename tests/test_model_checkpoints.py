@@ -58,10 +58,10 @@ def write_checkpoint(folder: Path, overrides: dict[str, Any] | None = None, seed
 
 
 def write_byte_tokenizer(folder: Path) -> None:
-    """A tokenizer of three special tokens and a byte-fallback vocabulary of printable ASCII."""
+    """A tokenizer of three special tokens, 69 characters and eight bytes."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(32, 109))]
+    words = ["<unk>", "<s>", "</s>", *map(chr, range(33, 102)), *(f"<0x{byte:02X}>" for byte in range(0xE2, 0xEA))]
     model = models.BPE({word: i for i, word in enumerate(words)}, [], unk_token="<unk>", byte_fallback=True)
     tokenizer = Tokenizer(model)
     tokenizer.add_special_tokens([AddedToken(word, special=True) for word in words[:3]])

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
 
 import numpy as np
 
-from node.kernels.interface import Floats, Int64s, Kernels
+from node.errors import PromptError
+from node.kernels.interface import Floats, Int16s, Int64s, Kernels
 from node.model.cache import KVCache
 from node.model.linear import LinearExecutor
 from node.model.rope import rope_tables
@@ -67,10 +67,6 @@ class Decoder:
         """An empty cache for a sequence of at most `capacity` tokens, by default the model's context."""
         return KVCache(self.config, self.config.context_length if capacity is None else capacity)
 
-    @overload
-    def forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: Literal[False] = False) -> Floats: ...
-    @overload
-    def forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: bool) -> Floats: ...
     def forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: bool = False) -> Floats:
         """Appends tokens to the cache's sequence; logits f32[V] after the last, or f32[T, V] after each.
 
@@ -79,14 +75,15 @@ class Decoder:
         Raises:
             PromptError: no token, one outside the vocabulary, or more than the cache has room for.
         """
+        if not token_ids:
+            raise PromptError("there is no token to compute; give at least one")
         blocks = []
-        hidden = np.empty((0, self.config.hidden_size), dtype=np.float32)
         for start in range(0, len(token_ids), BLOCK_ROWS):
             hidden = self._block(token_ids[start : start + BLOCK_ROWS], cache)
             if all_logits:
                 blocks.append(self._logits(hidden))
         if all_logits:
-            return np.concatenate(blocks) if blocks else np.empty((0, self.config.vocab_size), dtype=np.float32)
+            return np.concatenate(blocks)
         logits: Floats = self._logits(hidden[-1:])[0]
         return logits
 
@@ -144,7 +141,7 @@ class Decoder:
         gate_up = self._linear(layer.gate_up, rows, scales)
         return self._linear(layer.down, *kernels.gated_quantize(gate_up, layer.down.max_row_norm))
 
-    def _linear(self, unit: Unit, rows: np.ndarray[tuple[int, ...], np.dtype[np.int16]], scales: Floats) -> Floats:
+    def _linear(self, unit: Unit, rows: Int16s, scales: Floats) -> Floats:
         sums = self.executor.linear(unit, rows)
         return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
 

@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedToken:
-    """One more token, with the text that became certain by it."""
+    """One more token, with the text that became certain by it; a final end-of-sequence token is one too."""
 
     index: int
     """0 for the first token of the answer."""
@@ -34,9 +34,7 @@ class Finished:
     reason: FinishReason
     """stop: the model ended, or a stop string came; length: a limit was reached; cancelled: nobody wants the rest."""
     text: str
-    """The whole text: that of all tokens, and `rest`."""
-    rest: str
-    """Text that was held back until the end was known."""
+    """The whole text: that of all tokens, joined."""
     num_tokens: int
 
 
@@ -105,25 +103,23 @@ class _Answer:
                 yield self._finished("cancelled", index)
                 return
             token_id = self._sampler.pick(self._decoder.forward(pending, cache))
-            if token_id in self._end_ids:
-                yield self._finished("stop", index)
-                return
-            yield GeneratedToken(index, token_id, self._shown(self._stream.push(token_id)))
-            if self._stops.stopped:
+            ends = token_id in self._end_ids
+            text = self._shown(token_id, ends or index + 1 == self._max_tokens)
+            yield GeneratedToken(index, token_id, text)
+            if ends or self._stops.stopped:
                 yield self._finished("stop", index + 1)
                 return
             pending = [token_id]
         yield self._finished("length", self._max_tokens)
 
-    def _shown(self, text: str) -> str:
-        shown = self._stops.push(text)
-        self._text.append(shown)
-        return shown
+    def _shown(self, token_id: int, is_last: bool) -> str:
+        """The text that a token makes certain; with the last token, all that was held back."""
+        text = self._stops.push(self._stream.push(token_id))
+        if is_last:
+            text += self._stops.push(self._stream.finish())
+            text += self._stops.finish()
+        self._text.append(text)
+        return text
 
     def _finished(self, reason: FinishReason, num_tokens: int) -> Finished:
-        rest = self._stops.push(self._stream.finish())
-        rest += self._stops.finish()
-        if self._stops.stopped and reason == "length":
-            reason = "stop"
-        self._text.append(rest)
-        return Finished(reason, "".join(self._text), rest, num_tokens)
+        return Finished(reason, "".join(self._text), num_tokens)

@@ -1,0 +1,312 @@
+"""The integer decoder: its logits do not depend on how a prompt is cut, and are close to the float reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_model_checkpoints import write_checkpoint
+
+from node.errors import PromptError
+from node.kernels import select_kernels
+from node.kernels.interface import Floats, Int16s, Int32s
+from node.kernels.portable import PortableKernels
+from node.model.cache import GROWTH_TOKENS, KVCache
+from node.model.checkpoint import Checkpoint, open_checkpoint
+from node.model.decoder import Decoder
+from node.model.generate import Finished, GeneratedToken, check_prompt, generate
+from node.model.linear import LinearExecutor, LocalLinear
+from node.model.reference import ReferenceModel
+from node.model.sampling import SamplingParams
+from node.store.library import BUILT_IN_FOLDER, Library
+from node.store.quantize import quantize_rows
+from node.store.unit import Unit
+
+SHARED = Path(__file__).parents[2] / "shared"
+NUM_WINDOWS = 8
+MODELS = Path(os.environ.get("KEKAHYDE_TEST_MODELS", SHARED / "models"))
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-biases": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "llama3": {
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "mistral": {"model_type": "mistral", "sliding_window": 5},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 4},
+    "qwen3": {
+        "model_type": "qwen3",
+        "head_dim": 16,
+        "use_sliding_window": True,
+        "sliding_window": 6,
+        "max_window_layers": 1,
+    },
+}
+
+
+def open_decoder(folder: Path, models_dir: Path, kernels: Any = None) -> Decoder:
+    kernels = kernels or select_kernels(1)
+    return Decoder(Library(models_dir).resolve(folder), kernels, LocalLinear(kernels))
+
+
+@pytest.fixture(scope="module")
+def family_decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Decoder]]:
+    root = tmp_path_factory.mktemp("families")
+    decoders = {}
+    for name, overrides in FAMILIES.items():
+        folder = write_checkpoint(root / name, overrides)
+        decoders[name] = (folder, open_decoder(folder, root / "models"))
+    return decoders
+
+
+def all_logits(decoder: Decoder, ids: list[int], cuts: list[int]) -> Floats:
+    cache = decoder.new_cache()
+    borders = [0, *sorted(set(cuts) & set(range(1, len(ids)))), len(ids)]
+    parts = [decoder.forward(ids[a:b], cache, all_logits=True) for a, b in pairwise(borders)]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ids=st.lists(st.integers(0, 79), min_size=2, max_size=20),
+    cuts=st.lists(st.integers(1, 19), max_size=4),
+)
+def test_logits_do_not_depend_on_the_cut(
+    family_decoders: dict[str, tuple[Path, Decoder]], name: str, ids: list[int], cuts: list[int]
+) -> None:
+    _, decoder = family_decoders[name]
+    whole = all_logits(decoder, ids, [])
+    np.testing.assert_array_equal(all_logits(decoder, ids, cuts), whole)
+    np.testing.assert_array_equal(all_logits(decoder, ids, list(range(len(ids)))), whole)
+    np.testing.assert_array_equal(decoder.forward(ids, decoder.new_cache()), whole[-1])
+
+
+class RoundedCheckpoint(Checkpoint):
+    """A checkpoint with its linear layers' weights as W8 keeps them."""
+
+    def __init__(self, folder: Path) -> None:
+        opened = open_checkpoint(folder)
+        super().__init__(folder, opened.config, opened._files)
+        self._head_tensor, self.head = self.head, "rounded head"
+
+    def tensor(self, name: str) -> Floats:
+        if not name.endswith("proj.weight") and name != self.head:
+            return super().tensor(name)
+        weights, scales = quantize_rows(super().tensor(self._head_tensor if name == self.head else name))
+        return weights.astype(np.float32) * scales[:, None]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_are_close_to_the_float_reference(family_decoders: dict[str, tuple[Path, Decoder]], name: str) -> None:
+    folder, decoder = family_decoders[name]
+    ids = np.random.default_rng(3).integers(0, 80, 40).tolist()
+    actual = all_logits(decoder, ids, [])
+    expected = ReferenceModel(RoundedCheckpoint(folder)).logits(ids)
+    # What remains are the activations' 12 bits.
+    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < 0.006
+    assert actual.dtype == np.float32 and actual.shape == (40, 80)
+
+
+def test_a_reused_prefix_changes_nothing(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
+    _, decoder = family_decoders["mistral"]
+    first, second = [5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 30, 31]
+    cache = decoder.new_cache()
+    decoder.forward(first, cache)
+    assert cache.reuse(second) == 4
+    np.testing.assert_array_equal(decoder.forward(second[4:], cache), decoder.forward(second, decoder.new_cache()))
+    assert cache.reuse(second) == 5, "the last token is computed anew for its logits"
+    assert cache.reuse([60]) == 0
+
+
+def test_prompts_of_several_blocks(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "long", {"max_position_embeddings": 1300, "num_hidden_layers": 1})
+    decoder = open_decoder(folder, tmp_path / "models")
+    ids = np.random.default_rng(0).integers(0, 80, 1100).tolist()
+    whole = decoder.forward(ids, decoder.new_cache())
+    cache = decoder.new_cache()
+    for start in range(0, 1100, 300):
+        last = decoder.forward(ids[start : start + 300], cache)
+    np.testing.assert_array_equal(last, whole)
+    assert cache.length == 1100 and cache.keys[0].shape[1] <= 1100 + GROWTH_TOKENS
+
+
+class FailingLinear(LocalLinear):
+    """Fails once, in the second layer."""
+
+    def __init__(self) -> None:
+        super().__init__(select_kernels(1))
+        self.steps: list[tuple[int, int]] = []
+        self.fail = True
+
+    def begin_step(self, start: int, num_rows: int) -> None:
+        self.steps.append((start, num_rows))
+
+    def linear(self, unit: Unit, rows: Int16s) -> Int32s:
+        if self.fail and unit.ref.layer == 1:
+            self.fail = False
+            raise ConnectionError("gone")
+        return super().linear(unit, rows)
+
+
+def test_a_failed_pass_leaves_the_cache_usable(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
+    _, whole = family_decoders["llama"]
+    executor = FailingLinear()
+    decoder = Decoder(whole.model, select_kernels(1), executor)
+    cache = decoder.new_cache()
+    with pytest.raises(ConnectionError):
+        decoder.forward([1, 2, 3], cache)
+    assert cache.length == 0
+    np.testing.assert_array_equal(decoder.forward([1, 2, 3], cache), whole.forward([1, 2, 3], whole.new_cache()))
+    assert executor.steps == [(0, 3), (0, 3)]
+
+
+def test_portable_kernels_give_the_same_text_shape(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
+    _, fast = family_decoders["qwen3"]
+    portable = PortableKernels()
+    slow = Decoder(fast.model, portable, LocalLinear(portable))
+    ids = list(range(3, 20))
+    np.testing.assert_allclose(all_logits(slow, ids, []), all_logits(fast, ids, []), atol=0.05)
+
+
+def test_cache_refuses_what_it_cannot_hold(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
+    _, decoder = family_decoders["llama"]
+    assert decoder.new_cache(10_000).capacity == decoder.config.context_length
+    with pytest.raises(PromptError, match="5 tokens exceed the 4"):
+        decoder.forward([1] * 5, decoder.new_cache(4))
+    with pytest.raises(PromptError, match=r"outside 0\.\.79"):
+        decoder.forward([80], decoder.new_cache())
+    with pytest.raises(PromptError, match="no token"):
+        decoder.forward([], decoder.new_cache())
+
+
+Run = Callable[..., tuple[list[GeneratedToken], Finished]]
+
+
+@pytest.fixture(scope="module")
+def run(family_decoders: dict[str, tuple[Path, Decoder]]) -> Run:
+    """Generates from the prompt [5, 6, 7] and splits the events."""
+    _, decoder = family_decoders["llama"]
+
+    def generated(
+        prompt: list[int] | None = None, cancelled: Callable[[], bool] | None = None, **params: Any
+    ) -> tuple[list[GeneratedToken], Finished]:
+        wanted = SamplingParams(**{"max_tokens": 12, "temperature": 1.5, "seed": 3, **params})
+        *events, last = generate(decoder, decoder.model.tokenizer(), prompt or [5, 6, 7], wanted, cancelled)
+        assert isinstance(last, Finished)
+        tokens = [token for token in events if isinstance(token, GeneratedToken)]
+        assert "".join(token.text for token in tokens) == last.text and last.num_tokens == len(tokens)
+        assert [token.index for token in tokens] == list(range(len(tokens)))
+        return tokens, last
+
+    return generated
+
+
+def test_generation_by_seed(run: Run) -> None:
+    tokens, finished = run(ignore_eos=True)
+    assert len(tokens) == 12 and finished.reason == "length" and len(finished.text) >= 8
+    assert run(ignore_eos=True) == (tokens, finished)
+    assert run(ignore_eos=True, seed=4)[0] != tokens
+
+
+def test_generation_ends_at_a_stop_string(run: Run) -> None:
+    _, whole = run(ignore_eos=True)
+    stop = whole.text[4:6]
+    tokens, finished = run(ignore_eos=True, stop=(stop, "never there"))
+    assert finished.reason == "stop" and finished.text == whole.text[: whole.text.index(stop)]
+    assert len(tokens) < 12
+
+
+def test_generation_ends_at_the_context_limit(run: Run) -> None:
+    tokens, finished = run(prompt=[5] * 60, max_tokens=100, ignore_eos=True)
+    assert finished.reason == "length" and len(tokens) == 4
+
+
+def test_generation_ends_at_the_end_of_sequence_token(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
+    _, decoder = family_decoders["llama"]
+    tokenizer = decoder.model.tokenizer()
+    for seed in range(200):
+        events = list(generate(decoder, tokenizer, [9], SamplingParams(temperature=3.0, max_tokens=60, seed=seed)))
+        if isinstance(events[-1], Finished) and events[-1].reason == "stop":
+            break
+    else:
+        pytest.fail("no seed ends")
+    last = events[-2]
+    assert isinstance(last, GeneratedToken) and last.id in decoder.config.eos_ids
+
+
+def test_generation_is_cancelled(run: Run) -> None:
+    asked = iter([False, False, True])
+    tokens, finished = run(cancelled=lambda: next(asked), ignore_eos=True)
+    assert finished.reason == "cancelled" and len(tokens) == 2
+
+
+def test_bad_prompts_are_refused_at_once(
+    family_decoders: dict[str, tuple[Path, Decoder]],
+) -> None:
+    _, decoder = family_decoders["llama"]
+    with pytest.raises(PromptError, match="the prompt is empty"):
+        generate(decoder, decoder.model.tokenizer(), [], SamplingParams())
+    with pytest.raises(PromptError, match="64 tokens, the model's context is 64"):
+        generate(decoder, decoder.model.tokenizer(), [1] * 64, SamplingParams())
+    check_prompt([1] * 63, 64)
+
+
+def perplexities(folder: Path, models_dir: Path, text: str, num_windows: int) -> tuple[float, float]:
+    """Perplexity of a text under the float reference and under the integer decoder, in windows of 256 tokens."""
+    decoder = open_decoder(folder, models_dir)
+    reference = ReferenceModel(open_checkpoint(folder))
+    ids = decoder.model.tokenizer().encode(text, add_special=False)
+    bos = decoder.config.bos_id
+    start = [] if bos is None else [bos]
+    losses: tuple[list[float], list[float]] = ([], [])
+    for window in range(num_windows):
+        part = start + ids[window * 255 : (window + 1) * 255]
+        assert len(part) > 200, "the text is too short"
+        for logits, into in zip(
+            (reference.logits(part), decoder.forward(part, decoder.new_cache(), all_logits=True)), losses, strict=True
+        ):
+            shifted = logits[:-1].astype(np.float64)
+            shifted -= shifted.max(axis=1, keepdims=True)
+            picked = shifted[np.arange(len(part) - 1), part[1:]]
+            into.extend((np.log(np.exp(shifted).sum(axis=1)) - picked).tolist())
+    return float(np.exp(np.mean(losses[0]))), float(np.exp(np.mean(losses[1])))
+
+
+@pytest.mark.parametrize("folder", [MODELS / "stories260K", BUILT_IN_FOLDER], ids=["stories260K", "built-in"])
+def test_perplexity_is_that_of_the_float_model(
+    folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    texts = sorted((SHARED / "text" / "tinystories_samples").glob("*"))
+    if not (folder / "model.safetensors").exists() or not texts:
+        pytest.skip(f"no model at {folder}, or no text beside it")
+    text = texts[0].read_text(errors="ignore")[:40_000]
+    in_float, in_integers = perplexities(folder, tmp_path / "models", text, num_windows=NUM_WINDOWS)
+    record_property("perplexities", (in_float, in_integers))
+    print(f"perplexity {in_float:.4f} float, {in_integers:.4f} W8A12")
+    assert in_float < 200 and abs(in_integers / in_float - 1) < 0.005
+
+
+def test_executor_seam_is_what_local_linear_offers() -> None:
+    executor: LinearExecutor = LocalLinear(select_kernels(1))
+    executor.begin_step(0, 1)
+
+
+def test_cache_capacity_never_exceeds_the_context(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
+    config = family_decoders["llama"][1].config
+    cache = KVCache(config, 40)
+    cache.reserve(40)
+    assert cache.keys[0].shape == (config.num_kv_heads, 40, config.head_dim)
