@@ -13,9 +13,7 @@ from .interface import MAX_INPUTS, Floats, Int8s, Int32s, Int64s, Words
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def array(
-    value: NDArray[Any], name: str, dtype: type[Scalar], num_axes: int | None = None
-) -> NDArray[Scalar]:
+def array(value: NDArray[Any], name: str, dtype: type[Scalar], num_axes: int | None = None) -> NDArray[Scalar]:
     """The array itself, if it is C-contiguous, of this dtype and this number of axes."""
     if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
         found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
@@ -41,9 +39,7 @@ def linear(weights: Int8s, rows: NDArray[Any], dtype: type[Scalar]) -> tuple[Int
     if rows.shape[1] != weights.shape[1]:
         raise ValueError(f"rows of shape {rows.shape} do not fit weights of shape {weights.shape}")
     if weights.shape[1] > MAX_INPUTS:
-        raise ValueError(
-            f"a contraction of {weights.shape[1]} exceeds {MAX_INPUTS}, the bound for exact sums"
-        )
+        raise ValueError(f"a contraction of {weights.shape[1]} exceeds {MAX_INPUTS}, the bound for exact sums")
     return weights, rows
 
 
@@ -66,9 +62,7 @@ def inner_contiguous(value: NDArray[Any], name: str, num_axes: int) -> Floats:
     fits = fits and (value.strides[-2] == itemsize * inner or value.shape[-2] <= 1)
     fits = fits and (value.strides[0] >= 0 and value.strides[0] % itemsize == 0)
     if not fits or not flags.aligned:
-        raise ValueError(
-            f"{name}: shape {value.shape} with strides {value.strides} is not contiguous within axis 0"
-        )
+        raise ValueError(f"{name}: shape {value.shape} with strides {value.strides} is not contiguous within axis 0")
     return value
 
 

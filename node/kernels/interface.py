@@ -106,9 +106,7 @@ class Kernels(Protocol):
         """silu(gate) * up, then `quantize`: gate_up [T, 2F], gate in the first F columns -> [T, F], [T]."""
         ...
 
-    def dequantize(
-        self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
-    ) -> Floats:
+    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         """(sum * weight_scale) * row_scale + bias: sums [T, N], scales [T] and [N], bias [N] -> [T, N]."""
         ...
 

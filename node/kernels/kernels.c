@@ -77,9 +77,9 @@ static void kernel_field_project(int level, const uint32_t *vectors, const int8_
     LEVELS[level].wide->field_project(vectors, weights, num_vectors, num_rows, num_columns, start, stop, out);
 }
 
-/* hidden [T, K] -> out [T, K], scales [T]; returns the rows done, T unless one is not finite. */
-static size_t kernel_quantize(int level, const float *hidden, size_t num_rows, size_t count, double max_row_norm,
-                              int16_t *out, float *scales)
+/* hidden [T, K] -> out [T, K], scales [T]; returns the rows done: T, or the first that is not finite. */
+static size_t kernel_quantize(int level, int16_t *out, float *scales, size_t num_rows, size_t count,
+                              double max_row_norm, const float *hidden)
 {
     for (size_t t = 0; t < num_rows; t++)
         if (!LEVELS[level].wide->quantize_row(hidden + t * count, count, max_row_norm, out + t * count, scales + t))
@@ -88,9 +88,9 @@ static size_t kernel_quantize(int level, const float *hidden, size_t num_rows, s
 }
 
 /* hidden [T, D], gain [D]; workspace [D]. */
-static size_t kernel_norm_quantize(int level, const float *hidden, const float *gain, size_t num_rows, size_t count,
-                                   double epsilon, double max_row_norm, float *workspace, int16_t *out,
-                                   float *scales)
+static size_t kernel_norm_quantize(int level, int16_t *out, float *scales, size_t num_rows, size_t count,
+                                   double max_row_norm, const float *hidden, float *workspace, const float *gain,
+                                   double epsilon)
 {
     for (size_t t = 0; t < num_rows; t++) {
         LEVELS[level].wide->norm_row(hidden + t * count, gain, count, epsilon, workspace);
@@ -101,8 +101,8 @@ static size_t kernel_norm_quantize(int level, const float *hidden, const float *
 }
 
 /* gate_up [T, 2 * count]; workspace [count]. */
-static size_t kernel_gated_quantize(int level, const float *gate_up, size_t num_rows, size_t count,
-                                    double max_row_norm, float *workspace, int16_t *out, float *scales)
+static size_t kernel_gated_quantize(int level, int16_t *out, float *scales, size_t num_rows, size_t count,
+                                    double max_row_norm, const float *gate_up, float *workspace)
 {
     for (size_t t = 0; t < num_rows; t++) {
         const float *gate = gate_up + 2 * t * count;

@@ -110,9 +110,7 @@ class PortableKernels:
                 np.multiply(gate / (np.float32(1.0) + np.exp(-gate)), row[width:], out=result)
         return _quantized(gated, checks.row_norm(max_row_norm))
 
-    def dequantize(
-        self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
-    ) -> Floats:
+    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
         values = (sums.astype(np.float32) * weight_scales) * row_scales[:, None]
         if bias is not None:

@@ -1,0 +1,96 @@
+"""The float half of the C backend: row-invariant, and the same bits at every level of one build."""
+
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .interface import Floats, Int16s, Int32s, Int64s
+from .native_library import NativeLibrary
+
+
+class NativeFloats(NativeLibrary):
+    """The float methods of `Kernels` in C."""
+
+    def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        hidden = checks.array(hidden, "hidden", np.float32, 2)
+        return self._quantized(self._lib.kernel_quantize, hidden.shape, max_row_norm, self.pointer(hidden))
+
+    def norm_quantize(
+        self, hidden: Floats, gain: Floats, epsilon: float, max_row_norm: float
+    ) -> tuple[Int16s, Floats]:
+        hidden, gain = checks.norm(hidden, gain)
+        workspace = np.empty(hidden.shape[1], np.float32)
+        inputs = self.pointer(hidden), self.pointer(workspace), self.pointer(gain), epsilon
+        return self._quantized(self._lib.kernel_norm_quantize, hidden.shape, max_row_norm, *inputs)
+
+    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        gate_up = checks.gated(gate_up)
+        shape = gate_up.shape[0], gate_up.shape[1] // 2
+        workspace = np.empty(shape[1], np.float32)
+        inputs = self.pointer(gate_up), self.pointer(workspace)
+        return self._quantized(self._lib.kernel_gated_quantize, shape, max_row_norm, *inputs)
+
+    def _quantized(
+        self, kernel: Any, shape: tuple[int, ...], max_row_norm: float, *inputs: Any
+    ) -> tuple[Int16s, Floats]:
+        """Call a kernel that ends in the quantization rule, and refuse the row it stopped at."""
+        bound = checks.row_norm(max_row_norm)
+        rounded, scales = np.empty(shape, np.int16), np.empty(shape[0], np.float32)
+        outputs = self.pointer(rounded), self.pointer(scales)
+        num_done: int = kernel(self._level, *outputs, *shape, bound, *inputs)
+        if num_done < shape[0]:
+            raise ValueError(f"row {num_done} holds a value that is not finite")
+        return rounded, scales
+
+    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
+        sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
+        values = np.empty(sums.shape, np.float32)
+        scales = self.pointer(row_scales), self.pointer(weight_scales)
+        offset = self._ffi.NULL if bias is None else self.pointer(bias)
+        self._lib.kernel_dequantize(
+            self._level, self.pointer(sums), *scales, offset, *sums.shape, self.pointer(values)
+        )
+        return values
+
+    def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
+        hidden, gain = checks.norm(hidden, gain)
+        normed = np.empty_like(hidden)
+        inputs = self.pointer(hidden), self.pointer(gain), *hidden.shape, epsilon
+        self._lib.kernel_rms_norm(self._level, *inputs, self.pointer(normed))
+        return normed
+
+    def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
+        heads, cos, sin = checks.rotation(heads, cos, sin)
+        num_rows, num_heads, head_size = heads.shape
+        inputs = self.strided_pointer(heads), heads.strides[0] // 4, self.pointer(cos), self.pointer(sin)
+        self._lib.kernel_rope(self._level, *inputs, num_rows, num_heads, head_size // 2)
+
+    def attention(
+        self,
+        queries: Floats,
+        keys: Floats,
+        values: Floats,
+        positions: Int64s,
+        window: int | None,
+        scale: float,
+    ) -> Floats:
+        queries, keys, values, positions = checks.attention(queries, keys, values, positions, window)
+        num_rows, num_heads, head_size = queries.shape
+        num_groups = keys.shape[0]
+        mixed = np.empty((num_rows, num_heads * head_size), np.float32)
+        if not mixed.size:
+            return mixed
+        max_slots = int(positions.max()) + 1
+        max_slots = max_slots if window is None else min(max_slots, window)
+        arrays = queries, keys, values
+        inputs = *map(self.strided_pointer, arrays), self.pointer(positions)
+        sizes = num_groups, num_heads // num_groups, head_size, *(array.strides[0] // 4 for array in arrays)
+        written = self.pointer(mixed)
+
+        def task(start: int, stop: int) -> int:
+            limits = window or 0, scale, max_slots, start, stop
+            return int(self._lib.kernel_attention(self._level, *inputs, *sizes, *limits, written))
+
+        self.spread(task, num_rows * num_groups, 2 * num_rows * max_slots * num_heads * head_size)
+        return mixed
