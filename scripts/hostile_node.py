@@ -1,0 +1,164 @@
+"""A node that breaks its promises on purpose: the other side of every test of trust.
+
+It is the real node with one part replaced, so that whatever is not said to be faulty is genuine. Every wrong result
+comes with a correct digest of itself: a liar can hash a lie.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import numpy as np
+
+import node.transport.control as control_plane
+import node.transport.data as data_plane
+from node.cli.options import AddressType
+from node.node import Node, NodeConfig
+from node.paths import DataDir
+from node.store.library import Library
+from node.worker import LinearWorker
+from protocol import cbor
+from protocol.field import P
+from protocol.messages import ErrorReply, Hello, Linear, LinearResult
+from protocol.multiaddr import Multiaddr
+from protocol.verification import result_digest
+
+LIES = ("bit", "row", "replay", "other", "range", "digest")
+FAULTS = ("none", "slow", "version", *(f"lie-{lie}" for lie in LIES))
+
+
+class FaultyWorker(LinearWorker):
+    """The real worker, whose answers are spoilt from the `after`-th on."""
+
+    def __init__(self, node: Node, fault: str, after: int, delay_s: float) -> None:
+        super().__init__(node.kernels, node.hosted.weights_of)
+        self._fault = fault
+        self._after = after
+        self._delay_s = delay_s
+        self._answered = 0
+        self._earlier: list[LinearResult] = []
+
+    def answer(self, request: Linear) -> LinearResult | ErrorReply:
+        honest = super().answer(request)
+        self._answered += 1
+        if isinstance(honest, ErrorReply) or self._answered <= self._after:
+            self._remember(honest)
+            return honest
+        if self._fault == "slow":
+            time.sleep(self._delay_s)
+        if not self._fault.startswith("lie-"):
+            return honest
+        lie = self._lie(request, honest)
+        self._remember(honest)
+        return lie
+
+    def _remember(self, result: LinearResult | ErrorReply) -> None:
+        if isinstance(result, LinearResult):
+            self._earlier = [*self._earlier[-63:], result]
+
+    def _lie(self, request: Linear, honest: LinearResult) -> LinearResult:
+        rows = np.array(honest.rows)
+        same_shape = [earlier for earlier in self._earlier if earlier.rows.shape == rows.shape]
+        match self._fault:
+            case "lie-bit":
+                rows[-1, -1] ^= 1
+            case "lie-row":
+                rows[len(rows) // 2] = np.roll(rows[len(rows) // 2], 1)
+            case "lie-replay":
+                return same_shape[-1] if same_shape else replace(honest, digest=bytes(32))
+            case "lie-other":
+                rows = np.array(same_shape[0].rows) if same_shape else rows[::-1] ^ 1
+            case "lie-range":
+                rows[0, 0] = np.uint32(P) + rows[0, 0]  # the same residue, not canonical
+            case "lie-digest":
+                return replace(honest, digest=bytes(32))
+        return replace(honest, rows=rows, digest=result_digest(request.binding, rows))
+
+
+class HostileNode(Node):
+    """A node with a faulty worker, or one that speaks another version."""
+
+    def __init__(self, config: NodeConfig, models: list[Any], fault: str, after: int, delay_s: float) -> None:
+        self._fault, self._after, self._delay_s = fault, after, delay_s
+        super().__init__(config, models)
+
+    def make_worker(self) -> LinearWorker:
+        return FaultyWorker(self, self._fault, self._after, self._delay_s)
+
+    def hello(self) -> Hello:
+        hello = super().hello()
+        return replace(hello, versions=(2,)) if self._fault == "version" else hello
+
+
+def tap_everything(file: BinaryIO) -> None:
+    """Write every message that reaches this node, on either plane, as `CBOR [plane, [frames]]` behind its length."""
+    lock = threading.Lock()
+
+    def tapped(plane: str, decode: Any) -> Any:
+        def decode_and_write(frames: Sequence[Any], max_header_bytes: int) -> Any:
+            record = cbor.encode([plane, [bytes(frame) for frame in frames]])
+            with lock:
+                file.write(len(record).to_bytes(4, "little") + record)
+                file.flush()
+            return decode(frames, max_header_bytes)
+
+        return decode_and_write
+
+    control_plane.decode_message = tapped("control", control_plane.decode_message)
+    data_plane.decode_message = tapped("data", data_plane.decode_message)
+
+
+@click.command()
+@click.option("--fault", type=click.Choice(FAULTS), default="none")
+@click.option("--after", type=int, default=0, help="Answers that are still honest.")
+@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`.")
+@click.option("--tap", type=click.Path(path_type=Path), default=None, help="File for everything that is received.")
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True)
+@click.option("--listen", type=AddressType(allows_none=True), default="/ip4/127.0.0.1/tcp/0")
+@click.option("--bootstrap", type=AddressType(needs_peer=True), multiple=True)
+@click.option("--model", default="story")
+@click.option("--threads", type=int, default=1)
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--headless", is_flag=True)
+@click.option("-v", "--verbose", count=True)
+def main(
+    fault: str,
+    after: int,
+    delay: float,
+    tap: Path | None,
+    data_dir: Path,
+    listen: Multiaddr | None,
+    bootstrap: tuple[Multiaddr, ...],
+    model: str,
+    threads: int,
+    as_json: bool,
+    headless: bool,
+    verbose: int,
+) -> None:
+    """Run a node that misbehaves in one way."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING)
+    if tap is not None:
+        tap_everything(tap.open("wb"))
+    directory = DataDir.open(data_dir)
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    config = NodeConfig(directory.identity(), listen, bootstrap, threads)
+    models = [Library(directory.models).resolve(model)]
+    with HostileNode(config, models, fault, after, delay) as hostile:
+        addresses = [] if hostile.address is None else [str(hostile.address)]
+        print(json.dumps({"type": "ready", "peer_id": hostile.peer_id, "addrs": addresses}), flush=True)
+        stopping.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Real node processes on loopback, each with its own data directory, started and ended by this program alone.
+
+Used by `scripts/swarm`, the benchmarks and the tests. It ends processes by the pid it started them under and removes
+the temporary directory it made; it touches nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+SCRIPTS = Path(__file__).resolve().parent
+PROGRAM = [sys.executable, "-m", "node"]
+HOSTILE = [sys.executable, str(SCRIPTS / "hostile_node.py")]
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+
+OnToken = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class NodeProcess:
+    """A node that runs: its process and what its ready line said."""
+
+    process: subprocess.Popen[str]
+    data_dir: Path
+    peer_id: str = ""
+    address: str = ""
+
+    def wait_ready(self) -> None:
+        """Read the ready line; raises RuntimeError with what the node said instead."""
+        assert self.process.stdout is not None
+        timer = threading.Timer(READY_TIMEOUT_S, self.process.kill)
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            raise RuntimeError(f"node {self.data_dir.name} did not start: {self.narration()}")
+        ready = json.loads(line)
+        self.peer_id = ready["peer_id"]
+        self.address = ready["addrs"][0] if ready["addrs"] else ""
+
+    def narration(self) -> str:
+        """What it wrote to stderr."""
+        return (self.data_dir / "stderr.txt").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """Stop it without closing its connections, as a laptop lid does."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> int:
+        """Ask it to leave; the exit code (it is killed, and the code negative, where it does not)."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return self.process.returncode
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What `kekahyde-node run --json` said."""
+
+    returncode: int
+    tokens: list[dict[str, Any]]
+    receipt: dict[str, Any]
+    narration: str
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token["id"] for token in self.tokens]
+
+    @property
+    def text(self) -> str:
+        return str(self.receipt.get("text", ""))
+
+
+@dataclass(slots=True)
+class Swarm:
+    """A number of nodes; a context manager that cleans up what it started."""
+
+    model: str = "story"
+    threads: int = 1
+    nodes: list[NodeProcess] = field(default_factory=list)
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="kekahyde-swarm-")))
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for node in self.nodes:
+            if node.process.poll() is None:
+                node.process.send_signal(signal.SIGCONT)
+                node.process.terminate()
+        for node in self.nodes:
+            node.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, count: int, faults: dict[int, Sequence[str]] | None = None, options: Sequence[str] = ()) -> None:
+        """Start `count` nodes side by side and wait until all are ready.
+
+        Args:
+            faults: options of `hostile_node.py` for the nodes (by index) that are to misbehave.
+        """
+        started = [self._spawn((faults or {}).get(index), options) for index in range(count)]
+        for node in started:
+            node.wait_ready()
+
+    def _spawn(self, fault: Sequence[str] | None, options: Sequence[str]) -> NodeProcess:
+        data_dir = self.folder / f"node{len(self.nodes)}"
+        data_dir.mkdir(parents=True)
+        command = PROGRAM if fault is None else [*HOSTILE, *fault]
+        with (data_dir / "stderr.txt").open("w") as narration:
+            process = subprocess.Popen(
+                [*command, "-v", "--json", "--headless", *self._common(data_dir), *options],
+                stdout=subprocess.PIPE,
+                stderr=narration,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, **self.env},
+            )
+        node = NodeProcess(process, data_dir)
+        self.nodes.append(node)
+        return node
+
+    def _common(self, data_dir: Path) -> list[str]:
+        return ["--data-dir", str(data_dir), "--model", self.model, "--threads", str(self.threads)]
+
+    @property
+    def bootstrap(self) -> list[str]:
+        """Options that make a run know every node."""
+        return [part for node in self.nodes if node.address for part in ("--bootstrap", node.address)]
+
+    def run(
+        self, prompt: str, options: Sequence[str] = (), on_token: OnToken | None = None, alone: bool = False
+    ) -> RunResult:
+        """Run a prompt to its end; `on_token(index)` is called as each token line arrives."""
+        data_dir = self.folder / "client"
+        data_dir.mkdir(exist_ok=True)
+        peers = [] if alone else self.bootstrap
+        command = [*PROGRAM, "run", "--json", *self._common(data_dir), *peers, *options, "--", prompt]
+        with (data_dir / "stderr.txt").open("w+") as narration:
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=narration,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, **self.env},
+            )
+            tokens, receipt = _read_events(process, on_token)
+            returncode = process.wait()
+            narration.seek(0)
+            return RunResult(returncode, tokens, receipt, narration.read())
+
+
+def _read_events(
+    process: subprocess.Popen[str], on_token: OnToken | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    tokens: list[dict[str, Any]] = []
+    receipt: dict[str, Any] = {}
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["type"] == "receipt":
+                receipt = event
+                continue
+            tokens.append(event)
+            if on_token is not None:
+                on_token(event["index"])
+    return tokens, receipt
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Poll a condition; raises TimeoutError naming what did not happen."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {timeout_s:g} s")
+        time.sleep(0.02)
