@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_model_checkpoints import write_checkpoint
@@ -267,6 +268,7 @@ def test_bad_prompts_are_refused_at_once(
 
 def perplexities(folder: Path, models_dir: Path, text: str, num_windows: int) -> tuple[float, float]:
     """Perplexity of a text under the float reference and under the integer decoder, in windows of 256 tokens."""
+    torch.set_num_threads(1)  # with more, torch's threads wait for each other on a busy machine
     decoder = open_decoder(folder, models_dir)
     reference = ReferenceModel(open_checkpoint(folder))
     ids = decoder.model.tokenizer().encode(text, add_special=False)
