@@ -90,11 +90,17 @@ class Session:
         if self._manager is not None:
             self._manager.close()
 
-    def answer(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[GeneratedToken | Receipt]:
-        """Tokens as they come, then the receipt. Raises PromptError before the first token."""
+    def answer(
+        self, prompt_ids: Sequence[int], params: SamplingParams, continues: bool = True
+    ) -> Iterator[GeneratedToken | Receipt]:
+        """Tokens as they come, then the receipt. Raises PromptError before the first token.
+
+        Args:
+            continues: the text goes on from the prompt; False for the answer in a chat.
+        """
         started = time.perf_counter()
         token_times: list[float] = []
-        for event in generate(self._decoder, self._model.tokenizer(), prompt_ids, params):
+        for event in generate(self._decoder, self._model.tokenizer(), prompt_ids, params, continues=continues):
             if isinstance(event, Finished):
                 yield self._receipt(event, len(prompt_ids), started, token_times)
                 return
@@ -123,9 +129,16 @@ class Session:
         return wanted, manager
 
     def _candidates(self) -> list[ConnectedPeer]:
-        """Usable peers that hold every unit this session may lend out."""
+        """Usable peers that hold every unit this session may lend out, in the order in which the user named them.
+
+        The order fixes who is a guard of what; peers that came in by themselves follow by PeerID.
+        """
+        named = [address.peer_id for address in self._node.config.bootstrap]
+        order = {peer_id: rank for rank, peer_id in enumerate(named)}
         wanted = {unit.ref.sha256 for unit in self._units}
-        return [peer for peer in self._node.registry.usable() if wanted <= peer.hosts(self._model.model_id_bytes)]
+        usable = self._node.registry.usable()
+        holders = [peer for peer in usable if wanted <= peer.hosts(self._model.model_id_bytes)]
+        return sorted(holders, key=lambda peer: (order.get(peer.peer_id, len(order)), peer.peer_id))
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels

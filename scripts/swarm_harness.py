@@ -27,6 +27,7 @@ READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 
 OnToken = Callable[[int], None]
+OnText = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -159,9 +160,14 @@ class Swarm:
         return [part for node in self.nodes if node.address for part in ("--bootstrap", node.address)]
 
     def run(
-        self, prompt: str, options: Sequence[str] = (), on_token: OnToken | None = None, alone: bool = False
+        self,
+        prompt: str,
+        options: Sequence[str] = (),
+        on_token: OnToken | None = None,
+        alone: bool = False,
+        on_text: OnText | None = None,
     ) -> RunResult:
-        """Run a prompt to its end; `on_token(index)` is called as each token line arrives."""
+        """Run a prompt to its end; `on_token(index)` and `on_text(text)` are called as each token line arrives."""
         data_dir = self.folder / "client"
         data_dir.mkdir(exist_ok=True)
         peers = [] if alone else self.bootstrap
@@ -175,14 +181,14 @@ class Swarm:
                 text=True,
                 env={**os.environ, **self.env},
             )
-            tokens, receipt = _read_events(process, on_token)
+            tokens, receipt = _read_events(process, on_token, on_text)
             returncode = process.wait()
             narration.seek(0)
             return RunResult(returncode, tokens, receipt, narration.read())
 
 
 def _read_events(
-    process: subprocess.Popen[str], on_token: OnToken | None
+    process: subprocess.Popen[str], on_token: OnToken | None, on_text: OnText | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     tokens: list[dict[str, Any]] = []
     receipt: dict[str, Any] = {}
@@ -196,6 +202,8 @@ def _read_events(
             tokens.append(event)
             if on_token is not None:
                 on_token(event["index"])
+            if on_text is not None:
+                on_text(event["text"])
     return tokens, receipt
 
 

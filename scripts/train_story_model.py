@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from story_model import StoryConfig, StoryModel
 from story_stream import Stream, held_out_windows, next_batch, tokenize
 from story_text import Source, keep_simplest, read_source
@@ -222,7 +222,7 @@ def export(run: Run) -> None:
     trained = run.model.state_dict()
     weights = {name: weight.to("cpu", options.dtype).contiguous() for name, weight in trained.items()}
     unfinished = out / "model.safetensors.part"
-    save_file(weights, unfinished, metadata={"format": "pt"})
+    unfinished.write_bytes(save(weights, metadata={"format": "pt"}))
     unfinished.replace(out / "model.safetensors")
 
 
