@@ -62,7 +62,15 @@ def main(
 ) -> None:
     """Run PROMPT on a swarm of real processes and compare the answer with a local run."""
     console = Console(stderr=True, highlight=False)
-    sampling = ["--ignore-eos", "--max-tokens", str(max_tokens), "--temperature", str(temperature), "--seed", str(seed)]
+    sampling = [
+        "--ignore-eos",
+        "--max-tokens",
+        str(max_tokens),
+        "--temperature",
+        str(temperature),
+        "--seed",
+        str(seed),
+    ]
     chosen = pick_victims(victims, nodes)
     blows: dict[str, Blow] = {"kill": NodeProcess.kill, "freeze": NodeProcess.freeze}
     with Swarm(model=model) as swarm:
