@@ -55,6 +55,16 @@ def test_probabilities_are_those_of_transformers(case: dict[str, Any]) -> None:
         np.testing.assert_allclose(actual, expected_probabilities(logits, params), atol=1e-6)
 
 
+def test_a_nucleus_in_a_large_vocabulary() -> None:
+    for spread in (0.01, 3.0):  # a flat distribution needs far more tokens than are looked at first
+        logits = np.random.default_rng(0).standard_normal(5000).astype(np.float32) * np.float32(spread)
+        params = SamplingParams(temperature=0.9, top_p=0.7)
+        ids, weights = _candidates(logits, params)
+        actual = np.zeros(5000)
+        actual[ids] = weights / weights.sum()
+        np.testing.assert_allclose(actual, expected_probabilities(logits, params), atol=1e-6)
+
+
 def test_draws_follow_the_probabilities() -> None:
     logits = np.log(np.array([0.5, 0.25, 0.125, 0.125], dtype=np.float32))
     sampler = Sampler(SamplingParams(temperature=1.0, seed=7), [])

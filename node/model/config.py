@@ -7,14 +7,22 @@ Face `config.json`, the store's manifest keeps it. It must not grow a field that
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 ModelType = Literal["llama", "mistral", "qwen2", "qwen3"]
 RopeKind = Literal["default", "linear", "llama3"]
+MODEL_TYPES: tuple[str, ...] = get_args(ModelType)
+ROPE_KINDS: tuple[str, ...] = get_args(RopeKind)
 UnitKind = Literal["qkv", "o", "gate_up", "down", "head"]
 
 LAYER_KINDS: tuple[UnitKind, ...] = ("qkv", "o", "gate_up", "down")
 """The fused linear layers of one decoder layer, in the order in which they are applied."""
+
+# Limits of this implementation: generous to any real model, small enough that no field makes us allocate madly.
+MAX_DIMENSION = 1 << 16
+MAX_VOCABULARY = 1 << 20
+MAX_LAYERS = 1024
+MAX_CONTEXT = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class ModelConfig:
         """The inverse of `to_mapping`, strict in the fields' names and types.
 
         Raises:
-            ValueError: a field is missing, unknown or of another type.
+            ValueError: a field is missing, unknown, of another type or out of range.
         """
         values = dict(mapping)
         rope = values.pop("rope", None)
@@ -106,7 +114,28 @@ class ModelConfig:
             raise ValueError("rope must be a map and eos_ids a list")
         values["rope"] = RopeConfig(**_checked(RopeConfig, rope))
         values["eos_ids"] = tuple(_typed("eos_ids", value, "int") for value in eos_ids)
-        return cls(**_checked(cls, values))
+        config = cls(**_checked(cls, values))
+        config._check_ranges()
+        return config
+
+    def _check_ranges(self) -> None:
+        """Raises ValueError for numbers that no model has, before anything is computed or allocated from them."""
+        sizes = (self.hidden_size, self.intermediate_size, self.num_heads * self.head_dim)
+        in_range = {
+            "size": all(0 < size <= MAX_DIMENSION for size in sizes),
+            "num_layers": 0 < self.num_layers <= MAX_LAYERS,
+            "vocab_size": 0 < self.vocab_size <= MAX_VOCABULARY,
+            "context_length": 0 < self.context_length <= MAX_CONTEXT,
+            "head_dim": self.head_dim > 0 and self.head_dim % 2 == 0,
+            "num_kv_heads": self.num_kv_heads > 0 and self.num_heads % max(1, self.num_kv_heads) == 0,
+            "sliding_window": self.sliding_window is None or self.sliding_window > 0,
+            "rms_norm_eps": 0 < self.rms_norm_eps < 1,
+            "rope": self.rope.theta > 0 and self.rope.factor > 0 and self.rope.kind in ROPE_KINDS,
+            "model_type": self.model_type in MODEL_TYPES,
+        }
+        wrong = [name for name, fine in in_range.items() if not fine]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is out of range")
 
 
 def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:

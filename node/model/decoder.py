@@ -75,7 +75,7 @@ class Decoder:
         Raises:
             PromptError: no token, one outside the vocabulary, or more than the cache has room for.
         """
-        if not token_ids:
+        if len(token_ids) == 0:
             raise PromptError("there is no token to compute; give at least one")
         blocks = []
         for start in range(0, len(token_ids), BLOCK_ROWS):

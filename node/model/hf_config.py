@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from node.errors import UnsupportedModelError
-from node.model.config import ModelConfig, ModelType, RopeConfig
+from node.model.config import (
+    MAX_CONTEXT,
+    MAX_DIMENSION,
+    MAX_LAYERS,
+    MAX_VOCABULARY,
+    MODEL_TYPES,
+    ModelConfig,
+    ModelType,
+    RopeConfig,
+)
 from node.model.json_file import read_json_object
-
-SUPPORTED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-
-# Limits of this implementation: generous to any real model, small enough that no field makes us allocate madly.
-MAX_DIMENSION = 1 << 16
-MAX_VOCABULARY = 1 << 20
-MAX_LAYERS = 1024
-MAX_CONTEXT = 1 << 25
 
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 
@@ -83,7 +84,7 @@ class _Reader:
         self.where = where
 
     def refuse(self, reason: str) -> UnsupportedModelError:
-        supported = ", ".join(SUPPORTED_TYPES)
+        supported = ", ".join(MODEL_TYPES)
         return UnsupportedModelError(
             f"model {self.where} is not supported: {reason}; use a dense {supported} checkpoint in safetensors"
         )
@@ -117,7 +118,7 @@ def _supported_type(reader: _Reader) -> ModelType:
     model_type = raw.get("model_type")
     if any(raw.get(key) for key in _EXPERT_KEYS) or "moe" in str(model_type) or model_type == "mixtral":
         raise reader.refuse("it is a mixture of experts, whose choice of experts would give the prompt away")
-    if model_type not in SUPPORTED_TYPES:
+    if model_type not in MODEL_TYPES:
         raise reader.refuse(f"its model_type is {model_type!r}")
     if raw.get("quantization_config"):
         raise reader.refuse("its weights are quantized already (quantization_config)")

@@ -19,6 +19,8 @@ from node.model.tensor_file import F32
 
 F64 = npt.NDArray[np.float64]
 
+NUCLEUS_TOKENS = 512
+"""Likeliest tokens among which a nucleus is looked for first."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1024
 
@@ -134,31 +136,40 @@ class Sampler:
 def _candidates(scores: F32, params: SamplingParams) -> tuple[npt.NDArray[np.int64], F64]:
     """The tokens that may be drawn, in the order of their ids, with their relative probabilities."""
     ids: npt.NDArray[np.int64] = np.arange(len(scores))
-    doubles = scores.astype(np.float64)
+    if 0 < params.top_k < len(scores):  # before the temperature, which keeps the order: fewer numbers to scale
+        keep = scores >= np.partition(scores, len(scores) - params.top_k)[len(scores) - params.top_k]
+        ids, scores = ids[keep], scores[keep]
     # The maximum first: however small the temperature, nothing becomes infinity minus infinity.
-    with np.errstate(over="ignore"):
-        scaled: F64 = (doubles - doubles.max()) / params.temperature
-    if 0 < params.top_k < len(scaled):
-        keep = scaled >= np.partition(scaled, len(scaled) - params.top_k)[len(scaled) - params.top_k]
-        ids, scaled = ids[keep], scaled[keep]
-    weights: F64 = np.exp(scaled)
+    weights: F64 = (scores - scores.max()).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        weights /= params.temperature
+        np.exp(weights, out=weights)
     if params.top_p < 1:
-        keep = _nucleus(weights, params.top_p)
-        ids, weights = ids[keep], weights[keep]
+        kept = _nucleus(weights, params.top_p)
+        ids, weights = ids[kept], weights[kept]
     if params.min_p > 0:
         keep = weights >= params.min_p * weights.max()
         ids, weights = ids[keep], weights[keep]
     return ids, weights
 
 
-def _nucleus(weights: F64, top_p: float) -> npt.NDArray[np.bool_]:
-    """Top-p: of the tokens in ascending order, those are dropped whose sum is at most 1 - p; one always stays."""
-    order = weights.argsort(kind="stable")
-    drop = weights[order].cumsum() <= (1 - top_p) * weights.sum()
-    drop[-1] = False
-    keep = np.ones(len(weights), dtype=np.bool_)
-    keep[order[drop]] = False
-    return keep
+def _nucleus(weights: F64, top_p: float) -> npt.NDArray[np.int64]:
+    """Top-p: of the tokens in ascending order, those are dropped whose sum is at most 1 - p; one always stays.
+
+    Returns the indices of the others, ascending.
+    """
+    allowance = (1 - top_p) * weights.sum()
+    largest: npt.NDArray[np.int64] = np.arange(len(weights))
+    dropped = 0.0
+    if len(weights) > 2 * NUCLEUS_TOKENS:  # to sort a whole vocabulary would take longer than a token should
+        order = weights.argpartition(len(weights) - NUCLEUS_TOKENS)
+        rest = weights[order[:-NUCLEUS_TOKENS]].sum()
+        if rest <= allowance:
+            largest, dropped = np.sort(order[-NUCLEUS_TOKENS:]), float(rest)
+    order = largest[weights[largest].argsort(kind="stable")]
+    num_dropped = int(np.searchsorted(weights[order].cumsum() + dropped, allowance, side="right"))
+    kept: npt.NDArray[np.int64] = np.sort(order[min(num_dropped, len(order) - 1) :])
+    return kept
 
 
 def _replaced(params: SamplingParams, name: str, value: Any) -> SamplingParams:

@@ -74,7 +74,8 @@ class Library:
             return self._open_match(text, matches)
         if text and Path(text).exists():
             return self._resolve_path(Path(text), None)
-        known = ", ".join(sorted({*names, BUILT_IN_NAME}))
+        built_in = {BUILT_IN_NAME} if BUILT_IN_FOLDER.is_dir() else set()
+        known = ", ".join(sorted({*names, *built_in})) or "none"
         raise ModelNotFoundError(f"no model is called {text!r}; there are: {known}; import another from its folder")
 
     def open(self, model_id: str, name: str | None = None) -> StoredModel:
