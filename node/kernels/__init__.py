@@ -6,6 +6,7 @@ portable         `PortableKernels`: numpy alone, the reference
 native           `NativeKernels`: C at the machine's instruction-set level (AVX-512 VNNI, AVX2, NEON or plain)
 native_floats    its float half; native_library: the extension, pointers, threads
 cuda             the two linear layers on a GPU through torch, the rest from another backend
+delegating       `DelegatingKernels`: passes every call on; cuda and mutants in tests start from it
 selftest         exactness, tested at every start; who fails is refused
 build_kernels    compiles kernels.c at install; optional
 
@@ -16,16 +17,20 @@ limbs.h; residues.h, project.h, rows.h, attention.h and lanes.h are compiled onc
 """
 
 import os
+from pathlib import Path
 from typing import Final
 
 from .interface import Kernels
 from .portable import PortableKernels
 from .selftest import self_test
 
-__all__ = ["Kernels", "select_kernels"]
+__all__ = ["Kernels", "every_backend", "select_kernels"]
 
 CHOICE_VARIABLE: Final = "KEKAHYDE_KERNELS"
 """Environment variable that forces a backend: "portable", "c", or a level by name, such as "c-avx2"."""
+
+CUDA_DRIVER_PATHS: Final = (Path("/dev/nvidiactl"), Path("/proc/driver/nvidia/version"))
+"""Either exists where an NVIDIA driver is loaded: torch need not be imported to find out that there is none."""
 
 
 def select_kernels(threads: int | None = None) -> Kernels:
@@ -38,8 +43,12 @@ def select_kernels(threads: int | None = None) -> Kernels:
         ValueError: KEKAHYDE_KERNELS names nothing that exists.
         RuntimeError: the backend that it names does not run here, or every backend failed its self-test.
     """
-    threads = threads or available_cores()
-    choice = os.environ.get(CHOICE_VARIABLE, "")
+    kernels = _cpu_kernels(threads or available_cores(), os.environ.get(CHOICE_VARIABLE, ""))
+    return kernels if os.environ.get(CHOICE_VARIABLE) else _on_gpu(kernels)
+
+
+def _cpu_kernels(threads: int, choice: str) -> Kernels:
+    """The backend on the processor that the choice allows, tested."""
     if choice not in ("", "portable", "c") and not choice.startswith("c-"):
         raise ValueError(f'{CHOICE_VARIABLE} is {choice!r}: expected "portable", "c" or a level such as "c-avx2"')
     reason = f"{CHOICE_VARIABLE} asks for it"
@@ -50,6 +59,18 @@ def select_kernels(threads: int | None = None) -> Kernels:
         if choice:
             raise RuntimeError(f"{CHOICE_VARIABLE} is {choice!r}, but {reason}")
     return _tested(PortableKernels(threads, note=reason))
+
+
+def every_backend(threads: int = 1) -> list[Kernels]:
+    """Each backend and level that this machine's processor can run, fastest first: for tests and benchmarks."""
+    backends: list[Kernels] = [PortableKernels(threads)]
+    try:
+        from .native import NativeKernels
+        from .native_library import native_levels
+
+        return [NativeKernels(threads, level) for level in native_levels()] + backends
+    except ImportError:
+        return backends
 
 
 def available_cores() -> int:
@@ -71,6 +92,19 @@ def _native(threads: int, level: str | None) -> tuple[Kernels | None, str]:
         return None, str(error)
     failure = self_test(kernels)
     return (kernels, "") if failure is None else (None, failure)
+
+
+def _on_gpu(base: Kernels) -> Kernels:
+    """The backend with its linear layers on the GPU where there is one; torch is imported only then."""
+    if not any(path.exists() for path in CUDA_DRIVER_PATHS):
+        return base
+    from .cuda import cuda_kernels
+
+    kernels, reason = cuda_kernels(base)
+    if kernels is not None:
+        return kernels
+    base.note = f"the GPU is not used: {reason}"
+    return base
 
 
 def _tested(kernels: Kernels) -> Kernels:

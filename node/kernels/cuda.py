@@ -1,0 +1,160 @@
+"""The two linear layers on an NVIDIA GPU through torch; everything else stays with another backend.
+
+Rows are cut into signed base-256 limbs, so that int8 tensor cores give exact int32 products (`torch._int_mm`);
+where those are missing or inexact, float64 products serve. The limb arithmetic is tested on CPU tensors, and the
+backend passes the same self-test as any other before it is used. On CUDA itself this file has NOT been run: there
+was no GPU at hand.
+
+torch is imported by this module alone, and this module only where a GPU driver is found.
+"""
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import checks
+from .delegating import DelegatingKernels
+from .interface import ACTIVATION_LIMIT, PRIME, Int8s, Int16s, Int32s, Kernels, Words
+from .selftest import self_test
+
+# Implementation.
+DOUBLE_BLOCK: Final = 16_384
+"""Inputs of one float64 product: 128 (p - 1) n < 2^53. In int8, 128 * 128 * 65 536 < 2^31 needs no blocks."""
+MIN_ROWS: Final = 24
+"""torch._int_mm on CUDA wants more than 16 rows on the left; 24 is the next multiple of 8."""
+ALIGNMENT: Final = 8
+"""torch._int_mm on CUDA wants the inputs and outputs to be multiples of 8."""
+MIN_WEIGHTS: Final = 1 << 20
+"""Smaller layers stay with the base backend: two transfers and a launch take about as long as they do."""
+MEMORY_SHARE: Final = 0.8
+"""Part of the GPU's free memory that weights may stay resident in."""
+
+Arithmetic = Literal["int8", "float64"]
+
+
+def cuda_kernels(base: Kernels) -> tuple[Kernels | None, str]:
+    """The base backend with its linear layers on the GPU, or why that cannot be."""
+    if not torch.cuda.is_available():
+        return None, "torch finds no CUDA device"
+    failures = []
+    arithmetics: tuple[Arithmetic, ...] = ("int8", "float64")
+    for arithmetic in arithmetics:
+        kernels = CudaKernels(base, torch.device("cuda"), arithmetic, min_weights=0)
+        failure = self_test(kernels)
+        if failure is None:
+            kernels.min_weights = MIN_WEIGHTS
+            return kernels, ""
+        failures.append(f"{arithmetic}: {failure}")
+    return None, "; ".join(failures)
+
+
+class CudaKernels(DelegatingKernels):
+    """A backend whose two linear layers run on a torch device, with the weights resident there.
+
+    A weight matrix is known by its place in memory, and kept alive while it is resident: weights never change.
+    """
+
+    def __init__(
+        self,
+        base: Kernels,
+        device: torch.device,
+        arithmetic: Arithmetic = "int8",
+        min_weights: int = MIN_WEIGHTS,
+        capacity_bytes: int | None = None,
+    ) -> None:
+        super().__init__(base)
+        self.name = f"{base.name}+{device.type}"
+        self.min_weights = min_weights
+        self._device = device
+        self._arithmetic = arithmetic
+        self._resident: OrderedDict[tuple[int, tuple[int, ...]], tuple[Int8s, torch.Tensor]] = OrderedDict()
+        self._lock = Lock()
+        self._capacity_bytes = _free_bytes(device) if capacity_bytes is None else capacity_bytes
+
+    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+        weights, rows = checks.linear(weights, rows, np.int16)
+        if weights.size < self.min_weights:
+            return self.base.linear_a12(weights, rows)
+        if rows.size and max(int(rows.max()), -int(rows.min())) > ACTIVATION_LIMIT:
+            raise ValueError(f"rows hold a value beyond {ACTIVATION_LIMIT}")
+        return self._product(weights, rows, num_limbs=2).astype(np.int32)
+
+    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+        weights, rows = checks.linear(weights, rows, np.uint32)
+        if weights.size < self.min_weights:
+            return self.base.linear_field(weights, rows)
+        if not self.base.all_canonical(rows):
+            raise ValueError("rows hold an element that is not below p")
+        residues = self._product(weights, self.base.centre(rows), num_limbs=4)
+        return (residues % PRIME).astype(np.uint32)
+
+    def _product(self, weights: Int8s, rows: NDArray[np.signedinteger], num_limbs: int) -> NDArray[np.int64]:
+        """Rows near zero [T, K] times the weights -> [T, N], exact or, for four limbs, right mod p."""
+        resident = self._upload(weights)
+        values = torch.from_numpy(rows.astype(np.int32)).to(self._device)
+        multiply = int8_product if self._arithmetic == "int8" else float64_product
+        product = multiply(values, resident, num_limbs)[:, : weights.shape[0]]
+        return product.cpu().numpy()
+
+    def _upload(self, weights: Int8s) -> torch.Tensor:
+        """The weights on the device, padded to multiples of ALIGNMENT; the longest unused give way to new ones."""
+        key = weights.ctypes.data, weights.shape
+        with self._lock:
+            if key in self._resident:
+                self._resident.move_to_end(key)
+                return self._resident[key][1]
+            used_bytes = sum(tensor.numel() for _, tensor in self._resident.values())
+            while self._resident and used_bytes + weights.size > self._capacity_bytes:
+                used_bytes -= self._resident.popitem(last=False)[1][1].numel()
+            tensor = _padded(torch.tensor(weights).to(self._device), ALIGNMENT)
+            self._resident[key] = weights, tensor
+            return tensor
+
+
+def int8_product(values: torch.Tensor, weights: torch.Tensor, num_limbs: int) -> torch.Tensor:
+    """Exact products through int8 matrices: values [T, K] int32 near zero, weights [N, K'] int8 -> [T, N] int64.
+
+    K' is K or its padding to a multiple of ALIGNMENT. With four limbs the result is right mod p, below 2^56.
+    """
+    num_rows, num_inputs = values.shape
+    height = max(MIN_ROWS, -(-num_rows * num_limbs // ALIGNMENT) * ALIGNMENT)
+    limbs = torch.zeros((height, weights.shape[1]), dtype=torch.int8, device=values.device)
+    for j in range(num_limbs):
+        low = ((values + 128) & 255) - 128  # the signed byte: -128 .. 127
+        limbs[j * num_rows : (j + 1) * num_rows, :num_inputs] = low.to(torch.int8)
+        values = (values - low) >> 8
+    sums = torch._int_mm(limbs, weights.t()).to(torch.int64)
+    total = sums[:num_rows]
+    for j in range(1, num_limbs):
+        total = total + (sums[j * num_rows : (j + 1) * num_rows] << (8 * j))
+    return total
+
+
+def float64_product(values: torch.Tensor, weights: torch.Tensor, num_limbs: int) -> torch.Tensor:
+    """The same through float64, in blocks; with four limbs reduced mod p between them."""
+    total = torch.zeros((values.shape[0], weights.shape[0]), dtype=torch.int64, device=values.device)
+    for start in range(0, values.shape[1], DOUBLE_BLOCK):
+        block = values[:, start : start + DOUBLE_BLOCK]
+        columns = weights[:, start : start + block.shape[1]]
+        product = (block.to(torch.float64) @ columns.t().to(torch.float64)).to(torch.int64)
+        total += product % PRIME if num_limbs > 2 else product
+    return total
+
+
+def _padded(weights: torch.Tensor, alignment: int) -> torch.Tensor:
+    """Zero rows and columns up to multiples of the alignment."""
+    missing_rows, missing_columns = (-size % alignment for size in weights.shape)
+    if not missing_rows and not missing_columns:
+        return weights
+    return torch.nn.functional.pad(weights, (0, missing_columns, 0, missing_rows))
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Room for resident weights: a share of the GPU's free memory; on the CPU, in tests, a gigabyte."""
+    if device.type != "cuda":
+        return 1 << 30
+    return int(torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE)

@@ -1,0 +1,71 @@
+"""A backend that passes every call on to another one: what a partial backend, or a test's mutant, starts from."""
+
+from .interface import Floats, Int8s, Int16s, Int32s, Int64s, Kernels, Words
+
+
+class DelegatingKernels:
+    """`Kernels` that are another backend's, until a subclass replaces some of them."""
+
+    def __init__(self, base: Kernels) -> None:
+        self.base = base
+        self.name = base.name
+        self.note = base.note
+        self.threads = base.threads
+
+    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+        return self.base.linear_a12(weights, rows)
+
+    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+        return self.base.linear_field(weights, rows)
+
+    def share(self, rows: Int16s, pads: Words) -> Words:
+        return self.base.share(rows, pads)
+
+    def merge(self, first: Words, second: Words) -> Int32s:
+        return self.base.merge(first, second)
+
+    def centre(self, elements: Words) -> Int32s:
+        return self.base.centre(elements)
+
+    def field_dot(self, vectors: Words, rows: Words) -> Words:
+        return self.base.field_dot(vectors, rows)
+
+    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+        return self.base.field_combine(coefficients, rows)
+
+    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+        return self.base.field_project(vectors, weights)
+
+    def all_canonical(self, elements: Words) -> bool:
+        return self.base.all_canonical(elements)
+
+    def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        return self.base.quantize(hidden, max_row_norm)
+
+    def norm_quantize(
+        self, hidden: Floats, gain: Floats, epsilon: float, max_row_norm: float
+    ) -> tuple[Int16s, Floats]:
+        return self.base.norm_quantize(hidden, gain, epsilon, max_row_norm)
+
+    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        return self.base.gated_quantize(gate_up, max_row_norm)
+
+    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
+        return self.base.dequantize(sums, row_scales, weight_scales, bias)
+
+    def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
+        return self.base.rms_norm(hidden, gain, epsilon)
+
+    def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
+        self.base.rope(heads, cos, sin)
+
+    def attention(
+        self,
+        queries: Floats,
+        keys: Floats,
+        values: Floats,
+        positions: Int64s,
+        window: int | None,
+        scale: float,
+    ) -> Floats:
+        return self.base.attention(queries, keys, values, positions, window, scale)
