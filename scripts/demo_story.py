@@ -24,7 +24,7 @@ def main(prompt: str, max_tokens: int, seed: int) -> None:
         console.print(f"[bold]1.[/bold] starting {NUM_NODES} nodes on 127.0.0.1 (they will see uniform noise only)")
         swarm.start(NUM_NODES)
         for node in swarm.nodes:
-            console.print(f"   {node.address}")
+            console.print(f"   {node.address}", soft_wrap=True)
         console.print("[bold]2.[/bold] the story, its linear layers computed by them:\n")
         remote = swarm.run(prompt, [*sampling, "--privacy", "split"], on_text=_Printer(prompt))
         print("\n")

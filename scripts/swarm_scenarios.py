@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 from rich import box
@@ -18,6 +19,8 @@ SCENARIOS = ("none", "kill", "freeze", "slow", "lie")
 VICTIMS = ("one", "lane", "all")
 
 Blow = Callable[[NodeProcess], None]
+COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+"""Tables that fit 80 columns."""
 
 
 def faults_of(scenario: str, victims: list[int], at_token: int) -> dict[int, list[str]]:
@@ -94,7 +97,7 @@ def main(
 
 def report(console: Console, remote: RunResult, local: RunResult, scenario: str) -> None:
     """Two tables: the runs side by side, and who did what."""
-    runs = Table(title=f"scenario: {scenario}", title_justify="left", box=box.SIMPLE)
+    runs = Table(title=f"scenario: {scenario}", title_justify="left", **COMPACT)
     for heading in ("run", "mode"):
         runs.add_column(heading)
     for heading in ("tokens", "tok/s", "TTFT s", "sent", "verified", "rejected", "hedged", "local", "same"):
@@ -108,11 +111,11 @@ def report(console: Console, remote: RunResult, local: RunResult, scenario: str)
             figures = [str(receipt["tokens"]), f"{receipt['tokens_per_s']:.1f}", f"{receipt['ttft_s']:.3f}"]
             runs.add_row(name, receipt["mode"], *figures, *counts, same)
     console.print(runs)
-    peers = Table(box=box.SIMPLE)
+    peers = Table(**COMPACT)
     for heading in ("peer", "role", "requests", "rejected", "at the end"):
         peers.add_column(heading)
     for peer in remote.receipt.get("peers", []):
-        row = (peer["peer_id"], peer["role"], str(peer["chunks"]), str(peer["rejected"]), peer["status"])
+        row = (f"{peer['peer_id'][:24]}…", peer["role"], str(peer["chunks"]), str(peer["rejected"]), peer["status"])
         peers.add_row(*row)
     console.print(peers)
 

@@ -1,0 +1,134 @@
+"""Print the test vectors of SPEC.md section 13 from this implementation, for when the protocol changes on purpose.
+
+`tests/test_spec.py` goes the other way: it reads the vectors out of SPEC.md and holds the implementation to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from node.kernels.portable import PortableKernels
+from protocol.identity import Identity
+from protocol.limits import MAX_DATA_HEADER_BYTES, TILE_OUTPUTS
+from protocol.messages import (
+    ChunkBinding,
+    ErrorReply,
+    Linear,
+    LinearResult,
+    Ping,
+    Role,
+    decode_message,
+    encode_message,
+)
+from protocol.shares import PadSeeds, pad_row, pad_rows, row_seed
+from protocol.verification import result_digest
+
+# Found by search: the element stream of this seed meets the rejected word 2^31 - 1 at this index.
+REJECTION_SEED = hashlib.sha256(b"kek/1 rejection 1764").digest()
+REJECTION_INDEX = 891_072
+
+
+def vectors() -> dict[str, Any]:
+    """Every vector, as JSON values; bytes as lower-case hex."""
+    return {
+        "identity": _identity(),
+        "seeds": _seeds(),
+        "pads": _pads(),
+        "linear": _linear(),
+        "messages": _messages(),
+    }
+
+
+def _identity() -> dict[str, Any]:
+    identity = Identity.from_seed(bytes(range(32)))
+    return {
+        "seed": identity.seed.hex(),
+        "public_key": identity.public_key.hex(),
+        "peer_id": identity.peer_id,
+        "curve_public_key": identity.curve_public_key.hex(),
+        "signature_of_hello_in_domain_test": identity.sign(b"test", b"hello").hex(),
+    }
+
+
+def _seeds() -> dict[str, Any]:
+    seeds = PadSeeds(bytes(range(32)), bytes(range(32, 64)))
+    first = seeds.next(0, "qkv", "guard")
+    second = seeds.next(None, "head", "own")
+    return {
+        "master": bytes(range(32)).hex(),
+        "model_id": bytes(range(32, 64)).hex(),
+        "chunk_1_layer_0_qkv_guard": first.hex(),
+        "chunk_2_head_own": second.hex(),
+        "row_0_of_chunk_1": row_seed(first, 0).hex(),
+        "row_511_of_chunk_1": row_seed(first, 511).hex(),
+    }
+
+
+def _pads() -> dict[str, Any]:
+    around = pad_row(REJECTION_SEED, REJECTION_INDEX + 2)[REJECTION_INDEX - 2 :]
+    return {
+        "seed": bytes(32).hex(),
+        "first_elements": [int(element) for element in pad_row(bytes(32), 4)],
+        "rejection_seed": REJECTION_SEED.hex(),
+        "rejection_index": REJECTION_INDEX,
+        "elements_from_two_before": [int(element) for element in around],
+    }
+
+
+def _linear() -> dict[str, Any]:
+    """A unit of one tile, two rows: share, products, merged sums and the digest of the share's result."""
+    kernels = PortableKernels()
+    num_outputs, num_inputs = 3, 4
+    weights = np.array([[127, -127, 1, 0], [-1, 2, -3, 4], [0, 0, 0, 127]], dtype=np.int8)
+    rows = np.array([[2047, -2047, 5, 0], [-7, 0, 1, 2]], dtype=np.int16)
+    seed = bytes(range(32))
+    pads = pad_rows(seed, 0, 2, num_inputs)
+    share = kernels.share(rows, pads)
+    share_result = kernels.linear_field(weights, share)
+    pad_products = kernels.linear_field(weights, pads)
+    binding = ChunkBinding(
+        bytes(16), 7, bytes(range(32, 64)), hashlib.sha256(b"unit").digest(), Role.SHARE, 0, 2, 0, 1
+    )
+    assert num_outputs <= TILE_OUTPUTS
+    return {
+        "weights": weights.tolist(),
+        "rows": rows.tolist(),
+        "seed": seed.hex(),
+        "pads": pads.tolist(),
+        "share": share.tolist(),
+        "share_result": share_result.tolist(),
+        "pad_products": pad_products.tolist(),
+        "sums": kernels.merge(share_result, pad_products).tolist(),
+        "binding": [entry.hex() if isinstance(entry, bytes) else entry for entry in binding.as_list()],
+        "digest": result_digest(binding, share_result).hex(),
+    }
+
+
+def _messages() -> dict[str, Any]:
+    """Frames of some messages, in hex."""
+    linear = _linear()
+    session, nonce, model_id, unit, _role, *slices = linear["binding"]
+    share = ChunkBinding(
+        bytes.fromhex(session), nonce, bytes.fromhex(model_id), bytes.fromhex(unit), Role.SHARE, *slices
+    )
+    pad = ChunkBinding(bytes.fromhex(session), 8, bytes.fromhex(model_id), bytes.fromhex(unit), Role.PAD, *slices)
+    result = LinearResult(bytes.fromhex(linear["digest"]), 42, np.array(linear["share_result"], dtype=np.uint32))
+    messages = {
+        "ping": (Ping(), 5),
+        "error": (ErrorReply(100, "say hello first"), 6),
+        "linear_share": (Linear(share, rows=np.array(linear["share"], dtype=np.uint32)), 7),
+        "linear_pad": (Linear(pad, seed=bytes.fromhex(linear["seed"])), 8),
+        "linear_result": (result, 7),
+    }
+    frames = {name: encode_message(message, message_id) for name, (message, message_id) in messages.items()}
+    for encoded in frames.values():
+        decode_message(encoded, MAX_DATA_HEADER_BYTES)
+    return {name: [bytes(frame).hex() for frame in encoded] for name, encoded in frames.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(vectors(), indent=1))

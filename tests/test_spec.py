@@ -1,0 +1,134 @@
+"""SPEC.md is normative: its vectors, tables and CDDL are read out of it and the implementation is held to them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycddl
+import pytest
+import spec_tables
+import spec_vectors
+
+from node.kernels import select_kernels
+from protocol import cbor
+from protocol.identity import Identity, public_key_of
+from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.messages import (
+    Attach,
+    Cancel,
+    ErrorReply,
+    GoAway,
+    Hello,
+    HelloOk,
+    HostedModel,
+    LinearResult,
+    Message,
+    Ping,
+    Pong,
+    decode_message,
+    encode_message,
+)
+from protocol.shares import pad_row, pad_rows
+from protocol.verification import result_digest
+
+SPEC = (Path(__file__).parent.parent / "SPEC.md").read_text()
+
+
+def block(fence: str) -> str:
+    """Content of the one fenced block that begins with ```fence."""
+    found = re.findall(rf"```{fence}\n(.*?)```", SPEC, re.DOTALL)
+    assert len(found) == 1, f"SPEC.md has {len(found)} blocks ```{fence}"
+    return str(found[0])
+
+
+@pytest.fixture(scope="module")
+def vectors() -> dict[str, Any]:
+    return dict(json.loads(block("json vectors")))
+
+
+@pytest.mark.parametrize("part", ["identity", "seeds", "pads", "linear", "messages"])
+def test_vectors_are_what_this_implementation_gives(vectors: dict[str, Any], part: str) -> None:
+    assert spec_vectors.vectors()[part] == vectors[part]
+
+
+def test_identity_follows_from_its_seed(vectors: dict[str, Any]) -> None:
+    stated = vectors["identity"]
+    identity = Identity.from_seed(bytes.fromhex(stated["seed"]))
+    assert public_key_of(stated["peer_id"]).hex() == stated["public_key"]
+    assert identity.sign(b"test", b"hello").hex() == stated["signature_of_hello_in_domain_test"]
+
+
+def test_the_rejected_word_is_skipped(vectors: dict[str, Any]) -> None:
+    stated = vectors["pads"]
+    seed, index = bytes.fromhex(stated["rejection_seed"]), stated["rejection_index"]
+    elements = pad_row(seed, index + 2)
+    assert elements[-4:].tolist() == stated["elements_from_two_before"]
+    assert pad_row(seed, index + 1)[-1] == elements[index], "a longer row has the shorter one as its beginning"
+
+
+def test_the_compiled_kernels_give_the_vector_too(vectors: dict[str, Any]) -> None:
+    stated, kernels = vectors["linear"], select_kernels()
+    weights = np.array(stated["weights"], dtype=np.int8)
+    rows = np.array(stated["rows"], dtype=np.int16)
+    pads = pad_rows(bytes.fromhex(stated["seed"]), 0, len(rows), rows.shape[1])
+    share = kernels.share(rows, pads)
+    assert share.tolist() == stated["share"]
+    result, products = kernels.linear_field(weights, share), kernels.linear_field(weights, pads)
+    assert (result.tolist(), products.tolist()) == (stated["share_result"], stated["pad_products"])
+    assert kernels.merge(result, products).tolist() == stated["sums"]
+    assert np.array_equal(kernels.linear_a12(weights, rows), rows.astype(np.int32) @ weights.T.astype(np.int32))
+
+
+def test_messages_are_read_from_their_bytes(vectors: dict[str, Any]) -> None:
+    frames = {name: [bytes.fromhex(frame) for frame in hexes] for name, hexes in vectors["messages"].items()}
+    read = {name: decode_message(encoded, MAX_DATA_HEADER_BYTES) for name, encoded in frames.items()}
+    result, share = read["linear_result"].message, read["linear_share"].message
+    assert isinstance(result, LinearResult)
+    assert result_digest(share.binding, result.rows) == result.digest  # type: ignore[union-attr]
+    for name, received in read.items():
+        assert [bytes(frame) for frame in encode_message(received.message, received.id)] == frames[name]
+
+
+def test_tables_are_those_of_the_code() -> None:
+    for rows in (spec_tables.handshake_table(), spec_tables.chunk_table(), spec_tables.limits_table()):
+        assert "\n".join(rows) in SPEC
+
+
+HELLO = {
+    "public_key": bytes(32),
+    "versions": (1,),
+    "agent": "kekahyde/0",
+    "addrs": ("/ip4/127.0.0.1/tcp/1",),
+    "data_port": 5,
+    "hosted": (HostedModel(bytes(32), (bytes(32),)),),
+    "macs_per_s": 10**10,
+    "work": (1,),
+    "nonce": bytes(16),
+}
+MESSAGES: dict[str, Message] = {
+    "hello": Hello(**HELLO),  # type: ignore[arg-type]
+    "hello-ok": HelloOk(**HELLO),  # type: ignore[arg-type]
+    "ping": Ping(),
+    "pong": Pong(3),
+    "error": ErrorReply(100, "say hello first"),
+    "cancel": Cancel(9),
+    "goaway": GoAway("bye"),
+    "attach": Attach(),
+}
+
+
+@pytest.mark.parametrize("rule", [*MESSAGES, "linear-pad", "linear-share", "linear-result"])
+def test_bodies_match_the_cddl(vectors: dict[str, Any], rule: str) -> None:
+    if rule in MESSAGES:
+        header = bytes(encode_message(MESSAGES[rule], 1)[0])
+    else:
+        header = bytes.fromhex(vectors["messages"][rule.replace("-", "_")][0])
+    body = cbor.decode(header[4:], len(header))[4]
+    grammar = block("cddl")
+    pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode(body))
+    with pytest.raises(pycddl.ValidationError):
+        pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode({**body, 0: 1.5}))
