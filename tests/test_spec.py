@@ -131,4 +131,4 @@ def test_bodies_match_the_cddl(vectors: dict[str, Any], rule: str) -> None:
     grammar = block("cddl")
     pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode(body))
     with pytest.raises(pycddl.ValidationError):
-        pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode({**body, 0: 1.5}))
+        pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode({**body, 0: 1.5} if body else [body]))
