@@ -131,6 +131,8 @@ def _read_buffer(entry: Any, frame: Frame) -> Tensor:
         raise RemoteProtocolError(f"a buffer of dtype {code!r} with {len(shape)} dimensions is not readable")
     if not all(type(extent) is int and 0 <= extent <= MAX_DATA_BYTES for extent in shape):
         raise RemoteProtocolError("a buffer's shape is a list of sizes")
+    if prod(extent or 1 for extent in shape) > MAX_DATA_BYTES:  # numpy multiplies extents beside a zero as well
+        raise RemoteProtocolError("a buffer's shape is larger than any buffer")
     dtype = _NUMPY_TYPES[DType(code)]
     if type(num_bytes) is not int or num_bytes != len(frame) or prod(shape) * dtype.itemsize != num_bytes:
         raise RemoteProtocolError("a buffer's shape, its stated size and its frame disagree")
