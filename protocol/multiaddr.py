@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 
 from protocol.errors import AddressError, RemoteProtocolError
-from protocol.identity import PeerId, public_key_of
+from protocol.identity import PeerId, curve_public_key_of, public_key_of
 
 MAX_ADDRESS_CHARACTERS = 256
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*$")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def parse_multiaddr(text: str) -> Multiaddr:
     peer_id = None
     if len(parts) == 7:
         try:
-            public_key_of(parts[6])
+            curve_public_key_of(public_key_of(parts[6]))
         except RemoteProtocolError as exc:
             raise AddressError(f"{text!r}: {exc}") from exc
         peer_id = PeerId(parts[6])
@@ -72,8 +72,10 @@ def _check_host(text: str, protocol: str, host: str) -> None:
             kind(host)
         except ValueError as exc:
             raise AddressError(f"{text!r}: {host!r} is not an {protocol} address") from exc
+        if "%" in host:  # libp2p writes zones as /ip6zone; Python takes any text for one
+            raise AddressError(f"{text!r}: {host!r} has a zone, which is not supported")
     elif protocol in ("dns4", "dns6"):
-        if not _HOST_NAME.match(host):
+        if not _HOST_NAME.fullmatch(host):
             raise AddressError(f"{text!r}: {host!r} is not a host name")
     else:
         raise AddressError(f"{text!r}: /{protocol} is not supported (use /ip4, /ip6, /dns4 or /dns6)")
