@@ -138,6 +138,8 @@ class Handshake:
             )
         if curve_public_key_of(hello.public_key) != curve_key:
             raise HandshakeError(ErrorCode.UNAUTHENTICATED, "the hello's key is not the key of the connection")
+        if self.peer is not None and hello.public_key != self.peer.public_key:
+            raise HandshakeError(ErrorCode.UNAUTHENTICATED, "another identity on the same link")
         if self.expected_peer is not None and peer_id_of(hello.public_key) != self.expected_peer:
             raise HandshakeError(ErrorCode.UNAUTHENTICATED, f"is not {self.expected_peer}")
 
