@@ -7,6 +7,7 @@ a ping. It decides nothing: `protocol.handshake` says what is legal, the registr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -112,7 +113,8 @@ class ControlPlane:
         """Say goodbye on every link and end the thread."""
         if self._loop is not None and self._stop is not None and self._thread is not None:
             self._farewell = reason
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed where the plane ended by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
     _farewell = ""
@@ -130,8 +132,8 @@ class ControlPlane:
         self, listen: Multiaddr | None, bootstrap: list[Multiaddr], bound: Future[Multiaddr | None]
     ) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        address = self._bind(listen) if listen is not None else None
         try:
+            address = self._bind(listen) if listen is not None else None
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(self._keep_dialled(peer)) for peer in bootstrap]
                 if self._state.router is not None:
@@ -158,6 +160,7 @@ class ControlPlane:
             route, *frames = await router.recv_multipart(copy=False)
             if frames:
                 self._handle_inbound(bytes(route.buffer), frames)
+            await asyncio.sleep(0)  # a receive that is ready does not yield: whoever floods would have the loop alone
 
     def _handle_inbound(self, route: bytes, frames: list[zmq.Frame]) -> None:
         link = self._inbound_link(route, str(frames[-1].get("Peer-Address")))
@@ -256,7 +259,7 @@ class ControlPlane:
         socket = self._context.socket(zmq.DEALER)
         try:
             self._secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
-            socket.connect(address.endpoint)
+            _connect(socket, address)
             self._state.outbound[str(address)] = socket
             handshake = Handshake(Side.DIALLER, expected_peer=peer_id)
             peer = await self._say_hello(socket, handshake, address)
@@ -265,8 +268,11 @@ class ControlPlane:
             self._on_up(peer_id)
             try:
                 await self._keep_alive(socket, handshake)
+            except RemoteProtocolError as exc:
+                raise TransportError(f"peer {peer_id} broke the protocol: {exc}") from exc
             finally:
-                self._registry.down(peer_id)
+                if all(link.handshake.peer_id != peer_id for link in self._state.inbound.values()):
+                    self._registry.down(peer_id)
         finally:
             self._state.outbound.pop(str(address), None)
             socket.close()
@@ -302,7 +308,14 @@ class ControlPlane:
                 if not await socket.poll(max(1, int(left_s * 1000))):
                     continue
                 heard_at = time.monotonic()
-                received = decode_message(await socket.recv_multipart(), MAX_CONTROL_FRAME_BYTES)
+                frames = await socket.recv_multipart()
+                await asyncio.sleep(0)
+                try:
+                    received = decode_message(frames, MAX_CONTROL_FRAME_BYTES)
+                except UnknownMessageError as exc:
+                    answer = ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc))
+                    send_now(socket, encode_message(answer, exc.message_id))
+                    continue
                 handshake.receive(received.message, curve_key)
                 self._heard(handshake, received, heard_at - sent_at if received.id == ping_id else None)
             if time.monotonic() - heard_at > SILENCE_LIMIT_S:
@@ -361,12 +374,22 @@ def zmq_host(host: str) -> str:
 
 def send_now(socket: zmq.asyncio.Socket, frames: list[bytes | memoryview]) -> bool:
     """Send without waiting; False when the peer is gone or its queue is full (it will time out)."""
-    # With DONTWAIT and no other send under way, the future is done when it is returned.
+    # With DONTWAIT the future is done when it is returned, unless another send still waits for its connection.
     sending: Any = socket.send_multipart(frames, flags=zmq.DONTWAIT)
+    if not sending.done():
+        sending.cancel()
+        return False
     exc = sending.exception()
     if exc is not None:
         log.debug("a control frame was not sent: %s", exc)
     return exc is None
+
+
+def _connect(socket: zmq.asyncio.Socket, address: Multiaddr) -> None:
+    try:
+        socket.connect(address.endpoint)
+    except zmq.ZMQError as exc:
+        raise TransportError(f"cannot dial {address}: {exc.strerror}") from exc
 
 
 def bind_socket(socket: Any, listen: Multiaddr) -> Multiaddr:
