@@ -81,6 +81,7 @@ class Channel:
     def close(self) -> None:
         if self._monitor is not None:
             self.socket.disable_monitor()
+            self._monitor.close(linger=0)
         self.socket.close(linger=0)
 
 
