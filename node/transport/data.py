@@ -137,6 +137,9 @@ class DataPlane:
         except zmq.ContextTerminated:
             return
         finally:
+            for monitor, watched in self._monitors.items():
+                watched.disable_monitor()
+                monitor.close(linger=0)
             for socket in (self._wake_in, self._router, *self._offers.values(), *self._borrowed.values()):
                 if socket is not None:
                     socket.close(linger=0)
@@ -149,6 +152,8 @@ class DataPlane:
                 socket.recv()
                 if not self._obey():
                     return False
+            elif socket.closed:
+                pass  # replaced by a command of this very turn
             elif socket in self._monitors:
                 socket.recv_multipart()
                 send_frames(self._monitors[socket], encode_message(Attach(), 0))
@@ -189,6 +194,7 @@ class DataPlane:
                 self._poller.unregister(monitor)
                 del self._monitors[monitor]
                 before.disable_monitor()
+                monitor.close(linger=0)
             before.close(linger=0)
         sockets[peer_id] = socket
         self._poller.register(socket, zmq.POLLIN)
@@ -214,7 +220,7 @@ class DataPlane:
         if peer is None:
             self._refuse_stranger(route, frames)
         elif peer.peer_id in self._borrowed and self._registry.route_of(peer.peer_id) == route:
-            self._borrowed[peer.peer_id].send_multipart(frames, copy=False)
+            send_frames(self._borrowed[peer.peer_id], frames)
         else:
             self._handle(peer.peer_id, self._router, route, frames)
 
