@@ -258,8 +258,6 @@ class DataPlane:
             case Attach() if route is not None:
                 self._registry.attach(curve_key_of_frame(frames[-1]), route)
                 log.info("peer %s serves over the connection it dialled", peer_id)
-            case ErrorReply(ErrorCode.NO_SESSION, _) if route is None:
-                send_frames(socket, encode_message(Attach(), 0))
             case _:
                 pass
 
