@@ -29,12 +29,14 @@ from node.store.unit import Unit
 from protocol.errors import RemoteProtocolError
 from protocol.field import Sums
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import ChunkBinding, ErrorReply, Linear, LinearResult, Role
+from protocol.messages import ChunkBinding, ErrorReply, Linear, LinearResult, Received, Role
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 2
 """A share is sent at most twice; after one failed retry its rows are computed locally."""
+MAX_MESSAGES_A_TURN = 64
+"""Messages of one peer that are read before the clock is looked at again: a flood must not stop the session."""
 
 
 @dataclass(slots=True)
@@ -262,31 +264,36 @@ class ExecutionManager:
             self._read(peer)
 
     def _read(self, peer: SessionPeer) -> None:
-        while True:
+        for _ in range(MAX_MESSAGES_A_TURN):
             try:
                 received = peer.channel.receive()
             except RemoteProtocolError as exc:
                 log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
                 self._ban(peer)
-                continue
+                return
             if received is None:
                 break
-            request = peer.in_flight.pop(received.id, None)
-            match received.message:
-                case LinearResult() as result if request is not None:
-                    self._result(peer, request, result)
-                case ErrorReply(code, text):
-                    log.info("peer %s answered with error %d: %s", peer.peer_id, code, text)
-                    if request is not None:
-                        self._failed(request, may_resend_to=peer)
-                case _:
-                    pass
+            self._heard(peer, received)
+            if peer.status is PeerStatus.BANNED:
+                return
         if peer.channel.notice_losses():
             self._lost(peer)
 
+    def _heard(self, peer: SessionPeer, received: Received) -> None:
+        match received.message:
+            case LinearResult() as result:
+                request = peer.in_flight.pop(received.id, None)
+                if request is not None:
+                    self._result(peer, request, result)
+            case ErrorReply(code, text):
+                log.info("peer %s answered with error %d: %s", peer.peer_id, code, text)
+                request = peer.in_flight.pop(received.id, None)
+                if request is not None:
+                    self._failed(request, may_resend_to=peer)
+            case _:
+                pass
+
     def _result(self, peer: SessionPeer, request: Request, result: LinearResult) -> None:
-        if peer.status is PeerStatus.BANNED:
-            return
         peer.answered(request, time.monotonic())
         record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
         if record is not None:
@@ -313,6 +320,9 @@ class ExecutionManager:
     def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
         peer.ban()
         self.counts.rejected += 1
+        for socket in peer.channel.sockets:
+            self._poller.unregister(socket)
+        peer.channel.close()
         owed = [culprit] if culprit is not None else []
         owed += peer.in_flight.values()
         peer.in_flight.clear()

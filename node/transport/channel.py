@@ -79,6 +79,9 @@ class Channel:
         return self.connected
 
     def close(self) -> None:
+        """Drop the connection and whatever it still holds; a second call does nothing."""
+        if self.socket.closed:
+            return
         if self._monitor is not None:
             self.socket.disable_monitor()
             self._monitor.close(linger=0)
