@@ -293,6 +293,7 @@ class ExecutionManager:
                 log.info("peer %s answered with error %d: %s", peer.peer_id, code, text)
                 request = peer.in_flight.pop(received.id, None)
                 if request is not None:
+                    peer.resume()
                     self._failed(request, may_resend_to=peer)
             case _:
                 pass
@@ -337,6 +338,7 @@ class ExecutionManager:
         log.info("the connection to %s broke with %d requests in flight", peer.peer_id, len(peer.in_flight))
         owed = list(peer.in_flight.values())
         peer.in_flight.clear()
+        peer.resume()
         for request in owed:
             self._failed(request)
 

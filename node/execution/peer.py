@@ -78,6 +78,10 @@ class SessionPeer:
         self.latencies_s.setdefault(bucket, deque(maxlen=WINDOW)).append(latency_s)
         if bucket > 1 and latency_s > 0:
             self.macs_per_s += SPEED_WEIGHT * (request.macs / latency_s - self.macs_per_s)
+        self.resume()
+
+    def resume(self) -> None:
+        """It is there again: an answer of any kind, or a new connection, on which nothing is owed."""
         self.late_in_a_row = 0
         if self.status is PeerStatus.SUSPENDED:
             self.status = PeerStatus.ACTIVE
