@@ -154,10 +154,10 @@ class Swarm:
     def _common(self, data_dir: Path) -> list[str]:
         return ["--data-dir", str(data_dir), "--model", self.model, "--threads", str(self.threads)]
 
-    @property
-    def bootstrap(self) -> list[str]:
-        """Options that make a run know every node."""
-        return [part for node in self.nodes if node.address for part in ("--bootstrap", node.address)]
+    def bootstrap(self, indices: Sequence[int] | None = None) -> list[str]:
+        """Options that make a run know these nodes (all of them by default), in this order."""
+        chosen = self.nodes if indices is None else [self.nodes[index] for index in indices]
+        return [part for node in chosen if node.address for part in ("--bootstrap", node.address)]
 
     def run(
         self,
@@ -166,12 +166,18 @@ class Swarm:
         on_token: OnToken | None = None,
         alone: bool = False,
         on_text: OnText | None = None,
+        peers: Sequence[int] | None = None,
     ) -> RunResult:
-        """Run a prompt to its end; `on_token(index)` and `on_text(text)` are called as each token line arrives."""
+        """Run a prompt to its end; `on_token(index)` and `on_text(text)` are called as each token line arrives.
+
+        Args:
+            alone: without any peer.
+            peers: indices of the nodes that the run is told of; all of them by default.
+        """
         data_dir = self.folder / "client"
         data_dir.mkdir(exist_ok=True)
-        peers = [] if alone else self.bootstrap
-        command = [*PROGRAM, "run", "--json", *self._common(data_dir), *peers, *options, "--", prompt]
+        bootstrap = [] if alone else self.bootstrap(peers)
+        command = [*PROGRAM, "run", "--json", *self._common(data_dir), *bootstrap, *options, "--", prompt]
         with (data_dir / "stderr.txt").open("w+") as narration:
             process = subprocess.Popen(
                 command,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from node.kernels import Kernels, every_backend
 from node.kernels.interface import ACTIVATION_LIMIT, PRIME
+from node.kernels.native import NativeKernels
 
 BACKENDS = every_backend()
 each_backend = pytest.mark.parametrize("kernels", BACKENDS, ids=lambda kernels: kernels.name)
@@ -165,3 +166,11 @@ def test_activations_beyond_12_bits_are_refused(kernels: Kernels, value: int) ->
     rows[1, 39] = value
     with pytest.raises(ValueError):
         kernels.linear_a12(np.ones((1, 40), np.int8), rows)
+
+
+def test_reading_sums_every_word_once() -> None:
+    words = np.random.default_rng(8).integers(0, 2**64, 1_000_003, np.uint64)
+    expected = int(np.add.reduce(words)) % 2**64
+    for kernels in [*BACKENDS, *every_backend(threads=2)]:
+        if isinstance(kernels, NativeKernels):
+            assert kernels.read_sum(words) == expected

@@ -1,0 +1,265 @@
+"""The command line as scripts use it: lines, exit codes, one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from swarm_harness import Swarm
+
+PROGRAM = [sys.executable, "-m", "node"]
+NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB"
+
+
+def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the built-in model imported."""
+    path = tmp_path_factory.mktemp("data")
+    result = call("run", "--data-dir", str(path), "--max-tokens", "1", "Hello")
+    assert result.returncode == 0, result.stderr
+    return path
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
+    """One clear line on stderr that holds these words, nothing on stdout, the exit code."""
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    line = result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert line.lower().startswith("error: ")
+    if code == 1:
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in line, (word, line)
+
+
+def test_plain_run_streams_text_and_narrates_a_receipt(data_dir: Path) -> None:
+    result = call("run", "--data-dir", str(data_dir), "--max-tokens", "12", "--seed", "1", "Once upon a time")
+    assert result.returncode == 0
+    assert result.stdout.strip()
+    assert len(result.stderr.strip().splitlines()) == 1 and result.stderr.startswith("local: ")
+
+
+def test_json_run_keeps_its_contract(data_dir: Path) -> None:
+    result = call(
+        "run", "--json", "--data-dir", str(data_dir), "--max-tokens", "12", "--seed", "1", "-", stdin="The cat"
+    )
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    tokens, receipt = events[:-1], events[-1]
+    assert [token["index"] for token in tokens] == list(range(len(tokens)))
+    assert all(set(token) == {"type", "index", "id", "text"} and token["type"] == "token" for token in tokens)
+    assert receipt["type"] == "receipt" and receipt["text"] == "".join(token["text"] for token in tokens)
+    expected = {
+        "text",
+        "tokens",
+        "prompt_tokens",
+        "mode",
+        "model",
+        "peers",
+        "chunks",
+        "bytes",
+        "ttft_s",
+        "tokens_per_s",
+    }
+    assert expected | {"finish_reason"} <= set(receipt)
+    assert {"sent", "verified", "rejected", "hedged", "local"} <= set(receipt["chunks"])
+    assert set(receipt["bytes"]) == {"up", "down"}
+    assert receipt["finish_reason"] in ("stop", "length") and receipt["tokens"] == len(tokens)
+
+
+def test_same_seed_same_text_other_seed_other_text(data_dir: Path) -> None:
+    def text(seed: str) -> str:
+        return call(
+            "run", "--data-dir", str(data_dir), "--max-tokens", "24", "--temperature", "1", "--seed", seed, "One day"
+        ).stdout
+
+    assert text("5") == text("5") != text("6")
+
+
+def test_facts(data_dir: Path) -> None:
+    peer_id = call("id", "--data-dir", str(data_dir)).stdout.strip()
+    assert peer_id.startswith("12D3KooW")
+    assert json.loads(call("id", "--json", "--data-dir", str(data_dir)).stdout) == {"peer_id": peer_id}
+    models = json.loads(call("models", "--json", "--data-dir", str(data_dir)).stdout)["models"]
+    assert [model["names"] for model in models] == [["story"]]
+    assert "kek/1" in call("version").stdout
+    assert json.loads(call("bench", "--json", "--data-dir", str(data_dir)).stdout)["tokens_per_s"] > 0
+    key = data_dir / "identity.key"
+    assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_bytes()) == 32
+
+
+def test_every_command_has_help() -> None:
+    for command in ([], ["run"], ["import"], ["models"], ["id"], ["bench"], ["version"]):
+        result = call(*command, "--help")
+        assert result.returncode == 0 and "Usage:" in result.stdout
+
+
+def test_import_makes_a_model_that_runs(data_dir: Path, tmp_path: Path) -> None:
+    folder = Path(__file__).parent.parent / "node" / "models" / "story"
+    imported = call("import", str(folder), "--name", "mine", "--data-dir", str(tmp_path))
+    assert imported.returncode == 0, imported.stderr
+    assert call("run", "--data-dir", str(tmp_path), "--model", "mine", "--max-tokens", "2", "Hi").returncode == 0
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_says_where_it_is_and_leaves_when_asked(tmp_path: Path, signal_number: int) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "--json", "--headless", "--data-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    assert ready["type"] == "ready" and ready["addrs"][0].endswith(f"/p2p/{ready['peer_id']}")
+    started = time.monotonic()
+    process.send_signal(signal_number)
+    _out, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
+    assert time.monotonic() - started < 3
+    assert "Traceback" not in err
+
+
+def test_a_run_can_be_interrupted(data_dir: Path) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "--json", "--ignore-eos", "--max-tokens", "400", "--data-dir", str(data_dir), "Once"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=10)
+    assert process.returncode in (0, 130) and "Traceback" not in err
+
+
+def test_running_imports_no_torch() -> None:
+    code = "import sys, node.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# --- bad input: one clear line, exit code not 0, nothing half-written
+
+
+def test_missing_model(data_dir: Path) -> None:
+    refused(call("run", "--data-dir", str(data_dir), "--model", "nowhere", "Hi"), "nowhere", "story")
+
+
+def test_empty_prompt(data_dir: Path) -> None:
+    refused(call("run", "--data-dir", str(data_dir), "  "), "prompt is empty")
+    refused(call("run", "--data-dir", str(data_dir), "-", stdin="\n"), "prompt is empty")
+
+
+def test_prompt_longer_than_the_context(data_dir: Path) -> None:
+    refused(call("run", "--data-dir", str(data_dir), "word " * 3000), "tokens", "context", "shorten")
+
+
+def test_corrupt_unit(data_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    unit = next(copy.rglob("*.w8"))
+    content = bytearray(unit.read_bytes())
+    content[len(content) // 2] ^= 1
+    unit.chmod(0o600)
+    unit.write_bytes(content)
+    refused(call("run", "--data-dir", str(copy), "Hi"), unit.name, "import")
+    refused(call("--headless", "--json", "--data-dir", str(copy)), unit.name, "import")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nonsense",
+        "/ip4/127.0.0.1/tcp/4711",
+        "/ip4/300.0.0.1/tcp/1/p2p/x",
+        NOBODY.replace("tcp", "udp"),
+        NOBODY[:-1] + "0",
+    ],
+)
+def test_malformed_address(data_dir: Path, address: str) -> None:
+    refused(call("run", "--data-dir", str(data_dir), "--bootstrap", address, "Hi"), "--bootstrap", code=2)
+
+
+def test_nobody_at_the_address_means_local_and_says_so(data_dir: Path) -> None:
+    result = call(
+        "run",
+        "--json",
+        "--data-dir",
+        str(data_dir),
+        "--max-tokens",
+        "2",
+        "--bootstrap",
+        NOBODY,
+        "--privacy",
+        "split",
+        "Hi",
+    )
+    assert result.returncode == 0
+    assert "nobody answered" in result.stderr and NOBODY in result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["mode"] == "local"
+
+
+def test_port_in_use(data_dir: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
+        refused(call("--headless", "--data-dir", str(data_dir), "--listen", address), address, "in use", "--listen")
+
+
+def test_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    refused(call("run", "--data-dir", str(file / "below"), "Hi"), str(file / "below"), "--data-dir")
+    if os.geteuid() != 0:  # root may write anywhere
+        sealed = tmp_path / "sealed"
+        sealed.mkdir(mode=0o500)
+        refused(call("id", "--data-dir", str(sealed)), str(sealed), "--data-dir")
+
+
+def test_two_nodes_on_one_data_directory(tmp_path: Path) -> None:
+    with Swarm() as swarm:
+        swarm.start(1)
+        refused(call("--headless", "--data-dir", str(swarm.nodes[0].data_dir)), "another node runs")
+
+
+@pytest.mark.swarm
+def test_a_peer_of_another_protocol_version(data_dir: Path) -> None:
+    with Swarm() as swarm:
+        swarm.start(1, {0: ["--fault", "version"]})
+        result = call("run", "--data-dir", str(data_dir), "--max-tokens", "2", *swarm.bootstrap(), "Hi")
+        assert result.returncode == 1 and result.stdout == ""
+        line = result.stderr.strip().splitlines()[-1]
+        assert line.startswith("error: ") and "kek/2" in line and "kek/1" in line and "update" in line
+
+
+def test_usage_errors_have_exit_code_2(data_dir: Path) -> None:
+    for arguments in (["run"], ["run", "--privacy", "weak", "Hi"], ["--nonsense"], ["run", "--lanes", "0", "Hi"]):
+        result = call(*arguments)
+        assert result.returncode == 2 and "Usage:" in result.stderr
+    for arguments in (["--temperature", "-1"], ["--top-p", "7"], ["--seed", "-1"]):
+        result = call("run", "--data-dir", str(data_dir), *arguments, "Hi")
+        assert result.returncode != 0 and "Traceback" not in result.stderr
+
+
+def test_the_portable_kernels_tell_the_same_story_structure(data_dir: Path) -> None:
+    """Without the compiled kernels everything works, and says why it is slower."""
+    environment = {**os.environ, "KEKAHYDE_KERNELS": "portable"}
+    result = subprocess.run(
+        [*PROGRAM, "bench", "--json", "--data-dir", str(data_dir)], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["kernels"] == "portable" and "note:" in result.stderr

@@ -1,0 +1,205 @@
+"""Whole swarms of real processes: whatever happens to the peers, the answer is that of this device alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from swarm_harness import NodeProcess, RunResult, Swarm
+
+pytestmark = pytest.mark.swarm
+
+PROMPT = "Once upon a time, there was a little fox who"
+TOKENS = 64
+SAMPLING = ["--ignore-eos", "--max-tokens", str(TOKENS), "--temperature", "0.8", "--seed", "11"]
+UNITS_A_TOKEN = 24
+"""Linear layers of the built-in model: 6 layers of 4 units."""
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Swarm]:
+    """Four honest nodes for the tests that leave them as they are."""
+    with Swarm() as swarm:
+        swarm.start(4)
+        yield swarm
+
+
+@pytest.fixture(scope="module")
+def alone(swarm: Swarm) -> RunResult:
+    """The answer of this device alone."""
+    result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "local"], alone=True)
+    assert result.returncode == 0 and len(result.tokens) == TOKENS
+    return result
+
+
+def check(result: RunResult, alone: RunResult) -> None:
+    """What holds for every answer, whatever happened."""
+    assert result.returncode == 0, result.narration
+    assert result.token_ids == alone.token_ids
+    assert result.text == alone.text == "".join(token["text"] for token in result.tokens)
+    receipt, chunks = result.receipt, result.receipt["chunks"]
+    assert receipt["tokens"] == TOKENS and receipt["finish_reason"] == "length"
+    assert chunks["merged"] == chunks["verified"] + chunks["local"]
+    assert chunks["merged"] >= TOKENS * UNITS_A_TOKEN
+    assert chunks["hedged"] <= chunks["local"]
+    roles: dict[str, str] = {}
+    for peer in receipt["peers"]:
+        assert roles.setdefault(peer["peer_id"], peer["role"]) == peer["role"], "a peer in both roles"
+
+
+def statuses(result: RunResult, nodes: Sequence[NodeProcess]) -> set[str]:
+    """How these nodes ended, by the receipt."""
+    ids = {node.peer_id for node in nodes}
+    return {peer["status"] for peer in result.receipt["peers"] if peer["peer_id"] in ids}
+
+
+def test_split_over_four_nodes(swarm: Swarm, alone: RunResult) -> None:
+    result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"])
+    check(result, alone)
+    receipt, chunks = result.receipt, result.receipt["chunks"]
+    assert receipt["mode"] == "split"
+    assert chunks["rejected"] == 0
+    assert sorted(peer["role"] for peer in receipt["peers"]) == ["pad", "pad", "share", "share"]
+    assert sum(peer["chunks"] > 0 for peer in receipt["peers"]) >= 2
+    assert chunks["verified"] > 0.9 * chunks["merged"], "a busy machine may hedge a few, not many"
+    assert receipt["bytes"]["up"] > 0 and receipt["bytes"]["down"] > 0
+
+
+@pytest.mark.parametrize("pad_rows", [0, 80])
+def test_strict_over_four_nodes(swarm: Swarm, alone: RunResult, pad_rows: int) -> None:
+    result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict", "--pad-rows", str(pad_rows)])
+    check(result, alone)
+    assert result.receipt["mode"] == "strict"
+    assert {peer["role"] for peer in result.receipt["peers"]} == {"share"}
+    assert result.receipt["pads"]["rows"] >= UNITS_A_TOKEN * max(pad_rows, TOKENS)
+    assert (result.receipt["pads"]["seconds"] > 0) == (pad_rows > 0)
+    assert result.receipt["chunks"]["verified"] > 0.9 * result.receipt["chunks"]["merged"]
+
+
+def test_auto_is_split_with_peers_and_local_without(swarm: Swarm) -> None:
+    short = ["--max-tokens", "4", "--seed", "1"]
+    assert swarm.run(PROMPT, short).receipt["mode"] == "split"
+    assert swarm.run(PROMPT, short, alone=True).receipt["mode"] == "local"
+
+
+def test_one_lane_is_enough_and_the_rest_stays_out(swarm: Swarm, alone: RunResult) -> None:
+    result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split", "--lanes", "1"])
+    check(result, alone)
+    used = [peer["peer_id"] for peer in result.receipt["peers"]]
+    assert used == [node.peer_id for node in swarm.nodes[:2]]
+
+
+def test_too_few_peers_means_local_and_says_so(swarm: Swarm, alone: RunResult) -> None:
+    result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], peers=[0])
+    check(result, alone)
+    assert result.receipt["mode"] == "local" and result.receipt["asked"] == "split"
+    assert "needs 2 peers" in result.receipt["note"] and "needs 2 peers" in result.narration
+
+
+def test_nothing_of_the_prompt_is_narrated(swarm: Swarm) -> None:
+    secret = "zebra quagmire xylophone"
+    result = swarm.run(secret, ["--max-tokens", "4", "--privacy", "split", "-vv"])
+    assert result.returncode == 0
+    told = [result.narration, *(node.narration() for node in swarm.nodes)]
+    assert not any(word in text for text in told for word in secret.split())
+
+
+@pytest.mark.parametrize(
+    ("blow", "victims"),
+    [("kill", [0, 1]), ("kill", [2, 3]), ("kill", [0, 1, 2, 3]), ("freeze", [0, 1]), ("freeze", [0, 1, 2, 3])],
+)
+def test_peers_that_vanish_in_the_middle(blow: str, victims: list[int], alone: RunResult) -> None:
+    """Both guards of a lane, or all four, are gone upon token 16: the text goes on, identical and complete."""
+    with Swarm() as swarm:
+        swarm.start(4)
+
+        def on_token(index: int) -> None:
+            if index == 16:
+                for victim in victims:
+                    getattr(swarm.nodes[victim], blow)()
+
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], on_token)
+        check(result, alone)
+        chunks = result.receipt["chunks"]
+        assert chunks["verified"] >= 16 * UNITS_A_TOKEN, "the first tokens were computed by peers"
+        if len(victims) == 4:
+            assert chunks["local"] >= (TOKENS - 16) * UNITS_A_TOKEN / 2
+        if blow == "kill":
+            assert statuses(result, [swarm.nodes[victim] for victim in victims]) == {"lost"}
+        elif len(victims) == 4:
+            assert chunks["hedged"] > 0 and "suspended" in statuses(result, swarm.nodes)
+
+
+def test_slow_peers_cost_time_and_nothing_else(alone: RunResult) -> None:
+    with Swarm() as swarm:
+        slow = ["--fault", "slow", "--after", "40", "--delay", "0.4"]
+        swarm.start(2, {0: slow, 1: slow})
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"])
+        check(result, alone)
+        assert result.receipt["chunks"]["hedged"] > 0
+
+
+LIES = ("lie-bit", "lie-row", "lie-replay", "lie-other", "lie-range", "lie-digest")
+
+
+def test_liars_are_caught_banned_and_done_without(alone: RunResult) -> None:
+    """Every kind of lie, from either role in split and in strict: caught at the first result, and never shows."""
+    with Swarm() as swarm:
+        faults = {index: ["--fault", lie, "--after", "100"] for index, lie in enumerate(LIES)}
+        swarm.start(len(LIES) + 1, faults)
+        honest = len(LIES)
+        for index, lie in enumerate(LIES):
+            role = "share" if index % 2 == 0 else "pad"
+            pair = [honest, index] if role == "share" else [index, honest]
+            result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], peers=pair)
+            check(result, alone)
+            liar = next(p for p in result.receipt["peers"] if p["peer_id"] == swarm.nodes[index].peer_id)
+            assert (liar["role"], liar["rejected"], liar["status"]) == (role, 1, "banned"), (lie, result.receipt)
+            assert result.receipt["chunks"]["rejected"] == 1
+            assert result.receipt["chunks"]["verified"] > 0 and result.receipt["chunks"]["local"] > 0
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"], peers=[honest, 0])
+        check(result, alone)
+        liar = next(p for p in result.receipt["peers"] if p["peer_id"] == swarm.nodes[0].peer_id)
+        assert liar["chunks"] == 0 or liar["status"] == "banned"
+
+
+def test_a_rejected_chunk_is_redone_by_another_peer_in_strict(alone: RunResult) -> None:
+    """One liar that is sent the whole prompt's first chunk, one honest peer: the same share goes to the other."""
+    with Swarm() as swarm:
+        swarm.start(2, {0: ["--fault", "lie-bit"]})
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"])
+        check(result, alone)
+        chunks = result.receipt["chunks"]
+        assert chunks["rejected"] == 1 and chunks["local"] == chunks["hedged"], "redone by a peer, not here"
+
+
+def test_a_node_that_only_dials_out_serves_too(alone: RunResult) -> None:
+    """The client listens, the workers dial it, and the requests go the other way."""
+    port = free_port()
+    with Swarm() as client_home:
+        client = client_home.run("x", ["--max-tokens", "1", "--privacy", "local"], alone=True)
+        assert client.returncode == 0
+        address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{peer_id_of(client_home)}"
+        client_home.start(2, options=["--listen", "none", "--bootstrap", address])
+        assert all(node.address == "" for node in client_home.nodes)
+        listen = ["--listen", f"/ip4/127.0.0.1/tcp/{port}", "--min-peers", "2", "--peer-timeout", "20"]
+        result = client_home.run(PROMPT, [*SAMPLING, "--privacy", "split", *listen], alone=True)
+        check(result, alone)
+        assert result.receipt["mode"] == "split"
+        assert result.receipt["chunks"]["verified"] > 0.9 * result.receipt["chunks"]["merged"]
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for the one test that must know an address beforehand."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def peer_id_of(swarm: Swarm) -> str:
+    """PeerID of the swarm's client, whose data directory a first run has made."""
+    from node.paths import DataDir
+
+    return str(DataDir.open(swarm.folder / "client").identity().peer_id)

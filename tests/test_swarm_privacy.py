@@ -1,0 +1,26 @@
+"""What peers receive is noise: short form of `scripts/privacy_audit`, with faults planted that must be caught."""
+
+from __future__ import annotations
+
+import privacy_audit
+import pytest
+from swarm_harness import Swarm
+
+pytestmark = pytest.mark.swarm
+
+PROMPT = "Once upon a time there was a secret that nobody else may read"
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_peers_receive_noise(mode: str) -> None:
+    with Swarm() as swarm:
+        result, taps = privacy_audit.run_tapped(swarm, mode, PROMPT, 40)
+    assert result.returncode == 0 and result.receipt["mode"] == mode
+    assert result.receipt["chunks"]["verified"] > 0
+    for tapped in taps:
+        assert privacy_audit.findings(tapped, PROMPT) == []
+    seeds = sum(len(tapped.seeds) for tapped in taps)
+    assert (seeds > 0) == (mode == "split")
+    shares = [tapped for tapped in taps if tapped.rows]
+    assert shares, "somebody got shares"
+    assert privacy_audit.planted_faults_missed(shares[0]) == []
