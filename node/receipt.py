@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from node.execution.ledger import ChunkCounts
 from node.execution.peer import SessionPeer
+from node.model.generate import FinishReason
 from protocol.messages import Role
-
-FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ DEFAULT_LISTEN = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_MODEL = "story"
 
 
-class AddressType(click.ParamType):
+class AddressType(click.ParamType[Multiaddr | None]):
     """A multiaddr; `none` where that is allowed."""
 
     name = "address"

@@ -111,7 +111,7 @@ def run(
         with Session(node, stored, session_config) as session:
             if session.note:
                 say(f"note: {session.note}")
-            _stream(session.answer(prompt_ids, params), as_json)
+            _stream(session.answer(prompt_ids, params, continues=not chat), as_json)
 
 
 def _interrupt(*_signal: object) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -10,7 +11,6 @@ import click
 from node.cli.narrate import say
 from node.cli.options import data_dir_option, json_option
 from node.paths import DataDir
-from node.store.importer import import_checkpoint
 from node.store.library import Library
 
 
@@ -21,12 +21,13 @@ from node.store.library import Library
 @json_option
 def import_model(path: Path, name: str | None, data_dir: Path, as_json: bool) -> None:
     """Turn the Hugging Face checkpoint in folder PATH into a model that can be run and served."""
-    imported = import_checkpoint(path, DataDir.open(data_dir).models, name)
+    imported = Library(DataDir.open(data_dir).models).import_folder(path, name)
     if as_json:
         click.echo(json.dumps({"name": imported.name, "model_id": imported.model_id}))
     else:
         click.echo(imported.model_id)
-        say(f"imported as {imported.name}: kekahyde-node run --model {imported.name} 'Once upon a time'")
+        called = imported.name or imported.model_id[:16]
+        say(f"use it with: kekahyde-node run --model {called} 'Once upon a time'")
 
 
 @click.command()
@@ -34,23 +35,15 @@ def import_model(path: Path, name: str | None, data_dir: Path, as_json: bool) ->
 @json_option
 def models(data_dir: Path, as_json: bool) -> None:
     """List the models of this data directory."""
-    entries = [
-        {
-            "name": model.name,
-            "model_id": model.model_id,
-            "type": model.config.model_type,
-            "layers": model.config.num_layers,
-            "units": len(model.units),
-            "bytes": sum(ref.num_bytes for ref in model.units),
-            "context_length": model.config.context_length,
-        }
-        for model in Library(DataDir.open(data_dir).models).list()
-    ]
+    found = Library(DataDir.open(data_dir).models).list()
     if as_json:
-        click.echo(json.dumps({"models": entries}))
+        click.echo(json.dumps({"models": [asdict(model) for model in found]}))
         return
-    if not entries:
+    if not found:
         say("no models yet: `kekahyde-node import FOLDER` adds one; `story` comes with the program")
-    for entry in entries:
-        size = f"{int(str(entry['bytes'])) / 1e6:.1f} MB"
-        click.echo(f"{entry['name']:<24} {str(entry['model_id'])[:16]} {entry['type']:<8} {size:>10}")
+    for model in found:
+        size = f"{model.num_weights / 1e6:.1f} M weights"
+        name = ", ".join(model.names) or "-"
+        click.echo(
+            f"{name:<24} {model.model_id[:16]} {model.model_type:<8} {size:>18}  {model.problem or ''}".rstrip()
+        )

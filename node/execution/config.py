@@ -16,5 +16,5 @@ class ExecutionConfig:
     higher waits longer for a peer that froze."""
     hedge_floor_s: float = 0.05
     """Never hedge earlier: a scheduler's hiccup on a busy machine is shorter than this, a frozen peer is not."""
-    hedge_unmeasured_s: float = 2.0
+    hedge_unmeasured_s: float = 1.0
     """Before there are enough samples for a percentile, at least this long (a peer may still map its weights)."""

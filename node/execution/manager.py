@@ -130,10 +130,16 @@ class ExecutionManager:
             return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles), lane=None)]
         limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
         return [
-            ChunkRecord(Chunk(ref, start, end, 0, tiles), span.lane)
+            ChunkRecord(Chunk(ref, start, end, 0, tiles), self._stand_in(span.lane))
             for span in self._spans
             for start, end in cut_rows(span.start, span.end, limit)
         ]
+
+    def _stand_in(self, lane: int) -> int:
+        """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
+        if self.lanes[lane].usable or isinstance(self.lanes[lane].pads, GuardPads):
+            return lane
+        return next((other.index for other in self.lanes if other.usable), lane)
 
     # --- one chunk
 
@@ -151,10 +157,10 @@ class ExecutionManager:
             record.ticket = lane.pads.take(unit, len(rows))
         with self.timings.of("share"):
             record.share = self._kernels.share(_fill(rows, len(record.ticket.pads)), record.ticket.pads)
-        if self._send_share(record, lane.share_peer):
+        if self._send_share(record, lane):
             self.counts.sent += 1
 
-    def _send_share(self, record: ChunkRecord, peer: SessionPeer) -> bool:
+    def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
         assert record.share is not None
         chunk, message_id = record.chunk, next(self._ids)
         binding = ChunkBinding(
@@ -172,9 +178,9 @@ class ExecutionManager:
         macs = len(record.share) * chunk.unit.num_inputs * chunk.unit.num_outputs
         request = Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs)
         with self.timings.of("send"):
-            sent = send_chunk_to_peer(peer, request)
+            sent = send_chunk_to_peer(lane.share_peer, request)
         if sent:
-            record.peer_id, record.sent_at = peer.peer_id, request.sent_at
+            record.lane, record.peer_id, record.sent_at = lane.index, lane.share_peer.peer_id, request.sent_at
             record.attempts += 1
             self._move(record, ChunkEvent.SEND)
         return sent
@@ -294,7 +300,7 @@ class ExecutionManager:
                 request = peer.in_flight.pop(received.id, None)
                 if request is not None:
                     peer.resume()
-                    self._failed(request, may_resend_to=peer)
+                    self._failed(request, same_peer_again=True)
             case _:
                 pass
 
@@ -342,7 +348,7 @@ class ExecutionManager:
         for request in owed:
             self._failed(request)
 
-    def _failed(self, request: Request, may_resend_to: SessionPeer | None = None) -> None:
+    def _failed(self, request: Request, same_peer_again: bool = False) -> None:
         """A request will not be answered: send the same share once more where that is allowed, or give up on it."""
         if isinstance(request.owner, PadBatch):
             request.owner.failed = True
@@ -352,16 +358,15 @@ class ExecutionManager:
             return
         self._move(record, ChunkEvent.REFUSE if record.state is ChunkState.RECEIVED else ChunkEvent.LOSE)
         if record.attempts < MAX_ATTEMPTS:
-            for peer in self._others(record, may_resend_to):
-                if self._send_share(record, peer):
-                    return
+            any(self._send_share(record, lane) for lane in self._lanes_for_retry(record, same_peer_again))
 
-    def _others(self, record: ChunkRecord, same: SessionPeer | None) -> list[SessionPeer]:
-        """Who may get this very share: the same peer again; where pads are our own, any other of group B."""
-        allowed = [same] if same is not None and same.usable else []
-        if not isinstance(self._lane(record).pads, GuardPads):
-            allowed += [lane.share_peer for lane in self.lanes if lane.usable and lane.share_peer is not same]
-        return allowed
+    def _lanes_for_retry(self, record: ChunkRecord, same_peer_again: bool) -> list[Lane]:
+        """Where this very share may go: to the same peer again; where pads are our own, to any other of group B."""
+        own = self._lane(record)
+        lanes = [own] if same_peer_again and own.usable else []
+        if not isinstance(own.pads, GuardPads):
+            lanes += [lane for lane in self.lanes if lane.usable and lane is not own]
+        return lanes
 
 
 def _fill(rows: np.ndarray, num_rows: int) -> np.ndarray:

@@ -98,11 +98,17 @@ class SessionPeer:
         self.rejected += 1
 
     def percentile_95_s(self, num_rows: int) -> float | None:
-        """95th percentile of the latency of chunks of this many rows, once there are enough of them."""
-        samples = self.latencies_s.get(num_rows)
-        if samples is None or len(samples) < MIN_SAMPLES:
+        """95th percentile of the latency of chunks of this many rows.
+
+        Where such chunks were too few, that of another bucket stands in, scaled up to more rows but never down
+        to fewer. None where nothing was measured often enough.
+        """
+        measured = {rows: seen for rows, seen in self.latencies_s.items() if len(seen) >= MIN_SAMPLES}
+        if not measured:
             return None
-        return sorted(samples)[int(0.95 * (len(samples) - 1))]
+        bucket = num_rows if num_rows in measured else min(measured, key=lambda rows: abs(rows - num_rows))
+        samples = sorted(measured[bucket])
+        return samples[int(0.95 * (len(samples) - 1))] * max(1.0, num_rows / bucket)
 
     def patience_s(self, num_rows: int, macs_per_row: int, config: ExecutionConfig) -> float:
         """How long an answer about so many rows may take before it is late."""
