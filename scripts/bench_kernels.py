@@ -32,12 +32,15 @@ SHAPES: Final = ((28_672, 8_192), (8_192, 8_192), (4_096, 4_096), (704, 256), (2
 ROW_COUNTS: Final = (1, 8, 32, 256)
 MAX_OPERATIONS: Final = 2 << 34
 """Multiply-adds beyond which a shape is left out at this many rows: a round should take seconds."""
-PORTABLE_OPERATIONS: Final = 1 << 31
+PORTABLE_OPERATIONS: Final = 1 << 29
 """The same for the numpy backend, which is slower by a magnitude."""
 
 MIN_ROUND_S: Final = 0.01
 """A call that is shorter is repeated for so long in every round."""
 
+SLOW_S: Final = 0.2
+SLOW_ROUNDS: Final = 2
+"""A call that takes longer than SLOW_S is measured SLOW_ROUNDS times at most."""
 SETTLE_S: Final = 0.03
 """Threads of OpenMP and OpenBLAS spin for so long after a product, on cores that the next subject wants."""
 
@@ -62,12 +65,14 @@ class Figure:
     """Speed over torch's fp32 GEMM of the same shape on as many threads."""
 
 
-def median_seconds(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median time of each subject over interleaved rounds, after one that sets how often a call repeats."""
+def interleaved_seconds(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """The times of each subject over interleaved rounds, after one that sets how often a call repeats."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     repeats = dict.fromkeys(subjects, 1)
     for i in range(rounds + 1):
         for name, call in subjects.items():
+            if i > SLOW_ROUNDS and times[name][0] > SLOW_S:
+                continue
             time.sleep(SETTLE_S)
             call()  # brings the caches back to this subject
             started = time.perf_counter()
@@ -78,18 +83,18 @@ def median_seconds(subjects: dict[str, Callable[[], object]], rounds: int) -> di
                 repeats[name] = max(1, min(1000, round(MIN_ROUND_S / elapsed)))
             else:
                 times[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def read_bandwidth(threads: int, rounds: int) -> float:
-    """Bytes a second that plain reading reaches: the best C level, or numpy's sum where there is no C."""
+    """Bytes a second that plain reading reaches: the best round of the best level, numpy's where there is no C."""
     words: NDArray[np.uint64] = np.ones(READ_BYTES // 8, np.uint64)
     subjects: dict[str, Callable[[], object]] = {}
     for kernels in every_backend(threads):
         if isinstance(kernels, NativeKernels):
             subjects[kernels.name] = lambda kernels=kernels: kernels.read_sum(words)  # type: ignore[misc]
     subjects = subjects or {"numpy": lambda: np.add.reduce(words)}
-    return words.nbytes / min(median_seconds(subjects, rounds).values())
+    return words.nbytes / min(min(times) for times in interleaved_seconds(subjects, rounds).values())
 
 
 def subjects_of(
@@ -115,7 +120,8 @@ def measure_shape(
     """Figures for one shape and number of rows."""
     random = np.random.default_rng(shape[0])
     weights = random.integers(-127, 128, shape, np.int8)
-    seconds = median_seconds(subjects_of(backends, weights, num_rows, random), rounds)
+    times = interleaved_seconds(subjects_of(backends, weights, num_rows, random), rounds)
+    seconds = {subject: statistics.median(values) for subject, values in times.items()}
     operations = weights.size * num_rows
     return [
         Figure(

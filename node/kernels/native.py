@@ -98,3 +98,17 @@ class NativeKernels(NativeFloats):
     def all_canonical(self, elements: Words) -> bool:
         elements = checks.array(elements, "elements", np.uint32)
         return bool(self._lib.kernel_all_canonical(self._level, self.pointer(elements), elements.size))
+
+    # ---- measurement ----
+
+    def read_sum(self, words: NDArray[np.uint64]) -> int:
+        """The sum mod 2^64 of a buffer [n], over all threads: what reading memory alone takes, for benchmarks."""
+        words = checks.array(words, "words", np.uint64, 1)
+        read = self.pointer(words)
+        sums = []
+
+        def task(start: int, stop: int) -> None:
+            sums.append(int(self._lib.kernel_read_sum(self._level, read + start, stop - start)))
+
+        self.spread(task, words.size, words.size)
+        return sum(sums) % 2**64

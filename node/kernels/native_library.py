@@ -60,6 +60,7 @@ class NativeLibrary:
                 (np.int32, "int32_t"),
                 (np.int64, "int64_t"),
                 (np.uint32, "uint32_t"),
+                (np.uint64, "uint64_t"),
                 (np.float32, "float"),
             )
         }
