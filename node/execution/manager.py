@@ -29,7 +29,7 @@ from node.store.unit import Unit
 from protocol.errors import RemoteProtocolError
 from protocol.field import Sums
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import ChunkBinding, ErrorReply, Linear, LinearResult, Received, Role
+from protocol.messages import Cancel, ChunkBinding, ErrorReply, Linear, LinearResult, Received, Role
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,11 @@ class ExecutionManager:
         self.lanes.append(Lane(len(self.lanes), share_peer, pads))
 
     def close(self) -> None:
-        """Close the session's connections."""
+        """Tell the peers that nothing is wanted any more, and close the session's connections."""
         for peer in self.peers:
+            if peer.usable:
+                for request in peer.in_flight.values():
+                    peer.channel.send(Cancel(request.id), request.id)
             peer.channel.close()
 
     # --- one forward pass
@@ -238,7 +241,7 @@ class ExecutionManager:
         macs = ref.num_inputs * ref.num_outputs
         limit_s = max(config.hedge_floor_s, record.chunk.num_rows * macs / self._local_macs_per_s)
         if record.result is None and record.share is not None:
-            limit_s = max(limit_s, self._holder(record).patience_s(len(record.share), macs, config))
+            limit_s = max(limit_s, lane.share_peer.patience_s(len(record.share), macs, config))
         if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
             limit_s = max(limit_s, lane.pads.guard.patience_s(record.ticket.batch_rows, macs, config))
         return record.sent_at + min(limit_s, config.progress_limit_s)
@@ -247,14 +250,10 @@ class ExecutionManager:
         assert record.lane is not None, "a chunk that was sent has a lane"
         return self.lanes[record.lane]
 
-    def _holder(self, record: ChunkRecord) -> SessionPeer:
-        """Who was sent the share last; in `strict` mode a retry may have left its lane."""
-        return next(peer for peer in self.peers if peer.peer_id == record.peer_id)
-
     def _note_lateness(self, record: ChunkRecord) -> None:
         lane = self._lane(record)
         if record.result is None:
-            self._holder(record).was_late()
+            lane.share_peer.was_late()
         if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
             lane.pads.guard.was_late()
 
@@ -309,6 +308,7 @@ class ExecutionManager:
         record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
         if record is not None:
             self._move(record, ChunkEvent.RECEIVE)
+            self.timings.add("peers' kernels", result.compute_us / 1e6)
         with self.timings.of("verify"):
             genuine = self._genuine(request, result)
         if not genuine:

@@ -22,6 +22,8 @@ from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.messages import Message, Received, decode_message, encode_message
 
 _names = itertools.count(1)
+FAREWELL_MS = 200
+"""Time for last cancellations to leave when a channel is closed."""
 
 
 class Channel:
@@ -79,13 +81,13 @@ class Channel:
         return self.connected
 
     def close(self) -> None:
-        """Drop the connection and whatever it still holds; a second call does nothing."""
+        """End the connection; what was sent last still has a moment to leave. A second call does nothing."""
         if self.socket.closed:
             return
         if self._monitor is not None:
             self.socket.disable_monitor()
             self._monitor.close(linger=0)
-        self.socket.close(linger=0)
+        self.socket.close(linger=FAREWELL_MS)
 
 
 def num_bytes(frames: list[Frame]) -> int:
