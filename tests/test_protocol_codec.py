@@ -1,4 +1,4 @@
-"""Frames there and back, and everything that can be thrown at a reader: it answers with RemoteProtocolError or not at all."""
+"""Frames there and back, and whatever can be thrown at a reader: it raises RemoteProtocolError or nothing."""
 
 import struct
 from typing import Any
