@@ -32,13 +32,18 @@ def execute_distributed(manager: ExecutionManager, unit: Unit, rows: NDArray[np.
 
 
 def _settle(manager: ExecutionManager, record: ChunkRecord, unit: Unit, rows: NDArray[np.int16]) -> Sums:
-    """Wait until one chunk is merged, from its peers or from here; the others make progress meanwhile."""
+    """Wait until one chunk is merged, from its peers or from here; the others make progress meanwhile.
+
+    Time passes while chunks are sent, so a chunk is late only once what has already arrived was read.
+    """
+    looked = False
     while True:
         if manager.ready(record):
             return manager.merge(record)
         if record.state not in (ChunkState.SENT, ChunkState.VERIFIED) or record.ticket.failed:
             return manager.compute_locally(record, unit, rows)
         left_s = manager.late_at(record) - time.monotonic()
-        if left_s <= 0:
+        if left_s <= 0 and looked:
             return manager.compute_locally(record, unit, rows, late=True)
+        looked = left_s <= 0
         manager.pump(left_s)
