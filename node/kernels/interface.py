@@ -36,7 +36,7 @@ class Kernels(Protocol):
     """One arithmetic backend; every method may be called from several threads at once."""
 
     name: str
-    """"c-avx512", "c-avx2", "c-neon", "c-generic", "portable", or one of them with "+cuda"."""
+    """"c-avx512", "c-avx2", "c-neon-dot", "c-neon", "c-generic", "portable", or one of them with "+cuda"."""
     note: str | None
     """Why nothing faster serves, in words for a user; None where this is the fastest for the machine."""
     threads: int

@@ -31,7 +31,8 @@ TARGET ALWAYS_INLINE float LEVEL(dot)(const float *a, const float *b, size_t cou
     size_t i = 0;
     EACH_PIECE(p) sums[p] = (PIECE){0};
     for (; i + LANES <= count; i += LANES)
-        EACH_PIECE(p) sums[p] += *(const PIECE *)(a + i + p * PIECE_FLOATS) * *(const PIECE *)(b + i + p * PIECE_FLOATS);
+        EACH_PIECE(p)
+            sums[p] += *(const PIECE *)(a + i + p * PIECE_FLOATS) * *(const PIECE *)(b + i + p * PIECE_FLOATS);
     float sum = LEVEL(lane_sum)(sums);
     for (; i < count; i++)
         sum += a[i] * b[i];

@@ -56,6 +56,13 @@ struct wide_kernels {
 #elif defined(__aarch64__)
 #define HAVE_NEON 1
 #include "tile_neon.h"
+#if defined(__ARM_FEATURE_DOTPROD) || (defined(__linux__) && defined(__GNUC__) && !defined(__clang__))
+#define HAVE_DOTPROD 1
+#include "tile_dotprod.h"
+#endif
+#if defined(__linux__)
+#include <sys/auxv.h> /* getauxval */
+#endif
 #endif
 
 struct level {
@@ -71,6 +78,9 @@ static const struct level LEVELS[] = {
     {"c-avx512", &linear_avx512, &wide_avx512},
 #elif defined(HAVE_NEON)
     {"c-neon", &linear_neon, &wide_generic}, /* 16-byte vectors are NEON's own width */
+#if defined(HAVE_DOTPROD)
+    {"c-neon-dot", &linear_dotprod, &wide_generic},
+#endif
 #endif
 };
 
@@ -86,6 +96,9 @@ static int level_runs_here(int level)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512vnni");
+#elif defined(HAVE_DOTPROD) && defined(__linux__)
+    if (level == 2)
+        return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; /* HWCAP_ASIMDDP of the Linux ABI */
 #endif
     return level >= 0 && level < NUM_LEVELS;
 }

@@ -64,7 +64,7 @@ static void panel_stretch(const struct linear_job *job, size_t output, size_t nu
     }
 }
 
-/* Sums of one row's limbs, [outputs][stride], -> its results. Sums are below 2^38 and shifts at most 24: no overflow. */
+/* Sums of one row's limbs, [outputs][stride], -> its results. Sums are below 2^38, shifts at most 24: no overflow. */
 ALWAYS_INLINE void recombine(const int64_t *sums, size_t stride, size_t num_outputs, uint64_t correction, int count,
                              int bits, enum row_kind kind, uint32_t *out)
 {
