@@ -163,7 +163,7 @@ class Session:
 
     def _form_strict(self, manager: ExecutionManager, peers: list[ConnectedPeer], seeds: PadSeeds) -> None:
         self._own_pads = OwnPads(self._node.kernels, seeds)
-        for peer in peers[: self._config.max_lanes]:
+        for peer in peers:
             manager.add_lane(self._join(manager, peer, Role.SHARE), self._own_pads)
         self._own_pads.fill(self._units, self._config.pad_rows)
         self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0

@@ -59,7 +59,11 @@ MAX_PROMPT_CHARACTERS = 1 << 20
     "--peer-timeout", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds to wait for peers."
 )
 @click.option(
-    "--lanes", type=click.IntRange(1, 64), default=DEFAULT_MAX_LANES, show_default=True, help="Lanes at most."
+    "--lanes",
+    type=click.IntRange(1, 64),
+    default=DEFAULT_MAX_LANES,
+    show_default=True,
+    help="split: lanes at most, two peers each. strict uses every peer.",
 )
 @click.option("--pad-rows", type=click.IntRange(0), default=0, help="strict: pads made before the clock starts.")
 @click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-text token.")

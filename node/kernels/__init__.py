@@ -87,7 +87,7 @@ def _native(threads: int, level: str | None) -> tuple[Kernels | None, str]:
 
         kernels = NativeKernels(threads, level, note=None if level is None else f"{CHOICE_VARIABLE} asks for it")
     except ImportError:
-        return None, "the C kernels were not built: no C compiler was found at install"
+        return None, "the C kernels were not built: no working C compiler was found at install"
     except ValueError as error:
         return None, str(error)
     failure = self_test(kernels)

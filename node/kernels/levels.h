@@ -41,7 +41,7 @@ struct wide_kernels {
 #define VECTOR 16
 #include "wide.h"
 
-#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_X86 1
 #include "tile_avx2.h"
 #include "tile_avx512.h"
