@@ -11,6 +11,10 @@ from protocol.messages import Linear
 
 MAX_JOBS_A_PEER = 128
 MAX_PEERS = 256
+MAX_BYTES_A_PEER = 64 << 20
+"""Shares of one peer that wait, in bytes: eight chunks of the largest size."""
+MAX_BYTES = 512 << 20
+"""Shares of all peers that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,11 @@ class Job:
     socket: Any
     route: bytes | None
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it holds while it waits."""
+        return 0 if self.request.rows is None else self.request.rows.nbytes
+
 
 class WorkQueue:
     """Round robin over peers, first in first out within one. Used by one thread; `len` from any."""
@@ -30,6 +39,7 @@ class WorkQueue:
     def __init__(self) -> None:
         self._waiting: OrderedDict[PeerId, deque[Job]] = OrderedDict()
         self._count = 0
+        self._num_bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -41,10 +51,15 @@ class WorkQueue:
             if len(self._waiting) >= MAX_PEERS:
                 return False
             jobs = self._waiting[job.peer_id] = deque()
-        if len(jobs) >= MAX_JOBS_A_PEER:
+        of_peer = sum(waiting.num_bytes for waiting in jobs)
+        full = self._num_bytes + job.num_bytes > MAX_BYTES or of_peer + job.num_bytes > MAX_BYTES_A_PEER
+        if full or len(jobs) >= MAX_JOBS_A_PEER:
+            if not jobs:
+                del self._waiting[job.peer_id]
             return False
         jobs.append(job)
         self._count += 1
+        self._num_bytes += job.num_bytes
         return True
 
     def pop(self) -> Job | None:
@@ -56,6 +71,7 @@ class WorkQueue:
         if jobs:
             self._waiting[peer_id] = jobs
         self._count -= 1
+        self._num_bytes -= job.num_bytes
         return job
 
     def cancel(self, peer_id: PeerId, request_id: int) -> None:
@@ -63,6 +79,7 @@ class WorkQueue:
         jobs = self._waiting.get(peer_id, deque())
         kept = deque(job for job in jobs if job.request_id != request_id)
         self._count -= len(jobs) - len(kept)
+        self._num_bytes -= sum(job.num_bytes for job in jobs) - sum(job.num_bytes for job in kept)
         if kept:
             self._waiting[peer_id] = kept
         else:

@@ -18,6 +18,9 @@ from protocol.limits import MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
 
 ZAP_DOMAIN = b"kek"
 HIGH_WATER_MARK_MESSAGES = 256
+"""Messages that wait in a socket for one connection; what we send ourselves, and small control frames."""
+DATA_HIGH_WATER_MARK_MESSAGES = 32
+"""The same for what others make us hold: with frames of 8 MiB, 256 MiB a connection at the very most."""
 HANDSHAKE_TIMEOUT_MS = 3000
 RECONNECT_MS = 100
 RECONNECT_MAX_MS = 5000
@@ -82,11 +85,12 @@ class SecureContext:
 
 
 def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
+    others = HIGH_WATER_MARK_MESSAGES if max_frame_bytes < MAX_DATA_BYTES else DATA_HIGH_WATER_MARK_MESSAGES
     options = {
         zmq.LINGER: 0,
         zmq.IMMEDIATE: 1,
-        zmq.SNDHWM: HIGH_WATER_MARK_MESSAGES,
-        zmq.RCVHWM: HIGH_WATER_MARK_MESSAGES,
+        zmq.SNDHWM: others if socket.type == zmq.ROUTER else HIGH_WATER_MARK_MESSAGES,
+        zmq.RCVHWM: others,
         zmq.MAXMSGSIZE: max_frame_bytes,
         zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
         zmq.CONNECT_TIMEOUT: HANDSHAKE_TIMEOUT_MS,
