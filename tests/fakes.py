@@ -1,0 +1,514 @@
+"""Twins of the seams: units made by hand, and peers that play a script over sockets inside this process.
+
+A scripted peer is a real `LinearWorker` behind a real pair of sockets and the real codec; only what it makes of an
+answer is written down. Nothing here has a thread or sleeps: a peer acts while it is being sent a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import zmq
+
+from node.execution.chunk import ChunkRecord, ChunkState
+from node.execution.config import ExecutionConfig
+from node.execution.distributed import execute_distributed
+from node.execution.gate import UnitChecks
+from node.execution.manager import ExecutionManager
+from node.execution.pads import GuardPads, OwnPads
+from node.execution.peer import PeerStatus, SessionPeer
+from node.kernels import select_kernels
+from node.kernels.interface import Kernels
+from node.store.unit import Unit, UnitRef
+from node.worker import LinearWorker
+from protocol.envelope import Frame
+from protocol.field import P
+from protocol.identity import Identity, PeerId
+from protocol.limits import MAX_DATA_HEADER_BYTES, SESSION_BYTES
+from protocol.messages import (
+    Cancel,
+    ErrorCode,
+    ErrorReply,
+    Linear,
+    LinearResult,
+    Message,
+    Ping,
+    Received,
+    Role,
+    decode_message,
+    encode_message,
+)
+from protocol.shares import PadSeeds
+from protocol.verification import result_digest
+
+KERNELS = select_kernels(1)
+MODEL_ID = hashlib.sha256(b"a model of tests").digest()
+IMPATIENT = ExecutionConfig(progress_limit_s=0.06, hedge_floor_s=0.02, hedge_unmeasured_s=0.03)
+PATIENT = ExecutionConfig()
+
+_names = itertools.count(1)
+
+
+# --- units
+
+
+def make_unit(num_outputs: int, num_inputs: int, layer: int = 0, kind: Any = "o", seed: int = 1) -> Unit:
+    """A unit of random weights; its hash is of these weights alone."""
+    generator = np.random.default_rng([seed, layer, num_outputs, num_inputs])
+    weights = generator.integers(-127, 128, (num_outputs, num_inputs), dtype=np.int8)
+    ref = UnitRef(layer, kind, num_outputs, num_inputs, hashlib.sha256(weights.tobytes()).digest())
+    norm = float(np.sqrt((weights.astype(np.int64) ** 2).sum(axis=1).max()))
+    return Unit(ref, weights, np.ones(num_outputs, np.float32), norm, None)
+
+
+def make_rows(num_rows: int, num_inputs: int, seed: int = 1) -> np.ndarray:
+    """Activations of 12 bits, int16 `[num_rows, num_inputs]`."""
+    return np.random.default_rng([seed, num_rows]).integers(-2047, 2048, (num_rows, num_inputs), dtype=np.int16)
+
+
+def weights_of(units: Sequence[Unit]) -> Callable[[bytes, bytes], np.ndarray | None]:
+    """What a worker that holds these units looks them up with."""
+    held = {(MODEL_ID, unit.ref.sha256): unit.weights for unit in units}
+    return lambda model_id, unit: held.get((model_id, unit))
+
+
+def identity(index: int) -> Identity:
+    return Identity.from_seed(hashlib.sha256(b"test identity %d" % index).digest())
+
+
+# --- a connection whose other end is a script
+
+
+class ScriptedChannel:
+    """Twin of `node.transport.channel.Channel`; whoever plays the peer is called with every message sent."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], peer_id: PeerId, connected: bool = True) -> None:
+        self.peer_id = peer_id
+        self.connected = connected
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.near, self._far = _pair(context)
+        self._news, self._news_far = _pair(context)
+        self.on_send: Callable[[list[bytes], Received], None] = lambda frames, received: None
+        self.floods = False
+        self.full = False
+        self.sent: list[list[bytes]] = []
+        self.closed = False
+
+    # What the session sees.
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        return [self.near, self._news]
+
+    def send(self, message: Message, message_id: int) -> bool:
+        assert not self.closed, "a message to somebody who was hung up on"
+        if self.full:
+            return False
+        frames = [bytes(frame) for frame in encode_message(message, message_id)]
+        self.sent.append(frames)
+        self.bytes_up += sum(map(len, frames))
+        self.on_send(frames, decode_message(frames, MAX_DATA_HEADER_BYTES))
+        return True
+
+    def receive(self) -> Received | None:
+        if self.floods:
+            return Received(1 << 60, Ping())
+        try:
+            frames = self.near.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return None
+        self.bytes_down += sum(map(len, frames))
+        return decode_message(frames, MAX_DATA_HEADER_BYTES)
+
+    def notice_losses(self) -> int:
+        losses = 0
+        while self._news.poll(0):
+            self.connected = self._news.recv() == b"up"
+            losses += not self.connected
+        return losses
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        return self.connected
+
+    def close(self) -> None:
+        self.closed = True
+        for socket in (self.near, self._far, self._news, self._news_far):
+            socket.close(linger=0)
+
+    # What the script does.
+
+    def answer(self, message: Message, message_id: int) -> None:
+        self.answer_frames(encode_message(message, message_id))
+
+    def answer_frames(self, frames: Sequence[Frame]) -> None:
+        self._far.send_multipart(frames)
+
+    def lose(self) -> None:
+        """The connection breaks; the session learns of it when it looks."""
+        self._news_far.send(b"lost")
+
+    def restore(self) -> None:
+        self._news_far.send(b"up")
+
+    def flood(self) -> None:
+        """From now on there is always one more message."""
+        self.floods = True
+        self._far.send(b"there is something to read")
+
+
+def _pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    near, far = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    endpoint = f"inproc://fake-{next(_names)}"
+    near.bind(endpoint)
+    far.connect(endpoint)
+    return near, far
+
+
+# --- scripts
+
+Lie = Callable[[Linear, LinearResult, "ScriptedPeer"], LinearResult]
+
+
+def _relabelled(request: Linear, rows: np.ndarray) -> LinearResult:
+    """A lie with a correct digest of itself."""
+    return LinearResult(result_digest(request.binding, rows), 1, rows)
+
+
+def _plus(amount: int) -> Lie:
+    def lie(request: Linear, honest: LinearResult, peer: ScriptedPeer) -> LinearResult:
+        rows = honest.rows.copy()
+        rows[-1, -1] = (int(rows[-1, -1]) + amount) % P
+        return _relabelled(request, rows)
+
+    return lie
+
+
+def _changed(change: Callable[[np.ndarray], np.ndarray]) -> Lie:
+    return lambda request, honest, peer: _relabelled(request, np.ascontiguousarray(change(honest.rows)))
+
+
+def _residue(rows: np.ndarray) -> np.ndarray:
+    changed = rows.copy()
+    changed[0, 0] += np.uint32(P)
+    return changed
+
+
+def _replayed(request: Linear, honest: LinearResult, peer: ScriptedPeer) -> LinearResult:
+    """The first answer of this shape again, word for word."""
+    return next(
+        (old for old in peer.answered if old.rows.shape == honest.rows.shape), replace(honest, digest=bytes(32))
+    )
+
+
+LIES: dict[str, Lie] = {
+    "one more": _plus(1),
+    "one less": _plus(-1),
+    "not canonical": _changed(_residue),
+    "zeroed row": _changed(lambda rows: np.concatenate([np.zeros_like(rows[:1]), rows[1:]])),
+    "turned": _changed(lambda rows: np.roll(rows, 1)),
+    "noise": _changed(lambda rows: np.random.default_rng(3).integers(0, P, rows.shape, dtype=np.uint32)),
+    "a row missing": _changed(lambda rows: rows[1:]),
+    "a row more": _changed(lambda rows: np.concatenate([rows, rows[:1]])),
+    "a column missing": _changed(lambda rows: rows[:, 1:]),
+    "replay": _replayed,
+    "wrong digest": lambda request, honest, peer: replace(honest, digest=bytes(32)),
+    "the share itself": lambda request, honest, peer: _relabelled(
+        request, np.zeros_like(honest.rows) if request.rows is None else np.ascontiguousarray(request.rows)
+    ),
+}
+
+Script = Callable[["ScriptedPeer", int, Linear], None]
+
+
+def honest(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    peer.channel.answer(peer.compute(request), message_id)
+
+
+def silent(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    pass
+
+
+def one_behind(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    """Answers a request when the next one comes."""
+    peer.held.append((message_id, request))
+    while len(peer.held) > 1:
+        honest(peer, *peer.held.pop(0))
+
+
+def newest_first(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    """Collects two requests, then answers them in the other order."""
+    peer.held.append((message_id, request))
+    if len(peer.held) > 1:
+        while peer.held:
+            honest(peer, *peer.held.pop())
+
+
+def every_other(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    if peer.requests % 2:
+        honest(peer, message_id, request)
+
+
+def twice(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    honest(peer, message_id, request)
+    honest(peer, message_id, request)
+
+
+def unknown_id(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    peer.channel.answer(peer.compute(request), message_id + (1 << 40))
+
+
+def foreign_id(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    """Answers what another peer was asked last, under its id, wrongly."""
+    for other in peer.swarm:
+        if other is not peer and other.last is not None:
+            peer.channel.answer(_plus(1)(other.last[1], other.compute(other.last[1]), peer), other.last[0])
+
+
+def garbage(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    peer.channel.answer_frames([b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100])
+
+
+def other_kind(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    """Messages that are no answer, under the request's id."""
+    peer.channel.answer(Ping(), message_id)
+    peer.channel.answer(Cancel(message_id), message_id)
+    peer.channel.answer(request, message_id)
+
+
+def kind_then_answer(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    other_kind(peer, message_id, request)
+    honest(peer, message_id, request)
+
+
+def lost(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    peer.channel.lose()
+
+
+def lost_and_back(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    """Each connection carries two answers and breaks on the third request."""
+    if peer.requests % 3:
+        honest(peer, message_id, request)
+    else:
+        peer.channel.lose()
+        peer.channel.restore()
+
+
+def floods(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+    peer.channel.flood()
+
+
+def error(code: ErrorCode, times: int | None = None) -> Script:
+    """Answers with an error, always or the first times only."""
+
+    def script(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        if times is None or peer.requests <= times:
+            peer.channel.answer(ErrorReply(code, "no"), message_id)
+        else:
+            honest(peer, message_id, request)
+
+    return script
+
+
+def liar(lie: Lie, after: int = 0) -> Script:
+    """Honest for so many answers, then lies."""
+
+    def script(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        result = peer.compute(request)
+        if peer.requests > after:
+            peer.lied = True
+            result = lie(request, result, peer)
+        peer.channel.answer(result, message_id)
+
+    return script
+
+
+FAULTS: dict[str, Script] = {
+    "silent": silent,
+    "one behind": one_behind,
+    "newest first": newest_first,
+    "every other": every_other,
+    "twice": twice,
+    "unknown id": unknown_id,
+    "foreign id": foreign_id,
+    "garbage": garbage,
+    "other kind": other_kind,
+    "other kind, then the answer": kind_then_answer,
+    "lost": lost,
+    "lost and back": lost_and_back,
+    "floods": floods,
+    "exhausted": error(ErrorCode.EXHAUSTED),
+    "exhausted once": error(ErrorCode.EXHAUSTED, 1),
+    "no session": error(ErrorCode.NO_SESSION),
+    "not found": error(ErrorCode.NOT_FOUND),
+}
+SCRIPTS: dict[str, Script] = {
+    "honest": honest,
+    **FAULTS,
+    **{f"lie: {name}": liar(lie) for name, lie in LIES.items()},
+    **{f"later lie: {name}": liar(lie, 3) for name, lie in LIES.items()},
+}
+
+
+class ScriptedPeer:
+    """A peer of one session: its channel, its worker, its script and what it was told."""
+
+    def __init__(self, channel: ScriptedChannel, role: Role, script: Script, units: Sequence[Unit]) -> None:
+        self.channel = channel
+        self.script = script
+        self.session = SessionPeer(channel.peer_id, role, channel, 1e9, 0.001)  # type: ignore[arg-type]
+        self.swarm: Sequence[ScriptedPeer] = ()
+        self.requests = 0
+        self.last: tuple[int, Linear] | None = None
+        self.held: list[tuple[int, Linear]] = []
+        self.answered: list[LinearResult] = []
+        self.heard: list[Received] = []
+        self.lied = False
+        self._worker = LinearWorker(KERNELS, weights_of(units))
+        channel.on_send = self._hear
+
+    def compute(self, request: Linear) -> LinearResult:
+        result = self._worker.answer(request)
+        assert isinstance(result, LinearResult), result
+        self.answered.append(result)
+        return result
+
+    def _hear(self, frames: list[bytes], received: Received) -> None:
+        assert self.session.status is not PeerStatus.BANNED, "work for a peer that was banned"
+        self.heard.append(received)
+        if isinstance(received.message, Linear):
+            self.requests += 1
+            self.last = (received.id, received.message)
+            self.script(self, received.id, received.message)
+
+    @property
+    def linears(self) -> list[Linear]:
+        """Every request it was sent."""
+        return [received.message for received in self.heard if isinstance(received.message, Linear)]
+
+
+# --- a session
+
+
+class WatchedKernels:
+    """The kernels, with every pad row and every share row noted on its way."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self.pads: list[bytes] = []
+        self.rows: list[np.ndarray] = []
+
+    def share(self, rows: np.ndarray, pads: np.ndarray) -> np.ndarray:
+        self.pads += [pad.tobytes() for pad in pads]
+        self.rows.append(rows.copy())
+        return self._kernels.share(rows, pads)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernels, name)
+
+
+class WatchedSeeds(PadSeeds):
+    """The source of seeds, with every seed noted."""
+
+    made: list[bytes]
+
+    def next(self, layer: int | None, kind: str, role: str) -> bytes:
+        seed = PadSeeds.next(self, layer, kind, role)
+        self.made.append(seed)
+        return seed
+
+
+class WatchedManager(ExecutionManager):
+    """The manager, with every wait noted."""
+
+    waits: list[float]
+
+    def pump(self, timeout_s: float) -> None:
+        self.waits.append(timeout_s)
+        super().pump(timeout_s)
+
+
+@dataclass
+class Swarm:
+    """One session and its scripted peers; a context manager."""
+
+    units: Sequence[Unit]
+    mode: str = "split"
+    config: ExecutionConfig = PATIENT
+    peers: list[ScriptedPeer] = field(default_factory=list)
+    lives: dict[int, list[ChunkState]] = field(default_factory=dict)
+    records: dict[int, ChunkRecord] = field(default_factory=dict)
+    rechecked: list[Unit] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.kernels = WatchedKernels(KERNELS)
+        checks = UnitChecks(KERNELS)
+        for unit in self.units:
+            checks.of(unit)
+        self.seeds = WatchedSeeds(b"M" * 32, MODEL_ID)
+        self.seeds.made = []
+        self.manager = WatchedManager(
+            self.kernels,  # type: ignore[arg-type]
+            MODEL_ID,
+            b"S" * SESSION_BYTES,
+            checks,
+            1e9,
+            self.config,
+            self.rechecked.append,
+            self._note,
+        )
+        self.manager.waits = []
+        self.own_pads = OwnPads(KERNELS, self.seeds)
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.manager.close()
+        for peer in self.peers:
+            peer.channel.close()
+        self.context.destroy(linger=0)
+
+    def _note(self, record: ChunkRecord) -> None:
+        self.records[id(record)] = record
+        self.lives.setdefault(id(record), [ChunkState.PLANNED]).append(record.state)
+
+    def add_peer(self, role: Role, script: Script) -> ScriptedPeer:
+        channel = ScriptedChannel(self.context, identity(len(self.peers)).peer_id)
+        peer = ScriptedPeer(channel, role, script, self.units)
+        self.peers.append(peer)
+        for each in self.peers:
+            each.swarm = self.peers
+        self.manager.add_peer(peer.session)
+        return peer
+
+    def add_lane(self, *scripts: Script) -> tuple[ScriptedPeer, ...]:
+        """A lane of (pad guard, share guard), or of a share peer alone in strict mode."""
+        if self.mode == "strict":
+            (script,) = scripts
+            share = self.add_peer(Role.SHARE, script)
+            self.manager.add_lane(share.session, self.own_pads)
+            return (share,)
+        pad, share = self.add_peer(Role.PAD, scripts[0]), self.add_peer(Role.SHARE, scripts[1])
+        self.manager.add_lane(share.session, GuardPads(pad.session, self.seeds, self.manager.send_pad))
+        return pad, share
+
+    def step(self, num_rows: int, seed: int = 1) -> None:
+        """One forward pass through every unit, each result compared with the local kernel's."""
+        self.manager.begin_step(0, num_rows, self.units)
+        for index, unit in enumerate(self.units):
+            rows = make_rows(num_rows, unit.ref.num_inputs, seed + index)
+            sums = execute_distributed(self.manager, unit, rows)
+            assert sums.dtype == np.int32
+            assert np.array_equal(sums, KERNELS.linear_a12(unit.weights, rows))
+
+    @property
+    def ended(self) -> list[ChunkState]:
+        """How each chunk's numbers were found: the state before it was merged."""
+        return [life[-2] for life in self.lives.values()]

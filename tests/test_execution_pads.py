@@ -1,0 +1,174 @@
+"""Every pad row is handed out once, whatever is asked for in whatever order."""
+
+import logging
+
+import numpy as np
+import pytest
+from fakes import KERNELS, MODEL_ID, Swarm, WatchedSeeds, honest, make_unit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.execution.pads import DECODE_BATCH_ROWS, GuardPads, OwnPads, PadBatch, PadTicket
+from node.execution.peer import SessionPeer
+from node.store.unit import Unit
+from protocol.field import P
+from protocol.limits import row_bucket
+from protocol.shares import pad_rows
+
+relaxed = settings(deadline=None, max_examples=60)
+UNITS = [make_unit(20, 6), make_unit(12, 5, layer=1, kind="qkv")]
+
+takes = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.integers(0, 1), st.sampled_from([1, 1, 1, 2, 7, 8, 9, 33])),
+        st.tuples(st.just("prepare"), st.just(0), st.just(0)),
+        st.tuples(st.just("fail"), st.just(0), st.integers(0, 5)),
+    ),
+    max_size=40,
+)
+
+
+def new_seeds() -> WatchedSeeds:
+    seeds = WatchedSeeds(b"M" * 32, MODEL_ID)
+    seeds.made = []
+    return seeds
+
+
+class Guard:
+    """As much of a session's peer as a pad source looks at."""
+
+    usable = True
+
+
+def sources(seeds: WatchedSeeds) -> tuple[GuardPads, OwnPads, list[tuple[Unit, PadBatch]]]:
+    asked: list[tuple[Unit, PadBatch]] = []
+
+    def send(guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
+        asked.append((unit, batch))
+        return len(asked) % 5 != 0
+
+    return GuardPads(Guard(), seeds, send), OwnPads(KERNELS, seeds), asked  # type: ignore[arg-type]
+
+
+@given(takes, takes, st.lists(st.integers(0, 1), min_size=80, max_size=80))
+@relaxed
+def test_every_pad_row_is_handed_out_once(
+    guard_steps: list[tuple[str, int, int]], own_steps: list[tuple[str, int, int]], order: list[int]
+) -> None:
+    seeds = new_seeds()
+    guarded, own, asked = sources(seeds)
+    steps = {0: iter(guard_steps), 1: iter(own_steps)}
+    used: list[bytes] = []
+    for turn in order:
+        step = next(steps[turn], None)
+        if step is None:
+            continue
+        what, unit_index, amount = step
+        source, unit = (guarded, own)[turn], UNITS[unit_index]
+        if what == "prepare":
+            source.prepare(UNITS)
+        elif what == "fail" and asked:
+            asked[amount % len(asked)][1].failed = True
+        elif what == "take":
+            ticket = source.take(unit, amount)
+            assert ticket.pads.shape == (row_bucket(amount), unit.ref.num_inputs)
+            assert ticket.num_rows == amount
+            assert (ticket.pads < P).all()
+            used += [unit.ref.sha256 + row.tobytes() for row in ticket.pads]
+    assert len(set(used)) == len(used)
+    assert len(set(seeds.made)) == len(seeds.made)
+    assert len({batch.seed for _unit, batch in asked}) == len(asked)
+
+
+@given(st.lists(st.sampled_from([1, 1, 3, 8, 9, 40]), min_size=1, max_size=12), st.integers(0, 50))
+@relaxed
+def test_own_products_are_those_of_the_pads(counts: list[int], pool: int) -> None:
+    _guarded, own, _asked = sources(new_seeds())
+    own.fill(UNITS, pool)
+    for count in counts:
+        for unit in UNITS:
+            ticket = own.take(unit, count)
+            assert not ticket.failed
+            products = ticket.products()
+            assert products is not None
+            assert np.array_equal(products, KERNELS.linear_field(unit.weights, ticket.pads[:count].copy()))
+
+
+def test_a_pool_is_filled_as_asked_and_then_used() -> None:
+    _guarded, own, _asked = sources(new_seeds())
+    own.fill(UNITS, 600)
+    assert own.rows_made == 600 * len(UNITS)
+    own.fill(UNITS, 600)
+    assert own.rows_made == 600 * len(UNITS)
+    for _ in range(600):
+        own.take(UNITS[0], 1)
+    assert own.rows_made == 600 * len(UNITS)
+    own.take(UNITS[0], 1)
+    assert own.rows_made > 600 * len(UNITS)
+
+
+@given(st.integers(1, 40))
+@relaxed
+def test_guards_are_asked_for_a_row_before_it_is_needed(num_steps: int) -> None:
+    guarded, _own, asked = sources(new_seeds())
+    for _ in range(num_steps):
+        guarded.prepare(UNITS)
+        before = len(asked)
+        for unit in UNITS:
+            ticket = guarded.take(unit, 1)
+            assert ticket.batch_rows == DECODE_BATCH_ROWS
+        assert len(asked) == before
+
+
+def test_the_seed_that_a_guard_gets_makes_the_pads() -> None:
+    guarded, _own, asked = sources(new_seeds())
+    ticket = guarded.take(UNITS[0], 9)
+    ((unit, batch),) = asked
+    assert np.array_equal(ticket.pads, pad_rows(batch.seed, 0, row_bucket(9), unit.ref.num_inputs))
+    assert ticket.products() is None
+    batch.products = KERNELS.linear_field(unit.weights, batch.pads)
+    products = ticket.products()
+    assert products is not None
+    assert products.shape == (9, unit.ref.num_outputs)
+
+
+def test_a_failed_batch_gives_no_more_rows() -> None:
+    guarded, _own, asked = sources(new_seeds())
+    first = guarded.take(UNITS[0], 1)
+    asked[0][1].failed = True
+    assert first.failed
+    second = guarded.take(UNITS[0], 1)
+    assert not second.failed
+    assert len(asked) == 2
+
+
+def test_nothing_secret_is_printed() -> None:
+    seeds = new_seeds()
+    guarded, own, asked = sources(seeds)
+    ticket = guarded.take(UNITS[0], 1)
+    mine = own.take(UNITS[0], 3)
+    batch = asked[0][1]
+    batch.products = KERNELS.linear_field(UNITS[0].weights, batch.pads)
+    for thing in (seeds, batch, ticket, mine, guarded, own):
+        text = f"{thing!r} {thing}"
+        for secret in (seeds.master, *seeds.made):
+            assert secret.hex() not in text
+            assert repr(secret) not in text
+        for numbers in (ticket.pads, mine.pads, batch.products):
+            assert str(int(numbers.flat[0])) not in text
+    assert isinstance(ticket, PadTicket)
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_nothing_secret_is_logged_or_kept(mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Swarm(UNITS, mode) as swarm:
+        swarm.add_lane(*([honest] if mode == "strict" else [honest, honest]))
+        swarm.step(9)
+        swarm.step(1)
+        for record in swarm.records.values():
+            assert (record.share, record.ticket, record.result) == (None, None, None)
+        text = caplog.text + repr(swarm.records) + repr([peer.session.in_flight for peer in swarm.peers])
+        for seed in swarm.seeds.made:
+            assert seed.hex() not in text
+            assert repr(seed) not in text
