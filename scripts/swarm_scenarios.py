@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from swarm_harness import NodeProcess, RunResult, Swarm
@@ -19,7 +18,7 @@ SCENARIOS = ("none", "kill", "freeze", "slow", "lie")
 VICTIMS = ("one", "lane", "all")
 
 Blow = Callable[[NodeProcess], None]
-COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+COMPACT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1)}
 """Tables that fit 80 columns."""
 
 
@@ -98,8 +97,7 @@ def main(
 def report(console: Console, remote: RunResult, local: RunResult, scenario: str) -> None:
     """Two tables: the runs side by side, and who did what."""
     runs = Table(title=f"scenario: {scenario}", title_justify="left", **COMPACT)
-    for heading in ("run", "mode"):
-        runs.add_column(heading)
+    runs.add_column("run", no_wrap=True)
     for heading in ("tokens", "tok/s", "TTFT s", "sent", "verified", "rejected", "hedged", "local", "same"):
         runs.add_column(heading, justify="right", no_wrap=True)
     for name, result in (("swarm", remote), ("alone", local)):
@@ -109,7 +107,7 @@ def report(console: Console, remote: RunResult, local: RunResult, scenario: str)
             counts = [str(chunks[key]) for key in ("sent", "verified", "rejected", "hedged", "local")]
             same = "yes" if result.token_ids == local.token_ids else "NO"
             figures = [str(receipt["tokens"]), f"{receipt['tokens_per_s']:.1f}", f"{receipt['ttft_s']:.3f}"]
-            runs.add_row(name, receipt["mode"], *figures, *counts, same)
+            runs.add_row(f"{name}, {receipt['mode']}", *figures, *counts, same)
     console.print(runs)
     peers = Table(**COMPACT)
     for heading in ("peer", "role", "requests", "rejected", "at the end"):
