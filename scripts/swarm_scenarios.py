@@ -18,7 +18,7 @@ SCENARIOS = ("none", "kill", "freeze", "slow", "lie")
 VICTIMS = ("one", "lane", "all")
 
 Blow = Callable[[NodeProcess], None]
-COMPACT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1)}
+COMPACT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
 """Tables that fit 80 columns."""
 
 
