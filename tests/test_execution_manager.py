@@ -1,0 +1,563 @@
+"""Whatever peers do, the numbers are those of this device, the counts are true, and no peer learns a thing."""
+
+import time
+from collections import Counter, defaultdict, deque
+
+import numpy as np
+import pytest
+from fakes import (
+    FAULTS,
+    IMPATIENT,
+    KERNELS,
+    LIES,
+    PATIENT,
+    SCRIPTS,
+    Script,
+    ScriptedPeer,
+    Swarm,
+    error,
+    every_other,
+    floods,
+    garbage,
+    honest,
+    liar,
+    lost,
+    lost_and_back,
+    make_unit,
+    newest_first,
+    one_behind,
+    silent,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from node.errors import CorruptModelError
+from node.execution.chunk import ChunkState
+from node.execution.config import ExecutionConfig
+from node.execution.manager import MAX_ATTEMPTS
+from node.execution.peer import LATE_LIMIT, MIN_SAMPLES, PeerStatus
+from node.store.unit import Unit
+from protocol.field import P
+from protocol.limits import ROW_BUCKETS
+from protocol.messages import ErrorCode, Linear, LinearResult, Role
+
+UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
+FOREVER = ExecutionConfig(progress_limit_s=1000, hedge_floor_s=1000)
+AT_ONCE = ExecutionConfig(progress_limit_s=0, hedge_factor=0, hedge_floor_s=0, hedge_unmeasured_s=0)
+
+
+def swarm_of(mode: str, lanes: list[list[str]], config: ExecutionConfig = IMPATIENT) -> Swarm:
+    swarm = Swarm(UNITS, mode, config)
+    for names in lanes:
+        swarm.add_lane(*(SCRIPTS[name] for name in names[: 1 if mode == "strict" else 2]))
+    return swarm
+
+
+def shares_of(peer: ScriptedPeer) -> list[bytes]:
+    return [request.rows.tobytes() for request in peer.linears if request.rows is not None]
+
+
+def check_counts(swarm: Swarm) -> None:
+    """What the ledger says is what the records of all chunks and the peers themselves say."""
+    counts = swarm.manager.counts
+    assert all(life[-1] is ChunkState.MERGED for life in swarm.lives.values())
+    ended = Counter(swarm.ended)
+    assert counts.merged == len(swarm.lives) == counts.verified + counts.local
+    assert counts.verified == ended[ChunkState.VERIFIED]
+    assert counts.hedged == ended[ChunkState.HEDGED]
+    assert counts.local == ended[ChunkState.HEDGED] + ended[ChunkState.LOCAL]
+    assert counts.sent == sum(ChunkState.SENT in life for life in swarm.lives.values())
+    assert counts.rejected == sum(peer.session.rejected for peer in swarm.peers)
+    assert counts.rejected == sum(peer.session.status is PeerStatus.BANNED for peer in swarm.peers)
+    for peer in swarm.peers:
+        assert peer.session.chunks == peer.requests
+        assert peer.channel.bytes_up == sum(len(frame) for frames in peer.channel.sent for frame in frames)
+
+
+def check_bans(swarm: Swarm) -> None:
+    """Who lied is banned (the channel asserts that it is never asked again); who did not is not."""
+    for peer in swarm.peers:
+        if peer.lied and peer.script is not floods:
+            assert peer.session.status is PeerStatus.BANNED
+            assert peer.channel.closed
+        elif peer.script is not garbage and not peer.lied:
+            assert peer.session.status is not PeerStatus.BANNED
+
+
+def check_retries(swarm: Swarm) -> None:
+    """A share goes out twice at most, word for word, and in split mode never beyond its lane."""
+    holders: dict[bytes, list[ScriptedPeer]] = defaultdict(list)
+    for peer in swarm.peers:
+        for share in shares_of(peer):
+            holders[share].append(peer)
+    for peers in holders.values():
+        assert len(peers) <= MAX_ATTEMPTS
+        if swarm.mode == "split":
+            assert len(set(map(id, peers))) == 1
+    assert len(holders) == swarm.manager.counts.sent
+
+
+def check_privacy(swarm: Swarm) -> None:
+    """By schema, by role and by content: seeds to one side, noise to the other, and no pad twice."""
+    pads = [pad for pad in swarm.kernels.pads if len(pad) > 0]
+    assert len(set(pads)) == len(pads)
+    plain = [rows.tobytes() for rows in swarm.kernels.rows if rows.any()]
+    in_field = [(rows.astype(np.int64) % P).astype("<u4").tobytes() for rows in swarm.kernels.rows if rows.any()]
+    seeds_sent: list[bytes] = []
+    for peer in swarm.peers:
+        for request in peer.linears:
+            assert request.binding.row_start == 0
+            assert request.binding.num_rows in ROW_BUCKETS
+            if peer.session.role is Role.PAD:
+                assert request.rows is None and request.seed is not None
+                assert request.binding.role is Role.PAD
+                seeds_sent.append(request.seed)
+            else:
+                assert request.seed is None and request.rows is not None
+                assert request.binding.role is Role.SHARE
+        everything = b"".join(b"".join(frames) for frames in peer.channel.sent)
+        for secret in [b"M" * 32, *plain, *in_field, *swarm.kernels.pads]:
+            if len(secret) >= 8:
+                assert secret not in everything
+        if peer.session.role is Role.SHARE:
+            assert not [seed for seed in swarm.seeds.made if seed in everything]
+        kinds = {type(received.message).__name__ for received in peer.heard}
+        assert kinds <= {"Linear", "Cancel"}
+        ids = [received.id for received in peer.heard if isinstance(received.message, Linear)]
+        assert ids == sorted(set(ids))
+        assert all(
+            received.message.binding.nonce == received.id
+            for received in peer.heard
+            if isinstance(received.message, Linear)
+        )
+    assert len(set(seeds_sent)) == len(seeds_sent)
+    assert swarm.mode == "split" or not seeds_sent
+
+
+def check(swarm: Swarm) -> None:
+    check_counts(swarm)
+    check_bans(swarm)
+    check_retries(swarm)
+    check_privacy(swarm)
+    assert max(swarm.manager.waits, default=0) <= swarm.manager._config.progress_limit_s
+
+
+# --- any peers at all
+
+names = st.sampled_from(sorted(SCRIPTS))
+lanes = st.lists(st.lists(names, min_size=2, max_size=2), min_size=1, max_size=3)
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+@given(lanes=lanes, steps=st.lists(st.sampled_from([1, 1, 2, 9, 21]), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_any_peers_and_any_steps(mode: str, lanes: list[list[str]], steps: list[int]) -> None:
+    with swarm_of(mode, lanes) as swarm:
+        for index, num_rows in enumerate(steps):
+            swarm.step(num_rows, seed=index)
+        check(swarm)
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_each_fault_of_a_share_peer(name: str, mode: str) -> None:
+    with swarm_of(mode, [["honest", name][-1 if mode == "strict" else 0 :], ["honest", "honest"]]) as swarm:
+        for index, num_rows in enumerate([9, 1, 1, 1, 9, 1]):
+            swarm.step(num_rows, seed=index)
+        check(swarm)
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_each_fault_of_a_pad_guard(name: str) -> None:
+    with swarm_of("split", [[name, "honest"], ["honest", "honest"]]) as swarm:
+        for index, num_rows in enumerate([9, 1, 1, 1, 9, 1]):
+            swarm.step(num_rows, seed=index)
+        check(swarm)
+
+
+# --- honest peers
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_honest_peers_do_all_of_it(mode: str) -> None:
+    with swarm_of(mode, [["honest", "honest"]] * 2, FOREVER) as swarm:
+        for num_rows in (40, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3):
+            swarm.step(num_rows)
+        check(swarm)
+        counts = swarm.manager.counts
+        assert (counts.local, counts.hedged, counts.rejected) == (0, 0, 0)
+        assert counts.verified == counts.sent == counts.merged > 0
+        assert all(peer.requests for peer in swarm.peers)
+
+
+def test_what_has_arrived_is_used_however_late_it_is_read() -> None:
+    with swarm_of("split", [["honest", "honest"]], AT_ONCE) as swarm:
+        swarm.step(40)
+        swarm.step(1)
+        check_counts(swarm)
+        assert swarm.manager.counts.local == 0
+
+
+def test_no_lane_at_all_is_this_device_alone() -> None:
+    with Swarm(UNITS, "split") as swarm:
+        swarm.step(9)
+        check(swarm)
+        assert swarm.manager.counts.local == swarm.manager.counts.merged == len(UNITS)
+        assert swarm.manager.counts.sent == 0
+
+
+def test_a_full_or_unconnected_peer_costs_nothing_but_local_work() -> None:
+    with swarm_of("split", [["honest", "honest"]] * 3, FOREVER) as swarm:
+        full_share, full_pad, gone = swarm.peers[1], swarm.peers[2], swarm.peers[4]
+        full_share.channel.full = True
+        full_pad.channel.full = True
+        gone.channel.connected = False
+        for num_rows in (9, 1, 1):
+            swarm.step(num_rows)
+        check_counts(swarm)
+        check_privacy(swarm)
+        assert swarm.manager.counts.verified == 0
+        assert swarm.peers[5].requests == 0
+
+
+# --- lies
+
+
+@pytest.mark.parametrize("name", sorted(LIES))
+def test_in_strict_mode_a_refused_share_is_done_by_another(name: str) -> None:
+    with swarm_of("strict", [[f"lie: {name}"], ["honest"]], FOREVER) as swarm:
+        swarm.step(9)
+        bad, good = swarm.peers
+        assert bad.session.status is PeerStatus.BANNED
+        assert bad.requests >= 1
+        assert swarm.manager.counts.rejected == 1
+        assert swarm.manager.counts.local == 0
+        assert swarm.manager.counts.verified == swarm.manager.counts.merged
+        assert set(shares_of(bad)) <= set(shares_of(good))
+        check(swarm)
+
+
+@pytest.mark.parametrize("role", ["pad", "share"])
+@pytest.mark.parametrize("name", sorted(LIES))
+def test_in_split_mode_a_lane_with_a_liar_is_computed_here(name: str, role: str) -> None:
+    lane = [f"lie: {name}", "honest"] if role == "pad" else ["honest", f"lie: {name}"]
+    with swarm_of("split", [lane], FOREVER) as swarm:
+        for num_rows in (9, 1, 1):
+            swarm.step(num_rows)
+        bad = swarm.peers[0 if role == "pad" else 1]
+        assert bad.session.status is PeerStatus.BANNED
+        assert swarm.manager.counts.rejected == 1
+        assert swarm.manager.counts.verified == 0
+        check(swarm)
+
+
+def test_a_liar_is_banned_only_after_our_own_weights_were_looked_at() -> None:
+    with swarm_of("strict", [["lie: one more"]], FOREVER) as swarm:
+        before = swarm.manager._checks.known(UNITS[0].ref)
+        swarm.step(1)
+        assert swarm.rechecked == [UNITS[0]]
+        assert swarm.manager._checks.known(UNITS[0].ref) is not before
+
+
+def test_a_spoilt_check_of_ours_bans_nobody() -> None:
+    with swarm_of("strict", [["honest"]], FOREVER) as swarm:
+        check = swarm.manager._checks.known(UNITS[0].ref)
+        check.projections[0, 0, 0] ^= 1
+        swarm.step(1)
+        check_counts(swarm)
+        assert swarm.manager.counts.rejected == 0
+        assert swarm.manager.counts.local == 0
+        assert swarm.rechecked == [UNITS[0]]
+
+
+def test_corrupt_weights_of_ours_end_the_answer() -> None:
+    with swarm_of("strict", [["lie: one more"]], FOREVER) as swarm:
+
+        def recheck(unit: Unit) -> None:
+            raise CorruptModelError("changed")
+
+        swarm.manager._recheck = recheck
+        with pytest.raises(CorruptModelError):
+            swarm.step(1)
+        assert swarm.peers[0].session.status is PeerStatus.ACTIVE
+
+
+def test_a_late_lie_is_a_lie() -> None:
+    """The chunk was computed here long ago; the answer about it still counts against its author."""
+
+    def lies_behind(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        peer.held.append((message_id, request))
+        if len(peer.held) > 1:
+            old_id, old = peer.held.pop(0)
+            peer.lied = True
+            peer.channel.answer(LIES["one more"](old, peer.compute(old), peer), old_id)
+
+    with Swarm(UNITS, "strict", IMPATIENT) as swarm:
+        (peer,) = swarm.add_lane(lies_behind)
+        swarm.step(1)
+        swarm.step(1, seed=2)
+        assert peer.session.status is PeerStatus.BANNED
+        check_counts(swarm)
+
+
+# --- silence, lateness, loss
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_silence_is_waited_for_as_long_as_configured(mode: str) -> None:
+    with swarm_of(mode, [["silent", "silent"]]) as swarm:
+        started = time.monotonic()
+        for _ in range(6):
+            swarm.step(1)
+        assert time.monotonic() - started < 2
+        check(swarm)
+        assert swarm.manager.counts.hedged == LATE_LIMIT
+        assert all(peer.session.status is PeerStatus.SUSPENDED for peer in swarm.peers)
+        assert sum(1 for wait in swarm.manager.waits if wait > 0) <= 3 * LATE_LIMIT
+
+
+def test_a_suspended_peer_gets_work_again_when_it_answers() -> None:
+    with swarm_of("strict", [["silent"]]) as swarm:
+        (peer,) = swarm.peers
+        owed: list[tuple[int, Linear]] = []
+        peer.script = lambda peer, message_id, request: owed.append((message_id, request))
+        swarm.step(1)
+        swarm.step(1)
+        assert peer.session.status is PeerStatus.SUSPENDED
+        asked = peer.requests
+        swarm.step(1)
+        assert peer.requests == asked
+        peer.script = honest
+        honest(peer, *owed[0])
+        swarm.step(1)
+        assert peer.session.status is PeerStatus.ACTIVE
+        assert peer.requests > asked
+        check(swarm)
+
+
+def test_a_suspended_peer_gets_work_again_when_it_reconnects() -> None:
+    with swarm_of("strict", [["silent"]]) as swarm:
+        (peer,) = swarm.peers
+        swarm.step(1)
+        swarm.step(1)
+        assert peer.session.status is PeerStatus.SUSPENDED
+        peer.channel.lose()
+        swarm.step(1)
+        assert not peer.session.usable
+        assert peer.session.in_flight == {}
+        peer.script = honest
+        peer.channel.restore()
+        swarm.step(1)
+        assert peer.requests > 2
+        check(swarm)
+
+
+def test_lateness_counts_against_who_holds_the_share() -> None:
+    with swarm_of("strict", [["lie: one more"], ["silent"]]) as swarm:
+        liar_, quiet = swarm.peers
+        swarm.step(9)
+        check_counts(swarm)
+        assert liar_.session.late_in_a_row == 0
+        assert quiet.session.late_in_a_row > 0
+
+
+def test_products_of_pads_may_come_late() -> None:
+    """The share is verified and waits; the pad's answer, two requests behind, still merges it."""
+    with Swarm(UNITS, "split", FOREVER) as swarm:
+        swarm.add_lane(newest_first, honest)
+        swarm.step(1)  # both units' pads are asked for ahead, so the guard has two requests to turn around
+        check(swarm)
+        assert swarm.manager.counts.verified == len(UNITS)
+
+
+def test_products_that_never_come_are_not_waited_for_again_and_again() -> None:
+    with swarm_of("split", [["silent", "honest"]]) as swarm:
+        for _ in range(8):
+            swarm.step(1)
+        check(swarm)
+        pad, share = swarm.peers
+        assert pad.session.status is PeerStatus.SUSPENDED
+        assert share.session.status is PeerStatus.ACTIVE
+        assert swarm.manager.counts.hedged == LATE_LIMIT
+
+
+@pytest.mark.parametrize("script", [lost, lost_and_back])
+def test_a_lost_connection_is_news_at_once(script: Script) -> None:
+    with Swarm(UNITS, "strict", FOREVER) as swarm:
+        swarm.add_lane(script)
+        swarm.add_lane(honest)
+        for num_rows in (9, 1, 9, 1, 9):
+            swarm.step(num_rows)
+        check(swarm)
+        assert swarm.manager.counts.hedged == 0
+        assert swarm.manager.counts.local == 0
+
+
+def test_in_split_mode_a_lost_connection_loses_no_row() -> None:
+    for script in (lost, lost_and_back):
+        for lane in ((script, honest), (honest, script)):
+            with Swarm(UNITS, "split", FOREVER) as swarm:
+                swarm.add_lane(*lane)
+                for num_rows in (9, 1, 9, 1, 9):
+                    swarm.step(num_rows)
+                check(swarm)
+                assert swarm.manager.counts.hedged == 0
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_an_error_is_answered_with_the_same_share_once(code: ErrorCode, mode: str) -> None:
+    with Swarm(UNITS, mode, FOREVER) as swarm:
+        swarm.add_lane(*[honest, error(code, times=1)][-1 if mode == "strict" else 0 :])
+        swarm.step(1)
+        peer = swarm.peers[-1]
+        first, second, *_rest = shares_of(peer)
+        assert first == second
+        assert swarm.manager.counts.local == 0
+        check(swarm)
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_errors_without_end_are_not_insisted_upon(mode: str) -> None:
+    with swarm_of(mode, [["honest", "exhausted"][-1 if mode == "strict" else 0 :]], FOREVER) as swarm:
+        swarm.step(1)
+        assert swarm.peers[-1].requests == MAX_ATTEMPTS * len(UNITS)
+        assert swarm.manager.counts.verified == 0
+        check(swarm)
+
+
+def test_an_error_about_a_pad_is_local_work_at_once() -> None:
+    with swarm_of("split", [["exhausted", "honest"]], FOREVER) as swarm:
+        swarm.step(9)
+        swarm.step(1)
+        check(swarm)
+        assert swarm.manager.counts.hedged == 0
+        assert swarm.manager.counts.verified == 0
+
+
+# --- noise on the line
+
+
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_a_flood_stops_nobody(mode: str) -> None:
+    with swarm_of(mode, [["floods", "floods"], ["honest", "honest"]]) as swarm:
+        started = time.monotonic()
+        for num_rows in (9, 1, 1, 1):
+            swarm.step(num_rows)
+        assert time.monotonic() - started < 3
+        check(swarm)
+        assert swarm.manager.counts.verified > 0
+
+
+def test_a_reply_that_cannot_be_read_is_a_lie() -> None:
+    with swarm_of("strict", [["garbage"], ["honest"]], FOREVER) as swarm:
+        swarm.step(9)
+        assert swarm.peers[0].session.status is PeerStatus.BANNED
+        assert swarm.manager.counts.rejected == 1
+        assert swarm.manager.counts.local == 0
+        check(swarm)
+
+
+@pytest.mark.parametrize("name", ["twice", "other kind, then the answer", "foreign id"])
+def test_stray_messages_change_nothing(name: str) -> None:
+    config = IMPATIENT if name == "foreign id" else FOREVER
+    with swarm_of("strict", [["honest"], [name]], config) as swarm:
+        for num_rows in (9, 1, 9):
+            swarm.step(num_rows)
+        check(swarm)
+        assert all(peer.session.status is not PeerStatus.BANNED for peer in swarm.peers)
+        if config is FOREVER:
+            assert swarm.manager.counts.local == 0
+
+
+def test_results_come_in_any_order() -> None:
+    with Swarm(UNITS, "strict", FOREVER) as swarm:
+        (peer,) = swarm.add_lane(newest_first)
+        swarm.step(16)  # two chunks a unit; the second is answered first
+        assert peer.requests == 2 * len(UNITS)
+        assert swarm.manager.counts.local == 0
+        check(swarm)
+
+
+# --- patience
+
+
+def test_patience_follows_what_was_measured() -> None:
+    with swarm_of("strict", [["honest"]]) as swarm:
+        peer = swarm.peers[0].session
+        config = PATIENT
+        assert peer.percentile_95_s(1) is None
+        assert peer.patience_s(1, 100, config) == config.hedge_unmeasured_s
+        for _ in range(MIN_SAMPLES):
+            peer.latencies_s.setdefault(1, deque()).append(0.2)
+        assert peer.percentile_95_s(1) == 0.2
+        assert peer.patience_s(1, 100, config) == pytest.approx(0.6)
+
+
+def test_a_slow_peer_loses_rows_to_a_fast_one() -> None:
+    with swarm_of("strict", [["honest"], ["honest"]], FOREVER) as swarm:
+        slow, fast = swarm.peers
+        slow.session.macs_per_s, fast.session.macs_per_s = 1e3, 1e9
+        slow.session.rtt_s = 1.0
+        swarm.step(32)
+        rows = [
+            sum(len(request.rows) for request in peer.linears if request.rows is not None) for peer in swarm.peers
+        ]
+        assert rows[0] < rows[1] / 4
+        asked = slow.requests
+        swarm.step(1)
+        assert slow.requests == asked
+        check(swarm)
+
+
+# --- the harness itself is not blind
+
+
+def test_the_checks_would_notice() -> None:
+    def leaky(swarm: Swarm) -> None:
+        peer = swarm.peers[-1]
+        rows = (swarm.kernels.rows[0].astype(np.int64) % P).astype(np.uint32)
+        request = peer.linears[0]
+        peer.channel.send(Linear(request.binding, rows=rows), peer.heard[-1].id + 1)
+
+    def reused(swarm: Swarm) -> None:
+        swarm.kernels.pads.append(swarm.kernels.pads[0])
+
+    def resent(swarm: Swarm) -> None:
+        peer = swarm.peers[-1]
+        for _ in range(2):
+            peer.channel.send(peer.linears[0], peer.heard[-1].id + 1)
+
+    def miscounted(swarm: Swarm) -> None:
+        swarm.manager.counts.verified += 1
+
+    for spoil, verdict in (
+        (leaky, check_privacy),
+        (reused, check_privacy),
+        (resent, check_retries),
+        (miscounted, check_counts),
+    ):
+        with swarm_of("split", [["honest", "honest"]], FOREVER) as swarm:
+            swarm.step(3)
+            check(swarm)
+            spoil(swarm)
+            with pytest.raises(AssertionError):
+                verdict(swarm)
+
+
+def test_the_scripts_do_what_they_say() -> None:
+    """A liar's answer differs from the honest one, and the honest one passes the gate of the live path."""
+    for name, lie in LIES.items():
+        with Swarm(UNITS, "strict", FOREVER) as swarm:
+            (peer,) = swarm.add_lane(liar(lie))
+            swarm.step(9)
+            request = peer.linears[0]
+            peer.answered.clear()
+            truth = peer.compute(request)
+            told = lie(request, truth, peer)
+            assert isinstance(told, LinearResult)
+            same = told.rows.shape == truth.rows.shape and np.array_equal(told.rows, truth.rows)
+            assert not same or told.digest != truth.digest, name
+    assert np.array_equal(truth.rows, KERNELS.linear_field(UNITS[0].weights, request.rows.copy()))
+    assert set(FAULTS) < set(SCRIPTS)
+    assert one_behind in FAULTS.values() and every_other in FAULTS.values() and silent in FAULTS.values()
