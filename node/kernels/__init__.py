@@ -20,6 +20,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from node.errors import ConfigError
+
 from .interface import Kernels
 from .portable import PortableKernels
 from .selftest import self_test
@@ -40,8 +42,8 @@ def select_kernels(threads: int | None = None) -> Kernels:
         threads: threads that a large call is spread over; None takes every core this process may use.
 
     Raises:
-        ValueError: KEKAHYDE_KERNELS names nothing that exists.
-        RuntimeError: the backend that it names does not run here, or every backend failed its self-test.
+        ConfigError: KEKAHYDE_KERNELS names nothing that exists, or nothing that runs here; or every backend failed its
+            self-test.
     """
     kernels = _cpu_kernels(threads or available_cores(), os.environ.get(CHOICE_VARIABLE, ""))
     return kernels if os.environ.get(CHOICE_VARIABLE) else _on_gpu(kernels)
@@ -50,14 +52,14 @@ def select_kernels(threads: int | None = None) -> Kernels:
 def _cpu_kernels(threads: int, choice: str) -> Kernels:
     """The backend on the processor that the choice allows, tested."""
     if choice not in ("", "portable", "c") and not choice.startswith("c-"):
-        raise ValueError(f'{CHOICE_VARIABLE} is {choice!r}: expected "portable", "c" or a level such as "c-avx2"')
+        raise ConfigError(f'{CHOICE_VARIABLE} is {choice!r}: expected "portable", "c" or a level such as "c-avx2"')
     reason = f"{CHOICE_VARIABLE} asks for it"
     if choice != "portable":
         native, reason = _native(threads, choice if choice.startswith("c-") else None)
         if native is not None:
             return native
         if choice:
-            raise RuntimeError(f"{CHOICE_VARIABLE} is {choice!r}, but {reason}")
+            raise ConfigError(f"{CHOICE_VARIABLE} is {choice!r}, but {reason}")
     return _tested(PortableKernels(threads, note=reason))
 
 
@@ -111,5 +113,7 @@ def _tested(kernels: Kernels) -> Kernels:
     """The backend itself, if it passes; there is nothing to fall back on."""
     failure = self_test(kernels)
     if failure is not None:
-        raise RuntimeError(failure)
+        raise ConfigError(
+            f"no kernels can be trusted on this machine: {failure}; please report it with the CPU's name"
+        )
     return kernels
