@@ -42,8 +42,7 @@ def select_kernels(threads: int | None = None) -> Kernels:
         threads: threads that a large call is spread over; None takes every core this process may use.
 
     Raises:
-        ConfigError: KEKAHYDE_KERNELS names nothing that exists, or nothing that runs here; or every backend failed its
-            self-test.
+        ConfigError: KEKAHYDE_KERNELS names nothing that exists or runs here, or every backend failed its self-test.
     """
     kernels = _cpu_kernels(threads or available_cores(), os.environ.get(CHOICE_VARIABLE, ""))
     return kernels if os.environ.get(CHOICE_VARIABLE) else _on_gpu(kernels)
@@ -113,7 +112,5 @@ def _tested(kernels: Kernels) -> Kernels:
     """The backend itself, if it passes; there is nothing to fall back on."""
     failure = self_test(kernels)
     if failure is not None:
-        raise ConfigError(
-            f"no kernels can be trusted on this machine: {failure}; please report it with the CPU's name"
-        )
+        raise ConfigError(f"no kernels can be trusted on this machine: {failure}; please report it with the CPU")
     return kernels
