@@ -53,6 +53,8 @@ SILENCE_LIMIT_S = 5.0
 REDIAL_FIRST_S = 0.2
 REDIAL_MAX_S = 5.0
 MAX_INBOUND_LINKS = 256
+FAREWELL_S = 0.05
+"""Time for others to read our goodbye: with IMMEDIATE a DEALER drops what was not read when its connection ends."""
 
 HelloFactory = Callable[[], Hello]
 
@@ -144,7 +146,7 @@ class ControlPlane:
                 for task in running:
                     task.cancel()
         finally:
-            await asyncio.sleep(0)
+            await asyncio.sleep(FAREWELL_S if self._state.inbound else 0)
             self._close()
 
     def _bind(self, listen: Multiaddr) -> Multiaddr:

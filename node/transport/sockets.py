@@ -26,6 +26,8 @@ RECONNECT_MS = 100
 RECONNECT_MAX_MS = 5000
 HEARTBEAT_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 5000
+CURVE_OVERHEAD_BYTES = 33
+"""What a CurveZMQ MESSAGE adds to a frame; libzmq counts it."""
 MAX_DATA_FRAME_BYTES = MAX_DATA_BYTES + MAX_DATA_HEADER_BYTES
 
 
@@ -91,7 +93,7 @@ def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
         zmq.IMMEDIATE: 1,
         zmq.SNDHWM: others if socket.type == zmq.ROUTER else HIGH_WATER_MARK_MESSAGES,
         zmq.RCVHWM: others,
-        zmq.MAXMSGSIZE: max_frame_bytes,
+        zmq.MAXMSGSIZE: max_frame_bytes + CURVE_OVERHEAD_BYTES,
         zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
         zmq.CONNECT_TIMEOUT: HANDSHAKE_TIMEOUT_MS,
         zmq.RECONNECT_IVL: RECONNECT_MS,
