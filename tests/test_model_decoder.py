@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from bench_perplexity import perplexities
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_model_checkpoints import write_checkpoint
@@ -264,28 +264,6 @@ def test_bad_prompts_are_refused_at_once(
     with pytest.raises(PromptError, match="64 tokens, the model's context is 64"):
         generate(decoder, decoder.model.tokenizer(), [1] * 64, SamplingParams())
     check_prompt([1] * 63, 64)
-
-
-def perplexities(folder: Path, models_dir: Path, text: str, num_windows: int) -> tuple[float, float]:
-    """Perplexity of a text under the float reference and under the integer decoder, in windows of 256 tokens."""
-    torch.set_num_threads(1)  # with more, torch's threads wait for each other on a busy machine
-    decoder = open_decoder(folder, models_dir)
-    reference = ReferenceModel(open_checkpoint(folder))
-    ids = decoder.model.tokenizer().encode(text, add_special=False)
-    bos = decoder.config.bos_id
-    start = [] if bos is None else [bos]
-    losses: tuple[list[float], list[float]] = ([], [])
-    for window in range(num_windows):
-        part = start + ids[window * 255 : (window + 1) * 255]
-        assert len(part) > 200, "the text is too short"
-        for logits, into in zip(
-            (reference.logits(part), decoder.forward(part, decoder.new_cache(), all_logits=True)), losses, strict=True
-        ):
-            shifted = logits[:-1].astype(np.float64)
-            shifted -= shifted.max(axis=1, keepdims=True)
-            picked = shifted[np.arange(len(part) - 1), part[1:]]
-            into.extend((np.log(np.exp(shifted).sum(axis=1)) - picked).tolist())
-    return float(np.exp(np.mean(losses[0]))), float(np.exp(np.mean(losses[1])))
 
 
 @pytest.mark.parametrize("folder", [MODELS / "stories260K", BUILT_IN_FOLDER], ids=["stories260K", "built-in"])
