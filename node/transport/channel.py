@@ -105,6 +105,6 @@ def open_channel(secure: SecureContext, registry: PeerRegistry, plane: DataPlane
         return Channel(peer.peer_id, socket, monitor)
     pair = secure.context.socket(zmq.PAIR)
     endpoint = f"inproc://session-{next(_names)}"
-    pair.bind(endpoint)
+    pair.connect(endpoint)  # before the plane binds: what is sent at once waits in the pair
     plane.borrow(peer.peer_id, endpoint)
     return Channel(peer.peer_id, pair, None)

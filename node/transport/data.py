@@ -120,7 +120,7 @@ class DataPlane:
         self._command(_Offer(peer_id, endpoint))
 
     def borrow(self, peer_id: PeerId, endpoint: str) -> None:
-        """Give the inproc pair bound at `endpoint` the connection of an attached peer (from any thread)."""
+        """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""
         self._command(_Borrow(peer_id, endpoint))
 
     def _command(self, command: _Offer | _Borrow | None) -> None:
@@ -173,7 +173,7 @@ class DataPlane:
                 self._dial_offer(peer_id, endpoint)
             case _Borrow(peer_id, endpoint):
                 pair = self._secure.context.socket(zmq.PAIR)
-                pair.connect(endpoint)
+                pair.bind(endpoint)
                 self._replace(self._borrowed, peer_id, pair)
         return True
 
