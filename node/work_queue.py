@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +63,16 @@ class WorkQueue:
         self._num_bytes += job.num_bytes
         return True
 
-    def pop(self) -> Job | None:
-        """Next job, or None; the peer it came from goes to the end of the line."""
-        if not self._waiting:
+    def ready(self, but: Container[PeerId] = ()) -> bool:
+        """Whether somebody's job waits, other than those named."""
+        return any(peer_id not in but for peer_id in self._waiting)
+
+    def pop(self, but: Container[PeerId] = ()) -> Job | None:
+        """Next job of anybody but those named, or None; the peer it came from goes to the end of the line."""
+        peer_id = next((peer_id for peer_id in self._waiting if peer_id not in but), None)
+        if peer_id is None:
             return None
-        peer_id, jobs = self._waiting.popitem(last=False)
+        jobs = self._waiting.pop(peer_id)
         job = jobs.popleft()
         if jobs:
             self._waiting[peer_id] = jobs

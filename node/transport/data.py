@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,9 @@ log = logging.getLogger(__name__)
 
 WAKE_ENDPOINT = "inproc://data-plane-wake"
 MAX_FRAMES_A_TURN = 64
+MAX_UNSENT = 256
+"""Answers that wait until a peer reads; nothing is computed for it meanwhile, so one is a result at most."""
+RETRY_MS = 2
 STOP_LIMIT_S = 2.0
 """A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
 
@@ -79,6 +83,7 @@ class DataPlane:
         self._monitors: dict[Socket, Socket] = {}
         """Monitor of each offer's connection; a new connection is attached anew."""
         self._borrowed: dict[PeerId, Socket] = {}
+        self._unsent: dict[PeerId, deque[list[Any]]] = {}
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -146,7 +151,8 @@ class DataPlane:
 
     def _turn(self) -> bool:
         """Read what is there, then compute one job; False when it is time to end."""
-        timeout_ms = 0 if len(self._work) else None
+        self._send_again()
+        timeout_ms = 0 if self._work.ready(self._unsent) else RETRY_MS if self._unsent else None
         for socket, _events in self._poller.poll(timeout_ms):
             if socket is self._wake_in:
                 socket.recv()
@@ -159,7 +165,7 @@ class DataPlane:
                 send_frames(self._monitors[socket], encode_message(Attach(), 0))
             else:
                 self._read(socket)
-        job = self._work.pop()
+        job = self._work.pop(self._unsent)
         if job is not None:
             self._reply(job, self._worker.answer(job.request))
         return True
@@ -230,7 +236,8 @@ class DataPlane:
             message_id = decode_header(frames[0].buffer, MAX_DATA_HEADER_BYTES)[KEY_ID]
         except RemoteProtocolError:
             return
-        self._send(self._router, route, ErrorReply(ErrorCode.NO_SESSION, "say hello first"), message_id)
+        refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
+        send_frames(self._router, [route, *encode_message(refusal, message_id)])
 
     def _forward_to_peer(self, pair: Socket, frames: list[zmq.Frame]) -> None:
         peer_id = next(peer_id for peer_id, borrowed in self._borrowed.items() if borrowed is pair)
@@ -242,11 +249,11 @@ class DataPlane:
         try:
             received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
         except UnknownMessageError as exc:
-            self._send(socket, route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
+            self._answer(peer_id, socket, route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
             return
         except RemoteProtocolError as exc:
             log.warning("a data frame of %s was dropped: %s", peer_id, exc)
-            self._send(socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
+            self._answer(peer_id, socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
             return
         match received.message:
             case Linear() as request:
@@ -262,11 +269,39 @@ class DataPlane:
                 pass
 
     def _reply(self, job: Job, answer: LinearResult | ErrorReply) -> None:
-        self._send(job.socket, job.route, answer, job.request_id)
+        self._answer(job.peer_id, job.socket, job.route, answer, job.request_id)
 
-    def _send(self, socket: Any, route: bytes | None, message: Message, message_id: int) -> None:
+    def _answer(
+        self, peer_id: PeerId, socket: Socket, route: bytes | None, message: Message, message_id: int
+    ) -> None:
+        """Answer now, or as soon as the peer has read what it got before."""
         frames = encode_message(message, message_id)
-        send_frames(socket, frames if route is None else [route, *frames])
+        if route is None:
+            send_frames(socket, frames)
+            return
+        waiting = self._unsent.get(peer_id)
+        if waiting is None and not self._routed([route, *frames]):
+            waiting = self._unsent[peer_id] = deque()
+        if waiting is not None and len(waiting) < MAX_UNSENT:
+            waiting.append([route, *frames])
+
+    def _send_again(self) -> None:
+        for peer_id, waiting in list(self._unsent.items()):
+            while waiting and self._routed(waiting[0]):
+                waiting.popleft()
+            if not waiting:
+                del self._unsent[peer_id]
+
+    def _routed(self, frames: list[Any]) -> bool:
+        """Whether these frames need no second try: they are on their way, or their peer is gone."""
+        try:
+            if self._router is not None:
+                self._router.send_multipart(frames, zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as exc:
+            log.debug("an answer was not sent: %s", exc)
+        return True
 
 
 def send_frames(socket: Any, frames: list[Any]) -> bool:
