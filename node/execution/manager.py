@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class ExecutionManager:
         self._config = config
         self._recheck = recheck
         self._on_change = on_change
-        self._ids = itertools.count(1)
+        # An attached peer's connection outlives a session: answers to the one before must not meet ids of this one.
+        self._ids = itertools.count(secrets.randbits(62))
         self._poller = zmq.Poller()
         self._peer_of_socket: dict[zmq.Socket[bytes], SessionPeer] = {}
         self._units: dict[bytes, Unit] = {}
