@@ -615,6 +615,7 @@ class RawClient:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 0
+        self.socket.rcvhwm = 1
         if mechanism == "curve":
             assert server is not None
             self.socket.curve_serverkey = z85.encode(curve_public_key_of(public_key_of(server)))

@@ -561,3 +561,13 @@ def test_the_scripts_do_what_they_say() -> None:
     assert np.array_equal(truth.rows, KERNELS.linear_field(UNITS[0].weights, request.rows.copy()))
     assert set(FAULTS) < set(SCRIPTS)
     assert one_behind in FAULTS.values() and every_other in FAULTS.values() and silent in FAULTS.values()
+
+
+def test_two_sessions_do_not_share_ids() -> None:
+    """An attached peer's connection outlives a session; an answer to the one before must not look like a lie."""
+    ids: list[set[int]] = []
+    for _ in range(2):
+        with swarm_of("strict", [["honest"]], FOREVER) as swarm:
+            swarm.step(9)
+            ids.append({received.id for received in swarm.peers[0].heard})
+    assert not ids[0] & ids[1]

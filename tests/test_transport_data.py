@@ -1,0 +1,460 @@
+"""The data plane over real sockets: who is served, over which connection, and what the thread survives."""
+
+import contextlib
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zmq
+from fakes import (
+    KERNELS,
+    MODEL_ID,
+    PATIENT,
+    WAIT_S,
+    LiveNode,
+    RawClient,
+    RawListener,
+    identity,
+    make_rows,
+    make_unit,
+    weights_of,
+)
+
+from node.execution import ExecutionManager, execute_distributed
+from node.execution.gate import UnitChecks
+from node.execution.pads import GuardPads
+from node.execution.peer import SessionPeer
+from node.transport.channel import Channel, open_channel
+from node.transport.registry import ConnectedPeer, DialState
+from node.transport.sockets import MAX_DATA_FRAME_BYTES
+from node.worker import LinearWorker
+from protocol import cbor
+from protocol.field import P
+from protocol.limits import MAGIC
+from protocol.messages import (
+    Attach,
+    Cancel,
+    ChunkBinding,
+    ErrorCode,
+    ErrorReply,
+    Hello,
+    Linear,
+    LinearResult,
+    Message,
+    Ping,
+    Received,
+    Role,
+)
+from protocol.shares import PadSeeds, pad_rows
+
+UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
+SEED = bytes(range(32))
+PLANES = ("control plane", "data plane")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No thread, and no socket: collecting an open one is a ResourceWarning, which is an error here."""
+    yield
+    assert not [
+        thread for thread in threading.enumerate() if thread.name in PLANES or "Auth" in type(thread).__name__
+    ]
+    gc.collect()
+
+
+class GatedWorker(LinearWorker):
+    """Waits for leave before each answer, as a large chunk in the kernels does."""
+
+    def __init__(self) -> None:
+        super().__init__(KERNELS, weights_of(UNITS))
+        self.reached = threading.Event()
+        self.leave = threading.Event()
+
+    def answer(self, request: Linear) -> LinearResult | ErrorReply:
+        self.reached.set()
+        assert self.leave.wait(2 * WAIT_S)
+        return super().answer(request)
+
+
+def pad_request(nonce: int = 1, num_rows: int = 1, unit: int = 0, seed: bytes = SEED) -> Linear:
+    tiles = -(-UNITS[unit].ref.num_outputs // 512)
+    binding = ChunkBinding(bytes(16), nonce, MODEL_ID, UNITS[unit].ref.sha256, Role.PAD, 0, num_rows, 0, tiles)
+    return Linear(binding, seed=seed)
+
+
+def right_answer(request: Linear, unit: int = 0) -> np.ndarray:
+    assert request.seed is not None
+    rows = pad_rows(request.seed, 0, request.binding.num_rows, UNITS[unit].ref.num_inputs)
+    return KERNELS.linear_field(UNITS[unit].weights, rows)
+
+
+@contextlib.contextmanager
+def introduced(node: LiveNode, index: int = 7) -> Iterator[RawClient]:
+    """A raw data connection whose owner said hello on the control plane."""
+    assert node.address is not None
+    with RawClient(node.address.endpoint, node.peer_id, identity(index)) as control:
+        control.say_hello()
+        with RawClient(node.data_endpoint, node.peer_id, identity(index)) as data:
+            yield data
+
+
+def is_served(client: RawClient, nonce: int = 4242) -> None:
+    client.send(pad_request(nonce), nonce)
+    while True:
+        received = client.receive()
+        assert received is not None
+        if received.id == nonce:
+            break
+    assert isinstance(received.message, LinearResult)
+    assert np.array_equal(received.message.rows, right_answer(pad_request()))
+
+
+def receive(channel: Channel) -> Received:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        channel.socket.poll(100)
+        received = channel.receive()
+        if received is not None:
+            return received
+    raise AssertionError("no answer")
+
+
+# --- who is served
+
+
+@pytest.mark.parametrize("message", [pad_request(), Attach(), Cancel(1), Ping(), ErrorReply(100, "x")])
+def test_strangers_are_told_to_say_hello(message: Message) -> None:
+    with LiveNode(1, UNITS) as node, RawClient(node.data_endpoint, node.peer_id, identity(7)) as client:
+        client.send(message, 66)
+        received = client.receive()
+        assert received is not None and received.id == 66
+        assert isinstance(received.message, ErrorReply)
+        assert received.message.code == ErrorCode.NO_SESSION
+        assert not node.registry.peers()
+        assert node.registry.route_of(client.identity.peer_id) is None
+
+
+def test_who_said_hello_is_served() -> None:
+    with LiveNode(1, UNITS) as node, introduced(node) as client:
+        is_served(client)
+
+
+def test_one_hello_does_not_serve_another_key() -> None:
+    with (
+        LiveNode(1, UNITS) as node,
+        introduced(node),
+        RawClient(node.data_endpoint, node.peer_id, identity(8)) as stranger,
+    ):
+        stranger.send(pad_request())
+        assert stranger.error().code == ErrorCode.NO_SESSION
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (
+            Linear(ChunkBinding(bytes(16), 1, bytes(32), bytes(32), Role.PAD, 0, 1, 0, 1), seed=SEED),
+            ErrorCode.NOT_FOUND,
+        ),
+        (
+            Linear(
+                ChunkBinding(bytes(16), 1, MODEL_ID, UNITS[0].ref.sha256, Role.SHARE, 0, 1, 0, 1),
+                rows=np.full((1, 6), P, np.uint32),
+            ),
+            ErrorCode.INVALID,
+        ),
+    ],
+)
+def test_errors_come_back_under_the_id_of_the_request(request_: Linear, code: ErrorCode) -> None:
+    with LiveNode(1, UNITS) as node, introduced(node) as client:
+        client.send(request_, 31)
+        received = client.receive()
+        assert received is not None and received.id == 31
+        assert isinstance(received.message, ErrorReply)
+        assert received.message.code == code
+        is_served(client)
+
+
+def test_an_unknown_message_is_answered() -> None:
+    with LiveNode(1, UNITS) as node, introduced(node) as client:
+        client.send_frames([MAGIC + cbor.encode({0: 4321, 1: 55, 4: {}})])
+        received = client.receive()
+        assert received is not None and received.id == 55
+        assert isinstance(received.message, ErrorReply)
+        assert received.message.code == ErrorCode.UNIMPLEMENTED
+        is_served(client)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_garbage_ends_nothing(known: bool) -> None:
+    header = {0: 32, 1: 1, 4: {}}
+    garbage = [
+        [b""],
+        [b"x"],
+        [MAGIC],
+        [MAGIC + b"\xff" * 200],
+        [MAGIC + cbor.encode(header)],
+        [MAGIC + cbor.encode({**header, 5: [[5, [0, 1 << 23, 1 << 23, 1 << 23], 0]]}), b""],
+        [MAGIC + cbor.encode({**header, 5: [[5, [1, 1], 4]]}), b"abcd"],
+        [MAGIC + cbor.encode({**header, 5: [[5, [1, 1], 4]] * 16}), *[b"abcd"] * 16],
+        [b"\0" * 100_000, b"", b"\0"],
+    ]
+    with LiveNode(1, UNITS) as node, introduced(node) as client:
+        if known:
+            for frames in garbage:
+                client.send_frames(frames)
+        else:
+            with RawClient(node.data_endpoint, node.peer_id, identity(8)) as stranger:
+                for frames in garbage:
+                    stranger.send_frames(frames)
+                stranger.send(Ping(), 9)
+                while (received := stranger.receive()) is not None and received.id != 9:
+                    pass
+                assert received is not None
+        is_served(client)
+
+
+def test_a_frame_that_is_too_large_costs_the_connection_only() -> None:
+    with LiveNode(1, UNITS) as node, introduced(node) as client:
+        is_served(client)
+        client.send_frames([bytes(MAX_DATA_FRAME_BYTES + 1)])
+        client.until_event(zmq.EVENT_DISCONNECTED)
+        with introduced(node, 8) as other:
+            is_served(other)
+
+
+# --- a queue with bounds
+
+
+def test_too_many_requests_are_refused_and_none_is_forgotten() -> None:
+    worker = GatedWorker()
+    with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
+        try:
+            for index in range(300):
+                client.send(pad_request(index), index)
+        finally:
+            worker.leave.set()
+        answers = {}
+        while len(answers) < 300:
+            received = client.receive()
+            assert received is not None, f"{len(answers)} answers"
+            assert received.id not in answers
+            answers[received.id] = received.message
+        refused = [answer for answer in answers.values() if isinstance(answer, ErrorReply)]
+        assert {answer.code for answer in refused} == {ErrorCode.EXHAUSTED}
+        assert 0 < len(refused) < 300
+        assert node.data.queued == 0
+
+
+def test_who_does_not_read_holds_up_nobody_and_loses_nothing() -> None:
+    with LiveNode(1, UNITS) as node, introduced(node, 7) as lazy, introduced(node, 8) as other:
+        for index in range(100):
+            lazy.send(pad_request(index, 512, unit=1), index)
+        nonces = itertools.count(1000)
+        deadline = time.monotonic() + WAIT_S
+        while not node.data._unsent and time.monotonic() < deadline:
+            is_served(other, next(nonces))
+        assert list(node.data._unsent) == [lazy.identity.peer_id]
+        computed = node.data.queued
+        for _ in range(5):
+            is_served(other, next(nonces))
+        assert node.data.queued == computed  # nothing more is computed for whoever does not read
+        answers = [received for received in (lazy.receive() for _ in range(100)) if received is not None]
+        assert [received.id for received in answers] == list(range(100))
+        assert all(isinstance(received.message, LinearResult) for received in answers)
+        is_served(lazy)
+
+
+def test_what_was_cancelled_is_not_computed() -> None:
+    worker = GatedWorker()
+    with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
+        client.send(pad_request(1), 1)
+        assert worker.reached.wait(WAIT_S)
+        client.send(pad_request(2), 2)
+        client.send(pad_request(3), 3)
+        client.send(Cancel(2), 4)
+        client.send(Cancel(77), 5)
+        worker.leave.set()
+        ids = [received.id for received in (client.receive(), client.receive()) if received is not None]
+        assert ids == [1, 3]
+        is_served(client)
+
+
+def test_a_peer_cannot_cancel_for_another() -> None:
+    worker = GatedWorker()
+    with LiveNode(1, UNITS, worker=worker) as node, introduced(node, 7) as first, introduced(node, 8) as second:
+        first.send(pad_request(1), 1)
+        assert worker.reached.wait(WAIT_S)
+        first.send(pad_request(2), 2)
+        second.send(Cancel(2), 9)
+        second.send(pad_request(3), 3)
+        worker.leave.set()
+        assert second.receive() is not None
+        assert [received.id for received in (first.receive(), first.receive()) if received is not None] == [1, 2]
+
+
+def test_leaving_does_not_wait_for_a_chunk() -> None:
+    worker = GatedWorker()
+    node = LiveNode(1, UNITS, worker=worker)
+    node.secure.__enter__()
+    node.data_port = node.data.start(node._listen)
+    node.address = node.control.start(node._listen, [])
+    try:
+        with introduced(node) as client:
+            client.send(pad_request())
+            assert worker.reached.wait(WAIT_S)
+            started = time.monotonic()
+            node.control.stop()
+            assert not node.data.stop()
+            assert time.monotonic() - started < 3
+    finally:
+        worker.leave.set()
+        assert node.data._thread is not None
+        node.data._thread.join(WAIT_S)
+        node.data._wake_out.close(linger=0)
+        node.secure.__exit__()
+
+
+# --- channels
+
+
+def known_peer(node: LiveNode, other: LiveNode) -> ConnectedPeer:
+    """The other node as a session finds it."""
+    node.until(lambda: other.peer_id in {peer.peer_id for peer in node.registry.usable()}, "usable")
+    return next(peer for peer in node.registry.usable() if peer.peer_id == other.peer_id)
+
+
+@contextlib.contextmanager
+def pair(dial_only: bool) -> Iterator[tuple[LiveNode, LiveNode]]:
+    """(client, worker); the worker listens, or can only dial the client."""
+    if dial_only:
+        with LiveNode(1) as client:
+            assert client.address is not None
+            with LiveNode(2, UNITS, listen=None, bootstrap=[client.address]) as worker:
+                yield client, worker
+    else:
+        with LiveNode(2, UNITS) as worker:
+            assert worker.address is not None
+            with LiveNode(1, bootstrap=[worker.address]) as client:
+                yield client, worker
+
+
+@pytest.mark.parametrize("dial_only", [False, True])
+def test_a_channel_carries_requests_either_way(dial_only: bool) -> None:
+    with pair(dial_only) as (client, worker):
+        peer = known_peer(client, worker)
+        assert (peer.data_endpoint is None) == dial_only
+        channel = open_channel(client.secure, client.registry, client.data, peer)
+        assert channel.wait_connected(WAIT_S)
+        assert channel.receive() is None
+        for nonce, num_rows in ((1, 1), (2, 32)):
+            request = pad_request(nonce, num_rows)
+            assert channel.send(request, nonce)
+            received = receive(channel)
+            assert received.id == nonce
+            assert isinstance(received.message, LinearResult)
+            assert np.array_equal(received.message.rows, right_answer(request))
+        assert channel.bytes_up > 0
+        assert channel.bytes_down > 33 * 20 * 4
+        assert channel.notice_losses() == 0
+        channel.close()
+        channel.close()
+
+
+def test_sessions_come_and_go_over_one_attached_connection() -> None:
+    """What arrives for a session that has ended is dropped; the next one is served."""
+    with pair(dial_only=True) as (client, worker):
+        peer = known_peer(client, worker)
+        nonces = itertools.count(1)
+        for _ in range(5):
+            channel = open_channel(client.secure, client.registry, client.data, peer)
+            for _ in range(4):
+                nonce = next(nonces)
+                assert channel.send(pad_request(nonce), nonce)
+            while receive(channel).id < nonce - 3:  # answers to the session before may still come in
+                pass
+            channel.close()
+        last = open_channel(client.secure, client.registry, client.data, peer)
+        nonce = next(nonces)
+        assert last.send(pad_request(nonce, 8), nonce)
+        while (received := receive(last)).id != nonce:
+            pass
+        assert isinstance(received.message, LinearResult)
+        last.close()
+        with introduced(client, 9) as other:
+            other.send(pad_request(1), 1)
+            assert other.error().code == ErrorCode.NOT_FOUND
+
+
+def test_a_lost_connection_is_noticed() -> None:
+    with LiveNode(1) as client:
+        with LiveNode(2, UNITS) as worker:
+            peer = ConnectedPeer(worker.peer_id, worker.hello(), "127.0.0.1", True)
+            channel = open_channel(client.secure, client.registry, client.data, peer)
+            assert channel.wait_connected(WAIT_S)
+            assert channel.connected
+        _socket, monitor = channel.sockets
+        assert monitor.poll(int(1000 * WAIT_S))
+        assert channel.notice_losses() >= 1
+        assert not channel.connected
+        assert not channel.send(pad_request(), 1)
+        assert not channel.wait_connected(0.01)
+        channel.close()
+
+
+def test_a_listener_that_forgot_is_not_attached_to_over_and_over() -> None:
+    with (
+        RawListener(identity(1)) as listener,
+        RawListener(identity(1)) as plane,
+        LiveNode(2, UNITS, listen=None, bootstrap=[listener.address]) as node,
+    ):
+        said = listener.receive(Hello)
+        assert said is not None
+        listener.send(said[0], replace(listener.hello_ok, data_port=plane.address.port), said[1].id)
+        node.until_dialled(listener.address, DialState.UP)
+        attached = plane.receive(Attach)
+        assert attached is not None
+        plane.send(attached[0], ErrorReply(ErrorCode.NO_SESSION, "who?"), attached[1].id)
+        plane.send(attached[0], pad_request(5), 5)
+        said = plane.receive(Attach, LinearResult)
+        assert said is not None and isinstance(said[1].message, LinearResult)
+
+
+# --- all of it together
+
+
+def test_a_layer_through_real_nodes() -> None:
+    """One lane: the guard of the pads can only dial out, the guard of the shares listens."""
+    with LiveNode(3, UNITS) as share_node:
+        assert share_node.address is not None
+        with LiveNode(1, bootstrap=[share_node.address]) as client:
+            assert client.address is not None
+            with LiveNode(2, UNITS, listen=None, bootstrap=[client.address]) as pad_node:
+                checks = UnitChecks(KERNELS)
+                for unit in UNITS:
+                    checks.of(unit)
+                manager = ExecutionManager(
+                    KERNELS, MODEL_ID, bytes(16), checks, 1e9, PATIENT, lambda unit: None, lambda record: None
+                )
+                peers = []
+                for node, role in ((pad_node, Role.PAD), (share_node, Role.SHARE)):
+                    channel = open_channel(client.secure, client.registry, client.data, known_peer(client, node))
+                    assert channel.wait_connected(WAIT_S)
+                    peers.append(SessionPeer(node.peer_id, role, channel, 1e9, 0.001))
+                    manager.add_peer(peers[-1])
+                manager.add_lane(peers[1], GuardPads(peers[0], PadSeeds(bytes(32), MODEL_ID), manager.send_pad))
+                for num_rows in (40, 1, 1, 1):
+                    manager.begin_step(0, num_rows, UNITS)
+                    for unit in UNITS:
+                        rows = make_rows(num_rows, unit.ref.num_inputs)
+                        sums = execute_distributed(manager, unit, rows)
+                        assert np.array_equal(sums, KERNELS.linear_a12(unit.weights, rows))
+                assert manager.counts.verified > 0
+                assert manager.counts.rejected == 0
+                assert manager.counts.merged == manager.counts.verified + manager.counts.local
+                manager.close()

@@ -1,0 +1,260 @@
+"""The worker: exact for seeds and shares, any slice, and an error for everything else a peer can ask."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import KERNELS, MODEL_ID, identity, make_unit, weights_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node import work_queue
+from node.errors import CorruptModelError
+from node.work_queue import MAX_JOBS_A_PEER, MAX_PEERS, Job, WorkQueue
+from node.worker import LinearWorker
+from protocol.field import P
+from protocol.identity import PeerId
+from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
+from protocol.messages import ChunkBinding, ErrorCode, ErrorReply, Linear, LinearResult, Role
+from protocol.shares import pad_rows
+from protocol.verification import result_digest
+
+relaxed = settings(deadline=None, max_examples=60)
+UNIT = make_unit(2 * TILE_OUTPUTS + 76, 12)
+SEED = bytes(range(32))
+WORKER = LinearWorker(KERNELS, weights_of([UNIT]))
+BINDING = ChunkBinding(bytes(16), 1, MODEL_ID, UNIT.ref.sha256, Role.SHARE, 0, 1, 0, 3)
+GENERATOR = np.random.default_rng(5)
+
+
+def share_of(num_rows: int = 1, num_inputs: int = 12, **binding: Any) -> Linear:
+    rows = GENERATOR.integers(0, P, (num_rows, num_inputs), dtype=np.uint32)
+    return Linear(replace(BINDING, row_end=num_rows, **binding), rows=rows)
+
+
+def product(rows: np.ndarray, tile_start: int = 0, tile_end: int = 3) -> np.ndarray:
+    """`W b` mod p in Python's own integers."""
+    weights = UNIT.weights[tile_start * TILE_OUTPUTS : tile_end * TILE_OUTPUTS].astype(object)
+    return (rows.astype(object) @ weights.T % P).astype(np.uint32)
+
+
+def refusal(request: Linear, worker: LinearWorker = WORKER) -> ErrorReply:
+    answer = worker.answer(request)
+    assert isinstance(answer, ErrorReply), answer
+    return answer
+
+
+# --- what it computes
+
+
+@pytest.mark.parametrize("tiles", [(0, 1), (1, 2), (2, 3), (0, 2), (1, 3), (0, 3)])
+@pytest.mark.parametrize("num_rows", [1, 3, 8, 128])
+def test_a_share_is_multiplied_exactly(num_rows: int, tiles: tuple[int, int]) -> None:
+    request = share_of(num_rows, tile_start=tiles[0], tile_end=tiles[1])
+    answer = WORKER.answer(request)
+    assert isinstance(answer, LinearResult)
+    assert request.rows is not None
+    assert np.array_equal(answer.rows, product(request.rows, *tiles))
+    assert answer.digest == result_digest(request.binding, answer.rows)
+    assert answer.compute_us >= 0
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 400), st.integers(1, 20))
+@relaxed
+def test_a_seed_stands_for_its_rows(seed: bytes, row_start: int, num_rows: int) -> None:
+    binding = replace(BINDING, role=Role.PAD, row_start=row_start, row_end=row_start + num_rows)
+    by_seed = WORKER.answer(Linear(binding, seed=seed))
+    rows = pad_rows(seed, row_start, row_start + num_rows, 12)
+    by_rows = WORKER.answer(Linear(replace(binding, role=Role.SHARE), rows=rows))
+    assert isinstance(by_seed, LinearResult) and isinstance(by_rows, LinearResult)
+    assert np.array_equal(by_seed.rows, by_rows.rows)
+    assert np.array_equal(by_seed.rows, product(rows))
+    assert by_seed.digest != by_rows.digest
+
+
+def test_extreme_elements() -> None:
+    for value in (0, 1, P - 1):
+        request = Linear(BINDING, rows=np.full((1, 12), value, np.uint32))
+        answer = WORKER.answer(request)
+        assert isinstance(answer, LinearResult) and request.rows is not None
+        assert np.array_equal(answer.rows, product(request.rows))
+
+
+def test_rows_may_lie_anywhere_in_a_frame() -> None:
+    """A received buffer need not be aligned, and cannot be written."""
+    for offset in range(4):
+        rows = np.frombuffer(bytes(offset) + SEED * 2, dtype="<u4", offset=offset, count=12).reshape(1, 12) & 0
+        frame = np.frombuffer(bytes(64), dtype=np.uint8)[offset : offset + 48].view("<u4").reshape(1, 12)
+        for given_rows in (rows, frame):
+            answer = WORKER.answer(Linear(BINDING, rows=given_rows))
+            assert isinstance(answer, LinearResult)
+            assert not answer.rows.any()
+
+
+def test_it_keeps_nothing() -> None:
+    request = share_of()
+    first, _other, again = WORKER.answer(request), WORKER.answer(share_of(8)), WORKER.answer(request)
+    assert isinstance(first, LinearResult) and isinstance(again, LinearResult)
+    assert first.digest == again.digest
+
+
+# --- what it refuses
+
+
+def test_units_that_it_does_not_hold() -> None:
+    for other in ({"model_id": bytes(32)}, {"unit": bytes(32)}):
+        assert refusal(share_of(**other)).code == ErrorCode.NOT_FOUND
+        assert refusal(Linear(replace(BINDING, role=Role.PAD, **other), seed=SEED)).code == ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("tiles", [(0, 4), (3, 4), (2, 2048), (2047, 2048)])
+def test_tiles_that_the_unit_does_not_have(tiles: tuple[int, int]) -> None:
+    assert refusal(share_of(tile_start=tiles[0], tile_end=tiles[1])).code == ErrorCode.INVALID
+
+
+@pytest.mark.parametrize("num_inputs", [0, 1, 11, 13, 24])
+def test_rows_of_another_width(num_inputs: int) -> None:
+    assert refusal(share_of(num_inputs=num_inputs)).code == ErrorCode.INVALID
+
+
+def test_another_number_of_rows_than_bound() -> None:
+    assert refusal(replace(share_of(2), binding=BINDING)).code == ErrorCode.INVALID
+    assert refusal(Linear(BINDING)).code == ErrorCode.INVALID
+
+
+@pytest.mark.parametrize("value", [P, P + 1, 0xFFFFFFFF])
+@pytest.mark.parametrize("place", [(0, 0), (7, 11)])
+def test_an_element_that_is_not_canonical(value: int, place: tuple[int, int]) -> None:
+    request = share_of(8)
+    assert request.rows is not None
+    request.rows[place] = value
+    assert refusal(request).code == ErrorCode.INVALID
+
+
+def test_more_rows_than_a_chunk_may_have() -> None:
+    wide = make_unit(4, 65_536)
+    worker = LinearWorker(KERNELS, weights_of([wide]))
+    binding = ChunkBinding(bytes(16), 1, MODEL_ID, wide.ref.sha256, Role.PAD, 0, 32, 0, 1)
+    assert isinstance(worker.answer(Linear(binding, seed=SEED)), LinearResult)
+    for num_rows in (33, 128, 512):
+        assert refusal(Linear(replace(binding, row_end=num_rows), seed=SEED), worker).code == ErrorCode.EXHAUSTED
+    assert 32 in ROW_BUCKETS
+
+
+def test_a_unit_that_cannot_be_read_is_not_the_peers_business() -> None:
+    def unreadable(model_id: bytes, unit: bytes) -> np.ndarray | None:
+        raise CorruptModelError("/home/somebody/secret/place is damaged")
+
+    answer = refusal(share_of(), LinearWorker(KERNELS, unreadable))
+    assert answer.code == ErrorCode.UNAVAILABLE
+    assert "somebody" not in answer.text
+
+
+# --- who waits, and for how long
+
+PEERS: list[PeerId] = [identity(index).peer_id for index in range(4)]
+
+
+def job(peer: int, request_id: int, request: Linear | None = None) -> Job:
+    return Job(PEERS[peer], request_id, request or Linear(BINDING, seed=SEED), None, None)
+
+
+def popped(queue: WorkQueue) -> list[tuple[int, int]]:
+    jobs = []
+    while (following := queue.pop()) is not None:
+        jobs.append((PEERS.index(following.peer_id), following.request_id))
+    return jobs
+
+
+def test_peers_take_turns() -> None:
+    queue = WorkQueue()
+    for index in range(100):
+        assert queue.push(job(0, index))
+    for index in range(3):
+        assert queue.push(job(1, index))
+    assert queue.push(job(2, 0))
+    assert popped(queue)[:7] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2), (1, 2)]
+
+
+def test_who_cannot_take_an_answer_is_passed_over() -> None:
+    queue = WorkQueue()
+    for peer, request_id in ((0, 1), (1, 1), (0, 2)):
+        assert queue.push(job(peer, request_id))
+    following = queue.pop(but=[PEERS[0]])
+    assert following is not None and following.peer_id == PEERS[1]
+    assert queue.pop(but=[PEERS[0]]) is None
+    assert not queue.ready(but=[PEERS[0]])
+    assert queue.ready()
+    assert popped(queue) == [(0, 1), (0, 2)]
+
+
+@given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), st.none()), max_size=80))
+@relaxed
+def test_no_job_is_lost_or_served_twice(steps: list[tuple[int, int, bool] | None]) -> None:
+    queue = WorkQueue()
+    model: dict[int, list[int]] = {peer: [] for peer in range(4)}
+    for step in steps:
+        if step is None:
+            following = queue.pop()
+            if following is None:
+                assert not any(model.values())
+            else:
+                assert model[PEERS.index(following.peer_id)].pop(0) == following.request_id
+            continue
+        peer, request_id, cancel = step
+        if cancel:
+            queue.cancel(PEERS[peer], request_id)
+            model[peer] = [known for known in model[peer] if known != request_id]
+        else:
+            assert queue.push(job(peer, request_id))
+            model[peer].append(request_id)
+        assert len(queue) == sum(map(len, model.values()))
+    for peer, request_id in popped(queue):
+        assert model[peer].pop(0) == request_id
+    assert not any(model.values())
+    assert len(queue) == 0
+
+
+def test_a_peer_may_have_so_many_jobs_waiting() -> None:
+    queue = WorkQueue()
+    assert all(queue.push(job(0, index)) for index in range(MAX_JOBS_A_PEER))
+    assert not queue.push(job(0, 1000))
+    assert queue.push(job(1, 0))
+    assert len(queue) == MAX_JOBS_A_PEER + 1
+    queue.cancel(PEERS[0], 5)
+    assert queue.push(job(0, 1001))
+    assert not queue.push(job(0, 1002))
+
+
+def test_so_many_peers_may_wait() -> None:
+    queue = WorkQueue()
+
+    def of(index: int) -> Job:
+        return Job(PeerId(str(index)), 1, Linear(BINDING, seed=SEED), None, None)
+
+    assert all(queue.push(of(index)) for index in range(MAX_PEERS))
+    assert not queue.push(of(MAX_PEERS))
+    assert queue.pop() is not None
+    assert queue.push(of(MAX_PEERS))
+
+
+@pytest.mark.parametrize("release", [lambda queue: queue.pop(), lambda queue: queue.cancel(PEERS[0], 1)])
+def test_bytes_are_bounded_and_come_back(release: Callable[[WorkQueue], object], monkeypatch: Any) -> None:
+    large = share_of(8)
+    assert large.rows is not None
+    monkeypatch.setattr(work_queue, "MAX_BYTES_A_PEER", 2 * large.rows.nbytes)
+    monkeypatch.setattr(work_queue, "MAX_BYTES", 3 * large.rows.nbytes)
+    queue = WorkQueue()
+    assert queue.push(job(0, 1, large))
+    assert queue.push(job(0, 2, large))
+    assert not queue.push(job(0, 3, large))
+    assert queue.push(job(1, 1, large))
+    assert not queue.push(job(2, 1, large))
+    assert queue.push(job(2, 2))
+    release(queue)
+    assert queue.push(job(2, 3, large))
+    assert len(queue) == 4
+    assert len(popped(queue)) == 4
+    assert queue.push(job(0, 1, large))
