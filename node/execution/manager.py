@@ -243,7 +243,7 @@ class ExecutionManager:
         macs = ref.num_inputs * ref.num_outputs
         limit_s = max(config.hedge_floor_s, record.chunk.num_rows * macs / self._local_macs_per_s)
         if record.result is None and record.share is not None:
-            limit_s = max(limit_s, self._holder(record).patience_s(len(record.share), macs, config))
+            limit_s = max(limit_s, lane.share_peer.patience_s(len(record.share), macs, config))
         if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
             limit_s = max(limit_s, lane.pads.guard.patience_s(record.ticket.batch_rows, macs, config))
         return record.sent_at + min(limit_s, config.progress_limit_s)
@@ -252,14 +252,10 @@ class ExecutionManager:
         assert record.lane is not None, "a chunk that was sent has a lane"
         return self.lanes[record.lane]
 
-    def _holder(self, record: ChunkRecord) -> SessionPeer:
-        """Who was sent the share last; in `strict` mode a retry may have left its lane."""
-        return next(peer for peer in self.peers if peer.peer_id == record.peer_id)
-
     def _note_lateness(self, record: ChunkRecord) -> None:
         lane = self._lane(record)
         if record.result is None:
-            self._holder(record).was_late()
+            lane.share_peer.was_late()
         if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
             lane.pads.guard.was_late()
 
