@@ -80,6 +80,13 @@ def test_every_pad_row_is_handed_out_once(
     assert len({batch.seed for _unit, batch in asked}) == len(asked)
 
 
+def test_a_long_decode_uses_each_row_once() -> None:
+    guarded, own, _asked = sources(new_seeds())
+    for source in (guarded, own):
+        pads = [source.take(UNITS[0], 1).pads.tobytes() for _ in range(100)]
+        assert len(set(pads)) == len(pads)
+
+
 @given(st.lists(st.sampled_from([1, 1, 3, 8, 9, 40]), min_size=1, max_size=12), st.integers(0, 50))
 @relaxed
 def test_own_products_are_those_of_the_pads(counts: list[int], pool: int) -> None:

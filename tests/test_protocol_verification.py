@@ -160,6 +160,15 @@ def test_a_forgery_with_its_own_digest_fails(name: str, num_rows: int, tiles: tu
     assert not judge(binding, inputs, forged)
 
 
+@pytest.mark.parametrize("num_rows", ROWS)
+def test_p_is_not_zero(num_rows: int) -> None:
+    """Where the honest product is zero, p in its place satisfies every equation and is refused all the same."""
+    binding, inputs, rows = case(num_rows)
+    inputs, rows = np.zeros_like(inputs), np.zeros_like(rows)
+    assert judge(binding, inputs, rows)
+    assert not judge(binding, inputs, np.full_like(rows, P))
+
+
 @pytest.mark.parametrize("num_rows", ROWS[1:])
 @pytest.mark.parametrize("name", ROW_FORGERIES)
 def test_a_forgery_among_rows_fails(name: str, num_rows: int) -> None:

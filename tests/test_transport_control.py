@@ -155,6 +155,17 @@ def test_the_twin_of_a_key_gets_no_second_name(quick: None) -> None:
         node.until_knows()
 
 
+def test_the_twin_of_a_key_gets_no_name_on_a_link_of_its_own() -> None:
+    with LiveNode(1) as node, client_of(node) as client, client_of(node) as twin:
+        key = client.identity.public_key
+        client.say_hello()
+        twin.send(replace(twin.hello, public_key=key[:31] + bytes([key[31] ^ 0x80])))
+        assert twin.receive() is not None
+        assert [peer.peer_id for peer in node.registry.peers()] == [client.identity.peer_id]
+        known = node.registry.by_curve_key(client.identity.curve_public_key)
+        assert known is not None and known.peer_id == client.identity.peer_id
+
+
 @pytest.mark.parametrize("message", [Ping(), Pong(0), GoAway("x"), Cancel(1), Attach(), ErrorReply(1, "x")])
 def test_nothing_counts_before_the_hello(message: Message) -> None:
     with LiveNode(1) as node, client_of(node) as client:

@@ -330,15 +330,15 @@ def known_peer(node: LiveNode, other: LiveNode) -> ConnectedPeer:
 
 
 @contextlib.contextmanager
-def pair(dial_only: bool) -> Iterator[tuple[LiveNode, LiveNode]]:
+def pair(dial_only: bool, does: LinearWorker | None = None) -> Iterator[tuple[LiveNode, LiveNode]]:
     """(client, worker); the worker listens, or can only dial the client."""
     if dial_only:
         with LiveNode(1) as client:
             assert client.address is not None
-            with LiveNode(2, UNITS, listen=None, bootstrap=[client.address]) as worker:
+            with LiveNode(2, UNITS, listen=None, bootstrap=[client.address], worker=does) as worker:
                 yield client, worker
     else:
-        with LiveNode(2, UNITS) as worker:
+        with LiveNode(2, UNITS, worker=does) as worker:
             assert worker.address is not None
             with LiveNode(1, bootstrap=[worker.address]) as client:
                 yield client, worker
@@ -363,6 +363,26 @@ def test_a_channel_carries_requests_either_way(dial_only: bool) -> None:
         assert channel.bytes_down > 33 * 20 * 4
         assert channel.notice_losses() == 0
         channel.close()
+        channel.close()
+
+
+def test_an_answer_to_a_session_that_has_ended_stops_nothing() -> None:
+    gated = GatedWorker()
+    with pair(dial_only=True, does=gated) as (client, worker):
+        peer = known_peer(client, worker)
+        ended = open_channel(client.secure, client.registry, client.data, peer)
+        assert ended.send(pad_request(1), 1)
+        assert gated.reached.wait(WAIT_S)
+        ended.close()
+        gated.leave.set()
+        with introduced(client, 9) as other:
+            for nonce in range(20):
+                other.send(pad_request(nonce), nonce)
+                assert other.error().code == ErrorCode.NOT_FOUND
+        channel = open_channel(client.secure, client.registry, client.data, peer)
+        assert channel.send(pad_request(7), 7)
+        while receive(channel).id != 7:
+            pass
         channel.close()
 
 
