@@ -121,11 +121,11 @@ def train(run: Run) -> None:
     last_saved = time.monotonic()
     losses: list[float] = []
     clock = busy_clock(run)
-    while run.total_steps is None or progress.step < run.total_steps:
+    while progress.step != options.until and (run.total_steps is None or progress.step < run.total_steps):
         start_decay_when_due(run)
         losses.append(take_step(run, loss_of))
         progress.busy_s += next(clock)
-        is_last = progress.step == run.total_steps
+        is_last = progress.step in (run.total_steps, options.until)
         if progress.step % options.evaluate_every == 0 or is_last:
             held_out = evaluate(run, NUM_HELD_OUT_TOKENS)
             mean_loss = sum(losses) / len(losses)
@@ -215,9 +215,8 @@ def export(run: Run) -> None:
     out, options = run.options.out, run.options
     out.mkdir(parents=True, exist_ok=True)
     run.tokenizer.save(str(out / "tokenizer.json"))
-    config = run.model.config
-    write_json(out / "config.json", config.to_hugging_face(options.dtype))
-    write_json(out / "tokenizer_config.json", tokenizer_config(config.max_position_embeddings))
+    write_json(out / "config.json", run.model.config.to_hugging_face(options.dtype))
+    write_json(out / "tokenizer_config.json", tokenizer_config(run.model.config.max_position_embeddings))
     write_json(out / "generation_config.json", GENERATION)
     trained = run.model.state_dict()
     weights = {name: weight.to("cpu", options.dtype).contiguous() for name, weight in trained.items()}
@@ -241,6 +240,7 @@ def save_state(run: Run) -> None:
 
 
 def load_state(run: Run) -> None:
+    """Go on from --work; options such as the mixture, the dropout and --steps may differ from before."""
     state = torch.load(run.options.work / "state.pt", map_location=run.device, weights_only=True)
     run.model.load_state_dict(state["model"])
     for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
@@ -263,7 +263,7 @@ def describe(run: Run, held_out: dict[str, float]) -> str:
     """A README.md with the figures of this run; what they mean is left to a person to add."""
     config, progress = run.model.config, run.progress
     num_parameters = sum(weight.numel() for weight in run.model.parameters())
-    command = " ".join(["python", "scripts/train_story_model.py", *run.options.shown_arguments])
+    arguments = " ".join(run.options.shown_arguments)
     lines = [
         "# Story model",
         "",
@@ -272,7 +272,7 @@ def describe(run: Run, held_out: dict[str, float]) -> str:
         f"({config.num_key_value_heads} key/value), vocabulary {config.vocab_size}, context "
         f"{config.max_position_embeddings}.",
         "",
-        f"    {command}",
+        f"    python scripts/train_story_model.py {arguments}",
         "",
         f"{progress.num_tokens:,} tokens in {progress.step} steps and {progress.busy_s / 60:.0f} minutes of "
         f"computing; checkpoint of step {progress.best_step}.",
@@ -317,6 +317,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int)
     length.add_argument("--minutes", type=float, help="of computing; pauses do not count")
+    add("--until", type=int, metavar="STEP", help="stop here, in the middle of the schedule, to resume later")
     add("--resume", action="store_true")
     add("--seed", type=int, default=1)
     add("--threads", type=int, default=os.cpu_count() or 1)
@@ -338,10 +339,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--decay-window", type=int, default=512)
     add("--evaluate-every", type=int, default=250, metavar="STEPS")
     add("--save-every-s", type=float, default=240)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments, argparse.Namespace(shown_arguments=arguments))
     options.dtype = getattr(torch, options.dtype)
     options.work = options.work or options.out.with_name(options.out.name + ".training")
-    options.shown_arguments = arguments
     return options
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -89,21 +89,12 @@ def test_two_runs_agree_and_leave_a_complete_folder(text_folders: tuple[Path, Pa
 
 
 def test_resuming_changes_nothing(text_folders: tuple[Path, Path], tmp_path: Path) -> None:
-    def steps(run: Any, number: int) -> list[float]:
-        losses = []
-        for _ in range(number):
-            trainer.start_decay_when_due(run)
-            losses.append(trainer.take_step(run, run.model.loss))
-        return losses
-
-    given_arguments = arguments(text_folders, tmp_path / "out", "--steps", "10")
-    run = trainer.prepare(trainer.parse_arguments(given_arguments))
-    steps(run, 5)
-    trainer.export(run)
-    trainer.save_state(run)
-    resumed = trainer.prepare(trainer.parse_arguments([*given_arguments, "--resume"]))
-    assert resumed.progress == run.progress
-    assert steps(resumed, 5) == pytest.approx(steps(run, 5), rel=1e-5)
+    whole = trainer.main(arguments(text_folders, tmp_path / "whole", "--steps", "20"))
+    in_two_legs = arguments(text_folders, tmp_path / "legs", "--steps", "20")
+    halfway = trainer.main([*in_two_legs, "--until", "10"])
+    finished = trainer.main([*in_two_legs, "--resume"])
+    assert finished == pytest.approx(whole, rel=1e-4)
+    assert finished != pytest.approx(halfway, rel=1e-4)
 
 
 def test_minutes_end_the_run(text_folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -132,6 +123,7 @@ def test_checkpoint_is_a_transformers_llama(text_folders: tuple[Path, Path], tmp
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁")))
 def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    assume(not any(name in text for name in story_tokenizer.SPECIAL_TOKENS))
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
@@ -144,6 +136,11 @@ def test_awkward_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokens[0] == story_tokenizer.BOS_ID
     assert story_tokenizer.UNKNOWN_ID not in tokens
     assert tokenizer.decode(tokens) == text
+
+
+def test_the_two_known_exceptions(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(tokenizer.encode("a▁b").ids) == "a b"
+    assert tokenizer.decode(tokenizer.encode("a</s>").ids) == "a"
 
 
 def test_special_and_byte_tokens_have_fixed_ids(tokenizer: Tokenizer) -> None:
