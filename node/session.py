@@ -33,7 +33,7 @@ from node.store.stored import StoredModel
 from node.store.unit import Unit, unit_path
 from node.transport.channel import open_channel
 from node.transport.registry import ConnectedPeer
-from protocol.limits import SEED_BYTES, SESSION_BYTES
+from protocol.limits import SEED_BYTES
 from protocol.messages import Role
 from protocol.shares import PadSeeds
 
@@ -57,6 +57,9 @@ class SessionConfig:
 
     privacy: Privacy = Privacy.AUTO
     max_lanes: int = DEFAULT_MAX_LANES
+    inbound_peers: bool = False
+    """Whether peers that came in by themselves may be used beside those that the user named: in `split` mode two of
+    them could be one adversary in both roles of a lane."""
     pad_rows: int = 0
     """`strict`: pads of every unit to make before the clock starts."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
@@ -131,13 +134,14 @@ class Session:
     def _candidates(self) -> list[ConnectedPeer]:
         """Usable peers that hold every unit this session may lend out, in the order in which the user named them.
 
-        The order fixes who is a guard of what; peers that came in by themselves follow by PeerID.
+        The order fixes who is a guard of what; peers that came in by themselves follow by PeerID, if at all.
         """
         named = [address.peer_id for address in self._node.config.bootstrap]
         order = {peer_id: rank for rank, peer_id in enumerate(named)}
         wanted = {unit.ref.sha256 for unit in self._units}
         usable = self._node.registry.usable()
-        holders = [peer for peer in usable if wanted <= peer.hosts(self._model.model_id_bytes)]
+        allowed = [peer for peer in usable if self._config.inbound_peers or peer.peer_id in order]
+        holders = [peer for peer in allowed if wanted <= peer.hosts(self._model.model_id_bytes)]
         return sorted(holders, key=lambda peer: (order.get(peer.peer_id, len(order)), peer.peer_id))
 
     def _new_manager(self) -> ExecutionManager:
@@ -148,7 +152,6 @@ class Session:
         return ExecutionManager(
             kernels,
             self._model.model_id_bytes,
-            secrets.token_bytes(SESSION_BYTES),
             checks,
             local_macs_per_s(kernels),
             self._config.execution,

@@ -10,7 +10,7 @@ from typing import Any
 from protocol.identity import PeerId
 from protocol.messages import Linear
 
-MAX_JOBS_A_PEER = 128
+MAX_JOBS_A_PEER = 512
 MAX_PEERS = 256
 MAX_BYTES_A_PEER = 64 << 20
 """Shares of one peer that wait, in bytes: eight chunks of the largest size."""

@@ -35,7 +35,7 @@ from node.worker import LinearWorker
 from protocol.envelope import Frame
 from protocol.field import P
 from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_of
-from protocol.limits import MAX_CONTROL_FRAME_BYTES, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION, SESSION_BYTES
+from protocol.limits import MAX_CONTROL_FRAME_BYTES, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION
 from protocol.messages import (
     Cancel,
     ErrorCode,
@@ -465,7 +465,6 @@ class Swarm:
         self.manager = WatchedManager(
             self.kernels,  # type: ignore[arg-type]
             MODEL_ID,
-            b"S" * SESSION_BYTES,
             checks,
             1e9,
             self.config,

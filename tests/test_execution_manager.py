@@ -482,6 +482,26 @@ def test_results_come_in_any_order() -> None:
 # --- patience
 
 
+def test_no_two_peers_see_the_same_session_or_neighbouring_ids() -> None:
+    """Guards who compare their records must not be able to match them by what the messages carry."""
+    with swarm_of("split", [["honest", "honest"], ["honest", "honest"]], FOREVER) as swarm:
+        swarm.step(9)
+        told = [[received for received in peer.heard if isinstance(received.message, Linear)] for peer in swarm.peers]
+        sessions = [{received.message.binding.session for received in heard} for heard in told]  # type: ignore[union-attr]
+        assert all(len(session) == 1 for session in sessions) and len(set.union(*sessions)) == len(sessions)
+        ids = [received.id for heard in told for received in heard]
+        assert len(set(ids)) == len(ids)
+        assert min(abs(heard[0].id - other[0].id) for heard in told for other in told if heard is not other) > 10**6
+
+
+def test_patience_ends_however_slow_a_peer_made_itself() -> None:
+    config = ExecutionConfig()
+    with swarm_of("strict", [["honest"]], config) as swarm:
+        peer = swarm.peers[0].session
+        peer.latencies_s[1] = deque([9.0] * MIN_SAMPLES)
+        assert peer.patience_s(1, 100, config) == config.patience_limit_s < config.progress_limit_s
+
+
 def test_patience_follows_what_was_measured() -> None:
     with swarm_of("strict", [["honest"]]) as swarm:
         peer = swarm.peers[0].session

@@ -1,6 +1,7 @@
 """Every pad row is handed out once, whatever is asked for in whatever order."""
 
 import logging
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ class Guard:
     """As much of a session's peer as a pad source looks at."""
 
     usable = True
+    in_flight: ClassVar[dict[int, object]] = {}
 
 
 def sources(seeds: WatchedSeeds) -> tuple[GuardPads, OwnPads, list[tuple[Unit, PadBatch]]]:
@@ -120,11 +122,11 @@ def test_guards_are_asked_for_a_row_before_it_is_needed(num_steps: int) -> None:
     guarded, _own, asked = sources(new_seeds())
     for _ in range(num_steps):
         guarded.prepare(UNITS)
-        before = len(asked)
         for unit in UNITS:
+            under_way = [batch for _unit, batch in asked]
             ticket = guarded.take(unit, 1)
             assert ticket.batch_rows == DECODE_BATCH_ROWS
-        assert len(asked) == before
+            assert any(ticket.batches[0][0] is batch for batch in under_way), "asked for only when it was needed"
 
 
 def test_the_seed_that_a_guard_gets_makes_the_pads() -> None:

@@ -53,7 +53,7 @@ MAX_PROMPT_CHARACTERS = 1 << 20
 )
 @network_options
 @click.option(
-    "--min-peers", type=click.IntRange(0), default=0, help="Wait for so many peers, also ones that dial in."
+    "--min-peers", type=click.IntRange(0), default=0, help="Wait for so many peers, and use ones that dial in too."
 )
 @click.option(
     "--peer-timeout", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds to wait for peers."
@@ -108,10 +108,12 @@ def run(
     prompt_ids = _tokenize(stored, _read_prompt(prompt), chat)
     params = _sampling_params(stored, sampling)
     config = NodeConfig(_identity(directory), listen, bootstrap, threads)
-    session_config = SessionConfig(Privacy(privacy), lanes, pad_rows, ExecutionConfig(progress_limit_s=deadline))
+    execution = ExecutionConfig(progress_limit_s=deadline)
+    session_config = SessionConfig(Privacy(privacy), lanes, min_peers > 0, pad_rows, execution)
     with Node(config, [stored]) as node:
         if privacy != Privacy.LOCAL.value:
-            _wait_for_peers(node, bootstrap, min_peers, peer_timeout)
+            enough = 1 if privacy == Privacy.STRICT.value else 2
+            _wait_for_peers(node, bootstrap, min_peers, enough, peer_timeout)
         with Session(node, stored, session_config) as session:
             if session.note:
                 say(f"note: {session.note}")
@@ -156,13 +158,16 @@ def _sampling_params(model: StoredModel, given: dict[str, Any]) -> SamplingParam
     return SamplingParams.from_generation_config(model.generation_config, **overrides)
 
 
-def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], min_peers: int, timeout_s: float) -> None:
+def _wait_for_peers(
+    node: Node, bootstrap: Sequence[Multiaddr], min_peers: int, enough: int, timeout_s: float
+) -> None:
+    """Wait for the peers; one that refuses us is an error only where too few are left without it."""
     node.registry.wait_settled([str(address) for address in bootstrap], min_peers, timeout_s)
-    for outcome in node.registry.outcomes():
-        if outcome.state is DialState.REFUSED:
+    failed = [outcome for outcome in node.registry.outcomes() if outcome.state is not DialState.UP]
+    for outcome in failed:
+        if outcome.state is DialState.REFUSED and len(node.registry.usable()) < enough:
             raise PeerRefusedError(outcome.reason)
-        if outcome.state is DialState.UNREACHABLE:
-            say(f"note: {outcome.reason}")
+        say(f"note: {outcome.reason}")
 
 
 def _stream(events: Iterator[GeneratedToken | Receipt], as_json: bool) -> None:

@@ -16,5 +16,8 @@ class ExecutionConfig:
     higher waits longer for a peer that froze."""
     hedge_floor_s: float = 0.05
     """Never hedge earlier: a scheduler's hiccup on a busy machine is shorter than this, a frozen peer is not."""
+    patience_limit_s: float = 3.0
+    """However slow a peer made us believe it is, it is late after this (or after the predicted local time, where that
+    is longer): a peer that answers a little later each time cannot stretch its percentile without end."""
     hedge_unmeasured_s: float = 1.0
     """Before there are enough samples for a percentile, at least this long (a peer may still map its weights)."""

@@ -6,9 +6,7 @@ Every number that it lets through has passed `verify_result`; whatever else happ
 
 from __future__ import annotations
 
-import itertools
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +32,8 @@ from protocol.messages import Cancel, ChunkBinding, ErrorReply, Linear, LinearRe
 
 log = logging.getLogger(__name__)
 
+MAX_ABANDONED = 16
+"""Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
 MAX_ATTEMPTS = 2
 """A share is sent at most twice; after one failed retry its rows are computed locally."""
 MAX_MESSAGES_A_TURN = 64
@@ -60,7 +60,6 @@ class ExecutionManager:
         self,
         kernels: Kernels,
         model_id: bytes,
-        session: bytes,
         checks: UnitChecks,
         local_macs_per_s: float,
         config: ExecutionConfig,
@@ -69,14 +68,11 @@ class ExecutionManager:
     ) -> None:
         self._kernels = kernels
         self._model_id = model_id
-        self._session = session
         self._checks = checks
         self._local_macs_per_s = local_macs_per_s
         self._config = config
         self._recheck = recheck
         self._on_change = on_change
-        # An attached peer's connection outlives a session: answers to the one before must not meet ids of this one.
-        self._ids = itertools.count(secrets.randbits(62))
         self._poller = zmq.Poller()
         self._peer_of_socket: dict[zmq.Socket[bytes], SessionPeer] = {}
         self._units: dict[bytes, Unit] = {}
@@ -167,9 +163,9 @@ class ExecutionManager:
 
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
         assert record.share is not None
-        chunk, message_id = record.chunk, next(self._ids)
+        chunk, message_id = record.chunk, next(lane.share_peer.ids)
         binding = ChunkBinding(
-            self._session,
+            lane.share_peer.session,
             message_id,
             self._model_id,
             chunk.unit.sha256,
@@ -192,11 +188,11 @@ class ExecutionManager:
 
     def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
         """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
-        ref, message_id = unit.ref, next(self._ids)
+        ref, message_id = unit.ref, next(guard.ids)
         self._units[ref.sha256] = unit
         tiles = -(-ref.num_outputs // TILE_OUTPUTS)
         binding = ChunkBinding(
-            self._session, message_id, self._model_id, ref.sha256, Role.PAD, 0, len(batch.pads), 0, tiles
+            guard.session, message_id, self._model_id, ref.sha256, Role.PAD, 0, len(batch.pads), 0, tiles
         )
         message = Linear(binding, seed=batch.seed)
         macs = len(batch.pads) * ref.num_inputs * ref.num_outputs
@@ -260,10 +256,14 @@ class ExecutionManager:
             lane.pads.guard.was_late()
 
     def _abandon(self, record: ChunkRecord) -> None:
+        """Its answer is only news now. Of peers that never answer, only the latest such requests are remembered."""
         for peer in self.peers:
             for request in peer.in_flight.values():
                 if request.owner is record:
                     request.abandoned = True
+            forgotten = [request.id for request in peer.in_flight.values() if request.abandoned][:-MAX_ABANDONED]
+            for request_id in forgotten:
+                del peer.in_flight[request_id]
 
     # --- news from peers
 

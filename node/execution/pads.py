@@ -24,6 +24,8 @@ from protocol.shares import PadSeeds, pad_rows
 
 DECODE_BATCH_ROWS = 8
 """Pads of this many future rows are asked for in one request: an eighth of the messages, weights read once."""
+MAX_REQUESTS_AHEAD = 48
+"""Requests that a guard is sent ahead of need; a deeper model's later units ask when their turn comes."""
 OWN_BATCH_ROWS = 32
 """Pads that this device makes in one go when its pool is empty while decoding."""
 
@@ -117,13 +119,19 @@ class GuardPads:
             batches.append(self._request(unit, self._batch_rows(unit)))
         batch, row = batches[0], batches[0].next_row
         batch.next_row += 1
+        self._top_up(unit, batches)
         return PadTicket(batch.pads[row : row + 1], 1, [(batch, row, row + 1)])
 
     def prepare(self, units: Sequence[Unit]) -> None:
         for unit in units:
-            batches = self._ahead.setdefault(unit.ref, deque())
-            if self.usable and sum(batch.left for batch in batches if not batch.failed) <= 1:
-                batches.append(self._request(unit, self._batch_rows(unit)))
+            if len(self.guard.in_flight) >= MAX_REQUESTS_AHEAD:
+                return
+            self._top_up(unit, self._ahead.setdefault(unit.ref, deque()))
+
+    def _top_up(self, unit: Unit, batches: deque[PadBatch]) -> None:
+        """Ask for the next pads of a unit while one is still left."""
+        if self.usable and sum(batch.left for batch in batches if not batch.failed) <= 1:
+            batches.append(self._request(unit, self._batch_rows(unit)))
 
     @staticmethod
     def _batch_rows(unit: Unit) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -12,6 +15,7 @@ from node.store.unit import UnitRef
 from node.transport.channel import Channel
 from protocol.field import Elements
 from protocol.identity import PeerId
+from protocol.limits import SESSION_BYTES
 from protocol.messages import ChunkBinding, Linear, Role
 
 WINDOW = 64
@@ -59,6 +63,11 @@ class SessionPeer:
     channel: Channel
     macs_per_s: float
     rtt_s: float
+    session: bytes = field(default_factory=lambda: secrets.token_bytes(SESSION_BYTES), repr=False)
+    """What its requests are bound to; another one for every peer, so that guards cannot match their records by it."""
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(62)), repr=False)
+    """Message ids. They begin at random: an attached peer's connection outlives a session, and an answer to the one
+    before must not look like an answer in this one."""
     status: PeerStatus = PeerStatus.ACTIVE
     in_flight: dict[int, Request] = field(default_factory=dict)
     chunks: int = 0
@@ -114,7 +123,7 @@ class SessionPeer:
         """How long an answer about so many rows may take before it is late."""
         percentile_s = self.percentile_95_s(num_rows)
         if percentile_s is not None:
-            return config.hedge_factor * percentile_s
+            return min(config.hedge_factor * percentile_s, config.patience_limit_s)
         return max(config.hedge_unmeasured_s, 4 * self.expected_s(num_rows, num_rows * macs_per_row))
 
     def expected_s(self, num_rows: int, macs: int) -> float:
