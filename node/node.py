@@ -13,8 +13,9 @@ from node.kernels import select_kernels
 from node.kernels.interface import Kernels
 from node.speed import field_macs_per_s
 from node.store.stored import StoredModel
-from node.transport.control import ControlPlane, new_nonce
+from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
+from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.worker import LinearWorker

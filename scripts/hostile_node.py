@@ -20,8 +20,9 @@ from typing import Any, BinaryIO
 import click
 import numpy as np
 
-import node.transport.control as control_plane
 import node.transport.data as data_plane
+import node.transport.dialler as dialler
+import node.transport.listener as listener
 from node.cli.options import AddressType
 from node.node import Node, NodeConfig
 from node.paths import DataDir
@@ -114,7 +115,8 @@ def tap_everything(file: BinaryIO) -> None:
 
         return decode_and_write
 
-    control_plane.decode_message = tapped("control", control_plane.decode_message)
+    listener.decode_message = tapped("control", listener.decode_message)
+    dialler.decode_message = tapped("control", dialler.decode_message)
     data_plane.decode_message = tapped("data", data_plane.decode_message)
 
 

@@ -16,6 +16,7 @@ from zmq.utils import z85
 
 from node.errors import ConfigError
 from node.transport import control
+from node.transport.link import Pace
 from node.transport.registry import DialState
 from node.transport.sockets import SecureContext
 from protocol import cbor
@@ -61,14 +62,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same life of a link, in tenths of a second."""
-    for name, seconds in (
-        ("HELLO_TIMEOUT_S", 0.4),
-        ("PING_INTERVAL_S", 0.1),
-        ("SILENCE_LIMIT_S", 0.5),
-        ("REDIAL_FIRST_S", 0.02),
-        ("REDIAL_MAX_S", 0.1),
-    ):
-        monkeypatch.setattr(control, name, seconds)
+    monkeypatch.setattr(control, "DEFAULT_PACE", Pace(0.4, 0.1, 0.5, 0.02, 0.1))
 
 
 def client_of(node: LiveNode, index: int = 7, mechanism: str = "curve") -> RawClient:
@@ -413,7 +407,7 @@ def test_who_leaves_says_so() -> None:
             listener.until_knows(dialler.peer_id)
         started = time.monotonic()
         listener.until_knows()
-        assert time.monotonic() - started < control.SILENCE_LIMIT_S / 2
+        assert time.monotonic() - started < control.DEFAULT_PACE.silence_limit_s / 2
     with LiveNode(3) as listener:
         assert listener.address is not None
         with LiveNode(2, bootstrap=[listener.address]) as dialler:

@@ -25,6 +25,7 @@ from fakes import (
     weights_of,
 )
 
+from node import work_queue
 from node.execution import ExecutionManager, execute_distributed
 from node.execution.gate import UnitChecks
 from node.execution.pads import GuardPads
@@ -231,7 +232,8 @@ def test_a_frame_that_is_too_large_costs_the_connection_only() -> None:
 # --- a queue with bounds
 
 
-def test_too_many_requests_are_refused_and_none_is_forgotten() -> None:
+def test_too_many_requests_are_refused_and_none_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_queue, "MAX_JOBS_A_PEER", 128)
     worker = GatedWorker()
     with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
         try:
@@ -459,7 +461,7 @@ def test_a_layer_through_real_nodes() -> None:
                 for unit in UNITS:
                     checks.of(unit)
                 manager = ExecutionManager(
-                    KERNELS, MODEL_ID, bytes(16), checks, 1e9, PATIENT, lambda unit: None, lambda record: None
+                    KERNELS, MODEL_ID, checks, 1e9, PATIENT, lambda unit: None, lambda record: None
                 )
                 peers = []
                 for node, role in ((pad_node, Role.PAD), (share_node, Role.SHARE)):

@@ -16,9 +16,8 @@ from typing import Any
 
 import zmq
 
-from node.transport.control import bind_socket
 from node.transport.registry import PeerRegistry
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, curve_key_of_frame
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
 from node.worker import LinearWorker
 from protocol.envelope import KEY_ID, decode_header

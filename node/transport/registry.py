@@ -121,6 +121,12 @@ class PeerRegistry:
         with self._changed:
             return list(self._peers.values())
 
+    def is_dialled(self, peer_id: PeerId) -> bool:
+        """Whether a link that this node opened to the peer is up."""
+        with self._changed:
+            up = (outcome for outcome in self._outcomes.values() if outcome.state is DialState.UP)
+            return any(outcome.peer_id == peer_id for outcome in up)
+
     def outcomes(self) -> list[DialOutcome]:
         with self._changed:
             return list(self._outcomes.values())

@@ -6,15 +6,21 @@ are not bound to CURVE keys, so none is ever set; without IMMEDIATE stale reques
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any, Self
 
 import zmq
+import zmq.asyncio
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
+from node.errors import ConfigError, TransportError
 from protocol.identity import Identity, curve_public_key_of, public_key_of
 from protocol.limits import MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
+from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
 
 ZAP_DOMAIN = b"kek"
 HIGH_WATER_MARK_MESSAGES = 256
@@ -109,3 +115,44 @@ def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
 def curve_key_of_frame(frame: zmq.Frame) -> bytes:
     """The X25519 key (32 raw bytes) that CURVE proved for the sender of a received frame."""
     return bytes(z85.decode(str(frame.get("User-Id"))))
+
+
+def zmq_host(host: str) -> str:
+    """ZeroMQ's form of a host: IPv6 in brackets, IPv4 without its mapping prefix."""
+    plain = host.removeprefix("::ffff:")
+    return f"[{plain}]" if ":" in plain else plain
+
+
+def send_now(socket: zmq.asyncio.Socket, frames: list[bytes | memoryview]) -> bool:
+    """Send without waiting; False when the peer is gone or its queue is full (it will time out)."""
+    # With DONTWAIT the future is done when it is returned, unless another send still waits for its connection.
+    sending: Any = socket.send_multipart(frames, flags=zmq.DONTWAIT)
+    if not sending.done():
+        sending.cancel()
+        return False
+    exc = sending.exception()
+    if exc is not None:
+        log.debug("a control frame was not sent: %s", exc)
+    return exc is None
+
+
+def connect_socket(socket: Any, address: Multiaddr) -> None:
+    """Begin to connect; raises TransportError for an address that ZeroMQ cannot use."""
+    try:
+        socket.connect(address.endpoint)
+    except zmq.ZMQError as exc:
+        raise TransportError(f"cannot dial {address}: {exc.strerror}") from exc
+
+
+def bind_socket(socket: Any, listen: Multiaddr) -> Multiaddr:
+    """Bind a socket; the address with the port really bound. Raises ConfigError with the reason and the next step."""
+    try:
+        if listen.port:
+            socket.bind(listen.endpoint)
+            return listen
+        return listen.with_port(socket.bind_to_random_port(listen.with_port(0).endpoint.rsplit(":", 1)[0]))
+    except zmq.ZMQError as exc:
+        reason = "the port is in use" if exc.errno == zmq.EADDRINUSE else exc.strerror
+        raise ConfigError(
+            f"cannot listen on {listen}: {reason}; choose another with --listen (port 0 takes any free one)"
+        ) from exc

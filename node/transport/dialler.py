@@ -1,0 +1,165 @@
+"""A link that this node opens, and opens again whenever it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from node.errors import TransportError
+from node.transport.link import LinkContext
+from node.transport.registry import DialOutcome, DialState, peer_of_hello
+from node.transport.sockets import connect_socket, send_now, zmq_host
+from protocol.errors import RemoteProtocolError
+from protocol.handshake import Handshake, LinkState, Side
+from protocol.identity import PeerId, curve_public_key_of, public_key_of
+from protocol.limits import MAX_CONTROL_FRAME_BYTES
+from protocol.messages import (
+    ErrorCode,
+    ErrorReply,
+    GoAway,
+    Hello,
+    Ping,
+    Pong,
+    Received,
+    UnknownMessageError,
+    decode_message,
+    encode_message,
+)
+from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
+
+
+class Dialler:
+    """Keeps one address dialled. Lives in the control plane's loop.
+
+    Args:
+        came_in: whether a peer also has a link that it opened itself.
+    """
+
+    def __init__(self, context: LinkContext, address: Multiaddr, came_in: Callable[[PeerId], bool]) -> None:
+        assert address.peer_id is not None, "bootstrap addresses carry a PeerID"
+        self._context = context
+        self._address = address
+        self._peer_id = address.peer_id
+        self._came_in = came_in
+        self._socket: zmq.asyncio.Socket | None = None
+
+    def say_goodbye(self, farewell: GoAway) -> None:
+        """Tell the peer that this node leaves."""
+        if self._socket is not None:
+            send_now(self._socket, encode_message(farewell, 0))
+
+    async def keep(self) -> None:
+        """Dial for ever: again after every end, later each time."""
+        pace = self._context.pace
+        pause_s = pace.redial_first_s
+        while True:
+            started = time.monotonic()
+            try:
+                await self._dial()
+            except _RefusedError as exc:
+                self._report(DialState.REFUSED, str(exc))
+                pause_s = pace.redial_max_s
+            except TransportError as exc:
+                self._report(DialState.UNREACHABLE, str(exc))
+            if time.monotonic() - started > 2 * pace.silence_limit_s:
+                pause_s = pace.redial_first_s
+            await asyncio.sleep(pause_s * (0.5 + random.random()))
+            pause_s = min(2 * pause_s, pace.redial_max_s)
+
+    async def _dial(self) -> None:
+        """One life of one link; ends by raising TransportError."""
+        context, address, peer_id = self._context, self._address, self._peer_id
+        self._socket = socket = context.sockets.socket(zmq.DEALER)
+        try:
+            context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
+            connect_socket(socket, address)
+            handshake = Handshake(Side.DIALLER, expected_peer=peer_id)
+            peer = await self._say_hello(socket, handshake)
+            context.registry.up(peer_of_hello(peer, zmq_host(address.host), dialled=True))
+            self._report(DialState.UP, "", peer_id)
+            context.on_up(peer_id)
+            try:
+                await self._keep_alive(socket, handshake)
+            except RemoteProtocolError as exc:
+                raise TransportError(f"peer {peer_id} broke the protocol: {exc}") from exc
+            finally:
+                if not self._came_in(peer_id):
+                    context.registry.down(peer_id)
+        finally:
+            self._socket = None
+            socket.close()
+
+    async def _say_hello(self, socket: zmq.asyncio.Socket, handshake: Handshake) -> Hello:
+        address, pace = self._address, self._context.pace
+        curve_key = curve_public_key_of(public_key_of(self._peer_id))
+        try:
+            async with asyncio.timeout(pace.hello_timeout_s):
+                handshake.sending_hello()
+                await socket.send_multipart(encode_message(self._context.hello(), 1))
+                while handshake.state is not LinkState.OPEN:
+                    received = decode_message(await socket.recv_multipart(), MAX_CONTROL_FRAME_BYTES)
+                    handshake.receive(received.message, curve_key)
+                    if isinstance(received.message, ErrorReply):
+                        raise _RefusedError(f"the peer at {address} says no: {received.message.text}")
+        except TimeoutError as exc:
+            raise TransportError(
+                f"nobody answered as {address} within {pace.hello_timeout_s:g} s: check that the node runs there "
+                "and that address and PeerID are those it printed"
+            ) from exc
+        except RemoteProtocolError as exc:
+            raise _RefusedError(f"the peer at {address} {exc}") from exc
+        assert handshake.peer is not None
+        return handshake.peer
+
+    async def _keep_alive(self, socket: zmq.asyncio.Socket, handshake: Handshake) -> None:
+        curve_key = curve_public_key_of(handshake.peer.public_key) if handshake.peer else b""
+        pace, heard_at, ping_id, sent_at = self._context.pace, time.monotonic(), 1, 0.0
+        while True:
+            ping_id, sent_at = ping_id + 1, time.monotonic()
+            send_now(socket, encode_message(Ping(), ping_id))
+            while (left_s := sent_at + pace.ping_interval_s - time.monotonic()) > 0:
+                if not await socket.poll(max(1, int(left_s * 1000))):
+                    continue
+                heard_at = time.monotonic()
+                frames = await socket.recv_multipart()
+                await asyncio.sleep(0)
+                try:
+                    received = decode_message(frames, MAX_CONTROL_FRAME_BYTES)
+                except UnknownMessageError as exc:
+                    answer = ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc))
+                    send_now(socket, encode_message(answer, exc.message_id))
+                    continue
+                handshake.receive(received.message, curve_key)
+                self._heard(handshake, received, heard_at - sent_at if received.id == ping_id else None)
+            if time.monotonic() - heard_at > pace.silence_limit_s:
+                raise TransportError(f"peer {handshake.peer_id} has been silent for {pace.silence_limit_s:g} s")
+
+    def _heard(self, handshake: Handshake, received: Received, rtt_s: float | None) -> None:
+        match received.message:
+            case Pong() if rtt_s is not None and handshake.peer_id is not None:
+                self._context.registry.measured(handshake.peer_id, rtt_s)
+            case GoAway(reason):
+                raise TransportError(f"peer {handshake.peer_id} left: {reason}")
+            case ErrorReply(ErrorCode.NO_SESSION, _):
+                raise TransportError(f"peer {handshake.peer_id} was restarted")
+            case _:
+                pass
+
+    def _report(self, state: DialState, reason: str, peer_id: PeerId | None = None) -> None:
+        if reason:
+            log.warning("%s", reason)
+        else:
+            log.info("peer %s is up at %s", peer_id, self._address)
+        self._context.registry.outcome(DialOutcome(str(self._address), state, reason, peer_id))
+
+
+class _RefusedError(TransportError):
+    """A peer that answered and will not have us: dialling again soon is of no use."""

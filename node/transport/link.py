@@ -1,0 +1,57 @@
+"""What every link of a node shares, whoever opened it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import zmq.asyncio
+
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import SecureContext
+from protocol.identity import PeerId
+from protocol.limits import NONCE_BYTES
+from protocol.messages import Hello, HelloOk
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a link lives."""
+
+    hello_timeout_s: float = 3.0
+    ping_interval_s: float = 1.0
+    silence_limit_s: float = 5.0
+    """A link without a frame for this long is gone: five pings."""
+    redial_first_s: float = 0.2
+    redial_max_s: float = 5.0
+    """Pauses before dialling again, doubled each time between the two, with jitter."""
+
+
+DEFAULT_PACE = Pace()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkContext:
+    """The node as its links see it."""
+
+    secure: SecureContext
+    sockets: zmq.asyncio.Context
+    registry: PeerRegistry
+    hello: Callable[[], Hello]
+    """What this node says of itself now."""
+    queued: Callable[[], int]
+    """Requests that wait for its worker."""
+    on_up: Callable[[PeerId], None]
+    """Called when a peer's hello was accepted."""
+    pace: Pace
+
+
+def hello_ok(hello: Hello) -> HelloOk:
+    """The answer to a hello: the same facts about this side."""
+    return HelloOk(**{name: getattr(hello, name) for name in Hello.__dataclass_fields__})
+
+
+def new_nonce() -> bytes:
+    """Random bytes that make a hello unique."""
+    return secrets.token_bytes(NONCE_BYTES)

@@ -1,0 +1,160 @@
+"""Links that others open: the node's one ROUTER, and what is known of whoever sends to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import zmq
+import zmq.asyncio
+
+from node.transport.link import LinkContext, hello_ok
+from node.transport.registry import peer_of_hello
+from node.transport.sockets import bind_socket, curve_key_of_frame, send_now, zmq_host
+from protocol.errors import RemoteProtocolError
+from protocol.handshake import Handshake, HandshakeError, Side
+from protocol.identity import PeerId
+from protocol.limits import MAX_CONTROL_FRAME_BYTES
+from protocol.messages import (
+    ErrorCode,
+    ErrorReply,
+    GoAway,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Received,
+    UnknownMessageError,
+    decode_message,
+    encode_message,
+)
+from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
+
+MAX_LINKS = 256
+MAX_LINKS_A_KEY = 4
+"""Links of one CURVE key; one more takes the place of the key's oldest, so that one peer cannot lock others out."""
+MAX_LINKS_A_HOST = 128
+
+
+@dataclass(slots=True)
+class _Link:
+    """A link that a peer opened."""
+
+    handshake: Handshake
+    curve_key: bytes
+    heard_at: float
+    host: str
+
+
+class Listener:
+    """Answers whoever dials this node. Lives in the control plane's loop."""
+
+    def __init__(self, context: LinkContext) -> None:
+        self._context = context
+        self._links: dict[bytes, _Link] = {}
+        self._router = context.sockets.socket(zmq.ROUTER)
+
+    def bind(self, listen: Multiaddr) -> Multiaddr:
+        """Listen; the address with the port really bound. Raises ConfigError."""
+        secure = self._context.secure
+        secure.listen(self._router, MAX_CONTROL_FRAME_BYTES)
+        return bind_socket(self._router, listen).with_peer(secure.identity.peer_id)
+
+    @property
+    def has_links(self) -> bool:
+        return bool(self._links)
+
+    def holds(self, peer_id: PeerId) -> bool:
+        """Whether this peer has a link to here."""
+        return any(link.handshake.peer_id == peer_id for link in self._links.values())
+
+    async def serve(self) -> None:
+        """Read for ever."""
+        while True:
+            route, *frames = await self._router.recv_multipart(copy=False)
+            if frames:
+                self._handle(bytes(route.buffer), frames)
+            await asyncio.sleep(0)  # a receive that is ready does not yield: whoever floods would have the loop alone
+
+    async def expire(self) -> None:
+        """Forget links that have fallen silent."""
+        while True:
+            await asyncio.sleep(self._context.pace.ping_interval_s)
+            limit = time.monotonic() - self._context.pace.silence_limit_s
+            for route in [route for route, link in self._links.items() if link.heard_at < limit]:
+                self._drop(route)
+
+    def say_goodbye(self, farewell: GoAway) -> None:
+        """Tell everybody that this node leaves."""
+        for route in list(self._links):
+            self._answer(route, farewell, 0)
+
+    def close(self) -> None:
+        """Close the ROUTER; what was said last has a moment to leave."""
+        self._router.close(linger=200)
+
+    def _handle(self, route: bytes, frames: list[zmq.Frame]) -> None:
+        link = self._link(route, frames[-1])
+        if link is None:
+            return
+        try:
+            received = decode_message([frame.buffer for frame in frames], MAX_CONTROL_FRAME_BYTES)
+        except UnknownMessageError as exc:
+            self._answer(route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
+            return
+        except RemoteProtocolError as exc:
+            log.warning("a frame from %s was dropped: %s", link.host, exc)
+            return
+        try:
+            link.handshake.receive(received.message, link.curve_key)
+        except RemoteProtocolError as exc:
+            log.warning("%s was refused: %s", link.host, exc)
+            code = exc.code if isinstance(exc, HandshakeError) else ErrorCode.INVALID
+            self._answer(route, ErrorReply(code, str(exc)), received.id)
+            return
+        link.heard_at = time.monotonic()
+        self._heard(route, link, received)
+
+    def _link(self, route: bytes, frame: zmq.Frame) -> _Link | None:
+        link = self._links.get(route)
+        if link is not None:
+            return link
+        curve_key, host = curve_key_of_frame(frame), zmq_host(str(frame.get("Peer-Address")))
+        of_key = [known for known, other in self._links.items() if other.curve_key == curve_key]
+        if len(of_key) >= MAX_LINKS_A_KEY:
+            self._drop(min(of_key, key=lambda known: self._links[known].heard_at))
+        hosts = Counter(other.host for other in self._links.values())
+        if len(self._links) >= MAX_LINKS or hosts[host] >= MAX_LINKS_A_HOST:
+            return None
+        link = self._links[route] = _Link(Handshake(Side.LISTENER), curve_key, time.monotonic(), host)
+        return link
+
+    def _heard(self, route: bytes, link: _Link, received: Received) -> None:
+        context = self._context
+        match received.message:
+            case Hello() as hello:
+                peer = peer_of_hello(hello, link.host, dialled=False)
+                context.registry.up(peer)
+                log.info("peer %s came in from %s", peer.peer_id, link.host)
+                self._answer(route, hello_ok(context.hello()), received.id)
+                context.on_up(peer.peer_id)
+            case Ping():
+                self._answer(route, Pong(context.queued()), received.id)
+            case GoAway(reason):
+                log.info("peer %s leaves: %s", link.handshake.peer_id, reason)
+                self._drop(route)
+            case _:
+                pass
+
+    def _answer(self, route: bytes, message: Message, message_id: int) -> None:
+        send_now(self._router, [route, *encode_message(message, message_id)])
+
+    def _drop(self, route: bytes) -> None:
+        peer_id = self._links.pop(route).handshake.peer_id
+        if peer_id is not None and not self.holds(peer_id) and not self._context.registry.is_dialled(peer_id):
+            self._context.registry.down(peer_id)
