@@ -37,7 +37,7 @@ GENERATION = {
     "bos_token_id": BOS_ID,
     "eos_token_id": EOS_ID,
     "do_sample": True,
-    "temperature": 0.7,
+    "temperature": 0.6,
     "top_p": 0.9,
     "top_k": 40,
     "repetition_penalty": 1.1,
