@@ -30,7 +30,9 @@ from node.execution import ExecutionManager, execute_distributed
 from node.execution.gate import UnitChecks
 from node.execution.pads import GuardPads
 from node.execution.peer import SessionPeer
+from node.transport import control
 from node.transport.channel import Channel, open_channel
+from node.transport.link import Pace
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from node.worker import LinearWorker
@@ -56,6 +58,12 @@ from protocol.shares import PadSeeds, pad_rows
 UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
 SEED = bytes(range(32))
 PLANES = ("control plane", "data plane")
+
+
+@pytest.fixture(autouse=True)
+def patient_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raw client's control link says hello and nothing more; on a busy machine a test may outlast five seconds."""
+    monkeypatch.setattr(control, "DEFAULT_PACE", Pace(silence_limit_s=10 * WAIT_S))
 
 
 @pytest.fixture(autouse=True)
@@ -480,3 +488,18 @@ def test_a_layer_through_real_nodes() -> None:
                 assert manager.counts.rejected == 0
                 assert manager.counts.merged == manager.counts.verified + manager.counts.local
                 manager.close()
+
+
+def test_a_node_that_leaves_answers_what_waits() -> None:
+    """Ten requests wait behind one in the kernels when the node is told to stop: all eleven are answered."""
+    worker = GatedWorker()
+    with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
+        for index in range(11):
+            client.send(pad_request(index), index)
+        assert worker.reached.wait(WAIT_S)
+        stopping = threading.Thread(target=node.data.stop)
+        stopping.start()
+        worker.leave.set()
+        answers = [client.receive() for _ in range(11)]
+        stopping.join()
+        assert all(received is not None and isinstance(received.message, LinearResult) for received in answers)

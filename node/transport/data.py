@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,14 @@ MAX_FRAMES_A_TURN = 64
 MAX_UNSENT = 256
 """Answers that wait until a peer reads; nothing is computed for it meanwhile, so one is a result at most."""
 RETRY_MS = 2
+QUIET_MS = 20
+"""Nothing came for so long and nothing waits: a node that leaves has answered everybody."""
+DRAIN_S = 1.0
+"""Time for requests that already wait here, when the node leaves."""
 STOP_LIMIT_S = 2.0
 """A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
+FAREWELL_MS = 200
+"""Time for the last answers to leave."""
 
 Socket = zmq.Socket[bytes]
 
@@ -110,12 +117,13 @@ class DataPlane:
         return port
 
     def stop(self) -> bool:
-        """End the thread and close its sockets; False where it is still computing (it ends with the process)."""
+        """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
         if self._thread is not None:
             self._command(None)
             self._thread.join(STOP_LIMIT_S)
             if self._thread.is_alive():
                 return False
+            self._thread = None
             self._wake_out.close(linger=0)
         return True
 
@@ -138,6 +146,7 @@ class DataPlane:
         try:
             while self._turn():
                 pass
+            self._drain()
         except zmq.ContextTerminated:
             return
         finally:
@@ -146,7 +155,7 @@ class DataPlane:
                 monitor.close(linger=0)
             for socket in (self._wake_in, self._router, *self._offers.values(), *self._borrowed.values()):
                 if socket is not None:
-                    socket.close(linger=0)
+                    socket.close(linger=0 if self._unsent else FAREWELL_MS)
 
     def _turn(self) -> bool:
         """Read what is there, then compute one job; False when it is time to end."""
@@ -168,6 +177,18 @@ class DataPlane:
         if job is not None:
             self._reply(job, self._worker.answer(job.request))
         return True
+
+    def _drain(self) -> None:
+        """Answer what waits here; whatever is left after that, its clients compute themselves."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline:
+            self._send_again()
+            if self._router is not None and self._router.poll(0 if len(self._work) else QUIET_MS):
+                self._read(self._router)
+            job = self._work.pop(self._unsent)
+            if job is None:
+                return
+            self._reply(job, self._worker.answer(job.request))
 
     def _obey(self) -> bool:
         command = self._commands.get()
