@@ -12,6 +12,7 @@ ENCODED = Conditions(loss=0.1, encoded=True)
 
 RUNS: dict[str, Callable[[], Report]] = {
     "a change is known by 100 nodes within 12 rounds": partial(spread, 100, 1, LOSSY, num_changes=60),
+    "a change is known by 50 nodes within 12 rounds": partial(spread, 50, 41, LOSSY),
     "nobody dies of slow nodes": partial(slow, 100, 1, LOSSY, seconds=30.0),
     "a crash is found by all": partial(crash, 100, 1, LOSSY),
     "a partition of minutes heals": partial(partition, 40, 1, LOSSY),
