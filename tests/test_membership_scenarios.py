@@ -7,6 +7,8 @@ import pytest
 from membership_scenarios import Report, chaos, crash, dishonest, farewell, partition, restart, slow, spread
 from membership_sim import Conditions, Simulation
 
+from protocol.membership_messages import State
+
 LOSSY = Conditions(loss=0.1)
 ENCODED = Conditions(loss=0.1, encoded=True)
 
@@ -66,4 +68,8 @@ def test_a_swarm_larger_than_a_digest_is_learned_from_one_peer() -> None:
     for _ in range(150):
         sim.perform(pupil, pupil.running.link_up(sim.now, teacher.peer_id, dialled=True))
         sim.run(1.0)
-    assert len(pupil.running.peers()) == 1099
+    learned = {entry.record.peer_id for entry in pupil.running.peers()}
+    held = [entry for entry in teacher.running.peers() if entry.state <= State.SUSPECT]
+    assert len(held) > 1024 and all(
+        entry.record.peer_id in learned for entry in held if entry.record != pupil.running.record
+    )
