@@ -18,10 +18,7 @@ __all__ = [
     "LocalProtocolError",
     "ModelError",
     "ModelNotFoundError",
-    "PeerError",
     "PeerRefusedError",
-    "PeerTimeoutError",
-    "PeerUnreachableError",
     "PromptError",
     "ProtocolError",
     "RemoteProtocolError",
@@ -58,17 +55,5 @@ class TransportError(KekahydeError):
     """The network did not do what was asked; says which peer and what happened."""
 
 
-class PeerUnreachableError(TransportError):
-    """Nobody answered at the address."""
-
-
-class PeerTimeoutError(TransportError):
-    """The peer is connected but did not answer in time."""
-
-
 class PeerRefusedError(TransportError):
     """The peer answered and said no."""
-
-
-class PeerError(TransportError):
-    """The peer reported an error for one request."""

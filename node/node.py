@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Self
+
+import psutil
 
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
@@ -21,7 +25,7 @@ from node.transport.sockets import SecureContext
 from node.worker import LinearWorker
 from protocol.field import Weights
 from protocol.identity import Identity, PeerId
-from protocol.limits import PROTOCOL_VERSION
+from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
 from protocol.messages import Hello, HostedModel, WorkKind
 from protocol.multiaddr import Multiaddr
 
@@ -30,6 +34,8 @@ log = logging.getLogger(__name__)
 # A blocked data thread gets the interpreter back this fast from a busy one (default 5 ms): round trips of a
 # quarter of a millisecond are the price of a token.
 SWITCH_INTERVAL_S = 0.0005
+WILDCARDS = ("0.0.0.0", "::")
+"""Hosts that mean every interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,23 @@ class Node:
         return LinearWorker(self.kernels, self.hosted.weights_of)
 
     @property
+    def addresses(self) -> list[Multiaddr]:
+        """Where others can dial this node: its address, or one for every interface where it listens on all."""
+        if self.address is None:
+            return []
+        if self.address.host not in WILDCARDS:
+            return [self.address]
+        family = socket.AF_INET if self.address.protocol == "ip4" else socket.AF_INET6
+        hosts = [
+            entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == family
+        ]
+        plain = [
+            host for host in hosts if "%" not in host
+        ]  # link-local ones need a zone, which an address cannot name
+        outside_first = sorted(plain, key=lambda host: ipaddress.ip_address(host).is_loopback)
+        return [replace(self.address, host=host) for host in outside_first[:MAX_ADDRESSES]]
+
+    @property
     def peer_id(self) -> PeerId:
         return self.config.identity.peer_id
 
@@ -117,7 +140,7 @@ class Node:
             public_key=self.config.identity.public_key,
             versions=(PROTOCOL_VERSION,),
             agent=f"kekahyde/{version('kekahyde')}",
-            addrs=(str(self.address),) if self.address is not None else (),
+            addrs=tuple(str(address) for address in self.addresses),
             data_port=self._data_port,
             hosted=self.hosted.announced,
             macs_per_s=self._macs_per_s,

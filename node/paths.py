@@ -69,7 +69,10 @@ class DataDir:
 
     def lock(self) -> IO[bytes] | None:
         """An exclusive lock for as long as the file is open; None where another node holds it."""
-        file = (self.path / "node.lock").open("ab")
+        try:
+            file = (self.path / "node.lock").open("ab")
+        except OSError as exc:
+            raise ConfigError(f"cannot use {self.path / 'node.lock'}: {exc.strerror}; move it away") from exc
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

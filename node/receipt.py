@@ -82,9 +82,8 @@ class Receipt:
     def as_line(self) -> str:
         """One line for a person."""
         chunks = self.chunks
-        computed = (
-            f"{chunks.verified} chunks by {len(self.peers)} peers, all verified" if chunks.verified else "no peer"
-        )
+        trusted = sum(peer.chunks > peer.rejected for peer in self.peers)
+        computed = f"{chunks.verified} chunks by {trusted} peers, all verified" if chunks.verified else "no peer"
         parts = [
             f"{self.mode}: {computed}, {chunks.local} here",
             f"{chunks.rejected} rejected, {chunks.hedged} hedged",

@@ -81,6 +81,7 @@ class Session:
         self._on_change = on_change
         self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
         self._own_pads: OwnPads | None = None
+        self._pad_s = 0.0
         self.note: str | None = None
         self.mode, self._manager = self._form()
         self.executor = HybridExecutor(node.kernels, self._units, self._manager)
@@ -116,33 +117,42 @@ class Session:
         asked = self._config.privacy
         if asked is Privacy.LOCAL:
             return Privacy.LOCAL, None
-        peers = self._candidates()
-        if asked is Privacy.AUTO and not self._node.config.bootstrap and not peers:
+        places = self._places()
+        if asked is Privacy.AUTO and not places:
             return Privacy.LOCAL, None
         wanted = Privacy.SPLIT if asked is Privacy.AUTO else asked
-        needed = 2 if wanted is Privacy.SPLIT else 1
-        if len(peers) < needed:
-            self._say(f"{wanted.value} needs {needed} peers that hold this model, {len(peers)} found: computed here")
+        peers = [peer for peer in places if peer is not None]
+        pairs = pair_guards(places, self._config.max_lanes)
+        if not (pairs if wanted is Privacy.SPLIT else peers):
+            needed = "2 peers, named one after the other," if wanted is Privacy.SPLIT else "a peer"
+            self._say(f"{wanted.value} needs {needed} that hold this model, {len(peers)} found: computed here")
             return Privacy.LOCAL, None
+        if len(peers) < len(places):
+            self._say(f"{len(places) - len(peers)} of {len(places)} places are empty: their lanes are not used")
         manager = self._new_manager()
         seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), self._model.model_id_bytes)
-        form = self._form_split if wanted is Privacy.SPLIT else self._form_strict
-        form(manager, peers, seeds)
+        if wanted is Privacy.SPLIT:
+            self._form_split(manager, pairs, seeds)
+        else:
+            self._form_strict(manager, peers, seeds)
         self._wait_connected(manager)
         return wanted, manager
 
-    def _candidates(self) -> list[ConnectedPeer]:
-        """Usable peers that hold every unit this session may lend out, in the order in which the user named them.
+    def _places(self) -> list[ConnectedPeer | None]:
+        """Peers that hold every unit this session may lend out, each at the place where the user named it.
 
-        The order fixes who is a guard of what; peers that came in by themselves follow by PeerID, if at all.
+        The place decides who is a guard of what, so a peer that is missing leaves it empty. Peers that came in by
+        themselves follow from the next lane on, by PeerID, if they are wanted at all.
         """
-        named = [address.peer_id for address in self._node.config.bootstrap]
-        order = {peer_id: rank for rank, peer_id in enumerate(named)}
         wanted = {unit.ref.sha256 for unit in self._units}
         usable = self._node.registry.usable()
-        allowed = [peer for peer in usable if self._config.inbound_peers or peer.peer_id in order]
-        holders = [peer for peer in allowed if wanted <= peer.hosts(self._model.model_id_bytes)]
-        return sorted(holders, key=lambda peer: (order.get(peer.peer_id, len(order)), peer.peer_id))
+        holders = {peer.peer_id: peer for peer in usable if wanted <= peer.hosts(self._model.model_id_bytes)}
+        named = list(dict.fromkeys(address.peer_id for address in self._node.config.bootstrap if address.peer_id))
+        places = [holders.get(peer_id) for peer_id in named]
+        if not self._config.inbound_peers:
+            return places
+        came_in = sorted(peer_id for peer_id in holders if peer_id not in named)
+        return places + [None] * (len(places) % 2) + [holders[peer_id] for peer_id in came_in]
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels
@@ -159,8 +169,10 @@ class Session:
             self._on_change,
         )
 
-    def _form_split(self, manager: ExecutionManager, peers: list[ConnectedPeer], seeds: PadSeeds) -> None:
-        for pad_peer, share_peer in pair_guards(peers, self._config.max_lanes):
+    def _form_split(
+        self, manager: ExecutionManager, pairs: list[tuple[ConnectedPeer, ConnectedPeer]], seeds: PadSeeds
+    ) -> None:
+        for pad_peer, share_peer in pairs:
             guard = self._join(manager, pad_peer, Role.PAD)
             manager.add_lane(self._join(manager, share_peer, Role.SHARE), GuardPads(guard, seeds, manager.send_pad))
 
@@ -170,8 +182,6 @@ class Session:
             manager.add_lane(self._join(manager, peer, Role.SHARE), self._own_pads)
         self._own_pads.fill(self._units, self._config.pad_rows)
         self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
-
-    _pad_s = 0.0
 
     def _join(self, manager: ExecutionManager, peer: ConnectedPeer, role: Role) -> SessionPeer:
         node = self._node
@@ -187,7 +197,7 @@ class Session:
                 self._say(f"the data plane of {peer.peer_id} cannot be reached: its lane stays unused")
 
     def _say(self, note: str) -> None:
-        log.warning("%s", note)
+        log.info("%s", note)
         self.note = note if self.note is None else f"{self.note}; {note}"
 
     def _recheck(self, unit: Unit) -> None:

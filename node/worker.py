@@ -59,6 +59,9 @@ class LinearWorker:
         except ModelError as exc:
             log.error("a unit cannot be served: %s", exc)
             return ErrorReply(ErrorCode.UNAVAILABLE, "the unit cannot be read here")
+        except Exception:  # whatever it is (memory, say), one request must not end the service
+            log.exception("a request could not be computed")
+            return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
         digest = result_digest(request.binding, rows)
         return LinearResult(digest, round((time.perf_counter() - started) * 1e6), rows)
 

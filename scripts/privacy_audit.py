@@ -74,7 +74,8 @@ def main(max_tokens: int, prompt: str) -> None:
     for mode in NODES:
         with Swarm() as swarm:
             result, taps = run_tapped(swarm, mode, prompt, max_tokens)
-        failed |= result.returncode != 0 or result.receipt["mode"] != mode
+        if result.returncode != 0 or result.receipt["mode"] != mode:
+            raise click.ClickException(f"the {mode} session did not run: {result.narration or result.receipt}")
         for index, tapped in enumerate(taps):
             wrong = findings(tapped, prompt)
             failed |= bool(wrong)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 SCRIPTS = Path(__file__).resolve().parent
 PROGRAM = [sys.executable, "-m", "node"]
 HOSTILE = [sys.executable, str(SCRIPTS / "hostile_node.py")]
@@ -28,6 +30,10 @@ STOP_TIMEOUT_S = 5.0
 
 OnToken = Callable[[int], None]
 OnText = Callable[[str], None]
+
+
+class StartError(Exception):
+    """A node that did not come up, and what it said."""
 
 
 @dataclass(slots=True)
@@ -40,7 +46,7 @@ class NodeProcess:
     address: str = ""
 
     def wait_ready(self) -> None:
-        """Read the ready line; raises RuntimeError with what the node said instead."""
+        """Read the ready line; raises StartError with what the node said instead."""
         assert self.process.stdout is not None
         timer = threading.Timer(READY_TIMEOUT_S, self.process.kill)
         timer.start()
@@ -49,7 +55,7 @@ class NodeProcess:
         finally:
             timer.cancel()
         if not line:
-            raise RuntimeError(f"node {self.data_dir.name} did not start: {self.narration()}")
+            raise StartError(f"node {self.data_dir.name} did not start: {self.narration()}")
         ready = json.loads(line)
         self.peer_id = ready["peer_id"]
         self.address = ready["addrs"][0] if ready["addrs"] else ""
@@ -211,6 +217,25 @@ def _read_events(
             if on_text is not None:
                 on_text(event["text"])
     return tokens, receipt
+
+
+class LaneWatch:
+    """Which lane works hardest: a session pairs nodes in the order of their addresses, 2i with 2i + 1."""
+
+    def __init__(self, nodes: Sequence[NodeProcess]) -> None:
+        self._nodes = list(nodes)
+        self._before = self._cpu_s()
+
+    def busiest(self) -> tuple[int, int]:
+        """Indices of the pad and the share node of the lane that used most processor time since the start."""
+        spent = [now - before for now, before in zip(self._cpu_s(), self._before, strict=True)]
+        starts = range(0, len(spent) - 1, 2)
+        start = max(starts, key=lambda index: spent[index] + spent[index + 1])
+        return start, start + 1
+
+    def _cpu_s(self) -> list[float]:
+        times = [psutil.Process(node.process.pid).cpu_times() for node in self._nodes]
+        return [time.user + time.system for time in times]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

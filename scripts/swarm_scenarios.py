@@ -12,29 +12,63 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
-from swarm_harness import NodeProcess, RunResult, Swarm
+from swarm_harness import LaneWatch, NodeProcess, RunResult, StartError, Swarm
 
 SCENARIOS = ("none", "kill", "freeze", "slow", "lie")
 VICTIMS = ("one", "lane", "all")
 
-Blow = Callable[[NodeProcess], None]
+BLOWS: dict[str, Callable[[NodeProcess], None]] = {"kill": NodeProcess.kill, "freeze": NodeProcess.freeze}
 COMPACT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
 """Tables that fit 80 columns."""
 
 
-def faults_of(scenario: str, victims: list[int], at_token: int) -> dict[int, list[str]]:
-    """Options of the nodes that are hostile from the start (they turn at about `at_token`)."""
-    if scenario == "lie":
-        return {index: ["--fault", "lie-bit", "--after", str(at_token)] for index in victims}
-    if scenario == "slow":
-        return {index: ["--fault", "slow", "--after", str(at_token), "--delay", "0.3"] for index in victims}
-    return {}
+WATCHED_TOKENS = 8
+"""Tokens before the blow over which the lanes' work is compared."""
 
 
-def pick_victims(which: str, count: int) -> list[int]:
-    """Indices of the nodes that suffer. A session pairs nodes in the order of its bootstrap addresses: 0 and 1 are
-    the guards of the first lane."""
-    return {"one": [1 % count], "lane": list(range(min(2, count))), "all": list(range(count))}[which]
+def faults_of(scenario: str, victims: str, count: int, at_token: int) -> dict[int, list[str]]:
+    """Options of the nodes that are hostile from the start; they turn after so many answers."""
+    faults = {
+        "lie": ["--fault", "lie-bit", "--after", str(at_token)],
+        "slow": ["--fault", "slow", "--after", str(at_token), "--delay", "0.3"],
+    }
+    if scenario not in faults:
+        return {}
+    chosen = {"one": [1 % count], "lane": [0, 1 % count], "all": range(count)}[victims]
+    return {index: faults[scenario] for index in chosen}
+
+
+class Blow:
+    """Deals a blow to the lane that is at work (or to one of its nodes, or to all) when a token comes."""
+
+    def __init__(self, swarm: Swarm, scenario: str, victims: str, at_token: int) -> None:
+        self._swarm, self._scenario, self._victims, self._at_token = swarm, scenario, victims, at_token
+        self._watch: LaneWatch | None = None
+
+    def __call__(self, index: int) -> None:
+        if self._scenario not in BLOWS:
+            return
+        if index == max(0, self._at_token - WATCHED_TOKENS):
+            self._watch = LaneWatch(self._swarm.nodes)
+        if index == self._at_token:
+            for victim in self._chosen():
+                BLOWS[self._scenario](self._swarm.nodes[victim])
+
+    def _chosen(self) -> list[int]:
+        count = len(self._swarm.nodes)
+        if self._victims == "all" or count < 2 or self._watch is None:
+            return list(range(count))
+        pad, share = self._watch.busiest()
+        return [share] if self._victims == "one" else [pad, share]
+
+
+def happened(remote: RunResult, scenario: str) -> bool:
+    """Whether the scenario left its mark on the run."""
+    if scenario == "none":
+        return True
+    chunks = remote.receipt.get("chunks", {})
+    marked = any(peer["status"] != "active" and peer["chunks"] for peer in remote.receipt.get("peers", []))
+    return marked or chunks.get("local", 0) + chunks.get("rejected", 0) > 0
 
 
 @click.command()
@@ -73,24 +107,27 @@ def main(
         "--seed",
         str(seed),
     ]
-    chosen = pick_victims(victims, nodes)
-    blows: dict[str, Blow] = {"kill": NodeProcess.kill, "freeze": NodeProcess.freeze}
+    if at_token >= max_tokens:
+        raise click.UsageError(f"--at-token {at_token} never comes with --max-tokens {max_tokens}")
     with Swarm(model=model) as swarm:
         console.print(f"starting {nodes} nodes ...")
-        swarm.start(nodes, faults_of(scenario, chosen, at_token))
-
-        def on_token(index: int) -> None:
-            if index == at_token and scenario in blows:
-                for victim in chosen:
-                    blows[scenario](swarm.nodes[victim])
-
-        remote = swarm.run(prompt, [*sampling, "--privacy", privacy], on_token)
+        faults = faults_of(scenario, victims, nodes, at_token)
+        try:
+            swarm.start(nodes, faults)
+        except StartError as exc:
+            raise click.ClickException(str(exc)) from exc
+        lanes = ["--lanes", "1"] if faults else []  # hostile nodes are in the first lane: it is to be used
+        blow = Blow(swarm, scenario, victims, at_token)
+        remote = swarm.run(prompt, [*sampling, *lanes, "--privacy", privacy], blow)
         local = swarm.run(prompt, [*sampling, "--privacy", "local"], alone=True)
         if show_text:
             print(prompt + remote.text)
         report(console, remote, local, scenario)
         if remote.returncode or not remote.tokens or remote.token_ids != local.token_ids:
             console.print(f"the answers differ or the run failed (exit code {remote.returncode}): {remote.narration}")
+            sys.exit(1)
+        if not happened(remote, scenario):
+            console.print(f"nothing happened: no peer was in use when {scenario} was due (try --at-token, --nodes)")
             sys.exit(1)
 
 

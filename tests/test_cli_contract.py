@@ -106,6 +106,14 @@ def test_every_command_has_help() -> None:
         assert result.returncode == 0 and "Usage:" in result.stdout
 
 
+def test_the_built_in_name_cannot_be_taken(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(Path(__file__).parent.parent / "node" / "models" / "story", folder)
+    refused(
+        call("import", str(folder), "--name", "story", "--data-dir", str(data_dir)), "story", "built-in", "--name"
+    )
+
+
 def test_import_makes_a_model_that_runs(data_dir: Path, tmp_path: Path) -> None:
     folder = Path(__file__).parent.parent / "node" / "models" / "story"
     imported = call("import", str(folder), "--name", "mine", "--data-dir", str(tmp_path))
@@ -149,6 +157,38 @@ def test_a_run_can_be_interrupted(data_dir: Path) -> None:
 def test_running_imports_no_torch() -> None:
     code = "import sys, node.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_text_is_utf8_whatever_the_locale_says(data_dir: Path) -> None:
+    environment = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    command = [*PROGRAM, "run", "--json", "--data-dir", str(data_dir), "--max-tokens", "8", "--temperature", "3", "-"]
+    result = subprocess.run(command, input="h\u00e9llo \U0001f98a".encode(), env=environment, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    assert json.loads(result.stdout.decode("utf-8").splitlines()[-1])["type"] == "receipt"
+
+
+def test_stdin_that_is_not_text_and_output_that_goes_nowhere(data_dir: Path) -> None:
+    command = [*PROGRAM, "run", "--data-dir", str(data_dir), "--max-tokens", "2"]
+    for arguments, stdin in ((["-"], b"Once \xff upon"), ([b"Once \xff upon"], b"")):
+        result = subprocess.run([*command, *arguments], input=stdin, capture_output=True)
+        assert result.returncode == 1 and b"UTF-8" in result.stderr and b"Traceback" not in result.stderr
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*command, "Hi"], stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1 and result.stderr.count(b"\n") == 1 and b"No space left" in result.stderr
+    closed = subprocess.run(["sh", "-c", f"{' '.join(command)} - <&- >&-"], capture_output=True)
+    assert closed.returncode == 1 and b"Traceback" not in closed.stderr
+
+
+def test_a_node_on_every_interface_names_real_addresses(tmp_path: Path) -> None:
+    with Swarm() as swarm:
+        swarm.start(1, options=["--listen", "/ip4/0.0.0.0/tcp/0"])
+        assert "/ip4/0.0.0.0/" not in swarm.nodes[0].address and swarm.nodes[0].address.startswith("/ip4/")
 
 
 # --- bad input: one clear line, exit code not 0, nothing half-written
@@ -250,9 +290,9 @@ def test_usage_errors_have_exit_code_2(data_dir: Path) -> None:
     for arguments in (["run"], ["run", "--privacy", "weak", "Hi"], ["--nonsense"], ["run", "--lanes", "0", "Hi"]):
         result = call(*arguments)
         assert result.returncode == 2 and "Usage:" in result.stderr
-    for arguments in (["--temperature", "-1"], ["--top-p", "7"], ["--seed", "-1"]):
-        result = call("run", "--data-dir", str(data_dir), *arguments, "Hi")
-        assert result.returncode != 0 and "Traceback" not in result.stderr
+    for arguments in (["--temperature", "-1"], ["--top-p", "7"], ["--seed", "-1"], ["--temperature", "nan"]):
+        refused(call("run", "--data-dir", str(data_dir), *arguments, "Hi"), arguments[0].strip("-")[:3], code=2)
+    refused(call("--bootstrap", NOBODY, "run", "Hi"), "--bootstrap", "behind", code=2)
 
 
 def test_the_portable_kernels_tell_the_same_story_structure(data_dir: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
-from swarm_harness import NodeProcess, RunResult, Swarm
+from swarm_harness import RunResult, Swarm
+from swarm_scenarios import Blow
 
 pytestmark = pytest.mark.swarm
 
@@ -45,12 +47,6 @@ def check(result: RunResult, alone: RunResult) -> None:
     roles: dict[str, str] = {}
     for peer in receipt["peers"]:
         assert roles.setdefault(peer["peer_id"], peer["role"]) == peer["role"], "a peer in both roles"
-
-
-def statuses(result: RunResult, nodes: Sequence[NodeProcess]) -> set[str]:
-    """How these nodes ended, by the receipt."""
-    ids = {node.peer_id for node in nodes}
-    return {peer["status"] for peer in result.receipt["peers"] if peer["peer_id"] in ids}
 
 
 def test_split_over_four_nodes(swarm: Swarm, alone: RunResult) -> None:
@@ -104,30 +100,36 @@ def test_nothing_of_the_prompt_is_narrated(swarm: Swarm) -> None:
     assert not any(word in text for text in told for word in secret.split())
 
 
-@pytest.mark.parametrize(
-    ("blow", "victims"),
-    [("kill", [0, 1]), ("kill", [2, 3]), ("kill", [0, 1, 2, 3]), ("freeze", [0, 1]), ("freeze", [0, 1, 2, 3])],
-)
-def test_peers_that_vanish_in_the_middle(blow: str, victims: list[int], alone: RunResult) -> None:
-    """Both guards of a lane, or all four, are gone upon token 16: the text goes on, identical and complete."""
+@pytest.mark.parametrize("scenario", ["kill", "freeze"])
+@pytest.mark.parametrize("victims", ["one", "lane", "all"])
+def test_peers_that_vanish_in_the_middle(scenario: str, victims: str, alone: RunResult) -> None:
+    """One guard or both of the lane at work, or all four nodes, are gone upon token 16 of 64: same text, complete."""
     with Swarm() as swarm:
         swarm.start(4)
-
-        def on_token(index: int) -> None:
-            if index == 16:
-                for victim in victims:
-                    getattr(swarm.nodes[victim], blow)()
-
-        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], on_token)
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], Blow(swarm, scenario, victims, 16))
         check(result, alone)
         chunks = result.receipt["chunks"]
         assert chunks["verified"] >= 16 * UNITS_A_TOKEN, "the first tokens were computed by peers"
-        if len(victims) == 4:
+        marks = Counter(peer["status"] for peer in result.receipt["peers"] if peer["chunks"])
+        if scenario == "kill":
+            assert marks["lost"] == {"one": 1, "lane": 2, "all": 4}[victims]
+        else:
+            assert chunks["hedged"] > 0 and marks["suspended"] > 0
+        if victims == "all":
             assert chunks["local"] >= (TOKENS - 16) * UNITS_A_TOKEN / 2
-        if blow == "kill":
-            assert statuses(result, [swarm.nodes[victim] for victim in victims]) == {"lost"}
-        elif len(victims) == 4:
-            assert chunks["hedged"] > 0 and "suspended" in statuses(result, swarm.nodes)
+        else:
+            assert chunks["verified"] > chunks["local"], "the other lane went on"
+
+
+def test_a_missing_guard_is_not_replaced_by_whom_the_user_kept_apart(swarm: Swarm, alone: RunResult) -> None:
+    """Named: (gone, b) and (c, d). The lane is (c, d), never (b, c); and the receipt says that a place is empty."""
+    gone = ["--bootstrap", "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB"]
+    named = [*gone, *swarm.bootstrap([1, 2, 3])]
+    result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split", *named], alone=True)
+    check(result, alone)
+    used = [(peer["peer_id"], peer["role"]) for peer in result.receipt["peers"]]
+    assert used == [(swarm.nodes[2].peer_id, "pad"), (swarm.nodes[3].peer_id, "share")]
+    assert "1 of 4 places" in result.receipt["note"]
 
 
 def test_slow_peers_cost_time_and_nothing_else(alone: RunResult) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from node.cli.narrate import say
-from node.cli.options import data_dir_option, json_option, model_option, threads_option
+from node.cli.options import EXIT_CODES, data_dir_option, json_option, model_option, threads_option
 from node.execution.hybrid import HybridExecutor
 from node.kernels import select_kernels
 from node.model.decoder import Decoder
@@ -22,7 +22,7 @@ from protocol.limits import PROTOCOL_VERSION
 BENCH_TOKENS = 64
 
 
-@click.command("id")
+@click.command("id", epilog=EXIT_CODES)
 @data_dir_option
 @json_option
 def identity(data_dir: Path, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def identity(data_dir: Path, as_json: bool) -> None:
     click.echo(json.dumps({"peer_id": peer_id}) if as_json else peer_id)
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @json_option
 def version(as_json: bool) -> None:
     """Print the version of the program and of the protocol."""
@@ -40,7 +40,7 @@ def version(as_json: bool) -> None:
     click.echo(json.dumps(facts) if as_json else f"kekahyde {program} (kek/{PROTOCOL_VERSION})")
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @data_dir_option
 @model_option
 @threads_option

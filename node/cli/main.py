@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from node.cli import facts, run, serve, store
 from node.cli.narrate import configure_logging, fail
@@ -33,6 +36,7 @@ EXIT_INTERRUPTED = 130
 @model_option
 @threads_option
 @verbose_option
+@click.version_option(package_name="kekahyde")
 @click.pass_context
 def cli(
     context: click.Context,
@@ -53,8 +57,18 @@ def cli(
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     configure_logging(verbose)
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        _refuse_misplaced(context)
+    else:
         serve.serve(data_dir, listen, bootstrap, model, threads, as_json)
+
+
+def _refuse_misplaced(context: click.Context) -> None:
+    """An option before the command's name would be read here and never reach the command."""
+    for parameter in context.command.params:
+        given = parameter.name and context.get_parameter_source(parameter.name)
+        if given is ParameterSource.COMMANDLINE and parameter.name != "verbose":
+            raise click.UsageError(f"{parameter.opts[0]} belongs behind `{context.invoked_subcommand}`", context)
 
 
 for command in (run.run, store.import_model, store.models, facts.identity, facts.version, facts.bench):
@@ -64,6 +78,7 @@ for command in (run.run, store.import_model, store.models, facts.identity, facts
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of `kekahyde-node`."""
     try:
+        _speak_utf8()
         cli.main(arguments, prog_name="kekahyde-node", standalone_mode=False)
     except click.exceptions.Exit as exc:
         sys.exit(exc.exit_code)
@@ -79,3 +94,17 @@ def main(arguments: list[str] | None = None) -> Any:
     except KekahydeError as exc:
         fail(str(exc))
         sys.exit(EXIT_FAILED)
+    except OSError as exc:
+        fail(f"{exc.filename or 'output'}: {exc.strerror}")
+        sys.exit(EXIT_FAILED)
+
+
+def _speak_utf8() -> None:
+    """Text is UTF-8 whatever the locale says; a closed standard stream is replaced by nothing at all."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")

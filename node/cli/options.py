@@ -16,6 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_LISTEN = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_MODEL = "story"
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
 
 
 class AddressType(click.ParamType[Multiaddr | None]):

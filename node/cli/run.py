@@ -8,12 +8,13 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import click
 
 from node.cli.narrate import configure_logging, say
 from node.cli.options import (
+    EXIT_CODES,
     data_dir_option,
     json_option,
     model_option,
@@ -37,9 +38,10 @@ from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr
 
 MAX_PROMPT_CHARACTERS = 1 << 20
+MAX_PAD_ROWS = 1 << 16
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @click.argument("prompt")
 @json_option
 @data_dir_option
@@ -65,14 +67,16 @@ MAX_PROMPT_CHARACTERS = 1 << 20
     show_default=True,
     help="split: lanes at most, two peers each. strict uses every peer.",
 )
-@click.option("--pad-rows", type=click.IntRange(0), default=0, help="strict: pads made before the clock starts.")
+@click.option(
+    "--pad-rows", type=click.IntRange(0, MAX_PAD_ROWS), default=0, help="strict: pads made before the clock starts."
+)
 @click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-text token.")
 @click.option("--max-tokens", type=click.IntRange(1), default=None, help="Tokens at most.")
 @click.option("--temperature", type=float, default=None, help="0 is greedy.")
-@click.option("--top-k", type=int, default=None)
-@click.option("--top-p", type=float, default=None)
-@click.option("--min-p", type=float, default=None)
-@click.option("--repetition-penalty", type=float, default=None)
+@click.option("--top-k", type=int, default=None, help="Only the K likeliest tokens; 0 is all.")
+@click.option("--top-p", type=float, default=None, help="Only the likeliest tokens that make up this probability.")
+@click.option("--min-p", type=float, default=None, help="Only tokens at least this likely, beside the likeliest.")
+@click.option("--repetition-penalty", type=float, default=None, help="Above 1 repeats less.")
 @click.option("--stop", multiple=True, help="End the text before this string. May be repeated.")
 @click.option("--seed", type=int, default=None, help="Same seed, same text.")
 @click.option(
@@ -107,7 +111,8 @@ def run(
     stored = Library(directory.models).resolve(model)
     prompt_ids = _tokenize(stored, _read_prompt(prompt), chat)
     params = _sampling_params(stored, sampling)
-    config = NodeConfig(_identity(directory), listen, bootstrap, threads)
+    identity, _lock = _identity(directory)
+    config = NodeConfig(identity, listen, bootstrap, threads)
     execution = ExecutionConfig(progress_limit_s=deadline)
     session_config = SessionConfig(Privacy(privacy), lanes, min_peers > 0, pad_rows, execution)
     with Node(config, [stored]) as node:
@@ -124,22 +129,30 @@ def _interrupt(*_signal: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _identity(directory: DataDir) -> Identity:
-    """The data directory's identity, or one for this run alone while a node already lives under that name."""
+def _identity(directory: DataDir) -> tuple[Identity, IO[bytes] | None]:
+    """The data directory's identity and its lock, or one for this run alone while another process lives under it."""
     lock = directory.lock()
-    if lock is None:
-        return Identity.from_seed(secrets.token_bytes(32))
-    lock.close()
-    return directory.identity()
+    return (Identity.from_seed(secrets.token_bytes(32)) if lock is None else directory.identity()), lock
 
 
 def _read_prompt(prompt: str) -> str:
-    text = sys.stdin.read(MAX_PROMPT_CHARACTERS + 1) if prompt == "-" else prompt
+    text = _read_stdin() if prompt == "-" else prompt
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PromptError("the prompt is not UTF-8 text: convert it first, or set a UTF-8 locale")
     if not text.strip():
         raise PromptError("the prompt is empty: give some text, or - and text on stdin")
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise PromptError(f"the prompt has more than {MAX_PROMPT_CHARACTERS} characters: give a shorter one")
     return text
+
+
+def _read_stdin() -> str:
+    """What is piped in, as UTF-8 whatever the locale says; at most a little more than a prompt may have."""
+    content = sys.stdin.buffer.read(4 * MAX_PROMPT_CHARACTERS + 4)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise PromptError(f"stdin is not UTF-8 text (byte {exc.start}): convert it first") from exc
 
 
 def _tokenize(model: StoredModel, prompt: str, chat: bool) -> list[int]:
@@ -155,7 +168,10 @@ def _sampling_params(model: StoredModel, given: dict[str, Any]) -> SamplingParam
     overrides = {name: value for name, value in given.items() if value is not None and value != ()}
     if given["seed"] is None:
         overrides["seed"] = secrets.randbits(32)
-    return SamplingParams.from_generation_config(model.generation_config, **overrides)
+    try:
+        return SamplingParams.from_generation_config(model.generation_config, **overrides)
+    except PromptError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 def _wait_for_peers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -32,6 +33,8 @@ def serve(
         raise ConfigError(
             f"another node runs on {data_dir}: stop it, or give this one a directory of its own with --data-dir"
         )
+    # What becomes of a node's links is said once a change; a run says it itself.
+    logging.getLogger("node.transport.dialler").setLevel(logging.INFO)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -44,12 +47,16 @@ def serve(
 
 
 def _announce(node: Node, as_json: bool) -> None:
-    addresses = [] if node.address is None else [str(node.address)]
+    addresses = [str(address) for address in node.addresses]
     if as_json:
         click.echo(json.dumps({"type": "ready", "peer_id": node.peer_id, "addrs": addresses}))
         return
-    click.echo(addresses[0] if addresses else node.peer_id)
+    for line in addresses or [node.peer_id]:
+        click.echo(line)
     say(f"node {node.peer_id} is ready, kernels {node.kernels.name} on {node.kernels.threads} threads")
     if node.kernels.note:
         say(f"note: {node.kernels.note}")
-    say("others reach it with --bootstrap and the address above; Ctrl-C stops it")
+    if addresses:
+        say("others reach it with --bootstrap and an address above; Ctrl-C stops it")
+    else:
+        say("nobody can dial in: it serves the peers that it dials itself; Ctrl-C stops it")

@@ -9,28 +9,30 @@ from pathlib import Path
 import click
 
 from node.cli.narrate import say
-from node.cli.options import data_dir_option, json_option
+from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.paths import DataDir
 from node.store.library import Library
 
 
-@click.command("import")
+@click.command("import", epilog=EXIT_CODES)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", default=None, help="What to call it; the folder's name by default.")
 @data_dir_option
 @json_option
 def import_model(path: Path, name: str | None, data_dir: Path, as_json: bool) -> None:
     """Turn the Hugging Face checkpoint in folder PATH into a model that can be run and served."""
-    imported = Library(DataDir.open(data_dir).models).import_folder(path, name)
+    library = Library(DataDir.open(data_dir).models)
+    imported = library.import_folder(path, name)
+    names = next(model.names for model in library.list() if model.model_id == imported.model_id)
+    called = imported.name or (names[0] if names else imported.model_id[:16])
     if as_json:
-        click.echo(json.dumps({"name": imported.name, "model_id": imported.model_id}))
+        click.echo(json.dumps({"name": called, "model_id": imported.model_id}))
     else:
         click.echo(imported.model_id)
-        called = imported.name or imported.model_id[:16]
         say(f"use it with: kekahyde-node run --model {called} 'Once upon a time'")
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @data_dir_option
 @json_option
 def models(data_dir: Path, as_json: bool) -> None:

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
 DEFAULT_MAX_LANES = 4
 
 
-class _Ranked(Protocol):
-    @property
-    def peer_id(self) -> str: ...
-
-
-PeerT = TypeVar("PeerT", bound=_Ranked)
+PeerT = TypeVar("PeerT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +28,15 @@ class RowSpan:
     end: int
 
 
-def pair_guards(peers: Sequence[PeerT], max_lanes: int) -> list[tuple[PeerT, PeerT]]:
-    """Fixed lanes (A, B) out of peers in the order given; every peer in one lane and one role at most."""
-    num_lanes = min(max_lanes, len(peers) // 2)
-    return [(peers[2 * lane], peers[2 * lane + 1]) for lane in range(num_lanes)]
+def pair_guards(places: Sequence[PeerT | None], max_lanes: int) -> list[tuple[PeerT, PeerT]]:
+    """Fixed lanes (A, B): the peers at places 2i and 2i + 1, in the order in which the user named them.
+
+    Args:
+        places: a named peer that is not there leaves its place empty. Its partner then stays out: nobody moves up, or
+            two peers that the user kept apart could meet in one lane.
+    """
+    pairs = zip(places[::2], places[1::2], strict=False)
+    return [(a, b) for a, b in pairs if a is not None and b is not None][:max_lanes]
 
 
 def split_prompt_for_remote(num_rows: int, lane_speeds: Sequence[float]) -> list[RowSpan]:

@@ -28,7 +28,17 @@ from node.store.unit import Unit
 from protocol.errors import RemoteProtocolError
 from protocol.field import Sums
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import Cancel, ChunkBinding, ErrorReply, Linear, LinearResult, Received, Role
+from protocol.messages import (
+    Cancel,
+    ChunkBinding,
+    ErrorCode,
+    ErrorReply,
+    Linear,
+    LinearResult,
+    Received,
+    Role,
+    UnknownMessageError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -278,6 +288,9 @@ class ExecutionManager:
         for _ in range(MAX_MESSAGES_A_TURN):
             try:
                 received = peer.channel.receive()
+            except UnknownMessageError as exc:
+                peer.channel.send(ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
+                continue
             except RemoteProtocolError as exc:
                 log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
                 self._ban(peer)

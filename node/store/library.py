@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.errors import ModelError, ModelNotFoundError
+from node.errors import ConfigError, ModelError, ModelNotFoundError
 from node.store.files import writing_to
 from node.store.importer import ImportedModel, ImportProgress, import_checkpoint, remove_stale_imports
 from node.store.manifest import MANIFEST_FILE
@@ -66,6 +66,8 @@ class Library:
         """
         text = os.fspath(reference)
         names = self._names.all()
+        if text not in names and text.lower() in names and not Path(text).exists():
+            text = text.lower()  # names are lower case
         if text in names and not (text == BUILT_IN_NAME and self._built_in_changed(names[text])):
             return self.open(names[text], text)
         if text == BUILT_IN_NAME and BUILT_IN_FOLDER.is_dir():
@@ -91,6 +93,8 @@ class Library:
         if name is None:
             proposed = name_from_folder(source)
             name = proposed if proposed not in {*self._names.all(), BUILT_IN_NAME} else None
+        if name == BUILT_IN_NAME and source.resolve() != BUILT_IN_FOLDER.resolve():
+            raise ConfigError(f"the name {BUILT_IN_NAME} is that of the built-in model; give another with --name")
         imported = import_checkpoint(source, self.models_dir, check_name(name) if name else None, self._progress)
         self._open.pop(imported.model_id, None)
         return imported

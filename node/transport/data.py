@@ -7,6 +7,7 @@ attached that way hand their frames over through an inproc pair (see `channel`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 import zmq
 
+from node.errors import ConfigError
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
@@ -42,6 +44,7 @@ from protocol.multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 WAKE_ENDPOINT = "inproc://data-plane-wake"
+MAX_PORT = 65535
 MAX_FRAMES_A_TURN = 64
 MAX_UNSENT = 256
 """Answers that wait until a peer reads; nothing is computed for it meanwhile, so one is a result at most."""
@@ -110,11 +113,19 @@ class DataPlane:
         if listen is not None:
             self._router = context.socket(zmq.ROUTER)
             self._secure.listen(self._router, MAX_DATA_FRAME_BYTES)
-            port = bind_socket(self._router, listen.with_port(0)).port
+            port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
+
+    @staticmethod
+    def _bind_beside(router: Socket, listen: Multiaddr) -> int:
+        """The port after the control plane's, so that a firewall can be told; any free one where that is taken."""
+        if 0 < listen.port < MAX_PORT:
+            with contextlib.suppress(ConfigError):
+                return bind_socket(router, listen.with_port(listen.port + 1)).port
+        return bind_socket(router, listen.with_port(0)).port
 
     def stop(self) -> bool:
         """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""

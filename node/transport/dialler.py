@@ -50,6 +50,7 @@ class Dialler:
         self._peer_id = address.peer_id
         self._came_in = came_in
         self._socket: zmq.asyncio.Socket | None = None
+        self._said = DialState.CONNECTING
 
     def say_goodbye(self, farewell: GoAway) -> None:
         """Tell the peer that this node leaves."""
@@ -154,10 +155,10 @@ class Dialler:
                 pass
 
     def _report(self, state: DialState, reason: str, peer_id: PeerId | None = None) -> None:
-        if reason:
-            log.warning("%s", reason)
-        else:
-            log.info("peer %s is up at %s", peer_id, self._address)
+        """Say what became of the address, once a change."""
+        if state is not self._said:
+            log.info("%s", reason or f"peer {peer_id} is up at {self._address}")
+        self._said = state
         self._context.registry.outcome(DialOutcome(str(self._address), state, reason, peer_id))
 
 
