@@ -2,7 +2,8 @@
 
 Reading refuses tags, duplicate keys, indefinite lengths, trailing bytes, deep nesting and any encoding
 that is not the deterministic one, so two readers never see two meanings in the same bytes.
-Map keys are integers, for which length-first and bytewise key order agree.
+Keys of maps are integers in messages and short text (below 24 bytes) in manifests: the first byte of such a key holds
+its size, so length-first and bytewise key order agree.
 """
 
 from __future__ import annotations
