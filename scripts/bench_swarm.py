@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,6 +16,8 @@ from typing import Any
 
 import click
 import psutil
+from nacl.secret import SecretBox
+from nacl.utils import random
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +34,9 @@ PARTS = {
     "linear layers here": lambda t: t.get("local", 0.0),
 }
 """Where the session's thread spends its time; the rest is the decoder's float code, the head and Python between."""
+SAMPLE_BYTES = 4096
+"""About the size of a share or a result of the built-in model."""
+SAMPLE_S = 0.2
 
 
 @dataclass(slots=True)
@@ -48,6 +54,10 @@ class Case:
     def ms_per_token(self) -> float:
         return 1000 / self.median_of("tokens_per_s")
 
+    def moved_kb_per_token(self) -> float:
+        """Kilobytes a token, both ways."""
+        return median(sum(receipt["bytes"].values()) / receipt["tokens"] / 1e3 for receipt in self.receipts)
+
     def part_ms(self, part: str) -> float:
         """Milliseconds a token in one part, over the whole answer (the prompt's pass is in it)."""
         return median(1000 * PARTS[part](receipt["timings_s"]) / receipt["tokens"] for receipt in self.receipts)
@@ -64,6 +74,19 @@ def cases(max_tokens: int) -> list[Case]:
         Case("strict", 4, ["--privacy", "strict"]),
         Case("strict, pads ahead", 4, ["--privacy", "strict", *ahead]),
     ]
+
+
+def crypto_ms_per_kb() -> float:
+    """Milliseconds to encrypt and decrypt 1000 bytes with CurveZMQ's cipher (XSalsa20-Poly1305), as measured now.
+
+    ZeroMQ's own threads do it, on both sides: it is a part of the waiting and cannot be timed there, only computed.
+    """
+    box, message = SecretBox(random(SecretBox.KEY_SIZE)), bytes(SAMPLE_BYTES)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < SAMPLE_S:
+        box.decrypt(box.encrypt(message))
+        done += len(message)
+    return 1000 * (time.perf_counter() - started) / (done / 1000)
 
 
 @click.command()
@@ -132,6 +155,14 @@ def _print(measured: list[Case], rounds: int) -> None:
         parts.add_column(f"{case.name} {case.peers or ''}", justify="right")
     for part in PARTS:
         parts.add_row(part, *(f"{case.part_ms(part):.2f}" for case in measured))
+    rest = [case.ms_per_token() - sum(case.part_ms(part) for part in PARTS) for case in measured]
+    parts.add_row("Python, float code, head", *(f"{ms:.2f}" for ms in rest))
+    cipher = crypto_ms_per_kb()
+    moved_kb = [
+        median(sum(receipt["bytes"].values()) / receipt["tokens"] / 1e3 for receipt in case.receipts)
+        for case in measured
+    ]
+    parts.add_row("(encryption, computed; in the waiting)", *(f"{cipher * kb:.2f}" for kb in moved_kb))
     console.print(parts)
 
 
