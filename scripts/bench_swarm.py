@@ -158,11 +158,7 @@ def _print(measured: list[Case], rounds: int) -> None:
     rest = [case.ms_per_token() - sum(case.part_ms(part) for part in PARTS) for case in measured]
     parts.add_row("Python, float code, head", *(f"{ms:.2f}" for ms in rest))
     cipher = crypto_ms_per_kb()
-    moved_kb = [
-        median(sum(receipt["bytes"].values()) / receipt["tokens"] / 1e3 for receipt in case.receipts)
-        for case in measured
-    ]
-    parts.add_row("(encryption, computed; in the waiting)", *(f"{cipher * kb:.2f}" for kb in moved_kb))
+    parts.add_row("(encryption, in the waiting)", *(f"{cipher * case.moved_kb_per_token():.2f}" for case in measured))
     console.print(parts)
 
 
