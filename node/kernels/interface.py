@@ -14,6 +14,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.field import P
+
 Int8s = NDArray[np.int8]
 Int16s = NDArray[np.int16]
 Int32s = NDArray[np.int32]
@@ -22,7 +24,7 @@ Words = NDArray[np.uint32]
 Floats = NDArray[np.float32]
 
 # Specification (SPEC.md, arithmetic).
-PRIME: Final = 2**31 - 1
+PRIME: Final = P
 """The field F_p; it is a Mersenne prime, so 2^31 = 1 mod p and a reduction is a shift and an addition."""
 ACTIVATION_LIMIT: Final = 2**11 - 1
 """Largest magnitude of a quantized activation: 12 bits, symmetric."""
