@@ -6,49 +6,37 @@ A request never falls to a weaker mode than it asked for: where peers are missin
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from node.errors import CorruptModelError
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.gate import UnitChecks
 from node.execution.hybrid import HybridExecutor
-from node.execution.lanes import DEFAULT_MAX_LANES, pair_guards
+from node.execution.lanes import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager
-from node.execution.pads import GuardPads, OwnPads
-from node.execution.peer import SessionPeer
+from node.execution.pads import OwnPads
+from node.formation import Offer, SessionPlan, form
 from node.model.decoder import Decoder
 from node.model.generate import Finished, GeneratedToken, generate
 from node.model.sampling import SamplingParams
 from node.node import Node
+from node.opening import LaneOpener
+from node.privacy import Privacy
 from node.receipt import PeerShare, Receipt
 from node.speed import local_macs_per_s
 from node.store.files import sha256_file
 from node.store.manifest import UNITS_FOLDER
 from node.store.stored import StoredModel
 from node.store.unit import Unit, unit_path
-from node.transport.channel import open_channel
 from node.transport.registry import ConnectedPeer
-from protocol.limits import SEED_BYTES
-from protocol.messages import Role
-from protocol.shares import PadSeeds
+from protocol.identity import PeerId
+
+__all__ = ["Privacy", "Session", "SessionConfig"]
 
 log = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S = 3.0
-
-
-class Privacy(Enum):
-    """What a user may ask for (SPEC.md section 2)."""
-
-    AUTO = "auto"
-    LOCAL = "local"
-    SPLIT = "split"
-    STRICT = "strict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +71,18 @@ class Session:
         self._own_pads: OwnPads | None = None
         self._pad_s = 0.0
         self.note: str | None = None
-        self.mode, self._manager = self._form()
+        self._holders: dict[PeerId, ConnectedPeer] = {}
+        self.plan = self._form()
+        for note in self.plan.notes:
+            self._say(note)
+        self._manager = self._open()
         self.executor = HybridExecutor(node.kernels, self._units, self._manager)
         self._decoder = Decoder(model, node.kernels, self.executor)
+
+    @property
+    def mode(self) -> Privacy:
+        """The mode in which it really runs."""
+        return self.plan.mode
 
     def __enter__(self) -> Session:
         return self
@@ -113,46 +110,43 @@ class Session:
 
     # --- how a session is formed
 
-    def _form(self) -> tuple[Privacy, ExecutionManager | None]:
-        asked = self._config.privacy
-        if asked is Privacy.LOCAL:
-            return Privacy.LOCAL, None
-        places = self._places()
-        if asked is Privacy.AUTO and not places:
-            return Privacy.LOCAL, None
-        wanted = Privacy.SPLIT if asked is Privacy.AUTO else asked
-        peers = [peer for peer in places if peer is not None]
-        pairs = pair_guards(places, self._config.max_lanes)
-        if not (pairs if wanted is Privacy.SPLIT else peers):
-            needed = "2 peers, named one after the other," if wanted is Privacy.SPLIT else "a peer"
-            self._say(f"{wanted.value} needs {needed} that hold this model, {len(peers)} found: computed here")
-            return Privacy.LOCAL, None
-        if len(peers) < len(places):
-            self._say(f"{len(places) - len(peers)} of {len(places)} places are empty: their lanes are not used")
-        manager = self._new_manager()
-        seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), self._model.model_id_bytes)
-        if wanted is Privacy.SPLIT:
-            self._form_split(manager, pairs, seeds)
-        else:
-            self._form_strict(manager, peers, seeds)
-        self._wait_connected(manager)
-        return wanted, manager
+    def _form(self) -> SessionPlan:
+        if self._config.privacy is Privacy.LOCAL:
+            return form(Privacy.LOCAL, Offer())
+        self._holders = self._find_holders()
+        return form(self._config.privacy, Offer(self._places(), max_lanes=self._config.max_lanes))
 
-    def _places(self) -> list[ConnectedPeer | None]:
-        """Peers that hold every unit this session may lend out, each at the place where the user named it.
+    def _find_holders(self) -> dict[PeerId, ConnectedPeer]:
+        """Peers that hold every unit this session may lend out."""
+        wanted = {unit.ref.sha256 for unit in self._units}
+        usable = self._node.registry.usable()
+        return {peer.peer_id: peer for peer in usable if wanted <= peer.hosts(self._model.model_id_bytes)}
+
+    def _places(self) -> tuple[PeerId | None, ...]:
+        """Holders, each at the place where the user named it.
 
         The place decides who is a guard of what, so a peer that is missing leaves it empty. Peers that came in by
         themselves follow from the next lane on, by PeerID, if they are wanted at all.
         """
-        wanted = {unit.ref.sha256 for unit in self._units}
-        usable = self._node.registry.usable()
-        holders = {peer.peer_id: peer for peer in usable if wanted <= peer.hosts(self._model.model_id_bytes)}
         named = list(dict.fromkeys(address.peer_id for address in self._node.config.bootstrap if address.peer_id))
-        places = [holders.get(peer_id) for peer_id in named]
-        if not self._config.inbound_peers:
-            return places
-        came_in = sorted(peer_id for peer_id in holders if peer_id not in named)
-        return places + [None] * (len(places) % 2) + [holders[peer_id] for peer_id in came_in]
+        places: list[PeerId | None] = [peer_id if peer_id in self._holders else None for peer_id in named]
+        if self._config.inbound_peers:
+            places += [None] * (len(places) % 2)
+            places += sorted(self._holders.keys() - set(named))
+        return tuple(places)
+
+    def _open(self) -> ExecutionManager | None:
+        if not self.plan.lanes:
+            return None
+        manager = self._new_manager()
+        opener = LaneOpener(self._node, manager, self.plan.pad_maker, self._model.model_id_bytes)
+        for peer_id in opener.open_all(self.plan, self._holders):
+            self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
+        self._own_pads = opener.own_pads
+        if self._own_pads is not None:
+            self._own_pads.fill(self._units, self._config.pad_rows)
+            self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+        return manager
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels
@@ -168,33 +162,6 @@ class Session:
             self._recheck,
             self._on_change,
         )
-
-    def _form_split(
-        self, manager: ExecutionManager, pairs: list[tuple[ConnectedPeer, ConnectedPeer]], seeds: PadSeeds
-    ) -> None:
-        for pad_peer, share_peer in pairs:
-            guard = self._join(manager, pad_peer, Role.PAD)
-            manager.add_lane(self._join(manager, share_peer, Role.SHARE), GuardPads(guard, seeds, manager.send_pad))
-
-    def _form_strict(self, manager: ExecutionManager, peers: list[ConnectedPeer], seeds: PadSeeds) -> None:
-        self._own_pads = OwnPads(self._node.kernels, seeds)
-        for peer in peers:
-            manager.add_lane(self._join(manager, peer, Role.SHARE), self._own_pads)
-        self._own_pads.fill(self._units, self._config.pad_rows)
-        self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
-
-    def _join(self, manager: ExecutionManager, peer: ConnectedPeer, role: Role) -> SessionPeer:
-        node = self._node
-        channel = open_channel(node.secure, node.registry, node.data, peer)
-        joined = SessionPeer(peer.peer_id, role, channel, float(peer.hello.macs_per_s), peer.rtt_s or 0.001)
-        manager.add_peer(joined)
-        return joined
-
-    def _wait_connected(self, manager: ExecutionManager) -> None:
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
-        for peer in manager.peers:
-            if not peer.channel.wait_connected(deadline - time.monotonic()):
-                self._say(f"the data plane of {peer.peer_id} cannot be reached: its lane stays unused")
 
     def _say(self, note: str) -> None:
         log.info("%s", note)
@@ -216,7 +183,7 @@ class Session:
             text=finished.text,
             tokens=tokens,
             prompt_tokens=prompt_tokens,
-            mode=self.mode.value,
+            mode=self.plan.mode.value,
             asked=self._config.privacy.value,
             model=self._model.name,
             model_id=self._model.model_id,

@@ -7,6 +7,9 @@ peer         a peer in one session: role, debts, speed, trust
 send         a request on its way                                       send_chunk_to_peer
 gate         what every result must pass                                verify_result
 merge        two verified halves become exact integers                  merge_results
+lane         a lane of a running session
+requests     shares and seeds as they travel
+mailbox      what the peers send
 manager      which chunk to whom, until when, and what if not           ExecutionManager
 distributed  the life of all chunks of one layer, in order              execute_distributed
 hybrid       one call, local or distributed                             HybridExecutor

@@ -9,36 +9,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import zmq
 
 from node.execution.chunk import Chunk, ChunkEvent, ChunkRecord, ChunkState
 from node.execution.config import ExecutionConfig
 from node.execution.gate import UnitChecks, verify_result
+from node.execution.lane import Lane
 from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
 from node.execution.ledger import ChunkCounts, Timings
+from node.execution.mailbox import Mailbox
 from node.execution.merge import merge_results
-from node.execution.pads import GuardPads, PadBatch, PadSource
+from node.execution.pads import PadBatch, PadSource
 from node.execution.peer import PeerStatus, Request, SessionPeer
+from node.execution.requests import pad_request, share_request
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
 from node.store.unit import Unit
 from protocol.errors import RemoteProtocolError
 from protocol.field import Sums
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import (
-    Cancel,
-    ChunkBinding,
-    ErrorCode,
-    ErrorReply,
-    Linear,
-    LinearResult,
-    Received,
-    Role,
-    UnknownMessageError,
-)
+from protocol.messages import Cancel, ErrorReply, LinearResult, Received
 
 log = logging.getLogger(__name__)
 
@@ -46,21 +37,6 @@ MAX_ABANDONED = 16
 """Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
 MAX_ATTEMPTS = 2
 """A share is sent at most twice; after one failed retry its rows are computed locally."""
-MAX_MESSAGES_A_TURN = 64
-"""Messages of one peer that are read before the clock is looked at again: a flood must not stop the session."""
-
-
-@dataclass(slots=True)
-class Lane:
-    """A fixed way for rows: who gets the shares, and where the pads come from."""
-
-    index: int
-    share_peer: SessionPeer
-    pads: PadSource
-
-    @property
-    def usable(self) -> bool:
-        return self.share_peer.usable and self.pads.usable
 
 
 class ExecutionManager:
@@ -83,8 +59,7 @@ class ExecutionManager:
         self._config = config
         self._recheck = recheck
         self._on_change = on_change
-        self._poller = zmq.Poller()
-        self._peer_of_socket: dict[zmq.Socket[bytes], SessionPeer] = {}
+        self._mailbox = Mailbox()
         self._units: dict[bytes, Unit] = {}
         self._spans: list[RowSpan] = []
         self.lanes: list[Lane] = []
@@ -97,9 +72,7 @@ class ExecutionManager:
     def add_peer(self, peer: SessionPeer) -> None:
         """Listen to a peer of this session."""
         self.peers.append(peer)
-        for socket in peer.channel.sockets:
-            self._poller.register(socket, zmq.POLLIN)
-            self._peer_of_socket[socket] = peer
+        self._mailbox.add(peer)
 
     def add_lane(self, share_peer: SessionPeer, pads: PadSource) -> None:
         """Add a lane; its peers were added before."""
@@ -148,7 +121,7 @@ class ExecutionManager:
 
     def _stand_in(self, lane: int) -> int:
         """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
-        if self.lanes[lane].usable or isinstance(self.lanes[lane].pads, GuardPads):
+        if self.lanes[lane].usable or self.lanes[lane].guard is not None:
             return lane
         return next((other.index for other in self.lanes if other.usable), lane)
 
@@ -172,22 +145,7 @@ class ExecutionManager:
             self.counts.sent += 1
 
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
-        assert record.share is not None
-        chunk, message_id = record.chunk, next(lane.share_peer.ids)
-        binding = ChunkBinding(
-            lane.share_peer.session,
-            message_id,
-            self._model_id,
-            chunk.unit.sha256,
-            Role.SHARE,
-            0,
-            len(record.share),
-            chunk.tile_start,
-            chunk.tile_end,
-        )
-        message = Linear(binding, rows=record.share)
-        macs = len(record.share) * chunk.unit.num_inputs * chunk.unit.num_outputs
-        request = Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs)
+        request = share_request(lane.share_peer, self._model_id, record)
         with self.timings.of("send"):
             sent = send_chunk_to_peer(lane.share_peer, request)
         if sent:
@@ -198,16 +156,8 @@ class ExecutionManager:
 
     def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
         """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
-        ref, message_id = unit.ref, next(guard.ids)
-        self._units[ref.sha256] = unit
-        tiles = -(-ref.num_outputs // TILE_OUTPUTS)
-        binding = ChunkBinding(
-            guard.session, message_id, self._model_id, ref.sha256, Role.PAD, 0, len(batch.pads), 0, tiles
-        )
-        message = Linear(binding, seed=batch.seed)
-        macs = len(batch.pads) * ref.num_inputs * ref.num_outputs
-        request = Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs)
-        return send_chunk_to_peer(guard, request)
+        self._units[unit.ref.sha256] = unit
+        return send_chunk_to_peer(guard, pad_request(guard, self._model_id, batch))
 
     def ready(self, record: ChunkRecord) -> bool:
         """Whether both halves of a chunk are here and verified."""
@@ -250,8 +200,8 @@ class ExecutionManager:
         limit_s = max(config.hedge_floor_s, record.chunk.num_rows * macs / self._local_macs_per_s)
         if record.result is None and record.share is not None:
             limit_s = max(limit_s, lane.share_peer.patience_s(len(record.share), macs, config))
-        if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
-            limit_s = max(limit_s, lane.pads.guard.patience_s(record.ticket.batch_rows, macs, config))
+        if lane.guard is not None and record.ticket.products() is None:
+            limit_s = max(limit_s, lane.guard.patience_s(record.ticket.batch_rows, macs, config))
         return record.sent_at + min(limit_s, config.progress_limit_s)
 
     def _lane(self, record: ChunkRecord) -> Lane:
@@ -262,8 +212,8 @@ class ExecutionManager:
         lane = self._lane(record)
         if record.result is None:
             lane.share_peer.was_late()
-        if isinstance(lane.pads, GuardPads) and record.ticket.products() is None:
-            lane.pads.guard.was_late()
+        if lane.guard is not None and record.ticket.products() is None:
+            lane.guard.was_late()
 
     def _abandon(self, record: ChunkRecord) -> None:
         """Its answer is only news now. Of peers that never answer, only the latest such requests are remembered."""
@@ -280,26 +230,20 @@ class ExecutionManager:
     def pump(self, timeout_s: float) -> None:
         """Wait at most so long for news and apply all there is."""
         with self.timings.of("wait"):
-            events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
-        for peer in {id(peer): peer for peer in (self._peer_of_socket[socket] for socket, _ in events)}.values():
+            peers = self._mailbox.wait(timeout_s)
+        for peer in peers:
             self._read(peer)
 
     def _read(self, peer: SessionPeer) -> None:
-        for _ in range(MAX_MESSAGES_A_TURN):
-            try:
-                received = peer.channel.receive()
-            except UnknownMessageError as exc:
-                peer.channel.send(ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
-                continue
-            except RemoteProtocolError as exc:
-                log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
-                self._ban(peer)
-                return
-            if received is None:
-                break
-            self._heard(peer, received)
-            if peer.status is PeerStatus.BANNED:
-                return
+        try:
+            for received in self._mailbox.read(peer):
+                self._heard(peer, received)
+                if peer.status is PeerStatus.BANNED:
+                    return
+        except RemoteProtocolError as exc:
+            log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
+            self._ban(peer)
+            return
         if peer.channel.notice_losses():
             self._lost(peer)
 
@@ -346,8 +290,7 @@ class ExecutionManager:
     def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
         peer.ban()
         self.counts.rejected += 1
-        for socket in peer.channel.sockets:
-            self._poller.unregister(socket)
+        self._mailbox.remove(peer)
         peer.channel.close()
         owed = [culprit] if culprit is not None else []
         owed += peer.in_flight.values()
@@ -379,7 +322,7 @@ class ExecutionManager:
         """Where this very share may go: to the same peer again; where pads are our own, to any other of group B."""
         own = self._lane(record)
         lanes = [own] if same_peer_again and own.usable else []
-        if not isinstance(own.pads, GuardPads):
+        if own.guard is None:
             lanes += [lane for lane in self.lanes if lane.usable and lane is not own]
         return lanes
 

@@ -1,0 +1,30 @@
+"""Requests as they travel: a share for group B, a seed for group A, each bound to its peer's session and nonce."""
+
+from __future__ import annotations
+
+from node.execution.chunk import ChunkRecord
+from node.execution.pads import PadBatch
+from node.execution.peer import Request, SessionPeer
+from protocol.limits import TILE_OUTPUTS
+from protocol.messages import ChunkBinding, Linear, Role
+
+
+def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Request:
+    """Ask for the product of a chunk's share, once more under a new nonce where it was sent before."""
+    assert record.share is not None, "a chunk has its share before it is sent"
+    chunk, message_id, num_rows = record.chunk, next(peer.ids), len(record.share)
+    tiles = chunk.tile_start, chunk.tile_end
+    binding = ChunkBinding(peer.session, message_id, model_id, chunk.unit.sha256, Role.SHARE, 0, num_rows, *tiles)
+    macs = num_rows * chunk.unit.num_inputs * chunk.unit.num_outputs
+    message = Linear(binding, rows=record.share)
+    return Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs)
+
+
+def pad_request(peer: SessionPeer, model_id: bytes, batch: PadBatch) -> Request:
+    """Ask for the products of a batch of pads, all output tiles of its unit."""
+    ref, message_id, num_rows = batch.unit, next(peer.ids), len(batch.pads)
+    tiles = 0, -(-ref.num_outputs // TILE_OUTPUTS)
+    binding = ChunkBinding(peer.session, message_id, model_id, ref.sha256, Role.PAD, 0, num_rows, *tiles)
+    macs = num_rows * ref.num_inputs * ref.num_outputs
+    message = Linear(binding, seed=batch.seed)
+    return Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs)
