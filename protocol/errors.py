@@ -25,3 +25,7 @@ class RemoteProtocolError(ProtocolError):
 
 class AddressError(KekahydeError):
     """A multiaddr that cannot be used."""
+
+
+class SwarmKeyError(KekahydeError):
+    """A swarm key that is none. The text never repeats what was given."""

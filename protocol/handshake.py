@@ -1,7 +1,8 @@
 """What may follow what on a link, as one table, and the checks that turn a hello into a known peer.
 
 The dialler sends HELLO, the listener answers HELLO_OK or an error; nothing else counts before. CURVE has proved
-that the other side holds the secret of some X25519 key; a hello is believed only if its Ed25519 key maps to it.
+that the other side holds the secret of some X25519 key; a hello is believed only if its Ed25519 key maps to it, and
+in a private swarm only with a proof that its sender knows the swarm's key.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from protocol.admission import SwarmKey
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.identity import PeerId, curve_public_key_of, peer_id_of
+from protocol.hello import hello_ok
+from protocol.identity import PeerId, curve_public_key_of, peer_id_of, public_key_of
 from protocol.limits import PROTOCOL_VERSION
 from protocol.messages import ErrorCode, ErrorReply, GoAway, Hello, HelloOk, Message
 
@@ -91,26 +94,44 @@ def event_of(message: Message) -> LinkEvent:
             return LinkEvent.RECEIVE_OTHER
 
 
+NEXT_STEP = "join with an invitation of a member (`kekahyde-node invite`, then `join`)"
+
+
 @dataclass(slots=True)
 class Handshake:
     """One side of one link. Feed it what was sent and what came; it says whether that was legal."""
 
     side: Side
+    me: bytes
+    """This node's public key."""
+    swarm: SwarmKey | None = None
+    """None: the swarm is open."""
     expected_peer: PeerId | None = None
     """The PeerID that was dialled."""
     state: LinkState = LinkState.NEW
     peer: Hello | None = None
+    sent: Hello | None = None
+    """The hello that was sent last."""
 
     @property
     def peer_id(self) -> PeerId | None:
         return None if self.peer is None else peer_id_of(self.peer.public_key)
 
-    def sending_hello(self) -> None:
-        """The dialler sends its HELLO now."""
+    def say_hello(self, hello: Hello) -> Hello:
+        """The dialler sends the HELLO that this returns: `hello` with the proof of membership."""
         following = TRANSITIONS[self.side][self.state].get(LinkEvent.SEND_HELLO)
         if following is None:
             raise LocalProtocolError(f"a {self.side.value} cannot say hello when the link is {self.state.value}")
+        assert self.expected_peer is not None, "who is dialled is known"
         self.state = following
+        self.sent = hello if self.swarm is None else self.swarm.prove(hello, public_key_of(self.expected_peer))
+        return self.sent
+
+    def answer(self, hello: Hello) -> HelloOk:
+        """What the listener says to a hello that it accepted: `hello`, its own, as an answer with its proof."""
+        assert self.peer is not None, "a hello was accepted"
+        answer = hello_ok(hello)
+        return answer if self.swarm is None else self.swarm.prove_answer(self.peer, answer)
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -142,6 +163,23 @@ class Handshake:
             raise HandshakeError(ErrorCode.UNAUTHENTICATED, "another identity on the same link")
         if self.expected_peer is not None and peer_id_of(hello.public_key) != self.expected_peer:
             raise HandshakeError(ErrorCode.UNAUTHENTICATED, f"is not {self.expected_peer}")
+        self._check_admission(hello)
+
+    def _check_admission(self, hello: Hello) -> None:
+        if self.swarm is None:
+            if hello.proof is not None:
+                raise HandshakeError(ErrorCode.DENIED, "is a member of a private swarm, and this swarm is open")
+            return
+        if hello.proof is None:
+            raise HandshakeError(ErrorCode.DENIED, f"has no key for this swarm ({self.swarm.name}): {NEXT_STEP}")
+        if isinstance(hello, HelloOk):
+            accepted = self.sent is not None and self.swarm.accepts_answer(self.sent, hello)
+        else:
+            accepted = self.swarm.accepts(hello, self.me)
+        if not accepted:
+            raise HandshakeError(
+                ErrorCode.DENIED, f"has the key of another swarm than {self.swarm.name}: {NEXT_STEP}"
+            )
 
 
 class HandshakeError(RemoteProtocolError):

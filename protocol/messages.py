@@ -6,38 +6,52 @@ The CDDL in SPEC.md section 5 says the same and is checked against these classes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol, Self
 
 from protocol import envelope as wire
 from protocol.envelope import DType, Envelope, Frame, Tensor
 from protocol.errors import RemoteProtocolError
 from protocol.field import Elements
-from protocol.fields import (
-    take_bytes,
-    take_integer,
-    take_integers,
-    take_list,
-    take_text,
-    take_texts,
-)
+from protocol.fields import take_bytes, take_integer, take_list, take_text
+from protocol.hello import Hello, HelloOk, HostedModel
 from protocol.limits import (
     HASH_BYTES,
-    MAX_ADDRESSES,
-    MAX_AGENT_CHARACTERS,
     MAX_CHUNK_ROWS,
     MAX_ERROR_CHARACTERS,
-    MAX_HOSTED_MODELS,
-    MAX_HOSTED_UNITS,
     MAX_UNIT_INPUTS,
     MAX_UNIT_OUTPUTS,
-    NONCE_BYTES,
     SEED_BYTES,
     SESSION_BYTES,
     TILE_OUTPUTS,
 )
+from protocol.membership_messages import Gossip, MembershipMessage, PingReq, PingResult, Sync, SyncOk
+
+__all__ = [
+    "Attach",
+    "Cancel",
+    "ChunkBinding",
+    "ErrorCode",
+    "ErrorReply",
+    "GoAway",
+    "Hello",
+    "HelloOk",
+    "HostedModel",
+    "Linear",
+    "LinearResult",
+    "Message",
+    "MessageType",
+    "Ping",
+    "Pong",
+    "Received",
+    "Role",
+    "UnknownMessageError",
+    "WorkKind",
+    "decode_message",
+    "encode_message",
+]
 
 MAX_TILES = MAX_UNIT_OUTPUTS // TILE_OUTPUTS
 
@@ -49,6 +63,11 @@ class MessageType(IntEnum):
     HELLO_OK = 2
     PING = 3
     PONG = 4
+    PING_REQ = 5
+    GOSSIP = 6
+    SYNC = 7
+    SYNC_OK = 8
+    PING_RESULT = 9
     ERROR = 12
     CANCEL = 16
     GOAWAY = 20
@@ -87,38 +106,15 @@ class WorkKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HostedModel:
-    """Units of one model that a node holds, by hash."""
-
-    model_id: bytes
-    units: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """First message of a link, each way: who I am, what I speak, what I can do."""
-
-    public_key: bytes
-    versions: tuple[int, ...]
-    agent: str
-    addrs: tuple[str, ...]
-    data_port: int
-    """TCP port of the data plane at the same host; 0 where nobody can dial in."""
-    hosted: tuple[HostedModel, ...]
-    macs_per_s: int
-    """Measured speed on field elements, multiply-accumulates a second."""
-    work: tuple[int, ...]
-    nonce: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class HelloOk(Hello):
-    """Answer to a hello: the same facts about the answering side."""
-
-
-@dataclass(frozen=True, slots=True)
 class Ping:
     """Liveness; the answer is a Pong with the same message id."""
+
+    def to_body(self) -> dict[int, Any]:
+        return {}
+
+    @classmethod
+    def from_body(cls, _body: Mapping[int, Any]) -> Self:
+        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +124,13 @@ class Pong:
     queued: int
     """Chunks waiting at the sender's worker."""
 
+    def to_body(self) -> dict[int, Any]:
+        return {0: self.queued}
+
+    @classmethod
+    def from_body(cls, body: Mapping[int, Any]) -> Self:
+        return cls(take_integer(body, 0, 0, 1 << 31))
+
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
@@ -135,10 +138,24 @@ class GoAway:
 
     reason: str
 
+    def to_body(self) -> dict[int, Any]:
+        return {0: self.reason[:MAX_ERROR_CHARACTERS]}
+
+    @classmethod
+    def from_body(cls, body: Mapping[int, Any]) -> Self:
+        return cls(take_text(body, 0, MAX_ERROR_CHARACTERS))
+
 
 @dataclass(frozen=True, slots=True)
 class Attach:
     """First message on a data connection whose dialler offers to serve over it."""
+
+    def to_body(self) -> dict[int, Any]:
+        return {}
+
+    @classmethod
+    def from_body(cls, _body: Mapping[int, Any]) -> Self:
+        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,13 @@ class Cancel:
 
     request_id: int
 
+    def to_body(self) -> dict[int, Any]:
+        return {0: self.request_id}
+
+    @classmethod
+    def from_body(cls, body: Mapping[int, Any]) -> Self:
+        return cls(take_integer(body, 0, 0, wire.MAX_ID))
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
@@ -154,6 +178,13 @@ class ErrorReply:
 
     code: int
     text: str
+
+    def to_body(self) -> dict[int, Any]:
+        return {0: int(self.code), 1: self.text[:MAX_ERROR_CHARACTERS]}
+
+    @classmethod
+    def from_body(cls, body: Mapping[int, Any]) -> Self:
+        return cls(take_integer(body, 0, 0, 65535), take_text(body, 1, MAX_ERROR_CHARACTERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +240,17 @@ class LinearResult:
     rows: Elements
 
 
-Message = Hello | HelloOk | Ping | Pong | GoAway | Attach | Cancel | ErrorReply | Linear | LinearResult
+class PlainMessage(Protocol):
+    """A message that is a body and no buffer."""
+
+    def to_body(self) -> dict[int, Any]: ...
+
+    @classmethod
+    def from_body(cls, body: Mapping[int, Any]) -> Message: ...
+
+
+LinkMessage = Hello | HelloOk | Ping | Pong | GoAway | Attach | Cancel | ErrorReply
+Message = LinkMessage | MembershipMessage | Linear | LinearResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +271,13 @@ def decode_message(frames: Sequence[Frame], max_header_bytes: int) -> Received:
     """Read one message; raises RemoteProtocolError, whose `UnknownMessageError` form may be answered."""
     received = wire.decode_envelope(frames, max_header_bytes)
     reader = _READERS.get(received.type)
-    if reader is None:
-        raise UnknownMessageError(received.type, received.id)
-    return Received(received.id, reader(received.body, received.buffers))
+    if reader is not None:
+        return Received(received.id, reader(received.body, received.buffers))
+    try:
+        kind = FAMILIES[MessageType(received.type)]
+    except (ValueError, KeyError):
+        raise UnknownMessageError(received.type, received.id) from None
+    return Received(received.id, kind.from_body(received.body))
 
 
 class UnknownMessageError(RemoteProtocolError):
@@ -245,22 +290,6 @@ class UnknownMessageError(RemoteProtocolError):
 
 def _to_body(message: Message) -> tuple[MessageType, dict[int, Any], tuple[Tensor, ...]]:
     match message:
-        case HelloOk():
-            return MessageType.HELLO_OK, _hello_body(message), ()
-        case Hello():
-            return MessageType.HELLO, _hello_body(message), ()
-        case Ping():
-            return MessageType.PING, {}, ()
-        case Pong(queued):
-            return MessageType.PONG, {0: queued}, ()
-        case GoAway(reason):
-            return MessageType.GOAWAY, {0: reason[:MAX_ERROR_CHARACTERS]}, ()
-        case Attach():
-            return MessageType.ATTACH, {}, ()
-        case Cancel(request_id):
-            return MessageType.CANCEL, {0: request_id}, ()
-        case ErrorReply(code, text):
-            return MessageType.ERROR, {0: int(code), 1: text[:MAX_ERROR_CHARACTERS]}, ()
         case Linear(binding, seed, rows):
             body: dict[int, Any] = {0: binding.as_list()}
             if seed is not None:
@@ -269,51 +298,8 @@ def _to_body(message: Message) -> tuple[MessageType, dict[int, Any], tuple[Tenso
             return MessageType.LINEAR, body, buffers
         case LinearResult(digest, compute_us, rows):
             return MessageType.LINEAR_RESULT, {0: digest, 1: compute_us}, (Tensor(DType.U32, rows),)
-
-
-def _hello_body(hello: Hello) -> dict[int, Any]:
-    return {
-        0: hello.public_key,
-        1: list(hello.versions),
-        2: hello.agent,
-        3: list(hello.addrs),
-        4: hello.data_port,
-        5: [[model.model_id, list(model.units)] for model in hello.hosted],
-        6: hello.macs_per_s,
-        7: list(hello.work),
-        8: hello.nonce,
-    }
-
-
-def _read_hello(body: dict[int, Any], _buffers: tuple[Tensor, ...]) -> Hello:
-    return Hello(**_hello_fields(body))
-
-
-def _read_hello_ok(body: dict[int, Any], _buffers: tuple[Tensor, ...]) -> HelloOk:
-    return HelloOk(**_hello_fields(body))
-
-
-def _hello_fields(body: dict[int, Any]) -> dict[str, Any]:
-    return {
-        "public_key": take_bytes(body, 0, 32),
-        "versions": take_integers(body, 1, 16, 0, 65535),
-        "agent": take_text(body, 2, MAX_AGENT_CHARACTERS),
-        "addrs": take_texts(body, 3, MAX_ADDRESSES, 256),
-        "data_port": take_integer(body, 4, 0, 65535),
-        "hosted": tuple(_read_hosted(entry) for entry in take_list(body, 5, MAX_HOSTED_MODELS)),
-        "macs_per_s": take_integer(body, 6, 0, 1 << 62),
-        "work": take_integers(body, 7, 16, 0, 65535),
-        "nonce": take_bytes(body, 8, NONCE_BYTES),
-    }
-
-
-def _read_hosted(entry: Any) -> HostedModel:
-    if not isinstance(entry, list) or len(entry) != 2:
-        raise RemoteProtocolError("a hosted model is [model id, [unit hashes]]")
-    fields = {0: entry[0], 1: entry[1]}
-    units = take_list(fields, 1, MAX_HOSTED_UNITS)
-    hashes = tuple(take_bytes({0: unit}, 0, HASH_BYTES) for unit in units)
-    return HostedModel(take_bytes(fields, 0, HASH_BYTES), hashes)
+        case _:
+            return _TYPES[type(message)], message.to_body(), ()
 
 
 def _read_linear(body: dict[int, Any], buffers: tuple[Tensor, ...]) -> Linear:
@@ -355,17 +341,26 @@ def _read_linear_result(body: dict[int, Any], buffers: tuple[Tensor, ...]) -> Li
     return LinearResult(take_bytes(body, 0, HASH_BYTES), take_integer(body, 1, 0, 1 << 62), buffers[0].data)
 
 
-_READERS: dict[int, Any] = {
-    MessageType.HELLO: _read_hello,
-    MessageType.HELLO_OK: _read_hello_ok,
-    MessageType.PING: lambda body, buffers: Ping(),
-    MessageType.PONG: lambda body, buffers: Pong(take_integer(body, 0, 0, 1 << 31)),
-    MessageType.GOAWAY: lambda body, buffers: GoAway(take_text(body, 0, MAX_ERROR_CHARACTERS)),
-    MessageType.ATTACH: lambda body, buffers: Attach(),
-    MessageType.CANCEL: lambda body, buffers: Cancel(take_integer(body, 0, 0, wire.MAX_ID)),
-    MessageType.ERROR: lambda body, buffers: ErrorReply(
-        take_integer(body, 0, 0, 65535), take_text(body, 1, MAX_ERROR_CHARACTERS)
-    ),
+_READERS: dict[int, Callable[[dict[int, Any], tuple[Tensor, ...]], Message]] = {
     MessageType.LINEAR: _read_linear,
     MessageType.LINEAR_RESULT: _read_linear_result,
 }
+
+FAMILIES: dict[MessageType, type[PlainMessage]] = {
+    MessageType.HELLO: Hello,
+    MessageType.HELLO_OK: HelloOk,
+    MessageType.PING: Ping,
+    MessageType.PONG: Pong,
+    MessageType.PING_REQ: PingReq,
+    MessageType.GOSSIP: Gossip,
+    MessageType.SYNC: Sync,
+    MessageType.SYNC_OK: SyncOk,
+    MessageType.PING_RESULT: PingResult,
+    MessageType.ERROR: ErrorReply,
+    MessageType.CANCEL: Cancel,
+    MessageType.GOAWAY: GoAway,
+    MessageType.ATTACH: Attach,
+}
+"""Messages that are a body and no buffer; each knows its own form."""
+
+_TYPES: dict[type[PlainMessage], MessageType] = {kind: number for number, kind in FAMILIES.items()}

@@ -16,7 +16,7 @@ from protocol import cbor
 from protocol.errors import AddressError, LocalProtocolError, RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_integers, take_list, take_text, take_texts
 from protocol.identity import Identity, PeerId, curve_public_key_of, peer_id_of, verify_signature
-from protocol.limits import HASH_BYTES, MAX_ADDRESSES, MAX_AGENT_CHARACTERS, MAX_HOSTED_MODELS
+from protocol.limits import HASH_BYTES, MAX_ADDRESSES, MAX_AGENT_CHARACTERS, MAX_HOSTED_MODELS, OPERATOR_BYTES
 from protocol.multiaddr import MAX_ADDRESS_CHARACTERS, parse_multiaddr
 
 # SPEC.md, section on peer records.
@@ -63,6 +63,8 @@ class Capabilities:
     data_port: int = 0
     """TCP port of the data plane at the same host; 0 where nobody can dial in."""
     hosted: tuple[HostedLayers, ...] = ()
+    operator: bytes = bytes(OPERATOR_BYTES)
+    """As in a hello: which devices one person runs. Zero: not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,15 @@ def _uvarint(number: int) -> bytes:
 def _payload_of(public_key: bytes, facts: PeerFacts, seq: int, left: bool) -> dict[int, Any]:
     can = facts.capabilities
     hosted = [[model.model_id, [edge for span in model.ranges for edge in span]] for model in can.hosted]
-    capabilities = {0: list(can.work), 1: can.macs_per_s, 2: can.memory_bytes, 3: can.data_port, 4: hosted}
+    capabilities: dict[int, Any] = {
+        0: list(can.work),
+        1: can.macs_per_s,
+        2: can.memory_bytes,
+        3: can.data_port,
+        4: hosted,
+    }
+    if any(can.operator):
+        capabilities[5] = can.operator
     payload: dict[int, Any] = {0: public_key, 1: seq, 2: list(facts.addrs), 3: facts.agent}
     return payload | {4: list(facts.versions), 5: capabilities, 6: left}
 
@@ -199,6 +209,7 @@ def _read_capabilities(fields: Any) -> Capabilities:
         memory_bytes=take_integer(fields, 2, 0, MAX_QUANTITY),
         data_port=take_integer(fields, 3, 0, 65535),
         hosted=tuple(_read_hosted(entry) for entry in take_list(fields, 4, MAX_HOSTED_MODELS)),
+        operator=bytes(OPERATOR_BYTES) if 5 not in fields else take_bytes(fields, 5, OPERATOR_BYTES),
     )
 
 

@@ -24,6 +24,17 @@ from protocol.envelope import (
 )
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES, MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
+from protocol.membership_messages import (
+    Claim,
+    Digest,
+    DigestEntry,
+    Gossip,
+    PingReq,
+    PingResult,
+    State,
+    Sync,
+    SyncOk,
+)
 from protocol.messages import (
     Attach,
     Cancel,
@@ -68,7 +79,31 @@ def hellos(kind: type[Hello]) -> st.SearchStrategy[Hello]:
         macs_per_s=st.integers(0, 1 << 62),
         work=st.lists(small, max_size=16).map(tuple),
         nonce=st.binary(min_size=16, max_size=16),
+        proof=st.none() | hashes,
+        observed=printable,
+        operator=st.binary(min_size=16, max_size=16),
     )
+
+
+keys = hashes
+seqs = st.integers(0, (1 << 63) - 1)
+envelopes = st.lists(st.binary(max_size=1200), max_size=4).map(tuple)
+claims = st.lists(st.builds(Claim, keys, seqs, st.sampled_from([State.SUSPECT, State.DEAD]), keys), max_size=4).map(
+    tuple
+)
+digests = st.builds(
+    Digest,
+    keys,
+    st.none() | keys,
+    st.lists(st.builds(DigestEntry, keys, seqs, st.binary(min_size=8, max_size=8)), max_size=4).map(tuple),
+)
+membership: st.SearchStrategy[Message] = st.one_of(
+    st.builds(PingReq, keys, seqs),
+    st.builds(PingResult, keys, seqs, st.booleans()),
+    st.builds(Gossip, envelopes, claims),
+    st.builds(Sync, keys, st.binary(max_size=1200)),
+    st.builds(SyncOk, st.none() | digests, envelopes, claims, st.lists(keys, max_size=4).map(tuple)),
+)
 
 
 @st.composite
@@ -115,6 +150,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Linear, bindings(Role.PAD), hashes),
     shares(),
     results(),
+    membership,
 )
 
 
@@ -157,15 +193,9 @@ def test_every_message_comes_back_as_it_went(message: Message, message_id: int) 
 
 
 def test_every_message_type_is_among_those_that_were_tried() -> None:
-    tried = {MessageType.HELLO, MessageType.HELLO_OK, MessageType.PING, MessageType.PONG, MessageType.GOAWAY}
-    tried |= {
-        MessageType.ATTACH,
-        MessageType.CANCEL,
-        MessageType.ERROR,
-        MessageType.LINEAR,
-        MessageType.LINEAR_RESULT,
-    }
-    assert tried == set(MessageType)
+    tried = {"HELLO", "HELLO_OK", "PING", "PONG", "GOAWAY", "ATTACH", "CANCEL", "ERROR", "LINEAR", "LINEAR_RESULT"}
+    tried |= {"PING_REQ", "PING_RESULT", "GOSSIP", "SYNC", "SYNC_OK"}
+    assert tried == {kind.name for kind in MessageType}
 
 
 @pytest.mark.parametrize("dtype", list(DType))

@@ -17,6 +17,17 @@ from node.kernels import select_kernels
 from protocol import cbor
 from protocol.identity import Identity, public_key_of
 from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.membership_messages import (
+    Claim,
+    Digest,
+    DigestEntry,
+    Gossip,
+    PingReq,
+    PingResult,
+    State,
+    Sync,
+    SyncOk,
+)
 from protocol.messages import (
     Attach,
     Cancel,
@@ -108,7 +119,10 @@ HELLO = {
     "macs_per_s": 10**10,
     "work": (1,),
     "nonce": bytes(16),
+    "proof": bytes(32),
+    "observed": "127.0.0.1",
 }
+CLAIM = Claim(bytes(32), 1, State.DEAD, bytes(32))
 MESSAGES: dict[str, Message] = {
     "hello": Hello(**HELLO),  # type: ignore[arg-type]
     "hello-ok": HelloOk(**HELLO),  # type: ignore[arg-type]
@@ -118,6 +132,13 @@ MESSAGES: dict[str, Message] = {
     "cancel": Cancel(9),
     "goaway": GoAway("bye"),
     "attach": Attach(),
+    "ping-req": PingReq(bytes(32), 1),
+    "ping-result": PingResult(bytes(32), 1, True),
+    "gossip": Gossip((b"record",), (CLAIM,)),
+    "sync": Sync(bytes(32), b"record"),
+    "sync-ok": SyncOk(
+        Digest(bytes(32), None, (DigestEntry(bytes(32), 1, bytes(8)),)), (b"record",), (CLAIM,), (bytes(32),)
+    ),
 }
 
 

@@ -20,6 +20,7 @@ from node.transport.link import DEFAULT_PACE, LinkContext
 from node.transport.listener import Listener
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
+from protocol.admission import SwarmKey
 from protocol.identity import PeerId
 from protocol.messages import GoAway, Hello
 from protocol.multiaddr import Multiaddr
@@ -42,9 +43,10 @@ class ControlPlane:
         hello: Callable[[], Hello],
         queued: Callable[[], int] = lambda: 0,
         on_up: Callable[[PeerId], None] = lambda peer_id: None,
+        swarm: SwarmKey | None = None,
     ) -> None:
         sockets = zmq.asyncio.Context.shadow(secure.context)
-        self._context = LinkContext(secure, sockets, registry, hello, queued, on_up, DEFAULT_PACE)
+        self._context = LinkContext(secure, sockets, registry, hello, queued, on_up, DEFAULT_PACE, swarm)
         self._farewell = GoAway("")
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import zmq
 import zmq.asyncio
@@ -82,7 +83,7 @@ class Dialler:
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
             connect_socket(socket, address)
-            handshake = Handshake(Side.DIALLER, expected_peer=peer_id)
+            handshake = Handshake(Side.DIALLER, context.secure.identity.public_key, context.swarm, peer_id)
             peer = await self._say_hello(socket, handshake)
             context.registry.up(peer_of_hello(peer, zmq_host(address.host), dialled=True))
             self._report(DialState.UP, "", peer_id)
@@ -103,8 +104,8 @@ class Dialler:
         curve_key = curve_public_key_of(public_key_of(self._peer_id))
         try:
             async with asyncio.timeout(pace.hello_timeout_s):
-                handshake.sending_hello()
-                await socket.send_multipart(encode_message(self._context.hello(), 1))
+                hello = handshake.say_hello(replace(self._context.hello(), observed=zmq_host(address.host)))
+                await socket.send_multipart(encode_message(hello, 1))
                 while handshake.state is not LinkState.OPEN:
                     received = decode_message(await socket.recv_multipart(), MAX_CONTROL_FRAME_BYTES)
                     handshake.receive(received.message, curve_key)

@@ -10,9 +10,10 @@ import zmq.asyncio
 
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
+from protocol.admission import SwarmKey
 from protocol.identity import PeerId
 from protocol.limits import NONCE_BYTES
-from protocol.messages import Hello, HelloOk
+from protocol.messages import Hello
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,8 @@ class LinkContext:
     on_up: Callable[[PeerId], None]
     """Called when a peer's hello was accepted."""
     pace: Pace
-
-
-def hello_ok(hello: Hello) -> HelloOk:
-    """The answer to a hello: the same facts about this side."""
-    return HelloOk(**{name: getattr(hello, name) for name in Hello.__dataclass_fields__})
+    swarm: SwarmKey | None = None
+    """Key of the swarm; None: it is open."""
 
 
 def new_nonce() -> bytes:

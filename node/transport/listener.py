@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import zmq
 import zmq.asyncio
 
-from node.transport.link import LinkContext, hello_ok
+from node.transport.link import LinkContext
 from node.transport.registry import peer_of_hello
 from node.transport.sockets import bind_socket, curve_key_of_frame, send_now, zmq_host
 from protocol.errors import RemoteProtocolError
@@ -131,8 +131,11 @@ class Listener:
         hosts = Counter(other.host for other in self._links.values())
         if len(self._links) >= MAX_LINKS or hosts[host] >= MAX_LINKS_A_HOST:
             return None
-        link = self._links[route] = _Link(Handshake(Side.LISTENER), curve_key, time.monotonic(), host)
+        link = self._links[route] = _Link(self._new_handshake(), curve_key, time.monotonic(), host)
         return link
+
+    def _new_handshake(self) -> Handshake:
+        return Handshake(Side.LISTENER, self._context.secure.identity.public_key, self._context.swarm)
 
     def _heard(self, route: bytes, link: _Link, received: Received) -> None:
         context = self._context
@@ -141,7 +144,7 @@ class Listener:
                 peer = peer_of_hello(hello, link.host, dialled=False)
                 context.registry.up(peer)
                 log.info("peer %s came in from %s", peer.peer_id, link.host)
-                self._answer(route, hello_ok(context.hello()), received.id)
+                self._answer(route, link.handshake.answer(replace(context.hello(), observed=link.host)), received.id)
                 context.on_up(peer.peer_id)
             case Ping():
                 self._answer(route, Pong(context.queued()), received.id)
