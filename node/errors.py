@@ -18,6 +18,8 @@ __all__ = [
     "LocalProtocolError",
     "ModelError",
     "ModelNotFoundError",
+    "NodeNotRunningError",
+    "OperationError",
     "PeerRefusedError",
     "PromptError",
     "ProtocolError",
@@ -57,3 +59,11 @@ class TransportError(KekahydeError):
 
 class PeerRefusedError(TransportError):
     """The peer answered and said no."""
+
+
+class NodeNotRunningError(KekahydeError):
+    """No node runs on this data directory."""
+
+
+class OperationError(KekahydeError):
+    """A running node refused what it was asked to do; says why in its words."""

@@ -60,6 +60,11 @@ class HostedModels:
                 model.unit(ref.layer, ref.kind)
 
     @property
+    def models(self) -> list[StoredModel]:
+        """Every model, in the order in which it was given."""
+        return list(self._models.values())
+
+    @property
     def announced(self) -> tuple[HostedModel, ...]:
         """What a hello says of them."""
         return tuple(

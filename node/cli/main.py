@@ -15,6 +15,7 @@ from node.cli import facts, run, serve, store
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
+    gateway_options,
     json_option,
     model_option,
     network_options,
@@ -33,6 +34,7 @@ EXIT_INTERRUPTED = 130
 @json_option
 @data_dir_option
 @network_options
+@gateway_options
 @model_option
 @threads_option
 @verbose_option
@@ -45,6 +47,8 @@ def cli(
     data_dir: Path,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
+    gateway: tuple[str, int] | None,
+    no_gateway: bool,
     model: str,
     threads: int | None,
     verbose: int,
@@ -60,7 +64,10 @@ def cli(
     if context.invoked_subcommand is not None:
         _refuse_misplaced(context)
     else:
-        serve.serve(data_dir, listen, bootstrap, model, threads, as_json)
+        if gateway is not None and no_gateway:
+            raise click.UsageError("--gateway and --no-gateway exclude each other", context)
+        endpoint = serve.Endpoint(gateway, not no_gateway)
+        serve.serve(data_dir, listen, bootstrap, endpoint, model, threads, as_json)
 
 
 def _refuse_misplaced(context: click.Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,4 +85,38 @@ network_options = _flagged(
         multiple=True,
         help="Address of a peer, as its node printed it. May be repeated.",
     ),
+)
+
+
+class EndpointType(click.ParamType[tuple[str, int]]):
+    """HOST:PORT of the gateway; the host is an address or localhost."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, colon, port = str(value).rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        host = "127.0.0.1" if host in ("", "localhost") else host
+        try:
+            ipaddress.ip_address(host)
+            number = int(port)
+        except ValueError:
+            number = -1
+        if not colon or not 0 <= number <= 65535:
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:11435", param, ctx)
+        return host, number
+
+
+gateway_options = _flagged(
+    click.option(
+        "--gateway",
+        type=EndpointType(),
+        default=None,
+        show_default="127.0.0.1:11435, or any free port",
+        help="Where programs find the node: HTTP like OpenAI's, and a WebSocket. Beyond loopback everything needs "
+        "the token in DATA_DIR/gateway.token.",
+    ),
+    click.option("--no-gateway", is_flag=True, help="No HTTP port; the commands of this user still reach the node."),
 )

@@ -6,27 +6,44 @@ import json
 import logging
 import signal
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from node.cli.narrate import say
 from node.errors import ConfigError
+from node.gateway.config import GatewayConfig
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library
 from protocol.multiaddr import Multiaddr
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What the options say of the gateway."""
+
+    address: tuple[str, int] | None
+    tcp: bool
+
+    def config(self, data_dir: Path) -> GatewayConfig:
+        host, port = self.address or ("127.0.0.1", None)
+        return GatewayConfig(data_dir, host, port, self.tcp)
+
+
 def serve(
     data_dir: Path,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
+    endpoint: Endpoint,
     model: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Run a node in the foreground; returns after SIGTERM or SIGINT."""
+    from node.gateway.server import Gateway  # aiohttp: commands that need no server start without it
+
     directory = DataDir.open(data_dir)
     lock = directory.lock()
     if lock is None:
@@ -40,22 +57,28 @@ def serve(
         signal.signal(number, lambda *_: stopping.set())
     with lock:
         config = NodeConfig(directory.identity(), listen, bootstrap, threads)
-        with Node(config, [Library(directory.models).resolve(model)]) as node:
-            _announce(node, as_json)
+        with (
+            Node(config, [Library(directory.models).resolve(model)]) as node,
+            Gateway(node, endpoint.config(directory.path)) as gateway,
+        ):
+            _announce(node, gateway.url, as_json)
             stopping.wait()
             say("stopping")
 
 
-def _announce(node: Node, as_json: bool) -> None:
+def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
     addresses = [str(address) for address in node.addresses]
     if as_json:
-        click.echo(json.dumps({"type": "ready", "peer_id": node.peer_id, "addrs": addresses}))
+        ready = {"type": "ready", "peer_id": node.peer_id, "addrs": addresses, "gateway": gateway}
+        click.echo(json.dumps(ready))
         return
     for line in addresses or [node.peer_id]:
         click.echo(line)
     say(f"node {node.peer_id} is ready, kernels {node.kernels.name} on {node.kernels.threads} threads")
     if node.kernels.note:
         say(f"note: {node.kernels.note}")
+    if gateway is not None:
+        say(f"programs reach it at {gateway}/v1, as they do OpenAI")
     if addresses:
         say("others reach it with --bootstrap and an address above; Ctrl-C stops it")
     else:

@@ -1,0 +1,106 @@
+"""Who may ask what: Host, Origin and token, decided purely.
+
+A page in a browser can reach loopback: what stops it is that its Host (after DNS rebinding) or its Origin is foreign.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from node.gateway.errors import ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a request says of where it comes from."""
+
+    host: str
+    origin: str | None
+    fetch_site: str | None
+    """The header `Sec-Fetch-Site`, which browsers set and pages cannot."""
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRules:
+    """What one site of the gateway lets pass."""
+
+    token: str
+    local_socket: bool = False
+    """The Unix socket: the file's mode has already decided, and no browser can open it."""
+    beyond_loopback: bool = False
+
+    def check(self, caller: Caller) -> None:
+        """Raises ApiError 403 for a foreign Host or Origin, 401 where a token is needed and not shown."""
+        if self.local_socket:
+            return
+        if not self._own_host(host_of(caller.host)):
+            raise ApiError(
+                403,
+                f"the Host {caller.host!r} is not this gateway's: use http://127.0.0.1 and its port",
+                "foreign_host",
+            )
+        foreign = caller.origin is not None and not self._own_origin(caller)
+        if foreign or caller.fetch_site == "cross-site":
+            raise ApiError(
+                403,
+                f"a page of {caller.origin or 'another site'} may not use this gateway: "
+                "open it from a page on localhost, or call it from a program",
+                "foreign_origin",
+            )
+        if self.beyond_loopback:
+            self.require_token(caller)
+
+    def require_token(self, caller: Caller) -> None:
+        """For management and everything beyond loopback."""
+        if self.local_socket:
+            return
+        shown = caller.token or ""
+        if not hmac.compare_digest(shown.encode(), self.token.encode()):
+            raise ApiError(
+                401,
+                "this needs the token in the file gateway.token of the node's data directory: "
+                "send it as `Authorization: Bearer TOKEN`, or ask over the Unix socket",
+                "invalid_token",
+            )
+
+    def _own_host(self, host: str | None) -> bool:
+        """Loopback's names; where the gateway listens beyond it any address too: a rebound name is not an address."""
+        if host is None:
+            return False
+        return is_loopback(host) or (self.beyond_loopback and _is_address(host))
+
+    def _own_origin(self, caller: Caller) -> bool:
+        assert caller.origin is not None
+        parts = urlsplit(caller.origin)
+        if parts.scheme not in ("http", "https"):
+            return False
+        host = host_of(parts.netloc)
+        return host is not None and (is_loopback(host) or parts.netloc.lower() == caller.host.lower())
+
+
+def host_of(authority: str) -> str | None:
+    """`host:port` without its port and brackets, in lower case; None where it is not of that form."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        parts.port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        return None
+    plain = parts.path == "" and parts.query == "" and parts.fragment == "" and parts.username is None
+    return parts.hostname.rstrip(".") if plain and parts.hostname else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this device alone."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

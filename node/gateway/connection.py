@@ -1,0 +1,126 @@
+"""What a connection may cost before it has asked for anything: a slot, for a short time.
+
+It stands between the transport and aiohttp's protocol, which waits for a first request without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+
+from aiohttp import web
+
+from node.gateway.limits import (
+    FIRST_REQUEST_LIMIT_S,
+    MAX_CONNECTIONS,
+    PROBE_COUNT,
+    PROBE_IDLE_S,
+    PROBE_INTERVAL_S,
+)
+
+
+class Connections:
+    """Every open connection of a gateway, the longest idle first. Belongs to the event loop."""
+
+    def __init__(self, limit: int = MAX_CONNECTIONS) -> None:
+        self._limit = limit
+        self._idle: OrderedDict[asyncio.BaseProtocol, Connection] = OrderedDict()
+        self._busy: dict[asyncio.BaseProtocol, Connection] = {}
+
+    def __len__(self) -> int:
+        return len(self._idle) + len(self._busy)
+
+    def opened(self, connection: Connection) -> bool:
+        """Take a slot, if need be that of the longest idle; whether there is one."""
+        if len(self) >= self._limit:
+            if not self._idle:
+                return False
+            _, oldest = self._idle.popitem(last=False)
+            oldest.abort()
+        self._idle[connection.inner] = connection
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        """Give the slot back."""
+        self._idle.pop(connection.inner, None)
+        self._busy.pop(connection.inner, None)
+
+    def began(self, request: web.Request) -> None:
+        """A request's head is complete."""
+        connection = self._idle.pop(request.protocol, None)
+        if connection is not None:
+            connection.asked()
+            self._busy[connection.inner] = connection
+
+    def ended(self, request: web.Request) -> None:
+        """A request was answered; its connection is idle again."""
+        connection = self._busy.pop(request.protocol, None)
+        if connection is not None:
+            self._idle[connection.inner] = connection
+
+
+class Connection(asyncio.Protocol):
+    """One connection: passes everything on to `inner`, and ends where nothing is asked in time."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+        self.inner = inner
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        _probe(transport.get_extra_info("socket"))
+        if not self._connections.opened(self):
+            transport.abort()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(FIRST_REQUEST_LIMIT_S, self.abort)
+        self.inner.connection_made(transport)
+
+    def asked(self) -> None:
+        """The first request is there: from now on aiohttp's own limits hold."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def abort(self) -> None:
+        """End it at once, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.asked()
+        self._connections.closed(self)
+        self.inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self.inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self.inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+
+def guarded(make: Callable[[], asyncio.Protocol], connections: Connections) -> Callable[[], Connection]:
+    """A protocol factory whose connections are counted and timed."""
+    return lambda: Connection(make(), connections)
+
+
+def _probe(connection: socket.socket | None) -> None:
+    """Notice a half-open TCP connection (a Unix socket cannot be half open)."""
+    if connection is None or connection.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError):  # the other side may be gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_IDLE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBE_COUNT)

@@ -1,0 +1,62 @@
+"""Errors in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from node.errors import (
+    ConfigError,
+    KekahydeError,
+    ModelNotFoundError,
+    PromptError,
+)
+
+
+class ApiError(Exception):
+    """A request that is refused; `str` of it is the sentence for the user."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.headers = headers or {}
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that travels."""
+        return {
+            "error": {"message": str(self), "type": _type_of(self.status), "param": self.param, "code": self.code}
+        }
+
+    def as_response(self) -> web.Response:
+        """The whole answer."""
+        return web.json_response(self.as_json(), status=self.status, headers=self.headers)
+
+
+def _type_of(status: int) -> str:
+    """OpenAI's word for a kind of failure."""
+    known = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+    return known.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+def api_error_of(error: KekahydeError) -> ApiError:
+    """What a failure of the node looks like to whoever asked."""
+    match error:
+        case ModelNotFoundError():
+            return ApiError(404, str(error), "model_not_found", "model")
+        case PromptError():
+            too_long = "context" in str(error)
+            return ApiError(400, str(error), "context_length_exceeded" if too_long else "invalid_value")
+        case ConfigError():
+            return ApiError(400, str(error), "invalid_value")
+        case _:
+            return ApiError(500, str(error), "node_error")

@@ -1,0 +1,34 @@
+"""Every bound of the gateway. SPEC.md section «Gateway» has the table."""
+
+from __future__ import annotations
+
+DEFAULT_PORT = 11435
+"""Taken where it is free and the data directory is the default one; else any free port."""
+
+MAX_BODY_BYTES = 8 << 20
+MAX_HEADER_LINE_BYTES = 8190
+MAX_HEADERS = 64
+MAX_PROMPT_CHARACTERS = 1 << 20
+"""Text of all messages, or of the prompt."""
+MAX_MESSAGES = 4096
+
+MAX_CONNECTIONS = 1024
+"""Beyond them the connection that has been idle longest makes room; where none is idle the newcomer is closed."""
+FIRST_REQUEST_LIMIT_S = 10.0
+"""A connection that has not sent a whole request head by then is closed."""
+BODY_LIMIT_S = 30.0
+"""Time for a body to arrive."""
+WRITE_LIMIT_S = 30.0
+"""A reader that takes nothing for so long has left."""
+IDLE_LIMIT_S = 75.0
+"""An idle connection is kept so long between two requests."""
+PROBE_IDLE_S, PROBE_INTERVAL_S, PROBE_COUNT = 30, 10, 3
+"""TCP keep-alive: a half-open connection is noticed after a minute."""
+KEEP_ALIVE_S = 10.0
+"""A stream without news gets a comment this often."""
+
+OPERATION_THREADS = 8
+MAX_OPERATIONS_WAITING = 64
+
+MAX_SOCKET_PATH_BYTES = 100
+"""Longer paths do not fit a Unix socket's address (108 bytes on Linux, 104 elsewhere)."""

@@ -1,0 +1,170 @@
+"""`Gateway`: a thread with an event loop that serves the same app on TCP and on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+
+from node.errors import ConfigError
+from node.gateway.access import AccessRules, is_loopback
+from node.gateway.app import add_headers, admit
+from node.gateway.config import GatewayConfig
+from node.gateway.connection import Connections, guarded
+from node.gateway.context import CONTEXT, RULES, GatewayContext
+from node.gateway.limits import (
+    DEFAULT_PORT,
+    IDLE_LIMIT_S,
+    MAX_BODY_BYTES,
+    MAX_HEADER_LINE_BYTES,
+    MAX_HEADERS,
+    OPERATION_THREADS,
+)
+from node.gateway.places import new_socket_path, remove_socket, token_of
+from node.gateway.routes import add_routes
+from node.node import Node
+from node.paths import default_data_dir
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
+START_LIMIT_S = 10.0
+STOP_LIMIT_S = 3.0
+
+
+class Gateway:
+    """The gateway of a node that runs; a context manager."""
+
+    def __init__(self, node: Node, config: GatewayConfig) -> None:
+        self._node = node
+        self._config = config
+        self._thread = threading.Thread(target=self._main, name="gateway", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leaving: asyncio.Event | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self.url: str | None = None
+        """Where programs find it; None without TCP."""
+
+    def __enter__(self) -> Self:
+        """Bind and serve. Raises ConfigError where the address cannot be had."""
+        config = self._config
+        self._tcp = _bind_tcp(config) if config.tcp else None
+        if self._tcp is not None:
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            self.url = f"http://{host}:{self._tcp.getsockname()[1]}"
+        try:
+            self._path = new_socket_path(config.data_dir)
+            self._unix = _bind_unix(self._path)
+            self._token = token_of(config.data_dir)
+        except BaseException:
+            if self._tcp is not None:
+                self._tcp.close()
+            raise
+        self._thread.start()
+        self._ready.wait(START_LIMIT_S)
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._loop is not None and self._leaving is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._leaving.set)
+        self._thread.join(STOP_LIMIT_S)
+        remove_socket(self._config.data_dir, self._path)
+
+    # --- the thread
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as exc:
+            log.exception("the gateway ended")
+            self._failure = exc
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        self._leaving = asyncio.Event()
+        connections = Connections()
+        with ThreadPoolExecutor(OPERATION_THREADS, "operation") as workers:
+            app = self._app(connections, workers)
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                handler_cancellation=True,
+                keepalive_timeout=IDLE_LIMIT_S,
+                max_line_size=MAX_HEADER_LINE_BYTES,
+                max_field_size=MAX_HEADER_LINE_BYTES,
+                max_headers=MAX_HEADERS,
+                auto_decompress=False,
+                shutdown_timeout=1.0,
+            )
+            await runner.setup()
+            assert runner.server is not None
+            factory = guarded(runner.server, connections)
+            servers = [await loop.create_unix_server(factory, sock=self._unix, backlog=BACKLOG)]
+            if self._tcp is not None:
+                servers.append(await loop.create_server(factory, sock=self._tcp, backlog=BACKLOG))
+            self._ready.set()
+            await self._leaving.wait()
+            for server in servers:
+                server.close()
+            await runner.cleanup()
+
+    def _app(self, connections: Connections, workers: ThreadPoolExecutor) -> web.Application:
+        app = web.Application(middlewares=[admit], client_max_size=MAX_BODY_BYTES)
+        app[RULES] = AccessRules(self._token, beyond_loopback=not is_loopback(self._config.host))
+        app[CONTEXT] = GatewayContext(
+            self._node, connections, workers, AccessRules(self._token, local_socket=True), self.url or ""
+        )
+        app.on_response_prepare.append(add_headers)
+        add_routes(app)
+        return app
+
+
+def _bind_tcp(config: GatewayConfig) -> socket.socket:
+    """A bound socket; raises ConfigError where the port was asked for and is taken."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    ports = [config.port] if config.port is not None else [0]
+    if config.port is None and config.data_dir == default_data_dir():
+        ports = [DEFAULT_PORT, 0]
+    problem: OSError | None = None
+    for port in ports:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((config.host, port))
+            bound.listen(BACKLOG)
+        except OSError as exc:
+            bound.close()
+            problem = exc
+        else:
+            return bound
+    assert problem is not None
+    raise ConfigError(
+        f"the gateway cannot listen on {config.host}:{ports[-1]}: {problem.strerror}; "
+        "give another address with --gateway, or --no-gateway"
+    ) from problem
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A socket that nobody else can connect to: it listens only once its mode is set."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+        os.chmod(path, 0o600)
+    except OSError as exc:
+        bound.close()
+        raise ConfigError(f"cannot make the control socket {path}: {exc.strerror}") from exc
+    return bound

@@ -1,0 +1,25 @@
+"""Management operations: what a user may ask of a running node, over its control socket or the gateway.
+
+    peers   who is known and how it stands
+
+Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
+gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface
+know no other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from node.node import Node
+from node.operations.peers import peers
+
+Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
+
+OPERATIONS: dict[str, Operation] = {
+    "peers": peers,
+}
+
+READING: frozenset[str] = frozenset({"peers"})
+"""Operations that change nothing and tell nothing secret: on loopback they need no token."""
