@@ -1,0 +1,21 @@
+"""Sorting a node's own addresses by who can reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from protocol.dialback import host_of
+from protocol.multiaddr import Multiaddr
+
+
+def is_loopback(address: Multiaddr) -> bool:
+    """Whether only this device can dial it."""
+    host = host_of(address.host)
+    return host is not None and host.is_loopback
+
+
+def lan_hosts(addresses: Iterable[Multiaddr]) -> tuple[str, ...]:
+    """Hosts, each once, that others in a local network could dial: IP addresses that are not loopback."""
+    hosts = ((address.host, host_of(address.host)) for address in addresses)
+    usable = [text for text, host in hosts if host is not None and not host.is_loopback and not host.is_unspecified]
+    return tuple(dict.fromkeys(usable))
