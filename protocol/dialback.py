@@ -9,6 +9,7 @@ a third party's door.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Self
@@ -44,7 +45,7 @@ class DialBack:
         return {0: self.address, 1: self.nonce}
 
     @classmethod
-    def from_body(cls, body: dict[int, Any]) -> Self:
+    def from_body(cls, body: Mapping[int, Any]) -> Self:
         return cls(take_text(body, 0, MAX_ADDRESS_CHARACTERS), take_bytes(body, 1, NONCE_BYTES))
 
 
@@ -59,7 +60,7 @@ class DialBackResult:
         return {0: self.nonce, 1: int(self.status)}
 
     @classmethod
-    def from_body(cls, body: dict[int, Any]) -> Self:
+    def from_body(cls, body: Mapping[int, Any]) -> Self:
         status = take_integer(body, 1, DialBackStatus.REACHED, DialBackStatus.UNREACHABLE)
         return cls(take_bytes(body, 0, NONCE_BYTES), DialBackStatus(status))
 

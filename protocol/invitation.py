@@ -22,7 +22,7 @@ from protocol import cbor
 from protocol.errors import AddressError, KekahydeError, LocalProtocolError, RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_list, take_text, take_texts
 from protocol.identity import PeerId, peer_id_of, public_key_of
-from protocol.limits import HASH_BYTES, MAX_ADDRESSES
+from protocol.limits import HASH_BYTES, MAX_ADDRESSES, SWARM_KEY_BYTES
 from protocol.multiaddr import MAX_ADDRESS_CHARACTERS, Multiaddr, parse_multiaddr
 
 # SPEC.md, section on invitations.
@@ -32,7 +32,6 @@ MAX_INVITATION_CHARACTERS = 8192
 MAX_INVITED_MODELS = 8
 MAX_MODEL_NAME_CHARACTERS = 64
 MAX_EXPIRY_UNIX_S = 1 << 40
-SWARM_KEY_BYTES = 32
 CHECKSUM_BYTES = 8
 _CHECKSUM_OF = b"kek/1 invitation"
 

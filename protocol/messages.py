@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, Protocol, Self
 
 from protocol import envelope as wire
+from protocol.dialback import DialBack, DialBackResult
 from protocol.envelope import DType, Envelope, Frame, Tensor
 from protocol.errors import RemoteProtocolError
 from protocol.field import Elements
@@ -68,6 +69,8 @@ class MessageType(IntEnum):
     SYNC = 7
     SYNC_OK = 8
     PING_RESULT = 9
+    DIAL_BACK = 10
+    DIAL_BACK_RESULT = 11
     ERROR = 12
     CANCEL = 16
     GOAWAY = 20
@@ -250,7 +253,7 @@ class PlainMessage(Protocol):
 
 
 LinkMessage = Hello | HelloOk | Ping | Pong | GoAway | Attach | Cancel | ErrorReply
-Message = LinkMessage | MembershipMessage | Linear | LinearResult
+Message = LinkMessage | MembershipMessage | DialBack | DialBackResult | Linear | LinearResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +359,8 @@ FAMILIES: dict[MessageType, type[PlainMessage]] = {
     MessageType.SYNC: Sync,
     MessageType.SYNC_OK: SyncOk,
     MessageType.PING_RESULT: PingResult,
+    MessageType.DIAL_BACK: DialBack,
+    MessageType.DIAL_BACK_RESULT: DialBackResult,
     MessageType.ERROR: ErrorReply,
     MessageType.CANCEL: Cancel,
     MessageType.GOAWAY: GoAway,

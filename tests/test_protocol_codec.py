@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol import cbor
+from protocol.dialback import DialBack, DialBackResult, DialBackStatus
 from protocol.envelope import (
     KEY_BODY,
     KEY_BUFFERS,
@@ -104,6 +105,10 @@ membership: st.SearchStrategy[Message] = st.one_of(
     st.builds(Sync, keys, st.binary(max_size=1200)),
     st.builds(SyncOk, st.none() | digests, envelopes, claims, st.lists(keys, max_size=4).map(tuple)),
 )
+dialbacks: st.SearchStrategy[Message] = st.one_of(
+    st.builds(DialBack, printable, st.binary(min_size=16, max_size=16)),
+    st.builds(DialBackResult, st.binary(min_size=16, max_size=16), st.sampled_from(DialBackStatus)),
+)
 
 
 @st.composite
@@ -151,6 +156,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     shares(),
     results(),
     membership,
+    dialbacks,
 )
 
 
@@ -195,6 +201,7 @@ def test_every_message_comes_back_as_it_went(message: Message, message_id: int) 
 def test_every_message_type_is_among_those_that_were_tried() -> None:
     tried = {"HELLO", "HELLO_OK", "PING", "PONG", "GOAWAY", "ATTACH", "CANCEL", "ERROR", "LINEAR", "LINEAR_RESULT"}
     tried |= {"PING_REQ", "PING_RESULT", "GOSSIP", "SYNC", "SYNC_OK"}
+    tried |= {"DIAL_BACK", "DIAL_BACK_RESULT"}
     assert tried == {kind.name for kind in MessageType}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,9 @@ import spec_vectors
 
 from node.kernels import select_kernels
 from protocol import cbor
+from protocol.dialback import DialBack, DialBackResult, DialBackStatus
 from protocol.identity import Identity, public_key_of
+from protocol.invitation import InvitedModel, format_invitation, parse_invitation
 from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.membership_messages import (
     Claim,
@@ -135,6 +138,8 @@ MESSAGES: dict[str, Message] = {
     "ping-req": PingReq(bytes(32), 1),
     "ping-result": PingResult(bytes(32), 1, True),
     "gossip": Gossip((b"record",), (CLAIM,)),
+    "dial-back": DialBack("/ip4/192.168.7.20/tcp/4711", bytes(16)),
+    "dial-back-result": DialBackResult(bytes(16), DialBackStatus.REACHED),
     "sync": Sync(bytes(32), b"record"),
     "sync-ok": SyncOk(
         Digest(bytes(32), None, (DigestEntry(bytes(32), 1, bytes(8)),)), (b"record",), (CLAIM,), (bytes(32),)
@@ -153,3 +158,17 @@ def test_bodies_match_the_cddl(vectors: dict[str, Any], rule: str) -> None:
     pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode(body))
     with pytest.raises(pycddl.ValidationError):
         pycddl.Schema(f"start = {rule}\n{grammar}").validate_cbor(cbor.encode({**body, 0: 1.5} if body else [body]))
+
+
+def test_the_invitation_of_the_text_is_read() -> None:
+    [line] = re.findall(r"^    (kekahyde:1:\S+)$", SPEC, re.MULTILINE)
+    invitation = parse_invitation(line, 0)
+    seed = bytes(range(32))
+    [address] = invitation.addresses
+    assert str(address) == f"/ip4/192.168.7.20/tcp/4711/p2p/{Identity.from_seed(seed).peer_id}"
+    assert (invitation.swarm_key, invitation.expires_unix_s) == (seed, 1800000000)
+    assert invitation.models == (InvitedModel(seed, "story"),)
+    assert format_invitation(invitation) == line
+    padded = line.split(":")[2] + "=" * (-len(line.split(":")[2]) % 4)
+    body = base64.urlsafe_b64decode(padded)[:-8]
+    pycddl.Schema(f"start = invitation\n{block('cddl')}").validate_cbor(body)

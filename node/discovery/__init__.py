@@ -1,4 +1,4 @@
 """How nodes find each other beyond addresses that are given.
 
-    mdns        the local network          addresses   whom an own address leads to
+mdns        the local network          addresses   whom an own address leads to
 """

@@ -1,8 +1,8 @@
 """Multicast DNS: announce this node to its local network and hear of others of its swarm.
 
-zeroconf's thread hears the network, a browser thread reads what it heard; nothing here is in the way of anything
-else. It works on the interfaces that the node listens on and no others, so a node on loopback is silent. Whatever goes
-wrong is a note: a node without multicast still has its other ways to find peers.
+zeroconf's thread hears the network, a browser thread reads what it heard; nothing here delays anything else. It works
+on the interfaces that the node listens on and no others, so a node on loopback is silent. Whatever goes wrong is a
+note: a node without multicast still has its other ways to find peers.
 """
 
 from __future__ import annotations
