@@ -15,6 +15,7 @@ from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.gate import UnitChecks
 from node.execution.hybrid import HybridExecutor
+from node.execution.interrupt import Interrupt
 from node.execution.lanes import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager
 from node.execution.pads import OwnPads
@@ -62,11 +63,13 @@ class Session:
         model: StoredModel,
         config: SessionConfig,
         on_change: Callable[[ChunkRecord], None] = lambda record: None,
+        interrupt: Interrupt | None = None,
     ) -> None:
         self._node = node
         self._model = model
         self._config = config
         self._on_change = on_change
+        self._interrupt = interrupt
         self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
         self._own_pads: OwnPads | None = None
         self._pad_s = 0.0
@@ -76,7 +79,7 @@ class Session:
         for note in self.plan.notes:
             self._say(note)
         self._manager = self._open()
-        self.executor = HybridExecutor(node.kernels, self._units, self._manager)
+        self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
         self._decoder = Decoder(model, node.kernels, self.executor)
 
     @property
@@ -161,6 +164,7 @@ class Session:
             self._config.execution,
             self._recheck,
             self._on_change,
+            self._interrupt,
         )
 
     def _say(self, note: str) -> None:

@@ -21,6 +21,7 @@ from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.config import ExecutionConfig
 from node.execution.distributed import execute_distributed
 from node.execution.gate import UnitChecks
+from node.execution.interrupt import Interrupt
 from node.execution.manager import ExecutionManager
 from node.execution.pads import GuardPads, OwnPads
 from node.execution.peer import PeerStatus, SessionPeer
@@ -453,6 +454,7 @@ class Swarm:
     lives: dict[int, list[ChunkState]] = field(default_factory=dict)
     records: dict[int, ChunkRecord] = field(default_factory=dict)
     rechecked: list[Unit] = field(default_factory=list)
+    interrupt: Interrupt = field(default_factory=Interrupt)
 
     def __post_init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -470,6 +472,7 @@ class Swarm:
             self.config,
             self.rechecked.append,
             self._note,
+            self.interrupt,
         )
         self.manager.waits = []
         self.own_pads = OwnPads(KERNELS, self.seeds)
@@ -482,6 +485,7 @@ class Swarm:
         for peer in self.peers:
             peer.channel.close()
         self.context.destroy(linger=0)
+        self.interrupt.close()
 
     def _note(self, record: ChunkRecord) -> None:
         self.records[id(record)] = record

@@ -4,6 +4,7 @@ chunk        a chunk, its record and the table of its life
 lanes        who may see what: lanes of guards, the cut of rows         split_prompt_for_remote
 pads         pad sources, the one difference between privacy modes
 peer         a peer in one session: role, debts, speed, trust
+interrupt    how a pass ends that nobody wants any more
 send         a request on its way                                       send_chunk_to_peer
 gate         what every result must pass                                verify_result
 merge        two verified halves become exact integers                  merge_results

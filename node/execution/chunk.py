@@ -42,6 +42,7 @@ class ChunkState(Enum):
     HEDGED = "hedged"
     LOCAL = "local"
     MERGED = "merged"
+    CANCELLED = "cancelled"
 
 
 class ChunkEvent(Enum):
@@ -55,6 +56,7 @@ class ChunkEvent(Enum):
     HEDGE = "hedge"
     COMPUTE = "compute"
     MERGE = "merge"
+    CANCEL = "cancel"
 
 
 # SPEC.md section 9.
@@ -81,7 +83,16 @@ TRANSITIONS: dict[ChunkState, dict[ChunkEvent, ChunkState]] = {
     ChunkState.HEDGED: {ChunkEvent.MERGE: ChunkState.MERGED},
     ChunkState.LOCAL: {ChunkEvent.MERGE: ChunkState.MERGED},
     ChunkState.MERGED: {},
+    ChunkState.CANCELLED: {},
 }
+for _state in (
+    ChunkState.PLANNED,
+    ChunkState.SENT,
+    ChunkState.VERIFIED,
+    ChunkState.REJECTED,
+    ChunkState.LOST,
+):
+    TRANSITIONS[_state][ChunkEvent.CANCEL] = ChunkState.CANCELLED
 
 
 @dataclass(slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.execution.chunk import ChunkRecord, ChunkState
+from node.execution.interrupt import PassCancelledError
 from node.execution.manager import ExecutionManager
 from node.store.unit import Unit
 from protocol.field import Sums
@@ -17,9 +19,22 @@ def execute_distributed(manager: ExecutionManager, unit: Unit, rows: NDArray[np.
     """`W x` for `rows [T, K]` int16 -> `[T, N]` int32, the same bits as the local kernel gives.
 
     All chunks are sent before the first is waited for. A chunk is merged when both its halves are verified; one
-    that is refused, lost or late is computed here. Returns only when every row is there.
+    that is refused, lost or late is computed here. Returns only when every row is there; raises PassCancelledError,
+    with every chunk called off, where nobody wants them any more.
     """
+    manager.check_wanted()
     records = manager.plan(unit, len(rows))
+    try:
+        return _all_settled(manager, records, unit, rows)
+    except PassCancelledError:
+        for record in records:
+            manager.cancel_chunk(record)
+        raise
+
+
+def _all_settled(
+    manager: ExecutionManager, records: Sequence[ChunkRecord], unit: Unit, rows: NDArray[np.int16]
+) -> Sums:
     for record in records:
         manager.dispatch(record, unit, rows[record.chunk.row_start : record.chunk.row_end])
     if len(records) == 1:
@@ -47,3 +62,4 @@ def _settle(manager: ExecutionManager, record: ChunkRecord, unit: Unit, rows: ND
             return manager.compute_locally(record, unit, rows, late=True)
         looked = left_s <= 0
         manager.pump(left_s)
+        manager.check_wanted()

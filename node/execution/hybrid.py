@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.execution.distributed import execute_distributed
+from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
 from node.kernels.interface import Kernels
@@ -21,10 +22,17 @@ class HybridExecutor:
     Either way the result is the same exact integers, so where a layer is computed never shows in an answer.
     """
 
-    def __init__(self, kernels: Kernels, units: Sequence[Unit], manager: ExecutionManager | None = None) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        units: Sequence[Unit],
+        manager: ExecutionManager | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> None:
         self._kernels = kernels
         self._units = units
         self._manager = manager
+        self._interrupt = interrupt
         self._counts = ChunkCounts()
         self._timings = Timings()
 
@@ -43,6 +51,8 @@ class HybridExecutor:
 
     def linear(self, unit: Unit, rows: NDArray[np.int16]) -> Sums:
         """`W x` for `rows [T, K]` int16 -> `[T, N]` int32."""
+        if self._interrupt is not None:
+            self._interrupt.check()
         if self._manager is not None:
             return execute_distributed(self._manager, unit, rows)
         with self._timings.of("local"):

@@ -20,6 +20,10 @@ class Mailbox:
         self._poller = zmq.Poller()
         self._peer_of_socket: dict[zmq.Socket[bytes], SessionPeer] = {}
 
+    def wake_by(self, fd: int) -> None:
+        """`wait` returns as soon as this descriptor is readable."""
+        self._poller.register(fd, zmq.POLLIN)
+
     def add(self, peer: SessionPeer) -> None:
         """Listen to a peer."""
         for socket in peer.channel.sockets:
@@ -35,7 +39,8 @@ class Mailbox:
     def wait(self, timeout_s: float) -> list[SessionPeer]:
         """Peers of whom there is news, at the latest when the time is over."""
         events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
-        return list({id(peer): peer for peer in (self._peer_of_socket[socket] for socket, _ in events)}.values())
+        peers = (self._peer_of_socket[socket] for socket, _ in events if isinstance(socket, zmq.Socket))
+        return list({id(peer): peer for peer in peers}.values())
 
     def read(self, peer: SessionPeer) -> Iterator[Received]:
         """Messages that are there, so many a turn; raises RemoteProtocolError for one that breaks the rules."""

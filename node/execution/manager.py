@@ -15,6 +15,7 @@ import numpy as np
 from node.execution.chunk import Chunk, ChunkEvent, ChunkRecord, ChunkState
 from node.execution.config import ExecutionConfig
 from node.execution.gate import UnitChecks, verify_result
+from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
 from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
 from node.execution.ledger import ChunkCounts, Timings
@@ -51,6 +52,7 @@ class ExecutionManager:
         config: ExecutionConfig,
         recheck: Callable[[Unit], None],
         on_change: Callable[[ChunkRecord], None] = lambda record: None,
+        interrupt: Interrupt | None = None,
     ) -> None:
         self._kernels = kernels
         self._model_id = model_id
@@ -59,7 +61,10 @@ class ExecutionManager:
         self._config = config
         self._recheck = recheck
         self._on_change = on_change
+        self._interrupt = interrupt
         self._mailbox = Mailbox()
+        if interrupt is not None:
+            self._mailbox.wake_by(interrupt.fd)
         self._units: dict[bytes, Unit] = {}
         self._spans: list[RowSpan] = []
         self.lanes: list[Lane] = []
@@ -91,6 +96,7 @@ class ExecutionManager:
     def begin_step(self, start: int, num_rows: int, units: Sequence[Unit]) -> None:
         """Read the news, then decide for every row of this pass in which lane it stays."""
         self.pump(0)
+        self.check_wanted()
         speeds = [self._lane_speed(lane, num_rows, units) for lane in self.lanes]
         self._spans = split_prompt_for_remote(num_rows, speeds)
         if num_rows == 1:
@@ -221,9 +227,44 @@ class ExecutionManager:
             for request in peer.in_flight.values():
                 if request.owner is record:
                     request.abandoned = True
-            forgotten = [request.id for request in peer.in_flight.values() if request.abandoned][:-MAX_ABANDONED]
-            for request_id in forgotten:
-                del peer.in_flight[request_id]
+            self._forget(peer)
+
+    @staticmethod
+    def _forget(peer: SessionPeer) -> None:
+        forgotten = [request.id for request in peer.in_flight.values() if request.abandoned][:-MAX_ABANDONED]
+        for request_id in forgotten:
+            del peer.in_flight[request_id]
+
+    # --- an end before the end
+
+    def check_wanted(self) -> None:
+        """Raises PassCancelledError where this pass is to end at once."""
+        if self._interrupt is not None:
+            self._interrupt.check()
+
+    def cancel_chunk(self, record: ChunkRecord) -> None:
+        """Nobody wants a chunk any more: its peers are told, whatever comes of it is only news of them."""
+        if record.state in (ChunkState.MERGED, ChunkState.CANCELLED):
+            return
+        batches = [] if record.ticket is None else [batch for batch, _start, _end in record.ticket.batches]
+        spent = [batch for batch in batches if not batch.left]
+        self._call_off(lambda owner: owner is record or any(owner is batch for batch in spent))
+        self._move(record, ChunkEvent.CANCEL)
+        record.release()
+
+    def cancel_all(self) -> None:
+        """Nobody wants anything any more, the pads made ahead included."""
+        self._call_off(lambda owner: True)
+
+    def _call_off(self, concerned: Callable[[object], bool]) -> None:
+        for peer in self.peers:
+            for request in [request for request in peer.in_flight.values() if concerned(request.owner)]:
+                if not request.abandoned and not peer.channel.closed:
+                    peer.channel.send(Cancel(request.id), request.id)
+                if isinstance(request.owner, PadBatch):
+                    request.owner.failed = True
+                request.abandoned = True
+            self._forget(peer)
 
     # --- news from peers
 

@@ -42,6 +42,11 @@ class Channel:
         """What to poll for input."""
         return [self.socket] if self._monitor is None else [self.socket, self._monitor]
 
+    @property
+    def closed(self) -> bool:
+        """Whether this side has hung up."""
+        return self.socket.closed
+
     def send(self, message: Message, message_id: int) -> bool:
         """Send now or not at all; False where the peer cannot take it."""
         frames = encode_message(message, message_id)

@@ -1,0 +1,62 @@
+"""A pass that nobody wants any more ends at once, and every peer hears of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from fakes import PATIENT, ScriptedPeer, Swarm, honest, make_unit, silent
+
+from node.execution.chunk import ChunkState
+from node.execution.interrupt import PassCancelledError
+from protocol.messages import Cancel, Linear, Role
+
+UNITS = [make_unit(6, 8, layer, seed=layer) for layer in range(3)]
+
+
+def called_off(peer: ScriptedPeer) -> tuple[set[int], set[int]]:
+    """Ids of what a peer was asked, and of what was called off."""
+    asked = {received.id for received in peer.heard if isinstance(received.message, Linear)}
+    return asked, {received.message.request_id for received in peer.heard if isinstance(received.message, Cancel)}
+
+
+@pytest.mark.parametrize("num_rows", [1, 40])
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_a_pass_that_waits_ends_within_milliseconds(mode: str, num_rows: int) -> None:
+    """All peers are silent, and a chunk would be waited for a second: another thread ends it long before."""
+    with Swarm(UNITS, mode, PATIENT) as swarm:
+        for _ in range(2):
+            swarm.add_lane(*[silent] * (1 if mode == "strict" else 2))
+        asked_at: list[float] = []
+        timer = threading.Timer(0.1, lambda: (asked_at.append(time.monotonic()), swarm.interrupt.request()))
+        timer.start()
+        with pytest.raises(PassCancelledError):
+            swarm.step(num_rows)
+        assert time.monotonic() - asked_at[0] < 0.1
+        timer.join()
+        assert {life[-1] for life in swarm.lives.values()} == {ChunkState.CANCELLED}
+        for peer in swarm.peers:
+            asked, cancelled = called_off(peer)
+            if num_rows > 1 or peer.session.role is Role.SHARE:
+                assert asked == cancelled
+        swarm.manager.cancel_all()
+        for peer in swarm.peers:
+            asked, cancelled = called_off(peer)
+            assert asked == cancelled, "the pads made ahead are not wanted either"
+
+
+def test_afterwards_the_session_computes_as_before_with_new_pads() -> None:
+    with Swarm(UNITS, "split", PATIENT) as swarm:
+        swarm.add_lane(honest, honest)
+        swarm.step(9)
+        swarm.interrupt.request()
+        with pytest.raises(PassCancelledError):
+            swarm.step(9)
+        swarm.manager.cancel_all()
+        swarm.interrupt.clear()
+        swarm.step(9)
+        swarm.step(1)
+        assert len(set(swarm.kernels.pads)) == len(swarm.kernels.pads), "no pad twice"
+        assert swarm.manager.counts.local == 0
+        assert swarm.manager.counts.merged == swarm.manager.counts.verified > 0
