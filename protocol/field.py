@@ -18,6 +18,7 @@ HALF_P = P // 2
 
 Elements = NDArray[np.uint32]
 Sums = NDArray[np.int32]
+Floats = NDArray[np.float32]
 Weights = NDArray[np.int8]
 
 
@@ -44,3 +45,14 @@ def elements_of_words(words: NDArray[Any]) -> Elements:
     """
     masked: Elements = np.asarray(words, dtype="<u4") & np.uint32(P)
     return masked if not (masked == P).any() else masked[masked != P]
+
+
+def elements_of_integers(values: NDArray[Any]) -> Elements:
+    """`v mod p` of signed integers, canonical."""
+    elements: Elements = (values.astype(np.int64) % P).astype(np.uint32)
+    return elements
+
+
+def all_centred(sums: Sums) -> bool:
+    """Whether every integer stands for one element alone: `|v| <= (p - 1) / 2`; looks at all of them."""
+    return not sums.size or bool(max(int(sums.max()), -int(sums.min())) <= HALF_P)

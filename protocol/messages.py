@@ -13,22 +13,30 @@ from typing import Any, Protocol, Self
 
 from protocol import envelope as wire
 from protocol.dialback import DialBack, DialBackResult
-from protocol.envelope import DType, Envelope, Frame, Tensor
+from protocol.envelope import Envelope, Frame, Tensor
 from protocol.errors import RemoteProtocolError
-from protocol.field import Elements
-from protocol.fields import take_bytes, take_integer, take_list, take_text
+from protocol.fields import take_integer, take_text
 from protocol.hello import Hello, HelloOk, HostedModel
-from protocol.limits import (
-    HASH_BYTES,
-    MAX_CHUNK_ROWS,
-    MAX_ERROR_CHARACTERS,
-    MAX_UNIT_INPUTS,
-    MAX_UNIT_OUTPUTS,
-    SEED_BYTES,
-    SESSION_BYTES,
-    TILE_OUTPUTS,
+from protocol.limits import MAX_ERROR_CHARACTERS
+from protocol.linear_messages import (
+    ChunkBinding,
+    Linear,
+    LinearMessage,
+    LinearResult,
+    Role,
+    TrustedLinear,
+    TrustedResult,
 )
 from protocol.membership_messages import Gossip, MembershipMessage, PingReq, PingResult, Sync, SyncOk
+from protocol.pairing_messages import (
+    PairAnswer,
+    PairAsk,
+    PairConfirm,
+    PairingMessage,
+    PairRefuse,
+    PairReveal,
+    Unpair,
+)
 
 __all__ = [
     "Attach",
@@ -48,13 +56,13 @@ __all__ = [
     "Pong",
     "Received",
     "Role",
+    "TrustedLinear",
+    "TrustedResult",
     "UnknownMessageError",
     "WorkKind",
     "decode_message",
     "encode_message",
 ]
-
-MAX_TILES = MAX_UNIT_OUTPUTS // TILE_OUTPUTS
 
 
 class MessageType(IntEnum):
@@ -75,8 +83,16 @@ class MessageType(IntEnum):
     CANCEL = 16
     GOAWAY = 20
     ATTACH = 21
+    PAIR_ASK = 24
+    PAIR_ANSWER = 25
+    PAIR_REVEAL = 26
+    PAIR_CONFIRM = 27
+    PAIR_REFUSE = 28
+    UNPAIR = 29
     LINEAR = 32
     LINEAR_RESULT = 33
+    TRUSTED_LINEAR = 34
+    TRUSTED_RESULT = 35
 
 
 class ErrorCode(IntEnum):
@@ -93,13 +109,6 @@ class ErrorCode(IntEnum):
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
     NO_SESSION = 100
-
-
-class Role(IntEnum):
-    """What a peer gets of a row: the seed of its pad, or the row minus its pad."""
-
-    PAD = 1
-    SHARE = 2
 
 
 class WorkKind(IntEnum):
@@ -190,59 +199,6 @@ class ErrorReply:
         return cls(take_integer(body, 0, 0, 65535), take_text(body, 1, MAX_ERROR_CHARACTERS))
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkBinding:
-    """What a result is bound to; a result of anything else does not count."""
-
-    session: bytes
-    nonce: int
-    model_id: bytes
-    unit: bytes
-    """SHA-256 of the unit's file."""
-    role: Role
-    row_start: int
-    row_end: int
-    tile_start: int
-    tile_end: int
-
-    @property
-    def num_rows(self) -> int:
-        return self.row_end - self.row_start
-
-    def as_list(self) -> list[Any]:
-        """The binding as it is hashed with the result (SPEC.md section 8)."""
-        return [
-            self.session,
-            self.nonce,
-            self.model_id,
-            self.unit,
-            int(self.role),
-            self.row_start,
-            self.row_end,
-            self.tile_start,
-            self.tile_end,
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Request: multiply rows by a unit. A seed stands for the rows in role PAD."""
-
-    binding: ChunkBinding
-    seed: bytes | None = None
-    rows: Elements | None = None
-    """`[num_rows, K]` u32 in role SHARE."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinearResult:
-    """Answer to a Linear: `[num_rows, outputs]` u32, and the digest that binds it to the request."""
-
-    digest: bytes
-    compute_us: int
-    rows: Elements
-
-
 class PlainMessage(Protocol):
     """A message that is a body and no buffer."""
 
@@ -253,7 +209,7 @@ class PlainMessage(Protocol):
 
 
 LinkMessage = Hello | HelloOk | Ping | Pong | GoAway | Attach | Cancel | ErrorReply
-Message = LinkMessage | MembershipMessage | DialBack | DialBackResult | Linear | LinearResult
+Message = LinkMessage | MembershipMessage | PairingMessage | DialBack | DialBackResult | LinearMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,60 +249,23 @@ class UnknownMessageError(RemoteProtocolError):
 
 def _to_body(message: Message) -> tuple[MessageType, dict[int, Any], tuple[Tensor, ...]]:
     match message:
-        case Linear(binding, seed, rows):
-            body: dict[int, Any] = {0: binding.as_list()}
-            if seed is not None:
-                body[1] = seed
-            buffers = () if rows is None else (Tensor(DType.U32, rows),)
-            return MessageType.LINEAR, body, buffers
-        case LinearResult(digest, compute_us, rows):
-            return MessageType.LINEAR_RESULT, {0: digest, 1: compute_us}, (Tensor(DType.U32, rows),)
+        case Linear() | LinearResult() | TrustedLinear() | TrustedResult():
+            return _BUFFERED[type(message)], message.to_body(), message.to_buffers()
         case _:
             return _TYPES[type(message)], message.to_body(), ()
 
 
-def _read_linear(body: dict[int, Any], buffers: tuple[Tensor, ...]) -> Linear:
-    binding = _read_binding(take_list(body, 0, 9))
-    if binding.role is Role.PAD:
-        if buffers:
-            raise RemoteProtocolError("a pad request carries a seed and no buffer")
-        return Linear(binding, seed=take_bytes(body, 1, SEED_BYTES))
-    if len(buffers) != 1 or buffers[0].dtype is not DType.U32 or buffers[0].data.ndim != 2 or 1 in body:
-        raise RemoteProtocolError("a share request carries one u32 buffer of two dimensions and no seed")
-    rows = buffers[0].data
-    if rows.shape[0] != binding.num_rows or rows.shape[1] > MAX_UNIT_INPUTS:
-        raise RemoteProtocolError("the rows of a share are not those of its binding")
-    return Linear(binding, rows=rows)
-
-
-def _read_binding(values: list[Any]) -> ChunkBinding:
-    if len(values) != 9:
-        raise RemoteProtocolError("a binding has nine entries")
-    fields = dict(enumerate(values))
-    row_start = take_integer(fields, 5, 0, MAX_CHUNK_ROWS)
-    tile_start = take_integer(fields, 7, 0, MAX_TILES)
-    return ChunkBinding(
-        session=take_bytes(fields, 0, SESSION_BYTES),
-        nonce=take_integer(fields, 1, 0, wire.MAX_ID),
-        model_id=take_bytes(fields, 2, HASH_BYTES),
-        unit=take_bytes(fields, 3, HASH_BYTES),
-        role=Role(take_integer(fields, 4, Role.PAD, Role.SHARE)),
-        row_start=row_start,
-        row_end=take_integer(fields, 6, row_start + 1, MAX_CHUNK_ROWS),
-        tile_start=tile_start,
-        tile_end=take_integer(fields, 8, tile_start + 1, MAX_TILES),
-    )
-
-
-def _read_linear_result(body: dict[int, Any], buffers: tuple[Tensor, ...]) -> LinearResult:
-    if len(buffers) != 1 or buffers[0].dtype is not DType.U32 or buffers[0].data.ndim != 2:
-        raise RemoteProtocolError("a result carries one u32 buffer of two dimensions")
-    return LinearResult(take_bytes(body, 0, HASH_BYTES), take_integer(body, 1, 0, 1 << 62), buffers[0].data)
-
-
 _READERS: dict[int, Callable[[dict[int, Any], tuple[Tensor, ...]], Message]] = {
-    MessageType.LINEAR: _read_linear,
-    MessageType.LINEAR_RESULT: _read_linear_result,
+    MessageType.LINEAR: Linear.from_parts,
+    MessageType.LINEAR_RESULT: LinearResult.from_parts,
+    MessageType.TRUSTED_LINEAR: TrustedLinear.from_parts,
+    MessageType.TRUSTED_RESULT: TrustedResult.from_parts,
+}
+_BUFFERED: dict[type[LinearMessage], MessageType] = {
+    Linear: MessageType.LINEAR,
+    LinearResult: MessageType.LINEAR_RESULT,
+    TrustedLinear: MessageType.TRUSTED_LINEAR,
+    TrustedResult: MessageType.TRUSTED_RESULT,
 }
 
 FAMILIES: dict[MessageType, type[PlainMessage]] = {
@@ -365,6 +284,12 @@ FAMILIES: dict[MessageType, type[PlainMessage]] = {
     MessageType.CANCEL: Cancel,
     MessageType.GOAWAY: GoAway,
     MessageType.ATTACH: Attach,
+    MessageType.PAIR_ASK: PairAsk,
+    MessageType.PAIR_ANSWER: PairAnswer,
+    MessageType.PAIR_REVEAL: PairReveal,
+    MessageType.PAIR_CONFIRM: PairConfirm,
+    MessageType.PAIR_REFUSE: PairRefuse,
+    MessageType.UNPAIR: Unpair,
 }
 """Messages that are a body and no buffer; each knows its own form."""
 

@@ -15,20 +15,29 @@ import numpy as np
 
 from protocol import cbor
 from protocol.envelope import buffer_bytes
-from protocol.field import Elements, FieldArithmetic, P, Weights, elements_of_words
+from protocol.field import (
+    Elements,
+    FieldArithmetic,
+    P,
+    Sums,
+    Weights,
+    all_centred,
+    elements_of_integers,
+    elements_of_words,
+)
 from protocol.limits import FREIVALDS_VECTORS, TILE_OUTPUTS
-from protocol.messages import ChunkBinding, LinearResult
+from protocol.linear_messages import ChunkBinding, LinearResult, TrustedResult
 
 DIGEST_DOMAIN = b"kek/1 result"
 
 RandomBytes = Callable[[int], bytes]
 
 
-def result_digest(binding: ChunkBinding, rows: Elements) -> bytes:
-    """SHA-256 of the domain, the binding as deterministic CBOR and the canonical result bytes (u32 LE)."""
+def result_digest(binding: ChunkBinding, rows: Elements | Sums) -> bytes:
+    """SHA-256 of the domain, the binding as deterministic CBOR and the result bytes (u32 or i32 LE)."""
     digest = hashlib.sha256(DIGEST_DOMAIN)
     digest.update(cbor.encode(binding.as_list()))
-    digest.update(buffer_bytes(np.ascontiguousarray(rows, dtype="<u4")))
+    digest.update(buffer_bytes(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))))
     return digest.digest()
 
 
@@ -103,21 +112,26 @@ def freivalds(
 def passes_gate(
     binding: ChunkBinding,
     inputs: Elements,
-    result: LinearResult,
+    result: LinearResult | TrustedResult,
     check: UnitCheck,
     arithmetic: FieldArithmetic,
     random_bytes: RandomBytes,
 ) -> bool:
     """The one gate: shape, digest over the binding, canonical range, Freivalds. One bit out.
 
-    `inputs [T, K]` are the elements the peer worked on: the share it was sent, or the pads of its seed.
+    `inputs [T, K]` are the elements the peer worked on: the share it was sent, the pads of its seed, or this device's
+    own quantization of the rows it was sent as they are.
     """
+    rows = result.sums if isinstance(result, TrustedResult) else result.rows
     num_outputs = check.vectors[:, binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS].shape[1]
-    if result.rows.shape != (binding.num_rows, num_outputs):
+    if rows.shape != (binding.num_rows, num_outputs):
         return False
-    bound = result_digest(binding, result.rows) == result.digest
-    canonical = arithmetic.all_canonical(result.rows)
+    bound = result_digest(binding, rows) == result.digest
+    if isinstance(result, TrustedResult):
+        canonical, elements = all_centred(result.sums), elements_of_integers(result.sums)
+    else:
+        canonical, elements = arithmetic.all_canonical(result.rows), result.rows
     # Freivalds needs canonical input; a value out of range is replaced for the computation and refused all the same.
-    outputs = result.rows if canonical else np.zeros_like(result.rows)
+    outputs = elements if canonical else np.zeros_like(elements)
     correct = freivalds(check, binding, inputs, outputs, arithmetic, random_bytes)
     return bound and canonical and correct

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.execution import chunk
-from protocol import handshake, limits
+from protocol import handshake, limits, pairing_states
 
 
 def handshake_table() -> list[str]:
@@ -25,6 +25,17 @@ def chunk_table() -> list[str]:
     ]
 
 
+def pairing_table() -> list[str]:
+    """Rows of the section on pairing; what ends an attempt from everywhere is told in words."""
+    endings = {pairing_states.PairState.ENDED}
+    return [
+        f"| {state.value} | {event.value} | {following.value} |"
+        for state, events in pairing_states.TRANSITIONS.items()
+        for event, following in events.items()
+        if following not in endings or state is pairing_states.PairState.PAIRED
+    ]
+
+
 def limits_table() -> list[str]:
     """Rows of section 10: every constant of `protocol.limits`."""
     constants = {name: value for name, value in vars(limits).items() if name.isupper()}
@@ -36,5 +47,5 @@ def _shown(value: object) -> str:
 
 
 if __name__ == "__main__":
-    for table in (handshake_table(), chunk_table(), limits_table()):
+    for table in (handshake_table(), chunk_table(), pairing_table(), limits_table()):
         print("\n".join(table), end="\n\n")

@@ -53,9 +53,20 @@ from protocol.messages import (
     Pong,
     Received,
     Role,
+    TrustedLinear,
+    TrustedResult,
     UnknownMessageError,
     decode_message,
     encode_message,
+)
+from protocol.pairing_messages import (
+    PairAnswer,
+    PairAsk,
+    PairConfirm,
+    PairRefusal,
+    PairRefuse,
+    PairReveal,
+    Unpair,
 )
 
 MAX_HEADER = MAX_CONTROL_FRAME_BYTES
@@ -143,6 +154,29 @@ def results(draw: st.DrawFn) -> LinearResult:
     return LinearResult(draw(hashes), draw(st.integers(0, 1 << 62)), rows)
 
 
+@st.composite
+def plain_rows(draw: st.DrawFn) -> TrustedLinear:
+    binding = draw(bindings(Role.PLAIN))
+    values = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
+    return TrustedLinear(binding, np.resize(np.array(values, dtype=np.float32), (binding.num_rows, 3)))
+
+
+@st.composite
+def plain_results(draw: st.DrawFn) -> TrustedResult:
+    values = draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=9))
+    return TrustedResult(draw(hashes), draw(st.integers(0, 1 << 62)), np.array([values], dtype=np.int32))
+
+
+attempts = st.binary(min_size=16, max_size=16)
+pairing: st.SearchStrategy[Message] = st.one_of(
+    st.builds(PairAsk, attempts, hashes),
+    st.builds(PairAnswer, attempts, hashes),
+    st.builds(PairReveal, attempts, hashes),
+    st.builds(PairConfirm, attempts, st.binary(min_size=64, max_size=64), attempts, st.booleans()),
+    st.builds(PairRefuse, attempts, st.sampled_from(PairRefusal)),
+    st.builds(Unpair, hashes, st.booleans()),
+)
+
 messages: st.SearchStrategy[Message] = st.one_of(
     hellos(Hello),
     hellos(HelloOk),
@@ -155,6 +189,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Linear, bindings(Role.PAD), hashes),
     shares(),
     results(),
+    plain_rows(),
+    plain_results(),
+    pairing,
     membership,
     dialbacks,
 )
@@ -200,6 +237,8 @@ def test_every_message_comes_back_as_it_went(message: Message, message_id: int) 
 
 def test_every_message_type_is_among_those_that_were_tried() -> None:
     tried = {"HELLO", "HELLO_OK", "PING", "PONG", "GOAWAY", "ATTACH", "CANCEL", "ERROR", "LINEAR", "LINEAR_RESULT"}
+    tried |= {"PAIR_ASK", "PAIR_ANSWER", "PAIR_REVEAL", "PAIR_CONFIRM", "PAIR_REFUSE", "UNPAIR"}
+    tried |= {"TRUSTED_LINEAR", "TRUSTED_RESULT"}
     tried |= {"PING_REQ", "PING_RESULT", "GOSSIP", "SYNC", "SYNC_OK"}
     tried |= {"DIAL_BACK", "DIAL_BACK_RESULT"}
     assert tried == {kind.name for kind in MessageType}

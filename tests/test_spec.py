@@ -34,6 +34,7 @@ from protocol.membership_messages import (
 from protocol.messages import (
     Attach,
     Cancel,
+    ChunkBinding,
     ErrorReply,
     GoAway,
     Hello,
@@ -43,8 +44,20 @@ from protocol.messages import (
     Message,
     Ping,
     Pong,
+    Role,
+    TrustedLinear,
+    TrustedResult,
     decode_message,
     encode_message,
+)
+from protocol.pairing_messages import (
+    PairAnswer,
+    PairAsk,
+    PairConfirm,
+    PairRefusal,
+    PairRefuse,
+    PairReveal,
+    Unpair,
 )
 from protocol.shares import pad_row, pad_rows
 from protocol.verification import result_digest
@@ -108,7 +121,8 @@ def test_messages_are_read_from_their_bytes(vectors: dict[str, Any]) -> None:
 
 
 def test_tables_are_those_of_the_code() -> None:
-    for rows in (spec_tables.handshake_table(), spec_tables.chunk_table(), spec_tables.limits_table()):
+    tables = (spec_tables.handshake_table(), spec_tables.chunk_table(), spec_tables.limits_table())
+    for rows in (*tables, spec_tables.pairing_table()):
         assert "\n".join(rows) in SPEC
 
 
@@ -135,6 +149,16 @@ MESSAGES: dict[str, Message] = {
     "cancel": Cancel(9),
     "goaway": GoAway("bye"),
     "attach": Attach(),
+    "pair-ask": PairAsk(bytes(16), bytes(32)),
+    "pair-answer": PairAnswer(bytes(16), bytes(32)),
+    "pair-reveal": PairReveal(bytes(16), bytes(32)),
+    "pair-confirm": PairConfirm(bytes(16), bytes(64), bytes(16), True),
+    "pair-refuse": PairRefuse(bytes(16), PairRefusal.BUSY),
+    "unpair": Unpair(bytes(32), False),
+    "trusted-linear": TrustedLinear(
+        ChunkBinding(bytes(16), 1, bytes(32), bytes(32), Role.PLAIN, 0, 1, 0, 1), np.zeros((1, 2), np.float32)
+    ),
+    "trusted-result": TrustedResult(bytes(32), 1, np.zeros((1, 2), np.int32)),
     "ping-req": PingReq(bytes(32), 1),
     "ping-result": PingResult(bytes(32), 1, True),
     "gossip": Gossip((b"record",), (CLAIM,)),
