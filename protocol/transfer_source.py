@@ -1,0 +1,78 @@
+"""One source of blobs as a fetch sees it: what was asked of it, its credit, how fast it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from protocol.identity import PeerId
+from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES
+
+RATE_WEIGHT = 0.3
+"""Weight of the newest piece in the exponentially weighted mean of the speed."""
+
+
+@dataclass(slots=True)
+class Ask:
+    """One question that a source owes an answer to; `index` is None where an outline was asked for."""
+
+    sha256: bytes
+    index: int | None
+    asked_at: float
+    size_bytes: int = 0
+    data: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class Source:
+    """State of one connection to one peer."""
+
+    peer_id: PeerId
+    next_id: int
+    window_bytes: int
+    holds: set[bytes]
+    """Blobs it is thought to hold."""
+    heard_at: float
+    asks: dict[int, Ask] = field(default_factory=dict)
+    claims: dict[bytes, bytes] = field(default_factory=dict)
+    """Root of the outline that it stated for each blob."""
+    granted_bytes: int = 0
+    announced_bytes: int = 0
+    received_bytes: int = 0
+    """Bytes of slices: never more than was announced."""
+    bytes_per_s: float = 0.0
+    silent_until: float = 0.0
+    """It is asked for nothing before this time."""
+    stalls: int = 0
+
+    @property
+    def owed_bytes(self) -> int:
+        """Bytes of pieces that were asked for and have not come."""
+        return sum(ask.size_bytes - len(ask.data) for ask in self.asks.values())
+
+    def has_room(self, now: float) -> bool:
+        """Whether another piece may be asked of it."""
+        pieces = sum(ask.index is not None for ask in self.asks.values())
+        return (
+            now >= self.silent_until
+            and self.owed_bytes + PIECE_BYTES <= self.window_bytes
+            and pieces < MAX_OPEN_PIECES
+        )
+
+    def opened(self, ask: Ask) -> int:
+        """Remember a question; the message id to send it under."""
+        self.next_id += 1
+        self.asks[self.next_id] = ask
+        return self.next_id
+
+    def delivered(self, ask: Ask, now: float) -> None:
+        """A piece came whole."""
+        speed = ask.size_bytes / max(now - ask.asked_at, 1e-4)
+        self.bytes_per_s += (RATE_WEIGHT if self.bytes_per_s else 1.0) * (speed - self.bytes_per_s)
+        self.stalls = 0
+
+    def credit_due(self) -> int | None:
+        """The new total of credit, once half a window of it is to be announced."""
+        if self.granted_bytes - self.announced_bytes < self.window_bytes // 2:
+            return None
+        self.announced_bytes = self.granted_bytes
+        return self.granted_bytes
