@@ -37,6 +37,7 @@ from protocol.pairing_messages import (
     PairReveal,
     Unpair,
 )
+from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice, TransferMessage
 
 __all__ = [
     "Attach",
@@ -93,6 +94,11 @@ class MessageType(IntEnum):
     LINEAR_RESULT = 33
     TRUSTED_LINEAR = 34
     TRUSTED_RESULT = 35
+    BLOB_ASK = 40
+    BLOB_OUTLINE = 41
+    PIECE_ASK = 42
+    PIECE_SLICE = 43
+    CREDIT = 44
 
 
 class ErrorCode(IntEnum):
@@ -209,7 +215,7 @@ class PlainMessage(Protocol):
 
 
 LinkMessage = Hello | HelloOk | Ping | Pong | GoAway | Attach | Cancel | ErrorReply
-Message = LinkMessage | MembershipMessage | PairingMessage | DialBack | DialBackResult | LinearMessage
+Message = LinkMessage | MembershipMessage | PairingMessage | DialBack | DialBackResult | LinearMessage | TransferMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +255,7 @@ class UnknownMessageError(RemoteProtocolError):
 
 def _to_body(message: Message) -> tuple[MessageType, dict[int, Any], tuple[Tensor, ...]]:
     match message:
-        case Linear() | LinearResult() | TrustedLinear() | TrustedResult():
+        case Linear() | LinearResult() | TrustedLinear() | TrustedResult() | BlobOutline() | PieceSlice():
             return _BUFFERED[type(message)], message.to_body(), message.to_buffers()
         case _:
             return _TYPES[type(message)], message.to_body(), ()
@@ -260,12 +266,16 @@ _READERS: dict[int, Callable[[dict[int, Any], tuple[Tensor, ...]], Message]] = {
     MessageType.LINEAR_RESULT: LinearResult.from_parts,
     MessageType.TRUSTED_LINEAR: TrustedLinear.from_parts,
     MessageType.TRUSTED_RESULT: TrustedResult.from_parts,
+    MessageType.BLOB_OUTLINE: BlobOutline.from_parts,
+    MessageType.PIECE_SLICE: PieceSlice.from_parts,
 }
-_BUFFERED: dict[type[LinearMessage], MessageType] = {
+_BUFFERED: dict[type[LinearMessage | TransferMessage], MessageType] = {
     Linear: MessageType.LINEAR,
     LinearResult: MessageType.LINEAR_RESULT,
     TrustedLinear: MessageType.TRUSTED_LINEAR,
     TrustedResult: MessageType.TRUSTED_RESULT,
+    BlobOutline: MessageType.BLOB_OUTLINE,
+    PieceSlice: MessageType.PIECE_SLICE,
 }
 
 FAMILIES: dict[MessageType, type[PlainMessage]] = {
@@ -290,6 +300,9 @@ FAMILIES: dict[MessageType, type[PlainMessage]] = {
     MessageType.PAIR_CONFIRM: PairConfirm,
     MessageType.PAIR_REFUSE: PairRefuse,
     MessageType.UNPAIR: Unpair,
+    MessageType.BLOB_ASK: BlobAsk,
+    MessageType.PIECE_ASK: PieceAsk,
+    MessageType.CREDIT: Credit,
 }
 """Messages that are a body and no buffer; each knows its own form."""
 

@@ -125,7 +125,7 @@ class Fetch:
             blob.claimed_by.pop(peer_id)
             self._drop(peer_id, f"stated false pieces of {sha256.hex()[:16]}", lied=True)
 
-    def receive(self, peer_id: PeerId, message_id: int, message: Message | TransferMessage, now: float) -> None:
+    def receive(self, peer_id: PeerId, message_id: int, message: Message, now: float) -> None:
         """A message came from a source."""
         source = self._sources.get(peer_id)
         if source is None:
@@ -199,14 +199,12 @@ class Fetch:
 
     def _active(self) -> list[Blob]:
         """The first blobs that are not done and that somebody holds; those being compared take no place."""
-        unfinished = [
-            blob for blob in self._blobs.values() if blob.state not in (BlobState.DONE, BlobState.CHECKING)
-        ]
+        unfinished = [blob for blob in self._blobs.values() if blob.state not in (BlobState.DONE, BlobState.CHECKING)]
         ranked = ((blob, blob.wanted.level, self._num_holders(blob), blob.order) for blob in unfinished)
         return fetch_order(ranked)[: self.config.active_blobs]
 
     def _settle(self, blob: Blob, now: float) -> None:
-        """Follow an outline as soon as enough sources have spoken, and another where nobody stands for it any more."""
+        """Follow an outline once enough sources have spoken, and another where nobody stands for it any more."""
         if blob.own_outline() is not None:
             if blob.state is BlobState.OUTLINING:
                 self._begin(blob)
@@ -299,9 +297,7 @@ class Fetch:
         source.claims[blob.sha256] = outline.root
         blob.claim(source.peer_id, outline, now)
 
-    def _slice(
-        self, source: Source, message_id: int, ask: Ask, blob: Blob, message: PieceSlice, now: float
-    ) -> None:
+    def _slice(self, source: Source, message_id: int, ask: Ask, blob: Blob, message: PieceSlice, now: float) -> None:
         assert ask.index is not None and blob.outline is not None
         if message.offset != len(ask.data) or len(ask.data) + len(message.data) > ask.size_bytes:
             self._drop(source.peer_id, "sent a slice that does not follow the one before", lied=True)
@@ -321,7 +317,7 @@ class Fetch:
         self._actions.append(Write(source.peer_id, blob.sha256, ask.index, ask.data))
         self._check_if_complete(blob)
 
-    def _unasked(self, source: Source, message: Message | TransferMessage) -> None:
+    def _unasked(self, source: Source, message: Message) -> None:
         """Slices of a piece that was given up: they used credit, which is given back."""
         if isinstance(message, PieceSlice):
             self.written(source.peer_id, len(message.data))
