@@ -87,6 +87,11 @@ class Serving(Generic[Route]):
         """A connection is gone."""
         self._connections.pop(route, None)
 
+    @property
+    def waiting(self) -> list[Route]:
+        """Connections with pieces that wait."""
+        return [route for route, connection in self._connections.items() if connection.jobs]
+
     def next(self, now: float) -> PieceJob[Route] | None:
         """The piece to be sent now; its connection goes to the end of the line."""
         if self._is_busy(now) and now < self._free_at:

@@ -57,7 +57,7 @@ class SimSource:
                 self.serving.credit(self.name, total)
             case Cancel(request_id):
                 self.serving.cancel(self.name, request_id)
-            case BlobAsk(sha256) | PieceAsk(sha256) if sha256 not in self.blobs or (
+            case BlobAsk(sha256) | PieceAsk(sha256, _) if sha256 not in self.blobs or (
                 self.manner == "forgetful" and self.rng.random() < 0.2
             ):
                 return [(message_id, ErrorReply(ErrorCode.NOT_FOUND, "not held here"))]

@@ -1,0 +1,145 @@
+"""A model that comes from peers: its manifest first, then whatever was fetched of it, until it is whole.
+
+    <models>/.partial/<model id>/manifest.cbor, units/<sha256>.w8, client.safetensors, ...   whole files only
+    <models>/.partial/<model id>/pieces/<sha256>                                             what is on its way
+
+A folder under `<models>/<model id>` is whole, always; so a partial model lives beside, and moves there at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from node.errors import CorruptModelError
+from node.store.files import sync_folder, verify_file, write_synced, writing_to
+from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER, Manifest, model_id_of
+from node.store.unit import Unit, UnitRef, load_unit, unit_path
+
+PARTIAL_FOLDER = ".partial"
+PIECES_FOLDER = "pieces"
+
+
+class PartialModel:
+    """Some units of a model, and perhaps its files. Safe to share between threads.
+
+    Raises:
+        CorruptModelError: the manifest in the folder is not that of the model.
+    """
+
+    def __init__(self, models_dir: Path, model_id: str, content: bytes) -> None:
+        if model_id_of(content) != model_id:
+            raise CorruptModelError(f"a manifest of {model_id} has another hash; fetch it again")
+        self.models_dir = models_dir
+        self.model_id = model_id
+        self.manifest = Manifest.decode(content, f"the manifest of {model_id}")
+        self.path = partial_path(models_dir, model_id)
+        self._refs = {ref.sha256: ref for ref in self.manifest.units}
+        self._loaded: dict[bytes, Unit] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, models_dir: Path, model_id: str, content: bytes) -> Self:
+        """A new folder with the manifest, or the one that is there."""
+        model = cls(models_dir, model_id, content)
+        with writing_to(models_dir):
+            for folder in (model.path / UNITS_FOLDER, model.path / PIECES_FOLDER):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not (model.path / MANIFEST_FILE).exists():
+                temporary = model.path / f".{MANIFEST_FILE}.{os.getpid()}"
+                write_synced(temporary, content)
+                temporary.replace(model.path / MANIFEST_FILE)
+        return model
+
+    @classmethod
+    def find(cls, models_dir: Path, model_id: str) -> Self | None:
+        """What an earlier life of this node left; None where that is nothing of use."""
+        try:
+            return cls(models_dir, model_id, (partial_path(models_dir, model_id) / MANIFEST_FILE).read_bytes())
+        except (OSError, CorruptModelError):
+            return None
+
+    @property
+    def model_id_bytes(self) -> bytes:
+        return bytes.fromhex(self.model_id)
+
+    @property
+    def held(self) -> tuple[UnitRef, ...]:
+        """Units that may be used: those that were loaded."""
+        with self._lock:
+            return tuple(self._loaded[ref.sha256].ref for ref in self.manifest.units if ref.sha256 in self._loaded)
+
+    def has(self, ref: UnitRef) -> bool:
+        """Whether a unit's file is there and whole."""
+        path = unit_path(self.path / UNITS_FOLDER, ref.sha256)
+        try:
+            return path.stat().st_size == ref.num_bytes and (verify_file(path, ref.sha256) or True)
+        except (OSError, CorruptModelError):
+            path.unlink(missing_ok=True)
+            return False
+
+    def has_file(self, name: str) -> bool:
+        """Whether a file beside the units is there and whole."""
+        try:
+            return (self.path / name).exists() and (
+                verify_file(self.path / name, self.manifest.files[name]) or True
+            )
+        except CorruptModelError:
+            (self.path / name).unlink(missing_ok=True)
+            return False
+
+    def load(self, refs: Iterable[UnitRef]) -> None:
+        """Take units that are there into use.
+
+        Raises:
+            CorruptModelError: a file is damaged.
+        """
+        for ref in refs:
+            unit = load_unit(self.path / UNITS_FOLDER, ref)
+            with self._lock:
+                self._loaded[ref.sha256] = unit
+
+    def unit_by_hash(self, sha256: bytes) -> Unit | None:
+        """A unit in use; None for any other."""
+        with self._lock:
+            return self._loaded.get(sha256)
+
+    def destination(self, sha256: bytes) -> list[Path]:
+        """Where a blob of this model belongs."""
+        if sha256 in self._refs:
+            return [unit_path(self.path / UNITS_FOLDER, sha256)]
+        return [self.path / name for name, known in self.manifest.files.items() if known == sha256]
+
+    @property
+    def pieces(self) -> Path:
+        """Folder of blobs that are on their way."""
+        return self.path / PIECES_FOLDER
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        return all(map(self.has, self.manifest.units)) and all(map(self.has_file, self.manifest.files))
+
+    def finish(self) -> Path:
+        """Move a whole model to its place among the imported ones; where it is by then, remove this one."""
+        target = self.models_dir / self.model_id
+        with writing_to(self.models_dir):
+            shutil.rmtree(self.pieces, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(self.path)
+            else:
+                sync_folder(self.path / UNITS_FOLDER)
+                sync_folder(self.path)
+                self.path.rename(target)
+                sync_folder(self.models_dir)
+        self.path = target
+        return target
+
+
+def partial_path(models_dir: Path, model_id: str) -> Path:
+    """Folder of a partial model."""
+    return models_dir / PARTIAL_FOLDER / model_id
