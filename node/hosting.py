@@ -72,6 +72,12 @@ class HostedModels:
             return self._refs.get(model_id, ())
 
     @property
+    def models(self) -> list[StoredModel]:
+        """Every whole model, in the order in which it was given."""
+        with self._lock:
+            return [holding for holding in self._holdings.values() if isinstance(holding, StoredModel)]
+
+    @property
     def model_ids(self) -> list[bytes]:
         with self._lock:
             return list(self._holdings)
@@ -96,7 +102,7 @@ class HostedModels:
 
     @property
     def layers(self) -> tuple[HostedLayers, ...]:
-        """What a record says of them: a layer counts where every unit of it is held, the head as the one after all."""
+        """What a record says of them: a layer where every unit of it is held; the head is the one after the last."""
         with self._lock:
             held = [(model_id, self._holdings[model_id].manifest, refs) for model_id, refs in self._refs.items()]
         stated = []

@@ -13,6 +13,7 @@ from typing import Self
 
 import psutil
 
+from node.hosting import HostedModels
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
 from node.speed import field_macs_per_s
@@ -23,10 +24,9 @@ from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.worker import LinearWorker
-from protocol.field import Weights
 from protocol.identity import Identity, PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
-from protocol.messages import Hello, HostedModel, WorkKind
+from protocol.messages import Hello, WorkKind
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)
@@ -49,36 +49,6 @@ class NodeConfig:
     threads: int | None = None
 
 
-class HostedModels:
-    """The models whose units this node serves."""
-
-    def __init__(self, models: Sequence[StoredModel]) -> None:
-        """Map and check every unit; raises CorruptModelError."""
-        self._models = {model.model_id_bytes: model for model in models}
-        for model in models:
-            for ref in model.units:
-                model.unit(ref.layer, ref.kind)
-
-    @property
-    def models(self) -> list[StoredModel]:
-        """Every model, in the order in which it was given."""
-        return list(self._models.values())
-
-    @property
-    def announced(self) -> tuple[HostedModel, ...]:
-        """What a hello says of them."""
-        return tuple(
-            HostedModel(model_id, tuple(ref.sha256 for ref in model.units))
-            for model_id, model in self._models.items()
-        )
-
-    def weights_of(self, model_id: bytes, sha256: bytes) -> Weights | None:
-        """Weights of a unit; None where it is not held."""
-        model = self._models.get(model_id)
-        unit = None if model is None else model.unit_by_hash(sha256)
-        return None if unit is None else unit.weights
-
-
 class Node:
     """Identity, kernels, both planes and the worker, started and stopped together (a context manager)."""
 
@@ -89,7 +59,7 @@ class Node:
         self.registry = PeerRegistry()
         self.secure = SecureContext(config.identity)
         self.worker = self.make_worker()
-        self.data = DataPlane(self.secure, self.registry, self.worker)
+        self.data = DataPlane(self.secure, self.registry, self.worker, self.hosted.find_blob)
         self.control = ControlPlane(
             self.secure, self.registry, self.hello, lambda: self.data.queued, self._offer_service
         )

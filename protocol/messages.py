@@ -215,7 +215,9 @@ class PlainMessage(Protocol):
 
 
 LinkMessage = Hello | HelloOk | Ping | Pong | GoAway | Attach | Cancel | ErrorReply
-Message = LinkMessage | MembershipMessage | PairingMessage | DialBack | DialBackResult | LinearMessage | TransferMessage
+Message = (
+    LinkMessage | MembershipMessage | PairingMessage | DialBack | DialBackResult | LinearMessage | TransferMessage
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,14 @@ from protocol.envelope import (
     encode_envelope,
 )
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES, MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
+from protocol.limits import (
+    MAGIC,
+    MAX_BLOB_PIECES,
+    MAX_CONTROL_FRAME_BYTES,
+    MAX_DATA_BYTES,
+    MAX_DATA_HEADER_BYTES,
+    PIECE_BYTES,
+)
 from protocol.membership_messages import (
     Claim,
     Digest,
@@ -68,6 +75,8 @@ from protocol.pairing_messages import (
     PairReveal,
     Unpair,
 )
+from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.transfer_outline import Outline
 
 MAX_HEADER = MAX_CONTROL_FRAME_BYTES
 relaxed = settings(deadline=None)
@@ -119,6 +128,21 @@ membership: st.SearchStrategy[Message] = st.one_of(
 dialbacks: st.SearchStrategy[Message] = st.one_of(
     st.builds(DialBack, printable, st.binary(min_size=16, max_size=16)),
     st.builds(DialBackResult, st.binary(min_size=16, max_size=16), st.sampled_from(DialBackStatus)),
+)
+
+outlines = st.integers(1, 5).flatmap(
+    lambda count: st.builds(
+        Outline,
+        st.integers((count - 1) * PIECE_BYTES + 1, count * PIECE_BYTES),
+        st.lists(hashes, min_size=count, max_size=count).map(tuple),
+    )
+)
+transfers: st.SearchStrategy[Message] = st.one_of(
+    st.builds(BlobAsk, hashes),
+    outlines.map(lambda outline: BlobOutline(outline.pieces[0], outline)),
+    st.builds(PieceSlice, st.integers(0, PIECE_BYTES - 1), st.binary(min_size=1, max_size=99).map(memoryview)),
+    st.builds(PieceAsk, hashes, st.integers(0, MAX_BLOB_PIECES - 1)),
+    st.builds(Credit, st.integers(0, MAX_ID)),
 )
 
 
@@ -194,6 +218,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     pairing,
     membership,
     dialbacks,
+    transfers,
 )
 
 
@@ -241,6 +266,7 @@ def test_every_message_type_is_among_those_that_were_tried() -> None:
     tried |= {"TRUSTED_LINEAR", "TRUSTED_RESULT"}
     tried |= {"PING_REQ", "PING_RESULT", "GOSSIP", "SYNC", "SYNC_OK"}
     tried |= {"DIAL_BACK", "DIAL_BACK_RESULT"}
+    tried |= {"BLOB_ASK", "BLOB_OUTLINE", "PIECE_ASK", "PIECE_SLICE", "CREDIT"}
     assert tried == {kind.name for kind in MessageType}
 
 

@@ -19,7 +19,7 @@ from protocol import cbor
 from protocol.dialback import DialBack, DialBackResult, DialBackStatus
 from protocol.identity import Identity, public_key_of
 from protocol.invitation import InvitedModel, format_invitation, parse_invitation
-from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.limits import MAX_DATA_HEADER_BYTES, PIECE_BYTES
 from protocol.membership_messages import (
     Claim,
     Digest,
@@ -60,6 +60,8 @@ from protocol.pairing_messages import (
     Unpair,
 )
 from protocol.shares import pad_row, pad_rows
+from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.transfer_outline import Outline
 from protocol.verification import result_digest
 
 SPEC = (Path(__file__).parent.parent / "SPEC.md").read_text()
@@ -159,6 +161,11 @@ MESSAGES: dict[str, Message] = {
         ChunkBinding(bytes(16), 1, bytes(32), bytes(32), Role.PLAIN, 0, 1, 0, 1), np.zeros((1, 2), np.float32)
     ),
     "trusted-result": TrustedResult(bytes(32), 1, np.zeros((1, 2), np.int32)),
+    "blob-ask": BlobAsk(bytes(32)),
+    "blob-outline": BlobOutline(bytes(32), Outline(PIECE_BYTES + 1, (bytes(32), bytes(32)))),
+    "piece-ask": PieceAsk(bytes(32), 7),
+    "piece-slice": PieceSlice(0, memoryview(b"piece")),
+    "credit": Credit(4 * PIECE_BYTES),
     "ping-req": PingReq(bytes(32), 1),
     "ping-result": PingResult(bytes(32), 1, True),
     "gossip": Gossip((b"record",), (CLAIM,)),

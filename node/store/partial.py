@@ -85,9 +85,7 @@ class PartialModel:
     def has_file(self, name: str) -> bool:
         """Whether a file beside the units is there and whole."""
         try:
-            return (self.path / name).exists() and (
-                verify_file(self.path / name, self.manifest.files[name]) or True
-            )
+            return (self.path / name).exists() and (verify_file(self.path / name, self.manifest.files[name]) or True)
         except CorruptModelError:
             (self.path / name).unlink(missing_ok=True)
             return False

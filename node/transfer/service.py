@@ -89,10 +89,8 @@ class BlobService:
         self._owners.pop(route, None)
 
     def collect(self) -> list[Reply]:
-        """What can be sent now. Has the next pieces read meanwhile."""
-        replies: list[Reply] = []
-        while not self._fetched.empty():
-            replies += self._replies(self._fetched.get())
+        """What can be sent now, a piece at most. Has the next ones read meanwhile."""
+        replies = [] if self._fetched.empty() else self._replies(self._fetched.get())
         while self._reading < MAX_READ_AHEAD and (job := self._serving.next(monotonic())) is not None:
             self._reading += 1
             self._librarian.send(Errand(job.sha256, job.index, job))
@@ -100,6 +98,8 @@ class BlobService:
 
     def wait_s(self) -> float | None:
         """When `collect` should be called again; None while only a message or a wake-up can give it something."""
+        if not self._fetched.empty():
+            return 0.0
         return None if self._reading >= MAX_READ_AHEAD else self._serving.wait_s(monotonic())
 
     def _queue(self, peer_id: PeerId, route: bytes, message_id: int, sha256: bytes, index: int) -> ErrorReply | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -19,6 +20,8 @@ from typing import Any
 import zmq
 
 from node.errors import ConfigError
+from node.transfer.librarian import FindBlob
+from node.transfer.service import BlobService
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
@@ -40,6 +43,7 @@ from protocol.messages import (
     encode_message,
 )
 from protocol.multiaddr import Multiaddr
+from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +81,31 @@ class _Borrow:
     endpoint: str
 
 
-class DataPlane:
-    """Serves `worker` to whoever said hello. `start` binds, `stop` ends the thread."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The librarian has brought something."""
 
-    def __init__(self, secure: SecureContext, registry: PeerRegistry, worker: LinearWorker) -> None:
+
+class DataPlane:
+    """Serves `worker` to whoever said hello. `start` binds, `stop` ends the thread.
+
+    Args:
+        find_blob: where blobs lie that others may fetch from here.
+    """
+
+    def __init__(
+        self,
+        secure: SecureContext,
+        registry: PeerRegistry,
+        worker: LinearWorker,
+        find_blob: FindBlob = lambda sha256: None,
+    ) -> None:
         self._secure = secure
         self._registry = registry
         self._worker = worker
         self._work = WorkQueue()
-        self._commands: queue.SimpleQueue[_Offer | _Borrow | None] = queue.SimpleQueue()
+        self._blobs = BlobService(find_blob, lambda: self._command(_Look()))
+        self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
         self._poller = zmq.Poller()
         self._offers: dict[PeerId, Socket] = {}
@@ -115,6 +135,7 @@ class DataPlane:
             self._secure.listen(self._router, MAX_DATA_FRAME_BYTES)
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
+        self._blobs.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
@@ -130,6 +151,7 @@ class DataPlane:
     def stop(self) -> bool:
         """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
         if self._thread is not None:
+            self._blobs.stop()
             self._command(None)
             self._thread.join(STOP_LIMIT_S)
             if self._thread.is_alive():
@@ -146,7 +168,7 @@ class DataPlane:
         """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""
         self._command(_Borrow(peer_id, endpoint))
 
-    def _command(self, command: _Offer | _Borrow | None) -> None:
+    def _command(self, command: _Offer | _Borrow | _Look | None) -> None:
         self._commands.put(command)
         with self._wake_lock:
             self._wake_out.send(b"")
@@ -171,8 +193,8 @@ class DataPlane:
     def _turn(self) -> bool:
         """Read what is there, then compute one job; False when it is time to end."""
         self._send_again()
-        timeout_ms = 0 if self._work.ready(self._unsent) else RETRY_MS if self._unsent else None
-        for socket, _events in self._poller.poll(timeout_ms):
+        self._send_blobs()
+        for socket, _events in self._poller.poll(self._timeout_ms()):
             if socket is self._wake_in:
                 socket.recv()
                 if not self._obey():
@@ -187,7 +209,22 @@ class DataPlane:
         job = self._work.pop(self._unsent)
         if job is not None:
             self._reply(job, self._worker.answer(job.request))
+            self._blobs.computed()
         return True
+
+    def _timeout_ms(self) -> int | None:
+        """How long the thread may sleep; None until something comes."""
+        if self._work.ready(self._unsent):
+            return 0
+        blobs_s = self._blobs.wait_s()
+        waits_ms = [RETRY_MS] if self._unsent else []
+        waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
+        return min(waits_ms, default=None)
+
+    def _send_blobs(self) -> None:
+        for reply in self._blobs.collect():
+            if not self._routed([reply.route, *encode_message(reply.message, reply.message_id)]):
+                self._blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:
         """Answer what waits here; whatever is left after that, its clients compute themselves."""
@@ -212,6 +249,8 @@ class DataPlane:
                 pair = self._secure.context.socket(zmq.PAIR)
                 pair.bind(endpoint)
                 self._replace(self._borrowed, peer_id, pair)
+            case _Look():
+                pass
         return True
 
     def _dial_offer(self, peer_id: PeerId, endpoint: str) -> None:
@@ -293,6 +332,12 @@ class DataPlane:
                     self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
+                if route is not None:
+                    self._blobs.cancel(route, request_id)
+            case BlobAsk() | PieceAsk() | Credit() if route is not None:
+                refusal = self._blobs.handle(peer_id, route, received.id, received.message)
+                if refusal is not None:
+                    self._answer(peer_id, socket, route, refusal, received.id)
             case Attach() if route is not None:
                 self._registry.attach(curve_key_of_frame(frames[-1]), route)
                 log.info("peer %s serves over the connection it dialled", peer_id)
