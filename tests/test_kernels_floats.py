@@ -65,6 +65,7 @@ def row_functions(num_rows: int, seed: int) -> dict[str, RowFunction]:
         "quantize": lambda kernels, rows: kernels.quantize(hidden[rows], BOUND),
         "norm_quantize": lambda kernels, rows: kernels.norm_quantize(hidden[rows], gain, EPSILON, BOUND),
         "gated_quantize": lambda kernels, rows: kernels.gated_quantize(gate_up[rows], BOUND),
+        "gated": lambda kernels, rows: (kernels.gated(gate_up[rows]),),
         "rms_norm": lambda kernels, rows: (kernels.rms_norm(hidden[rows], gain, EPSILON),),
         "dequantize": lambda kernels, rows: (kernels.dequantize(sums[rows], scales[rows], gain, bias),),
         "rope": rope,
@@ -202,6 +203,27 @@ def test_a_value_that_is_not_finite_is_refused_by_its_row(kernels: Kernels, valu
             kernels.norm_quantize(hidden, gain, EPSILON, BOUND)
         with pytest.raises(ValueError, match="row 3"):
             kernels.gated_quantize(hidden, BOUND)
+
+
+# ---- what a trusted device is sent ----
+
+
+@each_backend
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 300), bound=st.sampled_from([1.0, BOUND, 1e5, 3e6]))
+def test_fused_kernels_round_the_very_rows_that_the_others_return(
+    kernels: Kernels, seed: int, width: int, bound: float
+) -> None:
+    """Another device that rounds these rows gets the same integers, on any backend."""
+    random = np.random.default_rng(seed)
+    hidden, gain = 3 * normal(random, 3, width), normal(random, width)
+    gate_up = 9 * normal(random, 3, 2 * width)
+    plain = kernels.rms_norm(hidden, gain, EPSILON), kernels.gated(gate_up)
+    fused = kernels.norm_quantize(hidden, gain, EPSILON, bound), kernels.gated_quantize(gate_up, bound)
+    for floats, (rounded, scales) in zip(plain, fused, strict=True):
+        for other in BACKENDS:
+            there, there_scales = other.quantize(floats, bound)
+            assert np.array_equal(there, rounded) and np.array_equal(there_scales, scales)
 
 
 # ---- references ----

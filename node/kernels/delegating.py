@@ -50,6 +50,9 @@ class DelegatingKernels:
     def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
         return self.base.gated_quantize(gate_up, max_row_norm)
 
+    def gated(self, gate_up: Floats) -> Floats:
+        return self.base.gated(gate_up)
+
     def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         return self.base.dequantize(sums, row_scales, weight_scales, bias)
 

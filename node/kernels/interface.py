@@ -108,6 +108,10 @@ class Kernels(Protocol):
         """silu(gate) * up, then `quantize`: gate_up [T, 2F], gate in the first F columns -> [T, F], [T]."""
         ...
 
+    def gated(self, gate_up: Floats) -> Floats:
+        """The rows that `gated_quantize` rounds: gate_up [T, 2F] -> [T, F]. What is not finite passes through."""
+        ...
+
     def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         """(sum * weight_scale) * row_scale + bias: sums [T, N], scales [T] and [N], bias [N] -> [T, N]."""
         ...

@@ -101,14 +101,17 @@ class PortableKernels:
         return _quantized(self.rms_norm(hidden, gain, epsilon), checks.row_norm(max_row_norm))
 
     def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+        return _quantized(self.gated(gate_up), checks.row_norm(max_row_norm))
+
+    def gated(self, gate_up: Floats) -> Floats:
         gate_up = checks.gated(gate_up)
         width = gate_up.shape[1] // 2
         gated = np.empty((gate_up.shape[0], width), np.float32)
-        with np.errstate(all="ignore"):  # exp may reach infinity; what is not finite is refused below
+        with np.errstate(all="ignore"):  # exp may reach infinity; what is not finite, quantize refuses by name
             for row, result in zip(gate_up, gated, strict=True):
                 gate = row[:width].copy()
                 np.multiply(gate / (np.float32(1.0) + np.exp(-gate)), row[width:], out=result)
-        return _quantized(gated, checks.row_norm(max_row_norm))
+        return gated
 
     def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
