@@ -113,10 +113,18 @@ class HostedModels:
 
     def weights_of(self, model_id: bytes, sha256: bytes) -> Weights | None:
         """Weights of a unit; None where it is not held."""
+        unit = self._unit(model_id, sha256)
+        return None if unit is None else unit.weights
+
+    def row_norm_of(self, model_id: bytes, sha256: bytes) -> float | None:
+        """Largest norm of a row of a unit; None where it is not held."""
+        unit = self._unit(model_id, sha256)
+        return None if unit is None else unit.max_row_norm
+
+    def _unit(self, model_id: bytes, sha256: bytes) -> Unit | None:
         with self._lock:
             holding = self._holdings.get(model_id)
-        unit = None if holding is None else holding.unit_by_hash(sha256)
-        return None if unit is None else unit.weights
+        return None if holding is None else holding.unit_by_hash(sha256)
 
     def find_blob(self, sha256: bytes) -> BlobPlace | None:
         """A manifest, a file or a unit of a model that is served; None for anything else."""

@@ -69,7 +69,7 @@ class Node:
 
     def make_worker(self) -> LinearWorker:
         """The worker that answers others."""
-        return LinearWorker(self.kernels, self.hosted.weights_of)
+        return LinearWorker(self.kernels, self.hosted.weights_of, self.hosted.row_norm_of)
 
     @property
     def addresses(self) -> list[Multiaddr]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.identity import PeerId
-from protocol.messages import Linear
+from protocol.messages import Linear, TrustedLinear
 
 MAX_JOBS_A_PEER = 512
 MAX_PEERS = 256
@@ -24,14 +24,14 @@ class Job:
 
     peer_id: PeerId
     request_id: int
-    request: Linear
+    request: Linear | TrustedLinear
     socket: Any
     route: bytes | None
 
     @property
     def num_bytes(self) -> int:
         """Memory that it holds while it waits."""
-        return 0 if self.request.rows is None else self.request.rows.nbytes
+        return self.request.num_bytes
 
 
 class WorkQueue:

@@ -2,6 +2,7 @@
 
 A request holds a seed or a share, a unit's hash and a slice of its output tiles; the answer is `W b mod p` and a
 digest that binds it to the request. Nothing is kept between requests but the memory-mapped weights.
+A request with plain rows is answered for a device of the same owner alone: `node.transport.data` sees to that.
 """
 
 from __future__ import annotations
@@ -11,10 +12,21 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from node.errors import KekahydeError, ModelError
-from protocol.field import Elements, Weights
+from protocol.field import Elements, Floats, Sums, Weights
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
-from protocol.messages import ChunkBinding, ErrorCode, ErrorReply, Linear, LinearResult
+from protocol.messages import (
+    ChunkBinding,
+    ErrorCode,
+    ErrorReply,
+    Linear,
+    LinearResult,
+    TrustedLinear,
+    TrustedResult,
+)
 from protocol.shares import pad_rows
 from protocol.verification import result_digest
 
@@ -22,6 +34,8 @@ log = logging.getLogger(__name__)
 
 WeightsOf = Callable[[bytes, bytes], Weights | None]
 """Int8 weights `[N, K]` of (model id, unit hash), or None where this node does not hold them."""
+RowNormOf = Callable[[bytes, bytes], float | None]
+"""Largest Euclidean norm of a row of a whole unit, by which activations are quantized; None where it is not held."""
 
 
 class FieldKernels(Protocol):
@@ -32,6 +46,12 @@ class FieldKernels(Protocol):
 
     def all_canonical(self, elements: Elements) -> bool:
         """Whether every element is below p."""
+
+    def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[NDArray[np.int16], Floats]:
+        """Integers of 12 bits and a scale for each row of `hidden [T, K]`; ValueError where one is not finite."""
+
+    def linear_a12(self, weights: Weights, rows: NDArray[np.int16]) -> Sums:
+        """`weights [N, K]`, `rows [T, K]` -> `[T, N]`."""
 
 
 class RequestError(KekahydeError):
@@ -45,14 +65,20 @@ class RequestError(KekahydeError):
 class LinearWorker:
     """Answers one request at a time; kernels spread the work over threads themselves."""
 
-    def __init__(self, kernels: FieldKernels, weights_of: WeightsOf) -> None:
+    def __init__(
+        self, kernels: FieldKernels, weights_of: WeightsOf, row_norm_of: RowNormOf = lambda model_id, unit: None
+    ) -> None:
         self._kernels = kernels
         self._weights_of = weights_of
+        self._row_norm_of = row_norm_of
 
-    def answer(self, request: Linear) -> LinearResult | ErrorReply:
+    def answer(self, request: Linear | TrustedLinear) -> LinearResult | TrustedResult | ErrorReply:
         """The result, or an error for the client; never raises on what a peer can send."""
         started = time.perf_counter()
         try:
+            if isinstance(request, TrustedLinear):
+                sums = self.compute_plain(request)
+                return TrustedResult(result_digest(request.binding, sums), _us_since(started), sums)
             rows = self.compute(request)
         except RequestError as exc:
             return ErrorReply(exc.code, str(exc))
@@ -62,24 +88,38 @@ class LinearWorker:
         except Exception:  # whatever it is (memory, say), one request must not end the service
             log.exception("a request could not be computed")
             return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
-        digest = result_digest(request.binding, rows)
-        return LinearResult(digest, round((time.perf_counter() - started) * 1e6), rows)
+        return LinearResult(result_digest(request.binding, rows), _us_since(started), rows)
 
     def compute(self, request: Linear) -> Elements:
         """`[num_rows, outputs]` u32; raises RequestError for a unit, slice or size that is not served."""
         weights = self._slice(request.binding)
-        num_outputs, num_inputs = weights.shape
-        if request.binding.num_rows > max_rows_per_chunk(num_inputs, num_outputs):
-            raise RequestError(ErrorCode.EXHAUSTED, "more rows than one chunk of this unit may have")
-        return self._kernels.linear_field(weights, self._rows(request, num_inputs))
+        return self._kernels.linear_field(weights, self._rows(request, weights.shape[1]))
+
+    def compute_plain(self, request: TrustedLinear) -> Sums:
+        """`W xq` of the rows as they are quantized everywhere, `[num_rows, outputs]` i32; raises RequestError."""
+        weights, binding = self._slice(request.binding), request.binding
+        norm = self._row_norm_of(binding.model_id, binding.unit)
+        if norm is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
+        if request.rows.shape != (binding.num_rows, weights.shape[1]):
+            raise RequestError(ErrorCode.INVALID, f"rows of this unit have {weights.shape[1]} elements")
+        try:
+            rows, _scales = self._kernels.quantize(request.rows, norm)
+        except ValueError as exc:
+            raise RequestError(ErrorCode.INVALID, "a row holds a value that is not finite") from exc
+        return self._kernels.linear_a12(weights, rows)
 
     def _slice(self, binding: ChunkBinding) -> Weights:
+        """The weights that a request is about, where its size is served."""
         weights = self._weights_of(binding.model_id, binding.unit)
         if weights is None:
             raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
         if (binding.tile_end - 1) * TILE_OUTPUTS >= weights.shape[0]:
             raise RequestError(ErrorCode.INVALID, "the unit has fewer tiles")
-        return weights[binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS]
+        weights = weights[binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS]
+        if binding.num_rows > max_rows_per_chunk(weights.shape[1], weights.shape[0]):
+            raise RequestError(ErrorCode.EXHAUSTED, "more rows than one chunk of this unit may have")
+        return weights
 
     def _rows(self, request: Linear, num_inputs: int) -> Elements:
         binding = request.binding
@@ -91,3 +131,7 @@ class LinearWorker:
         if not self._kernels.all_canonical(rows):
             raise RequestError(ErrorCode.INVALID, "an element is not below p")
         return rows
+
+
+def _us_since(started: float) -> int:
+    return round((time.perf_counter() - started) * 1e6)

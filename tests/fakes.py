@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -544,13 +544,15 @@ class LiveNode:
         bootstrap: Sequence[Multiaddr] = (),
         worker: LinearWorker | None = None,
         versions: tuple[int, ...] = (PROTOCOL_VERSION,),
+        paired: Collection[PeerId] = (),
     ) -> None:
         self.identity = identity(index)
         self.peer_id = self.identity.peer_id
         self.units = units
         self.registry = PeerRegistry()
         self.secure = SecureContext(self.identity)
-        self.data = DataPlane(self.secure, self.registry, worker or LinearWorker(KERNELS, weights_of(units)))
+        worker = worker or LinearWorker(KERNELS, weights_of(units))
+        self.data = DataPlane(self.secure, self.registry, worker, is_paired=lambda peer_id: peer_id in paired)
         self.control = ControlPlane(
             self.secure, self.registry, self.hello, lambda: self.data.queued, self._offer_service
         )

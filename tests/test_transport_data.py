@@ -38,6 +38,7 @@ from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from node.worker import LinearWorker
 from protocol import cbor
 from protocol.field import P
+from protocol.identity import PeerId
 from protocol.limits import MAGIC
 from protocol.messages import (
     Attach,
@@ -52,6 +53,8 @@ from protocol.messages import (
     Ping,
     Received,
     Role,
+    TrustedLinear,
+    TrustedResult,
 )
 from protocol.shares import PadSeeds, pad_rows
 
@@ -121,6 +124,30 @@ def is_served(client: RawClient, nonce: int = 4242) -> None:
             break
     assert isinstance(received.message, LinearResult)
     assert np.array_equal(received.message.rows, right_answer(pad_request()))
+
+
+def test_plain_rows_are_taken_from_paired_devices_alone() -> None:
+    """Whoever is not paired is told so, and nothing of what it sent is looked at."""
+
+    def plain(nonce: int) -> TrustedLinear:
+        share = pad_request(nonce).binding
+        return TrustedLinear(replace(share, role=Role.PLAIN), np.ones((1, UNITS[0].ref.num_inputs), np.float32))
+
+    paired: set[PeerId] = set()
+    norms = {(MODEL_ID, unit.ref.sha256): unit.max_row_norm for unit in UNITS}
+    worker = LinearWorker(KERNELS, weights_of(UNITS), lambda model_id, unit: norms.get((model_id, unit)))
+    with LiveNode(1, UNITS, worker=worker, paired=paired) as node, introduced(node) as client:
+        for stranger in (True, False):
+            if not stranger:
+                paired.add(identity(7).peer_id)
+            client.send(plain(5), 5)
+            received = client.receive()
+            assert received is not None and received.id == 5
+            if stranger:
+                assert isinstance(received.message, ErrorReply) and received.message.code == ErrorCode.DENIED
+            else:
+                assert isinstance(received.message, TrustedResult)
+        is_served(client)
 
 
 def receive(channel: Channel) -> Received:

@@ -1,5 +1,6 @@
 """The worker: exact for seeds and shares, any slice, and an error for everything else a peer can ask."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,21 @@ from node import work_queue
 from node.errors import CorruptModelError
 from node.work_queue import MAX_JOBS_A_PEER, MAX_PEERS, Job, WorkQueue
 from node.worker import LinearWorker
-from protocol.field import P
+from protocol.field import P, elements_of_integers
 from protocol.identity import PeerId
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
-from protocol.messages import ChunkBinding, ErrorCode, ErrorReply, Linear, LinearResult, Role
+from protocol.messages import (
+    ChunkBinding,
+    ErrorCode,
+    ErrorReply,
+    Linear,
+    LinearResult,
+    Role,
+    TrustedLinear,
+    TrustedResult,
+)
 from protocol.shares import pad_rows
-from protocol.verification import result_digest
+from protocol.verification import UnitCheck, passes_gate, result_digest
 
 relaxed = settings(deadline=None, max_examples=60)
 UNIT = make_unit(2 * TILE_OUTPUTS + 76, 12)
@@ -150,6 +160,78 @@ def test_a_unit_that_cannot_be_read_is_not_the_peers_business() -> None:
     answer = refusal(share_of(), LinearWorker(KERNELS, unreadable))
     assert answer.code == ErrorCode.UNAVAILABLE
     assert "somebody" not in answer.text
+
+
+# --- rows as they are, for a device of the same owner
+
+
+def row_norm_of(model_id: bytes, unit: bytes) -> float | None:
+    return UNIT.max_row_norm if (model_id, unit) == (MODEL_ID, UNIT.ref.sha256) else None
+
+
+TRUSTED = LinearWorker(KERNELS, weights_of([UNIT]), row_norm_of)
+PLAIN = replace(BINDING, role=Role.PLAIN)
+
+
+def plain_of(num_rows: int, **binding: Any) -> TrustedLinear:
+    rows = GENERATOR.standard_normal((num_rows, 12), np.float32) * np.float32(7)
+    return TrustedLinear(replace(PLAIN, row_end=num_rows, **binding), rows)
+
+
+@pytest.mark.parametrize("tiles", [(0, 3), (1, 2), (2, 3)])
+@pytest.mark.parametrize("num_rows", [1, 4, 32])
+def test_plain_rows_are_quantized_as_everywhere_and_multiplied_exactly(num_rows: int, tiles: tuple[int, int]) -> None:
+    request = plain_of(num_rows, tile_start=tiles[0], tile_end=tiles[1])
+    answer = TRUSTED.answer(request)
+    assert isinstance(answer, TrustedResult)
+    rounded, _scales = KERNELS.quantize(request.rows, UNIT.max_row_norm)
+    part = UNIT.weights[tiles[0] * TILE_OUTPUTS : tiles[1] * TILE_OUTPUTS].astype(np.int64)
+    assert np.array_equal(answer.sums, rounded.astype(np.int64) @ part.T)
+    assert answer.digest == result_digest(request.binding, answer.sums)
+    check = UnitCheck.of(UNIT.weights, KERNELS, secrets.token_bytes)
+    inputs = elements_of_integers(rounded)
+    assert passes_gate(request.binding, inputs, answer, check, KERNELS, secrets.token_bytes)
+
+
+LIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "one more": lambda sums: sums + np.eye(*sums.shape, dtype=np.int32),
+    "p more, which is the same element": lambda sums: np.where(sums < 0, sums + P, sums - P).astype(np.int32),
+    "negated": lambda sums: -sums,
+    "nothing": np.zeros_like,
+    "the lowest of all": lambda sums: np.full_like(sums, -(2**31)),
+    "a row less": lambda sums: sums[1:],
+    "another order": lambda sums: np.ascontiguousarray(sums[::-1]),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("num_rows", [2, 8])
+def test_a_lie_about_plain_rows_does_not_pass(name: str, num_rows: int) -> None:
+    request = plain_of(num_rows)
+    honest = TRUSTED.answer(request)
+    assert isinstance(honest, TrustedResult)
+    sums = LIES[name](honest.sums)
+    lie = TrustedResult(result_digest(request.binding, sums), 1, sums)
+    check = UnitCheck.of(UNIT.weights, KERNELS, secrets.token_bytes)
+    inputs = elements_of_integers(KERNELS.quantize(request.rows, UNIT.max_row_norm)[0])
+    assert not passes_gate(request.binding, inputs, lie, check, KERNELS, secrets.token_bytes)
+    rebound = replace(honest, digest=result_digest(replace(request.binding, nonce=2), honest.sums))
+    assert not passes_gate(request.binding, inputs, rebound, check, KERNELS, secrets.token_bytes)
+
+
+def test_plain_rows_that_cannot_be_used() -> None:
+    def refused(request: TrustedLinear, worker: LinearWorker = TRUSTED) -> ErrorReply:
+        answer = worker.answer(request)
+        assert isinstance(answer, ErrorReply)
+        return answer
+
+    infinite = plain_of(2)
+    infinite.rows[1, 3] = np.inf
+    narrow = TrustedLinear(PLAIN, np.zeros((1, 11), np.float32))
+    assert refused(infinite).code == refused(narrow).code == ErrorCode.INVALID
+    assert refused(plain_of(1, unit=bytes(32))).code == ErrorCode.NOT_FOUND
+    assert refused(plain_of(1), WORKER).code == ErrorCode.NOT_FOUND, "a worker that knows no norms"
+    assert refused(plain_of(1, tile_end=4)).code == ErrorCode.INVALID
 
 
 # --- who waits, and for how long

@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,8 @@ from protocol.messages import (
     ErrorCode,
     ErrorReply,
     Linear,
-    LinearResult,
     Message,
+    TrustedLinear,
     UnknownMessageError,
     decode_message,
     encode_message,
@@ -91,6 +92,7 @@ class DataPlane:
 
     Args:
         find_blob: where blobs lie that others may fetch from here.
+        is_paired: whose plain rows are taken.
     """
 
     def __init__(
@@ -99,10 +101,12 @@ class DataPlane:
         registry: PeerRegistry,
         worker: LinearWorker,
         find_blob: FindBlob = lambda sha256: None,
+        is_paired: Callable[[PeerId], bool] = lambda peer_id: False,
     ) -> None:
         self._secure = secure
         self._registry = registry
         self._worker = worker
+        self._is_paired = is_paired
         self._work = WorkQueue()
         self._blobs = BlobService(find_blob, lambda: self._command(_Look()))
         self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
@@ -326,7 +330,10 @@ class DataPlane:
             self._answer(peer_id, socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
             return
         match received.message:
-            case Linear() as request:
+            case TrustedLinear() if not self._is_paired(peer_id):
+                denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
+                self._answer(peer_id, socket, route, denied, received.id)
+            case Linear() | TrustedLinear() as request:
                 job = Job(peer_id, received.id, request, socket, route)
                 if not self._work.push(job):
                     self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
@@ -344,7 +351,7 @@ class DataPlane:
             case _:
                 pass
 
-    def _reply(self, job: Job, answer: LinearResult | ErrorReply) -> None:
+    def _reply(self, job: Job, answer: Message) -> None:
         self._answer(job.peer_id, job.socket, job.route, answer, job.request_id)
 
     def _answer(
