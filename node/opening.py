@@ -28,6 +28,7 @@ class LaneOpener:
         self._node = node
         self._manager = manager
         self._pad_maker = pad_maker
+        self._model_id = model_id
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
         self.own_pads = OwnPads(node.kernels, self._seeds) if pad_maker is PadMaker.OWN else None
 
@@ -53,6 +54,7 @@ class LaneOpener:
     def _join(self, peer: ConnectedPeer, role: Role) -> SessionPeer:
         node = self._node
         channel = open_channel(node.secure, node.registry, node.data, peer)
-        joined = SessionPeer(peer.peer_id, role, channel, float(peer.hello.macs_per_s), peer.rtt_s or 0.001)
+        measures = node.registry.measures.of(peer.peer_id)
+        joined = SessionPeer(peer.peer_id, role, channel, measures, self._model_id)
         self._manager.add_peer(joined)
         return joined

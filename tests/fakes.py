@@ -27,6 +27,7 @@ from node.execution.pads import GuardPads, OwnPads
 from node.execution.peer import PeerStatus, SessionPeer
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
+from node.planning.measures import PeerMeasures
 from node.store.unit import Unit, UnitRef
 from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
@@ -371,7 +372,7 @@ class ScriptedPeer:
     def __init__(self, channel: ScriptedChannel, role: Role, script: Script, units: Sequence[Unit]) -> None:
         self.channel = channel
         self.script = script
-        self.session = SessionPeer(channel.peer_id, role, channel, 1e9, 0.001)  # type: ignore[arg-type]
+        self.session = SessionPeer(channel.peer_id, role, channel, PeerMeasures(1e9))  # type: ignore[arg-type]
         self.swarm: Sequence[ScriptedPeer] = ()
         self.requests = 0
         self.last: tuple[int, Linear] | None = None

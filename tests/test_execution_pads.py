@@ -38,7 +38,7 @@ def new_seeds() -> WatchedSeeds:
 class Guard:
     """As much of a session's peer as a pad source looks at."""
 
-    usable = True
+    usable = takes_rows = True
     in_flight: ClassVar[dict[int, object]] = {}
 
 

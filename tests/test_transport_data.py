@@ -30,6 +30,7 @@ from node.execution import ExecutionManager, execute_distributed
 from node.execution.gate import UnitChecks
 from node.execution.pads import GuardPads
 from node.execution.peer import SessionPeer
+from node.planning.measures import PeerMeasures
 from node.transport import control
 from node.transport.channel import Channel, open_channel
 from node.transport.link import Pace
@@ -502,7 +503,7 @@ def test_a_layer_through_real_nodes() -> None:
                 for node, role in ((pad_node, Role.PAD), (share_node, Role.SHARE)):
                     channel = open_channel(client.secure, client.registry, client.data, known_peer(client, node))
                     assert channel.wait_connected(WAIT_S)
-                    peers.append(SessionPeer(node.peer_id, role, channel, 1e9, 0.001))
+                    peers.append(SessionPeer(node.peer_id, role, channel, PeerMeasures(1e9)))
                     manager.add_peer(peers[-1])
                 manager.add_lane(peers[1], GuardPads(peers[0], PadSeeds(bytes(32), MODEL_ID), manager.send_pad))
                 for num_rows in (40, 1, 1, 1):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.execution.pads import GuardPads, PadSource
 from node.execution.peer import SessionPeer
+from node.store.unit import UnitRef
 
 
 @dataclass(slots=True)
@@ -15,10 +16,24 @@ class Lane:
     index: int
     share_peer: SessionPeer
     pads: PadSource
+    units: frozenset[bytes] | None = None
+    """Hashes of the units that its peers said they hold; None for all."""
+    missing: set[bytes] = field(default_factory=set)
+    """Units that one of them does not hold after all."""
 
     @property
     def usable(self) -> bool:
+        """Whether it may be sent chunks of the pass that is under way."""
         return self.share_peer.usable and self.pads.usable
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether rows of a new pass may enter it."""
+        return self.share_peer.takes_rows and self.pads.takes_rows
+
+    def covers(self, ref: UnitRef) -> bool:
+        """Whether its peers hold this unit, as far as is known."""
+        return (self.units is None or ref.sha256 in self.units) and ref.sha256 not in self.missing
 
     @property
     def guard(self) -> SessionPeer | None:

@@ -26,11 +26,11 @@ from node.execution.peer import PeerStatus, Request, SessionPeer
 from node.execution.requests import pad_request, share_request
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
-from node.store.unit import Unit
+from node.store.unit import Unit, UnitRef
 from protocol.errors import RemoteProtocolError
 from protocol.field import Sums
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import Cancel, ErrorReply, LinearResult, Received
+from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Received
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ MAX_ABANDONED = 16
 """Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
 MAX_ATTEMPTS = 2
 """A share is sent at most twice; after one failed retry its rows are computed locally."""
+NOT_AGAIN = (ErrorCode.EXHAUSTED, ErrorCode.NOT_FOUND, ErrorCode.DENIED)
+"""Errors that the same question would bring again."""
 
 
 class ExecutionManager:
@@ -66,7 +68,10 @@ class ExecutionManager:
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
         self._units: dict[bytes, Unit] = {}
-        self._spans: list[RowSpan] = []
+        self._spans: dict[UnitRef, list[RowSpan]] = {}
+        self._covering: dict[UnitRef, tuple[bool, ...]] = {}
+        self.before_step: Callable[[], None] = lambda: None
+        """Called before the rows of a pass are cut: the moment for lanes to be added and goodbyes to be heard."""
         self.lanes: list[Lane] = []
         self.peers: list[SessionPeer] = []
         self.counts = ChunkCounts()
@@ -79,9 +84,10 @@ class ExecutionManager:
         self.peers.append(peer)
         self._mailbox.add(peer)
 
-    def add_lane(self, share_peer: SessionPeer, pads: PadSource) -> None:
-        """Add a lane; its peers were added before."""
-        self.lanes.append(Lane(len(self.lanes), share_peer, pads))
+    def add_lane(self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None) -> None:
+        """Add a lane, for these units alone where some are named; its peers were added before."""
+        self.lanes.append(Lane(len(self.lanes), share_peer, pads, units))
+        self._covering.clear()
 
     def close(self) -> None:
         """Tell the peers that nothing is wanted any more, and close the session's connections."""
@@ -97,16 +103,34 @@ class ExecutionManager:
         """Read the news, then decide for every row of this pass in which lane it stays."""
         self.pump(0)
         self.check_wanted()
+        self.before_step()
         speeds = [self._lane_speed(lane, num_rows, units) for lane in self.lanes]
-        self._spans = split_prompt_for_remote(num_rows, speeds)
+        cuts: dict[tuple[bool, ...], list[RowSpan]] = {}
+        for unit in units:
+            covering = self._lanes_covering(unit.ref)
+            if covering not in cuts:
+                open_to = [speed if covers else 0.0 for speed, covers in zip(speeds, covering, strict=True)]
+                cuts[covering] = split_prompt_for_remote(num_rows, open_to)
+            self._spans[unit.ref] = cuts[covering]
         if num_rows == 1:
-            with self.timings.of("pads"):
-                for span in self._spans:
-                    self.lanes[span.lane].pads.prepare(units)
+            self._prepare_pads(units)
+
+    def _lanes_covering(self, ref: UnitRef) -> tuple[bool, ...]:
+        covering = self._covering.get(ref)
+        if covering is None:
+            covering = self._covering[ref] = tuple(lane.covers(ref) for lane in self.lanes)
+        return covering
+
+    def _prepare_pads(self, units: Sequence[Unit]) -> None:
+        with self.timings.of("pads"):
+            for lane in self.lanes:
+                chosen = [unit for unit in units if any(span.lane == lane.index for span in self._spans[unit.ref])]
+                if chosen:
+                    lane.pads.prepare(chosen)
 
     def _lane_speed(self, lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
         """Rows a second, as far as it is known; 0 for a lane that takes no new rows."""
-        if not lane.usable:
+        if not lane.takes_rows:
             return 0.0
         macs = max(unit.ref.num_inputs * unit.ref.num_outputs for unit in units) * num_rows
         expected_s = lane.share_peer.expected_s(row_bucket(min(num_rows, 512)), macs)
@@ -116,20 +140,21 @@ class ExecutionManager:
         """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
         ref = unit.ref
         tiles = -(-ref.num_outputs // TILE_OUTPUTS)
-        if not self._spans:
+        spans = self._spans.get(ref)
+        if not spans:
             return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles), lane=None)]
         limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
         return [
-            ChunkRecord(Chunk(ref, start, end, 0, tiles), self._stand_in(span.lane))
-            for span in self._spans
+            ChunkRecord(Chunk(ref, start, end, 0, tiles), self._stand_in(span.lane, ref))
+            for span in spans
             for start, end in cut_rows(span.start, span.end, limit)
         ]
 
-    def _stand_in(self, lane: int) -> int:
+    def _stand_in(self, lane: int, ref: UnitRef) -> int:
         """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
         if self.lanes[lane].usable or self.lanes[lane].guard is not None:
             return lane
-        return next((other.index for other in self.lanes if other.usable), lane)
+        return next((other.index for other in self.lanes if other.takes_rows and other.covers(ref)), lane)
 
     # --- one chunk
 
@@ -298,13 +323,24 @@ class ExecutionManager:
                 log.info("peer %s answered with error %d: %s", peer.peer_id, code, text)
                 request = peer.in_flight.pop(received.id, None)
                 if request is not None:
-                    peer.resume()
-                    self._failed(request, same_peer_again=True)
+                    self._refused(peer, request, code)
             case _:
                 pass
 
+    def _refused(self, peer: SessionPeer, request: Request, code: int) -> None:
+        """It answers, so it is there; whether to ask it again depends on what it says."""
+        peer.resume()
+        if code == ErrorCode.EXHAUSTED:
+            peer.exhausted(time.monotonic())
+        elif code == ErrorCode.NOT_FOUND:
+            for lane in self.lanes:
+                if peer is lane.share_peer or peer is lane.guard:
+                    lane.missing.add(request.unit.sha256)
+            self._covering.clear()
+        self._failed(request, same_peer_again=code not in NOT_AGAIN)
+
     def _result(self, peer: SessionPeer, request: Request, result: LinearResult) -> None:
-        peer.answered(request, time.monotonic())
+        peer.answered(request, result, time.monotonic())
         record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
         if record is not None:
             self._move(record, ChunkEvent.RECEIVE)
@@ -364,7 +400,8 @@ class ExecutionManager:
         own = self._lane(record)
         lanes = [own] if same_peer_again and own.usable else []
         if own.guard is None:
-            lanes += [lane for lane in self.lanes if lane.usable and lane is not own]
+            ref = record.chunk.unit
+            lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
         return lanes
 
 

@@ -88,7 +88,11 @@ class PadSource(Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether new rows may rely on this source."""
+        """Whether it yields pads for rows that are under way."""
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether rows of a new pass may rely on it."""
 
 
 SendPad = Callable[[SessionPeer, Unit, PadBatch], bool]
@@ -106,6 +110,10 @@ class GuardPads:
     @property
     def usable(self) -> bool:
         return self.guard.usable
+
+    @property
+    def takes_rows(self) -> bool:
+        return self.guard.takes_rows
 
     def take(self, unit: Unit, num_rows: int) -> PadTicket:
         if num_rows > 1:
@@ -130,7 +138,7 @@ class GuardPads:
 
     def _top_up(self, unit: Unit, batches: deque[PadBatch]) -> None:
         """Ask for the next pads of a unit while one is still left."""
-        if self.usable and sum(batch.left for batch in batches if not batch.failed) <= 1:
+        if self.takes_rows and sum(batch.left for batch in batches if not batch.failed) <= 1:
             batches.append(self._request(unit, self._batch_rows(unit)))
 
     @staticmethod
@@ -155,6 +163,7 @@ class OwnPads:
         self.seconds = 0.0
 
     usable = True
+    takes_rows = True
 
     def fill(self, units: Sequence[Unit], num_rows: int) -> None:
         """Have at least `num_rows` pads ready for every unit."""

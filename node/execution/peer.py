@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import random
 import secrets
-from collections import deque
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from node.execution.config import ExecutionConfig
+from node.planning.measures import Exchange, PeerMeasures
 from node.store.unit import UnitRef
 from node.transport.channel import Channel
 from protocol.field import Elements
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
-from protocol.messages import ChunkBinding, Linear, Role
+from protocol.messages import ChunkBinding, Linear, LinearResult, Role
 
-WINDOW = 64
-"""Latencies remembered for each row bucket."""
-MIN_SAMPLES = 8
-"""Below this many samples a percentile says nothing."""
-SPEED_WEIGHT = 0.2
-"""Weight of the newest sample in the exponentially weighted mean of the speed."""
 LATE_LIMIT = 2
 """Late answers in a row after which a peer gets no new rows until it answers again."""
+REST_FIRST_S = 0.05
+REST_MAX_S = 5.0
+"""How long a peer that has too much to do is left alone: doubled each time between the two, with jitter."""
 
 
 class PeerStatus(Enum):
@@ -50,6 +49,8 @@ class Request:
     message: Linear
     sent_at: float
     macs: int
+    num_bytes: int
+    """Of the request and its answer."""
     abandoned: bool = False
     """Its chunk was computed otherwise; the answer is only news of the peer."""
 
@@ -61,8 +62,9 @@ class SessionPeer:
     peer_id: PeerId
     role: Role
     channel: Channel
-    macs_per_s: float
-    rtt_s: float
+    measures: PeerMeasures = field(default_factory=PeerMeasures)
+    """What the node knows of its speed, from this session and all others."""
+    model_id: bytes = b""
     session: bytes = field(default_factory=lambda: secrets.token_bytes(SESSION_BYTES), repr=False)
     """What its requests are bound to; another one for every peer, so that guards cannot match their records by it."""
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(62)), repr=False)
@@ -73,21 +75,42 @@ class SessionPeer:
     chunks: int = 0
     rejected: int = 0
     late_in_a_row: int = 0
-    latencies_s: dict[int, deque[float]] = field(default_factory=dict)
+    leaving: bool = False
+    """It said goodbye: what it was sent is still answered, new rows go elsewhere."""
+    rest_s: float = 0.0
+    """How long it was left alone when it last had too much to do."""
+    rests_until: float = 0.0
 
     @property
     def usable(self) -> bool:
-        """Whether new rows may go to it."""
-        return self.status is PeerStatus.ACTIVE and self.channel.connected
+        """Whether it may be sent anything now."""
+        active = self.status is PeerStatus.ACTIVE and self.channel.connected
+        return active and (not self.rest_s or time.monotonic() >= self.rests_until)
 
-    def answered(self, request: Request, now: float) -> None:
-        """A reply came; it counts for latency and speed and ends a suspension."""
-        latency_s = now - request.sent_at
-        bucket = request.binding.num_rows
-        self.latencies_s.setdefault(bucket, deque(maxlen=WINDOW)).append(latency_s)
-        if bucket > 1 and latency_s > 0:
-            self.macs_per_s += SPEED_WEIGHT * (request.macs / latency_s - self.macs_per_s)
+    @property
+    def takes_rows(self) -> bool:
+        """Whether rows of a new pass may rely on it."""
+        return self.usable and not self.leaving
+
+    def answered(self, request: Request, result: LinearResult, now: float) -> None:
+        """A result came; it counts for latency and speed and ends a suspension."""
+        exchange = Exchange(
+            request.binding.num_rows,
+            request.macs,
+            request.num_bytes,
+            now - request.sent_at,
+            result.compute_us / 1e6,
+        )
+        self.measures.answered(self.model_id, exchange)
+        self.rest_s = 0.0
         self.resume()
+
+    def exhausted(self, now: float) -> None:
+        """It has too much to do: it is left alone for a while, longer each time in a row."""
+        if now < self.rests_until:
+            return  # an answer to what was sent before
+        self.rest_s = min(2 * self.rest_s, REST_MAX_S) if self.rest_s else REST_FIRST_S
+        self.rests_until = now + self.rest_s * (0.5 + random.random())
 
     def resume(self) -> None:
         """It is there again: an answer of any kind, or a new connection, on which nothing is owed."""
@@ -106,29 +129,14 @@ class SessionPeer:
         self.status = PeerStatus.BANNED
         self.rejected += 1
 
-    def percentile_95_s(self, num_rows: int) -> float | None:
-        """95th percentile of the latency of chunks of this many rows.
-
-        Where such chunks were too few, that of another bucket stands in, scaled up to more rows but never down
-        to fewer. None where nothing was measured often enough.
-        """
-        measured = {rows: seen for rows, seen in self.latencies_s.items() if len(seen) >= MIN_SAMPLES}
-        if not measured:
-            return None
-        bucket = num_rows if num_rows in measured else min(measured, key=lambda rows: abs(rows - num_rows))
-        samples = sorted(measured[bucket])
-        return samples[int(0.95 * (len(samples) - 1))] * max(1.0, num_rows / bucket)
-
     def patience_s(self, num_rows: int, macs_per_row: int, config: ExecutionConfig) -> float:
         """How long an answer about so many rows may take before it is late."""
-        percentile_s = self.percentile_95_s(num_rows)
+        percentile_s = self.measures.latency_p95_s(self.model_id, num_rows)
         if percentile_s is not None:
             return min(config.hedge_factor * percentile_s, config.patience_limit_s)
         return max(config.hedge_unmeasured_s, 4 * self.expected_s(num_rows, num_rows * macs_per_row))
 
     def expected_s(self, num_rows: int, macs: int) -> float:
-        """Expected latency of a chunk: the median seen, else round trip plus work at its stated speed."""
-        samples = self.latencies_s.get(num_rows)
-        if samples:
-            return sorted(samples)[len(samples) // 2]
-        return self.rtt_s + macs / max(self.macs_per_s, 1.0)
+        """Expected latency of a chunk: the median seen, else round trip plus work at the speed known so far."""
+        seen_s = self.measures.latency_s(self.model_id, num_rows)
+        return self.measures.figures.exchange_s(num_rows, macs, 0) if seen_s is None else seen_s

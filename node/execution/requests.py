@@ -17,7 +17,8 @@ def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Re
     binding = ChunkBinding(peer.session, message_id, model_id, chunk.unit.sha256, Role.SHARE, 0, num_rows, *tiles)
     macs = num_rows * chunk.unit.num_inputs * chunk.unit.num_outputs
     message = Linear(binding, rows=record.share)
-    return Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs)
+    num_bytes = 4 * num_rows * (chunk.unit.num_inputs + chunk.unit.num_outputs)
+    return Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs, num_bytes)
 
 
 def pad_request(peer: SessionPeer, model_id: bytes, batch: PadBatch) -> Request:
@@ -27,4 +28,5 @@ def pad_request(peer: SessionPeer, model_id: bytes, batch: PadBatch) -> Request:
     binding = ChunkBinding(peer.session, message_id, model_id, ref.sha256, Role.PAD, 0, num_rows, *tiles)
     macs = num_rows * ref.num_inputs * ref.num_outputs
     message = Linear(binding, seed=batch.seed)
-    return Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs)
+    num_bytes = 4 * num_rows * ref.num_outputs
+    return Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs, num_bytes)

@@ -146,8 +146,8 @@ class Dialler:
 
     def _heard(self, handshake: Handshake, received: Received, rtt_s: float | None) -> None:
         match received.message:
-            case Pong() if rtt_s is not None and handshake.peer_id is not None:
-                self._context.registry.measured(handshake.peer_id, rtt_s)
+            case Pong(queued) if rtt_s is not None and handshake.peer_id is not None:
+                self._context.registry.measured(handshake.peer_id, rtt_s, queued)
             case GoAway(reason):
                 raise TransportError(f"peer {handshake.peer_id} left: {reason}")
             case ErrorReply(ErrorCode.NO_SESSION, _):

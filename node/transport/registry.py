@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from node.planning.measures import Measures
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
 from protocol.messages import Hello
 
@@ -60,6 +61,7 @@ class PeerRegistry:
         self._by_curve_key: dict[bytes, PeerId] = {}
         self._attached: dict[PeerId, bytes] = {}
         self._outcomes: dict[str, DialOutcome] = {}
+        self.measures = Measures()
 
     def up(self, peer: ConnectedPeer) -> None:
         """A hello was accepted (again)."""
@@ -72,6 +74,7 @@ class PeerRegistry:
             if before is not None and before.dialled and not peer.dialled:
                 peer = replace(peer, host=before.host, dialled=True, rtt_s=before.rtt_s)
             self._peers[peer.peer_id] = peer
+            self.measures.of(peer.peer_id).stated_macs_per_s = float(peer.hello.macs_per_s)
             self._by_curve_key[key] = peer.peer_id
             self._changed.notify_all()
 
@@ -84,8 +87,9 @@ class PeerRegistry:
                 self._by_curve_key.pop(curve_public_key_of(peer.hello.public_key), None)
             self._changed.notify_all()
 
-    def measured(self, peer_id: PeerId, rtt_s: float) -> None:
-        """A ping came back."""
+    def measured(self, peer_id: PeerId, rtt_s: float, queued: int = 0) -> None:
+        """A ping came back, and said how many requests wait there."""
+        self.measures.of(peer_id).ponged(rtt_s, queued)
         with self._changed:
             peer = self._peers.get(peer_id)
             if peer is not None:

@@ -1,0 +1,43 @@
+"""A figure that is measured again and again: where it stands, and how far it strays."""
+
+from __future__ import annotations
+
+from collections import deque
+
+WINDOW = 64
+"""Samples remembered."""
+WEIGHT = 0.2
+"""Weight of the newest sample in the exponentially weighted mean."""
+MIN_SAMPLES = 8
+"""Below this many samples a percentile says nothing."""
+
+
+class Series:
+    """Not safe between threads by itself."""
+
+    __slots__ = ("_samples", "mean")
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=WINDOW)
+        self.mean: float | None = None
+        """Exponentially weighted; None before the first sample."""
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, sample: float) -> None:
+        """One more measurement."""
+        self._samples.append(sample)
+        self.mean = sample if self.mean is None else self.mean + WEIGHT * (sample - self.mean)
+
+    @property
+    def median(self) -> float | None:
+        """Of the samples remembered; None where there is none."""
+        return sorted(self._samples)[len(self._samples) // 2] if self._samples else None
+
+    @property
+    def percentile_95(self) -> float | None:
+        """Of the samples remembered; None where they are too few to say."""
+        if len(self._samples) < MIN_SAMPLES:
+            return None
+        return sorted(self._samples)[int(0.95 * (len(self._samples) - 1))]

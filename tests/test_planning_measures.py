@@ -1,0 +1,82 @@
+"""What is measured of peers: means that follow, percentiles that wait, and a claim that is forgotten at first sight."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.planning.measures import LARGE_MESSAGE_BYTES, Exchange, Measures, PeerMeasures
+from node.planning.series import MIN_SAMPLES, WINDOW, Series
+
+seconds = st.floats(1e-5, 30)
+MODEL = b"m" * 32
+
+
+@given(st.lists(seconds, min_size=1, max_size=3 * WINDOW))
+def test_a_series_knows_its_window(samples: list[float]) -> None:
+    series = Series()
+    for sample in samples:
+        series.add(sample)
+    last = sorted(samples[-WINDOW:])
+    assert series.mean is not None and min(samples) - 1e-9 <= series.mean <= max(samples) + 1e-9
+    assert series.median == last[len(last) // 2]
+    if len(samples) < MIN_SAMPLES:
+        assert series.percentile_95 is None
+    else:
+        assert series.percentile_95 is not None
+        assert sum(sample <= series.percentile_95 for sample in last) >= 0.94 * len(last) - 1
+        assert series.percentile_95 >= statistics.median_low(last)
+
+
+def test_the_mean_follows_a_change() -> None:
+    series = Series()
+    for _ in range(30):
+        series.add(1.0)
+    for _ in range(10):
+        series.add(2.0)
+    assert series.mean is not None and 1.85 < series.mean < 2.0
+
+
+def test_the_stated_speed_is_believed_until_the_first_result() -> None:
+    peer = PeerMeasures(stated_macs_per_s=1e15)
+    assert peer.figures.row_macs_per_s == 1e15 and not peer.figures.measured
+    peer.answered(MODEL, Exchange(1, 1_000_000, 8000, 0.012, 0.01))
+    assert peer.figures.row_macs_per_s == pytest.approx(1e8) and peer.figures.measured
+    assert peer.figures.rows_macs_per_s == pytest.approx(1e8)
+
+
+@given(seconds, st.floats(0, 100))
+def test_whatever_a_peer_says_of_its_time_the_whole_is_what_was_seen(latency_s: float, stated_s: float) -> None:
+    peer = PeerMeasures(stated_macs_per_s=1e15)
+    peer.answered(MODEL, Exchange(8, 1_000_000, 8000, latency_s, stated_s))
+    expected = peer.figures.exchange_s(8, 1_000_000, 0)
+    assert expected == pytest.approx(latency_s, rel=0.01, abs=2e-3)
+
+
+def test_a_queue_is_waited_for_before_anything_else_is_known() -> None:
+    idle, busy = PeerMeasures(1e9), PeerMeasures(1e9)
+    for peer, queued in ((idle, 0), (busy, 50)):
+        peer.answered(MODEL, Exchange(8, 10**6, 2 * LARGE_MESSAGE_BYTES, 0.02, 0.01))
+        for _ in range(20):
+            peer.ponged(0.001, queued)
+    assert busy.figures.rtt_s > idle.figures.rtt_s + 0.3
+
+
+def test_large_messages_tell_how_fast_bytes_travel() -> None:
+    peer = PeerMeasures(1e9)
+    peer.answered(MODEL, Exchange(1, 1000, 8000, 0.002, 0.001))
+    peer.answered(MODEL, Exchange(128, 1000, 10_000_000, 1.002, 0.001))
+    assert peer.figures.bytes_per_s == pytest.approx(1e7, rel=0.01)
+
+
+def test_models_do_not_mix_and_neither_do_peers() -> None:
+    measures = Measures()
+    for _ in range(MIN_SAMPLES):
+        measures.of("a").answered(MODEL, Exchange(1, 1000, 8000, 0.5, 0.1))  # type: ignore[arg-type]
+    peer = measures.of("a")  # type: ignore[arg-type]
+    assert peer.latency_p95_s(MODEL, 1) == 0.5 and peer.latency_p95_s(MODEL, 8) == 4.0
+    assert peer.latency_p95_s(b"other", 1) is None and peer.latency_s(b"other", 1) is None
+    assert measures.of("b").latency_p95_s(MODEL, 1) is None  # type: ignore[arg-type]
