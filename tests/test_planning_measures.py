@@ -1,4 +1,4 @@
-"""What is measured of peers: means that follow, percentiles that wait, and a claim that is forgotten at first sight."""
+"""What is measured of peers: means that follow, percentiles that wait, a claim that is forgotten at first sight."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_round_trip_is_measured(quick: None) -> None:
         assert listener.address is not None
         measured = threading.Event()
         dialler = LiveNode(2, bootstrap=[listener.address])
-        dialler.registry.measured = lambda peer_id, rtt_s: measured.set()  # type: ignore[method-assign]
+        dialler.registry.measured = lambda peer_id, rtt_s, queued: measured.set()  # type: ignore[method-assign]
         with dialler:
             assert measured.wait(5)
 
