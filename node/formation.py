@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from node.execution.lanes import DEFAULT_MAX_LANES, pair_guards
+from node.planning.cost import Cost
 from node.privacy import Privacy
 from protocol.identity import PeerId
 
@@ -49,6 +50,10 @@ class SessionPlan:
     lanes: tuple[LanePlan, ...] = ()
     notes: tuple[str, ...] = ()
     """What the user is told, one sentence each."""
+    cost: Cost | None = None
+    """What it is expected to cost; None where nobody asked."""
+    cost_here: Cost | None = None
+    """What it would cost on this device alone; None where it cannot be computed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,12 @@ class Offer:
     paired: frozenset[PeerId] = field(default_factory=frozenset)
     """Devices of the same owner among the peers."""
     max_lanes: int = DEFAULT_MAX_LANES
+    is_open: bool = False
+    """Whether anybody may be in the swarm: `auto` is then never weaker than `strict`."""
+    computable: bool = True
+    """Whether this device holds all that it needs to compute alone."""
+    new_tokens: int = 128
+    """Tokens of the answer that is expected."""
 
     @property
     def present(self) -> tuple[PeerId, ...]:
@@ -67,17 +78,43 @@ class Offer:
         return tuple(peer_id for peer_id in self.places if peer_id is not None)
 
 
-def form(asked: Privacy, offer: Offer) -> SessionPlan:
-    """The plan of a session that was asked for in this mode."""
+Predict = Callable[[SessionPlan], Cost]
+
+
+def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> SessionPlan:
+    """The plan of a session that was asked for in this mode.
+
+    Args:
+        predict: what a plan costs. `auto` offloads only where that is faster than this device alone, or where
+            this device alone cannot do it; a mode that was asked for by name is not weighed.
+    """
+    here = SessionPlan(Privacy.LOCAL)
+    cost_here = predict(here) if predict is not None and offer.computable else None
+    here = replace(here, cost=cost_here, cost_here=cost_here)
     if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not offer.places):
-        return SessionPlan(Privacy.LOCAL)
-    wanted = Privacy.SPLIT if asked is Privacy.AUTO else asked
-    plan = FORMERS[wanted](offer)
+        return here
+    auto = Privacy.STRICT if offer.is_open else Privacy.SPLIT
+    plan = FORMERS[auto if asked is Privacy.AUTO else asked](offer)
+    if plan.mode is Privacy.LOCAL:
+        return replace(here, notes=plan.notes)
+    plan = replace(plan, cost=None if predict is None else predict(plan), cost_here=cost_here)
+    if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
+        away_s, here_s = plan.cost.total_s(offer.new_tokens), cost_here.total_s(offer.new_tokens)
+        if here_s <= away_s:
+            return replace(here, notes=(_why_here(plan, offer, here_s, away_s),))
     empty = len(offer.places) - len(offer.present)
-    if empty and plan.mode is not Privacy.LOCAL:
+    if empty:
         note = f"{empty} of {len(offer.places)} places are empty: their lanes are not used"
         plan = replace(plan, notes=(*plan.notes, note))
     return plan
+
+
+def _why_here(plan: SessionPlan, offer: Offer, here_s: float, away_s: float) -> str:
+    return (
+        f"auto: {offer.new_tokens} tokens take about {here_s:.2g} s on this device alone and about {away_s:.2g} s "
+        f"in {plan.mode.value} over {len(plan.lanes)} lane{'s' * (len(plan.lanes) > 1)}: computed here "
+        f"(--privacy {plan.mode.value} forces it)"
+    )
 
 
 def _form_split(offer: Offer) -> SessionPlan:

@@ -16,6 +16,7 @@ import psutil
 from node.hosting import HostedModels
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
+from node.planning.planner import Planner
 from node.speed import field_macs_per_s
 from node.store.stored import StoredModel
 from node.transport.control import ControlPlane
@@ -57,6 +58,7 @@ class Node:
         self.kernels = kernels if kernels is not None else select_kernels(config.threads)
         self.hosted = HostedModels(models)
         self.registry = PeerRegistry()
+        self.planner = Planner(self.kernels, self.registry.measures)
         self.secure = SecureContext(config.identity)
         self.worker = self.make_worker()
         self.data = DataPlane(self.secure, self.registry, self.worker, self.hosted.find_blob)

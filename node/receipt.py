@@ -8,6 +8,7 @@ from typing import Any, Literal
 from node.execution.ledger import ChunkCounts
 from node.execution.peer import SessionPeer
 from node.model.generate import FinishReason
+from node.plan_line import PlanLine
 from protocol.messages import Role
 
 
@@ -55,6 +56,8 @@ class Receipt:
     pad_s: float
     """Seconds in which this device made pads before the clock started."""
     timings_s: dict[str, float]
+    plan: PlanLine | None
+    """What was predicted."""
     note: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class Receipt:
             "finish_reason": self.finish_reason,
             "pads": {"rows": self.pads_made, "seconds": round(self.pad_s, 6)},
             "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
+            "plan": None if self.plan is None else asdict(self.plan),
             "note": self.note,
         }
 

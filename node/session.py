@@ -19,12 +19,15 @@ from node.execution.interrupt import Interrupt
 from node.execution.lanes import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager
 from node.execution.pads import OwnPads
-from node.formation import Offer, SessionPlan, form
+from node.formation import LanePlan, Offer, SessionPlan, form
 from node.model.decoder import Decoder
 from node.model.generate import Finished, GeneratedToken, generate
 from node.model.sampling import SamplingParams
 from node.node import Node
 from node.opening import LaneOpener
+from node.plan_line import PlanLine
+from node.planning.cost import Cost
+from node.planning.figures import LaneFigures
 from node.privacy import Privacy
 from node.receipt import PeerShare, Receipt
 from node.speed import local_macs_per_s
@@ -52,6 +55,9 @@ class SessionConfig:
     pad_rows: int = 0
     """`strict`: pads of every unit to make before the clock starts."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    prompt_tokens: int = 64
+    new_tokens: int = 128
+    """What the session is expected to be used for, as far as it is known: `auto` weighs this."""
 
 
 class Session:
@@ -73,6 +79,7 @@ class Session:
         self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
         self._own_pads: OwnPads | None = None
         self._pad_s = 0.0
+        self._predicted: Cost | None = None
         self.note: str | None = None
         self._holders: dict[PeerId, ConnectedPeer] = {}
         self.plan = self._form()
@@ -102,6 +109,7 @@ class Session:
         Args:
             continues: the text goes on from the prompt; False for the answer in a chat.
         """
+        self._predicted = self.predict(self.plan, len(prompt_ids))
         started = time.perf_counter()
         token_times: list[float] = []
         for event in generate(self._decoder, self._model.tokenizer(), prompt_ids, params, continues=continues):
@@ -114,10 +122,25 @@ class Session:
     # --- how a session is formed
 
     def _form(self) -> SessionPlan:
-        if self._config.privacy is Privacy.LOCAL:
-            return form(Privacy.LOCAL, Offer())
-        self._holders = self._find_holders()
-        return form(self._config.privacy, Offer(self._places(), max_lanes=self._config.max_lanes))
+        if self._config.privacy is not Privacy.LOCAL:
+            self._holders = self._find_holders()
+        offer = Offer(self._places(), max_lanes=self._config.max_lanes, new_tokens=self._config.new_tokens)
+        return form(self._config.privacy, offer, lambda plan: self.predict(plan, self._config.prompt_tokens))
+
+    def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
+        """What a request in a plan over the peers of this session costs, as far as is known now."""
+        lanes = [self._figures_of(lane) for lane in plan.lanes]
+        return self._node.planner.predict(self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows)
+
+    def _figures_of(self, lane: LanePlan) -> LaneFigures:
+        of = self._node.planner.measures.of
+        guard = None if lane.pads is None else of(lane.pads).figures
+        return LaneFigures(of(lane.share).figures, guard, self._units_of(lane))
+
+    def _units_of(self, lane: LanePlan) -> frozenset[bytes]:
+        """Units that all peers of a lane hold."""
+        held = [self._holders[peer_id].hosts(self._model.model_id_bytes) for peer_id in lane.peers]
+        return frozenset.intersection(*held)
 
     def _find_holders(self) -> dict[PeerId, ConnectedPeer]:
         """Peers that hold every unit this session may lend out."""
@@ -183,6 +206,10 @@ class Session:
         tokens = len(token_times)
         decode_s = token_times[-1] - token_times[0] if tokens else 0.0
         peers = [] if self._manager is None else self._manager.peers
+        ttft_s = token_times[0] - started if tokens else 0.0
+        token_s = decode_s / (tokens - 1) if tokens > 1 else 0.0
+        if self._predicted is not None:
+            self._node.planner.learn(self._model, self.mode, self._predicted, ttft_s, token_s)
         return Receipt(
             text=finished.text,
             tokens=tokens,
@@ -195,8 +222,9 @@ class Session:
             chunks=self.executor.counts,
             bytes_up=sum(peer.channel.bytes_up for peer in peers),
             bytes_down=sum(peer.channel.bytes_down for peer in peers),
-            ttft_s=token_times[0] - started if tokens else 0.0,
-            tokens_per_s=(tokens - 1) / decode_s if decode_s > 0 else 0.0,
+            ttft_s=ttft_s,
+            tokens_per_s=1 / token_s if token_s > 0 else 0.0,
+            plan=PlanLine.of(self.plan, self._predicted),
             finish_reason=finished.reason,
             pads_made=0 if self._own_pads is None else self._own_pads.rows_made,
             pad_s=self._pad_s,

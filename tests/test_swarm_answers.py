@@ -72,10 +72,22 @@ def test_strict_over_four_nodes(swarm: Swarm, alone: RunResult, pad_rows: int) -
     assert result.receipt["chunks"]["verified"] > 0.9 * result.receipt["chunks"]["merged"]
 
 
-def test_auto_is_split_with_peers_and_local_without(swarm: Swarm) -> None:
+def test_auto_stays_here_where_that_is_faster_and_says_why(swarm: Swarm) -> None:
+    """The small model is: a token takes 24 exchanges away and a millisecond here. One sentence, both figures."""
     short = ["--max-tokens", "4", "--seed", "1"]
-    assert swarm.run(PROMPT, short).receipt["mode"] == "split"
+    receipt = swarm.run(PROMPT, short).receipt
+    assert receipt["mode"] == "local" and receipt["asked"] == "auto"
+    assert "on this device alone" in receipt["note"] and "in split over 2 lanes" in receipt["note"]
+    assert receipt["plan"]["mode"] == "local" and receipt["plan"]["tokens_per_s"] > 0
     assert swarm.run(PROMPT, short, alone=True).receipt["mode"] == "local"
+
+
+def test_a_plan_is_told_before_and_is_in_the_receipt(swarm: Swarm) -> None:
+    result = swarm.run(PROMPT, ["--max-tokens", "8", "--seed", "1", "--privacy", "split"])
+    plan = result.receipt["plan"]
+    assert (plan["mode"], plan["lanes"], plan["exchanges_per_token"]) == ("split", 2, UNITS_A_TOKEN)
+    assert plan["here_tokens_per_s"] > plan["tokens_per_s"] > 0
+    assert "plan: split over 2 lanes, first token in" in result.narration
 
 
 def test_one_lane_is_enough_and_the_rest_stays_out(swarm: Swarm, alone: RunResult) -> None:

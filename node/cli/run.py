@@ -29,6 +29,7 @@ from node.model.generate import GeneratedToken
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
+from node.plan_line import PlanLine
 from node.receipt import Receipt
 from node.session import Privacy, Session, SessionConfig
 from node.store.library import Library
@@ -51,7 +52,7 @@ MAX_PAD_ROWS = 1 << 16
     type=click.Choice([mode.value for mode in Privacy]),
     default=Privacy.AUTO.value,
     show_default=True,
-    help="auto: split where peers are given, else local. A stronger request never becomes a weaker one.",
+    help="auto: split where peers are given and that is faster, else local. Never weaker than asked for.",
 )
 @network_options
 @click.option(
@@ -114,12 +115,17 @@ def run(
     identity, _lock = _identity(directory)
     config = NodeConfig(identity, listen, bootstrap, threads)
     execution = ExecutionConfig(progress_limit_s=deadline)
-    session_config = SessionConfig(Privacy(privacy), lanes, min_peers > 0, pad_rows, execution)
+    session_config = SessionConfig(
+        Privacy(privacy), lanes, min_peers > 0, pad_rows, execution, len(prompt_ids), params.max_tokens
+    )
     with Node(config, [stored]) as node:
         if privacy != Privacy.LOCAL.value:
             enough = 1 if privacy == Privacy.STRICT.value else 2
             _wait_for_peers(node, bootstrap, min_peers, enough, peer_timeout)
         with Session(node, stored, session_config) as session:
+            plan = PlanLine.of(session.plan)
+            if plan is not None:
+                say(plan.as_line())
             if session.note:
                 say(f"note: {session.note}")
             _stream(session.answer(prompt_ids, params, continues=not chat), as_json)

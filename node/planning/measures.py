@@ -92,7 +92,7 @@ class PeerMeasures:
             if exchange.num_bytes < LARGE_MESSAGE_BYTES:
                 self._way_s.add(latency_s - compute_s)
             else:
-                moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.median or 0.0)
+                moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.least or 0.0)
                 self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
 
     @property
@@ -100,7 +100,8 @@ class PeerMeasures:
         """What is expected of it now."""
         with self._lock:
             queued = self._queued.mean or 0.0
-            ping_s = self._ping_s.median if self._ping_s else UNMEASURED_RTT_S
+            # A link's first pings come back while everything else starts too: the quickest is nearest to the way.
+            ping_s = self._ping_s.least if self._ping_s else UNMEASURED_RTT_S
             # Exchanges that were seen have waited in the queue themselves; a ping has not.
             way_s = self._way_s.median if self._way_s else (ping_s or 0.0) + queued * (self._compute_s.mean or 0.0)
             row = self._row_speed.mean or self._rows_speed.mean

@@ -36,6 +36,11 @@ class Series:
         return sorted(self._samples)[len(self._samples) // 2] if self._samples else None
 
     @property
+    def least(self) -> float | None:
+        """Of the samples remembered; None where there is none."""
+        return min(self._samples, default=None)
+
+    @property
     def percentile_95(self) -> float | None:
         """Of the samples remembered; None where they are too few to say."""
         if len(self._samples) < MIN_SAMPLES:

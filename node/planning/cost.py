@@ -1,0 +1,150 @@
+"""The cost model: seconds and bytes of a request from exchanges, bytes and multiply-accumulates. Pure.
+
+While decoding, every covered unit is one exchange on the critical path (share out, result back); a guard of group A
+works 8 rows ahead and only matters where it cannot keep up. Through a prompt, rows go to all lanes in proportion to
+their speed and the slowest lane counts. What the client does itself comes on top of both. Attention is taken at the
+length of a short text, and what others do on the same machine is not seen: `scripts/bench forecast` says how far off
+that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from node.execution.lanes import cut_rows, split_prompt_for_remote
+from node.execution.pads import DECODE_BATCH_ROWS
+from node.planning.figures import DeviceFigures, LaneFigures
+from node.planning.measures import PeerFigures
+from node.store.unit import UnitRef
+from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
+
+ELEMENT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request costs, as far as can be foreseen."""
+
+    ttft_s: float
+    """Seconds to the first token."""
+    token_s: float
+    """Seconds from one token to the next."""
+    exchanges: int = 0
+    """On the critical path of a token."""
+    bytes_up: int = 0
+    bytes_down: int = 0
+    """A token."""
+
+    def total_s(self, num_tokens: int) -> float:
+        """Seconds of a whole answer."""
+        return self.ttft_s + self.token_s * max(num_tokens - 1, 0)
+
+    def scaled(self, ttft: float, token: float) -> Cost:
+        """The same with both times multiplied."""
+        return Cost(self.ttft_s * ttft, self.token_s * token, self.exchanges, self.bytes_up, self.bytes_down)
+
+
+def local_cost(units: Sequence[UnitRef], device: DeviceFigures, prompt_tokens: int) -> Cost:
+    """Everything computed here."""
+    blocks = _blocks(prompt_tokens)
+    ttft_s = sum(_linear_here_s(units, device, rows) + _floats_s(units, device, rows) for rows in blocks)
+    token_s = _linear_here_s(units, device, 1) + _floats_s(units, device, 1)
+    return Cost(ttft_s + device.ends_s, token_s + device.ends_s)
+
+
+def remote_cost(
+    units: Sequence[UnitRef],
+    device: DeviceFigures,
+    lanes: Sequence[LaneFigures],
+    prompt_tokens: int,
+    pads_made: int = 0,
+) -> Cost:
+    """Linear layers through lanes; units that no lane covers here.
+
+    Args:
+        units: of the decoder's layers.
+        pads_made: own pads that are there before the request begins, where no peer makes them.
+    """
+    covered = {ref: [lane for lane in lanes if lane.units is None or ref.sha256 in lane.units] for ref in units}
+    here = [ref for ref in units if not covered[ref]]
+    away = [ref for ref in units if covered[ref]]
+    ttft_s = device.ends_s
+    for rows in _blocks(prompt_tokens):
+        ttft_s += _linear_here_s(here, device, rows) + _floats_s(units, device, rows)
+        ttft_s += sum(_pass_s(ref, device, covered[ref], rows, pads_made < prompt_tokens) for ref in away)
+    path_s = sum(_row_s(ref, device, covered[ref], pads_made > prompt_tokens) for ref in away)
+    busy_s = max((_guard_busy_s(away, lane) for lane in lanes), default=0.0)
+    token_s = max(path_s + _linear_here_s(here, device, 1) + _floats_s(units, device, 1), busy_s) + device.ends_s
+    up = sum(ELEMENT_BYTES * ref.num_inputs for ref in away)
+    halves = 2 if any(lane.guard is not None for lane in lanes) else 1
+    down = sum(halves * ELEMENT_BYTES * ref.num_outputs for ref in away)
+    return Cost(ttft_s, token_s, len(away), up, down)
+
+
+def _blocks(num_rows: int) -> list[int]:
+    """A prompt's passes: blocks of 512 rows and a rest."""
+    whole, rest = divmod(max(num_rows, 1), MAX_CHUNK_ROWS)
+    return [MAX_CHUNK_ROWS] * whole + ([rest] if rest else [])
+
+
+def _macs(ref: UnitRef) -> int:
+    return ref.num_inputs * ref.num_outputs
+
+
+def _linear_here_s(units: Sequence[UnitRef], device: DeviceFigures, num_rows: int) -> float:
+    return sum(_macs(ref) for ref in units) * device.linear_s.at(num_rows)
+
+
+def _floats_s(units: Sequence[UnitRef], device: DeviceFigures, num_rows: int) -> float:
+    return len({ref.layer for ref in units}) * device.layer_float_s.at(num_rows)
+
+
+def _own_work_s(ref: UnitRef, device: DeviceFigures, num_rows: int) -> float:
+    return device.exchange_s.at(num_rows * (ref.num_inputs + ref.num_outputs))
+
+
+def _share_s(ref: UnitRef, peer: PeerFigures, num_rows: int) -> float:
+    num_bytes = ELEMENT_BYTES * num_rows * (ref.num_inputs + ref.num_outputs)
+    return peer.exchange_s(num_rows, num_rows * _macs(ref), num_bytes)
+
+
+def _row_s(ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], has_pads: bool) -> float:
+    """One row through one unit: the fastest lane, and this device's own part of it."""
+    lane = min(lanes, key=lambda lane: _share_s(ref, lane.share, 1))
+    own_s = _own_work_s(ref, device, 1)
+    if lane.guard is not None:
+        own_s += _own_work_s(ref, device, DECODE_BATCH_ROWS) / DECODE_BATCH_ROWS
+    elif not has_pads:
+        own_s += _macs(ref) / device.field_macs_per_s
+    return _share_s(ref, lane.share, 1) + own_s
+
+
+def _pass_s(ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], num_rows: int, pads: bool) -> float:
+    """Many rows through one unit: the slowest of the lanes among which they are divided, and the client's part."""
+    speeds = [1.0 / max(_share_s(ref, lane.share, row_bucket(min(num_rows, 512))), 1e-9) for lane in lanes]
+    limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
+    slowest_s = own_s = 0.0
+    for span in split_prompt_for_remote(num_rows, speeds):
+        lane, sent = lanes[span.lane], 0
+        for start, end in cut_rows(span.start, span.end, limit):
+            bucket = row_bucket(end - start)
+            sent += bucket
+            own_s += _own_work_s(ref, device, bucket) * (2 if lane.guard is not None else 1)
+        slowest_s = max(slowest_s, _share_s(ref, lane.share, sent))
+        if lane.guard is not None:
+            num_bytes = ELEMENT_BYTES * sent * ref.num_outputs
+            slowest_s = max(slowest_s, lane.guard.exchange_s(sent, sent * _macs(ref), num_bytes))
+        elif pads:
+            own_s += sent * _macs(ref) / device.field_macs_per_s
+    return slowest_s + own_s
+
+
+def _guard_busy_s(units: Sequence[UnitRef], lane: LaneFigures) -> float:
+    """Seconds of work for a lane's guard of group A that every token brings."""
+    guard = lane.guard
+    if guard is None:
+        return 0.0
+    covered = [ref for ref in units if lane.units is None or ref.sha256 in lane.units]
+    compute_s = sum(_macs(ref) for ref in covered) / max(guard.rows_macs_per_s, 1.0)
+    return compute_s + sum(ELEMENT_BYTES * ref.num_outputs for ref in covered) / guard.bytes_per_s

@@ -1,0 +1,50 @@
+"""The figures that the cost model adds up: this device's, and the lanes'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from node.planning.measures import PeerFigures
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Seconds that grow with an amount."""
+
+    base_s: float
+    each_s: float
+
+    def at(self, amount: float) -> float:
+        return self.base_s + self.each_s * amount
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFigures:
+    """What this device takes for one model."""
+
+    ends_s: float
+    """Embedding, final norm and head of one pass."""
+    layer_float_s: Line
+    """Norms, attention and the like of one decoder layer, by rows (short contexts)."""
+    linear_s: Line
+    """One multiply-accumulate of a linear layer, by the rows that share it."""
+    field_macs_per_s: float
+    """Products of pads with many rows."""
+    exchange_s: Line
+    """What the client does itself for one chunk, by elements of share and result."""
+
+    @property
+    def row_macs_per_s(self) -> float:
+        """Multiply-accumulates a second with one row."""
+        return 1.0 / max(self.linear_s.at(1), 1e-15)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFigures:
+    """What is expected of a lane."""
+
+    share: PeerFigures
+    guard: PeerFigures | None
+    """The peer that makes the pads; None where none does."""
+    units: frozenset[bytes] | None = None
+    """Hashes of the units that it covers; None for all."""

@@ -1,0 +1,75 @@
+"""The planner of a node: what its sessions know together about time. Thread-safe.
+
+It holds no decision: `node.formation` decides, from what is predicted here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from node.kernels.interface import Kernels
+from node.planning.cost import Cost, local_cost, remote_cost
+from node.planning.figures import DeviceFigures, LaneFigures
+from node.planning.measures import Measures
+from node.planning.probe import probe
+from node.planning.series import WEIGHT
+from node.privacy import Privacy
+from node.store.stored import StoredModel
+
+log = logging.getLogger(__name__)
+
+CORRECTION_LIMIT = 8.0
+"""A prediction is never corrected by more than this, up or down."""
+
+
+class Planner:
+    """Predicts, and learns from how it went."""
+
+    def __init__(self, kernels: Kernels, measures: Measures) -> None:
+        self.measures = measures
+        self._kernels = kernels
+        self._lock = threading.Lock()
+        self._devices: dict[str, DeviceFigures] = {}
+        self._corrections: dict[tuple[str, Privacy], tuple[float, float]] = {}
+
+    def device(self, model: StoredModel) -> DeviceFigures:
+        """This device's figures for a model, measured when they are first asked for."""
+        with self._lock:
+            if model.model_id not in self._devices:
+                self._devices[model.model_id] = probe(model, self._kernels)
+            return self._devices[model.model_id]
+
+    def predict(
+        self,
+        model: StoredModel,
+        mode: Privacy,
+        lanes: Sequence[LaneFigures],
+        prompt_tokens: int,
+        pads_made: int = 0,
+    ) -> Cost:
+        """What a request in this mode over these lanes costs, corrected by how earlier ones went."""
+        units = [ref for ref in model.units if ref.layer is not None]
+        device = self.device(model)
+        cost = remote_cost(units, device, lanes, prompt_tokens, pads_made) if lanes else None
+        cost = local_cost(units, device, prompt_tokens) if cost is None else cost
+        with self._lock:
+            return cost.scaled(*self._corrections.get((model.model_id, mode), (1.0, 1.0)))
+
+    def learn(self, model: StoredModel, mode: Privacy, predicted: Cost, ttft_s: float, token_s: float) -> None:
+        """How a request that was predicted so really went; 0 for what was not seen."""
+        with self._lock:
+            before = self._corrections.get((model.model_id, mode), (1.0, 1.0))
+            pairs = ((predicted.ttft_s, ttft_s), (predicted.token_s, token_s))
+            after = [_corrected(factor, said_s, was_s) for factor, (said_s, was_s) in zip(before, pairs, strict=True)]
+            self._corrections[model.model_id, mode] = (after[0], after[1])
+        log.debug("%s %s: corrections %s", model.name, mode.value, after)
+
+
+def _corrected(factor: float, said_s: float, was_s: float) -> float:
+    """The factor that would have been right, weighed in."""
+    if said_s <= 0 or was_s <= 0:
+        return factor
+    right = factor * was_s / said_s
+    return min(max(factor + WEIGHT * (right - factor), 1 / CORRECTION_LIMIT), CORRECTION_LIMIT)

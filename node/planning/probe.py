@@ -1,0 +1,156 @@
+"""What this device does in what time, measured once a model in some tens of milliseconds.
+
+The first decoder layer is run for real, with one row and with a few, and one exchange with a peer is played through
+here alone; everything else about a request is sums of these.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.kernels.interface import Kernels
+from node.model.decoder import Decoder
+from node.planning.figures import DeviceFigures, Line
+from node.store.stored import StoredModel
+from node.store.unit import Unit
+from protocol.field import Sums
+from protocol.limits import TILE_OUTPUTS
+from protocol.messages import ChunkBinding, Linear, LinearResult, Role, encode_message
+from protocol.shares import pad_rows
+from protocol.verification import UnitCheck, passes_gate, result_digest
+
+PROBE_ROWS = 16
+"""Rows of the second measurement: enough for the kernels' speed with many, few enough for a large model."""
+BUDGET_S = 0.015
+"""Each measurement is repeated for so long."""
+SESSION, NONCE, MODEL = bytes(16), 1, bytes(32)
+
+
+def probe(model: StoredModel, kernels: Kernels) -> DeviceFigures:
+    """Measure; every unit of the first layer and the head are read."""
+    ends_s = _median_s(_ends(model, kernels))
+    one, many = (_layer(model, kernels, rows, ends_s) for rows in (1, PROBE_ROWS))
+    layer_macs = sum(ref.num_inputs * ref.num_outputs for ref in model.units if ref.layer == 0)
+    unit = model.unit(0, "gate_up")
+    pads = pad_rows(bytes(32), 0, PROBE_ROWS, unit.ref.num_inputs)
+    own_pads_s = _median_s(lambda: kernels.linear_field(unit.weights, pads))
+    return DeviceFigures(
+        ends_s=ends_s,
+        layer_float_s=_line(one.float_s, many.float_s),
+        linear_s=_line(one.linear_s / layer_macs, many.linear_s / layer_macs),
+        field_macs_per_s=PROBE_ROWS * unit.weights.size / own_pads_s,
+        exchange_s=_exchange_line(unit, kernels),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerTime:
+    linear_s: float
+    float_s: float
+
+
+class _FirstLayer:
+    """A model that ends after one layer, as far as a decoder looks at one."""
+
+    def __init__(self, model: StoredModel) -> None:
+        self._model = model
+        self.config = replace(model.config, num_layers=1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class _TimedLinear:
+    """Computes here, and knows how long it took."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self.seconds = 0.0
+
+    def begin_step(self, start: int, num_rows: int) -> None:
+        """Nothing to prepare."""
+
+    def linear(self, unit: Unit, rows: NDArray[np.int16]) -> Sums:
+        started = time.perf_counter()
+        sums = self._kernels.linear_a12(unit.weights, rows)
+        self.seconds += time.perf_counter() - started
+        return sums
+
+
+def _ends(model: StoredModel, kernels: Kernels) -> Callable[[], object]:
+    head, hidden = model.unit(None, "head"), model.embedding_rows([0])
+
+    def play() -> None:
+        model.embedding_rows([0])
+        rows, scales = kernels.norm_quantize(hidden, model.final_norm, model.config.rms_norm_eps, head.max_row_norm)
+        kernels.dequantize(kernels.linear_a12(head.weights, rows), scales, head.scales, None)
+
+    return play
+
+
+def _layer(model: StoredModel, kernels: Kernels, num_rows: int, ends_s: float) -> _LayerTime:
+    executor = _TimedLinear(kernels)
+    decoder = Decoder(cast(StoredModel, _FirstLayer(model)), kernels, executor)
+    cache = decoder.new_cache()
+    linear: list[float] = []
+
+    def play() -> None:
+        executor.seconds = 0.0
+        decoder.forward([0] * num_rows, cache)
+        cache.truncate(0)
+        linear.append(executor.seconds)
+
+    whole_s = _median_s(play)
+    linear_s = sorted(linear)[len(linear) // 2]
+    return _LayerTime(linear_s, max(whole_s - linear_s - ends_s, 0.0))
+
+
+def _exchange_line(unit: Unit, kernels: Kernels) -> Line:
+    """What the client does itself for a chunk, by the numbers that travel: pads, share, message, gate, merge."""
+    check = UnitCheck.of(unit.weights, kernels, secrets.token_bytes)
+    per_row = unit.ref.num_inputs + unit.ref.num_outputs
+    one, many = (_median_s(_exchange(unit, kernels, check, rows)) for rows in (1, PROBE_ROWS))
+    each_s = max((many - one) / ((PROBE_ROWS - 1) * per_row), 0.0)
+    return Line(max(one - each_s * per_row, 0.0), each_s)
+
+
+def _exchange(unit: Unit, kernels: Kernels, check: UnitCheck, num_rows: int) -> Callable[[], object]:
+    rows = np.ones((num_rows, unit.ref.num_inputs), dtype=np.int16)
+    tiles = -(-unit.ref.num_outputs // TILE_OUTPUTS)
+    binding = ChunkBinding(SESSION, NONCE, MODEL, unit.ref.sha256, Role.SHARE, 0, num_rows, 0, tiles)
+    share = kernels.share(rows, pad_rows(bytes(32), 0, num_rows, unit.ref.num_inputs))
+    answer = kernels.linear_field(unit.weights, share)
+    result = LinearResult(result_digest(binding, answer), 0, answer)
+
+    def play() -> None:
+        pads = pad_rows(bytes(32), 0, num_rows, unit.ref.num_inputs)
+        encode_message(Linear(binding, rows=kernels.share(rows, pads)), NONCE)
+        passes_gate(binding, share, result, check, kernels, secrets.token_bytes)
+        kernels.merge(answer, answer)
+
+    return play
+
+
+def _median_s(call: Callable[[], object]) -> float:
+    """Median seconds of a call; one call at least, the first one apart where there is time for more."""
+    samples: list[float] = []
+    started = time.perf_counter()
+    while not samples or time.perf_counter() - started < BUDGET_S:
+        before = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - before)
+    rest = sorted(samples[1:] or samples)
+    return rest[len(rest) // 2]
+
+
+def _line(one_s: float, many_s: float) -> Line:
+    """Seconds by the number of rows, through the two that were measured."""
+    each_s = max((many_s - one_s) / (PROBE_ROWS - 1), 0.0)
+    return Line(max(one_s - each_s, 0.0), each_s)

@@ -1,0 +1,110 @@
+"""What a request is expected to cost, and what `auto` makes of it."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import identity, make_unit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.formation import Offer, SessionPlan, form
+from node.planning.cost import Cost, local_cost, remote_cost
+from node.planning.figures import DeviceFigures, LaneFigures, Line
+from node.planning.measures import PeerFigures
+from node.planning.planner import CORRECTION_LIMIT, _corrected
+from node.privacy import Privacy
+
+PEERS = [identity(index).peer_id for index in range(4)]
+UNITS = [make_unit(64, 32, layer=layer, kind=kind).ref for layer in range(3) for kind in ("qkv", "o")]
+MACS = 6 * 64 * 32
+DEVICE = DeviceFigures(
+    ends_s=0.001, layer_float_s=Line(1e-4, 1e-5), linear_s=Line(1e-9, 1e-10), field_macs_per_s=1e9,
+    exchange_s=Line(1e-4, 1e-8),
+)  # fmt: skip
+
+
+def peer(rtt_s: float = 0.01, speed: float = 1e9, bytes_per_s: float = 1e8) -> PeerFigures:
+    return PeerFigures(rtt_s, None, 0.0, speed, speed, bytes_per_s, True)
+
+
+def test_a_token_here_is_the_sum_of_its_parts() -> None:
+    cost = local_cost(UNITS, DEVICE, 1)
+    assert cost.token_s == pytest.approx(0.001 + 3 * 1.1e-4 + MACS * 1.1e-9)
+    assert cost.ttft_s == cost.token_s and cost.exchanges == cost.bytes_up == 0
+
+
+def test_a_token_away_is_one_exchange_a_unit() -> None:
+    lane = LaneFigures(peer(), peer())
+    cost = remote_cost(UNITS, DEVICE, [lane], 1)
+    exchange_s = 0.01 + 64 * 32 / 1e9 + 4 * 96 / 1e8
+    own_s = 1e-4 + 96e-8 + (1e-4 + 8 * 96e-8) / 8
+    assert cost.token_s == pytest.approx(0.001 + 3 * 1.1e-4 + 6 * (exchange_s + own_s))
+    assert (cost.exchanges, cost.bytes_up, cost.bytes_down) == (6, 6 * 4 * 32, 6 * 8 * 64)
+    strict = remote_cost(UNITS, DEVICE, [LaneFigures(peer(), None)], 1)
+    assert strict.bytes_down == cost.bytes_down / 2
+
+
+def test_a_guard_that_cannot_keep_up_is_what_counts() -> None:
+    cost = remote_cost(UNITS, DEVICE, [LaneFigures(peer(0.0001), peer(speed=1e4))], 1)
+    assert cost.token_s > MACS / 1e4
+
+
+def test_what_no_lane_covers_is_computed_here() -> None:
+    some = frozenset(ref.sha256 for ref in UNITS[:2])
+    cost = remote_cost(UNITS, DEVICE, [LaneFigures(peer(), None, some)], 8)
+    assert cost.exchanges == sum(ref.sha256 in some for ref in UNITS)
+    none = remote_cost(UNITS, DEVICE, [LaneFigures(peer(), None, frozenset())], 8)
+    assert none.token_s == pytest.approx(local_cost(UNITS, DEVICE, 8).token_s)
+    assert none.ttft_s == pytest.approx(local_cost(UNITS, DEVICE, 8).ttft_s)
+
+
+@given(st.integers(1, 2000), st.floats(1e-4, 1), st.floats(1e6, 1e12), st.integers(1, 4))
+def test_nothing_better_costs_more(prompt: int, rtt_s: float, speed: float, lanes: int) -> None:
+    def cost(rtt_s: float, speed: float) -> Cost:
+        figures = LaneFigures(peer(rtt_s, speed), peer(rtt_s, speed))
+        return remote_cost(UNITS, DEVICE, [figures] * lanes, prompt)
+
+    base, nearer, faster = cost(rtt_s, speed), cost(rtt_s / 2, speed), cost(rtt_s, 2 * speed)
+    assert nearer.token_s <= base.token_s and nearer.ttft_s <= base.ttft_s
+    assert faster.token_s <= base.token_s and faster.ttft_s <= base.ttft_s
+    assert base.ttft_s > 0 and 0 < base.token_s < float("inf")
+
+
+def predict(here_s: float, away_s: float):  # type: ignore[no-untyped-def]
+    def cost(plan: SessionPlan) -> Cost:
+        return Cost(here_s, here_s) if plan.mode is Privacy.LOCAL else Cost(away_s, away_s)
+
+    return cost
+
+
+def test_auto_goes_where_it_is_faster_and_says_why_not() -> None:
+    offer = Offer(tuple(PEERS), new_tokens=10)
+    stays = form(Privacy.AUTO, offer, predict(0.1, 0.5))
+    assert stays.mode is Privacy.LOCAL and stays.lanes == ()
+    (note,) = stays.notes
+    assert "10 tokens take about 1 s on this device alone and about 5 s in split over 2 lanes" in note
+    goes = form(Privacy.AUTO, offer, predict(0.5, 0.1))
+    assert goes.mode is Privacy.SPLIT and len(goes.lanes) == 2 and goes.notes == ()
+    assert (goes.cost, goes.cost_here) == (Cost(0.1, 0.1), Cost(0.5, 0.5))
+
+
+@pytest.mark.parametrize("asked", [Privacy.SPLIT, Privacy.STRICT])
+def test_a_mode_asked_for_by_name_is_not_weighed(asked: Privacy) -> None:
+    assert form(asked, Offer(tuple(PEERS)), predict(0.1, 100)).mode is asked
+
+
+def test_who_cannot_compute_here_offloads_and_open_swarms_are_strict() -> None:
+    offer = Offer(tuple(PEERS), computable=False)
+    plan = form(Privacy.AUTO, offer, predict(0.0001, 100))
+    assert plan.mode is Privacy.SPLIT and plan.cost_here is None
+    assert form(Privacy.AUTO, Offer(tuple(PEERS), is_open=True), predict(100, 1)).mode is Privacy.STRICT
+
+
+@given(st.floats(0.01, 10), st.floats(1e-3, 10))
+def test_corrections_converge_on_what_happens(truth: float, said_s: float) -> None:
+    factor = 1.0
+    for _ in range(60):
+        factor = _corrected(factor, said_s * factor, said_s * truth)
+    limited = min(max(truth, 1 / CORRECTION_LIMIT), CORRECTION_LIMIT)
+    assert factor == pytest.approx(limited, rel=0.01)
+    assert _corrected(factor, said_s, 0.0) == factor
