@@ -43,9 +43,7 @@ class PlanLine:
     def as_line(self) -> str:
         """One line for a person."""
         lanes = f" over {self.lanes} lane{'s' * (self.lanes > 1)}" if self.lanes else ""
-        line = (
-            f"plan: {self.mode}{lanes}, first token after {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
-        )
+        line = f"plan: {self.mode}{lanes}, first token in {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
         if self.lanes and self.here_ttft_s is not None:
             line += f" (this device alone: {self.here_ttft_s:.2g} s, {self.here_tokens_per_s:.3g} tokens/s)"
         return line

@@ -25,7 +25,7 @@ from node.cli.options import (
 from node.errors import PeerRefusedError, PromptError
 from node.execution.config import ExecutionConfig
 from node.execution.lanes import DEFAULT_MAX_LANES
-from node.model.generate import GeneratedToken
+from node.model.generate import GeneratedToken, check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
@@ -111,6 +111,7 @@ def run(
     directory = DataDir.open(data_dir)
     stored = Library(directory.models).resolve(model)
     prompt_ids = _tokenize(stored, _read_prompt(prompt), chat)
+    check_prompt(prompt_ids, stored.config.context_length)
     params = _sampling_params(stored, sampling)
     identity, _lock = _identity(directory)
     config = NodeConfig(identity, listen, bootstrap, threads)
@@ -124,7 +125,7 @@ def run(
             _wait_for_peers(node, bootstrap, min_peers, enough, peer_timeout)
         with Session(node, stored, session_config) as session:
             plan = PlanLine.of(session.plan)
-            if plan is not None:
+            if plan is not None and (session.plan.lanes or session.note):  # where there was a choice
                 say(plan.as_line())
             if session.note:
                 say(f"note: {session.note}")
