@@ -51,6 +51,7 @@ class HostedModels:
         self._lock = threading.Lock()
         self._holdings: dict[bytes, Holding] = {}
         self._refs: dict[bytes, tuple[UnitRef, ...]] = {}
+        self._manifests: dict[bytes, Manifest] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called, by whoever made it, after every change of what is held."""
         for model in models:
@@ -58,11 +59,13 @@ class HostedModels:
                 model.unit(ref.layer, ref.kind)
             self._holdings[model.model_id_bytes] = model
             self._refs[model.model_id_bytes] = tuple(model.units)
+            self._manifests[model.model_id_bytes] = model.manifest
 
     def hold(self, holding: Holding, refs: Collection[UnitRef]) -> None:
         """Serve exactly these units of a model from now on."""
         with self._lock:
             self._holdings[holding.model_id_bytes] = holding
+            self._manifests[holding.model_id_bytes] = holding.manifest
             self._refs[holding.model_id_bytes] = tuple(ref for ref in holding.manifest.units if ref in set(refs))
         self.on_change()
 
@@ -82,11 +85,16 @@ class HostedModels:
         with self._lock:
             return list(self._holdings)
 
-    def manifest(self, model_id: bytes) -> Manifest | None:
-        """The manifest of a model that is served."""
+    def learn(self, model_id: bytes, manifest: Manifest) -> None:
+        """The manifest of a model is known, though nothing of it is served yet."""
         with self._lock:
-            holding = self._holdings.get(model_id)
-        return None if holding is None else holding.manifest
+            self._manifests[model_id] = manifest
+        self.on_change()
+
+    def manifest(self, model_id: bytes) -> Manifest | None:
+        """The manifest of a model, where it is known."""
+        with self._lock:
+            return self._manifests.get(model_id)
 
     @property
     def announced(self) -> tuple[HostedModel, ...]:

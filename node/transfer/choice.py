@@ -1,0 +1,59 @@
+"""Which layers of a model a node takes: what the swarm lacks most, decided purely."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from node.hosting import ranges_of
+from protocol.identity import PeerId
+from protocol.records import MAX_LAYER_RANGES
+
+ENOUGH_OPERATORS = 2
+"""The two guards of a lane come from two operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerView:
+    """One layer as the swarm holds it now, this node left out."""
+
+    index: int
+    num_bytes: int
+    num_operators: int
+    macs_per_s: float
+    """Of all its holders together."""
+
+
+def choose_layers(layers: Sequence[LayerView], memory_bytes: int, start: int = 0) -> list[int]:
+    """Layers to take, the most urgent first: coverage, then speed, then neighbours.
+
+    Args:
+        start: the layer at which a run of equals begins; another one for every node, so that nodes that come
+            together do not all take the same.
+    """
+    count = max(1, len(layers))
+
+    def urgency(layer: LayerView) -> tuple[int, float, int]:
+        covered = min(layer.num_operators, ENOUGH_OPERATORS)
+        speed = layer.macs_per_s if covered == ENOUGH_OPERATORS else 0.0
+        return covered, speed, (layer.index - start) % count
+
+    chosen, left = [], memory_bytes
+    for layer in sorted(layers, key=urgency):
+        if layer.num_bytes <= left:
+            chosen.append(layer.index)
+            left -= layer.num_bytes
+    return _sayable(chosen)
+
+
+def _sayable(chosen: list[int]) -> list[int]:
+    """As many of these as a record can name: where they lie in too many pieces, the longest runs."""
+    runs = sorted(ranges_of(set(chosen)), key=lambda run: run[0] - run[1])[:MAX_LAYER_RANGES]
+    named = {layer for first, end in runs for layer in range(first, end)}
+    return [layer for layer in chosen if layer in named]
+
+
+def start_of(peer_id: PeerId, num_layers: int) -> int:
+    """Where this node's run of equals begins."""
+    return int.from_bytes(hashlib.sha256(peer_id.encode()).digest()[:8], "big") % max(1, num_layers)

@@ -1,0 +1,173 @@
+"""A model that comes from peers: its manifest, then the layers or the whole of it, served as they come."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import ConfigError
+from node.hosting import HostedModels, ranges_text, units_of_layers, whole_layers
+from node.store.importer import MAX_COPIED_BYTES
+from node.store.manifest import CLIENT_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
+from node.store.partial import PIECES_FOLDER, PartialModel, partial_path
+from node.store.stored import StoredModel
+from node.store.unit import UnitRef
+from node.transfer.choice import choose_layers, start_of
+from node.transfer.disk import BlobDisk
+from node.transfer.download import Download
+from node.transfer.holders import holders_of, layer_views
+from node.transfer.jobs import Job
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import SecureContext
+from protocol.identity import PeerId
+from protocol.transfer_actions import Wanted
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 1.5
+"""After the first holder was seen: time for the others to be known before layers are chosen."""
+SPARE_BYTES = 64 << 20
+"""Left free on the disk."""
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a gathering needs of the node."""
+
+    secure: SecureContext
+    registry: PeerRegistry
+    hosted: HostedModels
+    models_dir: Path
+    peer_id: PeerId
+    on_liar: Callable[[PeerId, str], None]
+
+
+class Gathering:
+    """Brings a model here. `run` blocks; one job, one thread."""
+
+    def __init__(self, around: Surroundings, job: Job, model_id: str, patience_s: float | None) -> None:
+        self._around = around
+        self._job = job
+        self._model_id = model_id
+        self._id_bytes = bytes.fromhex(model_id)
+        self._patience_s = patience_s
+        self._partial: PartialModel | None = None
+
+    def bring_layers(self, memory_bytes: int) -> None:
+        """Fetch and serve what the swarm lacks most, as far as the memory allows."""
+        partial = self._open()
+        self._settle()
+        views = layer_views(self._around.registry.usable(), self._id_bytes, partial.manifest)
+        layers = choose_layers(views, memory_bytes, start_of(self._around.peer_id, len(views)))
+        if not layers:
+            need = min((view.num_bytes for view in views), default=0)
+            raise ConfigError(
+                f"{memory_bytes / 2**20:.0f} MiB of memory hold no layer of {self._model_id[:16]}, each of which "
+                f"takes {need / 2**20:.1f} MiB: lend more with --memory"
+            )
+        log.info("model %s: layers %s are taken", self._model_id[:16], ranges_text(set(layers)))
+        self._job.total_bytes = sum(ref.num_bytes for ref in units_of_layers(partial.manifest, set(layers)))
+        first = set(units_of_layers(partial.manifest, {layers[0]}))
+        self._fetch(partial, units_of_layers(partial.manifest, set(layers)), first, [])
+
+    def bring_all(self) -> Path:
+        """Fetch the whole model; where it lies in the store."""
+        partial = self._open()
+        units, files = list(partial.manifest.units), list(partial.manifest.files)
+        self._job.total_bytes = sum(ref.num_bytes for ref in units)
+        self._fetch(partial, units, set(), files)
+        path = partial.finish()
+        stored = StoredModel(path)
+        self._around.hosted.hold(stored, stored.units)
+        return path
+
+    # --- parts
+
+    def _open(self) -> PartialModel:
+        """The partial model, its manifest fetched where it is not there yet."""
+        partial = PartialModel.find(self._around.models_dir, self._model_id)
+        if partial is None:
+            folder = partial_path(self._around.models_dir, self._model_id)
+            disk = BlobDisk(folder / PIECES_FOLDER, lambda sha256: [folder / MANIFEST_FILE])
+            self._download(disk, None, lambda sha256: None).run([Wanted(self._id_bytes, MAX_MANIFEST_BYTES)])
+            partial = PartialModel.find(self._around.models_dir, self._model_id)
+            if partial is None:
+                raise ConfigError(f"the manifest of {self._model_id} cannot be read at {folder}: look at the disk")
+            self._job.done_bytes = self._job.total_bytes = 0
+        self._partial = partial
+        self._around.hosted.learn(self._id_bytes, partial.manifest)
+        return partial
+
+    def _settle(self) -> None:
+        deadline = time.monotonic() + SETTLE_S
+        while not self._job.stop.is_set() and (left_s := deadline - time.monotonic()) > 0:
+            self._job.stop.wait(left_s)
+
+    def _fetch(
+        self, partial: PartialModel, units: Sequence[UnitRef], first: set[UnitRef], files: Sequence[str]
+    ) -> None:
+        present = [ref for ref in units if partial.has(ref)]
+        self._job.advance(sum(ref.num_bytes for ref in present), fetched=False)
+        self._serve(partial, present)
+        missing = [ref for ref in units if ref not in set(present)]
+        wanted = [Wanted(ref.sha256, ref.num_bytes, ref.num_bytes, int(ref not in first)) for ref in missing]
+        wanted += [
+            Wanted(partial.manifest.files[name], file_limit(partial.manifest, name), None, 0)
+            for name in files
+            if not partial.has_file(name)
+        ]
+        self._check_room(sum(one.size_bytes or 0 for one in wanted))
+        arrived = set(present)
+        by_hash = {ref.sha256: ref for ref in missing}
+
+        def on_whole(sha256: bytes) -> None:
+            if sha256 in by_hash:
+                arrived.add(by_hash[sha256])
+                self._serve(partial, arrived)
+
+        disk = BlobDisk(partial.pieces, partial.destination)
+        self._download(disk, partial.manifest, on_whole).run(wanted)
+
+    def _serve(self, partial: PartialModel, arrived: Sequence[UnitRef] | set[UnitRef]) -> None:
+        """Serve every layer that is whole; tell the swarm where that is news."""
+        layers = whole_layers(partial.manifest, arrived)
+        refs = units_of_layers(partial.manifest, layers)
+        held = set(self._around.hosted.held(self._id_bytes))
+        if not set(refs) <= held:
+            partial.load([ref for ref in refs if partial.unit_by_hash(ref.sha256) is None])
+            self._around.hosted.hold(partial, {*refs, *held})
+            log.info("model %s: layers %s are served", self._model_id[:16], ranges_text(layers))
+
+    def _download(self, disk: BlobDisk, manifest: Manifest | None, on_whole: Callable[[bytes], None]) -> Download:
+        around = self._around
+        return Download(
+            around.secure,
+            self._job,
+            disk,
+            lambda: holders_of(around.registry.usable(), self._id_bytes, manifest),
+            on_whole,
+            around.on_liar,
+            self._patience_s,
+        )
+
+    def _check_room(self, num_bytes: int) -> None:
+        free = shutil.disk_usage(self._around.models_dir).free
+        if num_bytes + SPARE_BYTES > free:
+            raise ConfigError(
+                f"{num_bytes / 2**20:.0f} MiB are to be fetched and {free / 2**20:.0f} MiB are free on the disk of "
+                f"{self._around.models_dir}: free space there or choose another data directory with --data-dir"
+            )
+
+
+def file_limit(manifest: Manifest, name: str) -> int:
+    """Largest size that a file of a model may have; the float part has what its architecture gives it, at most."""
+    if name != CLIENT_FILE:
+        return MAX_COPIED_BYTES
+    config = manifest.config
+    widths = sum(sum(config.unit_shape(ref.kind)) for ref in manifest.units)
+    return FLOAT_BYTES * (config.vocab_size * config.hidden_size + 8 * widths) + (16 << 20)

@@ -1,0 +1,67 @@
+"""Who holds what of a model, by what peers announce: a word that is good for finding it, never for trusting it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from node.hosting import layer_index, units_of_layers, whole_layers
+from node.store.manifest import Manifest
+from node.transfer.choice import LayerView
+from node.transfer.download import Holder
+from node.transport.registry import ConnectedPeer
+from protocol.identity import PeerId
+from protocol.records import HostedLayers
+
+
+def holders_of(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manifest | None) -> dict[PeerId, Holder]:
+    """Peers that serve anything of a model, with the blobs that they may hold.
+
+    Whoever serves a part has the manifest, and perhaps the files: it says NOT_FOUND where it has not.
+    """
+    files = {model_id} if manifest is None else {model_id, *manifest.files.values()}
+    holders = {}
+    for peer in peers:
+        units = peer.hosts(model_id)
+        if units:
+            holders[peer.peer_id] = Holder(peer, units | files)
+    return holders
+
+
+def layer_views(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manifest) -> list[LayerView]:
+    """Every layer with the operators that hold it; a peer that names no operator is one of its own."""
+    sizes = [0] * manifest.config.num_layers
+    for ref in manifest.units:
+        if ref.layer is not None:
+            sizes[ref.layer] += ref.num_bytes
+    operators: list[set[bytes]] = [set() for _ in sizes]
+    speeds = [0.0] * len(sizes)
+    for peer in peers:
+        operator = peer.hello.operator if any(peer.hello.operator) else peer.peer_id.encode()
+        for layer in held_layers(manifest, peer.hosts(model_id)):
+            if layer < len(sizes):
+                operators[layer].add(operator)
+                speeds[layer] += peer.hello.macs_per_s
+    return [LayerView(i, sizes[i], len(operators[i]), speeds[i]) for i in range(len(sizes))]
+
+
+def held_layers(manifest: Manifest, hashes: Collection[bytes]) -> set[int]:
+    """Layers of which every unit is among these hashes."""
+    return whole_layers(manifest, [ref for ref in manifest.units if ref.sha256 in hashes])
+
+
+def missing_layers(manifest: Manifest, hashes: Collection[bytes]) -> set[int]:
+    """Layers, the head apart, of which a unit is not among these hashes."""
+    lacking = {layer_index(manifest, ref) for ref in manifest.units if ref.sha256 not in hashes}
+    return lacking - {manifest.config.num_layers}
+
+
+def units_of_record(manifest: Manifest, hosted: Iterable[HostedLayers], model_id: bytes) -> frozenset[bytes]:
+    """Hashes of the units that a record's layer ranges mean."""
+    layers = {
+        layer
+        for one in hosted
+        if one.model_id == model_id
+        for start, end in one.ranges
+        for layer in range(start, end)
+    }
+    return frozenset(ref.sha256 for ref in units_of_layers(manifest, layers))

@@ -1,0 +1,118 @@
+"""What is being fetched, as interfaces show it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+RATE_WINDOW_S = 1.0
+KEPT_JOBS = 32
+"""Ended jobs that are still shown."""
+
+_numbers = itertools.count(1)
+
+
+class JobState(Enum):
+    """Life of a job."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class Job:
+    """One fetch. Its thread writes, any thread reads."""
+
+    kind: str
+    """`pull` of a whole model, or `units` that this node is to serve."""
+    model: str
+    id: str = field(default_factory=lambda: f"t{next(_numbers)}")
+    done_bytes: int = 0
+    total_bytes: int = 0
+    fetched_bytes: int = 0
+    """Came over the wire in this life of the job: without what was there."""
+    sources: int = 0
+    rate_bytes_s: float = 0.0
+    state: JobState = JobState.RUNNING
+    error: str | None = None
+    stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _since: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0), repr=False)
+
+    def advance(self, num_bytes: int, fetched: bool = True) -> None:
+        """So many more bytes are there."""
+        self.done_bytes += num_bytes
+        self.fetched_bytes += num_bytes if fetched else 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Bring the rate up to date."""
+        now = time.monotonic()
+        since, before = self._since
+        if now - since >= RATE_WINDOW_S:
+            self.rate_bytes_s = (self.fetched_bytes - before) / (now - since)
+            self._since = (now, self.fetched_bytes)
+
+    def end(self, state: JobState, error: str | None = None) -> None:
+        """It is over."""
+        self.error, self.state, self.rate_bytes_s = error, state, 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """A TRANSFER of the gateway's state."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "model": self.model,
+            "done_bytes": self.done_bytes,
+            "total_bytes": self.total_bytes,
+            "rate_bytes_s": round(self.rate_bytes_s),
+            "sources": self.sources,
+            "state": self.state.value,
+            "error": self.error,
+        }
+
+
+class Jobs:
+    """Every job of a node. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+
+    def add(self, job: Job) -> Job:
+        """Show this one from now on; the oldest ended ones make room."""
+        with self._lock:
+            ended = [known for known in self._jobs.values() if known.state is not JobState.RUNNING]
+            for known in ended[: max(0, len(ended) - KEPT_JOBS)]:
+                del self._jobs[known.id]
+            self._jobs[job.id] = job
+        return job
+
+    def find(self, job_id: str) -> Job | None:
+        with self._lock:
+            return self._jobs.get(job_id)
+
+    def running(self, kind: str, model: str) -> Job | None:
+        """A job of this kind for this model that has not ended."""
+        with self._lock:
+            alike = (job for job in self._jobs.values() if (job.kind, job.model) == (kind, model))
+            return next((job for job in alike if job.state is JobState.RUNNING), None)
+
+    def all(self) -> list[Job]:
+        """In the order in which they began."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The `transfers` of the gateway's state."""
+        return [job.as_json() for job in self.all()]
+
+    def stop_all(self) -> None:
+        """Ask every job to end."""
+        for job in self.all():
+            job.stop.set()

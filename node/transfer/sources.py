@@ -1,0 +1,130 @@
+"""Connections to the peers that blobs are fetched from.
+
+They have a ZeroMQ context of their own, so that pieces never stand in front of a chunk in one I/O thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import zmq
+
+from node.transport.channel import Channel
+from node.transport.registry import ConnectedPeer
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
+from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
+from protocol.messages import Message
+
+MAX_SOURCES = 16
+"""Peers that one fetch uses at a time."""
+MAX_MESSAGES_A_TURN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A connection stands."""
+
+    peer_id: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A connection is gone; it may come back."""
+
+    peer_id: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A message."""
+
+    peer_id: PeerId
+    message_id: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """Something that is no message."""
+
+    peer_id: PeerId
+    reason: str
+
+
+Event = Up | Down | Got | Broke
+
+
+class Sources:
+    """Data connections of one fetch, used by its thread alone. A context manager."""
+
+    def __init__(self, secure: SecureContext) -> None:
+        self._secure = secure
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._poller = zmq.Poller()
+        self._channels: dict[PeerId, Channel] = {}
+
+    def close(self) -> None:
+        """End every connection."""
+        for peer_id in list(self._channels):
+            self._close(peer_id)
+        self._context.destroy(linger=0)
+
+    def use(self, peers: Iterable[ConnectedPeer]) -> list[PeerId]:
+        """Be connected to these and no others, as far as they can be dialled; those that were left."""
+        wanted = {peer.peer_id: peer for peer in list(peers)[:MAX_SOURCES] if peer.data_endpoint is not None}
+        left = [peer_id for peer_id in self._channels if peer_id not in wanted]
+        for peer_id in left:
+            self._close(peer_id)
+        for peer_id, peer in wanted.items():
+            if peer_id not in self._channels:
+                self._dial(peer)
+        return left
+
+    def send(self, peer_id: PeerId, message_id: int, message: Message) -> bool:
+        """Whether it is on its way."""
+        channel = self._channels.get(peer_id)
+        return channel is not None and channel.send(message, message_id)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What has come, in order for each connection."""
+        if not self._poller.poll(max(0, int(timeout_s * 1000))):
+            return []
+        return [event for peer_id, channel in self._channels.items() for event in _events_of(peer_id, channel)]
+
+    def _dial(self, peer: ConnectedPeer) -> None:
+        assert peer.data_endpoint is not None
+        socket = self._context.socket(zmq.DEALER)
+        self._secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        socket.connect(peer.data_endpoint)
+        channel = self._channels[peer.peer_id] = Channel(peer.peer_id, socket, monitor)
+        for one in channel.sockets:
+            self._poller.register(one, zmq.POLLIN)
+
+    def _close(self, peer_id: PeerId) -> None:
+        channel = self._channels.pop(peer_id)
+        for one in channel.sockets:
+            self._poller.unregister(one)
+        channel.close()
+
+
+def _events_of(peer_id: PeerId, channel: Channel) -> list[Event]:
+    events: list[Event] = []
+    was_connected = channel.connected
+    losses = channel.notice_losses()
+    if was_connected and losses:
+        events.append(Down(peer_id))
+    if channel.connected and (losses or not was_connected):
+        events.append(Up(peer_id))
+    for _ in range(MAX_MESSAGES_A_TURN):
+        try:
+            received = channel.receive()
+        except RemoteProtocolError as exc:
+            events.append(Broke(peer_id, str(exc)))
+            break
+        if received is None:
+            break
+        events.append(Got(peer_id, received.id, received.message))
+    return events
