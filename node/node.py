@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -19,13 +20,14 @@ from node.kernels.interface import Kernels
 from node.planning.planner import Planner
 from node.speed import field_macs_per_s
 from node.store.stored import StoredModel
+from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
 from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.worker import LinearWorker
-from protocol.identity import Identity, PeerId
+from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_of
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
 from protocol.messages import Hello, WorkKind
 from protocol.multiaddr import Multiaddr
@@ -48,6 +50,8 @@ class NodeConfig:
     """None: nobody can dial in; the node serves over the connections that it dials."""
     bootstrap: tuple[Multiaddr, ...] = ()
     threads: int | None = None
+    models_dir: Path | None = None
+    """Where models that come from peers are kept; None: none can come."""
 
 
 class Node:
@@ -65,6 +69,7 @@ class Node:
         self.control = ControlPlane(
             self.secure, self.registry, self.hello, lambda: self.data.queued, self._offer_service
         )
+        self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self._keep_out)
         self.address: Multiaddr | None = None
         self._data_port = 0
         self._macs_per_s = 0
@@ -107,6 +112,7 @@ class Node:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.transfers.stop()
         self.control.stop()
         if self.data.stop():
             self.secure.__exit__()
@@ -130,3 +136,8 @@ class Node:
         peer = next((peer for peer in self.registry.peers() if peer.peer_id == peer_id), None)
         if self._data_port == 0 and peer is not None and peer.data_endpoint is not None:
             self.data.offer(peer_id, peer.data_endpoint)
+
+    def _keep_out(self, peer_id: PeerId, reason: str, _duration_s: float) -> None:
+        """A source of weights lied: refuse its connections."""
+        log.warning("%s is kept out: it %s", peer_id, reason)
+        self.secure.ban(curve_public_key_of(public_key_of(peer_id)))

@@ -76,13 +76,18 @@ class Gathering:
         self._fetch(partial, units_of_layers(partial.manifest, set(layers)), first, [])
 
     def bring_all(self) -> Path:
-        """Fetch the whole model; where it lies in the store."""
+        """Fetch the whole model, where it is not here yet; where it lies in the store."""
+        present = self._around.models_dir / self._model_id
+        if (present / MANIFEST_FILE).exists():
+            return present
         partial = self._open()
         units, files = list(partial.manifest.units), list(partial.manifest.files)
         self._job.total_bytes = sum(ref.num_bytes for ref in units)
         self._fetch(partial, units, set(), files)
         path = partial.finish()
         stored = StoredModel(path)
+        for ref in stored.units:  # map and check them here, not in the thread that answers chunks
+            stored.unit(ref.layer, ref.kind)
         self._around.hosted.hold(stored, stored.units)
         return path
 

@@ -42,6 +42,7 @@ class Job:
     state: JobState = JobState.RUNNING
     error: str | None = None
     stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    ended: threading.Event = field(default_factory=threading.Event, repr=False)
     _since: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0), repr=False)
 
     def advance(self, num_bytes: int, fetched: bool = True) -> None:
@@ -61,6 +62,7 @@ class Job:
     def end(self, state: JobState, error: str | None = None) -> None:
         """It is over."""
         self.error, self.state, self.rate_bytes_s = error, state, 0.0
+        self.ended.set()
 
     def as_json(self) -> dict[str, Any]:
         """A TRANSFER of the gateway's state."""

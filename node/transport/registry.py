@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from node.planning.measures import Measures
@@ -41,6 +42,8 @@ class ConnectedPeer:
     """Where its connection leads, in ZeroMQ's form (an IPv6 host in brackets)."""
     dialled: bool
     rtt_s: float | None = None
+    announced: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
+    """Units by model that it has announced since its hello."""
 
     @property
     def data_endpoint(self) -> str | None:
@@ -49,7 +52,8 @@ class ConnectedPeer:
 
     def hosts(self, model_id: bytes) -> frozenset[bytes]:
         """Hashes of the units of a model that it says it holds."""
-        return frozenset(unit for model in self.hello.hosted if model.model_id == model_id for unit in model.units)
+        first = frozenset(unit for model in self.hello.hosted if model.model_id == model_id for unit in model.units)
+        return first | self.announced.get(model_id, frozenset())
 
 
 class PeerRegistry:
@@ -94,6 +98,15 @@ class PeerRegistry:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 self._peers[peer_id] = replace(peer, rtt_s=rtt_s)
+
+    def announce(self, peer_id: PeerId, model_id: bytes, units: frozenset[bytes]) -> None:
+        """A peer's record says that it holds these units now."""
+        with self._changed:
+            peer = self._peers.get(peer_id)
+            if peer is not None and peer.announced.get(model_id) != units:
+                announced = {**peer.announced, model_id: units}
+                self._peers[peer_id] = replace(peer, announced=announced)
+                self._changed.notify_all()
 
     def attach(self, curve_key: bytes, route: bytes) -> bool:
         """A peer opened a data connection over which it serves; `route` is its ROUTER id here."""

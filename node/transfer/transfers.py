@@ -1,0 +1,119 @@
+"""The transfers of a node: each in a thread of its own, each a job that interfaces show."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from node.errors import ConfigError, KekahydeError, ModelNotFoundError
+from node.hosting import HostedModels
+from node.store.names import is_model_id
+from node.transfer.download import CancelledError
+from node.transfer.gathering import Gathering, Surroundings
+from node.transfer.jobs import Job, Jobs, JobState
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import SecureContext
+from protocol.identity import PeerId
+
+log = logging.getLogger(__name__)
+
+JOIN_S = 2.0
+LIAR_BAN_S = 24 * 3600.0
+"""How long a source is kept out that stated or sent what cannot be true."""
+PULL_PATIENCE_S = 30.0
+"""A pull fails when nobody holds what is missing for so long; layers to serve are waited for without an end."""
+
+Ban = Callable[[PeerId, str, float], None]
+
+
+class Transfers:
+    """Starts, lists and stops transfers. Safe to share between threads.
+
+    Args:
+        models_dir: where models lie; None: nothing can be fetched.
+        ban: keeps a liar out.
+    """
+
+    def __init__(
+        self, secure: SecureContext, registry: PeerRegistry, hosted: HostedModels, models_dir: Path | None, ban: Ban
+    ) -> None:
+        self._secure = secure
+        self._registry = registry
+        self._hosted = hosted
+        self._models_dir = models_dir
+        self._ban = ban
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self.jobs = Jobs()
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The `transfers` of the gateway's state."""
+        return self.jobs.as_json()
+
+    def take_layers(self, model_id: str, memory_bytes: int) -> Job:
+        """Fetch and serve the layers of a model that the swarm lacks most."""
+        return self._begin("units", model_id, None, lambda gathering: gathering.bring_layers(memory_bytes))
+
+    def pull(self, model_id: str, patience_s: float = PULL_PATIENCE_S) -> Job:
+        """Fetch a whole model."""
+        return self._begin("pull", model_id, patience_s, lambda gathering: gathering.bring_all())
+
+    def run(self, kind: str, model: str, work: Callable[[Job], object]) -> Job:
+        """Do any work as a job, in a thread of its own."""
+        with self._lock:
+            running = self.jobs.running(kind, model)
+            if running is not None:
+                return running
+            job = self.jobs.add(Job(kind, model))
+            thread = threading.Thread(target=_main, args=(job, work), name=f"transfer {job.id}", daemon=True)
+            self._threads = [known for known in self._threads if known.is_alive()] + [thread]
+            thread.start()
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to end. Raises ConfigError where there is none of this id."""
+        job = self.jobs.find(job_id)
+        if job is None:
+            raise ConfigError(f"no transfer is called {job_id!r}: see the list of transfers")
+        job.stop.set()
+        return job
+
+    def stop(self) -> None:
+        """End all of them; what was fetched is kept."""
+        self.jobs.stop_all()
+        for thread in self._threads:
+            thread.join(JOIN_S)
+
+    def _begin(self, kind: str, model_id: str, patience_s: float | None, work: Callable[[Gathering], object]) -> Job:
+        if not is_model_id(model_id):
+            raise ModelNotFoundError(f"{model_id!r} is no model id, which has 64 hexadecimal digits")
+        if self._models_dir is None:
+            raise ConfigError("this node has no data directory to fetch models into: give one with --data-dir")
+        self._models_dir.mkdir(parents=True, exist_ok=True)
+        around = Surroundings(
+            self._secure,
+            self._registry,
+            self._hosted,
+            self._models_dir,
+            self._secure.identity.peer_id,
+            lambda peer_id, reason: self._ban(peer_id, reason, LIAR_BAN_S),
+        )
+        return self.run(kind, model_id, lambda job: work(Gathering(around, job, model_id, patience_s)))
+
+
+def _main(job: Job, work: Callable[[Job], object]) -> None:
+    try:
+        work(job)
+    except CancelledError as exc:
+        job.end(JobState.CANCELLED, str(exc))
+    except KekahydeError as exc:
+        log.warning("transfer of %s: %s", job.model, exc)
+        job.end(JobState.FAILED, str(exc))
+    except Exception:
+        log.exception("transfer of %s", job.model)
+        job.end(JobState.FAILED, "this node failed: its log says why")
+    else:
+        job.end(JobState.DONE)
