@@ -103,7 +103,7 @@ class Gathering:
             partial = PartialModel.find(self._around.models_dir, self._model_id)
             if partial is None:
                 raise ConfigError(f"the manifest of {self._model_id} cannot be read at {folder}: look at the disk")
-            self._job.done_bytes = self._job.total_bytes = 0
+            self._job.done_bytes = self._job.total_bytes = self._job.fetched_bytes = 0  # the manifest does not count
         self._partial = partial
         self._around.hosted.learn(self._id_bytes, partial.manifest)
         return partial
@@ -121,11 +121,13 @@ class Gathering:
         self._serve(partial, present)
         missing = [ref for ref in units if ref not in set(present)]
         wanted = [Wanted(ref.sha256, ref.num_bytes, ref.num_bytes, int(ref not in first)) for ref in missing]
-        wanted += [
-            Wanted(partial.manifest.files[name], file_limit(partial.manifest, name), None, 0)
-            for name in files
-            if not partial.has_file(name)
-        ]
+        for name in files:
+            if partial.has_file(name):
+                num_bytes = (partial.path / name).stat().st_size
+                self._job.total_bytes += num_bytes
+                self._job.advance(num_bytes, fetched=False)
+            else:
+                wanted.append(Wanted(partial.manifest.files[name], file_limit(partial.manifest, name)))
         self._check_room(sum(one.size_bytes or 0 for one in wanted))
         arrived = set(present)
         by_hash = {ref.sha256: ref for ref in missing}

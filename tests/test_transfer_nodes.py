@@ -1,0 +1,196 @@
+"""Weights between nodes in one process, over real sockets: fetched, served on, resumed; and liars left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
+
+from node.kernels import select_kernels
+from node.kernels.interface import Kernels
+from node.node import Node, NodeConfig
+from node.store.importer import import_checkpoint
+from node.store.partial import PartialModel, partial_path
+from node.store.stored import StoredModel
+from node.transfer.jobs import Job, JobState
+from node.transfer.librarian import Librarian
+from protocol.identity import Identity
+from protocol.limits import PIECE_BYTES
+from protocol.multiaddr import parse_multiaddr
+from protocol.transfer_outline import Outline
+
+LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")
+SIZES = {
+    "hidden_size": 512,
+    "intermediate_size": 2304,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 3,
+    "vocab_size": 300,
+}
+"""`gate_up` and `down` of a layer have several pieces, `o` has one."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one model."""
+    folder = tmp_path_factory.mktemp("source")
+    checkpoint = write_checkpoint(folder / "checkpoint", SIZES)
+    write_byte_tokenizer(checkpoint)
+    import_checkpoint(checkpoint, folder / "models")
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return select_kernels(1)
+
+
+class Park:
+    """Nodes that end with the test."""
+
+    def __init__(self, source: Path, folder: Path, kernels: Kernels, stack: ExitStack) -> None:
+        self.path = next(path for path in source.iterdir() if len(path.name) == 64)
+        self.model_id = self.path.name
+        self._folder, self._kernels, self._stack = folder, kernels, stack
+        self._count = 0
+
+    def node(self, others: list[Node], whole: bool = False, data: str | None = None) -> Node:
+        self._count += 1
+        models_dir = self._folder / (data or f"node{self._count}")
+        seed = bytes([self._count]) * 32
+        addresses = tuple(other.addresses[0] for other in others)
+        config = NodeConfig(Identity.from_seed(seed), LOOPBACK, addresses, 1, models_dir)
+        node = Node(config, [StoredModel(self.path)] if whole else [], self._kernels)
+        return self._stack.enter_context(node)
+
+    def models_dir(self, node: Node) -> Path:
+        assert node.config.models_dir is not None
+        return node.config.models_dir
+
+
+@pytest.fixture
+def park(source: Path, tmp_path: Path, kernels: Kernels) -> Iterator[Park]:
+    with ExitStack() as stack:
+        yield Park(source, tmp_path, kernels, stack)
+
+
+def ended(job: Job, limit_s: float = 30.0) -> Job:
+    assert job.ended.wait(limit_s), job
+    return job
+
+
+def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_whole_model_is_fetched_byte_for_byte_from_two_and_served_on(park: Park) -> None:
+    first, second = park.node([], whole=True), park.node([], whole=True)
+    third = park.node([first, second])
+    job = ended(third.transfers.pull(park.model_id))
+    assert job.state is JobState.DONE, job
+    assert files_of(park.models_dir(third) / park.model_id) == files_of(park.path)
+    assert job.done_bytes == job.total_bytes == sum(map(len, files_of(park.path).values())) - manifest_bytes(park)
+    assert third.hosted.layers[0].ranges == ((0, 4),), "three layers and the head"
+    fourth = park.node([third])
+    assert ended(fourth.transfers.pull(park.model_id)).state is JobState.DONE
+
+
+def manifest_bytes(park: Park) -> int:
+    return (park.path / "manifest.cbor").stat().st_size
+
+
+def test_layers_are_taken_as_far_as_the_memory_allows_and_served_one_by_one(park: Park) -> None:
+    first = park.node([], whole=True)
+    second = park.node([first])
+    seen: list[int] = []
+    second.hosted.on_change = lambda: seen.append(len(second.hosted.held(bytes.fromhex(park.model_id))))
+    layer = sum(ref.num_bytes for ref in StoredModel(park.path).units if ref.layer == 0)
+    job = ended(second.transfers.take_layers(park.model_id, int(2.5 * layer)))
+    assert job.state is JobState.DONE, job
+    assert sorted(set(seen)) == [0, 4, 8], "first the manifest, then one layer after the other"
+    assert job.total_bytes == job.done_bytes == job.fetched_bytes == 2 * layer
+    (hosted,) = second.hosted.layers
+    assert sum(end - start for start, end in hosted.ranges) == 2
+    assert not (park.models_dir(second) / park.model_id).exists(), "a part is no model"
+
+
+def test_memory_for_no_layer_says_how_much_it_takes(park: Park) -> None:
+    first = park.node([], whole=True)
+    second = park.node([first])
+    job = ended(second.transfers.take_layers(park.model_id, 1 << 20))
+    assert job.state is JobState.FAILED and job.error is not None
+    assert "--memory" in job.error and "MiB" in job.error
+
+
+def test_a_model_that_nobody_has_fails_and_says_so(park: Park) -> None:
+    alone = park.node([park.node([], whole=True)])
+    job = ended(alone.transfers.pull("ab" * 32, patience_s=1.0))
+    assert job.state is JobState.FAILED and job.error is not None and "start a node" in job.error
+
+
+def test_a_break_in_the_middle_costs_only_what_was_not_there(park: Park, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only source goes at a third of the way; another life of the same directory goes on where it was."""
+    first = park.node([], whole=True)
+    second = park.node([first], data="same")
+    job = second.transfers.pull(park.model_id)
+    until(lambda: job.fetched_bytes > 3 * PIECE_BYTES)
+    second.transfers.cancel(job.id)
+    assert ended(job).state is JobState.CANCELLED
+    kept = job.fetched_bytes
+    again = park.node([first], data="same")
+    other = ended(again.transfers.pull(park.model_id))
+    assert other.state is JobState.DONE, other
+    assert other.fetched_bytes + kept == other.total_bytes, "nothing twice"
+    assert files_of(park.models_dir(again) / park.model_id) == files_of(park.path)
+
+
+@pytest.mark.parametrize("lie", ["piece", "outline"])
+def test_a_liar_is_kept_out_and_the_rest_comes_from_elsewhere(
+    park: Park, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    honest, liar = park.node([], whole=True), park.node([], whole=True)
+    plane = liar.data._blobs._librarian  # the real librarian, whose answers are spoilt
+
+    def spoilt_read(errand: object) -> bytes | None:
+        piece = Librarian._read(plane, errand)  # type: ignore[arg-type]
+        return None if piece is None else piece[:-1] + bytes([piece[-1] ^ 1])
+
+    def spoilt_outline(sha256: bytes) -> Outline | None:
+        outline = Librarian._outline(plane, sha256)
+        if outline is None or len(outline.pieces) == 1:
+            return outline
+        return Outline(outline.size_bytes, (bytes(32), *outline.pieces[1:]))
+
+    monkeypatch.setattr(plane, *(("_read", spoilt_read) if lie == "piece" else ("_outline", spoilt_outline)))
+    third = park.node([liar, honest])
+    until(lambda: len(third.registry.usable()) == 2)
+    job = ended(third.transfers.pull(park.model_id))
+    assert job.state is JobState.DONE, job
+    assert files_of(park.models_dir(third) / park.model_id) == files_of(park.path)
+
+
+def test_what_an_earlier_life_left_is_checked_before_it_is_served(park: Park) -> None:
+    first = park.node([], whole=True)
+    second = park.node([first], data="same")
+    assert ended(second.transfers.take_layers(park.model_id, 1 << 40)).state is JobState.DONE
+    unit = next((partial_path(park.models_dir(second), park.model_id) / "units").glob("*.w8"))
+    content = bytearray(unit.read_bytes())
+    content[5] ^= 1
+    unit.write_bytes(content)
+    third = park.node([first], data="same")
+    job = ended(third.transfers.take_layers(park.model_id, 1 << 40))
+    assert job.state is JobState.DONE and job.fetched_bytes == len(content), "that one alone is fetched again"
+    assert PartialModel.find(park.models_dir(third), park.model_id) is not None
