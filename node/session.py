@@ -19,6 +19,7 @@ from node.execution.interrupt import Interrupt
 from node.execution.lanes import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager
 from node.execution.pads import OwnPads
+from node.execution.peer import SessionPeer
 from node.formation import LanePlan, Offer, SessionPlan, form
 from node.model.decoder import Decoder
 from node.model.generate import Finished, GeneratedToken, generate
@@ -88,6 +89,31 @@ class Session:
         self._manager = self._open()
         self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
         self._decoder = Decoder(model, node.kernels, self.executor)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model, computing in this session; for the session's thread alone."""
+        return self._decoder
+
+    @property
+    def peers(self) -> list[SessionPeer]:
+        """Its peers, each in one role."""
+        return [] if self._manager is None else self._manager.peers
+
+    @property
+    def pads_made(self) -> int:
+        """Rows of pads that this device has made for it."""
+        return 0 if self._own_pads is None else self._own_pads.rows_made
+
+    @property
+    def pad_s(self) -> float:
+        """Seconds in which this device made pads before the clock started."""
+        return self._pad_s
+
+    def rest(self) -> None:
+        """Nobody waits for anything any more: call off what peers still work on."""
+        if self._manager is not None:
+            self._manager.cancel_all()
 
     @property
     def mode(self) -> Privacy:

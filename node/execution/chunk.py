@@ -6,6 +6,7 @@ what may happen to it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -107,6 +108,8 @@ class ChunkRecord:
     """Who computes the share, once it was sent."""
     sent_at: float = 0.0
     attempts: int = 0
+    number: int = field(default_factory=itertools.count(1).__next__)
+    """Its number in the life of this process: how interfaces tell chunks apart."""
     share: Elements | None = field(default=None, repr=False)
     """`[bucket, K]`, what was sent and is sent again on a retry."""
     ticket: Any = field(default=None, repr=False)

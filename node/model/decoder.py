@@ -25,6 +25,30 @@ BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens of one sequence in a pass that several sequences share."""
+
+    token_ids: Sequence[int]
+    cache: KVCache
+
+    @property
+    def positions(self) -> Int64s:
+        """Where its tokens stand in their sequence."""
+        start = self.cache.length
+        return np.arange(start, start + len(self.token_ids), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of one part in the pass, and where in its sequence they stand."""
+
+    start: int
+    stop: int
+    positions: Int64s
+    cache: KVCache
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """What one decoder layer needs, looked up once."""
 
@@ -79,7 +103,7 @@ class Decoder:
             raise PromptError("there is no token to compute; give at least one")
         blocks = []
         for start in range(0, len(token_ids), BLOCK_ROWS):
-            hidden = self._block(token_ids[start : start + BLOCK_ROWS], cache)
+            hidden = self._block([Part(token_ids[start : start + BLOCK_ROWS], cache)])
             if all_logits:
                 blocks.append(self._logits(hidden))
         if all_logits:
@@ -87,27 +111,47 @@ class Decoder:
         logits: Floats = self._logits(hidden[-1:])[0]
         return logits
 
-    def _block(self, token_ids: Sequence[int], cache: KVCache) -> Floats:
+    def forward_parts(self, parts: Sequence[Part], wanted: Sequence[bool]) -> list[Floats | None]:
+        """One pass over tokens of several sequences, at most BLOCK_ROWS in all, each as if it were alone.
+
+        Args:
+            parts: every sequence once, with one token at least.
+            wanted: of each part, whether its logits are.
+
+        Returns:
+            Logits f32[V] after the last token of each part that wanted them. Whatever is raised leaves every cache as
+            it was.
+        """
+        if not parts or not all(part.token_ids for part in parts):
+            raise PromptError("there is no token to compute; give at least one")
+        hidden = self._block(parts)
+        ends = np.cumsum([len(part.token_ids) for part in parts]) - 1
+        rows = [int(end) for end, wants in zip(ends, wanted, strict=True) if wants]
+        logits = iter(self._logits(np.ascontiguousarray(hidden[rows]))) if rows else iter(())
+        return [next(logits) if wants else None for wants in wanted]
+
+    def _block(self, parts: Sequence[Part]) -> Floats:
         """One pass over all layers: hidden states f32[T, D] of at most BLOCK_ROWS tokens."""
-        hidden = self.model.embedding_rows(token_ids)
-        num_rows, start = len(hidden), cache.length
-        cache.reserve(num_rows)
-        stop = start + num_rows
-        cos, sin = self._tables(start, stop)
-        positions = np.arange(start, stop, dtype=np.int64)
-        self.executor.begin_step(start, num_rows)
+        hidden = self.model.embedding_rows([token_id for part in parts for token_id in part.token_ids])
+        for part in parts:
+            part.cache.reserve(len(part.token_ids))
+        blocks = _row_blocks(parts)
+        tables = [self._tables(int(block.positions[0]), int(block.positions[-1]) + 1) for block in blocks]
+        cos = tables[0][0] if len(tables) == 1 else np.concatenate([table[0] for table in tables])
+        sin = tables[0][1] if len(tables) == 1 else np.concatenate([table[1] for table in tables])
+        self.executor.begin_step(int(blocks[0].positions[0]), len(hidden))
         for index, layer in enumerate(self._layers):
-            keys, values = cache.keys[index], cache.values[index]
-            mixed = self._attention(layer, hidden, cos, sin, keys, values, positions)
+            mixed = self._attention(index, layer, hidden, cos, sin, blocks)
             hidden += self._linear(layer.o, *self._kernels.quantize(mixed, layer.o.max_row_norm))
             hidden += self._mlp(layer, hidden)
-        cache.commit(token_ids)
+        for part in parts:
+            part.cache.commit(part.token_ids)
         return hidden
 
     def _attention(
-        self, layer: _Layer, hidden: Floats, cos: Floats, sin: Floats, keys: Floats, values: Floats, positions: Int64s
+        self, index: int, layer: _Layer, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[_Rows]
     ) -> Floats:
-        """Attention over the cache, which first gets this block's keys and values: f32[T, H * d]."""
+        """Each part's attention over its cache, which first gets the new keys and values: f32[T, H * d]."""
         config, kernels = self.config, self._kernels
         rows, scales = kernels.norm_quantize(
             hidden, layer.attention_norm, config.rms_norm_eps, layer.qkv.max_row_norm
@@ -121,10 +165,23 @@ class Decoder:
         else:
             kernels.rope(queries, cos, sin)
             kernels.rope(new_keys, cos, sin)
-        start, stop = int(positions[0]), int(positions[0]) + num_rows
-        keys[:, start:stop] = new_keys.transpose(1, 0, 2)
-        values[:, start:stop] = heads[:, num_heads + num_groups :].transpose(1, 0, 2)
-        return kernels.attention(queries, keys, values, positions, layer.window, self._scale)
+        new_values = heads[:, num_heads + num_groups :]
+        mixed = [
+            self._attend(index, layer.window, block, queries, new_keys, new_values)  # each sees its own sequence
+            for block in blocks
+        ]
+        return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
+
+    def _attend(
+        self, index: int, window: int | None, block: _Rows, queries: Floats, new_keys: Floats, new_values: Floats
+    ) -> Floats:
+        """Attention of one part's rows: f32[t, H * d]."""
+        keys, values = block.cache.keys[index], block.cache.values[index]
+        start, stop = int(block.positions[0]), int(block.positions[-1]) + 1
+        keys[:, start:stop] = new_keys[block.start : block.stop].transpose(1, 0, 2)
+        values[:, start:stop] = new_values[block.start : block.stop].transpose(1, 0, 2)
+        rows = queries[block.start : block.stop]
+        return self._kernels.attention(rows, keys, values, block.positions, window, self._scale)
 
     def _normed(self, heads: Floats, gain: Floats | None) -> Floats:
         """Heads [T, H, d] with each head RMS-normed where the model does so (a copy), else as they are."""
@@ -159,6 +216,16 @@ class Decoder:
             self._cos = np.concatenate((self._cos, cos))
             self._sin = np.concatenate((self._sin, sin))
         return self._cos[start:stop], self._sin[start:stop]
+
+
+def _row_blocks(parts: Sequence[Part]) -> list[_Rows]:
+    """The rows of each part in a pass, in order."""
+    blocks, start = [], 0
+    for part in parts:
+        stop = start + len(part.token_ids)
+        blocks.append(_Rows(start, stop, part.positions, part.cache))
+        start = stop
+    return blocks
 
 
 def _open_layer(model: StoredModel, layer: int) -> _Layer:

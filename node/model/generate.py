@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from node.errors import PromptError
+from node.kernels.interface import Floats
 from node.model.cache import KVCache
+from node.model.config import ModelConfig
 from node.model.decoder import Decoder
 from node.model.sampling import Sampler, SamplingParams
 from node.model.stops import StopMatcher
@@ -69,48 +71,66 @@ def generate(
     Raises:
         PromptError: the prompt is empty, or too long for the context; before anything is computed.
     """
-    check_prompt(prompt_ids, decoder.config.context_length)
-    answer = _Answer(decoder, tokenizer, prompt_ids, params, continues)
+    answer = Answer(decoder.config, tokenizer, prompt_ids, params, continues)
     cache = decoder.new_cache() if cache is None else cache
-    return answer.events(cache, cancelled or (lambda: False))
+    return _events(answer, decoder, cache, cancelled or (lambda: False))
 
 
-class _Answer:
-    """One generation: the parts that turn logits into text, and where they stand."""
+def _events(
+    answer: Answer, decoder: Decoder, cache: KVCache, cancelled: Callable[[], bool]
+) -> Iterator[GeneratedToken | Finished]:
+    pending: Sequence[int] = answer.prompt_ids[cache.reuse(answer.prompt_ids) :]
+    while True:
+        if cancelled():
+            yield answer.cancelled()
+            return
+        for event in answer.advance(decoder.forward(pending, cache)):
+            yield event
+            if isinstance(event, Finished):
+                return
+            pending = [event.id]
+
+
+class Answer:
+    """One generation without its computing: the parts that turn logits into text, and where they stand.
+
+    Raises:
+        PromptError: the prompt is empty, or too long for the context.
+    """
 
     def __init__(
         self,
-        decoder: Decoder,
+        config: ModelConfig,
         tokenizer: Tokenizer,
         prompt_ids: Sequence[int],
         params: SamplingParams,
         continues: bool,
     ) -> None:
-        self._decoder = decoder
-        self._prompt_ids = list(prompt_ids)
+        check_prompt(prompt_ids, config.context_length)
+        self.prompt_ids = list(prompt_ids)
+        self.num_tokens = 0
         self._sampler = Sampler(params, prompt_ids)
         self._stream = tokenizer.stream(prompt_ids if continues else ())
         self._stops = StopMatcher(params.stop)
-        self._end_ids = frozenset() if params.ignore_eos else frozenset(decoder.config.eos_ids)
-        room = decoder.config.context_length - len(prompt_ids)
+        self._end_ids = frozenset() if params.ignore_eos else frozenset(config.eos_ids)
+        room = config.context_length - len(prompt_ids)
         self._max_tokens = min(params.max_tokens, room)
         self._text: list[str] = []
 
-    def events(self, cache: KVCache, cancelled: Callable[[], bool]) -> Iterator[GeneratedToken | Finished]:
-        pending = self._prompt_ids[cache.reuse(self._prompt_ids) :]
-        for index in range(self._max_tokens):
-            if cancelled():
-                yield self._finished("cancelled", index)
-                return
-            token_id = self._sampler.pick(self._decoder.forward(pending, cache))
-            ends = token_id in self._end_ids
-            text = self._shown(token_id, ends or index + 1 == self._max_tokens)
-            yield GeneratedToken(index, token_id, text)
-            if ends or self._stops.stopped:
-                yield self._finished("stop", index + 1)
-                return
-            pending = [token_id]
-        yield self._finished("length", self._max_tokens)
+    def advance(self, logits: Floats) -> list[GeneratedToken | Finished]:
+        """The next token, chosen from the logits after the last; behind the answer's last one, how it ended."""
+        token_id, index = self._sampler.pick(logits), self.num_tokens
+        self.num_tokens += 1
+        ends = token_id in self._end_ids
+        is_last = self.num_tokens == self._max_tokens
+        token = GeneratedToken(index, token_id, self._shown(token_id, ends or is_last))
+        if ends or self._stops.stopped:
+            return [token, self._finished("stop")]
+        return [token, self._finished("length")] if is_last else [token]
+
+    def cancelled(self) -> Finished:
+        """How it ends where nobody wants the rest."""
+        return self._finished("cancelled")
 
     def _shown(self, token_id: int, is_last: bool) -> str:
         """The text that a token makes certain; with the last token, all that was held back."""
@@ -121,5 +141,5 @@ class _Answer:
         self._text.append(text)
         return text
 
-    def _finished(self, reason: FinishReason, num_tokens: int) -> Finished:
-        return Finished(reason, "".join(self._text), num_tokens)
+    def _finished(self, reason: FinishReason) -> Finished:
+        return Finished(reason, "".join(self._text), self.num_tokens)

@@ -1,12 +1,14 @@
 """From logits to the next token: the order and the formulas of `transformers/generation/logits_process.py`.
 
-Repetition penalty, temperature, top-k, top-p, min-p, then one draw. A seed gives the same tokens for the same logits
-on every machine: the draws are the raw output of a Philox generator, of which numpy guarantees the bits.
+Repetition penalty, OpenAI's frequency and presence penalties, temperature, top-k, top-p, min-p, then one draw. A seed
+gives the same tokens for the same logits on every machine: the draws are the raw output of a Philox generator, of
+which numpy guarantees the bits.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -43,6 +45,10 @@ class SamplingParams:
     """Only tokens at least this many times as likely as the likeliest; 0 for all."""
     repetition_penalty: float = 1.0
     """Divides (multiplies, where negative) the logits of tokens that occurred already; 1 for none."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for every time that it occurs in the answer so far; 0 for none."""
+    presence_penalty: float = 0.0
+    """Taken once from the logits of tokens that occur in the answer so far; 0 for none."""
     seed: int | None = None
     """None draws one from the operating system."""
     max_tokens: int = 256
@@ -57,6 +63,8 @@ class SamplingParams:
         _check_number("top_p", self.top_p, 0, 1)
         _check_number("min_p", self.min_p, 0, 1)
         _check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        _check_number("frequency_penalty", self.frequency_penalty, -2, 2)
+        _check_number("presence_penalty", self.presence_penalty, -2, 2)
         _check_integer("max_tokens", self.max_tokens, 1, 1 << 31)
         if self.seed is not None:
             _check_integer("seed", self.seed, 0, (1 << 64) - 1)
@@ -93,6 +101,7 @@ class Sampler:
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
         self._params = params
         self._seen = set(prompt_ids)
+        self._answered: Counter[int] = Counter()
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
         """The seed in use, also where none was given."""
         self._random = np.random.Philox(key=self.seed)
@@ -105,6 +114,7 @@ class Sampler:
         """
         token_id = self._pick(self._penalized(logits))
         self._seen.add(token_id)
+        self._answered[token_id] += 1
         return token_id
 
     def _pick(self, scores: F32) -> int:
@@ -120,12 +130,20 @@ class Sampler:
         return int(candidates[min(chosen, len(candidates) - 1)])
 
     def _penalized(self, logits: F32) -> F32:
-        penalty = self._params.repetition_penalty
-        if penalty == 1:
-            return logits
-        seen = np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
-        scores = logits.copy()
-        scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
+        params = self._params
+        scores = logits
+        if params.repetition_penalty != 1:
+            seen = np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
+            scores = logits.copy()
+            scaled = scores[seen]
+            scores[seen] = np.where(
+                scaled < 0, scaled * params.repetition_penalty, scaled / params.repetition_penalty
+            )
+        if (params.frequency_penalty or params.presence_penalty) and self._answered:
+            ids = np.fromiter(self._answered, dtype=np.int64, count=len(self._answered))
+            times = np.fromiter(self._answered.values(), dtype=np.float32, count=len(self._answered))
+            scores = scores.copy()
+            scores[ids] -= np.float32(params.frequency_penalty) * times + np.float32(params.presence_penalty)
         return scores
 
     def _uniform(self) -> float:

@@ -1,0 +1,19 @@
+"""Requests of a serving node: queued, run side by side, batched where they meet, ended when nobody wants them.
+
+    request   what is asked, and what its asker is told
+    engine    takes requests, finds each a runner                          Engine
+    runner    the thread of one model in one privacy mode: its session, its passes
+    batch     whose rows go into the next pass, decided purely
+    running   one request under way
+    ledger    what a request took part in, for its receipt
+    chunks    the lives of chunks, for whoever watches
+    watch     what becomes of a session's peers, in words
+    models    the models that requests may name
+
+A token of one request is the same bits in whatever company it is computed: that is what kernels and decoder promise.
+"""
+
+from node.engine.engine import Engine
+from node.engine.request import GenerationRequest
+
+__all__ = ["Engine", "GenerationRequest"]

@@ -1,0 +1,58 @@
+"""Whose rows go into the next pass: continuous batching, decided purely.
+
+Everybody who decodes has one row in every pass. Prompts share what room is left equally, in blocks small enough that
+the streams beside them do not stall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.model.decoder import BLOCK_ROWS
+
+MIN_BLOCK_ROWS = 16
+"""A prompt beside running streams advances by at least so many rows a pass, if there is room."""
+PASS_TARGET_S = 0.1
+"""A pass with prompts in it should not hold up the streams beside them for longer."""
+SPEED_WEIGHT = 0.3
+
+
+class PassPacer:
+    """How many rows of prompts a pass may have beside running streams: as many as fit the target, as measured."""
+
+    def __init__(self) -> None:
+        self._row_s: float | None = None
+
+    @property
+    def rows_beside(self) -> int:
+        """Rows of prompts for one pass."""
+        if self._row_s is None:
+            return 2 * MIN_BLOCK_ROWS
+        return max(MIN_BLOCK_ROWS, min(BLOCK_ROWS, int(PASS_TARGET_S / self._row_s)))
+
+    def measured(self, num_rows: int, seconds: float) -> None:
+        """A pass took so long; one of a few rows says little about a row."""
+        if num_rows < MIN_BLOCK_ROWS:
+            return
+        row_s = max(seconds / num_rows, 1e-6)
+        self._row_s = row_s if self._row_s is None else self._row_s + SPEED_WEIGHT * (row_s - self._row_s)
+
+
+def compose(pending: Sequence[int], rows_beside: int) -> list[int]:
+    """Rows of each sequence in the next pass, at most BLOCK_ROWS together.
+
+    Args:
+        pending: tokens that each still has to have computed, at least one.
+        rows_beside: rows of prompts at most where somebody decodes.
+    """
+    decoding = sum(count == 1 for count in pending)
+    room = BLOCK_ROWS - decoding
+    if decoding:
+        room = min(room, rows_beside)
+    rows = [min(count, 1) for count in pending]
+    prompts = [index for index, count in enumerate(pending) if count > 1]
+    for position, index in enumerate(prompts):
+        share = max(room, 0) // (len(prompts) - position)
+        rows[index] = min(pending[index], share)
+        room -= rows[index]
+    return rows

@@ -1,0 +1,56 @@
+"""The lives of chunks as rows for whoever watches; costs nothing while nobody does.
+
+The thread that computes appends to a bounded queue and never waits; what does not fit is counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from node.execution.chunk import ChunkRecord
+
+MAX_WAITING = 8192
+
+Row = tuple[int, str, int | None, str, int, int, str | None, str | None, str, float]
+"""number, request, layer, kind of unit, first row, row after the last, peer, role, state, ms since it was sent"""
+
+
+class ChunkFeed:
+    """One for an engine: any thread writes, one reader takes."""
+
+    def __init__(self) -> None:
+        self._rows: deque[Row] = deque()
+        self._dropped = 0
+        self._lock = threading.Lock()
+        self.watched = False
+        """Set by the reader."""
+
+    def push(self, record: ChunkRecord, request_id: str) -> None:
+        """A chunk moved on; `request_id` is whose row is its first."""
+        if not self.watched:
+            return
+        chunk = record.chunk
+        sent_ms = round((time.monotonic() - record.sent_at) * 1000, 2) if record.sent_at else 0.0
+        role = None if record.peer_id is None else "share"
+        where = (chunk.unit.layer, chunk.unit.kind, chunk.row_start, chunk.row_end)
+        row = (record.number, request_id, *where, record.peer_id, role, record.state.value, sent_ms)
+        with self._lock:
+            if len(self._rows) >= MAX_WAITING:
+                self._rows.popleft()
+                self._dropped += 1
+            self._rows.append(row)
+
+    def take(self, most: int) -> tuple[list[Row], int]:
+        """The oldest rows, at most so many, and how many were dropped before them."""
+        with self._lock:
+            rows = [self._rows.popleft() for _ in range(min(most, len(self._rows)))]
+            dropped, self._dropped = self._dropped, 0
+        return rows, dropped
+
+    def clear(self) -> None:
+        """Nobody watches any more."""
+        with self._lock:
+            self._rows.clear()
+            self._dropped = 0

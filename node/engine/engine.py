@@ -1,0 +1,160 @@
+"""`Engine`: takes requests from any thread and finds each a runner."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from node.engine.chunks import ChunkFeed
+from node.engine.models import Models
+from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener
+from node.engine.runner import SessionRunner
+from node.engine.running import Running
+from node.errors import KekahydeError
+from node.execution.chunk import ChunkRecord
+from node.execution.config import ExecutionConfig
+from node.execution.interrupt import Interrupt
+from node.node import Node
+from node.privacy import Privacy
+from node.session import Session, SessionConfig
+from node.store.library import Library
+from node.store.stored import StoredModel
+
+log = logging.getLogger(__name__)
+
+MAX_REQUESTS = 256
+"""Requests that run or wait, of all runners together."""
+MAX_RUNNERS = 8
+"""Sessions side by side: each has connections and checks of its own."""
+
+Key = tuple[str, Privacy]
+
+
+class QueueFullError(KekahydeError):
+    """Too many requests wait already."""
+
+
+class DuplicateRequestError(KekahydeError):
+    """A request with this id is under way already."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What holds for all sessions of an engine."""
+
+    inbound_peers: bool = False
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+
+class Engine:
+    """Requests of one serving node; a context manager."""
+
+    def __init__(self, node: Node, library: Library, config: EngineConfig | None = None) -> None:
+        self._node = node
+        self._config = config or EngineConfig()
+        self.models = Models(node, library)
+        self.feed = ChunkFeed()
+        self._lock = threading.Lock()
+        self._runners: dict[Key, SessionRunner] = {}
+        self._under_way: dict[str, tuple[Running, SessionRunner]] = {}
+        self._on_event: list[Callable[[Running, Event], None]] = []
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """End every request; everybody is told."""
+        with self._lock:
+            runners = list(self._runners.values())
+        for runner in runners:
+            runner.close()
+
+    def observe(self, observer: Callable[[Running, Event], None]) -> None:
+        """Tell this one too of every event, before its asker; must not block."""
+        self._on_event.append(observer)
+
+    def submit(self, request: GenerationRequest, listener: Listener) -> None:
+        """Queue a request; `listener` hears of everything from now on.
+
+        Raises:
+            PromptError: the prompt is empty, or too long for the model's context.
+            QueueFullError: too many wait.
+            DuplicateRequestError: its id is taken.
+        """
+        running = Running(request, lambda event: self._heard(running, event, listener))
+        with self._lock:
+            if request.id in self._under_way:
+                raise DuplicateRequestError(f"a request {request.id!r} is under way already: choose another id")
+            if len(self._under_way) >= MAX_REQUESTS:
+                raise QueueFullError(f"{MAX_REQUESTS} requests wait already: try again in a moment")
+            key = (request.model.model_id, request.privacy)
+            runner = self._runner(key, request.model)
+            self._under_way[request.id] = (running, runner)
+            while not runner.submit(running):
+                del self._runners[key]  # it gave up while we looked
+                runner = self._runner(key, request.model)
+                self._under_way[request.id] = (running, runner)
+
+    def cancel(self, request_id: str) -> bool:
+        """Nobody wants a request any more; whether there was one with this id."""
+        with self._lock:
+            found = self._under_way.get(request_id)
+        if found is None:
+            return False
+        running, runner = found
+        runner.cancel(running)
+        return True
+
+    def requests(self) -> list[tuple[Running, str | None]]:
+        """Every request under way, and the mode it runs in where that is settled."""
+        with self._lock:
+            return [(running, runner.mode) for running, runner in self._under_way.values()]
+
+    @property
+    def cache_usage(self) -> float:
+        """Tokens that caches hold, of those that the running requests' caches could."""
+        with self._lock:
+            runners = list(self._runners.values())
+            rooms = [running.request.model.config.context_length for running, _ in self._under_way.values()]
+        return min(1.0, sum(runner.cached_tokens for runner in runners) / max(sum(rooms), 1)) if rooms else 0.0
+
+    def _runner(self, key: Key, model: StoredModel) -> SessionRunner:
+        """The runner for a model and a mode; of too many, one that has nothing to do makes room."""
+        runner = self._runners.get(key)
+        if runner is not None and not runner.ended:
+            return runner
+        self._runners = {other: each for other, each in self._runners.items() if not each.ended}
+        if len(self._runners) >= MAX_RUNNERS:
+            idle = next((other for other, each in self._runners.items() if not each.requests()), None)
+            if idle is None:
+                raise QueueFullError(f"{MAX_RUNNERS} models or modes are in use already: try again in a moment")
+            self._runners.pop(idle).close()
+        runner = SessionRunner(
+            f"{model.name[:16]} {key[1].value}",
+            lambda on_change, interrupt: self._open_session(model, key[1], on_change, interrupt),
+            lambda: self._fingerprint(model),
+            self.feed,
+        )
+        self._runners[key] = runner
+        return runner
+
+    def _open_session(
+        self, model: StoredModel, privacy: Privacy, on_change: Callable[[ChunkRecord], None], interrupt: Interrupt
+    ) -> Session:
+        config = SessionConfig(privacy, inbound_peers=self._config.inbound_peers, execution=self._config.execution)
+        return Session(self._node, model, config, on_change, interrupt)
+
+    def _fingerprint(self, model: StoredModel) -> object:
+        """Of the peers that a session with this model could be formed with."""
+        usable = self._node.registry.usable()
+        return frozenset((peer.peer_id, peer.data_endpoint, peer.hosts(model.model_id_bytes)) for peer in usable)
+
+    def _heard(self, running: Running, event: Event, listener: Listener) -> None:
+        if isinstance(event, Completed | Failed):
+            with self._lock:
+                self._under_way.pop(running.request.id, None)
+        for observer in self._on_event:
+            observer(running, event)
+        listener(event)

@@ -1,0 +1,75 @@
+"""The models that requests may name: those of the library and those that the node serves. Never a path."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from node.errors import ModelNotFoundError
+from node.node import Node
+from node.store.library import Library, ModelSummary
+from node.store.stored import StoredModel
+
+LISTING_KEPT_S = 2.0
+"""A listing reads every manifest: interfaces that look four times a second get the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """One model as requests may name it."""
+
+    name: str
+    summary: ModelSummary
+
+
+class Models:
+    """Thread-safe; everything here may read the disk."""
+
+    def __init__(self, node: Node, library: Library) -> None:
+        self._node = node
+        self._library = library
+        self._lock = threading.Lock()
+        self._listing: list[ModelSummary] = []
+        self._listed_at: float | None = None
+
+    @property
+    def default(self) -> StoredModel:
+        """The model that the node serves first."""
+        if not self._node.hosted.models:
+            raise ModelNotFoundError("this node has no model: give it one with --model")
+        return self._node.hosted.models[0]
+
+    def resolve(self, name: str | None) -> StoredModel:
+        """The model with this name or id; the default one for None.
+
+        Raises:
+            ModelNotFoundError: nothing is called so; names what there is.
+            ModelError: it cannot be used.
+        """
+        if not name:
+            return self.default
+        for model in self._node.hosted.models:
+            if name in (model.name, model.model_id):
+                return model
+        with self._lock:
+            known = {key for summary in self._summaries() for key in (*summary.names, summary.model_id)}
+            if name not in known:
+                names = ", ".join(sorted(listed.name for listed in self._usable())) or "none"
+                raise ModelNotFoundError(f"no model is called {name[:128]!r}; there are: {names}")
+            return self._library.resolve(name)
+
+    def usable(self) -> list[ListedModel]:
+        """Every model that can be used, by name."""
+        with self._lock:
+            return self._usable()
+
+    def _usable(self) -> list[ListedModel]:
+        usable = [summary for summary in self._summaries() if summary.problem is None]
+        return [ListedModel(summary.names[0] if summary.names else summary.model_id, summary) for summary in usable]
+
+    def _summaries(self) -> list[ModelSummary]:
+        now = time.monotonic()
+        if self._listed_at is None or now - self._listed_at > LISTING_KEPT_S:
+            self._listing, self._listed_at = list(self._library.list()), now
+        return self._listing

@@ -1,0 +1,86 @@
+"""What is asked of the engine, and what its asker is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from node.model.sampling import SamplingParams
+from node.privacy import Privacy
+from node.receipt import Receipt
+from node.store.stored import StoredModel
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A prompt that was read and found good."""
+
+    id: str
+    model: StoredModel
+    prompt_ids: tuple[int, ...] = field(repr=False)
+    params: SamplingParams
+    privacy: Privacy
+    continues: bool
+    """The text goes on from the prompt; False for the answer in a chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """It waits; so many are before it."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Its first pass is next."""
+
+    mode: str
+    model: str
+    plan: str
+    """One sentence: why this mode."""
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """So many rows of its prompt are computed."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One more token, with the text that became certain by it."""
+
+    index: int
+    id: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a person should know now."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The last event of a good one."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a bad one."""
+
+    message: str
+    code: str
+
+
+Event = Queued | Started | Prefilled | Token | Note | Completed | Failed
+Listener = Callable[[Event], None]
+"""Called from the engine's threads, in order; must not block."""

@@ -1,0 +1,325 @@
+"""`SessionRunner`: the thread of one model in one privacy mode. It owns the session and computes the passes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from node.engine.batch import PassPacer, compose
+from node.engine.chunks import ChunkFeed
+from node.engine.ledger import Snapshot, snapshot
+from node.engine.request import Note, Prefilled, Queued, Started
+from node.engine.running import Running
+from node.engine.watch import PeerWatch, explain
+from node.errors import KekahydeError
+from node.execution.chunk import ChunkRecord
+from node.execution.interrupt import Interrupt, PassCancelledError
+from node.model.cache import KVCache
+from node.model.decoder import Part
+from node.model.generate import Finished
+from node.session import Session
+
+log = logging.getLogger(__name__)
+
+MAX_RUNNING = 16
+"""Requests that one runner computes side by side; the others wait. Each has a cache of its own."""
+KEPT_CACHES = 4
+"""Caches of answers that ended: the next turn of a chat begins where the last one ended."""
+IDLE_LIMIT_S = 300.0
+"""A runner without requests gives its session up after this."""
+
+OpenSession = Callable[[Callable[[ChunkRecord], None], Interrupt], Session]
+Fingerprint = Callable[[], object]
+
+
+class SessionRunner:
+    """Requests of one model and one privacy mode, first come first served, side by side."""
+
+    def __init__(self, name: str, open_session: OpenSession, fingerprint: Fingerprint, feed: ChunkFeed) -> None:
+        """
+        Args:
+            open_session: forms the session; called in the runner's thread.
+            fingerprint: of the peers that a session could be formed with; while nothing runs, another one means that
+                the session is formed anew.
+        """
+        self._open_session = open_session
+        self._fingerprint = fingerprint
+        self._feed = feed
+        self._news = threading.Condition()
+        self._waiting: deque[Running] = deque()
+        self._running: list[Running] = []
+        self._in_pass: list[tuple[Running, int]] = []
+        """Whose rows are in the pass under way, and how many."""
+        self._closing = False
+        self.ended = False
+        """It takes no request any more."""
+        self._interrupt = Interrupt()
+        self._session: Session | None = None
+        self._formed_with: object = None
+        self._watch = PeerWatch()
+        self._pacer = PassPacer()
+        self._caches: deque[KVCache] = deque(maxlen=KEPT_CACHES)
+        self._thread = threading.Thread(target=self._main, name=f"runner {name}", daemon=True)
+        self._thread.start()
+
+    # --- from any thread
+
+    def submit(self, running: Running) -> bool:
+        """Queue a request; False where this runner has just given up."""
+        with self._news:
+            if self.ended or self._closing:
+                return False
+            self._waiting.append(running)
+            position = len(self._waiting) - 1 + len(self._running)
+            running.tell(Queued(position))
+            self._news.notify()
+        return True
+
+    def cancel(self, running: Running) -> None:
+        """Nobody wants it any more; a pass that is of it alone, or computes its prompt, ends at once."""
+        with self._news:
+            running.cancelled = True
+            rows = next((rows for other, rows in self._in_pass if other is running), 0)
+            if rows > 1 or (rows and all(other.cancelled for other, _rows in self._in_pass)):
+                self._interrupt.request()
+            waited = running in self._waiting
+            if waited:
+                self._waiting.remove(running)
+            self._news.notify()
+        if waited:  # outside the lock: whoever is told may ask something of the engine
+            self._complete(running, running.answer.cancelled())
+
+    def requests(self) -> list[Running]:
+        """Those that run and those that wait."""
+        with self._news:
+            return [*self._running, *self._waiting]
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that caches hold."""
+        with self._news:
+            caches = [running.cache for running in self._running if running.cache is not None]
+            return sum(cache.length for cache in (*caches, *self._caches))
+
+    @property
+    def mode(self) -> str | None:
+        """The mode that the session runs in; None while there is no session."""
+        session = self._session
+        return None if session is None else session.mode.value
+
+    def close(self) -> None:
+        """End every request and the thread."""
+        with self._news:
+            self._closing = True
+            self._interrupt.request()
+            self._news.notify()
+        self._thread.join()
+
+    # --- the thread
+
+    def _main(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._turn()
+        finally:
+            with self._news:
+                self.ended = True
+                left = [*self._running, *self._waiting]
+                self._running.clear()
+                self._waiting.clear()
+            for running in left:
+                running.fail("the node is stopping", "stopping")
+            self._close_session()
+            self._interrupt.close()
+
+    def _wait_for_work(self) -> bool:
+        """Whether there is something to do; False when it is time to end."""
+        with self._news:
+            busy = self._news.wait_for(lambda: self._waiting or self._running or self._closing, IDLE_LIMIT_S)
+            if not busy:
+                self.ended = True
+            return bool(busy) and not self._closing
+
+    def _turn(self) -> None:
+        try:
+            self._admit()
+            if self._running:
+                self._pass()
+        except PassCancelledError:
+            pass
+        except KekahydeError as exc:
+            self._fail_all(str(exc), type(exc).__name__)
+        except Exception as exc:
+            log.exception("a pass failed")
+            self._fail_all(f"the pass failed ({type(exc).__name__}): see the node's log", "internal")
+        finally:
+            with self._news:
+                self._in_pass = []
+                self._interrupt.clear()
+        self._drop_cancelled()
+
+    def _admit(self) -> None:
+        """Let requests that wait run, as many as there is room for."""
+        while True:
+            with self._news:
+                if not self._waiting or len(self._running) >= MAX_RUNNING:
+                    return
+            session = self._fresh_session()  # may take seconds: nobody is kept waiting for the lock
+            with self._news:
+                if not self._waiting:
+                    return
+                running = self._waiting.popleft()
+                self._running.append(running)
+            running.begin(self._cache_for(running, session))
+            prompt_tokens = len(running.request.prompt_ids)
+            running.tell(Started(session.mode.value, running.request.model.name, explain(session), prompt_tokens))
+            if session.note:
+                running.tell(Note(session.note))
+
+    def _fresh_session(self) -> Session:
+        """The session; formed anew where nothing runs and the peers to form it with are others."""
+        idle = self._session is not None and not self._running
+        if idle and self._fingerprint() != self._formed_with:
+            self._close_session()
+        if self._session is None:
+            self._formed_with = self._fingerprint()
+            self._watch = PeerWatch()
+            self._session = self._open_session(self._on_change, self._interrupt)
+            self._watch.news(self._session.peers)
+        return self._session
+
+    def _close_session(self) -> None:
+        if self._session is not None:
+            self._session.__exit__()
+            self._session = None
+        with self._news:
+            self._caches.clear()
+
+    def _cache_for(self, running: Running, session: Session) -> KVCache:
+        """A kept cache most of which is the beginning of this prompt, else a new one."""
+        best, most = None, 0
+        for cache in self._caches:
+            shared = _shared_prefix(cache.token_ids, running.answer.prompt_ids)
+            if shared > most and 2 * shared >= cache.length:
+                best, most = cache, shared
+        if best is None:
+            return session.decoder.new_cache()
+        with self._news:
+            self._caches.remove(best)
+        return best
+
+    # --- one pass
+
+    def _pass(self) -> None:
+        session = self._session
+        assert session is not None
+        running = list(self._running)
+        rows = compose([len(each.pending) for each in running], self._pacer.rows_beside)
+        chosen = [(each, count) for each, count in zip(running, rows, strict=True) if count]
+        with self._news:
+            self._in_pass = chosen
+            if self._closing or any(each.cancelled for each, _count in chosen):
+                raise PassCancelledError
+        parts = [Part(each.pending[:count], _cache(each)) for each, count in chosen]
+        wanted = [count == len(each.pending) for each, count in chosen]
+        before, started = self._snapshot(session), time.perf_counter()
+        try:
+            logits = session.decoder.forward_parts(parts, wanted)
+        finally:
+            self._account(session, before, chosen)
+        self._pacer.measured(sum(rows), time.perf_counter() - started)
+        for each, count, row in zip(running, rows, _spread(rows, logits), strict=True):
+            self._advance(each, count, row)
+        for note in self._watch.news(session.peers):
+            for each in running:
+                each.notes.append(note)
+                each.tell(Note(note))
+
+    def _advance(self, running: Running, count: int, logits: object) -> None:
+        """Its rows are computed: more of its prompt is left, or there is a token to choose."""
+        if not count:
+            return
+        if running.answer.num_tokens == 0:
+            done = running.prefill_rows - len(running.pending) + count
+            running.tell(Prefilled(done, running.prefill_rows))
+        if logits is None:
+            running.pending = running.pending[count:]
+            return
+        for event in running.answer.advance(logits):  # type: ignore[arg-type]
+            if isinstance(event, Finished):
+                self._complete(running, event)
+            else:
+                running.emit(event)
+
+    def _complete(self, running: Running, finished: Finished) -> None:
+        """Its receipt, and its cache for whoever goes on from there."""
+        session = self._session
+        with self._news:
+            if running in self._running:
+                self._running.remove(running)
+            if running.cache is not None:
+                self._caches.append(running.cache)
+        mode = running.request.privacy.value if session is None else session.mode.value
+        peers = [] if session is None or not running.started else session.peers
+        note, pad_s = (None, 0.0) if session is None else (session.note, session.pad_s)
+        running.complete(finished, mode, note, peers, pad_s)
+
+    def _drop_cancelled(self) -> None:
+        """Those that nobody wants any more end; where nobody is left, peers may stop at once."""
+        for running in [each for each in self._running if each.cancelled]:
+            self._complete(running, running.answer.cancelled())
+            if not self._running and self._session is not None:
+                self._session.rest()
+
+    def _fail_all(self, message: str, code: str) -> None:
+        """A pass failed: everybody in it is told, and the session is not trusted with another."""
+        with self._news:
+            failed = [*self._running]
+            if not failed and self._waiting:
+                failed = [self._waiting.popleft()]
+            self._running.clear()
+        for running in failed:
+            running.fail(message, code)
+        self._close_session()
+
+    # --- what is counted
+
+    def _on_change(self, record: ChunkRecord) -> None:
+        """A chunk moved on: it is of everybody whose rows it holds."""
+        start, first = 0, True
+        for running, count in self._in_pass:
+            stop = start + count
+            if start < record.chunk.row_end and record.chunk.row_start < stop:
+                running.ledger.saw(record)
+                if first:
+                    self._feed.push(record, running.request.id)
+                    first = False
+            start = stop
+
+    def _snapshot(self, session: Session) -> Snapshot:
+        executor = session.executor
+        return snapshot(executor.counts, session.peers, session.pads_made, executor.timings.seconds)
+
+    def _account(self, session: Session, before: Snapshot, chosen: Sequence[tuple[Running, int]]) -> None:
+        after, num_rows = self._snapshot(session), sum(count for _each, count in chosen)
+        for running, count in chosen:
+            running.ledger.took_part(before, after, count / num_rows, not session.peers)
+
+
+def _shared_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
+    limit = min(len(held), len(wanted))
+    return next((index for index in range(limit) if held[index] != wanted[index]), limit)
+
+
+def _cache(running: Running) -> KVCache:
+    assert running.cache is not None, "a request that runs has its cache"
+    return running.cache
+
+
+def _spread(rows: Sequence[int], logits: Sequence[object]) -> list[object]:
+    """Logits of those that had rows, None for the others."""
+    each = iter(logits)
+    return [next(each) if count else None for count in rows]

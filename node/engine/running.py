@@ -1,0 +1,123 @@
+"""One request under way: where its answer stands, and what its asker was told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from node.engine.ledger import RequestLedger
+from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
+from node.execution.peer import SessionPeer
+from node.model.cache import KVCache
+from node.model.generate import Answer, Finished, GeneratedToken
+from node.receipt import Receipt
+
+log = logging.getLogger(__name__)
+
+
+class Running:
+    """A request from its queue to its receipt; computed by its runner's thread alone.
+
+    Raises:
+        PromptError: the prompt is empty, or too long for the model's context.
+    """
+
+    def __init__(self, request: GenerationRequest, listener: Listener) -> None:
+        self.request = request
+        self.answer = Answer(
+            request.model.config, request.model.tokenizer(), request.prompt_ids, request.params, request.continues
+        )
+        self.ledger = RequestLedger()
+        self.cache: KVCache | None = None
+        self.pending: list[int] = []
+        """Tokens that are still to be computed before the next can be chosen."""
+        self.cancelled = False
+        self.started = False
+        self.prefill_rows = 0
+        """Rows of the prompt that are computed for it: those that no cache held."""
+        self.cached_tokens = 0
+        self.submitted_at = time.perf_counter()
+        self.token_times: list[float] = []
+        self.notes: list[str] = []
+        self._listener = listener
+        self._over = threading.Lock()
+        self._is_over = False
+
+    def begin(self, cache: KVCache) -> None:
+        """It gets a cache, whose beginning may be that of its prompt."""
+        self.started = True
+        self.cache = cache
+        self.cached_tokens = cache.reuse(self.answer.prompt_ids)
+        self.pending = self.answer.prompt_ids[self.cached_tokens :]
+        self.prefill_rows = len(self.pending)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds from its arrival to its first token."""
+        return self.token_times[0] - self.submitted_at if self.token_times else None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens after the first, over the time from the first to the last."""
+        times = self.token_times
+        span_s = times[-1] - times[0] if times else 0.0
+        return (len(times) - 1) / span_s if span_s > 0 else 0.0
+
+    def tell(self, event: Event) -> None:
+        """Tell its asker, who may have made a mistake in listening; nobody else suffers for it."""
+        try:
+            self._listener(event)
+        except Exception:
+            log.exception("whoever listens to request %s failed", self.request.id)
+
+    def emit(self, event: GeneratedToken) -> None:
+        """One more token."""
+        self.token_times.append(time.perf_counter())
+        self.pending = [event.id]
+        self.tell(Token(event.index, event.id, event.text))
+
+    def fail(self, message: str, code: str) -> bool:
+        """It ends without an answer; False where it has ended already."""
+        return self._end(Failed(message, code))
+
+    def complete(
+        self, finished: Finished, mode: str, session_note: str | None, peers: Sequence[SessionPeer], pad_s: float
+    ) -> bool:
+        """It ends with a receipt; False where it has ended already."""
+        return self._end(Completed(self._receipt(finished, mode, session_note, peers, pad_s)))
+
+    def _end(self, event: Event) -> bool:
+        with self._over:
+            if self._is_over:
+                return False
+            self._is_over = True
+        self.tell(event)
+        return True
+
+    def _receipt(
+        self, finished: Finished, mode: str, session_note: str | None, peers: Sequence[SessionPeer], pad_s: float
+    ) -> Receipt:
+        ledger, request = self.ledger, self.request
+        notes = [note for note in (session_note, *self.notes) if note]
+        return Receipt(
+            text=finished.text,
+            tokens=finished.num_tokens,
+            prompt_tokens=len(request.prompt_ids),
+            mode=mode,
+            asked=request.privacy.value,
+            model=request.model.name,
+            model_id=request.model.model_id,
+            peers=ledger.peer_shares(peers),
+            chunks=ledger.counts,
+            bytes_up=round(ledger.bytes_up),
+            bytes_down=round(ledger.bytes_down),
+            ttft_s=self.ttft_s or 0.0,
+            tokens_per_s=self.tokens_per_s,
+            finish_reason=finished.reason,
+            pads_made=round(ledger.pads_made),
+            pad_s=pad_s,
+            timings_s=dict(ledger.seconds),
+            note="; ".join(notes) or None,
+        )

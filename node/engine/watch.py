@@ -1,0 +1,55 @@
+"""What becomes of a session's peers while it runs, in words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.execution.peer import PeerStatus, SessionPeer
+from node.privacy import Privacy
+from node.session import Session
+
+
+class PeerWatch:
+    """Compares how the peers of a session stand with how they stood."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, str] = {}
+
+    def news(self, peers: Sequence[SessionPeer]) -> list[str]:
+        """One sentence for every peer that stands differently than at the last look."""
+        notes = []
+        for index, peer in enumerate(peers):
+            now = _standing(peer)
+            before = self._before.setdefault(index, now)
+            if now != before:
+                self._before[index] = now
+                notes.append(f"peer …{peer.peer_id[-6:]} {_SENTENCES[now]}")
+        return notes
+
+
+def explain(session: Session) -> str:
+    """One sentence: why a session runs as it does."""
+    peers = len({peer.peer_id for peer in session.peers})
+    match session.mode:
+        case Privacy.LOCAL:
+            return "local: everything is computed on this device"
+        case Privacy.STRICT:
+            return f"strict: {peers} peers get padded rows, the pads are made on this device"
+        case mode:
+            return (
+                f"{mode.value}: {peers} peers in {len(session.plan.lanes)} lanes, no peer sees both halves of a row"
+            )
+
+
+_SENTENCES = {
+    "active": "is there again",
+    "suspended": "does not answer in time: what it had is computed elsewhere or on this device",
+    "banned": "returned a wrong number: it was caught, is not asked again, and what it had is computed elsewhere",
+    "lost": "was lost: what it had is computed elsewhere or on this device",
+}
+
+
+def _standing(peer: SessionPeer) -> str:
+    if peer.status is PeerStatus.BANNED:
+        return "banned"
+    return peer.status.value if peer.channel.connected else "lost"
