@@ -96,6 +96,11 @@ class Node:
         return [replace(self.address, host=host) for host in outside_first[:MAX_ADDRESSES]]
 
     @property
+    def macs_per_s(self) -> int:
+        """How fast it multiplies field elements, measured when it started."""
+        return self._macs_per_s
+
+    @property
     def peer_id(self) -> PeerId:
         return self.config.identity.peer_id
 

@@ -12,18 +12,26 @@ from pathlib import Path
 import pytest
 from fakes import identity
 
+from node.engine import Engine
 from node.errors import ConfigError, NodeNotRunningError, OperationError
 from node.gateway.client import call_node, node_runs
 from node.gateway.config import GatewayConfig
 from node.gateway.places import POINTER_NAME, socket_path, token_of
 from node.gateway.server import Gateway
 from node.node import Node, NodeConfig
+from node.store.library import Library
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
     with Node(NodeConfig(identity(1), None), []) as node:
         yield node
+
+
+@pytest.fixture
+def engine(node: Node, tmp_path: Path) -> Iterator[Engine]:
+    with Engine(node, Library(tmp_path / "models")) as engine:
+        yield engine
 
 
 def post(url: str, body: bytes, **headers: str) -> tuple[int, dict[str, object]]:
@@ -36,9 +44,9 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, dict[str, object]]
             return exc.code, json.load(exc)
 
 
-def test_a_command_reaches_the_node_and_hears_its_refusals(node: Node, tmp_path: Path) -> None:
+def test_a_command_reaches_the_node_and_hears_its_refusals(node: Node, engine: Engine, tmp_path: Path) -> None:
     assert not node_runs(tmp_path)
-    with Gateway(node, GatewayConfig(tmp_path)):
+    with Gateway(node, engine, GatewayConfig(tmp_path)):
         assert node_runs(tmp_path)
         assert call_node(tmp_path, "peers") == {"peers": []}
         with pytest.raises(OperationError, match="no operation is called 'nonsense'"):
@@ -47,19 +55,21 @@ def test_a_command_reaches_the_node_and_hears_its_refusals(node: Node, tmp_path:
         call_node(tmp_path, "peers")
 
 
-def test_only_this_user_can_open_the_socket_and_read_the_token(node: Node, tmp_path: Path) -> None:
-    with Gateway(node, GatewayConfig(tmp_path)):
+def test_only_this_user_can_open_the_socket_and_read_the_token(node: Node, engine: Engine, tmp_path: Path) -> None:
+    with Gateway(node, engine, GatewayConfig(tmp_path)):
         assert stat.S_IMODE(socket_path(tmp_path).stat().st_mode) == 0o600
         assert stat.S_IMODE((tmp_path / "gateway.token").stat().st_mode) == 0o600
     assert not socket_path(tmp_path).exists()
 
 
-def test_a_stale_socket_is_replaced_and_a_long_path_gets_a_short_one(node: Node, tmp_path: Path) -> None:
+def test_a_stale_socket_is_replaced_and_a_long_path_gets_a_short_one(
+    node: Node, engine: Engine, tmp_path: Path
+) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     for data_dir in (tmp_path, deep):
         socket_path(data_dir).touch()
-        with Gateway(node, GatewayConfig(data_dir)):
+        with Gateway(node, engine, GatewayConfig(data_dir)):
             assert call_node(data_dir, "peers") == {"peers": []}
             assert (data_dir / POINTER_NAME).exists() == (data_dir == deep)
             folder = socket_path(data_dir).parent
@@ -67,8 +77,8 @@ def test_a_stale_socket_is_replaced_and_a_long_path_gets_a_short_one(node: Node,
         assert data_dir == tmp_path or not folder.exists()
 
 
-def test_management_over_tcp_needs_the_token(node: Node, tmp_path: Path) -> None:
-    with Gateway(node, GatewayConfig(tmp_path)) as gateway:
+def test_management_over_tcp_needs_the_token(node: Node, engine: Engine, tmp_path: Path) -> None:
+    with Gateway(node, engine, GatewayConfig(tmp_path)) as gateway:
         url = f"{gateway.url}/control"
         status, answer = post(url, b'{"op": "peers"}')
         assert (status, answer) == (200, {"ok": True, "result": {"peers": []}}), "reading needs none on loopback"
@@ -76,15 +86,15 @@ def test_management_over_tcp_needs_the_token(node: Node, tmp_path: Path) -> None
         assert status == 404
 
 
-def test_a_port_in_use_is_one_clear_sentence(node: Node, tmp_path: Path) -> None:
-    with Gateway(node, GatewayConfig(tmp_path)) as gateway:
+def test_a_port_in_use_is_one_clear_sentence(node: Node, engine: Engine, tmp_path: Path) -> None:
+    with Gateway(node, engine, GatewayConfig(tmp_path)) as gateway:
         port = int(str(gateway.url).rpartition(":")[2])
         other = GatewayConfig(tmp_path / "other", port=port)
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: Address already in use.*--gateway"):
-            Gateway(node, other).__enter__()
+            Gateway(node, engine, other).__enter__()
 
 
-def test_without_tcp_the_socket_remains(node: Node, tmp_path: Path) -> None:
-    with Gateway(node, GatewayConfig(tmp_path, tcp=False)) as gateway:
+def test_without_tcp_the_socket_remains(node: Node, engine: Engine, tmp_path: Path) -> None:
+    with Gateway(node, engine, GatewayConfig(tmp_path, tcp=False)) as gateway:
         assert gateway.url is None
         assert call_node(tmp_path, "peers") == {"peers": []}

@@ -42,6 +42,7 @@ def serve(
     as_json: bool,
 ) -> None:
     """Run a node in the foreground; returns after SIGTERM or SIGINT."""
+    from node.engine import Engine
     from node.gateway.server import Gateway  # aiohttp: commands that need no server start without it
 
     directory = DataDir.open(data_dir)
@@ -57,9 +58,11 @@ def serve(
         signal.signal(number, lambda *_: stopping.set())
     with lock:
         config = NodeConfig(directory.identity(), listen, bootstrap, threads)
+        library = Library(directory.models)
         with (
-            Node(config, [Library(directory.models).resolve(model)]) as node,
-            Gateway(node, endpoint.config(directory.path)) as gateway,
+            Node(config, [library.resolve(model)]) as node,
+            Engine(node, library) as engine,
+            Gateway(node, engine, endpoint.config(directory.path)) as gateway,
         ):
             _announce(node, gateway.url, as_json)
             stopping.wait()

@@ -27,7 +27,18 @@ PROBE_IDLE_S, PROBE_INTERVAL_S, PROBE_COUNT = 30, 10, 3
 KEEP_ALIVE_S = 10.0
 """A stream without news gets a comment this often."""
 
+MAX_EVENTS_BEHIND = 16384
+"""A reader of a generation that is behind by so many events has in effect left."""
+
+MAX_FRAME_BYTES = 1 << 20
+"""Of a client of /ws."""
+MAX_GENERATIONS_A_CLIENT = 32
+MAX_TASKS_A_CLIENT = 64
+"""Generations and operations of one client of /ws that are under way."""
+
 OPERATION_THREADS = 8
+PREPARING_THREADS = 2
+"""Templates and tokenizers run apart from operations, which may wait for a person."""
 MAX_OPERATIONS_WAITING = 64
 
 MAX_SOCKET_PATH_BYTES = 100

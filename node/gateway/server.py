@@ -14,12 +14,14 @@ from typing import Self
 
 from aiohttp import web
 
+from node.engine import Engine
 from node.errors import ConfigError
 from node.gateway.access import AccessRules, is_loopback
 from node.gateway.app import add_headers, admit
 from node.gateway.config import GatewayConfig
 from node.gateway.connection import Connections, guarded
-from node.gateway.context import CONTEXT, RULES, GatewayContext
+from node.gateway.context import CONTEXT, FEED, RULES, GatewayContext
+from node.gateway.feed import Broadcaster
 from node.gateway.limits import (
     DEFAULT_PORT,
     IDLE_LIMIT_S,
@@ -27,7 +29,10 @@ from node.gateway.limits import (
     MAX_HEADER_LINE_BYTES,
     MAX_HEADERS,
     OPERATION_THREADS,
+    PREPARING_THREADS,
 )
+from node.gateway.logs import LogFeed
+from node.gateway.metrics import Metrics
 from node.gateway.places import new_socket_path, remove_socket, token_of
 from node.gateway.routes import add_routes
 from node.node import Node
@@ -43,13 +48,16 @@ STOP_LIMIT_S = 3.0
 class Gateway:
     """The gateway of a node that runs; a context manager."""
 
-    def __init__(self, node: Node, config: GatewayConfig) -> None:
+    def __init__(self, node: Node, engine: Engine, config: GatewayConfig) -> None:
         self._node = node
+        self._engine = engine
         self._config = config
         self._thread = threading.Thread(target=self._main, name="gateway", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Event | None = None
         self._ready = threading.Event()
+        self._metrics = Metrics(node, engine)
+        self._logs = LogFeed()
         self._failure: BaseException | None = None
         self.url: str | None = None
         """Where programs find it; None without TCP."""
@@ -69,6 +77,7 @@ class Gateway:
             if self._tcp is not None:
                 self._tcp.close()
             raise
+        logging.getLogger().addHandler(self._logs)
         self._thread.start()
         self._ready.wait(START_LIMIT_S)
         if self._failure is not None:
@@ -80,6 +89,7 @@ class Gateway:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._leaving.set)
         self._thread.join(STOP_LIMIT_S)
+        logging.getLogger().removeHandler(self._logs)
         remove_socket(self._config.data_dir, self._path)
 
     # --- the thread
@@ -97,8 +107,12 @@ class Gateway:
         loop = self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
         connections = Connections()
-        with ThreadPoolExecutor(OPERATION_THREADS, "operation") as workers:
-            app = self._app(connections, workers)
+        with (
+            ThreadPoolExecutor(OPERATION_THREADS, "operation") as workers,
+            ThreadPoolExecutor(PREPARING_THREADS, "preparing") as preparers,
+        ):
+            app = self._app(connections, workers, preparers)
+            feed = asyncio.create_task(app[FEED].run())
             runner = web.AppRunner(
                 app,
                 access_log=None,
@@ -120,14 +134,26 @@ class Gateway:
             await self._leaving.wait()
             for server in servers:
                 server.close()
+            feed.cancel()
             await runner.cleanup()
 
-    def _app(self, connections: Connections, workers: ThreadPoolExecutor) -> web.Application:
+    def _app(
+        self, connections: Connections, workers: ThreadPoolExecutor, preparers: ThreadPoolExecutor
+    ) -> web.Application:
         app = web.Application(middlewares=[admit], client_max_size=MAX_BODY_BYTES)
         app[RULES] = AccessRules(self._token, beyond_loopback=not is_loopback(self._config.host))
-        app[CONTEXT] = GatewayContext(
-            self._node, connections, workers, AccessRules(self._token, local_socket=True), self.url or ""
+        context = app[CONTEXT] = GatewayContext(
+            self._node,
+            self._engine,
+            self._metrics,
+            self._logs,
+            connections,
+            workers,
+            preparers,
+            AccessRules(self._token, local_socket=True),
+            self.url,
         )
+        app[FEED] = Broadcaster(context)
         app.on_response_prepare.append(add_headers)
         add_routes(app)
         return app

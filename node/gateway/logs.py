@@ -1,0 +1,44 @@
+"""Log lines for whoever watches: a ring of the latest, written by any thread. Nothing secret is logged in the first
+place."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import deque
+from typing import Any
+
+KEPT_LINES = 500
+MAX_MESSAGE_CHARACTERS = 2000
+
+
+class LogFeed(logging.Handler):
+    """A handler that keeps the latest records as JSON values, each with a number."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._lines: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT_LINES)
+        self._numbers = itertools.count(1)
+        self._reading = threading.Lock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:
+            self.handleError(record)
+            return
+        line = {
+            "type": "log",
+            "time": round(record.created, 3),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": message[:MAX_MESSAGE_CHARACTERS],
+        }
+        with self._reading:
+            self._lines.append((next(self._numbers), line))
+
+    def after(self, number: int) -> list[tuple[int, dict[str, Any]]]:
+        """The lines with a higher number, oldest first; those that the ring has lost are missing."""
+        with self._reading:
+            return [(each, line) for each, line in self._lines if each > number]

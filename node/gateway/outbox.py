@@ -1,0 +1,45 @@
+"""Frames on their way to one client of /ws: what may be dropped when it is slow, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+MAX_BEHIND_BYTES = 1 << 20
+"""Beyond this, frames that may be dropped are; twice as much, and the client is given up."""
+
+
+class Outbox:
+    """A queue of frames in the event loop."""
+
+    def __init__(self) -> None:
+        self._frames: deque[str] = deque()
+        self._wake = asyncio.Event()
+        self._num_bytes = 0
+        self.overrun = False
+        """It is too far behind: close it with 1008."""
+
+    def put(self, frame: str, may_drop: bool = False) -> bool:
+        """Queue a frame; whether it was taken."""
+        if self.overrun or (may_drop and self._num_bytes > MAX_BEHIND_BYTES):
+            return False
+        if self._num_bytes > 2 * MAX_BEHIND_BYTES:
+            self.overrun = True
+            self._frames.clear()
+        else:
+            self._frames.append(frame)
+            self._num_bytes += len(frame)
+        self._wake.set()
+        return not self.overrun
+
+    async def take(self) -> str | None:
+        """The next frame, which counts as sent only at the next call; None where the client is to be given up."""
+        while not self._frames and not self.overrun:
+            self._wake.clear()
+            await self._wake.wait()
+        return None if self.overrun else self._frames[0]
+
+    def sent(self) -> None:
+        """The frame taken last has left."""
+        if self._frames:
+            self._num_bytes -= len(self._frames.popleft())

@@ -1,0 +1,85 @@
+"""The state object of /ws: everything that an interface shows, always whole. Reads the disk: not for the loop."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from node.engine import Engine
+from node.engine.models import ListedModel
+from node.engine.running import Running
+from node.gateway.context import GatewayContext
+from node.operations.peers import peer_statuses
+from node.privacy import Privacy
+
+
+def state_of(context: GatewayContext) -> dict[str, Any]:
+    """NODE, PEERs, MODELs, TRANSFERs and REQUESTs (SPEC.md, Gateway)."""
+    return {
+        "node": node_status(context),
+        "peers": peer_statuses(context.node),
+        "models": [model_status(listed) for listed in context.engine.models.usable()],
+        "transfers": [],
+        "requests": request_statuses(context.engine),
+    }
+
+
+def node_status(context: GatewayContext) -> dict[str, Any]:
+    """The NODE object."""
+    node = context.node
+    models = node.hosted.models
+    return {
+        "peer_id": node.peer_id,
+        "version": version("kekahyde"),
+        "addrs": [str(address) for address in node.addresses],
+        "gateway": context.url,
+        "started_at": round(context.started_at, 3),
+        "swarm": {"name": "", "open": True},
+        "kernels": {"name": node.kernels.name, "threads": node.kernels.threads},
+        "speed_gmacs": round(node.macs_per_s / 1e9, 2),
+        "memory_bytes": psutil.virtual_memory().total,
+        "default_privacy": Privacy.AUTO.value,
+        "model": models[0].name if models else "",
+    }
+
+
+def model_status(listed: ListedModel) -> dict[str, Any]:
+    """The MODEL object of a model that is wholly here."""
+    summary = listed.summary
+    return {
+        "name": listed.name,
+        "model_id": summary.model_id,
+        "layers": summary.num_layers,
+        "held": f"0-{summary.num_layers - 1}",
+        "size_bytes": summary.num_weights,
+        "state": "ready",
+        "coverage": "complete",
+    }
+
+
+def request_statuses(engine: Engine) -> list[dict[str, Any]]:
+    """One REQUEST object for each that runs or waits."""
+    return [_request_status(running, mode) for running, mode in engine.requests()]
+
+
+def _request_status(running: Running, mode: str | None) -> dict[str, Any]:
+    counts = running.ledger.counts
+    ttft_s = running.ttft_s
+    return {
+        "request": running.request.id,
+        "state": "running" if running.started else "queued",
+        "mode": mode or running.request.privacy.value,
+        "model": running.request.model.name,
+        "tokens": running.answer.num_tokens,
+        "tokens_per_s": round(running.tokens_per_s, 2),
+        "ttft_s": None if ttft_s is None else round(ttft_s, 4),
+        "chunks": {
+            "sent": counts.sent,
+            "verified": counts.verified,
+            "rejected": counts.rejected,
+            "hedged": counts.hedged,
+            "local": counts.local,
+        },
+    }
