@@ -148,15 +148,23 @@ class Session:
     # --- how a session is formed
 
     def _form(self) -> SessionPlan:
+        return self.replan(self._config.prompt_tokens, self._config.new_tokens)
+
+    def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
+        """How it would be formed now, for a request of this size; while nothing runs in it."""
         if self._config.privacy is not Privacy.LOCAL:
             self._holders = self._find_holders()
-        offer = Offer(self._places(), max_lanes=self._config.max_lanes, new_tokens=self._config.new_tokens)
-        return form(self._config.privacy, offer, lambda plan: self.predict(plan, self._config.prompt_tokens))
+        offer = Offer(self._places(), max_lanes=self._config.max_lanes, new_tokens=new_tokens)
+        return form(self._config.privacy, offer, lambda plan: self.predict(plan, prompt_tokens))
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
         lanes = [self._figures_of(lane) for lane in plan.lanes]
         return self._node.planner.predict(self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows)
+
+    def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
+        """How a request that was alone in it really went; 0 for what was not seen."""
+        self._node.planner.learn(self._model, self.mode, predicted, ttft_s, token_s)
 
     def _figures_of(self, lane: LanePlan) -> LaneFigures:
         of = self._node.planner.measures.of
@@ -235,7 +243,7 @@ class Session:
         ttft_s = token_times[0] - started if tokens else 0.0
         token_s = decode_s / (tokens - 1) if tokens > 1 else 0.0
         if self._predicted is not None:
-            self._node.planner.learn(self._model, self.mode, self._predicted, ttft_s, token_s)
+            self.learn(self._predicted, ttft_s, token_s)
         return Receipt(
             text=finished.text,
             tokens=tokens,

@@ -133,7 +133,7 @@ class Engine:
             self._runners.pop(idle).close()
         runner = SessionRunner(
             f"{model.name[:16]} {key[1].value}",
-            lambda on_change, interrupt: self._open_session(model, key[1], on_change, interrupt),
+            self._open_session,
             lambda: self._fingerprint(model),
             self.feed,
         )
@@ -141,10 +141,17 @@ class Engine:
         return runner
 
     def _open_session(
-        self, model: StoredModel, privacy: Privacy, on_change: Callable[[ChunkRecord], None], interrupt: Interrupt
+        self, first: Running, on_change: Callable[[ChunkRecord], None], interrupt: Interrupt
     ) -> Session:
-        config = SessionConfig(privacy, inbound_peers=self._config.inbound_peers, execution=self._config.execution)
-        return Session(self._node, model, config, on_change, interrupt)
+        request = first.request
+        config = SessionConfig(
+            request.privacy,
+            inbound_peers=self._config.inbound_peers,
+            execution=self._config.execution,
+            prompt_tokens=len(request.prompt_ids),
+            new_tokens=request.params.max_tokens,
+        )
+        return Session(self._node, request.model, config, on_change, interrupt)
 
     def _fingerprint(self, model: StoredModel) -> object:
         """Of the peers that a session with this model could be formed with."""

@@ -20,6 +20,7 @@ from node.execution.interrupt import Interrupt, PassCancelledError
 from node.model.cache import KVCache
 from node.model.decoder import Part
 from node.model.generate import Finished
+from node.privacy import Privacy
 from node.session import Session
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ KEPT_CACHES = 4
 IDLE_LIMIT_S = 300.0
 """A runner without requests gives its session up after this."""
 
-OpenSession = Callable[[Callable[[ChunkRecord], None], Interrupt], Session]
+OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]
 Fingerprint = Callable[[], object]
 
 
@@ -41,7 +42,7 @@ class SessionRunner:
     def __init__(self, name: str, open_session: OpenSession, fingerprint: Fingerprint, feed: ChunkFeed) -> None:
         """
         Args:
-            open_session: forms the session; called in the runner's thread.
+            open_session: forms the session for a first request; called in the runner's thread.
             fingerprint: of the peers that a session could be formed with; while nothing runs, another one means that
                 the session is formed anew.
         """
@@ -167,7 +168,8 @@ class SessionRunner:
             with self._news:
                 if not self._waiting or len(self._running) >= MAX_RUNNING:
                     return
-            session = self._fresh_session()  # may take seconds: nobody is kept waiting for the lock
+                first = self._waiting[0]
+            session = self._fresh_session(first)  # may take seconds: nobody is kept waiting for the lock
             with self._news:
                 if not self._waiting:
                     return
@@ -175,21 +177,30 @@ class SessionRunner:
                 self._running.append(running)
             running.begin(self._cache_for(running, session))
             prompt_tokens = len(running.request.prompt_ids)
-            running.tell(Started(session.mode.value, running.request.model.name, explain(session), prompt_tokens))
+            running.predicted = session.predict(session.plan, prompt_tokens)
+            why = explain(session, running.predicted)
+            running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
             if session.note:
                 running.tell(Note(session.note))
 
-    def _fresh_session(self) -> Session:
-        """The session; formed anew where nothing runs and the peers to form it with are others."""
-        idle = self._session is not None and not self._running
-        if idle and self._fingerprint() != self._formed_with:
+    def _fresh_session(self, first: Running) -> Session:
+        """The session; formed anew where nothing runs and the peers, or the best plan now, are others."""
+        if self._session is not None and not self._running and not self._still_good(self._session, first):
             self._close_session()
         if self._session is None:
             self._formed_with = self._fingerprint()
             self._watch = PeerWatch()
-            self._session = self._open_session(self._on_change, self._interrupt)
+            self._session = self._open_session(first, self._on_change, self._interrupt)
             self._watch.news(self._session.peers)
         return self._session
+
+    def _still_good(self, session: Session, first: Running) -> bool:
+        if self._fingerprint() != self._formed_with:
+            return False
+        request = first.request
+        if request.privacy is not Privacy.AUTO:
+            return True
+        return session.replan(len(request.prompt_ids), request.params.max_tokens).mode is session.mode
 
     def _close_session(self) -> None:
         if self._session is not None:
@@ -262,10 +273,10 @@ class SessionRunner:
                 self._running.remove(running)
             if running.cache is not None:
                 self._caches.append(running.cache)
-        mode = running.request.privacy.value if session is None else session.mode.value
-        peers = [] if session is None or not running.started else session.peers
-        note, pad_s = (None, 0.0) if session is None else (session.note, session.pad_s)
-        running.complete(finished, mode, note, peers, pad_s)
+        if session is not None and running.alone and running.predicted is not None and not running.cached_tokens:
+            token_s = 1 / running.tokens_per_s if running.tokens_per_s else 0.0
+            session.learn(running.predicted, running.computing_ttft_s, token_s)
+        running.complete(finished, session if running.started else None)
 
     def _drop_cancelled(self) -> None:
         """Those that nobody wants any more end; where nobody is left, peers may stop at once."""
@@ -306,6 +317,7 @@ class SessionRunner:
     def _account(self, session: Session, before: Snapshot, chosen: Sequence[tuple[Running, int]]) -> None:
         after, num_rows = self._snapshot(session), sum(count for _each, count in chosen)
         for running, count in chosen:
+            running.alone = running.alone and len(chosen) == 1
             running.ledger.took_part(before, after, count / num_rows, not session.peers)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 
 from node.engine.ledger import RequestLedger
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
-from node.execution.peer import SessionPeer
 from node.model.cache import KVCache
 from node.model.generate import Answer, Finished, GeneratedToken
+from node.plan_line import PlanLine
+from node.planning.cost import Cost
 from node.receipt import Receipt
+from node.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,12 @@ class Running:
         self.prefill_rows = 0
         """Rows of the prompt that are computed for it: those that no cache held."""
         self.cached_tokens = 0
-        self.submitted_at = time.perf_counter()
+        self.submitted_at = self.started_at = time.perf_counter()
         self.token_times: list[float] = []
         self.notes: list[str] = []
+        self.predicted: Cost | None = None
+        self.alone = True
+        """Nobody ran beside it: its times say something about the session."""
         self._listener = listener
         self._over = threading.Lock()
         self._is_over = False
@@ -48,6 +52,7 @@ class Running:
     def begin(self, cache: KVCache) -> None:
         """It gets a cache, whose beginning may be that of its prompt."""
         self.started = True
+        self.started_at = time.perf_counter()
         self.cache = cache
         self.cached_tokens = cache.reuse(self.answer.prompt_ids)
         self.pending = self.answer.prompt_ids[self.cached_tokens :]
@@ -57,6 +62,11 @@ class Running:
     def ttft_s(self) -> float | None:
         """Seconds from its arrival to its first token."""
         return self.token_times[0] - self.submitted_at if self.token_times else None
+
+    @property
+    def computing_ttft_s(self) -> float:
+        """Seconds from its first pass to its first token; 0 where there was none."""
+        return self.token_times[0] - self.started_at if self.token_times else 0.0
 
     @property
     def tokens_per_s(self) -> float:
@@ -82,11 +92,13 @@ class Running:
         """It ends without an answer; False where it has ended already."""
         return self._end(Failed(message, code))
 
-    def complete(
-        self, finished: Finished, mode: str, session_note: str | None, peers: Sequence[SessionPeer], pad_s: float
-    ) -> bool:
-        """It ends with a receipt; False where it has ended already."""
-        return self._end(Completed(self._receipt(finished, mode, session_note, peers, pad_s)))
+    def complete(self, finished: Finished, session: Session | None) -> bool:
+        """It ends with a receipt; False where it has ended already.
+
+        Args:
+            session: where it ran; None where it never did.
+        """
+        return self._end(Completed(self._receipt(finished, session)))
 
     def _end(self, event: Event) -> bool:
         with self._over:
@@ -96,20 +108,18 @@ class Running:
         self.tell(event)
         return True
 
-    def _receipt(
-        self, finished: Finished, mode: str, session_note: str | None, peers: Sequence[SessionPeer], pad_s: float
-    ) -> Receipt:
+    def _receipt(self, finished: Finished, session: Session | None) -> Receipt:
         ledger, request = self.ledger, self.request
-        notes = [note for note in (session_note, *self.notes) if note]
+        notes = [note for note in (session.note if session else None, *self.notes) if note]
         return Receipt(
             text=finished.text,
             tokens=finished.num_tokens,
             prompt_tokens=len(request.prompt_ids),
-            mode=mode,
+            mode=(session.mode if session else request.privacy).value,
             asked=request.privacy.value,
             model=request.model.name,
             model_id=request.model.model_id,
-            peers=ledger.peer_shares(peers),
+            peers=ledger.peer_shares(session.peers if session else []),
             chunks=ledger.counts,
             bytes_up=round(ledger.bytes_up),
             bytes_down=round(ledger.bytes_down),
@@ -117,7 +127,8 @@ class Running:
             tokens_per_s=self.tokens_per_s,
             finish_reason=finished.reason,
             pads_made=round(ledger.pads_made),
-            pad_s=pad_s,
+            pad_s=session.pad_s if session else 0.0,
             timings_s=dict(ledger.seconds),
+            plan=PlanLine.of(session.plan, self.predicted) if session else None,
             note="; ".join(notes) or None,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.execution.peer import PeerStatus, SessionPeer
+from node.plan_line import PlanLine
+from node.planning.cost import Cost
 from node.privacy import Privacy
 from node.session import Session
 
@@ -27,8 +29,13 @@ class PeerWatch:
         return notes
 
 
-def explain(session: Session) -> str:
-    """One sentence: why a session runs as it does."""
+def explain(session: Session, predicted: Cost | None = None) -> str:
+    """One sentence: how a session runs, and what is expected of a request in it."""
+    line = PlanLine.of(session.plan, predicted)
+    return _how(session) if line is None else f"{_how(session)}; {line.as_line()}"
+
+
+def _how(session: Session) -> str:
     peers = len({peer.peer_id for peer in session.peers})
     match session.mode:
         case Privacy.LOCAL:
