@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -20,6 +21,10 @@ from node.kernels.interface import Kernels
 from node.planning.planner import Planner
 from node.speed import field_macs_per_s
 from node.store.stored import StoredModel
+from node.swarm.access import AccessList, Verdict
+from node.swarm.member import Member
+from node.swarm.memory import SwarmMemory
+from node.swarm.mesh_keeper import MeshKeeper
 from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
@@ -27,16 +32,22 @@ from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.worker import LinearWorker
-from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_of
-from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
+from protocol.admission import SwarmKey
+from protocol.identity import Identity, PeerId
+from protocol.limits import MAX_ADDRESSES, OPERATOR_BYTES, PROTOCOL_VERSION
 from protocol.messages import Hello, WorkKind
 from protocol.multiaddr import Multiaddr
+from protocol.records import Capabilities, PeerFacts
 
 log = logging.getLogger(__name__)
 
 # A blocked data thread gets the interpreter back this fast from a busy one (default 5 ms): round trips of a
 # quarter of a millisecond are the price of a token.
 SWITCH_INTERVAL_S = 0.0005
+AGENT = f"kekahyde/{version('kekahyde')}"
+FAULT_BAN_S = 3600.0
+"""How long a peer is kept out that broke the rules of membership again and again."""
+OPEN_SWARM = "open"
 WILDCARDS = ("0.0.0.0", "::")
 """Hosts that mean every interface."""
 
@@ -52,6 +63,14 @@ class NodeConfig:
     threads: int | None = None
     models_dir: Path | None = None
     """Where models that come from peers are kept; None: none can come."""
+    swarm_key: SwarmKey | None = None
+    """None: an open swarm."""
+    state: Path | None = None
+    """Folder of what membership keeps; None: the node knows whom it dials and who comes in, and is no member."""
+    access: AccessList | None = None
+    operator: bytes = bytes(OPERATOR_BYTES)
+    memory_bytes: int = 0
+    """Memory that it lends to weights."""
 
 
 class Node:
@@ -61,16 +80,25 @@ class Node:
         self.config = config
         self.kernels = kernels if kernels is not None else select_kernels(config.threads)
         self.hosted = HostedModels(models)
+        self.hosted.on_change = self.announce
         self.registry = PeerRegistry()
         self.planner = Planner(self.kernels, self.registry.measures)
-        self.secure = SecureContext(config.identity)
+        self.access = config.access or AccessList(None, time.time)
+        self.secure = SecureContext(config.identity, self.access.is_banned)
         self.worker = self.make_worker()
         self.data = DataPlane(self.secure, self.registry, self.worker, self.hosted.find_blob)
         self.control = ControlPlane(
-            self.secure, self.registry, self.hello, lambda: self.data.queued, self._offer_service
+            self.secure,
+            self.registry,
+            self.hello,
+            lambda: self.data.queued,
+            self._offer_service,
+            config.swarm_key,
+            self.access.refusal,
         )
-        self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self._keep_out)
-        self.address: Multiaddr | None = None
+        self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
+        self.started_at = time.time()
+        self.member = None if config.state is None else self._join(config.state)
         self._data_port = 0
         self._macs_per_s = 0
 
@@ -101,8 +129,28 @@ class Node:
         return self._macs_per_s
 
     @property
+    def address(self) -> Multiaddr | None:
+        """Address really bound; None where nobody can dial in."""
+        return self.control.address
+
+    @property
     def peer_id(self) -> PeerId:
         return self.config.identity.peer_id
+
+    @property
+    def swarm_name(self) -> str:
+        """By which people can tell swarms apart."""
+        return OPEN_SWARM if self.config.swarm_key is None else self.config.swarm_key.name
+
+    def ban(self, peer_id: PeerId, reason: str, duration_s: float | None = None) -> None:
+        """Keep a peer out from now on, `duration_s` seconds or for ever, and end its links."""
+        self.access.put(peer_id, Verdict.BAN, duration_s, reason)
+        self.control.drop(peer_id, f"not wanted here ({self.access.refusal(peer_id)})")
+
+    def announce(self) -> None:
+        """Facts about this node have changed: tell the swarm."""
+        if self.member is not None:
+            self.member.announce()
 
     def __enter__(self) -> Self:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -110,7 +158,7 @@ class Node:
         self.secure.__enter__()
         try:
             self._data_port = self.data.start(self.config.listen)
-            self.address = self.control.start(self.config.listen, list(self.config.bootstrap))
+            self.control.start(self.config.listen, self.config.bootstrap)
         except BaseException:
             self.__exit__()
             raise
@@ -127,22 +175,42 @@ class Node:
         return Hello(
             public_key=self.config.identity.public_key,
             versions=(PROTOCOL_VERSION,),
-            agent=f"kekahyde/{version('kekahyde')}",
+            agent=AGENT,
             addrs=tuple(str(address) for address in self.addresses),
             data_port=self._data_port,
             hosted=self.hosted.announced,
             macs_per_s=self._macs_per_s,
             work=(WorkKind.LINEAR,),
             nonce=new_nonce(),
+            operator=self.config.operator,
         )
+
+    def facts(self) -> PeerFacts:
+        """What this node's record says of it now."""
+        capabilities = Capabilities(
+            work=(WorkKind.LINEAR,),
+            macs_per_s=self._macs_per_s,
+            memory_bytes=self.config.memory_bytes,
+            data_port=self._data_port,
+            hosted=self.hosted.layers,
+            operator=self.config.operator,
+        )
+        return PeerFacts(tuple(map(str, self.addresses)), AGENT, (PROTOCOL_VERSION,), capabilities)
+
+    def _join(self, state: Path) -> Member:
+        """Be a member of the swarm, linked to every other."""
+        member = Member(
+            self.config.identity, self.facts, SwarmMemory(state), self.control.links, self._keep_out_for_a_while
+        )
+        self.control.add(member)
+        self.control.add(MeshKeeper(self.peer_id, member, self.access.refusal))
+        return member
+
+    def _keep_out_for_a_while(self, peer_id: PeerId, reason: str) -> None:
+        self.ban(peer_id, reason, FAULT_BAN_S)
 
     def _offer_service(self, peer_id: PeerId) -> None:
         """A node that nobody can dial serves over connections of its own."""
         peer = next((peer for peer in self.registry.peers() if peer.peer_id == peer_id), None)
         if self._data_port == 0 and peer is not None and peer.data_endpoint is not None:
             self.data.offer(peer_id, peer.data_endpoint)
-
-    def _keep_out(self, peer_id: PeerId, reason: str, _duration_s: float) -> None:
-        """A source of weights lied: refuse its connections."""
-        log.warning("%s is kept out: it %s", peer_id, reason)
-        self.secure.ban(curve_public_key_of(public_key_of(peer_id)))

@@ -7,6 +7,7 @@ in a private swarm only with a proof that its sender knows the swarm's key.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -108,6 +109,8 @@ class Handshake:
     """None: the swarm is open."""
     expected_peer: PeerId | None = None
     """The PeerID that was dialled."""
+    refusal: Callable[[PeerId], str | None] = lambda peer_id: None
+    """Why this node does not want a peer; None where it does."""
     state: LinkState = LinkState.NEW
     peer: Hello | None = None
     sent: Hello | None = None
@@ -164,6 +167,9 @@ class Handshake:
         if self.expected_peer is not None and peer_id_of(hello.public_key) != self.expected_peer:
             raise HandshakeError(ErrorCode.UNAUTHENTICATED, f"is not {self.expected_peer}")
         self._check_admission(hello)
+        refusal = self.refusal(peer_id_of(hello.public_key))
+        if refusal is not None:
+            raise HandshakeError(ErrorCode.DENIED, f"is not wanted here ({refusal})")
 
     def _check_admission(self, hello: Hello) -> None:
         if self.swarm is None:

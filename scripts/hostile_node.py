@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from node.cli.options import AddressType
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library
+from node.swarm.credentials import load_swarm
 from node.worker import LinearWorker
 from protocol import cbor
 from protocol.field import P
@@ -154,7 +156,14 @@ def main(
     directory = DataDir.open(data_dir)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    config = NodeConfig(directory.identity(), listen, bootstrap, threads)
+    config = NodeConfig(
+        directory.identity(),
+        listen,
+        bootstrap,
+        threads,
+        swarm_key=load_swarm(directory.path, os.environ).key,
+        state=directory.path,
+    )
     models = [Library(directory.models).resolve(model)]
     with HostileNode(config, models, fault, after, delay) as hostile:
         addresses = [] if hostile.address is None else [str(hostile.address)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,13 @@ class Swarm:
     nodes: list[NodeProcess] = field(default_factory=list)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="kekahyde-swarm-")))
     env: dict[str, str] = field(default_factory=dict)
+    key: str = field(default_factory=lambda: secrets.token_hex(32))
+    """The swarm's key: every process of it gets it by its environment."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process of this swarm sees."""
+        return {**os.environ, "KEKAHYDE_SWARM_KEY": self.key, **self.env}
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +158,7 @@ class Swarm:
                 stderr=narration,
                 stdin=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, **self.env},
+                env=self.environment,
             )
         node = NodeProcess(process, data_dir)
         self.nodes.append(node)
@@ -190,7 +198,7 @@ class Swarm:
                 stderr=narration,
                 stdin=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, **self.env},
+                env=self.environment,
             )
             tokens, receipt = _read_events(process, on_token, on_text)
             returncode = process.wait()

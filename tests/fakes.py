@@ -546,12 +546,13 @@ class LiveNode:
         worker: LinearWorker | None = None,
         versions: tuple[int, ...] = (PROTOCOL_VERSION,),
         paired: Collection[PeerId] = (),
+        banned: Identity | None = None,
     ) -> None:
         self.identity = identity(index)
         self.peer_id = self.identity.peer_id
         self.units = units
         self.registry = PeerRegistry()
-        self.secure = SecureContext(self.identity)
+        self.secure = SecureContext(self.identity, lambda key: banned is not None and key == banned.curve_public_key)
         worker = worker or LinearWorker(KERNELS, weights_of(units))
         self.data = DataPlane(self.secure, self.registry, worker, is_paired=lambda peer_id: peer_id in paired)
         self.control = ControlPlane(

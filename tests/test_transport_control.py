@@ -276,8 +276,7 @@ def test_only_our_domain_is_let_in() -> None:
 
 
 def test_a_banned_key_does_not_come_back() -> None:
-    with LiveNode(1) as node:
-        node.secure.ban(identity(7).curve_public_key)
+    with LiveNode(1, banned=identity(7)) as node:
         with client_of(node) as client:
             client.until_event(*REFUSALS)
             assert zmq.EVENT_HANDSHAKE_SUCCEEDED not in client.events

@@ -19,6 +19,7 @@ from node.cli.options import (
     json_option,
     model_option,
     network_options,
+    swarm_options,
     threads_option,
     verbose_option,
 )
@@ -34,6 +35,7 @@ EXIT_INTERRUPTED = 130
 @json_option
 @data_dir_option
 @network_options
+@swarm_options
 @gateway_options
 @model_option
 @threads_option
@@ -47,6 +49,8 @@ def cli(
     data_dir: Path,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
+    swarm_key: Path | None,
+    is_open: bool,
     gateway: tuple[str, int] | None,
     no_gateway: bool,
     model: str,
@@ -67,7 +71,8 @@ def cli(
         if gateway is not None and no_gateway:
             raise click.UsageError("--gateway and --no-gateway exclude each other", context)
         endpoint = serve.Endpoint(gateway, not no_gateway)
-        serve.serve(data_dir, listen, bootstrap, endpoint, model, threads, as_json)
+        swarm = serve.SwarmChoice(swarm_key, is_open)
+        serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, threads, as_json)
 
 
 def _refuse_misplaced(context: click.Context) -> None:

@@ -17,6 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_LISTEN = "/ip4/127.0.0.1/tcp/0"
 DEFAULT_MODEL = "story"
+NO_MODEL = "none"
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
 
 
@@ -119,4 +120,15 @@ gateway_options = _flagged(
         "the token in DATA_DIR/gateway.token.",
     ),
     click.option("--no-gateway", is_flag=True, help="No HTTP port; the commands of this user still reach the node."),
+)
+
+swarm_options = _flagged(
+    click.option(
+        "--swarm-key",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=None,
+        help="File with the swarm's key, 64 hex digits (or the variable KEKAHYDE_SWARM_KEY); default: the data "
+        "directory's own, made by its first start or by `join`.",
+    ),
+    click.option("--open", "is_open", is_flag=True, help="An open swarm: anybody may come in; `strict` by default."),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -19,6 +21,7 @@ from node.cli.options import (
     json_option,
     model_option,
     network_options,
+    swarm_options,
     threads_option,
     verbose_option,
 )
@@ -34,6 +37,8 @@ from node.receipt import Receipt
 from node.session import Privacy, Session, SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
+from node.swarm.access import AccessList
+from node.swarm.credentials import known_addresses, load_swarm
 from node.transport.registry import DialState
 from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr
@@ -55,6 +60,7 @@ MAX_PAD_ROWS = 1 << 16
     help="auto: split where peers are given and that is faster, else local. Never weaker than asked for.",
 )
 @network_options
+@swarm_options
 @click.option(
     "--min-peers", type=click.IntRange(0), default=0, help="Wait for so many peers, and use ones that dial in too."
 )
@@ -94,6 +100,8 @@ def run(
     privacy: str,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
+    swarm_key: Path | None,
+    is_open: bool,
     min_peers: int,
     peer_timeout: float,
     lanes: int,
@@ -114,7 +122,10 @@ def run(
     check_prompt(prompt_ids, stored.config.context_length)
     params = _sampling_params(stored, sampling)
     identity, _lock = _identity(directory)
-    config = NodeConfig(identity, listen, bootstrap, threads)
+    swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
+    bootstrap = bootstrap or known_addresses(swarm, directory.path)
+    access = AccessList(directory.path / "access.json", time.time)
+    config = NodeConfig(identity, listen, bootstrap, threads, swarm_key=swarm.key, access=access)
     execution = ExecutionConfig(progress_limit_s=deadline)
     session_config = SessionConfig(
         Privacy(privacy), lanes, min_peers > 0, pad_rows, execution, len(prompt_ids), params.max_tokens

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from node.cli.narrate import say
+from node.cli.options import NO_MODEL
 from node.errors import ConfigError
 from node.gateway.config import GatewayConfig
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library
+from node.swarm.access import AccessList
+from node.swarm.credentials import Swarm, load_swarm
 from protocol.multiaddr import Multiaddr
 
 
@@ -32,10 +37,23 @@ class Endpoint:
         return GatewayConfig(data_dir, host, port, self.tcp)
 
 
+@dataclass(frozen=True, slots=True)
+class SwarmChoice:
+    """What the options say of the swarm."""
+
+    key_file: Path | None
+    is_open: bool
+
+    def load(self, directory: DataDir) -> Swarm:
+        """The swarm of this start. Raises ConfigError."""
+        return load_swarm(directory.path, os.environ, self.key_file, self.is_open)
+
+
 def serve(
     data_dir: Path,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
+    choice: SwarmChoice,
     endpoint: Endpoint,
     model: str,
     threads: int | None,
@@ -57,10 +75,21 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with lock:
-        config = NodeConfig(directory.identity(), listen, bootstrap, threads)
+        swarm = choice.load(directory)
+        config = NodeConfig(
+            directory.identity(),
+            listen,
+            tuple(dict.fromkeys([*bootstrap, *swarm.bootstrap])),
+            threads,
+            models_dir=directory.models,
+            swarm_key=swarm.key,
+            state=directory.path,
+            access=AccessList(directory.path / "access.json", time.time),
+        )
         library = Library(directory.models)
+        models = [] if model == NO_MODEL else [library.resolve(model)]
         with (
-            Node(config, [library.resolve(model)]) as node,
+            Node(config, models) as node,
             Engine(node, library) as engine,
             Gateway(node, engine, endpoint.config(directory.path)) as gateway,
         ):
@@ -80,6 +109,7 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
     say(f"node {node.peer_id} is ready, kernels {node.kernels.name} on {node.kernels.threads} threads")
     if node.kernels.note:
         say(f"note: {node.kernels.note}")
+    say(f"swarm {node.swarm_name}")
     if gateway is not None:
         say(f"programs reach it at {gateway}/v1, as they do OpenAI")
     if addresses:

@@ -10,19 +10,21 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Protocol
 
 import zmq.asyncio
 
-from node.transport.dialler import Dialler
+from node.transport.dials import Dials
 from node.transport.link import DEFAULT_PACE, LinkContext
+from node.transport.links import Links
 from node.transport.listener import Listener
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from protocol.admission import SwarmKey
 from protocol.identity import PeerId
-from protocol.messages import GoAway, Hello
+from protocol.messages import GoAway, Hello, Message
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,19 @@ FAREWELL_S = 0.05
 """Time for others to read our goodbye: with IMMEDIATE a DEALER drops what was not read when its connection ends."""
 
 Bound = Future[Multiaddr | None]
+
+
+class Resident(Protocol):
+    """Something that lives in the control plane's loop: membership, say."""
+
+    def start(self, plane: ControlPlane) -> None:
+        """Begin, before anything is dialled or read."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+    async def leave(self) -> None:
+        """Say goodbye, while links are still up."""
 
 
 class ControlPlane:
@@ -44,33 +59,69 @@ class ControlPlane:
         queued: Callable[[], int] = lambda: 0,
         on_up: Callable[[PeerId], None] = lambda peer_id: None,
         swarm: SwarmKey | None = None,
+        refusal: Callable[[PeerId], str | None] = lambda peer_id: None,
     ) -> None:
         sockets = zmq.asyncio.Context.shadow(secure.context)
-        self._context = LinkContext(secure, sockets, registry, hello, queued, on_up, DEFAULT_PACE, swarm)
+        self.links = Links(registry)
+        self._context = LinkContext(
+            secure, sockets, registry, self.links, hello, queued, on_up, DEFAULT_PACE, swarm, refusal
+        )
         self._farewell = GoAway("")
+        self._residents: list[Resident] = []
+        self._dials: Dials | None = None
+        self.address: Multiaddr | None = None
+        """Address really bound; None where nobody can dial in, and before the start."""
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
-    def start(self, listen: Multiaddr | None, bootstrap: list[Multiaddr]) -> Multiaddr | None:
-        """Bind and dial; the address really bound, or None when nobody is to dial in.
+    def add(self, resident: Resident) -> None:
+        """Let something live in the loop; before the start."""
+        self._residents.append(resident)
+
+    @property
+    def dials(self) -> Dials:
+        """For residents."""
+        assert self._dials is not None, "started"
+        return self._dials
+
+    def start(self, listen: Multiaddr | None, bootstrap: Sequence[Multiaddr]) -> Multiaddr | None:
+        """Bind, and dial each bootstrap address again and again; the address really bound, or None when nobody is to
+        dial in.
 
         Raises ConfigError when the address cannot be bound.
         """
         bound: Bound = Future()
         self._thread = threading.Thread(
-            target=self._main, args=(listen, bootstrap, bound), name="control plane", daemon=True
+            target=self._main, args=(listen, list(bootstrap), bound), name="control plane", daemon=True
         )
         self._thread.start()
         return bound.result()
 
     def stop(self, reason: str = "the node is stopping") -> None:
         """Say goodbye on every link and end the thread."""
-        if self._loop is not None and self._stop is not None and self._thread is not None:
+        if self._stop is not None and self._thread is not None:
             self._farewell = GoAway(reason)
-            with contextlib.suppress(RuntimeError):  # the loop is closed where the plane ended by itself
-                self._loop.call_soon_threadsafe(self._stop.set)
+            self.call(self._stop.set)
             self._thread.join()
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call something in the loop, from any thread; nothing happens where it has ended."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function, *arguments)
+
+    def dial(self, address: Multiaddr) -> None:
+        """Dial an address once, from any thread, unless its peer has a link; it needs a PeerID."""
+        self.call(self._dial_found, address)
+
+    def send(self, peer_id: PeerId, message: Message) -> None:
+        """Send over a peer's link, from any thread, or drop it where there is none."""
+        self.call(self.links.send, peer_id, message)
+
+    def drop(self, peer_id: PeerId, reason: str) -> None:
+        """End every link of a peer, from any thread."""
+        self.call(self.links.close, peer_id, reason)
 
     def _main(self, listen: Multiaddr | None, bootstrap: list[Multiaddr], bound: Bound) -> None:
         try:
@@ -81,21 +132,30 @@ class ControlPlane:
             else:
                 bound.set_exception(exc)
 
+    def _dial_found(self, address: Multiaddr) -> None:
+        if self._dials is not None and address.peer_id is not None and address.peer_id not in self.links:
+            self._dials.once([address])
+
     async def _run(self, listen: Multiaddr | None, bootstrap: list[Multiaddr], bound: Bound) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         listener = Listener(self._context)
-        diallers = [Dialler(self._context, address, listener.holds) for address in bootstrap]
         try:
-            address = None if listen is None else listener.bind(listen)
+            self.address = None if listen is None else listener.bind(listen)
+            for resident in self._residents:
+                resident.start(self)
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(dialler.keep()) for dialler in diallers]
+                self._dials = Dials(self._context, tasks)
+                bound.set_result(self.address)
+                for address in bootstrap:
+                    self._dials.keep(address)
+                running = [tasks.create_task(resident.run()) for resident in self._residents]
                 if listen is not None:
                     running += [tasks.create_task(listener.serve()), tasks.create_task(listener.expire())]
-                bound.set_result(address)
                 await self._stop.wait()
+                for resident in self._residents:
+                    await resident.leave()
                 listener.say_goodbye(self._farewell)
-                for dialler in diallers:
-                    dialler.say_goodbye(self._farewell)
+                self._dials.end(self._farewell)
                 for task in running:
                     task.cancel()
         finally:

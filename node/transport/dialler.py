@@ -6,8 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import zmq
 import zmq.asyncio
@@ -25,6 +24,7 @@ from protocol.messages import (
     ErrorReply,
     GoAway,
     Hello,
+    Message,
     Ping,
     Pong,
     Received,
@@ -37,21 +37,35 @@ from protocol.multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class _Link:
+    """A link that this node opened."""
+
+    peer_id: PeerId
+    socket: zmq.asyncio.Socket
+    dialled: bool = True
+    closing: str | None = None
+
+    def send(self, message: Message, message_id: int) -> bool:
+        return not self.socket.closed and send_now(self.socket, encode_message(message, message_id))
+
+    def close(self, reason: str) -> None:
+        self.send(GoAway(reason), 0)
+        self.closing = reason
+
+
 class Dialler:
-    """Keeps one address dialled. Lives in the control plane's loop.
+    """Keeps one address dialled. Lives in the control plane's loop."""
 
-    Args:
-        came_in: whether a peer also has a link that it opened itself.
-    """
-
-    def __init__(self, context: LinkContext, address: Multiaddr, came_in: Callable[[PeerId], bool]) -> None:
-        assert address.peer_id is not None, "bootstrap addresses carry a PeerID"
+    def __init__(self, context: LinkContext, address: Multiaddr) -> None:
+        assert address.peer_id is not None, "addresses to dial carry a PeerID"
         self._context = context
         self._address = address
         self._peer_id = address.peer_id
-        self._came_in = came_in
         self._socket: zmq.asyncio.Socket | None = None
         self._said = DialState.CONNECTING
+        self.was_up = False
+        """Whether it ever had a link."""
 
     def say_goodbye(self, farewell: GoAway) -> None:
         """Tell the peer that this node leaves."""
@@ -65,7 +79,7 @@ class Dialler:
         while True:
             started = time.monotonic()
             try:
-                await self._dial()
+                await self.once()
             except _RefusedError as exc:
                 self._report(DialState.REFUSED, str(exc))
                 pause_s = pace.redial_max_s
@@ -76,25 +90,27 @@ class Dialler:
             await asyncio.sleep(pause_s * (0.5 + random.random()))
             pause_s = min(2 * pause_s, pace.redial_max_s)
 
-    async def _dial(self) -> None:
+    async def once(self) -> None:
         """One life of one link; ends by raising TransportError."""
         context, address, peer_id = self._context, self._address, self._peer_id
         self._socket = socket = context.sockets.socket(zmq.DEALER)
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
             connect_socket(socket, address)
-            handshake = Handshake(Side.DIALLER, context.secure.identity.public_key, context.swarm, peer_id)
+            handshake = context.new_handshake(Side.DIALLER, peer_id)
             peer = await self._say_hello(socket, handshake)
-            context.registry.up(peer_of_hello(peer, zmq_host(address.host), dialled=True))
+            link = _Link(peer_id, socket)
+            if not context.links.up(link, peer_of_hello(peer, zmq_host(address.host), dialled=True)):
+                raise _RefusedError(f"the peer at {address} is here under another identity of its key")
+            self.was_up = True
             self._report(DialState.UP, "", peer_id)
             context.on_up(peer_id)
             try:
-                await self._keep_alive(socket, handshake)
+                await self._keep_alive(link, handshake)
             except RemoteProtocolError as exc:
                 raise TransportError(f"peer {peer_id} broke the protocol: {exc}") from exc
             finally:
-                if not self._came_in(peer_id):
-                    context.registry.down(peer_id)
+                context.links.down(link)
         finally:
             self._socket = None
             socket.close()
@@ -121,13 +137,16 @@ class Dialler:
         assert handshake.peer is not None
         return handshake.peer
 
-    async def _keep_alive(self, socket: zmq.asyncio.Socket, handshake: Handshake) -> None:
+    async def _keep_alive(self, link: _Link, handshake: Handshake) -> None:
+        socket = link.socket
         curve_key = curve_public_key_of(handshake.peer.public_key) if handshake.peer else b""
         pace, heard_at, ping_id, sent_at = self._context.pace, time.monotonic(), 1, 0.0
         while True:
             ping_id, sent_at = ping_id + 1, time.monotonic()
             send_now(socket, encode_message(Ping(), ping_id))
-            while (left_s := sent_at + pace.ping_interval_s - time.monotonic()) > 0:
+            while (left_s := sent_at + self._context.ping_interval_s - time.monotonic()) > 0:
+                if link.closing is not None:
+                    raise TransportError(f"the link to {link.peer_id} was closed: {link.closing}")
                 if not await socket.poll(max(1, int(left_s * 1000))):
                     continue
                 heard_at = time.monotonic()
@@ -140,20 +159,23 @@ class Dialler:
                     send_now(socket, encode_message(answer, exc.message_id))
                     continue
                 handshake.receive(received.message, curve_key)
-                self._heard(handshake, received, heard_at - sent_at if received.id == ping_id else None)
+                self._heard(link, received, heard_at - sent_at if received.id == ping_id else None)
             if time.monotonic() - heard_at > pace.silence_limit_s:
                 raise TransportError(f"peer {handshake.peer_id} has been silent for {pace.silence_limit_s:g} s")
 
-    def _heard(self, handshake: Handshake, received: Received, rtt_s: float | None) -> None:
+    def _heard(self, link: _Link, received: Received, rtt_s: float | None) -> None:
         match received.message:
-            case Pong(queued) if rtt_s is not None and handshake.peer_id is not None:
-                self._context.registry.measured(handshake.peer_id, rtt_s, queued)
             case GoAway(reason):
-                raise TransportError(f"peer {handshake.peer_id} left: {reason}")
+                raise TransportError(f"peer {link.peer_id} left: {reason}")
             case ErrorReply(ErrorCode.NO_SESSION, _):
-                raise TransportError(f"peer {handshake.peer_id} was restarted")
+                raise TransportError(f"peer {link.peer_id} was restarted")
+            case Ping():
+                link.send(Pong(self._context.queued()), received.id)
+            case Pong(queued) if rtt_s is not None:
+                self._context.registry.measured(link.peer_id, rtt_s, queued)
             case _:
                 pass
+        self._context.links.received(link, received)
 
     def _report(self, state: DialState, reason: str, peer_id: PeerId | None = None) -> None:
         """Say what became of the address, once a change."""

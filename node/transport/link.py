@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import zmq.asyncio
 
+from node.transport.links import Links
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from protocol.admission import SwarmKey
+from protocol.handshake import Handshake, Side
 from protocol.identity import PeerId
 from protocol.limits import NONCE_BYTES
 from protocol.messages import Hello
@@ -30,6 +32,9 @@ class Pace:
 
 
 DEFAULT_PACE = Pace()
+LINKS_PINGED_EACH_INTERVAL = 16
+MAX_PING_SHARE = 0.4
+"""Of the silence after which a link is gone: two pings may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class LinkContext:
     secure: SecureContext
     sockets: zmq.asyncio.Context
     registry: PeerRegistry
+    links: Links
     hello: Callable[[], Hello]
     """What this node says of itself now."""
     queued: Callable[[], int]
@@ -48,6 +54,18 @@ class LinkContext:
     pace: Pace
     swarm: SwarmKey | None = None
     """Key of the swarm; None: it is open."""
+    refusal: Callable[[PeerId], str | None] = lambda peer_id: None
+    """Why this node does not want a peer; None where it does."""
+
+    @property
+    def ping_interval_s(self) -> float:
+        """Longer where there are many links: membership probes as well, and pings cost both sides."""
+        crowd = max(1.0, len(self.links) / LINKS_PINGED_EACH_INTERVAL)
+        return min(self.pace.ping_interval_s * crowd, MAX_PING_SHARE * self.pace.silence_limit_s)
+
+    def new_handshake(self, side: Side, expected_peer: PeerId | None = None) -> Handshake:
+        """One side of a new link."""
+        return Handshake(side, self.secure.identity.public_key, self.swarm, expected_peer, self.refusal)
 
 
 def new_nonce() -> bytes:

@@ -41,14 +41,30 @@ MAX_LINKS_A_KEY = 4
 MAX_LINKS_A_HOST = 128
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Link:
     """A link that a peer opened."""
 
+    listener: Listener
+    route: bytes
     handshake: Handshake
     curve_key: bytes
     heard_at: float
     host: str
+    dialled: bool = False
+
+    @property
+    def peer_id(self) -> PeerId:
+        peer_id = self.handshake.peer_id
+        assert peer_id is not None, "the hello was accepted"
+        return peer_id
+
+    def send(self, message: Message, message_id: int) -> bool:
+        return self.listener.send(self.route, message, message_id)
+
+    def close(self, reason: str) -> None:
+        self.send(GoAway(reason), 0)
+        self.listener.drop(self.route)
 
 
 class Listener:
@@ -69,10 +85,6 @@ class Listener:
     def has_links(self) -> bool:
         return bool(self._links)
 
-    def holds(self, peer_id: PeerId) -> bool:
-        """Whether this peer has a link to here."""
-        return any(link.handshake.peer_id == peer_id for link in self._links.values())
-
     async def serve(self) -> None:
         """Read for ever."""
         while True:
@@ -87,12 +99,12 @@ class Listener:
             await asyncio.sleep(self._context.pace.ping_interval_s)
             limit = time.monotonic() - self._context.pace.silence_limit_s
             for route in [route for route, link in self._links.items() if link.heard_at < limit]:
-                self._drop(route)
+                self.drop(route)
 
     def say_goodbye(self, farewell: GoAway) -> None:
         """Tell everybody that this node leaves."""
         for route in list(self._links):
-            self._answer(route, farewell, 0)
+            self.send(route, farewell, 0)
 
     def close(self) -> None:
         """Close the ROUTER; what was said last has a moment to leave."""
@@ -105,7 +117,7 @@ class Listener:
         try:
             received = decode_message([frame.buffer for frame in frames], MAX_CONTROL_FRAME_BYTES)
         except UnknownMessageError as exc:
-            self._answer(route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
+            self.send(route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
             return
         except RemoteProtocolError as exc:
             log.warning("a frame from %s was dropped: %s", link.host, exc)
@@ -115,7 +127,7 @@ class Listener:
         except RemoteProtocolError as exc:
             log.warning("%s was refused: %s", link.host, exc)
             code = exc.code if isinstance(exc, HandshakeError) else ErrorCode.INVALID
-            self._answer(route, ErrorReply(code, str(exc)), received.id)
+            self.send(route, ErrorReply(code, str(exc)), received.id)
             return
         link.heard_at = time.monotonic()
         self._heard(route, link, received)
@@ -124,40 +136,44 @@ class Listener:
         link = self._links.get(route)
         if link is not None:
             return link
-        curve_key, host = curve_key_of_frame(frame), zmq_host(str(frame.get("Peer-Address")))
+        context, curve_key, host = self._context, curve_key_of_frame(frame), zmq_host(str(frame.get("Peer-Address")))
         of_key = [known for known, other in self._links.items() if other.curve_key == curve_key]
         if len(of_key) >= MAX_LINKS_A_KEY:
-            self._drop(min(of_key, key=lambda known: self._links[known].heard_at))
+            self.drop(min(of_key, key=lambda known: self._links[known].heard_at))
         hosts = Counter(other.host for other in self._links.values())
         if len(self._links) >= MAX_LINKS or hosts[host] >= MAX_LINKS_A_HOST:
             return None
-        link = self._links[route] = _Link(self._new_handshake(), curve_key, time.monotonic(), host)
+        link = self._links[route] = _Link(
+            self, route, context.new_handshake(Side.LISTENER), curve_key, time.monotonic(), host
+        )
         return link
-
-    def _new_handshake(self) -> Handshake:
-        return Handshake(Side.LISTENER, self._context.secure.identity.public_key, self._context.swarm)
 
     def _heard(self, route: bytes, link: _Link, received: Received) -> None:
         context = self._context
         match received.message:
             case Hello() as hello:
                 peer = peer_of_hello(hello, link.host, dialled=False)
-                context.registry.up(peer)
+                self.send(route, link.handshake.answer(replace(context.hello(), observed=link.host)), received.id)
+                if not context.links.up(link, peer):
+                    link.close("another identity of this key is here")
+                    return
                 log.info("peer %s came in from %s", peer.peer_id, link.host)
-                self._answer(route, link.handshake.answer(replace(context.hello(), observed=link.host)), received.id)
                 context.on_up(peer.peer_id)
             case Ping():
-                self._answer(route, Pong(context.queued()), received.id)
+                self.send(route, Pong(context.queued()), received.id)
+                context.links.received(link, received)
             case GoAway(reason):
                 log.info("peer %s leaves: %s", link.handshake.peer_id, reason)
-                self._drop(route)
+                self.drop(route)
             case _:
-                pass
+                context.links.received(link, received)
 
-    def _answer(self, route: bytes, message: Message, message_id: int) -> None:
-        send_now(self._router, [route, *encode_message(message, message_id)])
+    def send(self, route: bytes, message: Message, message_id: int) -> bool:
+        """Send to one connection now or not at all."""
+        return send_now(self._router, [route, *encode_message(message, message_id)])
 
-    def _drop(self, route: bytes) -> None:
-        peer_id = self._links.pop(route).handshake.peer_id
-        if peer_id is not None and not self.holds(peer_id) and not self._context.registry.is_dialled(peer_id):
-            self._context.registry.down(peer_id)
+    def drop(self, route: bytes) -> None:
+        """Forget a link."""
+        link = self._links.pop(route, None)
+        if link is not None and link.handshake.peer_id is not None:
+            self._context.links.down(link)

@@ -67,13 +67,13 @@ class PeerRegistry:
         self._outcomes: dict[str, DialOutcome] = {}
         self.measures = Measures()
 
-    def up(self, peer: ConnectedPeer) -> None:
-        """A hello was accepted (again)."""
+    def up(self, peer: ConnectedPeer) -> bool:
+        """A hello was accepted (again); False where the other of the two identities of its CURVE key is here."""
         with self._changed:
             key = curve_public_key_of(peer.hello.public_key)
             known = self._by_curve_key.get(key)
             if known is not None and known != peer.peer_id:
-                return  # the two Ed25519 keys of one curve key: the first stays
+                return False  # the first stays
             before = self._peers.get(peer.peer_id)
             if before is not None and before.dialled and not peer.dialled:
                 peer = replace(peer, host=before.host, dialled=True, rtt_s=before.rtt_s)
@@ -81,6 +81,7 @@ class PeerRegistry:
             self.measures.of(peer.peer_id).stated_macs_per_s = float(peer.hello.macs_per_s)
             self._by_curve_key[key] = peer.peer_id
             self._changed.notify_all()
+            return True
 
     def down(self, peer_id: PeerId) -> None:
         """The link to a peer is gone."""
@@ -137,12 +138,6 @@ class PeerRegistry:
     def peers(self) -> list[ConnectedPeer]:
         with self._changed:
             return list(self._peers.values())
-
-    def is_dialled(self, peer_id: PeerId) -> bool:
-        """Whether a link that this node opened to the peer is up."""
-        with self._changed:
-            up = (outcome for outcome in self._outcomes.values() if outcome.state is DialState.UP)
-            return any(outcome.peer_id == peer_id for outcome in up)
 
     def outcomes(self) -> list[DialOutcome]:
         with self._changed:

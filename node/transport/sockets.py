@@ -7,7 +7,7 @@ are not bound to CURVE keys, so none is ever set; without IMMEDIATE stale reques
 from __future__ import annotations
 
 import logging
-import threading
+from collections.abc import Callable
 from typing import Any, Self
 
 import zmq
@@ -37,14 +37,14 @@ CURVE_OVERHEAD_BYTES = 33
 MAX_DATA_FRAME_BYTES = MAX_DATA_BYTES + MAX_DATA_HEADER_BYTES
 
 
-class _DenyList:
-    """ZAP's question, answered: any key may knock (the hello decides), unless it is banned."""
+class _Gate:
+    """ZAP's question, answered: any key may knock (the hello decides), unless its peer is banned."""
 
-    def __init__(self) -> None:
-        self.banned: set[bytes] = set()
+    def __init__(self, is_banned: Callable[[bytes], bool]) -> None:
+        self._is_banned = is_banned
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return domain == ZAP_DOMAIN.decode() and key not in self.banned
+        return domain == ZAP_DOMAIN.decode() and not self._is_banned(z85.decode(key))
 
 
 class SecureContext:
@@ -53,26 +53,21 @@ class SecureContext:
     Use as a context manager; closing it ends the handler and every socket.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, is_banned: Callable[[bytes], bool] = lambda curve_key: False) -> None:
+        """`is_banned` is asked, in the handler's thread, for every connection (32 raw bytes of X25519 key)."""
         self.identity = identity
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(2)
-        self._deny = _DenyList()
-        self._lock = threading.Lock()
+        self._gate = _Gate(is_banned)
         self._authenticator = ThreadAuthenticator(self.context)
 
     def __enter__(self) -> Self:
         self._authenticator.start()
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), self._deny)
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), self._gate)
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._authenticator.stop()
         self.context.destroy(linger=0)
-
-    def ban(self, curve_key: bytes) -> None:
-        """Refuse new connections of this X25519 key (32 raw bytes)."""
-        with self._lock:
-            self._deny.banned.add(z85.encode(curve_key))
 
     def listen(self, socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
         """Prepare a ROUTER that others dial."""

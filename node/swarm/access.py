@@ -1,0 +1,150 @@
+"""Who is kept out, and who alone is let in, until when. Lists persist and are edited by command.
+
+<data dir>/access.json   {"only_allowed": bool, "entries": [{"peer_id", "verdict": "ban"|"allow", "until", "reason"}]}
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from node.errors import AddressError, ConfigError
+from node.swarm.memory import replace_file
+from protocol.identity import PeerId, curve_public_key_of, public_key_of
+
+MAX_ENTRIES = 4096
+MAX_REASON_CHARACTERS = 200
+MAX_FILE_BYTES = 4 << 20
+
+
+class Verdict(Enum):
+    """What an entry says of its peer."""
+
+    BAN = "ban"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessEntry:
+    """One peer's entry."""
+
+    peer_id: PeerId
+    verdict: Verdict
+    until: float | None
+    """Unix seconds; None: for ever."""
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"verdict": self.verdict.value}
+
+
+class AccessList:
+    """Thread-safe; every change is on the disk when it returns. `path` None keeps it in memory."""
+
+    def __init__(self, path: Path | None, unix_s: Callable[[], float]) -> None:
+        """Raises ConfigError for a file that is none: who was banned is never forgotten silently."""
+        self._path = path
+        self._unix_s = unix_s
+        self._lock = threading.Lock()
+        self._entries: dict[PeerId, AccessEntry] = {}
+        self._banned_keys: dict[bytes, float | None] = {}
+        self._only_allowed = False
+        if path is not None:
+            self._read(path)
+
+    @property
+    def only_allowed(self) -> bool:
+        """Whether nobody but the peers on the allow list is let in."""
+        return self._only_allowed
+
+    def entries(self) -> list[AccessEntry]:
+        """Entries that count now."""
+        now = self._unix_s()
+        with self._lock:
+            return [entry for entry in self._entries.values() if entry.until is None or entry.until > now]
+
+    def refusal(self, peer_id: PeerId) -> str | None:
+        """Why this peer is not let in; None where it is."""
+        entry = next((entry for entry in self.entries() if entry.peer_id == peer_id), None)
+        if entry is not None and entry.verdict is Verdict.BAN:
+            return f"banned: {entry.reason}" if entry.reason else "banned"
+        if self._only_allowed and entry is None:
+            return "not on the allow list"
+        return None
+
+    def is_banned(self, curve_key: bytes) -> bool:
+        """Whether the peer of this CURVE key is banned."""
+        now = self._unix_s()
+        with self._lock:
+            until = self._banned_keys.get(curve_key, 0.0)
+        return until is None or until > now
+
+    def put(self, peer_id: str, verdict: Verdict, duration_s: float | None = None, reason: str = "") -> AccessEntry:
+        """Enter a peer, instead of what was said of it before. Raises AddressError for what is no PeerID."""
+        public_key_of(peer_id)
+        until = None if duration_s is None else self._unix_s() + duration_s
+        entry = AccessEntry(PeerId(peer_id), verdict, until, reason[:MAX_REASON_CHARACTERS])
+        with self._lock:
+            self._forget_expired()
+            if peer_id not in self._entries and len(self._entries) >= MAX_ENTRIES:
+                raise ConfigError(f"the lists hold {MAX_ENTRIES} peers already: remove some with `ban --remove`")
+            self._entries[entry.peer_id] = entry
+            self._index()
+            self._write()
+        return entry
+
+    def remove(self, peer_id: str) -> bool:
+        """Forget what was said of a peer; whether there was anything."""
+        with self._lock:
+            removed = self._entries.pop(PeerId(peer_id), None) is not None
+            if removed:
+                self._index()
+                self._write()
+        return removed
+
+    def set_only_allowed(self, only_allowed: bool) -> None:
+        """Let in nobody but those on the allow list, or everybody but the banned."""
+        with self._lock:
+            self._only_allowed = only_allowed
+            self._write()
+
+    def _index(self) -> None:
+        bans = (entry for entry in self._entries.values() if entry.verdict is Verdict.BAN)
+        self._banned_keys = {curve_public_key_of(public_key_of(entry.peer_id)): entry.until for entry in bans}
+
+    def _forget_expired(self) -> None:
+        now = self._unix_s()
+        for peer_id in [peer_id for peer_id, entry in self._entries.items() if (entry.until or now + 1) <= now]:
+            del self._entries[peer_id]
+
+    def _write(self) -> None:
+        if self._path is not None:
+            content = {
+                "only_allowed": self._only_allowed,
+                "entries": [entry.as_json() for entry in self._entries.values()],
+            }
+            replace_file(self._path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _read(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                content = json.loads(file.read(MAX_FILE_BYTES))
+            entries = [_entry_of(value) for value in content["entries"][:MAX_ENTRIES]]
+            self._only_allowed = bool(content["only_allowed"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AddressError) as exc:
+            raise ConfigError(f"cannot read {path}: {exc!r}; restore it, or remove it to forget every ban") from exc
+        self._entries = {entry.peer_id: entry for entry in entries}
+        self._index()
+
+
+def _entry_of(value: dict[str, Any]) -> AccessEntry:
+    public_key_of(value["peer_id"])
+    until = None if value["until"] is None else float(value["until"])
+    return AccessEntry(PeerId(value["peer_id"]), Verdict(value["verdict"]), until, str(value.get("reason", "")))

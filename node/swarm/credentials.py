@@ -1,0 +1,160 @@
+"""Which swarm a data directory belongs to.
+
+<data dir>/swarm.key    the swarm's key, 64 hex digits, mode 0600; made by the first start that finds none
+<data dir>/swarm.json   {"open": bool, "bootstrap": [addresses], "models": [[name, model id in hex]], "own_key": bool}
+
+`own_key` says that the key was made here and nobody has been invited with it yet, so `join` may replace it unasked.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from node.errors import AddressError, ConfigError
+from node.swarm.memory import SwarmMemory, addresses_of, replace_file
+from protocol.admission import SwarmKey
+from protocol.errors import SwarmKeyError
+from protocol.limits import HASH_BYTES, MAX_ADDRESSES, SWARM_KEY_BYTES
+from protocol.multiaddr import Multiaddr, parse_multiaddr
+
+ENVIRONMENT_KEY = "KEKAHYDE_SWARM_KEY"
+MAX_KEY_FILE_BYTES = 1024
+MAX_SETTINGS_BYTES = 64 * 1024
+MAX_KNOWN_MODELS = 64
+MAX_KNOWN_ADDRESSES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model whose id an invitation or the user vouched for."""
+
+    name: str
+    model_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """The swarm of a node."""
+
+    key: SwarmKey | None
+    """None: an open swarm."""
+    bootstrap: tuple[Multiaddr, ...] = ()
+    models: tuple[KnownModel, ...] = ()
+    own_key: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.key is None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "open" if self.key is None else self.key.name
+
+
+def load_swarm(
+    folder: Path, environment: Mapping[str, str], key_file: Path | None = None, is_open: bool = False
+) -> Swarm:
+    """The swarm of a data directory: an explicit choice first, then the environment, then the directory's own.
+
+    Raises ConfigError for a key or a settings file that cannot be used.
+    """
+    stored = read_stored(folder)
+    if is_open:
+        if key_file is not None:
+            raise ConfigError("an open swarm has no key: give --open or --swarm-key")
+        return replace(stored or Swarm(None), key=None)
+    if key_file is not None:
+        return replace(stored or Swarm(None), key=_read_key(key_file), own_key=False)
+    if ENVIRONMENT_KEY in environment:
+        return replace(stored or Swarm(None), key=_parse_key(environment[ENVIRONMENT_KEY], ENVIRONMENT_KEY))
+    if stored is None:
+        stored = Swarm(SwarmKey(secrets.token_bytes(SWARM_KEY_BYTES)), own_key=True)
+        store_swarm(folder, stored)
+    return stored
+
+
+def known_addresses(swarm: Swarm, folder: Path) -> tuple[Multiaddr, ...]:
+    """Where members of the swarm were last: the addresses of an invitation, then those of the last run."""
+    anchors = [address for record in SwarmMemory(folder).anchors() for address in addresses_of(record)[:1]]
+    return tuple(dict.fromkeys([*swarm.bootstrap, *anchors]))[:MAX_KNOWN_ADDRESSES]
+
+
+def read_stored(folder: Path) -> Swarm | None:
+    """What the directory itself says; None where it has not been started yet. Raises ConfigError."""
+    key_path, settings = folder / "swarm.key", _read_settings(folder / "swarm.json")
+    if settings.get("open") is True:
+        key = None
+    elif key_path.exists():
+        key = _read_key(key_path)
+    else:
+        return None
+    return Swarm(key, _bootstrap(settings, folder), _models(settings, folder), settings.get("own_key") is True)
+
+
+def store_swarm(folder: Path, swarm: Swarm) -> None:
+    """Write both files; a reader sees the old pair, or the new one."""
+    settings = {
+        "open": swarm.is_open,
+        "bootstrap": [str(address) for address in swarm.bootstrap],
+        "models": [[model.name, model.model_id.hex()] for model in swarm.models],
+        "own_key": swarm.own_key,
+    }
+    if swarm.key is not None:
+        replace_file(folder / "swarm.key", f"{swarm.key.secret.hex()}\n".encode())
+    replace_file(folder / "swarm.json", (json.dumps(settings, indent=1) + "\n").encode())
+    if swarm.key is None:
+        (folder / "swarm.key").unlink(missing_ok=True)
+
+
+def _read_key(path: Path) -> SwarmKey:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_KEY_FILE_BYTES)
+    except OSError as exc:
+        raise ConfigError(f"cannot read the swarm key {path}: {exc.strerror}") from exc
+    return _parse_key(content.decode("ascii", "replace"), str(path))
+
+
+def _parse_key(text: str, where: str) -> SwarmKey:
+    try:
+        return SwarmKey.from_hex(text)
+    except SwarmKeyError as exc:
+        raise ConfigError(f"{where} holds no swarm key: {exc}; ask a member for an invitation") from exc
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            settings = json.loads(file.read(MAX_SETTINGS_BYTES))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"cannot read {path}: {exc}; restore it, or remove it and join again") from exc
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no JSON object: restore it, or remove it and join again")
+    return settings
+
+
+def _bootstrap(settings: dict[str, Any], folder: Path) -> tuple[Multiaddr, ...]:
+    texts = settings.get("bootstrap", [])
+    try:
+        addresses = [parse_multiaddr(text) for text in texts[:MAX_ADDRESSES]]
+    except (AddressError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{folder / 'swarm.json'}: `bootstrap` holds no address: {exc}; join again") from exc
+    return tuple(address for address in addresses if address.peer_id is not None)
+
+
+def _models(settings: dict[str, Any], folder: Path) -> tuple[KnownModel, ...]:
+    try:
+        models = [KnownModel(str(name), bytes.fromhex(text)) for name, text in settings.get("models", [])]
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"{folder / 'swarm.json'}: `models` is not [[name, model id]]: {exc}; join again") from exc
+    if len(models) > MAX_KNOWN_MODELS or any(len(model.model_id) != HASH_BYTES for model in models):
+        raise ConfigError(f"{folder / 'swarm.json'}: `models` holds what is no model id; join again")
+    return tuple(models)

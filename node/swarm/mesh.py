@@ -1,0 +1,95 @@
+"""Whom to dial next, so that every two members have a link. Decides only; the control plane dials.
+
+Of two members that can both be dialled the one with the smaller PeerID dials; the other waits a little and then tries
+too, since a firewall may let only one direction through. Peers that are held for dead are tried again now and then:
+after a partition nobody else would bring the two sides together.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from protocol.identity import PeerId
+
+GRACE_S = 3.0
+"""How long the larger PeerID waits for the smaller one to dial."""
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 30.0
+"""Pauses between two tries, doubled each time between the two, with jitter."""
+DEAD_PAUSE_S = 8.0
+"""Least pause between two tries to reach a peer that is held for dead."""
+MAX_DIALS = 24
+"""Peers that are dialled at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A peer of the table that can be dialled."""
+
+    peer_id: PeerId
+    alive: bool
+
+
+@dataclass(slots=True)
+class _Attempt:
+    wanted_since: float
+    next_at: float
+    pause_s: float = FIRST_PAUSE_S
+    running: bool = False
+
+
+class Mesh:
+    """Remembers tries and pauses; `due` says whom to dial now."""
+
+    def __init__(self, me: PeerId, rng: random.Random) -> None:
+        self._me = me
+        self._rng = rng
+        self._attempts: dict[PeerId, _Attempt] = {}
+
+    def due(self, now: float, candidates: Iterable[Candidate], linked: Collection[PeerId]) -> list[PeerId]:
+        """Peers to dial now; each counts as being dialled until `ended`."""
+        running = sum(attempt.running for attempt in self._attempts.values())
+        chosen: list[PeerId] = []
+        known: set[PeerId] = set()
+        for candidate in candidates:
+            known.add(candidate.peer_id)
+            attempt = self._attempts.get(candidate.peer_id)
+            if candidate.peer_id in linked:
+                if attempt is not None and not attempt.running:
+                    del self._attempts[candidate.peer_id]
+                continue
+            if attempt is None:
+                attempt = self._attempts[candidate.peer_id] = self._first(candidate, now)
+            if not attempt.running and attempt.next_at <= now and running + len(chosen) < MAX_DIALS:
+                attempt.running = True
+                chosen.append(candidate.peer_id)
+        for peer_id in [peer_id for peer_id, attempt in self._attempts.items() if peer_id not in known]:
+            if not self._attempts[peer_id].running:
+                del self._attempts[peer_id]
+        return chosen
+
+    def ended(self, now: float, peer_id: PeerId, was_up: bool, alive: bool) -> None:
+        """A try is over, at once or after a life as a link (`was_up`)."""
+        attempt = self._attempts.get(peer_id)
+        if attempt is None:
+            return
+        attempt.running = False
+        pause_s = FIRST_PAUSE_S if was_up else attempt.pause_s
+        attempt.pause_s = min(2 * pause_s, MAX_PAUSE_S)
+        least_s = 0.0 if alive else DEAD_PAUSE_S
+        attempt.next_at = now + max(pause_s, least_s) * (0.5 + self._rng.random())
+
+    def hurry(self, now: float, peer_id: PeerId) -> None:
+        """There is news of a peer, a new address say: try it soon."""
+        attempt = self._attempts.get(peer_id)
+        if attempt is not None:
+            attempt.pause_s = FIRST_PAUSE_S
+            attempt.next_at = min(attempt.next_at, now + FIRST_PAUSE_S * self._rng.random())
+
+    def _first(self, candidate: Candidate, now: float) -> _Attempt:
+        if not candidate.alive:
+            return _Attempt(now, now + DEAD_PAUSE_S * self._rng.random())
+        grace_s = GRACE_S if candidate.peer_id < self._me else 0.0
+        return _Attempt(now, now + grace_s)

@@ -1,0 +1,136 @@
+"""Every open link, by peer: what to send over, and who is told when links open, speak and end.
+
+Links are symmetric: it does not matter who dialled. Lives in the control plane's loop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from node.transport.registry import ConnectedPeer, PeerRegistry
+from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
+from protocol.messages import Message, Received
+
+log = logging.getLogger(__name__)
+
+FIRST_MESSAGE_ID = 1 << 32
+"""Ids below are the pings' of the links themselves."""
+
+
+class Link(Protocol):
+    """One connection on which both sides have said hello."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+
+    @property
+    def dialled(self) -> bool:
+        """Whether this node opened it."""
+
+    def send(self, message: Message, message_id: int) -> bool:
+        """Send now or not at all."""
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and end it."""
+
+
+class LinkWatcher(Protocol):
+    """Who wants to know."""
+
+    def link_up(self, link: Link) -> None: ...
+
+    def link_down(self, peer_id: PeerId) -> None:
+        """The last link to a peer is gone."""
+
+    def heard(self, link: Link, received: Received) -> None:
+        """Any message came from a peer."""
+
+
+Handler = Callable[[Link, Received], None]
+
+
+class Links:
+    """The open links of a node."""
+
+    def __init__(self, registry: PeerRegistry) -> None:
+        self._registry = registry
+        self._open: dict[PeerId, list[Link]] = {}
+        self._handlers: dict[type[object], Handler] = {}
+        self._watchers: list[LinkWatcher] = []
+        self._ids = itertools.count(FIRST_MESSAGE_ID)
+
+    def watch(self, watcher: LinkWatcher) -> None:
+        """Tell `watcher` of every link from now on."""
+        self._watchers.append(watcher)
+
+    def handle(self, kind: type[object], handler: Handler) -> None:
+        """Give every message of a class to one handler. A RemoteProtocolError of it ends in the log."""
+        assert kind not in self._handlers, f"{kind.__name__} has a handler"
+        self._handlers[kind] = handler
+
+    def __contains__(self, peer_id: PeerId) -> bool:
+        return peer_id in self._open
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def peers(self) -> set[PeerId]:
+        """Peers that have a link."""
+        return set(self._open)
+
+    def up(self, link: Link, peer: ConnectedPeer) -> bool:
+        """A hello was accepted (again); False where the registry knows its key under another identity."""
+        if not self._registry.up(peer):
+            return False
+        links = self._open.setdefault(link.peer_id, [])
+        if link not in links:
+            links.append(link)
+        for watcher in self._watchers:
+            watcher.link_up(link)
+        return True
+
+    def down(self, link: Link) -> None:
+        """A link is gone; a second call does nothing."""
+        links = self._open.get(link.peer_id, [])
+        if link not in links:
+            return
+        links.remove(link)
+        if not links:
+            del self._open[link.peer_id]
+            self._registry.down(link.peer_id)
+            for watcher in self._watchers:
+                watcher.link_down(link.peer_id)
+
+    def received(self, link: Link, received: Received) -> None:
+        """A message that is not the link's own business came."""
+        for watcher in self._watchers:
+            watcher.heard(link, received)
+        handler = self._handlers.get(type(received.message))
+        if handler is None:
+            return
+        try:
+            handler(link, received)
+        except RemoteProtocolError as exc:
+            log.warning("a message of %s was dropped: %s", link.peer_id, exc)
+
+    def send(self, peer_id: PeerId, message: Message, message_id: int | None = None) -> int | None:
+        """Send over any link of a peer; the id it went under, or None where there is no link that takes it."""
+        number = next(self._ids) if message_id is None else message_id
+        for link in self._open.get(peer_id, ()):
+            if link.send(message, number):
+                return number
+        return None
+
+    def measured(self, peer_id: PeerId, rtt_s: float) -> None:
+        """A ping of somebody else than the link itself came back."""
+        self._registry.measured(peer_id, rtt_s)
+
+    def close(self, peer_id: PeerId, reason: str) -> None:
+        """End every link of a peer."""
+        for link in list(self._open.get(peer_id, ())):
+            link.close(reason)
