@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from node.execution import split_prompt_for_remote
 from node.execution.chunk import TRANSITIONS, Chunk, ChunkEvent, ChunkRecord, ChunkState
-from node.execution.lanes import cut_rows, pair_guards
+from node.execution.lanes import SMALL_PASS_ROWS, cut_rows, pair_guards
 from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
 relaxed = settings(deadline=None)
@@ -91,14 +91,15 @@ def test_rows_are_covered_once_and_in_order(num_rows: int, lane_speeds: list[flo
     assert all(lane_speeds[lane] > 0 for lane in lanes)
 
 
-@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
+@given(st.integers(1, SMALL_PASS_ROWS), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
 @relaxed
-def test_a_single_row_goes_to_the_fastest_lane(lane_speeds: list[float]) -> None:
-    (span,) = split_prompt_for_remote(1, lane_speeds)
+def test_few_rows_go_to_the_fastest_lane_together(num_rows: int, lane_speeds: list[float]) -> None:
+    (span,) = split_prompt_for_remote(num_rows, lane_speeds)
+    assert (span.start, span.end) == (0, num_rows)
     assert lane_speeds[span.lane] == max(lane_speeds)
 
 
-@given(st.integers(2, 512), st.lists(st.floats(0.1, 10), min_size=1, max_size=5))
+@given(st.integers(SMALL_PASS_ROWS + 1, 512), st.lists(st.floats(0.1, 10), min_size=1, max_size=5))
 @relaxed
 def test_rows_are_shared_out_by_speed(num_rows: int, lane_speeds: list[float]) -> None:
     counts = dict.fromkeys(range(len(lane_speeds)), 0)

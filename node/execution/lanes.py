@@ -14,6 +14,8 @@ from typing import TypeVar
 from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
 DEFAULT_MAX_LANES = 4
+SMALL_PASS_ROWS = 8
+"""A pass of so many rows (running streams, a very short prompt) stays in one lane."""
 
 
 PeerT = TypeVar("PeerT")
@@ -47,14 +49,14 @@ def split_prompt_for_remote(num_rows: int, lane_speeds: Sequence[float]) -> list
         lane_speeds: rows a second of each lane; 0 for a lane that is not to be used.
 
     Returns:
-        Spans that cover `[0, num_rows)` in order, one a lane at most; none where no lane is alive. A single row
-        goes to the fastest lane.
+        Spans that cover `[0, num_rows)` in order, one a lane at most; none where no lane is alive. Few rows go to the
+        fastest lane together: reading the weights and the messages are the price of a chunk, not its rows.
     """
     alive = [lane for lane, speed in enumerate(lane_speeds) if speed > 0]
     if not alive or num_rows == 0:
         return []
-    if num_rows == 1:
-        return [RowSpan(max(alive, key=lambda lane: lane_speeds[lane]), 0, 1)]
+    if num_rows <= SMALL_PASS_ROWS:
+        return [RowSpan(max(alive, key=lambda lane: lane_speeds[lane]), 0, num_rows)]
     total = sum(lane_speeds[lane] for lane in alive)
     spans, start, passed = [], 0, 0.0
     for lane in alive:

@@ -21,7 +21,7 @@ from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
 from node.execution.merge import merge_results
-from node.execution.pads import PadBatch, PadSource
+from node.execution.pads import DECODE_BATCH_ROWS, PadBatch, PadSource
 from node.execution.peer import PeerStatus, Request, SessionPeer
 from node.execution.requests import pad_request, share_request
 from node.execution.send import send_chunk_to_peer
@@ -112,8 +112,8 @@ class ExecutionManager:
                 open_to = [speed if covers else 0.0 for speed, covers in zip(speeds, covering, strict=True)]
                 cuts[covering] = split_prompt_for_remote(num_rows, open_to)
             self._spans[unit.ref] = cuts[covering]
-        if num_rows == 1:
-            self._prepare_pads(units)
+        if num_rows <= DECODE_BATCH_ROWS:
+            self._prepare_pads(units, num_rows)
 
     def _lanes_covering(self, ref: UnitRef) -> tuple[bool, ...]:
         covering = self._covering.get(ref)
@@ -121,12 +121,12 @@ class ExecutionManager:
             covering = self._covering[ref] = tuple(lane.covers(ref) for lane in self.lanes)
         return covering
 
-    def _prepare_pads(self, units: Sequence[Unit]) -> None:
+    def _prepare_pads(self, units: Sequence[Unit], num_rows: int) -> None:
         with self.timings.of("pads"):
             for lane in self.lanes:
                 chosen = [unit for unit in units if any(span.lane == lane.index for span in self._spans[unit.ref])]
                 if chosen:
-                    lane.pads.prepare(chosen)
+                    lane.pads.prepare(chosen, num_rows)
 
     def _lane_speed(self, lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
         """Rows a second, as far as it is known; 0 for a lane that takes no new rows."""

@@ -49,6 +49,10 @@ class PadBatch:
         return len(self.pads) - self.next_row
 
 
+Span = tuple[PadBatch, int, int]
+"""Rows `[start, end)` of a batch."""
+
+
 @dataclass(slots=True)
 class PadTicket:
     """Pads of the rows of one chunk, used once."""
@@ -56,7 +60,7 @@ class PadTicket:
     pads: Elements = field(repr=False)
     """`[bucket, K]`: the rows' pads, then the negated shares of the zero rows that fill the bucket."""
     num_rows: int
-    batches: Sequence[tuple[PadBatch, int, int]] = field(repr=False)
+    batches: Sequence[Span] = field(repr=False)
 
     @property
     def failed(self) -> bool:
@@ -83,8 +87,8 @@ class PadSource(Protocol):
     def take(self, unit: Unit, num_rows: int) -> PadTicket:
         """Pads for a chunk of `num_rows`, never handed out before or again."""
 
-    def prepare(self, units: Sequence[Unit]) -> None:
-        """A row is about to be decoded: see that pads for it and the next ones are there or under way."""
+    def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
+        """A few rows are about to be decoded: see that pads for them and the next are there or under way."""
 
     @property
     def usable(self) -> bool:
@@ -116,29 +120,32 @@ class GuardPads:
         return self.guard.takes_rows
 
     def take(self, unit: Unit, num_rows: int) -> PadTicket:
-        if num_rows > 1:
+        if num_rows > DECODE_BATCH_ROWS:
             batch = self._request(unit, row_bucket(num_rows))
             batch.next_row = len(batch.pads)
             return PadTicket(batch.pads, num_rows, [(batch, 0, num_rows)])
         batches = self._ahead.setdefault(unit.ref, deque())
-        while batches and (batches[0].failed or not batches[0].left):
-            batches.popleft()
-        if not batches:
-            batches.append(self._request(unit, self._batch_rows(unit)))
-        batch, row = batches[0], batches[0].next_row
-        batch.next_row += 1
-        self._top_up(unit, batches)
-        return PadTicket(batch.pads[row : row + 1], 1, [(batch, row, row + 1)])
+        parts: list[Span] = []
+        missing = num_rows
+        while missing:
+            while batches and (batches[0].failed or not batches[0].left):
+                batches.popleft()
+            if not batches:
+                batches.append(self._request(unit, self._batch_rows(unit)))
+            parts.append(_rows_of(batches[0], missing))
+            missing -= parts[-1][2] - parts[-1][1]
+        self._top_up(unit, batches, num_rows)
+        return PadTicket(_with_filling(self._seeds, unit, parts, num_rows), num_rows, parts)
 
-    def prepare(self, units: Sequence[Unit]) -> None:
+    def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         for unit in units:
             if len(self.guard.in_flight) >= MAX_REQUESTS_AHEAD:
                 return
-            self._top_up(unit, self._ahead.setdefault(unit.ref, deque()))
+            self._top_up(unit, self._ahead.setdefault(unit.ref, deque()), num_rows)
 
-    def _top_up(self, unit: Unit, batches: deque[PadBatch]) -> None:
-        """Ask for the next pads of a unit while one is still left."""
-        if self.takes_rows and sum(batch.left for batch in batches if not batch.failed) <= 1:
+    def _top_up(self, unit: Unit, batches: deque[PadBatch], num_rows: int) -> None:
+        """Ask for the next pads of a unit while those of one more pass are still left."""
+        if self.takes_rows and sum(batch.left for batch in batches if not batch.failed) <= num_rows:
             batches.append(self._request(unit, self._batch_rows(unit)))
 
     @staticmethod
@@ -174,21 +181,18 @@ class OwnPads:
 
     def take(self, unit: Unit, num_rows: int) -> PadTicket:
         batches = self._pool.setdefault(unit.ref, deque())
-        parts: list[tuple[PadBatch, int, int]] = []
+        parts: list[Span] = []
         missing = num_rows
         while missing:
             if not batches:
-                self._make(unit, max(missing, OWN_BATCH_ROWS if num_rows == 1 else 0))
-            batch = batches[0]
-            used = min(missing, batch.left)
-            parts.append((batch, batch.next_row, batch.next_row + used))
-            batch.next_row += used
-            missing -= used
-            if not batch.left:
+                self._make(unit, max(missing, OWN_BATCH_ROWS if num_rows <= DECODE_BATCH_ROWS else 0))
+            parts.append(_rows_of(batches[0], missing))
+            missing -= parts[-1][2] - parts[-1][1]
+            if not batches[0].left:
                 batches.popleft()
-        return PadTicket(self._with_filling(unit, parts, num_rows), num_rows, parts)
+        return PadTicket(_with_filling(self._seeds, unit, parts, num_rows), num_rows, parts)
 
-    def prepare(self, units: Sequence[Unit]) -> None:
+    def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
 
     def _make(self, unit: Unit, num_rows: int) -> PadBatch:
@@ -201,10 +205,19 @@ class OwnPads:
         self.seconds += time.perf_counter() - started
         return batch
 
-    def _with_filling(self, unit: Unit, parts: Sequence[tuple[PadBatch, int, int]], num_rows: int) -> Elements:
-        pads = [batch.pads[start:end] for batch, start, end in parts]
-        filling = row_bucket(num_rows) - num_rows
-        if filling:
-            seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "filling")
-            pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))
-        return pads[0] if len(pads) == 1 else np.concatenate(pads)
+
+def _rows_of(batch: PadBatch, most: int) -> Span:
+    """The next rows of a batch, at most so many; they are used now."""
+    start = batch.next_row
+    batch.next_row += min(most, batch.left)
+    return batch, start, batch.next_row
+
+
+def _with_filling(seeds: PadSeeds, unit: Unit, parts: Sequence[Span], num_rows: int) -> Elements:
+    """Pads of the rows, and behind them those of the zero rows that fill the bucket."""
+    pads = [batch.pads[start:end] for batch, start, end in parts]
+    filling = row_bucket(num_rows) - num_rows
+    if filling:
+        seed = seeds.next(unit.ref.layer, unit.ref.kind, "filling")
+        pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))
+    return pads[0] if len(pads) == 1 else np.concatenate(pads)
