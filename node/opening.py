@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from node.execution.manager import ExecutionManager
 from node.execution.pads import GuardPads, OwnPads, PadSource
 from node.execution.peer import SessionPeer
-from node.formation import LanePlan, PadMaker, SessionPlan
+from node.formation import LanePlan, PadMaker
 from node.node import Node
 from node.transport.channel import open_channel
 from node.transport.registry import ConnectedPeer
@@ -19,6 +19,8 @@ from protocol.messages import Role
 from protocol.shares import PadSeeds
 
 CONNECT_TIMEOUT_S = 3.0
+MAX_LANES = 64
+"""Lanes that a session opens at most, those that broke meanwhile included."""
 
 
 class LaneOpener:
@@ -29,21 +31,30 @@ class LaneOpener:
         self._manager = manager
         self._pad_maker = pad_maker
         self._model_id = model_id
+        self._opened: set[LanePlan] = set()
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
         self.own_pads = OwnPads(node.kernels, self._seeds) if pad_maker is PadMaker.OWN else None
 
-    def open_all(self, plan: SessionPlan, peers: Mapping[PeerId, ConnectedPeer]) -> list[PeerId]:
-        """Open every lane of a plan and wait a moment for the connections; who could not be reached."""
-        for lane in plan.lanes:
-            self.open_lane(lane, peers)
+    def open_lane(
+        self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer], units: frozenset[bytes] | None = None
+    ) -> None:
+        """Dial the peers of a lane; it takes rows of these units as soon as the connections stand."""
+        pads = self._pads(lane, peers)
+        self._manager.add_lane(self._join(peers[lane.share], Role.SHARE), pads, units)
+        self._opened.add(lane)
+
+    def may_open(self, lane: LanePlan) -> bool:
+        """Whether a lane is new, and none of its peers would hold a second role in this session."""
+        roles = {peer.peer_id: peer.role for peer in self._manager.peers}
+        pads_role = Role.PAD if lane.pads is None else roles.get(lane.pads, Role.PAD)
+        fits = roles.get(lane.share, Role.SHARE) is Role.SHARE and pads_role is Role.PAD
+        return fits and lane not in self._opened and len(self._opened) < MAX_LANES
+
+    def wait_connected(self) -> list[PeerId]:
+        """Wait a moment for the connections to stand; who could not be reached."""
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         joined = self._manager.peers
         return [peer.peer_id for peer in joined if not peer.channel.wait_connected(deadline - time.monotonic())]
-
-    def open_lane(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> None:
-        """Dial the guards of a lane; it takes rows as soon as both connections stand."""
-        pads = self._pads(lane, peers)
-        self._manager.add_lane(self._join(peers[lane.share], Role.SHARE), pads)
 
     def _pads(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> PadSource:
         if self.own_pads is not None:
@@ -52,6 +63,10 @@ class LaneOpener:
         return GuardPads(self._join(peers[lane.pads], Role.PAD), self._seeds, self._manager.send_pad)
 
     def _join(self, peer: ConnectedPeer, role: Role) -> SessionPeer:
+        known = next((joined for joined in self._manager.peers if joined.peer_id == peer.peer_id), None)
+        if known is not None:
+            assert known.role is role, "nobody holds both roles in a session"
+            return known
         node = self._node
         channel = open_channel(node.secure, node.registry, node.data, peer)
         measures = node.registry.measures.of(peer.peer_id)

@@ -27,8 +27,10 @@ class PeerShare:
     @classmethod
     def of(cls, peer: SessionPeer) -> PeerShare:
         role: Literal["pad", "share"] = "pad" if peer.role is Role.PAD else "share"
-        connected = peer.channel.connected or peer.status.value == "banned"
-        return cls(peer.peer_id, role, peer.chunks, peer.rejected, peer.status.value if connected else "lost")
+        status = peer.status.value
+        if status != "banned" and (peer.leaving or not peer.channel.connected):
+            status = "left" if peer.leaving else "lost"
+        return cls(peer.peer_id, role, peer.chunks, peer.rejected, status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from node.crew import Crew, Muster
 from node.errors import CorruptModelError
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
@@ -36,7 +37,6 @@ from node.store.files import sha256_file
 from node.store.manifest import UNITS_FOLDER
 from node.store.stored import StoredModel
 from node.store.unit import Unit, unit_path
-from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
@@ -50,6 +50,8 @@ class SessionConfig:
 
     privacy: Privacy = Privacy.AUTO
     max_lanes: int = DEFAULT_MAX_LANES
+    named: tuple[PeerId, ...] | None = None
+    """Peers in the order in which the user named them; None for those whose addresses the node was started with."""
     inbound_peers: bool = False
     """Whether peers that came in by themselves may be used beside those that the user named: in `split` mode two of
     them could be one adversary in both roles of a lane."""
@@ -82,8 +84,14 @@ class Session:
         self._pad_s = 0.0
         self._predicted: Cost | None = None
         self.note: str | None = None
-        self._holders: dict[PeerId, ConnectedPeer] = {}
-        self.plan = self._form()
+        self._version = node.registry.version
+        named = config.named
+        if named is None:
+            named = tuple(address.peer_id for address in node.config.bootstrap if address.peer_id)
+        self._crew = Crew(node.registry, model.model_id_bytes, self._units, named, config.inbound_peers)
+        self._muster = Muster()
+        self._opener: LaneOpener | None = None
+        self.plan = self.replan(config.prompt_tokens, config.new_tokens)
         for note in self.plan.notes:
             self._say(note)
         self._manager = self._open()
@@ -147,15 +155,15 @@ class Session:
 
     # --- how a session is formed
 
-    def _form(self) -> SessionPlan:
-        return self.replan(self._config.prompt_tokens, self._config.new_tokens)
-
     def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
         """How it would be formed now, for a request of this size; while nothing runs in it."""
         if self._config.privacy is not Privacy.LOCAL:
-            self._holders = self._find_holders()
-        offer = Offer(self._places(), max_lanes=self._config.max_lanes, new_tokens=new_tokens)
-        return form(self._config.privacy, offer, lambda plan: self.predict(plan, prompt_tokens))
+            self._muster = self._crew.muster()
+        return self._plan(self._config.privacy, prompt_tokens, new_tokens)
+
+    def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
+        offer = Offer(self._muster.places, max_lanes=self._config.max_lanes, new_tokens=new_tokens)
+        return form(asked, offer, lambda plan: self.predict(plan, prompt_tokens))
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
@@ -169,44 +177,41 @@ class Session:
     def _figures_of(self, lane: LanePlan) -> LaneFigures:
         of = self._node.planner.measures.of
         guard = None if lane.pads is None else of(lane.pads).figures
-        return LaneFigures(of(lane.share).figures, guard, self._units_of(lane))
-
-    def _units_of(self, lane: LanePlan) -> frozenset[bytes]:
-        """Units that all peers of a lane hold."""
-        held = [self._holders[peer_id].hosts(self._model.model_id_bytes) for peer_id in lane.peers]
-        return frozenset.intersection(*held)
-
-    def _find_holders(self) -> dict[PeerId, ConnectedPeer]:
-        """Peers that hold every unit this session may lend out."""
-        wanted = {unit.ref.sha256 for unit in self._units}
-        usable = self._node.registry.usable()
-        return {peer.peer_id: peer for peer in usable if wanted <= peer.hosts(self._model.model_id_bytes)}
-
-    def _places(self) -> tuple[PeerId | None, ...]:
-        """Holders, each at the place where the user named it.
-
-        The place decides who is a guard of what, so a peer that is missing leaves it empty. Peers that came in by
-        themselves follow from the next lane on, by PeerID, if they are wanted at all.
-        """
-        named = list(dict.fromkeys(address.peer_id for address in self._node.config.bootstrap if address.peer_id))
-        places: list[PeerId | None] = [peer_id if peer_id in self._holders else None for peer_id in named]
-        if self._config.inbound_peers:
-            places += [None] * (len(places) % 2)
-            places += sorted(self._holders.keys() - set(named))
-        return tuple(places)
+        return LaneFigures(of(lane.share).figures, guard, self._crew.units_of(lane, self._muster))
 
     def _open(self) -> ExecutionManager | None:
         if not self.plan.lanes:
             return None
         manager = self._new_manager()
-        opener = LaneOpener(self._node, manager, self.plan.pad_maker, self._model.model_id_bytes)
-        for peer_id in opener.open_all(self.plan, self._holders):
+        self._opener = LaneOpener(self._node, manager, self.plan.pad_maker, self._model.model_id_bytes)
+        for lane in self.plan.lanes:
+            self._open_lane(lane)
+        for peer_id in self._opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
-        self._own_pads = opener.own_pads
+        self._own_pads = self._opener.own_pads
         if self._own_pads is not None:
             self._own_pads.fill(self._units, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+        manager.before_step = self._look_around
         return manager
+
+    def _open_lane(self, lane: LanePlan) -> None:
+        assert self._opener is not None, "a session with lanes has somebody to open them"
+        self._opener.open_lane(lane, self._muster.holders, self._crew.units_of(lane, self._muster))
+
+    def _look_around(self) -> None:
+        """Before each pass: who said goodbye gets no new rows, who joined is used from now on."""
+        registry = self._node.registry
+        if registry.version == self._version or self._manager is None or self._opener is None:
+            return
+        self._version = registry.version
+        for peer in self._manager.peers:
+            peer.leaving = registry.is_leaving(peer.peer_id)
+        self._muster = self._crew.muster()
+        for lane in self._plan(self.mode, self._config.prompt_tokens, self._config.new_tokens).lanes:
+            if self._opener.may_open(lane):
+                log.info("peers %s join the session as a lane", ", ".join(lane.peers))
+                self._open_lane(lane)
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels

@@ -26,7 +26,7 @@ SCRIPTS = Path(__file__).resolve().parent
 PROGRAM = [sys.executable, "-m", "node"]
 HOSTILE = [sys.executable, str(SCRIPTS / "hostile_node.py")]
 READY_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 15.0
 
 OnToken = Callable[[int], None]
 OnText = Callable[[str], None]
@@ -147,12 +147,23 @@ class Swarm:
         for node in started:
             node.wait_ready()
 
+    def restart(self, node: NodeProcess) -> None:
+        """Start a node that has ended again, with its key and at its address, and wait until it is ready."""
+        listen, _, _ = node.address.partition("/p2p/")
+        node.process = self._process(node.data_dir, PROGRAM, ["--listen", listen])
+        node.wait_ready()
+
     def _spawn(self, fault: Sequence[str] | None, options: Sequence[str]) -> NodeProcess:
         data_dir = self.folder / f"node{len(self.nodes)}"
         data_dir.mkdir(parents=True)
         command = PROGRAM if fault is None else [*HOSTILE, *fault]
-        with (data_dir / "stderr.txt").open("w") as narration:
-            process = subprocess.Popen(
+        node = NodeProcess(self._process(data_dir, command, options), data_dir)
+        self.nodes.append(node)
+        return node
+
+    def _process(self, data_dir: Path, command: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
+        with (data_dir / "stderr.txt").open("a") as narration:
+            return subprocess.Popen(
                 [*command, "-v", "--json", "--headless", *self._common(data_dir), *options],
                 stdout=subprocess.PIPE,
                 stderr=narration,
@@ -160,9 +171,6 @@ class Swarm:
                 text=True,
                 env=self.environment,
             )
-        node = NodeProcess(process, data_dir)
-        self.nodes.append(node)
-        return node
 
     def _common(self, data_dir: Path) -> list[str]:
         return ["--data-dir", str(data_dir), "--model", self.model, "--threads", str(self.threads)]

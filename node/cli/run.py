@@ -128,7 +128,13 @@ def run(
     config = NodeConfig(identity, listen, bootstrap, threads, swarm_key=swarm.key, access=access)
     execution = ExecutionConfig(progress_limit_s=deadline)
     session_config = SessionConfig(
-        Privacy(privacy), lanes, min_peers > 0, pad_rows, execution, len(prompt_ids), params.max_tokens
+        Privacy(privacy),
+        max_lanes=lanes,
+        inbound_peers=min_peers > 0,
+        pad_rows=pad_rows,
+        execution=execution,
+        prompt_tokens=len(prompt_ids),
+        new_tokens=params.max_tokens,
     )
     with Node(config, [stored]) as node:
         if privacy != Privacy.LOCAL.value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.ledger import ChunkCounts
@@ -33,9 +33,8 @@ def snapshot(
     counts: ChunkCounts, peers: Sequence[SessionPeer], pads_made: int, seconds: Mapping[str, float]
 ) -> Snapshot:
     """What a session has counted so far."""
-    copied = ChunkCounts(counts.sent, counts.verified, counts.rejected, counts.hedged, counts.local, counts.merged)
     return Snapshot(
-        copied,
+        replace(counts),
         sum(peer.channel.bytes_up for peer in peers),
         sum(peer.channel.bytes_down for peer in peers),
         pads_made,
@@ -82,6 +81,7 @@ class RequestLedger:
             self.counts.local += local
             self.counts.merged += local
         self.counts.rejected += after.counts.rejected - before.counts.rejected
+        self.counts.lost += after.counts.lost - before.counts.lost
         self.bytes_up += share * (after.bytes_up - before.bytes_up)
         self.bytes_down += share * (after.bytes_down - before.bytes_down)
         self.pads_made += share * (after.pads_made - before.pads_made)

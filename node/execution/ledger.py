@@ -23,6 +23,8 @@ class ChunkCounts:
     local: int = 0
     """Chunks merged from this device's own computation."""
     merged: int = 0
+    lost: int = 0
+    """Chunks whose peer's connection broke while they were under way."""
 
 
 @dataclass(slots=True)

@@ -380,6 +380,7 @@ class ExecutionManager:
         owed = list(peer.in_flight.values())
         peer.in_flight.clear()
         peer.resume()
+        self.counts.lost += sum(isinstance(request.owner, ChunkRecord) and not request.abandoned for request in owed)
         for request in owed:
             self._failed(request)
 

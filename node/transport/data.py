@@ -54,11 +54,13 @@ MAX_FRAMES_A_TURN = 64
 MAX_UNSENT = 256
 """Answers that wait until a peer reads; nothing is computed for it meanwhile, so one is a result at most."""
 RETRY_MS = 2
-QUIET_MS = 20
-"""Nothing came for so long and nothing waits: a node that leaves has answered everybody."""
-DRAIN_S = 1.0
-"""Time for requests that already wait here, when the node leaves."""
-STOP_LIMIT_S = 2.0
+LOOK_MS = 20
+"""A node that leaves looks for so long whether more is asked."""
+DRAIN_QUIET_S = 0.5
+"""Nobody asked for so long: sessions that heard the goodbye have finished the passes that they had begun."""
+DRAIN_LIMIT_S = 8.0
+"""A node that leaves does not serve on for longer, whoever asks."""
+STOP_LIMIT_S = DRAIN_LIMIT_S + 2.0
 """A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
 FAREWELL_MS = 200
 """Time for the last answers to leave."""
@@ -117,6 +119,8 @@ class DataPlane:
         """Monitor of each offer's connection; a new connection is attached anew."""
         self._borrowed: dict[PeerId, Socket] = {}
         self._unsent: dict[PeerId, deque[list[Any]]] = {}
+        self._asked_at = -math.inf
+        """When somebody asked this node to compute last."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -198,7 +202,14 @@ class DataPlane:
         """Read what is there, then compute one job; False when it is time to end."""
         self._send_again()
         self._send_blobs()
-        for socket, _events in self._poller.poll(self._timeout_ms()):
+        if not self._hear(self._timeout_ms()):
+            return False
+        self._compute_one()
+        return True
+
+    def _hear(self, timeout_ms: int | None) -> bool:
+        """Read whatever comes in this time; False where this node is to end."""
+        for socket, _events in self._poller.poll(timeout_ms):
             if socket is self._wake_in:
                 socket.recv()
                 if not self._obey():
@@ -210,11 +221,13 @@ class DataPlane:
                 send_frames(self._monitors[socket], encode_message(Attach(), 0))
             else:
                 self._read(socket)
+        return True
+
+    def _compute_one(self) -> None:
         job = self._work.pop(self._unsent)
         if job is not None:
             self._reply(job, self._worker.answer(job.request))
             self._blobs.computed()
-        return True
 
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
@@ -231,16 +244,18 @@ class DataPlane:
                 self._blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:
-        """Answer what waits here; whatever is left after that, its clients compute themselves."""
-        deadline = time.monotonic() + DRAIN_S
+        """Serve on until nobody asks any more: the others have heard the goodbye, and finish what they began.
+
+        Whatever is left when the time is over, its clients compute themselves.
+        """
+        deadline = time.monotonic() + DRAIN_LIMIT_S
         while time.monotonic() < deadline:
             self._send_again()
-            if self._router is not None and self._router.poll(0 if len(self._work) else QUIET_MS):
-                self._read(self._router)
-            job = self._work.pop(self._unsent)
-            if job is None:
+            self._hear(0 if self._work.ready(self._unsent) else LOOK_MS)
+            self._compute_one()
+            quiet = time.monotonic() - self._asked_at > DRAIN_QUIET_S
+            if quiet and not self._work.ready(self._unsent):
                 return
-            self._reply(job, self._worker.answer(job.request))
 
     def _obey(self) -> bool:
         command = self._commands.get()
@@ -334,6 +349,7 @@ class DataPlane:
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
                 self._answer(peer_id, socket, route, denied, received.id)
             case Linear() | TrustedLinear() as request:
+                self._asked_at = time.monotonic()
                 job = Job(peer_id, received.id, request, socket, route)
                 if not self._work.push(job):
                     self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))

@@ -164,6 +164,8 @@ class Listener:
                 context.links.received(link, received)
             case GoAway(reason):
                 log.info("peer %s leaves: %s", link.handshake.peer_id, reason)
+                if link.handshake.peer_id is not None:
+                    context.registry.leave(link.handshake.peer_id)
                 self.drop(route)
             case _:
                 context.links.received(link, received)

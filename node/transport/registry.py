@@ -12,6 +12,10 @@ from node.planning.measures import Measures
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
 from protocol.messages import Hello
 
+FAREWELL_S = 10.0
+"""How long answers of a peer that said goodbye are waited for."""
+MAX_FAREWELLS = 1024
+
 
 class DialState(Enum):
     """How far a dialled address has come."""
@@ -65,7 +69,11 @@ class PeerRegistry:
         self._by_curve_key: dict[bytes, PeerId] = {}
         self._attached: dict[PeerId, bytes] = {}
         self._outcomes: dict[str, DialOutcome] = {}
+        self._farewells: dict[PeerId, tuple[ConnectedPeer, bytes | None, float]] = {}
+        """Who said goodbye: as it was, its route here, and until when its last answers may come."""
         self.measures = Measures()
+        self.version = 0
+        """Grows whenever a peer comes, goes or says goodbye."""
 
     def up(self, peer: ConnectedPeer) -> bool:
         """A hello was accepted (again); False where the other of the two identities of its CURVE key is here."""
@@ -78,14 +86,34 @@ class PeerRegistry:
             if before is not None and before.dialled and not peer.dialled:
                 peer = replace(peer, host=before.host, dialled=True, rtt_s=before.rtt_s)
             self._peers[peer.peer_id] = peer
+            self._farewells.pop(peer.peer_id, None)
+            self.version += 1
             self.measures.of(peer.peer_id).stated_macs_per_s = float(peer.hello.macs_per_s)
             self._by_curve_key[key] = peer.peer_id
             self._changed.notify_all()
             return True
 
+    def leave(self, peer_id: PeerId) -> None:
+        """A peer said goodbye: it gets nothing new, but what it was asked before is still answered."""
+        with self._changed:
+            peer = self._peers.get(peer_id)
+            if peer is not None:
+                until = time.monotonic() + FAREWELL_S
+                self._farewells[peer_id] = (peer, self._attached.get(peer_id), until)
+                if len(self._farewells) > MAX_FAREWELLS:
+                    del self._farewells[next(iter(self._farewells))]
+                self.version += 1
+                self._changed.notify_all()
+
+    def is_leaving(self, peer_id: PeerId) -> bool:
+        """Whether it said goodbye and has not come back since."""
+        with self._changed:
+            return peer_id in self._farewells
+
     def down(self, peer_id: PeerId) -> None:
         """The link to a peer is gone."""
         with self._changed:
+            self.version += 1
             peer = self._peers.pop(peer_id, None)
             self._attached.pop(peer_id, None)
             if peer is not None:
@@ -116,6 +144,7 @@ class PeerRegistry:
             if peer_id is None:
                 return False
             self._attached[peer_id] = route
+            self.version += 1
             self._changed.notify_all()
             return True
 
@@ -128,12 +157,21 @@ class PeerRegistry:
     def by_curve_key(self, curve_key: bytes) -> ConnectedPeer | None:
         with self._changed:
             peer_id = self._by_curve_key.get(curve_key)
-            return None if peer_id is None else self._peers.get(peer_id)
+            if peer_id is not None:
+                return self._peers.get(peer_id)
+            now = time.monotonic()
+            for peer, _route, until in self._farewells.values():
+                if until > now and curve_public_key_of(peer.hello.public_key) == curve_key:
+                    return peer
+            return None
 
     def route_of(self, peer_id: PeerId) -> bytes | None:
         """ROUTER id of a peer that attached itself, if it did."""
         with self._changed:
-            return self._attached.get(peer_id)
+            if peer_id in self._attached or peer_id not in self._farewells:
+                return self._attached.get(peer_id)
+            _peer, route, until = self._farewells[peer_id]
+            return route if until > time.monotonic() else None
 
     def peers(self) -> list[ConnectedPeer]:
         with self._changed:
@@ -146,7 +184,8 @@ class PeerRegistry:
     def usable(self) -> list[ConnectedPeer]:
         """Peers whose data plane can be reached, by dialling or because they attached."""
         with self._changed:
-            return [peer for peer in self._peers.values() if peer.hello.data_port or peer.peer_id in self._attached]
+            staying = [peer for peer in self._peers.values() if peer.peer_id not in self._farewells]
+            return [peer for peer in staying if peer.hello.data_port or peer.peer_id in self._attached]
 
     def wait_settled(self, addresses: list[str], num_usable: int, timeout_s: float) -> None:
         """Return once every address has an outcome and `num_usable` peers are there, or when the time is over."""
