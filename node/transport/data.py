@@ -60,7 +60,7 @@ DRAIN_QUIET_S = 0.5
 """Nobody asked for so long: sessions that heard the goodbye have finished the passes that they had begun."""
 DRAIN_LIMIT_S = 8.0
 """A node that leaves does not serve on for longer, whoever asks."""
-STOP_LIMIT_S = DRAIN_LIMIT_S + 2.0
+STUCK_LIMIT_S = 2.0
 """A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
 FAREWELL_MS = 200
 """Time for the last answers to leave."""
@@ -121,6 +121,8 @@ class DataPlane:
         self._unsent: dict[PeerId, deque[list[Any]]] = {}
         self._asked_at = -math.inf
         """When somebody asked this node to compute last."""
+        self._turned_at = -math.inf
+        """When the thread was last seen to go on, while it drains."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -161,12 +163,23 @@ class DataPlane:
         if self._thread is not None:
             self._blobs.stop()
             self._command(None)
-            self._thread.join(STOP_LIMIT_S)
-            if self._thread.is_alive():
+            if not self._ends():
                 return False
             self._thread = None
             self._wake_out.close(linger=0)
         return True
+
+    def _ends(self) -> bool:
+        """Wait for the thread while it drains; False where it is stuck in a chunk, or serves on for too long."""
+        assert self._thread is not None, "started"
+        started = time.monotonic()
+        while (now := time.monotonic()) < started + DRAIN_LIMIT_S + STUCK_LIMIT_S:
+            self._thread.join(max(0.01, min(max(started, self._turned_at) + STUCK_LIMIT_S - now, 0.1)))
+            if not self._thread.is_alive():
+                return True
+            if time.monotonic() > max(started, self._turned_at) + STUCK_LIMIT_S:
+                break
+        return False
 
     def offer(self, peer_id: PeerId, endpoint: str) -> None:
         """Serve `peer_id` over a connection that this node dials (from any thread)."""
@@ -250,6 +263,7 @@ class DataPlane:
         """
         deadline = time.monotonic() + DRAIN_LIMIT_S
         while time.monotonic() < deadline:
+            self._turned_at = time.monotonic()
             self._send_again()
             self._hear(0 if self._work.ready(self._unsent) else LOOK_MS)
             self._compute_one()
