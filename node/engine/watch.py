@@ -16,16 +16,20 @@ class PeerWatch:
 
     def __init__(self) -> None:
         self._before: dict[int, str] = {}
+        self._looked = False
 
     def news(self, peers: Sequence[SessionPeer]) -> list[str]:
         """One sentence for every peer that stands differently than at the last look."""
         notes = []
         for index, peer in enumerate(peers):
             now = _standing(peer)
+            if index not in self._before and self._looked:
+                notes.append(f"peer …{peer.peer_id[-6:]} joins, and is used from the next rows on")
             before = self._before.setdefault(index, now)
             if now != before:
                 self._before[index] = now
                 notes.append(f"peer …{peer.peer_id[-6:]} {_SENTENCES[now]}")
+        self._looked = True
         return notes
 
 
@@ -52,6 +56,7 @@ _SENTENCES = {
     "active": "is there again",
     "suspended": "does not answer in time: what it had is computed elsewhere or on this device",
     "banned": "returned a wrong number: it was caught, is not asked again, and what it had is computed elsewhere",
+    "left": "says goodbye: what it has is finished, new rows go elsewhere",
     "lost": "was lost: what it had is computed elsewhere or on this device",
 }
 
@@ -59,4 +64,6 @@ _SENTENCES = {
 def _standing(peer: SessionPeer) -> str:
     if peer.status is PeerStatus.BANNED:
         return "banned"
+    if peer.leaving:
+        return "left"
     return peer.status.value if peer.channel.connected else "lost"
