@@ -75,11 +75,12 @@ class PeerMeasures:
     _compute_s: Series = field(default_factory=Series, repr=False)
     _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict, repr=False)
 
-    def ponged(self, rtt_s: float, queued: int) -> None:
-        """A ping came back."""
+    def ponged(self, rtt_s: float, queued: int | None) -> None:
+        """A ping came back; None where it did not say how many requests wait."""
         with self._lock:
             self._ping_s.add(rtt_s)
-            self._queued.add(float(queued))
+            if queued is not None:
+                self._queued.add(float(queued))
 
     def answered(self, model_id: bytes, exchange: Exchange) -> None:
         """A result came, true or not: it is about time alone."""

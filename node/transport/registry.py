@@ -120,8 +120,8 @@ class PeerRegistry:
                 self._by_curve_key.pop(curve_public_key_of(peer.hello.public_key), None)
             self._changed.notify_all()
 
-    def measured(self, peer_id: PeerId, rtt_s: float, queued: int = 0) -> None:
-        """A ping came back, and said how many requests wait there."""
+    def measured(self, peer_id: PeerId, rtt_s: float, queued: int | None = None) -> None:
+        """A ping came back; some say how many requests wait there."""
         self.measures.of(peer_id).ponged(rtt_s, queued)
         with self._changed:
             peer = self._peers.get(peer_id)
