@@ -25,6 +25,7 @@ from node.swarm.access import AccessList, Verdict
 from node.swarm.member import Member
 from node.swarm.memory import SwarmMemory
 from node.swarm.mesh_keeper import MeshKeeper
+from node.swarm.tally import Tally
 from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
@@ -98,6 +99,7 @@ class Node:
         )
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
         self.started_at = time.time()
+        self.tally = Tally()
         self.member = None if config.state is None else self._join(config.state)
         self._data_port = 0
         self._macs_per_s = 0

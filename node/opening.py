@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from node.execution.manager import ExecutionManager
 from node.execution.pads import GuardPads, OwnPads, PadSource
@@ -21,6 +22,8 @@ from protocol.shares import PadSeeds
 CONNECT_TIMEOUT_S = 3.0
 MAX_LANES = 64
 """Lanes that a session opens at most, those that broke meanwhile included."""
+LIE_BAN_S = 24 * 3600.0
+"""How long a peer is kept out whose result failed verification."""
 
 
 class LaneOpener:
@@ -71,5 +74,7 @@ class LaneOpener:
         channel = open_channel(node.secure, node.registry, node.data, peer)
         measures = node.registry.measures.of(peer.peer_id)
         joined = SessionPeer(peer.peer_id, role, channel, measures, self._model_id)
+        joined.on_ban = partial(node.ban, peer.peer_id, "a result of it failed verification", LIE_BAN_S)
         self._manager.add_peer(joined)
+        node.tally.joined(joined)
         return joined

@@ -132,6 +132,8 @@ class Session:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        for peer in self.peers:
+            self._node.tally.left(peer)
         if self._manager is not None:
             self._manager.close()
 

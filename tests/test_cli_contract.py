@@ -19,8 +19,11 @@ PROGRAM = [sys.executable, "-m", "node"]
 NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB"
 
 
-def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+def call(
+    *arguments: str, stdin: str = "", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +283,9 @@ def test_two_nodes_on_one_data_directory(tmp_path: Path) -> None:
 def test_a_peer_of_another_protocol_version(data_dir: Path) -> None:
     with Swarm() as swarm:
         swarm.start(1, {0: ["--fault", "version"]})
-        result = call("run", "--data-dir", str(data_dir), "--max-tokens", "2", *swarm.bootstrap(), "Hi")
+        arguments = ["run", "--data-dir", str(data_dir), "--max-tokens", "2", *swarm.bootstrap(), "Hi"]
+        refused(call(*arguments), "another swarm", "join")
+        result = call(*arguments, environment=swarm.environment)
         assert result.returncode == 1 and result.stdout == ""
         line = result.stderr.strip().splitlines()[-1]
         assert line.startswith("error: ") and "kek/2" in line and "kek/1" in line and "update" in line

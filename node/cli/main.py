@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from node.cli import facts, run, serve, store
+from node.cli import access, facts, peers, run, serve, store
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
@@ -83,7 +83,17 @@ def _refuse_misplaced(context: click.Context) -> None:
             raise click.UsageError(f"{parameter.opts[0]} belongs behind `{context.invoked_subcommand}`", context)
 
 
-for command in (run.run, store.import_model, store.models, facts.identity, facts.version, facts.bench):
+for command in (
+    run.run,
+    store.import_model,
+    store.models,
+    facts.identity,
+    facts.version,
+    facts.bench,
+    peers.peers,
+    access.ban,
+    access.trust,
+):
     cli.add_command(command)
 
 

@@ -6,7 +6,7 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -80,6 +80,8 @@ class SessionPeer:
     rest_s: float = 0.0
     """How long it was left alone when it last had too much to do."""
     rests_until: float = 0.0
+    on_ban: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when it failed the gate."""
 
     @property
     def usable(self) -> bool:
@@ -128,6 +130,7 @@ class SessionPeer:
         """It failed the gate: nothing more in this session."""
         self.status = PeerStatus.BANNED
         self.rejected += 1
+        self.on_ban()
 
     def patience_s(self, num_rows: int, macs_per_row: int, config: ExecutionConfig) -> float:
         """How long an answer about so many rows may take before it is late."""

@@ -1,6 +1,7 @@
 """Management operations: what a user may ask of a running node, over its control socket or the gateway.
 
     peers   who is known and how it stands
+    access  who is kept out, and who alone is let in
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
 gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface
@@ -13,12 +14,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node.node import Node
+from node.operations.access import access, ban, forget, trust
 from node.operations.peers import peers
 
 Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
 
 OPERATIONS: dict[str, Operation] = {
     "peers": peers,
+    "access": access,
+    "ban": ban,
+    "trust": trust,
+    "forget": forget,
 }
 
 READING: frozenset[str] = frozenset({"peers"})

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.node import Node
+from node.swarm.tally import PeerTally
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
+from protocol.messages import Role
+from protocol.peer_table import Entry
+from protocol.records import HostedLayers
 
 
 def peers(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,39 +20,82 @@ def peers(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def peer_statuses(node: Node) -> list[dict[str, Any]]:
-    """One PEER object for every peer, in the order of their PeerIDs; from any thread."""
-    connected = sorted(node.registry.peers(), key=lambda peer: peer.peer_id)
-    return [_status(node, peer) for peer in connected]
+    """One PEER object for every peer of the table and every link, in the order of their PeerIDs; from any thread."""
+    connected = {peer.peer_id: peer for peer in node.registry.peers()}
+    entries = {} if node.member is None else {entry.record.peer_id: entry for entry in node.member.peers()}
+    tallies = node.tally.of_all()
+    banned = {entry.peer_id for entry in node.access.entries()}
+    everybody = sorted({*connected, *entries, *(peer_id for peer_id in banned if node.access.refusal(peer_id))})
+    return [
+        _status(node, peer_id, connected.get(peer_id), entries.get(peer_id), tallies.get(peer_id, PeerTally()))
+        for peer_id in everybody
+    ]
 
 
-def _status(node: Node, peer: ConnectedPeer) -> dict[str, Any]:
-    hello = peer.hello
+def _status(
+    node: Node, peer_id: PeerId, link: ConnectedPeer | None, entry: Entry | None, tally: PeerTally
+) -> dict[str, Any]:
+    facts = None if entry is None else entry.record.facts
+    hello = None if link is None else link.hello
+    agent = hello.agent if hello is not None else facts.agent if facts is not None else ""
+    addrs = facts.addrs if facts is not None and facts.addrs else hello.addrs if hello is not None else ()
+    stated = hello.macs_per_s if hello is not None else facts.capabilities.macs_per_s if facts is not None else 0
+    figures = node.registry.measures.of(peer_id).figures if link is not None else None
     return {
-        "peer_id": PeerId(peer.peer_id),
-        "state": "alive",
-        "addrs": list(hello.addrs),
-        "rtt_ms": None if peer.rtt_s is None else round(peer.rtt_s * 1000, 3),
-        "roles": [],
-        "layers": _layers(node, peer),
-        "speed_gmacs": round(hello.macs_per_s / 1e9, 2),
-        "version": hello.agent,
-        "excluded": None,
-        "connected": True,
+        "peer_id": peer_id,
+        "state": entry.state.name.lower() if entry is not None else "alive" if link is not None else "left",
+        "addrs": list(addrs),
+        "rtt_ms": None if link is None or link.rtt_s is None else round(link.rtt_s * 1000, 3),
+        "roles": [{Role.PAD: "pad", Role.SHARE: "share"}[role] for role in sorted(tally.roles)],
+        "layers": _layers(node, link, entry),
+        "speed_gmacs": round((figures.row_macs_per_s if figures and figures.measured else stated) / 1e9, 2),
+        "version": agent.partition("/")[2],
+        "excluded": _excluded(node, peer_id, link, entry),
+        "connected": link is not None,
         "paired": False,
-        "operator": None,
-        "memory_bytes": 0,
-        "queued": 0,
-        "chunks": 0,
-        "rejected": 0,
-        "bytes_up": 0,
-        "bytes_down": 0,
+        "operator": _operator(link, entry),
+        "memory_bytes": 0 if facts is None else facts.capabilities.memory_bytes,
+        "queued": 0 if figures is None else round(figures.queued),
+        "chunks": tally.chunks,
+        "rejected": tally.rejected,
+        "bytes_up": tally.bytes_up,
+        "bytes_down": tally.bytes_down,
     }
 
 
-def _layers(node: Node, peer: ConnectedPeer) -> str:
-    """Layers whose every unit it holds, of the first model that both serve: `0-4`, `0-2,5`, or nothing."""
+def _excluded(node: Node, peer_id: PeerId, link: ConnectedPeer | None, entry: Entry | None) -> str | None:
+    """Why no work goes to this peer; None where it may."""
+    refusal = node.access.refusal(peer_id)
+    if refusal is not None:
+        return refusal
+    if entry is not None and entry.equivocated:
+        return "it signed two records with one number"
+    if link is None:
+        return (
+            "no link to it" if entry is None or entry.record.facts.addrs else "no link, and it has no address to dial"
+        )
+    if not link.hello.data_port and node.registry.route_of(peer_id) is None:
+        return "its data plane cannot be reached"
+    if not link.hello.hosted and not link.announced:
+        return "it serves no layers"
+    return None
+
+
+def _operator(link: ConnectedPeer | None, entry: Entry | None) -> str | None:
+    operator = link.hello.operator if link is not None else b""
+    if not any(operator) and entry is not None:
+        operator = entry.record.facts.capabilities.operator
+    return operator.hex() if any(operator) else None
+
+
+def _layers(node: Node, link: ConnectedPeer | None, entry: Entry | None) -> str:
+    """Layers that it serves of the first model that both know: `0-4`, `0-2,5`, or nothing."""
+    if entry is not None:
+        return _recorded_layers(node, entry.record.facts.capabilities.hosted)
+    if link is None:
+        return ""
     for model in node.hosted.models:
-        held = peer.hosts(model.model_id_bytes)
+        held = link.hosts(model.model_id_bytes)
         wanted: dict[int, list[bytes]] = {}
         for ref in model.units:
             if ref.layer is not None:
@@ -57,6 +104,16 @@ def _layers(node: Node, peer: ConnectedPeer) -> str:
         if layers:
             return layer_ranges(layers)
     return ""
+
+
+def _recorded_layers(node: Node, hosted: tuple[HostedLayers, ...]) -> str:
+    known = node.hosted.model_ids
+    chosen = next((model for model in hosted if model.model_id in known), hosted[0] if hosted else None)
+    if chosen is None:
+        return ""
+    manifest = node.hosted.manifest(chosen.model_id)
+    last = None if manifest is None else manifest.config.num_layers  # a record counts the head as one more layer
+    return layer_ranges([layer for start, end in chosen.ranges for layer in range(start, end) if layer != last])
 
 
 def layer_ranges(layers: list[int]) -> str:

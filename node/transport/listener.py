@@ -15,7 +15,7 @@ from node.transport.link import LinkContext
 from node.transport.registry import peer_of_hello
 from node.transport.sockets import bind_socket, curve_key_of_frame, send_now, zmq_host
 from protocol.errors import RemoteProtocolError
-from protocol.handshake import Handshake, HandshakeError, Side
+from protocol.handshake import Handshake, HandshakeError, LinkState, Side
 from protocol.identity import PeerId
 from protocol.limits import MAX_CONTROL_FRAME_BYTES
 from protocol.messages import (
@@ -39,6 +39,7 @@ MAX_LINKS = 256
 MAX_LINKS_A_KEY = 4
 """Links of one CURVE key; one more takes the place of the key's oldest, so that one peer cannot lock others out."""
 MAX_LINKS_A_HOST = 128
+RTT_INTERVAL_S = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +53,8 @@ class _Link:
     heard_at: float
     host: str
     dialled: bool = False
+    pinged_at: float = 0.0
+    ping_id: int = 0
 
     @property
     def peer_id(self) -> PeerId:
@@ -100,6 +103,15 @@ class Listener:
             limit = time.monotonic() - self._context.pace.silence_limit_s
             for route in [route for route, link in self._links.items() if link.heard_at < limit]:
                 self.drop(route)
+            self._ping_those_due()
+
+    def _ping_those_due(self) -> None:
+        """The dialler keeps a link alive; this side pings to know the way's length too."""
+        now = time.monotonic()
+        for link in self._links.values():
+            if link.handshake.state is LinkState.OPEN and now - link.pinged_at >= RTT_INTERVAL_S:
+                link.ping_id, link.pinged_at = link.ping_id + 1, now
+                link.send(Ping(), link.ping_id)
 
     def say_goodbye(self, farewell: GoAway) -> None:
         """Tell everybody that this node leaves."""
@@ -143,9 +155,8 @@ class Listener:
         hosts = Counter(other.host for other in self._links.values())
         if len(self._links) >= MAX_LINKS or hosts[host] >= MAX_LINKS_A_HOST:
             return None
-        link = self._links[route] = _Link(
-            self, route, context.new_handshake(Side.LISTENER), curve_key, time.monotonic(), host
-        )
+        now, handshake = time.monotonic(), context.new_handshake(Side.LISTENER)
+        link = self._links[route] = _Link(self, route, handshake, curve_key, now, host, pinged_at=now)
         return link
 
     def _heard(self, route: bytes, link: _Link, received: Received) -> None:
@@ -167,6 +178,9 @@ class Listener:
                 if link.handshake.peer_id is not None:
                     context.registry.leave(link.handshake.peer_id)
                 self.drop(route)
+            case Pong(queued) if received.id == link.ping_id:
+                context.registry.measured(link.peer_id, time.monotonic() - link.pinged_at, queued)
+                context.links.received(link, received)
             case _:
                 context.links.received(link, received)
 

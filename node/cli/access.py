@@ -1,0 +1,141 @@
+"""`ban` and `trust`: the lists of who is kept out and who is let in, of a running node or of its data directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.duration import DurationType
+from node.cli.narrate import say
+from node.cli.options import EXIT_CODES, data_dir_option, json_option
+from node.errors import NodeNotRunningError, OperationError
+from node.gateway.client import call_node
+from node.paths import DataDir
+from node.swarm.access import AccessList, Verdict
+
+MAX_ENTRY_S = 3650 * 86400.0
+
+duration_option = click.option(
+    "--for",
+    "duration_s",
+    type=DurationType(MAX_ENTRY_S),
+    default=None,
+    help="How long: 90s, 30m, 24h, 7d. For ever without it.",
+)
+reason_option = click.option("--reason", default="", help="Why, for you to read later.")
+list_option = click.option("--list", "is_listing", is_flag=True, help="Show both lists.")
+remove_option = click.option("--remove", is_flag=True, help="Take the peer off the lists.")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("peer_id", required=False)
+@duration_option
+@reason_option
+@remove_option
+@list_option
+@data_dir_option
+@json_option
+def ban(peer_id: str | None, is_listing: bool, remove: bool, data_dir: Path, as_json: bool, **entry: Any) -> None:
+    """Keep a peer out: it gets no link and no work. Takes effect at once where a node runs on the data directory."""
+    _edit("ban", Verdict.BAN, peer_id, is_listing, remove, data_dir, as_json, entry)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("peer_id", required=False)
+@duration_option
+@reason_option
+@remove_option
+@list_option
+@click.option(
+    "--only/--anybody", "only", default=None, help="Let in nobody but the peers on this list, or all members."
+)
+@data_dir_option
+@json_option
+def trust(
+    peer_id: str | None,
+    is_listing: bool,
+    remove: bool,
+    only: bool | None,
+    data_dir: Path,
+    as_json: bool,
+    **entry: Any,
+) -> None:
+    """Put a peer on the allow list. It counts with `--only`: then nobody else is let in."""
+    if only is not None:
+        _ask(data_dir, "access", only_allowed=only)
+        say("only peers on the allow list are let in" if only else "every member of the swarm is let in")
+        if peer_id is None and not is_listing:
+            return
+    _edit("trust", Verdict.ALLOW, peer_id, is_listing, remove, data_dir, as_json, entry)
+
+
+def _edit(
+    op: str,
+    verdict: Verdict,
+    peer_id: str | None,
+    is_listing: bool,
+    remove: bool,
+    data_dir: Path,
+    as_json: bool,
+    entry: dict[str, Any],
+) -> None:
+    if is_listing or peer_id is None:
+        if not is_listing:
+            raise click.UsageError("give a PEER_ID (`kekahyde-node peers` shows them), or --list")
+        _show(_ask(data_dir, "access"), verdict, as_json)
+        return
+    given = {name: value for name, value in entry.items() if value is not None}
+    result = _ask(data_dir, "forget", peer_id=peer_id) if remove else _ask(data_dir, op, peer_id=peer_id, **given)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        say(
+            f"{peer_id} is on no list any more" if remove else f"{peer_id}: {verdict.value} {_until(result['entry'])}"
+        )
+
+
+def _ask(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
+    """Ask the node that runs, or do the same to its files where none runs."""
+    try:
+        return call_node(data_dir, op, **arguments)
+    except NodeNotRunningError:
+        return _do_offline(AccessList(DataDir.open(data_dir).path / "access.json", time.time), op, arguments)
+
+
+def _do_offline(access: AccessList, op: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    match op:
+        case "ban" | "trust":
+            verdict = Verdict.BAN if op == "ban" else Verdict.ALLOW
+            entry = access.put(
+                arguments["peer_id"], verdict, arguments.get("duration_s"), arguments.get("reason", "")
+            )
+            return {"entry": entry.as_json()}
+        case "forget":
+            if not access.remove(arguments["peer_id"]):
+                raise OperationError(f"{arguments['peer_id']} is on no list: `kekahyde-node ban --list` shows who is")
+            return {"peer_id": arguments["peer_id"]}
+    if "only_allowed" in arguments:
+        access.set_only_allowed(arguments["only_allowed"])
+    return {"only_allowed": access.only_allowed, "entries": [entry.as_json() for entry in access.entries()]}
+
+
+def _show(result: dict[str, Any], verdict: Verdict, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for entry in result["entries"]:
+        if entry["verdict"] == verdict.value:
+            click.echo(f"{entry['peer_id']}  {_until(entry)}  {entry['reason']}".rstrip())
+    if verdict is Verdict.ALLOW:
+        say("nobody else is let in" if result["only_allowed"] else "other members are let in too (`trust --only`)")
+
+
+def _until(entry: dict[str, Any]) -> str:
+    if entry["until"] is None:
+        return "for ever"
+    return f"until {datetime.fromtimestamp(entry['until'], UTC):%Y-%m-%d %H:%M} UTC"

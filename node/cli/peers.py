@@ -1,0 +1,51 @@
+"""`peers`: everybody the running node knows of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from node.cli.narrate import say
+from node.cli.options import EXIT_CODES, data_dir_option, json_option
+from node.gateway.client import call_node
+
+MARKS = {"alive": "● alive", "suspect": "◐ suspect", "dead": "○ dead", "left": "· left"}
+
+
+@click.command(epilog=EXIT_CODES)
+@data_dir_option
+@json_option
+def peers(data_dir: Path, as_json: bool) -> None:
+    """Show everybody the node that runs on the data directory knows of."""
+    result = call_node(data_dir, "peers")
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    if not result["peers"]:
+        say("no peers yet: `kekahyde-node invite` makes a line that others `join` with")
+        return
+    Console(width=None, highlight=False).print(_table(result["peers"]))
+
+
+def _table(peers: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("peer", "state", "role", "RTT ms", "GMAC/s", "layers", "memory", "version", "excluded"):
+        table.add_column(heading, justify="right" if heading in ("RTT ms", "GMAC/s", "memory") else "left")
+    for peer in peers:
+        table.add_row(
+            f"…{peer['peer_id'][-8:]}",
+            MARKS[peer["state"]],
+            "+".join(peer["roles"]) or "-",
+            "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f}",
+            f"{peer['speed_gmacs']:.1f}",
+            peer["layers"] or "-",
+            f"{peer['memory_bytes'] / 2**30:.1f} GiB" if peer["memory_bytes"] else "-",
+            peer["version"],
+            peer["excluded"] or "",
+        )
+    return table

@@ -1,0 +1,59 @@
+"""`ban`, `unban`, `trust`, `untrust`, `access`: who is kept out, and who alone is let in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.errors import OperationError
+from node.node import Node
+from node.operations.arguments import boolean, optional_number, text
+from node.swarm.access import Verdict
+
+
+def ban(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep `peer_id` out for `duration_s` seconds or for ever, and end its links."""
+    peer_id = text(arguments, "peer_id")
+    if peer_id == node.peer_id:
+        raise OperationError("this is the node itself: give the PeerID of another (`kekahyde-node peers`)")
+    entry = node.access.put(
+        peer_id, Verdict.BAN, optional_number(arguments, "duration_s"), text(arguments, "reason", default="")
+    )
+    node.control.drop(entry.peer_id, "banned")
+    return {"entry": entry.as_json()}
+
+
+def trust(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Put `peer_id` on the allow list, instead of what was said of it before."""
+    peer_id = text(arguments, "peer_id")
+    entry = node.access.put(
+        peer_id, Verdict.ALLOW, optional_number(arguments, "duration_s"), text(arguments, "reason", default="")
+    )
+    return {"entry": entry.as_json()}
+
+
+def forget(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Take `peer_id` off either list."""
+    peer_id = text(arguments, "peer_id")
+    if not node.access.remove(peer_id):
+        raise OperationError(f"{peer_id} is on no list: `kekahyde-node ban --list` shows who is")
+    _end_unwanted(node)
+    return {"peer_id": peer_id}
+
+
+def access(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Both lists; with `only_allowed` true or false, first let in nobody else than the allow list, or everybody."""
+    if "only_allowed" in arguments:
+        node.access.set_only_allowed(boolean(arguments, "only_allowed"))
+        _end_unwanted(node)
+    return {
+        "only_allowed": node.access.only_allowed,
+        "entries": [entry.as_json() for entry in node.access.entries()],
+    }
+
+
+def _end_unwanted(node: Node) -> None:
+    for peer in node.registry.peers():
+        refusal = node.access.refusal(peer.peer_id)
+        if refusal is not None:
+            node.control.drop(peer.peer_id, refusal)
