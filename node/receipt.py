@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,22 @@ class PeerShare:
         if status != "banned" and (peer.leaving or not peer.channel.connected):
             status = "left" if peer.leaving else "lost"
         return cls(peer.peer_id, role, peer.chunks, peer.rejected, status)
+
+
+_PLAIN_FIELDS = (
+    "text",
+    "tokens",
+    "prompt_tokens",
+    "mode",
+    "asked",
+    "model",
+    "model_id",
+    "ttft_s",
+    "tokens_per_s",
+    "finish_reason",
+    "timings_s",
+    "note",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +101,21 @@ class Receipt:
             "plan": None if self.plan is None else asdict(self.plan),
             "note": self.note,
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Receipt:
+        """The receipt that another process printed with `as_json`."""
+        plan = value["plan"]
+        return cls(
+            **{name: value[name] for name in _PLAIN_FIELDS},
+            peers=[PeerShare(**peer) for peer in value["peers"]],
+            chunks=ChunkCounts(**value["chunks"]),
+            bytes_up=value["bytes"]["up"],
+            bytes_down=value["bytes"]["down"],
+            pads_made=value["pads"]["rows"],
+            pad_s=value["pads"]["seconds"],
+            plan=None if plan is None else PlanLine(**plan),
+        )
 
     def as_line(self) -> str:
         """One line for a person."""

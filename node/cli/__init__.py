@@ -4,6 +4,7 @@
     options   options that several commands share
     serve     start a node (no subcommand)
     run       answer a prompt
+    on_node   ... by the node that runs already
     store     import, models
     facts     id, version, bench
     narrate   logging and one-line errors on stderr

@@ -15,6 +15,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from node.cli.narrate import configure_logging, say
+from node.cli.on_node import answer_of_node, asked_of, node_does_it
 from node.cli.options import (
     EXIT_CODES,
     data_dir_option,
@@ -112,15 +113,25 @@ def run(
     verbose: int,
     **sampling: Any,
 ) -> None:
-    """Answer PROMPT (`-` reads it from stdin) and stream the text."""
+    """Answer PROMPT (`-` reads it from stdin) and stream the text.
+
+    A node that runs on the data directory does it, with the peers that it knows. Where none runs, or where an option
+    says how a node is to be (--listen, --bootstrap, --swarm-key, --open, --min-peers, --peer-timeout, --lanes,
+    --pad-rows, --deadline, --threads), a node is started for this run alone.
+    """
     configure_logging(verbose)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     directory = DataDir.open(data_dir)
     stored = Library(directory.models).resolve(model)
-    prompt_ids = _tokenize(stored, _read_prompt(prompt), chat)
+    text = _read_prompt(prompt)
+    prompt_ids = _tokenize(stored, text, chat)
     check_prompt(prompt_ids, stored.config.context_length)
     params = _sampling_params(stored, sampling)
+    if node_does_it(directory.path):
+        asked = asked_of(stored, text, prompt_ids, chat, params, privacy)
+        _stream(answer_of_node(directory.path, asked), as_json)
+        return
     identity, _lock = _identity(directory)
     swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
     bootstrap = bootstrap or known_addresses(swarm, directory.path)

@@ -1,0 +1,65 @@
+"""`run` by the node that runs already: the same events, from its socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from node.cli.narrate import say
+from node.gateway.client import node_runs
+from node.model.generate import GeneratedToken
+from node.model.sampling import SamplingParams
+from node.privacy import Privacy
+from node.receipt import Receipt
+from node.store.stored import StoredModel
+
+OWN_NODE_OPTIONS = (
+    "listen",
+    "bootstrap",
+    "swarm_key",
+    "is_open",
+    "min_peers",
+    "peer_timeout",
+    "lanes",
+    "pad_rows",
+    "deadline",
+    "threads",
+)
+"""Options of `run` that say how a node is to be: with one of them it starts its own."""
+
+
+def node_does_it(data_dir: Path) -> bool:
+    """Whether a node runs on the data directory and no option asks for another."""
+    context = click.get_current_context()
+    given = [context.get_parameter_source(name) for name in OWN_NODE_OPTIONS]
+    return ParameterSource.COMMANDLINE not in given and node_runs(data_dir)
+
+
+def asked_of(
+    model: StoredModel, prompt: str, prompt_ids: list[int], chat: bool, params: SamplingParams, privacy: str
+) -> dict[str, Any]:
+    """The fields of `generate` (SPEC.md, Gateway); a text to go on from travels as its tokens."""
+    wanted: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt_ids}
+    sampling = asdict(params)
+    return {**wanted, **sampling, "stop": list(params.stop), "model": model.model_id, "privacy": privacy}
+
+
+def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[GeneratedToken | Receipt]:
+    """Tokens as they come, then the receipt; notes are narrated when they come. Raises OperationError."""
+    from node.gateway.generating import generate_on_node  # aiohttp: only where a node runs
+
+    for event in generate_on_node(data_dir, **asked):
+        match event["event"]:
+            case "started" if event["mode"] != Privacy.LOCAL.value:
+                say(event["plan"])
+            case "note":
+                say(f"note: {event['text']}")
+            case "token":
+                yield GeneratedToken(event["index"], event["id"], event["text"])
+            case "receipt":
+                yield Receipt.from_json(event["receipt"])
