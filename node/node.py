@@ -15,6 +15,8 @@ from typing import Self
 
 import psutil
 
+from node.discovery.discovery import Discovery
+from node.discovery.mdns import LanIdentity
 from node.hosting import HostedModels
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
@@ -72,6 +74,10 @@ class NodeConfig:
     operator: bytes = bytes(OPERATOR_BYTES)
     memory_bytes: int = 0
     """Memory that it lends to weights."""
+    announced: tuple[Multiaddr, ...] = ()
+    """Addresses that the user vouches for: the record names them without a dial-back."""
+    on_lan: bool = False
+    """Whether a member looks for others by multicast DNS."""
 
 
 class Node:
@@ -100,6 +106,7 @@ class Node:
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
         self.started_at = time.time()
         self.tally = Tally()
+        self.discovery = None if config.state is None else self._discovery()
         self.member = None if config.state is None else self._join(config.state)
         self._data_port = 0
         self._macs_per_s = 0
@@ -161,6 +168,8 @@ class Node:
         try:
             self._data_port = self.data.start(self.config.listen)
             self.control.start(self.config.listen, self.config.bootstrap)
+            if self.discovery is not None:
+                self.discovery.start()
         except BaseException:
             self.__exit__()
             raise
@@ -168,6 +177,8 @@ class Node:
 
     def __exit__(self, *_exc: object) -> None:
         self.transfers.stop()
+        if self.discovery is not None:
+            self.discovery.stop()
         self.control.stop()
         if self.data.stop():
             self.secure.__exit__()
@@ -185,6 +196,7 @@ class Node:
             work=(WorkKind.LINEAR,),
             nonce=new_nonce(),
             operator=self.config.operator,
+            clock_ms=int(time.time() * 1000),
         )
 
     def facts(self) -> PeerFacts:
@@ -197,16 +209,28 @@ class Node:
             hosted=self.hosted.layers,
             operator=self.config.operator,
         )
-        return PeerFacts(tuple(map(str, self.addresses)), AGENT, (PROTOCOL_VERSION,), capabilities)
+        known = self.addresses if self.discovery is None else self.discovery.reach.addresses
+        addresses = tuple(str(address.with_peer(self.peer_id)) for address in known)
+        return PeerFacts(addresses, AGENT, (PROTOCOL_VERSION,), capabilities)
 
     def _join(self, state: Path) -> Member:
         """Be a member of the swarm, linked to every other."""
         member = Member(
             self.config.identity, self.facts, SwarmMemory(state), self.control.links, self._keep_out_for_a_while
         )
+        if self.discovery is not None:
+            self.control.add(self.discovery.reach)  # first: the record names its addresses
         self.control.add(member)
         self.control.add(MeshKeeper(self.peer_id, member, self.access.refusal))
         return member
+
+    def _discovery(self) -> Discovery:
+        config = self.config
+        key = None if config.swarm_key is None else config.swarm_key.secret
+        me = LanIdentity(config.identity.public_key, key)
+        return Discovery(
+            me, lambda: self.addresses, config.announced, self.announce, self.control.dial, config.on_lan
+        )
 
     def _keep_out_for_a_while(self, peer_id: PeerId, reason: str) -> None:
         self.ban(peer_id, reason, FAULT_BAN_S)

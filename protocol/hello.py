@@ -51,6 +51,8 @@ class Hello:
     operator: bytes = bytes(OPERATOR_BYTES)
     """Devices that share one are run by one person. A claim: it separates peers in the choice of guards and vouches
     for nothing. Zero: not said."""
+    clock_ms: int = 0
+    """Unix time at the sender, for people who look for a wrong clock; nothing is decided by it. Zero: not said."""
 
     def to_body(self) -> dict[int, Any]:
         body: dict[int, Any] = {
@@ -66,7 +68,7 @@ class Hello:
         }
         if self.proof is not None:
             body[9] = self.proof
-        return body | {10: self.observed, 11: self.operator}
+        return body | {10: self.observed, 11: self.operator, 12: self.clock_ms}
 
     @classmethod
     def from_body(cls, body: Mapping[int, Any]) -> Self:
@@ -83,6 +85,7 @@ class Hello:
             proof=None if 9 not in body else take_bytes(body, 9, PROOF_BYTES),
             observed="" if 10 not in body else take_text(body, 10, MAX_HOST_CHARACTERS),
             operator=bytes(OPERATOR_BYTES) if 11 not in body else take_bytes(body, 11, OPERATOR_BYTES),
+            clock_ms=0 if 12 not in body else take_integer(body, 12, 0, 1 << 62),
         )
 
 

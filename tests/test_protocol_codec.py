@@ -103,6 +103,7 @@ def hellos(kind: type[Hello]) -> st.SearchStrategy[Hello]:
         proof=st.none() | hashes,
         observed=printable,
         operator=st.binary(min_size=16, max_size=16),
+        clock_ms=st.integers(0, 1 << 62),
     )
 
 

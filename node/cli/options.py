@@ -122,6 +122,17 @@ gateway_options = _flagged(
     click.option("--no-gateway", is_flag=True, help="No HTTP port; the commands of this user still reach the node."),
 )
 
+discovery_options = _flagged(
+    click.option(
+        "--announce",
+        type=AddressType(),
+        multiple=True,
+        help="Address by which others reach this node, such as a forwarded port; the swarm is told of it without a "
+        "trial. May be repeated.",
+    ),
+    click.option("--no-mdns", is_flag=True, help="Do not look for the swarm's nodes on the local network."),
+)
+
 swarm_options = _flagged(
     click.option(
         "--swarm-key",

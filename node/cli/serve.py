@@ -43,6 +43,8 @@ class SwarmChoice:
 
     key_file: Path | None
     is_open: bool
+    announced: tuple[Multiaddr, ...] = ()
+    on_lan: bool = True
 
     def load(self, directory: DataDir) -> Swarm:
         """The swarm of this start. Raises ConfigError."""
@@ -85,6 +87,8 @@ def serve(
             swarm_key=swarm.key,
             state=directory.path,
             access=AccessList(directory.path / "access.json", time.time),
+            announced=choice.announced,
+            on_lan=choice.on_lan,
         )
         library = Library(directory.models)
         models = [] if model == NO_MODEL else [library.resolve(model)]

@@ -1,4 +1,5 @@
-"""How nodes find each other beyond addresses that are given.
+"""How nodes find each other beyond the addresses that they are given.
 
-mdns        the local network          addresses   whom an own address leads to
+discovery      all of it together          mdns        the local network
+reach_keeper   observed addresses and dial-back    addresses   whom an own address leads to
 """

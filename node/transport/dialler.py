@@ -36,6 +36,11 @@ from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)
 
+DELIVERED_ID = 2
+"""Id of a single message; that of a hello is 1."""
+FAREWELL_MS = 200
+"""Time for the goodbye after a single message to leave."""
+
 
 @dataclass(slots=True, eq=False)
 class _Link:
@@ -43,6 +48,7 @@ class _Link:
 
     peer_id: PeerId
     socket: zmq.asyncio.Socket
+    host: str
     dialled: bool = True
     closing: str | None = None
 
@@ -99,7 +105,7 @@ class Dialler:
             connect_socket(socket, address)
             handshake = context.new_handshake(Side.DIALLER, peer_id)
             peer = await self._say_hello(socket, handshake)
-            link = _Link(peer_id, socket)
+            link = _Link(peer_id, socket, zmq_host(address.host))
             if not context.links.up(link, peer_of_hello(peer, zmq_host(address.host), dialled=True)):
                 raise _RefusedError(f"the peer at {address} is here under another identity of its key")
             self.was_up = True
@@ -114,6 +120,28 @@ class Dialler:
         finally:
             self._socket = None
             socket.close()
+
+    async def deliver(self, message: Message) -> None:
+        """Dial, say one message and leave; no link comes of it here. Raises TransportError where it was not read."""
+        context, peer_id = self._context, self._peer_id
+        socket = context.sockets.socket(zmq.DEALER)
+        try:
+            context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
+            connect_socket(socket, self._address)
+            await self._say_hello(socket, context.new_handshake(Side.DIALLER, peer_id))
+            send_now(socket, encode_message(message, DELIVERED_ID))
+            send_now(socket, encode_message(Ping(), DELIVERED_ID + 1))
+            async with asyncio.timeout(context.pace.hello_timeout_s):
+                # The answer to the ping says that the message before it was read.
+                while decode_message(await socket.recv_multipart(), MAX_CONTROL_FRAME_BYTES).id != DELIVERED_ID + 1:
+                    pass
+        except RemoteProtocolError as exc:
+            raise TransportError(f"peer {peer_id} broke the protocol: {exc}") from exc
+        except TimeoutError as exc:
+            raise TransportError(f"nobody answered any more as {self._address}") from exc
+        finally:
+            send_now(socket, encode_message(GoAway("said what there was to say"), 0))
+            socket.close(linger=FAREWELL_MS)
 
     async def _say_hello(self, socket: zmq.asyncio.Socket, handshake: Handshake) -> Hello:
         address, pace = self._address, self._context.pace

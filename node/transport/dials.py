@@ -13,7 +13,7 @@ from typing import Any
 from node.errors import TransportError
 from node.transport.dialler import Dialler
 from node.transport.link import LinkContext
-from protocol.messages import GoAway
+from protocol.messages import GoAway, Message
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ class Dials:
     def once(self, addresses: Sequence[Multiaddr], on_end: Callable[[bool], None] = lambda was_up: None) -> None:
         """Dial addresses of one peer in turn until one gave a link, and that ended; `on_end` hears if one did."""
         self._run(self._try(addresses, on_end))
+
+    async def deliver(self, address: Multiaddr, message: Message) -> None:
+        """Say one message to whoever is at an address, over a connection of its own. Raises TransportError."""
+        await Dialler(self._context, address).deliver(message)
 
     def end(self, farewell: GoAway) -> None:
         """Say goodbye on every link that this node opened, and dial no more."""

@@ -28,6 +28,10 @@ class Link(Protocol):
     def peer_id(self) -> PeerId: ...
 
     @property
+    def host(self) -> str:
+        """Where it leads, in ZeroMQ's form."""
+
+    @property
     def dialled(self) -> bool:
         """Whether this node opened it."""
 
@@ -82,6 +86,10 @@ class Links:
     def peers(self) -> set[PeerId]:
         """Peers that have a link."""
         return set(self._open)
+
+    def peer(self, peer_id: PeerId) -> ConnectedPeer | None:
+        """What a peer's last hello said."""
+        return next((peer for peer in self._registry.peers() if peer.peer_id == peer_id), None)
 
     def up(self, link: Link, peer: ConnectedPeer) -> bool:
         """A hello was accepted (again); False where the registry knows its key under another identity."""

@@ -46,6 +46,8 @@ class ConnectedPeer:
     """Where its connection leads, in ZeroMQ's form (an IPv6 host in brackets)."""
     dialled: bool
     rtt_s: float | None = None
+    clock_ahead_s: float | None = None
+    """Its clock against ours when its hello came; None where it does not say."""
     announced: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
     """Units by model that it has announced since its hello."""
 
@@ -205,4 +207,5 @@ class PeerRegistry:
 
 def peer_of_hello(hello: Hello, host: str, dialled: bool) -> ConnectedPeer:
     """The connected peer that an accepted hello describes."""
-    return ConnectedPeer(peer_id_of(hello.public_key), hello, host, dialled)
+    ahead_s = hello.clock_ms / 1000 - time.time() if hello.clock_ms else None
+    return ConnectedPeer(peer_id_of(hello.public_key), hello, host, dialled, clock_ahead_s=ahead_s)
