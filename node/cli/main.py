@@ -11,10 +11,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from node.cli import access, facts, peers, run, serve, store
+from node.cli import access, doctor, facts, invite, join, peers, run, serve, store
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
+    discovery_options,
     gateway_options,
     json_option,
     model_option,
@@ -35,6 +36,7 @@ EXIT_INTERRUPTED = 130
 @json_option
 @data_dir_option
 @network_options
+@discovery_options
 @swarm_options
 @gateway_options
 @model_option
@@ -49,6 +51,8 @@ def cli(
     data_dir: Path,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
+    announce: tuple[Multiaddr, ...],
+    no_mdns: bool,
     swarm_key: Path | None,
     is_open: bool,
     gateway: tuple[str, int] | None,
@@ -71,7 +75,7 @@ def cli(
         if gateway is not None and no_gateway:
             raise click.UsageError("--gateway and --no-gateway exclude each other", context)
         endpoint = serve.Endpoint(gateway, not no_gateway)
-        swarm = serve.SwarmChoice(swarm_key, is_open)
+        swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
         serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, threads, as_json)
 
 
@@ -93,6 +97,9 @@ for command in (
     peers.peers,
     access.ban,
     access.trust,
+    invite.invite,
+    join.join,
+    doctor.doctor,
 ):
     cli.add_command(command)
 

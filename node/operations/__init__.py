@@ -2,6 +2,8 @@
 
     peers   who is known and how it stands
     access  who is kept out, and who alone is let in
+    invite  a line that lets another device into the swarm
+    doctor  what is wrong with the node and its surroundings
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
 gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface
@@ -15,11 +17,15 @@ from typing import Any
 
 from node.node import Node
 from node.operations.access import access, ban, forget, trust
+from node.operations.doctor import doctor
+from node.operations.invite import invite
 from node.operations.peers import peers
 
 Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
 
 OPERATIONS: dict[str, Operation] = {
+    "doctor": doctor,
+    "invite": invite,
     "peers": peers,
     "access": access,
     "ban": ban,

@@ -1,0 +1,72 @@
+"""`doctor`: what is wrong with this node or its surroundings, and what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from node.cli.narrate import say
+from node.cli.options import DEFAULT_LISTEN, EXIT_CODES, AddressType, data_dir_option, json_option
+from node.doctor.device import device_findings
+from node.doctor.finding import Finding, Level, broken, finding_of, note
+from node.doctor.folder import folder_findings
+from node.doctor.network import network_findings
+from node.errors import KekahydeError, NodeNotRunningError
+from node.gateway.client import call_node
+from node.paths import DataDir
+from protocol.multiaddr import Multiaddr
+
+SIGNS = {Level.OK: ("ok  ", "green"), Level.NOTE: ("note", "yellow"), Level.BROKEN: ("FAIL", "red")}
+
+
+@click.command(epilog=EXIT_CODES)
+@click.option(
+    "--listen",
+    type=AddressType(allows_none=True),
+    default=DEFAULT_LISTEN,
+    show_default=True,
+    help="Where the node is to listen, where none runs now.",
+)
+@data_dir_option
+@json_option
+def doctor(listen: Multiaddr | None, data_dir: Path, as_json: bool) -> None:
+    """Check this node: keys, disk, clock, compiler, kernels, ports, mDNS, gateway, and how each peer is reached.
+
+    Where a node runs on the data directory, it is asked as well. Exit code 1 where something is broken.
+    """
+    findings = [*device_findings(data_dir), *folder_findings(data_dir), *_node(data_dir, listen)]
+    is_broken = any(finding.level is Level.BROKEN for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"broken": is_broken, "findings": [finding.as_json() for finding in findings]}))
+    else:
+        for finding in findings:
+            _print(finding)
+        say("something is broken: see FAIL above" if is_broken else "nothing is broken")
+    if is_broken:
+        sys.exit(1)
+
+
+def _node(data_dir: Path, listen: Multiaddr | None) -> list[Finding]:
+    """What the running node says of itself; else what it would find."""
+    try:
+        return [finding_of(value) for value in call_node(data_dir, "doctor")["findings"]]
+    except NodeNotRunningError:
+        if data_dir.exists() and (lock := DataDir(data_dir).lock()) is None:
+            step = "a `run` ends by itself; stop another node (ss -lxp, ps), or wait until it has started"
+            return [broken("node", f"something runs on {data_dir} and has no control socket", step)]
+        elif data_dir.exists() and lock is not None:
+            lock.close()
+        idle = note("node", "none runs here now", f"kekahyde-node --data-dir {data_dir}")
+        return [idle, *network_findings(listen)]
+    except KekahydeError as exc:
+        return [broken("node", str(exc), "see its log; stop it and start it again")]
+
+
+def _print(finding: Finding) -> None:
+    sign, color = SIGNS[finding.level]
+    click.echo(f"{click.style(sign, fg=color)} {finding.check:<15} {finding.text}")
+    if finding.next_step:
+        click.echo(f"{'':<21}-> {finding.next_step}")

@@ -1,0 +1,107 @@
+"""Checks of a data directory: access, secrets, the swarm it is in, lists and models."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+from node.doctor.finding import Finding, broken, note, ok
+from node.errors import KekahydeError
+from node.gateway.places import TOKEN_NAME
+from node.paths import IDENTITY_BYTES
+from node.store.library import Library
+from node.swarm.access import AccessList
+from node.swarm.credentials import ENVIRONMENT_KEY, load_swarm, read_stored
+from node.swarm.memory import SwarmMemory
+
+SECRETS = ("identity.key", "swarm.key", "swarm.json", "anchors", TOKEN_NAME, "paired.json")
+OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
+
+
+def folder_findings(data_dir: Path) -> list[Finding]:
+    """Everything that is in the directory; nothing is made or changed."""
+    if not data_dir.exists():
+        return [note("data directory", f"{data_dir} is not there yet", "the first start of a node makes it")]
+    if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
+        step = f"it belongs to uid {data_dir.stat().st_uid}: chown it to yourself, or choose another"
+        return [broken("data directory", f"{data_dir} cannot be read and written by this user", step)]
+    return [*_access(data_dir), _identity(data_dir), _swarm(data_dir), *_state(data_dir), *_models(data_dir)]
+
+
+def _access(data_dir: Path) -> list[Finding]:
+    """Secrets that others on this device could read."""
+    found = []
+    for name in SECRETS:
+        path = data_dir / name
+        if path.exists() and path.stat().st_mode & OTHERS_MAY:
+            text = f"others on this device may touch {path} (mode {stat.S_IMODE(path.stat().st_mode):04o})"
+            found.append(broken("keys", text, f"chmod 600 {path}; if others were here, start over with a new key"))
+    if found:
+        return found
+    if data_dir.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return [broken("data directory", f"others may write into {data_dir}", f"chmod 700 {data_dir}")]
+    return [ok("data directory", f"{data_dir}, secrets readable by this user alone")]
+
+
+def _identity(data_dir: Path) -> Finding:
+    path = data_dir / "identity.key"
+    if not path.exists():
+        return note("identity", "none yet", "the first start of a node makes it")
+    try:
+        size = len(path.read_bytes())
+    except OSError as exc:
+        return broken("identity", f"{path} cannot be read: {exc.strerror}", f"make it readable: chmod 600 {path}")
+    if size != IDENTITY_BYTES:
+        step = "restore it from a backup, or move it away to become a new node"
+        return broken("identity", f"{path} has {size} bytes instead of {IDENTITY_BYTES}", step)
+    return ok("identity", "whole")
+
+
+def _swarm(data_dir: Path) -> Finding:
+    try:
+        stored = read_stored(data_dir)
+        if ENVIRONMENT_KEY in os.environ:
+            swarm = load_swarm(data_dir, os.environ)
+            return note(
+                "swarm", f"{swarm.name}, by the variable {ENVIRONMENT_KEY}", "unset it to use the directory's own"
+            )
+    except KekahydeError as exc:
+        return broken("swarm", str(exc), "restore the file, or join again with an invitation of a member")
+    if stored is None:
+        return note("swarm", "in none yet", "`kekahyde-node join LINE` enters one; the first start makes a new one")
+    if stored.own_key and not stored.bootstrap:
+        step = "`kekahyde-node invite` prints a line for another device; or `join` the swarm of one"
+        return note("swarm", f"{stored.name}, made here and nobody was invited yet", step)
+    return ok("swarm", f"{stored.name}, {len(stored.bootstrap)} addresses, {len(stored.models)} models")
+
+
+def _state(data_dir: Path) -> list[Finding]:
+    """Files that a start would stumble over."""
+    found = []
+    try:
+        SwarmMemory(data_dir).seq()
+        banned = len(AccessList(data_dir / "access.json", time.time).entries())
+        if banned:
+            found.append(ok("lists", f"{banned} peers on the allow and ban lists"))
+    except KekahydeError as exc:
+        found.append(broken("state", str(exc), "restore the file from a backup, or remove it"))
+    return found
+
+
+def _models(data_dir: Path) -> list[Finding]:
+    if not (data_dir / "models").exists():
+        return [
+            note("models", "none imported yet", "`story` comes with the program; `kekahyde-node import` adds others")
+        ]
+    try:
+        models = Library(data_dir / "models").list()
+    except KekahydeError as exc:
+        return [broken("models", str(exc), "see the message; `kekahyde-node import FOLDER` imports a model again")]
+    damaged = [model for model in models if model.problem]
+    found = [
+        broken("models", f"{', '.join(model.names) or model.model_id[:16]}: {model.problem}", "import it again")
+        for model in damaged
+    ]
+    return found or [ok("models", f"{len(models)} can be used")]

@@ -1,0 +1,145 @@
+"""What a running node knows of itself: where it can be dialled, how each peer is reached, whose clock is off."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from node.discovery.addresses import is_loopback
+from node.discovery.discovery import Discovery
+from node.doctor.finding import Finding, broken, note, ok
+from node.errors import AddressError
+from node.node import Node
+from node.transport.registry import DialState
+from protocol.membership_messages import State
+from protocol.multiaddr import Multiaddr, parse_multiaddr
+from protocol.peer_table import Entry
+
+REACH_TIMEOUT_S = 2.0
+REACH_AT_ONCE = 32
+CLOCK_NOTE_S = 5.0
+CLOCK_BROKEN_S = 120.0
+
+
+def running_findings(node: Node) -> list[Finding]:
+    """Everything that only the running node can tell. Takes up to a few seconds: it tries every peer's address."""
+    up_s = time.time() - node.started_at
+    found = [ok("node", f"{node.peer_id} runs since {up_s:.0f} s, kernels {node.kernels.name}")]
+    found += _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
+    return [*found, _clocks([peer.clock_ahead_s for peer in node.registry.peers() if peer.clock_ahead_s is not None])]
+
+
+def _reached(node: Node) -> list[Finding]:
+    """Whether others can dial this node."""
+    if node.address is None:
+        return [
+            note("reachable", "nobody can dial this node (--listen none); it serves over the links that it opens")
+        ]
+    if all(map(is_loopback, node.addresses)):
+        step = "--listen /ip4/0.0.0.0/tcp/4711 lets other devices in"
+        return [note("reachable", "on loopback: programs of this device alone can dial this node", step)]
+    if node.discovery is None:
+        return []
+    confirmed, pending = node.discovery.reach.addresses, node.discovery.reach.unconfirmed
+    if confirmed:
+        return [ok("reachable", f"others come in by {', '.join(map(str, confirmed))}")]
+    where = ", ".join(map(str, pending)) or "no address"
+    if not node.registry.peers():
+        return [note("reachable", f"no peer is there to try {where}", "invite a device: `kekahyde-node invite`")]
+    step = f"let TCP port {node.address.port} and the one after it through the firewall, or give --announce ADDRESS"
+    return [note("reachable", f"no peer came in by {where}: this node serves over the links that it opens", step)]
+
+
+def _lan(discovery: Discovery | None) -> list[Finding]:
+    if discovery is None:
+        return []
+    if discovery.lan.is_on:
+        return [ok("mDNS", discovery.lan.note)]
+    return [
+        note("mDNS", f"off: {discovery.lan.note}", "without it, invitations and --bootstrap bring devices together")
+    ]
+
+
+def _bootstrap(node: Node) -> list[Finding]:
+    """Addresses that the node was told to dial and that gave no link."""
+    found = []
+    for outcome in node.registry.outcomes():
+        if outcome.state is DialState.REFUSED:
+            found.append(broken("bootstrap", outcome.reason, "the message says which of the two has to change"))
+        elif outcome.state is DialState.UNREACHABLE:
+            step = "see that the node runs there, and that a firewall lets its port through; it is dialled again"
+            found.append(note("bootstrap", f"{outcome.address}: {outcome.reason}", step))
+    return found
+
+
+def _peers(node: Node) -> list[Finding]:
+    """Each member: its state, its link, and whether its addresses take a connection from here."""
+    entries = [entry for entry in node.member.peers() if entry.state is not State.LEFT] if node.member else []
+    linked = {peer.peer_id: peer for peer in node.registry.peers()}
+    if not entries:
+        return [
+            note("peers", "this node knows nobody else yet", "`kekahyde-node invite`, then `join LINE` elsewhere")
+        ]
+    with ThreadPoolExecutor(REACH_AT_ONCE) as pool:
+        reached = list(pool.map(_takes_connection, entries))
+    found = []
+    for entry, is_reached in zip(entries, reached, strict=True):
+        peer = linked.get(entry.record.peer_id)
+        rtt_ms = None if peer is None or peer.rtt_s is None else peer.rtt_s * 1e3
+        found.append(_peer(entry, peer is not None, rtt_ms, is_reached))
+    return found
+
+
+def _peer(entry: Entry, is_linked: bool, rtt_ms: float | None, is_reached: bool | None) -> Finding:
+    name = f"{entry.record.peer_id}: {entry.state.name.lower()}"
+    way = {None: "it announces no address", True: "its address answers", False: "its address does not answer"}[
+        is_reached
+    ]
+    if entry.state is State.ALIVE and is_linked:
+        return ok("peer", f"{name}, linked" + ("" if rtt_ms is None else f", {rtt_ms:.1f} ms") + f"; {way}")
+    if entry.state is State.ALIVE:
+        step = "open its port in its firewall, or let it dial this node: one of the two directions is enough"
+        return note("peer", f"{name} say others, and there is no link; {way}", step)
+    step = "see whether that device is on and its node runs; it is dialled again by itself"
+    return note("peer", f"{name}; {way}", step)
+
+
+def _takes_connection(entry: Entry) -> bool | None:
+    """Whether any of a peer's addresses takes a TCP connection; None where it has none."""
+    addresses = [address for text in entry.record.facts.addrs if (address := _parsed(text)) is not None]
+    return any(map(_connects, addresses)) if addresses else None
+
+
+def _parsed(text: str) -> Multiaddr | None:
+    try:
+        return parse_multiaddr(text)
+    except AddressError:
+        return None
+
+
+def _connects(address: Multiaddr) -> bool:
+    try:
+        with closing(socket.create_connection((address.host, address.port), REACH_TIMEOUT_S)):
+            return True
+    except OSError:
+        return False
+
+
+def _clocks(ahead_s: Sequence[float]) -> Finding:
+    """This device's clock against the median of its peers'."""
+    if not ahead_s:
+        return note("clock of peers", "no peer says what time it is")
+    median = sorted(ahead_s)[len(ahead_s) // 2]
+    far = sum(abs(value) > CLOCK_BROKEN_S for value in ahead_s)
+    if abs(median) > CLOCK_BROKEN_S and len(ahead_s) >= 2 * (len(ahead_s) - far):
+        text = f"this device is {abs(median):.0f} s {'behind' if median > 0 else 'ahead of'} its peers"
+        return broken(
+            "clock of peers", text, "set the clock (timedatectl set-ntp true): expiries and records go by it"
+        )
+    if far or abs(median) > CLOCK_NOTE_S:
+        text = f"{far} of {len(ahead_s)} peers are more than {CLOCK_BROKEN_S:.0f} s off; median {median:+.1f} s"
+        return note("clock of peers", text, "set the clocks of these devices")
+    return ok("clock of peers", f"{len(ahead_s)} peers, median {median:+.2f} s from this device")

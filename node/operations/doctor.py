@@ -1,0 +1,14 @@
+"""`doctor`: what a running node finds wrong with itself and its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.doctor.running import running_findings
+from node.node import Node
+
+
+def doctor(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The findings; takes up to a few seconds, since it tries every peer's addresses."""
+    return {"findings": [finding.as_json() for finding in running_findings(node)]}

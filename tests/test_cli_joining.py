@@ -1,0 +1,154 @@
+"""`invite`, `join` and `doctor` as commands: lines, exit codes, secrets that stay secret, and the next step."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from swarm_harness import NodeProcess
+
+from node.gateway.client import call_node
+from protocol.identity import Identity
+from protocol.invitation import Invitation, format_invitation
+from protocol.multiaddr import Multiaddr
+
+PROGRAM = [sys.executable, "-m", "node"]
+PEER = Identity.from_seed(bytes(32)).peer_id
+KEY = bytes(range(32))
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "KEKAHYDE_SWARM_KEY"}
+
+
+def call(data_dir: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, *arguments, "--data-dir", str(data_dir)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+
+
+def line(expires_in_s: float = 3600.0) -> str:
+    address = Multiaddr("ip4", "192.168.7.20", 4711, PEER)
+    return format_invitation(Invitation((address,), int(time.time() + expires_in_s), KEY))
+
+
+def failed(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One line on stderr with these words, and nothing of the key."""
+    assert result.returncode == 1, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1 and result.stderr.startswith("error: "), result.stderr
+    for word in words:
+        assert word in result.stderr, (word, result.stderr)
+    assert KEY.hex() not in result.stderr + result.stdout
+
+
+def test_join_keeps_the_key_for_this_user_alone(tmp_path: Path) -> None:
+    result = call(tmp_path / "new", "join", "-", "--json", stdin=f"\n  {line()} \n")
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts["addrs"] == [f"/ip4/192.168.7.20/tcp/4711/p2p/{PEER}"] and not facts["open"]
+    path = tmp_path / "new" / "swarm.key"
+    assert path.read_text().strip() == KEY.hex() and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert KEY.hex() not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (line(-60), ["expired", "kekahyde-node invite"]),
+        (line()[:-4], ["damaged", "copy the whole line"]),
+        (line().replace(":1:", ":9:"), ["version 9", "update"]),
+        ("hello", ["not an invitation"]),
+        ("-", ["not an invitation"]),
+    ],
+)
+def test_what_is_no_invitation_names_the_next_step(tmp_path: Path, text: str, words: list[str]) -> None:
+    failed(call(tmp_path, "join", text), *words)
+    assert not (tmp_path / "swarm.key").exists()
+
+
+def test_invite_needs_a_swarm_and_an_address(tmp_path: Path) -> None:
+    failed(call(tmp_path, "invite"), "in no swarm yet")
+    refused = call(tmp_path, "invite", "--expires", "soon")
+    assert refused.returncode == 2 and "24h" in refused.stderr
+
+
+def test_a_member_invites_while_its_node_is_off(tmp_path: Path) -> None:
+    assert call(tmp_path, "join", line()).returncode == 0
+    result = call(tmp_path, "invite", "--qr", "--expires", "7d")
+    assert result.returncode == 0, result.stderr
+    again = result.stdout.strip().splitlines()[-1]
+    assert again.startswith("kekahyde:1:")
+    assert "\N{FULL BLOCK}" in result.stderr, "the QR code goes to stderr"
+    assert KEY.hex() not in result.stderr
+    joined = call(tmp_path / "other", "join", again)
+    assert joined.returncode == 0 and "joined the swarm" in joined.stdout
+
+
+def test_doctor_finds_what_is_wrong_with_a_directory(tmp_path: Path) -> None:
+    assert call(tmp_path, "join", line()).returncode == 0
+    fresh = call(tmp_path, "doctor")
+    assert fresh.returncode == 0 and "nothing is broken" in fresh.stderr, fresh.stdout
+    (tmp_path / "swarm.key").chmod(0o644)
+    (tmp_path / "identity.key").write_bytes(b"short")
+    (tmp_path / "identity.key").chmod(0o600)
+    result = call(tmp_path, "doctor", "--json", "--listen", "/ip4/203.0.113.7/tcp/4711")
+    report = json.loads(result.stdout)
+    assert result.returncode == 1 and report["broken"]
+    wrong = {finding["check"]: finding for finding in report["findings"] if finding["level"] == "broken"}
+    assert set(wrong) == {"keys", "identity", "port"}
+    assert wrong["keys"]["next_step"].startswith(f"chmod 600 {tmp_path / 'swarm.key'}")
+    assert all(finding["next_step"] for finding in wrong.values())
+    seen = {finding["check"] for finding in report["findings"]}
+    assert {"disk", "clock", "kernels", "compiler", "swarm", "node"} <= seen
+
+
+@contextmanager
+def node(data_dir: Path) -> Iterator[NodeProcess]:
+    """A node that gets its swarm from its directory alone."""
+    data_dir.mkdir(exist_ok=True)
+    with (data_dir / "stderr.txt").open("w") as narration:
+        process = subprocess.Popen(
+            [*PROGRAM, "--headless", "--json", "--no-gateway", "--threads", "1", "--data-dir", str(data_dir)],
+            stdout=subprocess.PIPE,
+            stderr=narration,
+            text=True,
+            env=ENVIRONMENT,
+        )
+    started = NodeProcess(process, data_dir)
+    try:
+        started.wait_ready()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.mark.swarm
+def test_who_was_invited_is_in(tmp_path: Path) -> None:
+    """The contract: `join LINE` exits 0, and the next start of that directory is in."""
+    home, guest = tmp_path / "home", tmp_path / "guest"
+    with node(home) as host:
+        invited = call(home, "invite", "--no-qr")
+        assert invited.returncode == 0 and "this device only" in invited.stderr, invited.stderr
+        text = invited.stdout.strip().splitlines()[-1]
+        failed(call(home, "join", text), "a node runs on")
+        assert call(guest, "join", text).returncode == 0
+        with node(guest) as other:
+            deadline = time.monotonic() + 20
+            while (peers := peers_of(home)) != {other.peer_id: "alive"}:
+                assert time.monotonic() < deadline, peers
+                time.sleep(0.1)
+            assert peers_of(guest) == {host.peer_id: "alive"}
+            report = json.loads(call(guest, "doctor", "--json").stdout)
+            findings = {finding["check"]: finding for finding in report["findings"]}
+            assert not report["broken"], report
+            assert host.peer_id in findings["peer"]["text"] and findings["peer"]["level"] == "ok"
+            assert findings["clock of peers"]["level"] == "ok"
+
+
+def peers_of(data_dir: Path) -> dict[str, str]:
+    """State of each peer that the node has a link to."""
+    return {peer["peer_id"]: peer["state"] for peer in call_node(data_dir, "peers")["peers"] if peer["connected"]}
