@@ -159,7 +159,7 @@ def _prompt(prompt: Any) -> str | list[int]:
         return prompt
     if isinstance(prompt, list) and len(prompt) > 1:
         raise _unsupported("there are several prompts: send one request for each", "prompt")
-    raise _invalid("prompt must be a text that is not empty, or its tokens", "prompt")
+    raise _invalid("prompt must be a text, or its tokens", "prompt")
 
 
 def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> dict[str, Any]:

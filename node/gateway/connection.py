@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from node.gateway.limits import (
     PROBE_IDLE_S,
     PROBE_INTERVAL_S,
 )
+
+
+WANTED_FILES = 4 * MAX_CONNECTIONS
 
 
 class Connections:
@@ -113,6 +117,15 @@ class Connection(asyncio.Protocol):
 def guarded(make: Callable[[], asyncio.Protocol], connections: Connections) -> Callable[[], Connection]:
     """A protocol factory whose connections are counted and timed."""
     return lambda: Connection(make(), connections)
+
+
+def room_for_connections() -> int:
+    """Connections that this process may have beside all else: the limit of open files is raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < WANTED_FILES and soft != resource.RLIM_INFINITY:
+        soft = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
 
 
 def _probe(connection: socket.socket | None) -> None:

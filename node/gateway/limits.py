@@ -16,6 +16,8 @@ MAX_CONNECTIONS = 1024
 """Beyond them the connection that has been idle longest makes room; where none is idle the newcomer is closed."""
 FIRST_REQUEST_LIMIT_S = 10.0
 """A connection that has not sent a whole request head by then is closed."""
+LINGER_S = 1.0
+"""What still comes after a refusal is thrown away for so long, so that the refusal is read."""
 BODY_LIMIT_S = 30.0
 """Time for a body to arrive."""
 WRITE_LIMIT_S = 30.0

@@ -19,12 +19,13 @@ from node.errors import ConfigError
 from node.gateway.access import AccessRules, is_loopback
 from node.gateway.app import add_headers, admit
 from node.gateway.config import GatewayConfig
-from node.gateway.connection import Connections, guarded
+from node.gateway.connection import Connections, guarded, room_for_connections
 from node.gateway.context import CONTEXT, FEED, RULES, GatewayContext
 from node.gateway.feed import Broadcaster
 from node.gateway.limits import (
     DEFAULT_PORT,
     IDLE_LIMIT_S,
+    LINGER_S,
     MAX_BODY_BYTES,
     MAX_HEADER_LINE_BYTES,
     MAX_HEADERS,
@@ -106,7 +107,7 @@ class Gateway:
     async def _serve(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
-        connections = Connections()
+        connections = Connections(room_for_connections())
         with (
             ThreadPoolExecutor(OPERATION_THREADS, "operation") as workers,
             ThreadPoolExecutor(PREPARING_THREADS, "preparing") as preparers,
@@ -118,6 +119,7 @@ class Gateway:
                 access_log=None,
                 handler_cancellation=True,
                 keepalive_timeout=IDLE_LIMIT_S,
+                lingering_time=LINGER_S,
                 max_line_size=MAX_HEADER_LINE_BYTES,
                 max_field_size=MAX_HEADER_LINE_BYTES,
                 max_headers=MAX_HEADERS,
