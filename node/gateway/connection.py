@@ -22,7 +22,6 @@ from node.gateway.limits import (
     PROBE_INTERVAL_S,
 )
 
-
 WANTED_FILES = 4 * MAX_CONNECTIONS
 
 
