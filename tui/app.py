@@ -1,0 +1,153 @@
+"""The application: modes, keys, and where news of the node goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from tui.clipboard import copy_by_tool
+from tui.launcher import NodeLauncher, StartError
+from tui.screens.base import NodeScreen
+from tui.screens.chat import ChatScreen
+from tui.screens.chunks import ChunksScreen
+from tui.screens.help import HelpScreen
+from tui.screens.logs import LogsScreen
+from tui.screens.models import ModelsScreen
+from tui.screens.peers import PeersScreen
+from tui.screens.privacy import PrivacyScreen
+from tui.screens.trouble import TroubleScreen
+from tui.session import NodeSession
+from tui.theme import DARK, THEMES
+from tui.words import MODES
+
+INTERRUPT_AGAIN_S = 3.0
+"""A second ctrl+c within this time quits."""
+
+
+class KekahydeApp(App[str | None]):
+    """The interface. It returns what went wrong where it could not begin, else nothing."""
+
+    TITLE = "Kekahyde"
+    CSS_PATH = "kekahyde.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    PAUSE_GC_ON_SCROLL = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "help", "Help", id="help", tooltip="What this screen shows, and every key"),
+        Binding("f2", "switch_mode('chat')", "Chat", id="chat", show=False),
+        Binding("f3", "switch_mode('peers')", "Peers", id="peers", show=False),
+        Binding("f4", "switch_mode('models')", "Models", id="models", show=False),
+        Binding("f5", "switch_mode('chunks')", "Chunks", id="chunks", show=False),
+        Binding("f6", "switch_mode('logs')", "Logs", id="logs", show=False),
+        Binding("f7", "privacy", "Privacy", id="privacy", tooltip="Privacy mode of the next prompts"),
+        Binding("ctrl+c", "interrupt", show=False, system=True),
+        Binding("ctrl+q", "quit", "Quit", id="quit", priority=True, tooltip="Quit; ends the node started here"),
+    ]
+
+    def __init__(self, launcher: NodeLauncher, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.session = NodeSession(launcher, clock, self._changed)
+        self._chat = ChatScreen(self.session)
+        self._screens: dict[str, NodeScreen] = {
+            "chat": self._chat,
+            "peers": PeersScreen(self.session),
+            "models": ModelsScreen(self.session),
+            "chunks": ChunksScreen(self.session),
+            "logs": LogsScreen(self.session),
+        }
+        for mode, screen in self._screens.items():
+            self.add_mode(mode, partial(_same, screen))
+        self._interrupted_at = float("-inf")
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = DARK.name
+
+    def on_mount(self) -> None:
+        self.switch_mode("chat")
+        self.run_worker(self._stay_connected(), group="link", exclusive=True)
+
+    async def _stay_connected(self) -> None:
+        """Find or start the node, follow it; where that fails, say why and offer another try."""
+        while True:
+            try:
+                await self.session.run()
+            except StartError as exc:
+                reason = str(exc)
+            if not await self.push_screen_wait(TroubleScreen("The node did not start", reason)):
+                self.exit(reason)
+                return
+
+    def _changed(self, topic: str, subject: Any) -> None:
+        if not self.is_running:
+            return
+        if topic == "answer" and self._chat.is_mounted:
+            self._chat.follow(subject)
+        if topic == "note":
+            self.notify(subject, title="Note", severity="warning", markup=False)
+        screen = self.screen_stack[0] if self._screen_stack else None
+        if isinstance(screen, NodeScreen) and screen.is_mounted:
+            screen.show(topic)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """By the terminal's escape code, and by the desktop's tool where there is one."""
+        super().copy_to_clipboard(text)
+        if not self.is_web:
+            self.run_worker(copy_by_tool(text), group="copy", exclusive=True)
+
+    def action_help(self) -> None:
+        screen = self.screen_stack[0]
+        if isinstance(screen, NodeScreen):
+            self.push_screen(HelpScreen(screen.MODE, screen.ABOUT))
+
+    def action_privacy(self) -> None:
+        self.push_screen(PrivacyScreen(self.session.privacy), self._chosen)
+
+    def _chosen(self, mode: str | None) -> None:
+        if mode:
+            self.session.choose(privacy=mode)
+            self.notify(f"{mode}: {MODES[mode]}", title="From the next prompt on", markup=False)
+
+    def action_interrupt(self) -> None:
+        """ctrl+c copies what is selected, else stops the answer, else quits when pressed again."""
+        selected = self.screen.get_selected_text()
+        if selected:
+            self.copy_to_clipboard(selected)
+            self.notify(f"Copied {len(selected)} characters.", markup=False)
+            return
+        if self.session.stop():
+            return
+        now = self.session.clock()
+        if now - self._interrupted_at < INTERRUPT_AGAIN_S:
+            self.exit()
+            return
+        self._interrupted_at = now
+        self.notify("ctrl+c again quits (or ctrl+q at any time).", markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Everything that a key does, for the palette."""
+        yield from super().get_system_commands(screen)
+        for mode, title in (("chat", "Chat"), ("peers", "Peers"), ("models", "Models"), ("chunks", "Chunks")):
+            yield SystemCommand(f"View: {title}", f"Go to {title}", partial(self.switch_mode, mode))
+        yield SystemCommand("View: Logs", "Go to Logs", partial(self.switch_mode, "logs"))
+        for mode, words in MODES.items():
+            yield SystemCommand(f"Privacy: {mode}", words, partial(self._chosen, mode))
+        for model in self.session.state.models:
+            if model.state == "ready":
+                choose = partial(self.session.choose, model=model.name)
+                yield SystemCommand(f"Model: {model.name}", "Answers the next prompts", choose)
+        chat = self._chat
+        yield SystemCommand("Answer: stop", "Keep what is there (Esc)", chat.action_stop)
+        yield SystemCommand("Answer: again", "Answer the last prompt anew (ctrl+r)", chat.action_regenerate)
+        yield SystemCommand("Answer: copy", "Copy the last answer (ctrl+y)", chat.action_copy_answer)
+        yield SystemCommand("Answer: copy code", "Copy its last code block (ctrl+o)", chat.action_copy_code)
+        yield SystemCommand("Answer: who saw what", "The receipt (F8)", chat.action_receipt)
+        yield SystemCommand("Conversation: new", "Nothing of the old one is kept (ctrl+n)", chat.action_forget)
+
+
+def _same(screen: NodeScreen) -> NodeScreen:
+    return screen

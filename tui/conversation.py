@@ -1,0 +1,196 @@
+"""Prompts and answers: what is known about each, and what is sent for the next one. No screen, no clock.
+
+Nothing of a conversation is ever written to a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from tui.snapshot import Fields, ModelFacts, clean
+
+CHARACTERS_PER_TOKEN = 3.0
+"""A careful guess, for the part of a text that a model of a known context can still read."""
+READ_SHARE = 0.5
+"""Of a context, what old text may take at most: the rest is for the answer."""
+
+
+class AnswerStatus(Enum):
+    """Where an answer is in its life."""
+
+    ASKED = "asked"
+    QUEUED = "queued"
+    READING = "reading"
+    WRITING = "writing"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+ENDED = frozenset({AnswerStatus.DONE, AnswerStatus.STOPPED, AnswerStatus.FAILED})
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer, fed with the events of its generation."""
+
+    request: str
+    asked_at: float
+    model: str = ""
+    status: AnswerStatus = AnswerStatus.ASKED
+    parts: list[str] = field(default_factory=list)
+    mode: str = ""
+    plan: str = ""
+    position: int = 0
+    prefill: tuple[int, int] = (0, 0)
+    prompt_tokens: int = 0
+    tokens: int = 0
+    first_at: float | None = None
+    last_at: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    receipt: Mapping[str, Any] | None = None
+    error: str = ""
+
+    @property
+    def text(self) -> str:
+        """Everything that was written so far."""
+        if len(self.parts) > 1:
+            self.parts[:] = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds to the first token: as the receipt says, else as it was seen here."""
+        told = Fields(self.receipt).maybe_number("ttft_s") if self.receipt else None
+        if told is not None:
+            return told
+        return None if self.first_at is None else self.first_at - self.asked_at
+
+    @property
+    def tokens_per_s(self) -> float:
+        told = Fields(self.receipt).maybe_number("tokens_per_s") if self.receipt else None
+        if told is not None:
+            return told
+        if self.first_at is None or self.last_at <= self.first_at:
+            return 0.0
+        return (self.tokens - 1) / (self.last_at - self.first_at)
+
+    def stop(self) -> None:
+        """The person pressed stop: the text stays as it is, whatever still arrives."""
+        if not self.ended:
+            self.status = AnswerStatus.STOPPED
+
+    def fail(self, message: str) -> None:
+        if not self.ended:
+            self.status, self.error = AnswerStatus.FAILED, clean(message)
+
+    def apply(self, event: Mapping[str, Any], now: float) -> None:
+        """Take one event of the generation."""
+        fields = Fields(event)
+        match fields.text("event"):
+            case "queued" if not self.ended:
+                self.status, self.position = AnswerStatus.QUEUED, fields.count("position")
+            case "started" if not self.ended:
+                self._start(fields)
+            case "prefill" if not self.ended:
+                self.prefill = (fields.count("done"), fields.count("total"))
+            case "token" if not self.ended:
+                self._add(fields, now)
+            case "note":
+                self.notes.append(fields.text("text"))
+            case "receipt":
+                self._end(event.get("receipt"))
+            case "error":
+                self.fail(fields.text("message") or "the node gave no reason")
+            case _:
+                pass
+
+    def _start(self, fields: Fields) -> None:
+        self.status = AnswerStatus.READING
+        self.mode, self.plan = fields.text("mode"), fields.text("plan")
+        self.model = fields.text("model") or self.model
+        self.prompt_tokens = fields.count("prompt_tokens")
+
+    def _add(self, fields: Fields, now: float) -> None:
+        if self.first_at is None:
+            self.first_at = now
+        self.status, self.last_at = AnswerStatus.WRITING, now
+        self.tokens += 1
+        self.parts.append(fields.text("text"))
+
+    def _end(self, receipt: Any) -> None:
+        self.receipt = receipt if isinstance(receipt, Mapping) else {}
+        fields = Fields(self.receipt)
+        self.mode = fields.text("mode") or self.mode
+        if self.status not in ENDED:
+            cancelled = fields.text("finish_reason") == "cancelled"
+            self.status = AnswerStatus.STOPPED if cancelled else AnswerStatus.DONE
+
+
+@dataclass(slots=True)
+class Turn:
+    """A prompt and its answer. An empty prompt asks a model that continues text to go on."""
+
+    prompt: str
+    answer: Answer
+
+
+class Conversation:
+    """All turns since the conversation began."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+
+    @property
+    def last(self) -> Turn | None:
+        return self.turns[-1] if self.turns else None
+
+    def fields_for(self, model: ModelFacts | None) -> dict[str, Any]:
+        """What is sent for the newest turn: messages where the model can chat, else the text so far."""
+        if model is not None and model.chat:
+            return {"messages": self._messages()}
+        return {"prompt": _readable(self._text(), None if model is None else model.context)}
+
+    def _messages(self) -> list[dict[str, str]]:
+        messages: list[dict[str, str]] = []
+        for turn in self.turns:
+            if turn.answer.status is AnswerStatus.FAILED and not turn.answer.text:
+                continue
+            messages.append({"role": "user", "content": turn.prompt or "Go on."})
+            if turn.answer.text:
+                messages.append({"role": "assistant", "content": turn.answer.text})
+        return messages
+
+    def _text(self) -> str:
+        text = ""
+        for turn in self.turns:
+            for part in (turn.prompt, turn.answer.text):
+                glued = not text or not part or text[-1].isspace() or part[0].isspace()
+                joined = glued or part is turn.answer.text
+                text += part if joined else f" {part}"
+        return text
+
+    def transcript(self) -> str:
+        """The whole conversation as Markdown."""
+        return "\n\n".join(f"> {turn.prompt}\n\n{turn.answer.text}" for turn in self.turns)
+
+
+def _readable(text: str, context: int | None) -> str:
+    """The end of a text that a model of this context can read and still has room to answer, from a word on."""
+    if context is None:
+        return text
+    limit = max(64, int(context * READ_SHARE * CHARACTERS_PER_TOKEN))
+    if len(text) <= limit:
+        return text
+    tail = text[-limit:]
+    cut = tail.find(". ")
+    if 0 <= cut < limit // 2:
+        return tail[cut + 2 :]
+    return tail.partition(" ")[2] or tail

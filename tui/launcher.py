@@ -1,0 +1,120 @@
+"""Finds the node that runs on a data directory, or starts one; ends the one it started and never another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from tui.gateway import GatewayPlace
+from tui.snapshot import clean
+
+READY_TIMEOUT_S = 120.0
+"""A first start converts the built-in model; a large one takes its time to load."""
+STOP_TIMEOUT_S = 8.0
+POLL_S = 0.05
+KEPT_LINES = 200
+
+
+class StartError(Exception):
+    """No node answers and none could be started; the text says why, in the node's own words."""
+
+
+class NodeLauncher:
+    """The node behind an interface."""
+
+    def __init__(self, data_dir: Path, command: Sequence[str] | None) -> None:
+        """`command` starts a node that prints its `ready` line; None where only a running node will do."""
+        self.place = GatewayPlace(data_dir)
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.said: deque[str] = deque(maxlen=KEPT_LINES)
+        """The last lines that the node wrote to stderr."""
+
+    @property
+    def started_here(self) -> bool:
+        return self._process is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the node that was started here, once it has ended."""
+        return None if self._process is None else self._process.returncode
+
+    async def ensure(self) -> None:
+        """Return when a node answers; raises StartError."""
+        if await self.place.answers():
+            return
+        if self._command is None:
+            raise StartError(f"no node runs on {self.place.data_dir}: start one with `kekahyde-node`")
+        await self._start(self._command)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._wait_ready()
+        except TimeoutError as exc:
+            await self.stop()
+            raise StartError(f"the node was not ready after {READY_TIMEOUT_S:.0f} s\n{self._words()}") from exc
+
+    async def _start(self, command: Sequence[str]) -> None:
+        self.said.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # signals of this terminal are for the interface, which then ends the node
+        )
+        assert self._process.stderr is not None
+        self._reader = asyncio.create_task(self._listen(self._process.stderr))
+
+    async def _listen(self, stream: asyncio.StreamReader) -> None:
+        while chunk := await stream.read(1 << 14):
+            self.said.extend(line for line in clean(chunk.decode(errors="replace")).splitlines() if line.strip())
+
+    async def _wait_ready(self) -> None:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        line = await process.stdout.readline()
+        with contextlib.suppress(ValueError):
+            if line and json.loads(line).get("type") == "ready":
+                self._drain = asyncio.create_task(_discard(process.stdout))
+                await self._wait_answer(process)
+                return
+        await process.wait()
+        if self._reader is not None:
+            await self._reader
+        raise StartError(self._words())
+
+    async def _wait_answer(self, process: asyncio.subprocess.Process) -> None:
+        while not await self.place.answers():
+            if process.returncode is not None:
+                raise StartError(self._words())
+            await asyncio.sleep(POLL_S)
+
+    def _words(self) -> str:
+        """What the node said last; its own error line where there is one."""
+        errors = [line for line in self.said if line.lower().startswith(("error:", "usage:"))]
+        return "\n".join(errors or list(self.said)[-8:]) or "the node ended without a word"
+
+    async def stop(self) -> None:
+        """End the node that was started here, politely, then for certain."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    while await stream.read(1 << 14):
+        pass

@@ -1,0 +1,46 @@
+"""What `kekahyde-node` calls: the interface on this terminal, until the person leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tui.app import KekahydeApp
+from tui.launcher import NodeLauncher
+from tui.session import LogLine, NodeSession
+
+
+class ScreenHandler(logging.Handler):
+    """Log lines of this program go to the Logs screen, never to the terminal that is drawn on."""
+
+    def __init__(self, session: NodeSession) -> None:
+        super().__init__(logging.INFO)
+        self._session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._session.log(LogLine(time.time(), record.levelname, record.name, record.getMessage()))
+
+
+def show(data_dir: Path, node_command: Sequence[str] | None) -> str | None:
+    """Show the interface for the node of a data directory; what went wrong, or None.
+
+    Args:
+        node_command: starts a headless node that prints its ready line; None where only a running one will do.
+    """
+    return asyncio.run(_show(NodeLauncher(data_dir, node_command)))
+
+
+async def _show(launcher: NodeLauncher) -> str | None:
+    app = KekahydeApp(launcher)
+    logging.getLogger().handlers[:] = [ScreenHandler(app.session)]
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, app.exit)
+    try:
+        return await app.run_async()
+    finally:
+        await launcher.stop()

@@ -1,0 +1,132 @@
+"""A receipt in plain words: who saw what, what was checked, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tui.snapshot import Fields
+from tui.words import bytes_words, count_words, duration_words, short_id
+
+_WHO_SAW = {
+    "local": "**Nobody but this device saw anything.** No peer took part.",
+    "strict": (
+        "**No peer could read anything, not even all of them together.** They computed on numbers that look like "
+        "noise; what makes sense of them, the pads, was made on your own devices and never left them."
+    ),
+    "split": (
+        "**No single peer could read anything.** One group got only seeds of random numbers, the other only numbers "
+        "that look like noise. Only a pad maker and a computing peer of the same pair could read the prompt, "
+        "and only by working together."
+    ),
+    "trusted": (
+        "**The paired devices below could read this prompt and its answer.** You allowed that when you paired them."
+    ),
+}
+_ROLES = {
+    "pad": "made pads; got seeds of random numbers, nothing of the prompt",
+    "share": "computed; got numbers that look like noise",
+    "trusted": "computed on plain numbers; **could read the prompt**",
+}
+_STATUS = {
+    "lost": " It was lost on the way.",
+    "banned": " It sent a wrong result, was caught at once and is banned.",
+    "suspended": " It was late several times in a row and was left alone.",
+}
+_REASONS = {
+    "stop": "The model came to its end.",
+    "length": "It ended at the length limit.",
+    "cancelled": "You stopped it.",
+}
+
+
+def receipt_markdown(receipt: Mapping[str, Any], plan: str = "") -> str:
+    """The receipt for a person, as Markdown."""
+    fields = Fields(receipt)
+    mode = fields.text("mode")
+    parts = [
+        f"## {mode.capitalize()}: who saw what",
+        _WHO_SAW.get(mode, f"Mode {mode}."),
+        _asked(fields, mode, plan),
+        _peers(fields),
+        "## What was checked",
+        _checks(fields),
+        "## What it took",
+        _cost(fields),
+        "## What peers learn all the same" if mode != "local" else "",
+        "Which model you use, roughly how long prompt and answer are, when you asked, and your network address."
+        if mode != "local"
+        else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _asked(fields: Fields, mode: str, plan: str) -> str:
+    asked = fields.text("asked")
+    lines = []
+    if asked and asked != mode:
+        lines.append(f"You asked for `{asked}`, which became `{mode}`.")
+    if plan:
+        lines.append(f"{_plain(plan).rstrip('.')}.")
+    if fields.text("note"):
+        lines.append(f"Note: {_plain(fields.text('note'))}")
+    return " ".join(lines)
+
+
+def _peers(fields: Fields) -> str:
+    lines = []
+    for peer in fields.objects("peers"):
+        role = _ROLES.get(peer.text("role"), _plain(peer.text("role")))
+        wrong = peer.count("rejected")
+        caught = f", {wrong} of its results were wrong and refused" if wrong else ""
+        sent = f" ({count_words(peer.count('chunks'), 'chunk')}{caught})"
+        status = _STATUS.get(peer.text("status"), "")
+        lines.append(f"- `{_code(short_id(peer.text('peer_id')))}` {role}{sent}.{status}")
+    return "\n".join(lines)
+
+
+def _checks(fields: Fields) -> str:
+    chunks = fields.counts("chunks")
+    verified, rejected = chunks.get("verified", 0), chunks.get("rejected", 0)
+    if fields.text("mode") == "local" or not (verified or rejected):
+        return "Everything was computed on this device; there was nothing from others to check."
+    lines = [f"- {count_words(verified, 'result')} of peers: each was checked before it was used, and right."]
+    if rejected:
+        lines.append(f"- {count_words(rejected, 'wrong result')} came, was refused, and computed anew.")
+    for name, words in (
+        ("hedged", "came too late and was computed here too"),
+        ("lost", "was lost with its peer and computed elsewhere"),
+        ("local", "was computed on this device"),
+    ):
+        if chunks.get(name):
+            lines.append(f"- {count_words(chunks[name], 'chunk')}: {words}.")
+    lines.append("- None of this changes the text: it is the one that this device alone would have written.")
+    return "\n".join(lines)
+
+
+def _cost(fields: Fields) -> str:
+    traffic = fields.object("bytes")
+    reason = _REASONS.get(fields.text("finish_reason"), "")
+    lines = [
+        f"- {count_words(fields.count('prompt_tokens'), 'token')} read, "
+        f"{count_words(fields.count('tokens'), 'token')} written. {reason}",
+        f"- First token after {duration_words(fields.number('ttft_s'))}, then {fields.number('tokens_per_s'):.1f} "
+        "tokens a second.",
+    ]
+    if traffic.count("up") or traffic.count("down"):
+        lines.append(f"- {bytes_words(traffic.count('up'))} sent, {bytes_words(traffic.count('down'))} received.")
+    pads = fields.object("pads")
+    if pads.count("rows"):
+        lines.append(f"- {count_words(pads.count('rows'), 'pad')} made here beforehand.")
+    lines.append(f"- Model `{_code(fields.text('model'))}`, id `{_code(fields.text('model_id')[:16])}…`.")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Foreign text that must not act as Markdown."""
+    return "".join(f"\\{character}" if character in "\\`*_[]<>#|!" else character for character in text)
+
+
+def _code(text: str) -> str:
+    """Foreign text between backticks."""
+    return text.replace("`", "'").replace("\n", " ")

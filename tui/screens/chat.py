@@ -1,0 +1,306 @@
+"""Chat: the conversation and the prompt."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tui.conversation import Answer, Turn
+from tui.screens.base import NodeScreen
+from tui.screens.receipt import ReceiptScreen
+from tui.segments import code_blocks, segments_of
+from tui.session import NodeSession
+from tui.widgets.answer_writer import AnswerFoot, AnswerWriter
+from tui.widgets.conversation_view import SHOWN_TURNS, ConversationView, PromptView, Segment
+from tui.widgets.prompt import Prompt
+
+STORY_EXAMPLES = (
+    "Once upon a time, there was a little robot who",
+    "Lily and her dog found a big red box in the garden.",
+    "One day, the moon came down to play.",
+)
+CHAT_EXAMPLES = (
+    "Explain how a laptop can compute without seeing the numbers.",
+    "Write a short poem about a lighthouse.",
+    "What should I know before planting tomatoes?",
+)
+
+
+class Welcome(Static):
+    """What an empty conversation says: what to do first, and who would help."""
+
+    def __init__(self) -> None:
+        super().__init__(id="welcome", markup=False)
+        self._shown: tuple[object, ...] = ()
+
+    def show(self, session: NodeSession) -> None:
+        model = session.model
+        chat, helpers = model is not None and model.chat, session.state.helpers
+        shown = (chat, helpers, session.model_name, session.link)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        what = (
+            f"The model {session.model_name} answers questions."
+            if chat
+            else f"The model {session.model_name} continues stories: type a beginning and it goes on from there."
+        )
+        who = (
+            f"{helpers} peers help; none of them can read what you write."
+            if helpers
+            else "No peers yet: this device answers alone. F3 says how to bring others."
+        )
+        examples = "\n".join(
+            Content.from_markup(f"  [@click=screen.example({number})]› $text[/]", text=text).markup
+            for number, text in enumerate(CHAT_EXAMPLES if chat else STORY_EXAMPLES)
+        )
+        self.update(
+            Content.from_markup(
+                f"[b]$what[/]\n$who\n\nPress [b]Enter[/] to try the first of these, or click one:\n{examples}\n\n"
+                "[$text-muted]Nothing you type is written to a disk. F1 explains, Esc stops, ctrl+q quits.[/]",
+                what=what,
+                who=who,
+            )
+        )
+
+
+class ChatScreen(NodeScreen):
+    """Prompts and answers."""
+
+    MODE = "chat"
+    ABOUT = (
+        "Type and press **Enter**; **ctrl+j** begins a new line. **Esc** stops the answer and keeps what is there. "
+        "A model that continues text goes on when you press Enter without typing. **Up** brings back earlier "
+        "prompts, **Page up** scrolls, **ctrl+end** returns to the end."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "Stop", id="chat.stop", tooltip="Stop the answer, keep its text"),
+        Binding("ctrl+r", "regenerate", "Again", id="chat.regenerate", tooltip="Answer the last prompt anew"),
+        Binding("ctrl+y", "copy_answer", "Copy", id="chat.copy", tooltip="Copy the last answer"),
+        Binding("ctrl+o", "copy_code", "Copy code", id="chat.copy_code", tooltip="Copy its last code block"),
+        Binding("ctrl+n", "forget", "New", id="chat.new", tooltip="Begin a new conversation"),
+        Binding("f8", "receipt", "Who saw what", id="chat.receipt", tooltip="The receipt of the last answer"),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("ctrl+home", "top", "To the beginning", show=False),
+        Binding("ctrl+end", "end", "To the end", show=False),
+    ]
+
+    def __init__(self, session: NodeSession) -> None:
+        super().__init__(session)
+        self._writers: dict[str, AnswerWriter] = {}
+        self._groups: list[list[Widget]] = []
+        """The widgets of each turn that is shown; those of an answer's segments are between its prompt and foot."""
+        self._hidden = 0
+        """Turns before the first that is shown."""
+
+    def body(self) -> ComposeResult:
+        with ConversationView(id="conversation"):
+            yield Welcome()
+            earlier = Static(id="earlier", markup=False)
+            earlier.display = False
+            yield earlier
+        yield Prompt()
+
+    def on_mount(self) -> None:
+        self.query_one(Prompt).focus()
+
+    @property
+    def view(self) -> ConversationView:
+        return self.query_one(ConversationView)
+
+    def show(self, topic: str) -> None:
+        super().show(topic)
+        if topic in ("state", "link"):
+            self.query_one(Welcome).show(self.session)
+            self.query_one(Prompt).placeholder = self._placeholder()
+
+    def _placeholder(self) -> str:
+        model = self.session.model
+        if model is not None and model.chat:
+            return "Ask something; Enter sends"
+        if self.session.conversation.last is None:
+            return "Begin a story; Enter sends"
+        return "Enter: the story goes on; or type how it goes on"
+
+    def follow(self, answer: Answer) -> None:
+        """The answer changed."""
+        writer = self._writers.get(answer.request)
+        if writer is not None:
+            writer.wake()
+        self.refresh_bindings()
+
+    @on(Prompt.Submitted)
+    def _submit(self, event: Prompt.Submitted) -> None:
+        session, prompt = self.session, event.text
+        chat = session.model is not None and session.model.chat
+        if session.busy:
+            self.notify("An answer is being written: Esc stops it.", markup=False)
+            return
+        if not prompt.strip() and session.conversation.last is None:
+            prompt = (CHAT_EXAMPLES if chat else STORY_EXAMPLES)[0]
+        elif not prompt.strip() and chat:
+            return
+        self.query_one(Prompt).load_text("")
+        self._begin(session.ask(prompt))
+        self.query_one(Prompt).placeholder = self._placeholder()
+
+    def _begin(self, turn: Turn) -> None:
+        self.query_one(Welcome).display = False
+        for writer in self._writers.values():
+            writer.foot.show(writer.answer, newest=False)
+        self._writers = {key: writer for key, writer in self._writers.items() if not writer.answer.ended}
+        writer = self._writers[turn.answer.request] = AnswerWriter(self.view, turn.answer)
+        self.run_worker(self._write(turn, writer), group=turn.answer.request, exit_on_error=True)
+
+    async def _write(self, turn: Turn, writer: AnswerWriter) -> None:
+        group: list[Widget] = []
+        self._groups.append(group)
+        if turn.prompt:
+            prompt = PromptView(turn.prompt)
+            group.append(prompt)
+            await self.view.mount(prompt)
+        group.append(writer.foot)
+        self.view.anchor()
+        await self._hide_oldest()
+        await writer.run()
+
+    async def _hide_oldest(self) -> None:
+        while len(self._groups) > 2 * SHOWN_TURNS:
+            first_of_rest = self._groups[1][0]
+            self._groups.pop(0)
+            self._hidden += 1
+            children = list(self.view.children)
+            await self.view.remove_children(
+                [
+                    child
+                    for child in children[: children.index(first_of_rest)]
+                    if child.id not in ("welcome", "earlier")
+                ]
+            )
+        self._show_earlier()
+
+    def _show_earlier(self) -> None:
+        earlier = self.query_one("#earlier", Static)
+        earlier.display = self._hidden > 0
+        text = f"[@click=screen.earlier]▲ {self._hidden} earlier turns: click here or press ctrl+home twice[/]"
+        earlier.update(Content.from_markup(text))
+
+    async def action_earlier(self) -> None:
+        """Bring back turns that scrolled out of what is kept drawn."""
+        count = min(SHOWN_TURNS, self._hidden)
+        start = self._hidden - count
+        widgets: list[Widget] = []
+        groups: list[list[Widget]] = []
+        for turn in self.session.conversation.turns[start : self._hidden]:
+            group = _finished(turn)
+            groups.append(group)
+            widgets += group
+        self._hidden = start
+        self._groups = groups + self._groups
+        await self.view.mount(*widgets, after=self.query_one("#earlier"))
+        self._show_earlier()
+
+    async def action_regenerate(self) -> None:
+        """Answer the newest prompt anew; the old answer goes."""
+        turn = self.session.conversation.last
+        if turn is None:
+            self.notify("There is no prompt to answer anew.", markup=False)
+            return
+        self.workers.cancel_group(self, turn.answer.request)
+        self.session.regenerate()
+        if self._groups:
+            group = self._groups.pop()
+            children = list(self.view.children)
+            await self.view.remove_children(children[children.index(group[0]) :])
+        self._begin(turn)
+
+    def action_stop(self) -> None:
+        self.session.stop()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that would do nothing now are not offered."""
+        if action == "stop":
+            return self.session.busy
+        if action in ("regenerate", "copy_code"):
+            return self.session.answer is not None
+        if action == "receipt" and not parameters:
+            return self.session.answer is not None and bool(self.session.answer.receipt)
+        return True
+
+    async def action_forget(self) -> None:
+        """Begin a new conversation."""
+        for writer in self._writers.values():
+            self.workers.cancel_group(self, writer.answer.request)
+        self.session.forget()
+        self._writers.clear()
+        self._groups.clear()
+        self._hidden = 0
+        await self.view.remove_children("PromptView, Segment, AnswerFoot")
+        self._show_earlier()
+        self.query_one(Welcome).display = True
+        self.query_one(Prompt).placeholder = self._placeholder()
+
+    def action_example(self, number: int) -> None:
+        chat = self.session.model is not None and self.session.model.chat
+        prompt = self.query_one(Prompt)
+        prompt.load_text((CHAT_EXAMPLES if chat else STORY_EXAMPLES)[number])
+        prompt.move_cursor(prompt.document.end)
+        prompt.focus()
+
+    def _answer(self, request: str) -> Answer | None:
+        if not request:
+            return self.session.answer
+        turns = self.session.conversation.turns
+        return next((turn.answer for turn in turns if turn.answer.request == request), None)
+
+    async def action_copy_answer(self, request: str = "") -> None:
+        answer = self._answer(request)
+        await self.copy(answer.text if answer else "", "the answer")
+
+    async def action_copy_code(self) -> None:
+        answer = self._answer("")
+        blocks = code_blocks(answer.text) if answer else []
+        await self.copy(blocks[-1] if blocks else "", "the code block")
+
+    async def copy(self, text: str, what: str) -> None:
+        """Put the text on the clipboard and say so."""
+        if not text:
+            self.notify(f"There is nothing to copy: {what} is empty.", markup=False)
+            return
+        self.app.copy_to_clipboard(text)
+        self.notify(f"Copied {what}, {len(text)} characters.", markup=False)
+
+    def action_receipt(self, request: str = "") -> None:
+        answer = self._answer(request)
+        if answer is None or not answer.receipt:
+            self.notify("A receipt comes with the end of an answer: ask something first.", markup=False)
+            return
+        self.app.push_screen(ReceiptScreen(answer.receipt, answer.plan))
+
+    def action_page(self, direction: int) -> None:
+        view = self.view
+        view.scroll_relative(y=direction * max(1, view.size.height - 2), animate=False)
+
+    async def action_top(self) -> None:
+        if self.view.scroll_y == 0 and self._hidden:
+            await self.action_earlier()
+        self.view.scroll_home(animate=False)
+
+    def action_end(self) -> None:
+        self.view.scroll_end(animate=False)
+
+
+def _finished(turn: Turn) -> list[Widget]:
+    """Widgets of a turn of the past, its segments still folded."""
+    widgets: list[Widget] = [PromptView(turn.prompt)] if turn.prompt else []
+    widgets += [Segment.folded(source) for source in segments_of(turn.answer.text)]
+    foot = AnswerFoot(turn.answer)
+    foot.newest = False
+    return [*widgets, foot]

@@ -1,0 +1,142 @@
+"""Peers: who is there, what they do, how fast and how well."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.coordinate import Coordinate
+from textual.widgets import DataTable, Static
+
+from tui.screens.base import NodeScreen
+from tui.session import NodeSession
+from tui.snapshot import PeerFacts
+from tui.words import bytes_words, peer_state, role_words, rtt_words, short_id, sparkline
+
+EMPTY = (
+    "No peers yet: your node answers alone, and that is fine.\n\n"
+    "To bring in another device of yours or of a friend:\n"
+    "  here     kekahyde-node invite          prints an invitation\n"
+    "  there    kekahyde-node join INVITATION\n\n"
+    "Peers compute on numbers that look like noise: they cannot read what you write."
+)
+COLUMNS: tuple[tuple[str, int, int], ...] = (
+    ("peer", 8, 0),
+    ("state", 12, 0),
+    ("role", 16, 70),
+    ("RTT", 8, 0),
+    ("layers", 7, 100),
+    ("activity", 24, 100),
+    ("chunks", 7, 0),
+    ("wrong", 5, 0),
+    ("GMAC/s", 7, 70),
+    ("sent", 8, 100),
+    ("received", 8, 100),
+)
+"""Title, width, and the width of the terminal from which the column is shown."""
+
+
+class PeersScreen(NodeScreen):
+    """One row a peer, one panel for the chosen one."""
+
+    MODE = "peers"
+    ABOUT = (
+        "Every device that this node knows. *RTT* is the time there and back; *activity* counts chunks over the last "
+        "seconds; *wrong* counts results that failed the check: one is enough to be banned. Choose a row for details."
+    )
+
+    def __init__(self, session: NodeSession) -> None:
+        super().__init__(session)
+        self._cells: dict[str, tuple[str, ...]] = {}
+        self._columns: list[tuple[str, int, int]] = []
+
+    def body(self) -> ComposeResult:
+        yield Static(EMPTY, id="no-peers", classes="empty", markup=False)
+        yield DataTable(id="peers", cursor_type="row", zebra_stripes=True)
+        yield Static(id="peer", classes="panel", markup=False)
+
+    def on_resize(self) -> None:
+        columns = [column for column in COLUMNS if self.size.width >= column[2]]
+        if columns != self._columns:
+            self._columns = columns
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        table: DataTable[Text] = self.query_one(DataTable)
+        table.clear(columns=True)
+        self._cells.clear()
+        for title, width, _ in self._columns:
+            table.add_column(title, width=width, key=title)
+        self.show("state")
+
+    def show(self, topic: str) -> None:
+        super().show(topic)
+        if topic == "state" and self._columns:
+            peers = self.session.state.peers
+            self.query_one("#no-peers").display = not peers
+            self.query_one("#peer").display = bool(peers)
+            table = self.query_one(DataTable)
+            table.display = bool(peers)
+            self._fill(peers)
+            self._show_details()
+
+    def _fill(self, peers: tuple[PeerFacts, ...]) -> None:
+        table: DataTable[Text] = self.query_one(DataTable)
+        present = {peer.peer_id for peer in peers}
+        for gone in [peer_id for peer_id in self._cells if peer_id not in present]:
+            table.remove_row(gone)
+            del self._cells[gone]
+        titles = [title for title, _, _ in self._columns]
+        for peer in peers:
+            row = self._row(peer)
+            cells = tuple(row[title] for title in titles)
+            before = self._cells.get(peer.peer_id)
+            if before is None:
+                table.add_row(*(Text(cell, no_wrap=True) for cell in cells), key=peer.peer_id)
+            elif before != cells:
+                for title, old, new in zip(titles, before, cells, strict=True):
+                    if old != new:
+                        table.update_cell(peer.peer_id, title, Text(new, no_wrap=True))
+            self._cells[peer.peer_id] = cells
+
+    def _row(self, peer: PeerFacts) -> dict[str, str]:
+        return {
+            "peer": short_id(peer.peer_id),
+            "state": peer_state(peer),
+            "role": role_words(peer.roles),
+            "RTT": rtt_words(peer.rtt_ms),
+            "layers": peer.layers or "–",
+            "activity": sparkline(self.session.activity.get(peer.peer_id, ())),
+            "chunks": str(peer.chunks),
+            "wrong": str(peer.rejected),
+            "GMAC/s": f"{peer.speed_gmacs:.1f}" if peer.speed_gmacs else "–",
+            "sent": bytes_words(peer.bytes_up),
+            "received": bytes_words(peer.bytes_down),
+        }
+
+    @on(DataTable.RowHighlighted)
+    def _show_details(self) -> None:
+        table: DataTable[Text] = self.query_one(DataTable)
+        if not table.row_count:
+            return
+        key = table.coordinate_to_cell_key(Coordinate(table.cursor_row, 0)).row_key.value
+        peer = next((peer for peer in self.session.state.peers if peer.peer_id == key), None)
+        if peer is not None:
+            self.query_one("#peer", Static).update(details(peer))
+
+
+def details(peer: PeerFacts) -> Text:
+    """All that is known of one peer."""
+    lines = [
+        peer.peer_id,
+        f"{peer_state(peer)}{', paired: yours' if peer.paired else ''}, "
+        f"{'linked' if peer.connected else 'not linked'}, {role_words(peer.roles)}",
+        f"at {', '.join(peer.addrs) or 'no known address'}",
+        f"version {peer.version or '?'}, operator {peer.operator or 'unknown'}, "
+        f"{bytes_words(peer.memory_bytes)} memory, layers {peer.layers or 'none'}",
+        f"{peer.chunks} chunks, {peer.rejected} wrong, {peer.queued} waiting, {bytes_words(peer.bytes_up)} sent, "
+        f"{bytes_words(peer.bytes_down)} received",
+    ]
+    if peer.excluded:
+        lines.append(f"✗ gets no work: {peer.excluded}")
+    return Text("\n".join(lines))

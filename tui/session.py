@@ -1,0 +1,239 @@
+"""What an interface knows and may ask for: the node behind it, its news, the conversation. It draws nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tui.chunks import ChunkBoard
+from tui.conversation import Answer, Conversation, Turn
+from tui.gateway import GatewayClient, GatewayError
+from tui.launcher import NodeLauncher
+from tui.snapshot import Fields, ModelFacts, NodeState
+
+logger = logging.getLogger(__name__)
+
+MAX_LOG_LINES = 2000
+ACTIVITY_SAMPLES = 24
+"""Length of a peer's sparkline; one sample a state event that moved, about four a second at most."""
+MODES = ("auto", "split", "strict", "trusted", "local")
+STARTING = "◌ starting your node …"
+LOST = "○ the node does not answer; trying again …"
+
+OnChange = Callable[[str, Any], None]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the node's log, or of this program's."""
+
+    time: float
+    level: str
+    logger: str
+    message: str
+
+
+class NodeSession:
+    """One interface's view of one node. `on_change(topic, subject)` is called in the event loop after each change.
+
+    Topics: link, state, chunks, log, answer (subject: the Answer), note (subject: its text).
+    """
+
+    def __init__(self, launcher: NodeLauncher, clock: Clock, on_change: OnChange) -> None:
+        self.launcher = launcher
+        self.clock = clock
+        self.state = NodeState()
+        self.board = ChunkBoard()
+        self.conversation = Conversation()
+        self.logs: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
+        self.log_count = 0
+        """Lines ever; `logs` keeps the last of them."""
+        self.activity: dict[str, deque[int]] = {}
+        self.link = STARTING
+        """What is wrong with the connection; empty when nothing is."""
+        self._on_change = on_change
+        self._client = GatewayClient(launcher.place, self._receive, self._linked)
+        self._known = asyncio.Event()
+        self._answers: dict[str, Answer] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._early: list[Coroutine[Any, Any, None]] = []
+        """Work that was asked for before the node was there."""
+        self._privacy = ""
+        self._model = ""
+
+    async def run(self) -> None:
+        """Find or start the node and stay connected until cancelled; raises StartError."""
+        await self.launcher.ensure()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for work in self._early:
+                tasks.create_task(work)
+            self._early.clear()
+            await self._client.run()
+
+    @property
+    def model(self) -> ModelFacts | None:
+        """The model that answers."""
+        return self.state.model(self.model_name)
+
+    @property
+    def model_name(self) -> str:
+        return self._model or self.state.node.model or "story"
+
+    @property
+    def privacy(self) -> str:
+        """The mode that prompts ask for."""
+        return self._privacy or self.state.node.default_privacy or "auto"
+
+    def choose(self, privacy: str = "", model: str = "") -> None:
+        """Ask for another mode or model from the next prompt on."""
+        self._privacy = privacy or self._privacy
+        self._model = model or self._model
+        self._on_change("state", None)
+
+    @property
+    def answer(self) -> Answer | None:
+        """The newest answer."""
+        turn = self.conversation.last
+        return turn.answer if turn else None
+
+    @property
+    def busy(self) -> bool:
+        return self.answer is not None and not self.answer.ended
+
+    def ask(self, prompt: str) -> Turn:
+        """Add a turn and send it as soon as the node can take it."""
+        turn = Turn(prompt, self._new_answer())
+        self.conversation.turns.append(turn)
+        self._send(turn.answer)
+        return turn
+
+    def regenerate(self) -> Turn | None:
+        """Answer the newest prompt anew."""
+        turn = self.conversation.last
+        if turn is None:
+            return None
+        self.stop()
+        turn.answer = self._new_answer()
+        self._send(turn.answer)
+        return turn
+
+    def stop(self) -> bool:
+        """End the answer that is being written; what is there stays."""
+        answer = self.answer
+        if answer is None or answer.ended:
+            return False
+        answer.stop()
+        self._spawn(self._cancel(answer))
+        self._on_change("answer", answer)
+        return True
+
+    def forget(self) -> None:
+        """Begin a new conversation; nothing of the old one is kept."""
+        self.stop()
+        self.conversation = Conversation()
+
+    async def call(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """A management operation of the node; raises GatewayError."""
+        return await self._client.call(op, **arguments)
+
+    def log(self, line: LogLine) -> None:
+        self.logs.append(line)
+        self.log_count += 1
+        self._on_change("log", line)
+
+    def _new_answer(self) -> Answer:
+        answer = Answer(f"tui-{secrets.token_hex(6)}", self.clock())
+        self._answers[answer.request] = answer
+        return answer
+
+    def _send(self, answer: Answer) -> None:
+        self._spawn(self._generate(answer))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(work)
+        else:
+            self._early.append(work)
+
+    async def _generate(self, answer: Answer) -> None:
+        await self._known.wait()
+        if answer.ended:  # stopped before the node was there
+            return
+        answer.asked_at = self.clock()
+        fields = self.conversation.fields_for(self.model)
+        try:
+            await self.call("generate", request=answer.request, model=self.model_name, privacy=self.privacy, **fields)
+        except GatewayError as exc:
+            answer.fail(str(exc))
+        self._on_change("answer", answer)
+
+    async def _cancel(self, answer: Answer) -> None:
+        try:
+            await self.call("cancel", request=answer.request)
+        except GatewayError as exc:
+            logger.info("cancel: %s", exc)
+
+    def _linked(self, connected: bool, reason: str) -> None:
+        if not connected:
+            if not self.link:
+                logger.warning("lost the node: %s", reason)
+            self._known.clear()
+            for answer in self._answers.values():
+                answer.fail("the node stopped answering; ctrl+r asks again when it is back")
+                self._on_change("answer", answer)
+            self._answers.clear()
+        self.link = "" if connected else LOST
+        self._on_change("link", None)
+
+    def _receive(self, event: Mapping[str, Any]) -> None:
+        match event.get("type"):
+            case "state":
+                self._take_state(NodeState.of(event))
+            case "chunks":
+                items = event.get("items")
+                dropped = Fields(event).count("dropped")
+                self.board.apply(items if isinstance(items, list) else [], self.clock(), dropped)
+                self._on_change("chunks", None)
+            case "log":
+                fields = Fields(event)
+                message = fields.text("message")
+                self.log(LogLine(fields.number("time"), fields.text("level"), fields.text("logger"), message))
+            case "generation":
+                self._take_generation(event)
+            case _:
+                pass
+
+    def _take_state(self, state: NodeState) -> None:
+        before = {peer.peer_id: peer.chunks for peer in self.state.peers}
+        for peer in state.peers:
+            samples = self.activity.setdefault(peer.peer_id, deque(maxlen=ACTIVITY_SAMPLES))
+            samples.append(max(0, peer.chunks - before.get(peer.peer_id, peer.chunks)))
+        for gone in self.activity.keys() - {peer.peer_id for peer in state.peers}:
+            del self.activity[gone]
+        running = {request.request for request in state.requests}
+        for request in self.state.requests:
+            if request.request not in running:
+                self.board.close(request.request)
+        self.state = state
+        self._known.set()
+        self._on_change("state", None)
+
+    def _take_generation(self, event: Mapping[str, Any]) -> None:
+        answer = self._answers.get(str(event.get("request")))
+        if answer is None:
+            return
+        answer.apply(event, self.clock())
+        kind = event.get("event")
+        if kind == "note":
+            self._on_change("note", answer.notes[-1])
+        if kind in ("receipt", "error"):
+            self._answers.pop(answer.request, None)
+            self.board.close(answer.request)
+        self._on_change("answer", answer)

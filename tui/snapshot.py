@@ -1,0 +1,259 @@
+"""The state of a node as its gateway sends it. Unknown fields are ignored, missing ones are empty, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Control characters would steer the terminal; the others turn the direction of what follows (U+202A ..., U+2066 ...).
+_UNSAFE = {
+    code: None
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def clean(text: str) -> str:
+    """The text without characters that would do something to a terminal; line ends and tabs stay."""
+    return text.replace("\r\n", "\n").translate(_UNSAFE)
+
+
+class Fields:
+    """Typed reading of a JSON object that may hold anything."""
+
+    def __init__(self, value: Any) -> None:
+        self._fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+
+    def text(self, name: str) -> str:
+        value = self._fields.get(name)
+        return clean(value) if isinstance(value, str) else ""
+
+    def number(self, name: str) -> float:
+        return self.maybe_number(name) or 0.0
+
+    def maybe_number(self, name: str) -> float | None:
+        value = self._fields.get(name)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+    def count(self, name: str) -> int:
+        return int(self.number(name))
+
+    def flag(self, name: str) -> bool:
+        return self._fields.get(name) is True
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._fields.get(name)
+        return tuple(clean(item) for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+    def objects(self, name: str) -> list[Fields]:
+        value = self._fields.get(name)
+        return [Fields(item) for item in value] if isinstance(value, list) else []
+
+    def object(self, name: str) -> Fields:
+        return Fields(self._fields.get(name))
+
+    def counts(self, name: str) -> dict[str, int]:
+        value = self._fields.get(name)
+        if not isinstance(value, Mapping):
+            return {}
+        return {str(key): int(count) for key, count in value.items() if isinstance(count, (int, float))}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """The node itself."""
+
+    peer_id: str = ""
+    version: str = ""
+    addrs: tuple[str, ...] = ()
+    gateway: str = ""
+    swarm: str = ""
+    swarm_open: bool = False
+    kernels: str = ""
+    threads: int = 0
+    speed_gmacs: float = 0.0
+    default_privacy: str = ""
+    model: str = ""
+
+    @classmethod
+    def of(cls, fields: Fields) -> NodeFacts:
+        swarm, kernels = fields.object("swarm"), fields.object("kernels")
+        return cls(
+            fields.text("peer_id"),
+            fields.text("version"),
+            fields.texts("addrs"),
+            fields.text("gateway"),
+            swarm.text("name"),
+            swarm.flag("open"),
+            kernels.text("name"),
+            kernels.count("threads"),
+            fields.number("speed_gmacs"),
+            fields.text("default_privacy"),
+            fields.text("model"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """One peer as this node sees it."""
+
+    peer_id: str
+    state: str = ""
+    addrs: tuple[str, ...] = ()
+    rtt_ms: float | None = None
+    roles: tuple[str, ...] = ()
+    layers: str = ""
+    speed_gmacs: float = 0.0
+    version: str = ""
+    excluded: str = ""
+    connected: bool = False
+    paired: bool = False
+    operator: str = ""
+    memory_bytes: int = 0
+    queued: int = 0
+    chunks: int = 0
+    rejected: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @classmethod
+    def of(cls, fields: Fields) -> PeerFacts:
+        return cls(
+            fields.text("peer_id"),
+            fields.text("state"),
+            fields.texts("addrs"),
+            fields.maybe_number("rtt_ms"),
+            fields.texts("roles"),
+            fields.text("layers"),
+            fields.number("speed_gmacs"),
+            fields.text("version"),
+            fields.text("excluded"),
+            fields.flag("connected"),
+            fields.flag("paired"),
+            fields.text("operator"),
+            fields.count("memory_bytes"),
+            fields.count("queued"),
+            fields.count("chunks"),
+            fields.count("rejected"),
+            fields.count("bytes_up"),
+            fields.count("bytes_down"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model that the node holds, fetches or knows of."""
+
+    name: str
+    model_id: str = ""
+    layers: int = 0
+    held: str = ""
+    size_bytes: int = 0
+    state: str = ""
+    coverage: str = ""
+    chat: bool = False
+    """Whether it has a chat template; without one it continues text."""
+    context: int | None = None
+    """Tokens that it can read at once, where the node says so."""
+
+    @classmethod
+    def of(cls, fields: Fields) -> ModelFacts:
+        context = fields.maybe_number("context")
+        return cls(
+            fields.text("name"),
+            fields.text("model_id"),
+            fields.count("layers"),
+            fields.text("held"),
+            fields.count("size_bytes"),
+            fields.text("state"),
+            fields.text("coverage"),
+            fields.flag("chat"),
+            None if context is None else int(context),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TransferFacts:
+    """A model on its way to this node."""
+
+    id: str
+    kind: str = ""
+    model: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    rate_bytes_s: float = 0.0
+    sources: int = 0
+    state: str = ""
+    error: str = ""
+
+    @classmethod
+    def of(cls, fields: Fields) -> TransferFacts:
+        return cls(
+            fields.text("id"),
+            fields.text("kind"),
+            fields.text("model"),
+            fields.count("done_bytes"),
+            fields.count("total_bytes"),
+            fields.number("rate_bytes_s"),
+            fields.count("sources"),
+            fields.text("state"),
+            fields.text("error"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """A generation that the node works on, whoever asked for it."""
+
+    request: str
+    state: str = ""
+    mode: str = ""
+    model: str = ""
+    tokens: int = 0
+    tokens_per_s: float = 0.0
+    ttft_s: float | None = None
+    chunks: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fields: Fields) -> RequestFacts:
+        return cls(
+            fields.text("request"),
+            fields.text("state"),
+            fields.text("mode"),
+            fields.text("model"),
+            fields.count("tokens"),
+            fields.number("tokens_per_s"),
+            fields.maybe_number("ttft_s"),
+            fields.counts("chunks"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Everything that one `state` event says."""
+
+    node: NodeFacts = NodeFacts()
+    peers: tuple[PeerFacts, ...] = ()
+    models: tuple[ModelFacts, ...] = ()
+    transfers: tuple[TransferFacts, ...] = ()
+    requests: tuple[RequestFacts, ...] = ()
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> NodeState:
+        fields = Fields(event)
+        return cls(
+            NodeFacts.of(fields.object("node")),
+            tuple(PeerFacts.of(item) for item in fields.objects("peers")),
+            tuple(ModelFacts.of(item) for item in fields.objects("models")),
+            tuple(TransferFacts.of(item) for item in fields.objects("transfers")),
+            tuple(RequestFacts.of(item) for item in fields.objects("requests")),
+        )
+
+    def model(self, name: str) -> ModelFacts | None:
+        """The model of this name or id."""
+        return next((model for model in self.models if name in (model.name, model.model_id)), None)
+
+    @property
+    def helpers(self) -> int:
+        """Peers that can be given work now."""
+        return sum(peer.state == "alive" and peer.connected and not peer.excluded for peer in self.peers)

@@ -1,0 +1,108 @@
+"""Writes one answer into the conversation as it grows, at a pace that a terminal can follow."""
+
+from __future__ import annotations
+
+import asyncio
+
+from textual.content import Content
+from textual.widgets import Static
+
+from tui.conversation import Answer, AnswerStatus
+from tui.segments import Segmenter, Write
+from tui.widgets.conversation_view import ConversationView, Segment
+from tui.words import end_line, progress_line
+
+FRAME_S = 0.05
+"""Pause between two writes: what arrives meanwhile is written at once."""
+
+
+class AnswerFoot(Static):
+    """Under an answer: what it waits for, what happened on the way, how it ended, what can be done with it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(classes="answer-foot", markup=False)
+        self._answer = answer
+        self.newest = True
+        """Whether this is the answer that can be asked for anew."""
+        self._shown: tuple[object, ...] = ()
+
+    def on_mount(self) -> None:
+        self.show(self._answer, self.newest)
+
+    def show(self, answer: Answer, newest: bool) -> None:
+        """Draw the foot where something changed."""
+        self._answer, self.newest = answer, newest
+        ended = answer.ended and (answer.receipt is not None or answer.status is AnswerStatus.FAILED)
+        line = end_line(answer) if answer.ended else progress_line(answer)
+        shown = (*answer.notes, line, ended, newest)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        parts: list[Content] = [Content.from_markup("[$warning]▲ $note[/]", note=note) for note in answer.notes]
+        style = "$error" if answer.status is AnswerStatus.FAILED else "$text-muted"
+        if line:
+            parts.append(Content.from_markup(f"[{style}]$line[/]", line=line))
+        if answer.ended:
+            parts.append(Content.from_markup(self._actions(answer, newest)))
+        self.update(Content("\n").join(parts))
+        self.display = bool(parts)
+
+    @staticmethod
+    def _actions(answer: Answer, newest: bool) -> str:
+        actions = []
+        if newest:
+            actions.append("[@click=screen.regenerate]↻ regenerate[/]")
+        if answer.text:
+            actions.append(f"[@click=screen.copy_answer('{answer.request}')]⧉ copy[/]")
+        if answer.receipt:
+            actions.append(f"[@click=screen.receipt('{answer.request}')]◉ who saw what[/]")
+        return "   ".join(actions)
+
+
+class AnswerWriter:
+    """Follows one answer until it has ended and everything of it is shown."""
+
+    def __init__(self, view: ConversationView, answer: Answer) -> None:
+        self.answer = answer
+        self.foot = AnswerFoot(answer)
+        self._view = view
+        self._segmenter = Segmenter()
+        self._segment: Segment | None = None
+        self._written = 0
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something about the answer changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Mount the foot, then write until the end."""
+        await self._view.mount(self.foot)
+        while True:
+            ended = self.answer.ended
+            await self._catch_up()
+            self.foot.show(self.answer, self.foot.newest)
+            if ended and (self.answer.receipt is not None or self.answer.status is AnswerStatus.FAILED):
+                break
+            await asyncio.sleep(FRAME_S)
+            await self._wake.wait()
+            self._wake.clear()
+        if self._segment is not None:
+            self._segment.live = False
+
+    async def _catch_up(self) -> None:
+        text = self.answer.text
+        if len(text) == self._written:
+            return
+        cuts = self._segmenter.feed(text[self._written :])
+        self._written = len(text)
+        for cut in cuts:
+            if not isinstance(cut, Write):
+                if self._segment is not None:
+                    self._segment.live = False
+                self._segment = None
+                continue
+            if self._segment is None:
+                self._segment = Segment(live=True)
+                await self._view.mount(self._segment, before=self.foot)
+            await self._segment.write(cut.text)

@@ -1,0 +1,157 @@
+"""Chunks to look at: a list of rows, a timeline of who worked when, a map of where in the model.
+
+They draw line by line and only what is visible, because they change several times a second.
+"""
+
+from __future__ import annotations
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.chunks import HERE, MARKS, TICK_S, ChunkBoard, ChunkRow
+from tui.words import bar, chunk_state, short_id
+
+_SHADES = " ░▒▓█"
+FULL_CELL = 64
+"""Chunks in one column of the timeline that make it full."""
+NAME_WIDTH = 13
+RECENT_TICKS = 4
+"""Columns for which a place in the model counts as at work."""
+
+
+class ChunkView(Widget):
+    """What the three have in common: a board, a moment, plain lines."""
+
+    DEFAULT_CSS = "ChunkView { height: auto; width: 1fr; }"
+    ALLOW_SELECT = False
+
+    def __init__(self, board: ChunkBoard, id: str) -> None:  # noqa: A002 - the library's word
+        super().__init__(id=id)
+        self.board = board
+        self.now = 0.0
+
+    def show(self, now: float) -> None:
+        """Draw the board as it is at this moment."""
+        self.now = now
+        self.refresh()
+
+    def _strip(self, pieces: list[tuple[str, Style | None]]) -> Strip:
+        base = self.rich_style
+        segments = [Segment(text, base if style is None else base + style) for text, style in pieces]
+        return Strip(segments).adjust_cell_length(self.size.width, base)
+
+
+BOLD, DIM = Style(bold=True), Style(dim=True)
+
+
+def _style_of(state: str) -> Style | None:
+    """Emphasis for a state; its sign and word say the same without it."""
+    if state in ("rejected", "lost"):
+        return Style(bold=True, reverse=True)
+    if state in ("late", "hedged", "local"):
+        return BOLD
+    return DIM if state in ("merged", "dropped") else None
+
+
+class ChunkList(ChunkView):
+    """One row a chunk: those in flight first, then the newest."""
+
+    def __init__(self, board: ChunkBoard) -> None:
+        super().__init__(board, "chunk-list")
+        self.only_trouble = False
+        self._rows: list[ChunkRow] = []
+
+    def show(self, now: float) -> None:
+        self._rows = self.board.newest(max(0, self.size.height - 1), self.only_trouble)
+        super().show(now)
+
+    def render_line(self, y: int) -> Strip:
+        wide = self.size.width >= 76
+        if y == 0:
+            return self._strip([(_row_text("layer", "unit", "rows", "peer", "role", "state", "ms", wide), BOLD)])
+        if y > len(self._rows):
+            return self._strip([("", None)])
+        row = self._rows[y - 1]
+        peer = short_id(row.peer_id) if row.peer_id else "this device"
+        rows = f"{row.row_start}–{row.row_end}"
+        milliseconds = f"{row.ms:.1f}" if row.ms else ""
+        text = _row_text(str(row.layer), row.unit, rows, peer, row.role, chunk_state(row.state), milliseconds, wide)
+        return self._strip([(text, _style_of(row.state))])
+
+
+def _row_text(layer: str, unit: str, rows: str, peer: str, role: str, state: str, ms: str, wide: bool) -> str:
+    text = f"{layer:>5}  {unit:<8} {rows:>9}  {peer:<12}"
+    return f"{text} {role:<6} {state:<20} {ms:>8}" if wide else f"{text} {state:<14.14} {ms:>6}"
+
+
+class Timeline(ChunkView):
+    """Who computed when: a line a worker, a column half a second, the newest at the right."""
+
+    def __init__(self, board: ChunkBoard) -> None:
+        super().__init__(board, "timeline")
+
+    def render_line(self, y: int) -> Strip:
+        columns = max(0, self.size.width - NAME_WIDTH)
+        workers = self.board.workers()[: max(1, self.size.height - 1)]
+        if y == len(workers):
+            return self._strip([(self._scale(columns), DIM)])
+        if y > len(workers):
+            return self._strip([("", None)])
+        worker = workers[y]
+        name = "this device" if worker == HERE else short_id(worker)
+        pieces: list[tuple[str, Style | None]] = [(f"{name:<{NAME_WIDTH}}", None)]
+        for cell in self.board.cells(worker, self.now, columns):
+            if cell is None:
+                pieces.append(("·", DIM))
+            elif cell.mark:
+                pieces.append((MARKS[cell.mark], Style(bold=True, reverse=True)))
+            else:
+                shade = 1 + min(3, 4 * cell.done // FULL_CELL)
+                pieces.append((_SHADES[shade], None))
+        return self._strip(pieces)
+
+    @staticmethod
+    def _scale(columns: int) -> str:
+        past = f"{'':<{NAME_WIDTH}}{columns * TICK_S:.0f} s ago"
+        return f"{past}{'now':>{max(0, columns - len(past) + NAME_WIDTH)}}"
+
+
+class ModelMap(ChunkView):
+    """Where in the model: a line a kind of unit, a column a layer; dark is slow, a dot is at rest."""
+
+    def __init__(self, board: ChunkBoard) -> None:
+        super().__init__(board, "model-map")
+
+    def render_line(self, y: int) -> Strip:
+        units = self.board.units
+        if y == len(units) and units:
+            return self._strip([(self._scale(), DIM)])
+        if y >= len(units):
+            return self._strip([("", None)])
+        unit = units[y]
+        slowest = max((place.ms for place in self.board.places.values()), default=0.0)
+        pieces: list[tuple[str, Style | None]] = [(f"{unit:<{NAME_WIDTH}.{NAME_WIDTH - 1}}", None)]
+        for layer in range(self.board.layers):
+            place = self.board.places.get((unit, layer))
+            pieces.append(self._cell(place, slowest))
+        return self._strip(pieces)
+
+    def _cell(self, place: object, slowest: float) -> tuple[str, Style | None]:
+        from tui.chunks import Place
+
+        wide = 2 if self.board.layers * 2 <= self.size.width - NAME_WIDTH else 1
+        if not isinstance(place, Place):
+            return (" " * wide, None)
+        if place.state in MARKS:
+            return (MARKS[place.state] * wide, Style(bold=True, reverse=True))
+        if int(self.now / TICK_S) - place.tick > RECENT_TICKS:
+            return ("·" * wide, DIM)
+        shade = 1 + min(3, int(4 * place.ms / slowest)) if slowest else 1
+        return (_SHADES[shade] * wide, None)
+
+    def _scale(self) -> str:
+        slowest = max((place.ms for place in self.board.places.values()), default=0.0)
+        last = self.board.layers - 1
+        return f"{'':<{NAME_WIDTH}}layer 0 to {last}; {bar(1.0, 1)} slowest, {slowest:.1f} ms a chunk"
