@@ -14,6 +14,7 @@ __all__ = [
     "AddressError",
     "ConfigError",
     "CorruptModelError",
+    "InterfaceError",
     "KekahydeError",
     "LocalProtocolError",
     "ModelError",
@@ -31,6 +32,10 @@ __all__ = [
 
 class ConfigError(KekahydeError):
     """A setting, a data directory or an option that cannot be used; names it and the next step."""
+
+
+class InterfaceError(KekahydeError):
+    """The interface could not begin: its node did not start, or its port is taken; says why."""
 
 
 class ModelError(KekahydeError):

@@ -97,7 +97,8 @@ class NodeLauncher:
     def _words(self) -> str:
         """What the node said last; its own error line where there is one."""
         errors = [line for line in self.said if line.lower().startswith(("error:", "usage:"))]
-        return "\n".join(errors or list(self.said)[-8:]) or "the node ended without a word"
+        words = [line.removeprefix("error: ").removeprefix("Error: ") for line in errors]
+        return "\n".join(words or list(self.said)[-8:]) or "the node ended without a word"
 
     async def stop(self) -> None:
         """End the node that was started here, politely, then for certain."""

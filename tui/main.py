@@ -34,6 +34,13 @@ def show(data_dir: Path, node_command: Sequence[str] | None) -> str | None:
     return asyncio.run(_show(NodeLauncher(data_dir, node_command)))
 
 
+def serve(data_dir: Path, node_command: Sequence[str] | None, port: int | None) -> str | None:
+    """Serve the interface to a browser on this machine; what went wrong, or None."""
+    from tui.web import serve_page
+
+    return serve_page(data_dir, node_command, port)
+
+
 async def _show(launcher: NodeLauncher) -> str | None:
     app = KekahydeApp(launcher)
     logging.getLogger().handlers[:] = [ScreenHandler(app.session)]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from node.cli import access, doctor, facts, invite, join, peers, run, serve, store
+from node.cli import access, doctor, facts, interface, invite, join, peers, run, serve, service, store
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
@@ -23,6 +23,7 @@ from node.cli.options import (
     swarm_options,
     threads_option,
     verbose_option,
+    web_options,
 )
 from node.errors import KekahydeError
 from protocol.multiaddr import Multiaddr
@@ -32,7 +33,8 @@ EXIT_INTERRUPTED = 130
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--headless", is_flag=True, help="No terminal interface: lines on stdout and stderr only.")
+@click.option("--headless", is_flag=True, help="No interface: lines on stdout and stderr only.")
+@web_options
 @json_option
 @data_dir_option
 @network_options
@@ -47,6 +49,8 @@ EXIT_INTERRUPTED = 130
 def cli(
     context: click.Context,
     headless: bool,
+    web: bool,
+    web_port: int | None,
     as_json: bool,
     data_dir: Path,
     listen: Multiaddr | None,
@@ -63,17 +67,23 @@ def cli(
 ) -> None:
     """Run AI prompts on other people's devices without those devices learning anything.
 
-    Without a command this starts a node, which computes for its peers until it is stopped. The first line on
-    stdout says where it can be reached.
+    Without a command this starts a node and, on a terminal, its interface. With --headless or --json, or where
+    output is not a terminal, it only computes for its peers until it is stopped; the first line on stdout says where
+    it can be reached.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     configure_logging(verbose)
     if context.invoked_subcommand is not None:
         _refuse_misplaced(context)
+        return
+    if gateway is not None and no_gateway:
+        raise click.UsageError("--gateway and --no-gateway exclude each other", context)
+    if web and headless:
+        raise click.UsageError("--web and --headless exclude each other", context)
+    if web or not (headless or as_json or not interface.has_terminal()):
+        interface.open_interface(data_dir, context.obj, web, web_port)
     else:
-        if gateway is not None and no_gateway:
-            raise click.UsageError("--gateway and --no-gateway exclude each other", context)
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
         serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, threads, as_json)
@@ -87,8 +97,9 @@ def _refuse_misplaced(context: click.Context) -> None:
             raise click.UsageError(f"{parameter.opts[0]} belongs behind `{context.invoked_subcommand}`", context)
 
 
-for command in (
+COMMANDS = (
     run.run,
+    interface.tui,
     store.import_model,
     store.models,
     facts.identity,
@@ -100,7 +111,10 @@ for command in (
     invite.invite,
     join.join,
     doctor.doctor,
-):
+    service.completion,
+    service.service,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 
@@ -108,7 +122,8 @@ def main(arguments: list[str] | None = None) -> Any:
     """Entry point of `kekahyde-node`."""
     try:
         _speak_utf8()
-        cli.main(arguments, prog_name="kekahyde-node", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        cli.main(given, prog_name="kekahyde-node", standalone_mode=False, obj=list(given))
     except click.exceptions.Exit as exc:
         sys.exit(exc.exit_code)
     except click.ClickException as exc:

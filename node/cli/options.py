@@ -72,6 +72,12 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Threads of the kernels."
 )
 
+web_options = _flagged(
+    click.option("--web", is_flag=True, help="Serve the interface to a browser on this machine; prints its address."),
+    click.option(
+        "--web-port", type=click.IntRange(1, 65535), default=None, show_default="any free one", help="Port of --web."
+    ),
+)
 network_options = _flagged(
     click.option(
         "--listen",

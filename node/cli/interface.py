@@ -1,0 +1,79 @@
+"""The terminal and browser interface from the command line.
+
+It is found by its name: imports point from the interface to the node and never back, and a headless node never
+loads what draws on a screen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import click
+
+from node.cli.options import EXIT_CODES, data_dir_option, web_options
+from node.errors import ConfigError, InterfaceError
+
+MODULE = "tui.main"
+OPTIONS_HERE = frozenset({"--web"})
+OPTIONS_HERE_WITH_VALUE = frozenset({"--web-port", "--data-dir"})
+
+
+class Interface(Protocol):
+    """What the module offers; both return what went wrong, or None."""
+
+    def show(self, data_dir: Path, node_command: Sequence[str] | None) -> str | None:
+        """Draw on this terminal until the person leaves."""
+
+    def serve(self, data_dir: Path, node_command: Sequence[str] | None, port: int | None) -> str | None:
+        """Serve the same to a browser on this machine until a signal ends it."""
+
+
+def has_terminal() -> bool:
+    """Whether a person looks at a screen that can be drawn on."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def open_interface(data_dir: Path, given: Sequence[str], web: bool, web_port: int | None) -> None:
+    """Show or serve it for the node that runs on the directory, or for one started with the given options."""
+    if not web and not has_terminal():
+        raise ConfigError(
+            "the interface needs a terminal on stdin and stdout: open one, or use --web for a browser, "
+            "or --headless for a node without it"
+        )
+    interface = cast(Interface, importlib.import_module(MODULE))
+    rest = node_arguments(given)
+    command = [sys.executable, "-m", "node", "--headless", "--json", "--data-dir", str(data_dir), *rest]
+    path = data_dir.resolve()
+    failure = interface.serve(path, command, web_port) if web else interface.show(path, command)
+    if failure:
+        raise InterfaceError(failure)
+
+
+def node_arguments(given: Sequence[str]) -> list[str]:
+    """The given options without those that are the interface's own."""
+    rest: list[str] = []
+    options = iter(given)
+    for option in options:
+        if option in OPTIONS_HERE_WITH_VALUE:
+            next(options, None)
+        elif option not in OPTIONS_HERE and option.partition("=")[0] not in OPTIONS_HERE_WITH_VALUE:
+            rest.append(option)
+    return rest
+
+
+@click.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@data_dir_option
+@web_options
+@click.pass_context
+def tui(context: click.Context, data_dir: Path, web: bool, web_port: int | None) -> None:
+    """Open the interface for the node that runs on --data-dir; starts one if none does.
+
+    Options of a node (--listen, --model ...) are handed to the node that it starts. Leaving the interface ends a
+    node that it started, and no other.
+    """
+    open_interface(data_dir, context.args, web, web_port)

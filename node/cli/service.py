@@ -1,0 +1,92 @@
+"""Texts for the shell and for systemd, to be put where those look for them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from node.cli.options import EXIT_CODES, data_dir_option
+from node.errors import ConfigError
+
+PROGRAM = "kekahyde-node"
+COMPLETE_VARIABLE = "_KEKAHYDE_NODE_COMPLETE"
+UNIT = """\
+# systemd user unit of Kekahyde. Put it in place and start it:
+#   kekahyde-node service > ~/.config/systemd/user/kekahyde-node.service
+#   systemctl --user daemon-reload && systemctl --user enable --now kekahyde-node
+# It ends when you log out, unless you say: loginctl enable-linger
+[Unit]
+Description=Kekahyde node: lends computing to peers and answers prompts
+After=network-online.target
+
+[Service]
+Type=exec
+ExecStart={command}
+Restart=on-failure
+RestartSec=3
+TimeoutStopSec=20
+UMask=0077
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=full
+RestrictSUIDSGID=yes
+LockPersonality=yes
+
+[Install]
+WantedBy=default.target
+"""
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for SHELL.
+
+    \b
+    bash   eval "$(kekahyde-node completion bash)"        in ~/.bashrc
+    zsh    eval "$(kekahyde-node completion zsh)"         in ~/.zshrc
+    fish   kekahyde-node completion fish | source         in ~/.config/fish/config.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None, f"click knows {shell}"
+    click.echo(found(context.find_root().command, {}, PROGRAM, COMPLETE_VARIABLE).source())
+
+
+@click.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@data_dir_option
+@click.pass_context
+def service(context: click.Context, data_dir: Path) -> None:
+    """Print a systemd user unit that runs this node.
+
+    Options of a node (--listen, --model ...) are written into the unit.
+    """
+    given = ["--data-dir", str(data_dir)] if _chosen(context) else []
+    click.echo(UNIT.format(command=_quoted([*_program(), "--headless", *given, *context.args])), nl=False)
+
+
+def _chosen(context: click.Context) -> bool:
+    source = context.get_parameter_source("data_dir")
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _program() -> list[str]:
+    """The installed program beside this Python, else the module."""
+    beside = Path(sys.executable).with_name(PROGRAM)
+    if beside.is_file():
+        return [str(beside)]
+    found = shutil.which(PROGRAM)
+    return [found] if found else [sys.executable, "-m", "node"]
+
+
+def _quoted(command: list[str]) -> str:
+    """As systemd reads it: its own signs doubled, the rest as a shell would quote it."""
+    for part in command:
+        if "\n" in part:
+            raise ConfigError(f"{part!r} cannot stand in a unit: leave out the line end")
+    return shlex.join(command).replace("%", "%%").replace("$", "$$")
