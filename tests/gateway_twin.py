@@ -104,6 +104,10 @@ class TwinConnection:
     async def send(self, event: dict[str, Any]) -> None:
         await self._socket.send_json(event)
 
+    async def close(self) -> None:
+        """Break the connection."""
+        await self._socket.close()
+
     async def generation(self, request: str, event: str, **fields: Any) -> None:
         await self.send({"type": "generation", "request": request, "event": event, **fields})
 

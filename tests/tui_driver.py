@@ -1,0 +1,86 @@
+"""Drives the interface in tests: against the twin of a gateway, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from gateway_twin import GatewayTwin
+from textual.pilot import Pilot
+
+from tui.app import KekahydeApp
+from tui.launcher import NodeLauncher
+
+DEADLINE_S = 20.0
+WIDE = (100, 30)
+
+
+class Clock:
+    """Time that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(slots=True)
+class Driver:
+    """An interface that runs, and the twin that it talks to."""
+
+    app: KekahydeApp
+    pilot: Pilot[str | None]
+    twin: GatewayTwin
+
+    @property
+    def screen(self) -> str:
+        """What a person sees, as lines of text."""
+        return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until it holds; fails with the screen where it never does."""
+        deadline = monotonic() + DEADLINE_S
+        while not condition():
+            assert monotonic() < deadline, f"it never came to hold; the screen was\n{self.screen}"
+            await self.pilot.pause(0.01)
+        await self.pilot.pause()
+
+    async def sees(self, *texts: str) -> None:
+        """Wait until all these texts are visible."""
+        await self.until(lambda: all(text in self.screen for text in texts))
+
+    async def keys(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+
+    async def type(self, text: str) -> None:
+        """Type a text, character by character."""
+        named = {" ": "space", ".": "full_stop", ",": "comma"}
+        await self.keys(*(named.get(character, character) for character in text))
+
+
+@asynccontextmanager
+async def interface(
+    data_dir: Path,
+    twin: GatewayTwin | None = None,
+    size: tuple[int, int] = WIDE,
+    clock: Callable[[], float] = monotonic,
+) -> AsyncIterator[Driver]:
+    """An interface that is connected to a twin and knows its state."""
+    twin = twin or GatewayTwin()
+    async with twin.serve(data_dir):
+        app = KekahydeApp(NodeLauncher(data_dir, None), clock)
+        app.animation_level = "none"
+        async with app.run_test(size=size, tooltips=False, notifications=True) as pilot:
+            driver = Driver(app, pilot, twin)
+            await driver.until(lambda: app.session.state.node.peer_id)
+            yield driver
+
+
+def normal_svg(svg: str) -> str:
+    """A picture without the names that a run gives its parts."""
+    return re.sub(r"terminal-\d+", "terminal", svg)
