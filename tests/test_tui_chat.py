@@ -19,7 +19,7 @@ from tui.widgets.prompt import Prompt
 
 async def endless(connection: TwinConnection, request: dict[str, Any]) -> None:
     """Words until it is cancelled."""
-    await connection.answer(request["request"], [f" word{number}" for number in range(100_000)], pause_s=0.01)
+    await connection.answer(request["request"], [f" word{number}" for number in range(100_000)], pause_s=0.05)
 
 
 async def lose_a_peer(connection: TwinConnection, request: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def test_copying_an_answer_and_its_code(tmp_path: Path) -> None:
             assert driver.app.clipboard == "print(1)"
             await driver.keys("ctrl+y")
             assert driver.app.clipboard == "Look:\n\n```python\nprint(1)\n```\n"
-            await driver.sees("Copied the answer, 34 characters")
+            await driver.sees("Copied the answer, 30 characters")
 
     asyncio.run(scenario())
 
@@ -326,16 +326,18 @@ def test_a_long_answer_folds_what_is_far_away(tmp_path: Path) -> None:
 def test_old_turns_are_put_away_and_come_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
-            for number in range(90):
-                await driver.type(f"{number}")
-                await driver.keys("enter")
-                await finished(driver)
             view = driver.app.screen.query_one(ConversationView)
-            await driver.until(lambda: len(view.query("PromptView")) == 80)
+            prompt = driver.app.screen.query_one(Prompt)
+            for number in range(42):
+                prompt.load_text(f"{number}")
+                prompt.action_send()
+                await driver.until(lambda count=number: len(driver.twin.requests("generate")) > count)
+                await finished(driver)
+            await driver.until(lambda: len(view.query("PromptView")) == 40)
             await driver.keys("ctrl+home")
-            await driver.sees("10 earlier turns")
+            await driver.sees("2 earlier turns")
             await driver.keys("ctrl+home")
-            await driver.until(lambda: len(view.query("PromptView")) == 90)
+            await driver.until(lambda: len(view.query("PromptView")) == 42)
             await driver.keys("ctrl+home")
             await driver.sees("▌ 0", "▌ 1", "Hello there friend")
             await driver.keys("ctrl+n")

@@ -10,10 +10,12 @@ from pathlib import Path
 from time import monotonic
 
 from gateway_twin import GatewayTwin
+from textual.events import Paste
 from textual.pilot import Pilot
 
 from tui.app import KekahydeApp
 from tui.launcher import NodeLauncher
+from tui.widgets.prompt import Prompt
 
 DEADLINE_S = 20.0
 WIDE = (100, 30)
@@ -47,8 +49,7 @@ class Driver:
         deadline = monotonic() + DEADLINE_S
         while not condition():
             assert monotonic() < deadline, f"it never came to hold; the screen was\n{self.screen}"
-            await self.pilot.pause(0.01)
-        await self.pilot.pause()
+            await self.pilot.pause(0.02)
 
     async def sees(self, *texts: str) -> None:
         """Wait until all these texts are visible."""
@@ -58,9 +59,9 @@ class Driver:
         await self.pilot.press(*keys)
 
     async def type(self, text: str) -> None:
-        """Type a text, character by character."""
-        named = {" ": "space", ".": "full_stop", ",": "comma"}
-        await self.keys(*(named.get(character, character) for character in text))
+        """Put a text where the cursor is, as a paste does."""
+        self.app.post_message(Paste(text))
+        await self.until(lambda: text in self.app.screen.query_one(Prompt).text)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ follows a blank one where it can, and inside a code block, closing and opening i
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -93,6 +94,20 @@ class Segmenter:
         if self._fence:
             cuts.append(Write(f"{self._fence}{self._fence_info}\n"))
         self._blank_before = False
+
+
+def split_cuts(cuts: list[Cut]) -> tuple[list[Cut], list[str], list[Cut]]:
+    """What ends the open segment, whole segments after it, and what begins the one that stays open."""
+    rolls = [index for index, cut in enumerate(cuts) if isinstance(cut, Roll)]
+    if len(rolls) < 2:
+        return cuts, [], []
+    first, last = rolls[0], rolls[-1]
+    whole = ["".join(cut.text for cut in cuts[start:end] if isinstance(cut, Write)) for start, end in _spans(rolls)]
+    return cuts[: first + 1], whole, cuts[last + 1 :]
+
+
+def _spans(rolls: list[int]) -> list[tuple[int, int]]:
+    return [(start + 1, end) for start, end in itertools.pairwise(rolls)]
 
 
 def segments_of(text: str) -> list[str]:

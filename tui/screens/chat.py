@@ -199,7 +199,7 @@ class ChatScreen(NodeScreen):
         widgets: list[Widget] = []
         groups: list[list[Widget]] = []
         for turn in self.session.conversation.turns[start : self._hidden]:
-            group = _finished(turn)
+            group = _finished(turn, self.view.size.width)
             groups.append(group)
             widgets += group
         self._hidden = start
@@ -297,10 +297,10 @@ class ChatScreen(NodeScreen):
         self.view.scroll_end(animate=False)
 
 
-def _finished(turn: Turn) -> list[Widget]:
+def _finished(turn: Turn, width: int) -> list[Widget]:
     """Widgets of a turn of the past, its segments still folded."""
     widgets: list[Widget] = [PromptView(turn.prompt)] if turn.prompt else []
-    widgets += [Segment.folded(source) for source in segments_of(turn.answer.text)]
+    widgets += [Segment.folded(source, width) for source in segments_of(turn.answer.text)]
     foot = AnswerFoot(turn.answer)
     foot.newest = False
     return [*widgets, foot]

@@ -8,12 +8,14 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui.conversation import Answer, AnswerStatus
-from tui.segments import Segmenter, Write
+from tui.segments import Cut, Segmenter, Write, split_cuts
 from tui.widgets.conversation_view import ConversationView, Segment
 from tui.words import end_line, progress_line
 
 FRAME_S = 0.05
-"""Pause between two writes: what arrives meanwhile is written at once."""
+"""Pause between two writes at least: what arrives meanwhile is written at once."""
+REST = 1.5
+"""The pause is so many times what the write took, so that keys are answered on a slow machine too."""
 
 
 class AnswerFoot(Static):
@@ -78,31 +80,43 @@ class AnswerWriter:
     async def run(self) -> None:
         """Mount the foot, then write until the end."""
         await self._view.mount(self.foot)
+        loop = asyncio.get_running_loop()
         while True:
+            started = loop.time()
             ended = self.answer.ended
             await self._catch_up()
             self.foot.show(self.answer, self.foot.newest)
             if ended and (self.answer.receipt is not None or self.answer.status is AnswerStatus.FAILED):
                 break
-            await asyncio.sleep(FRAME_S)
+            await asyncio.sleep(max(FRAME_S, REST * (loop.time() - started)))
             await self._wake.wait()
             self._wake.clear()
-        if self._segment is not None:
-            self._segment.live = False
+        self._close()
 
     async def _catch_up(self) -> None:
+        """Write what is new. Of much at once only the end is drawn; the rest is drawn when somebody looks."""
         text = self.answer.text
-        if len(text) == self._written:
-            return
         cuts = self._segmenter.feed(text[self._written :])
         self._written = len(text)
+        first, whole, rest = split_cuts(cuts)
+        await self._write(first)
+        if whole:
+            self._close()
+            width = self._view.size.width
+            await self._view.mount(*(Segment.folded(piece, width) for piece in whole), before=self.foot)
+        await self._write(rest)
+
+    async def _write(self, cuts: list[Cut]) -> None:
         for cut in cuts:
             if not isinstance(cut, Write):
-                if self._segment is not None:
-                    self._segment.live = False
-                self._segment = None
+                self._close()
                 continue
             if self._segment is None:
                 self._segment = Segment(live=True)
                 await self._view.mount(self._segment, before=self.foot)
             await self._segment.write(cut.text)
+
+    def _close(self) -> None:
+        if self._segment is not None:
+            self._segment.live = False
+        self._segment = None

@@ -15,9 +15,9 @@ from textual.widgets import Static
 
 from tui.widgets.markdown import ModelMarkdown
 
-MARGIN_PAGES = 2
-"""Pages above and below the visible one whose segments stay drawn."""
-SHOWN_TURNS = 40
+MARGIN_PAGES = 1
+"""Pages above and below the visible one, whose segments stay drawn."""
+SHOWN_TURNS = 20
 """Turns at the end that are shown at first; a click brings as many more."""
 
 
@@ -42,10 +42,11 @@ class Segment(Widget):
         self._starts_folded = False
 
     @classmethod
-    def folded(cls, source: str) -> Segment:
-        """A piece of the past that is drawn when it comes near; its height is a guess until then."""
+    def folded(cls, source: str, width: int) -> Segment:
+        """A complete piece that is drawn when it comes near; its height is a guess until then."""
         segment = cls(source)
-        segment.styles.height = max(1, source.count("\n"))
+        lines = source.rstrip("\n").split("\n")
+        segment.styles.height = sum(1 + len(line) // max(1, width) for line in lines) + 1
         segment._starts_folded = True
         return segment
 
