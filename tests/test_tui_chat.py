@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer
 from tui_driver import Clock, Driver, interface
 
@@ -323,21 +324,23 @@ def test_a_long_answer_folds_what_is_far_away(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_old_turns_are_put_away_and_come_back(tmp_path: Path) -> None:
+def test_old_turns_are_put_away_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.screens.chat.SHOWN_TURNS", 3)
+
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
             view = driver.app.screen.query_one(ConversationView)
             prompt = driver.app.screen.query_one(Prompt)
-            for number in range(42):
+            for number in range(8):
                 prompt.load_text(f"{number}")
                 prompt.action_send()
                 await driver.until(lambda count=number: len(driver.twin.requests("generate")) > count)
                 await finished(driver)
-            await driver.until(lambda: len(view.query("PromptView")) == 40)
+            await driver.until(lambda: len(view.query("PromptView")) == 6)
             await driver.keys("ctrl+home")
             await driver.sees("2 earlier turns")
             await driver.keys("ctrl+home")
-            await driver.until(lambda: len(view.query("PromptView")) == 42)
+            await driver.until(lambda: len(view.query("PromptView")) == 8)
             await driver.keys("ctrl+home")
             await driver.sees("▌ 0", "▌ 1", "Hello there friend")
             await driver.keys("ctrl+n")

@@ -85,8 +85,12 @@ class KekahydeApp(App[str | None]):
     def _changed(self, topic: str, subject: Any) -> None:
         if not self.is_running:
             return
-        if topic == "answer" and self._chat.is_mounted:
+        if topic in ("answer", "token") and self._chat.is_mounted:
             self._chat.follow(subject)
+        if topic == "token":
+            return
+        if topic == "answer" and self._chat.is_mounted:
+            self._chat.refresh_bindings()
         if topic == "note":
             self.notify(subject, title="Note", severity="warning", markup=False)
         screen = self.screen_stack[0] if self._screen_stack else None

@@ -42,7 +42,8 @@ class LogLine:
 class NodeSession:
     """One interface's view of one node. `on_change(topic, subject)` is called in the event loop after each change.
 
-    Topics: link, state, chunks, log, answer (subject: the Answer), note (subject: its text).
+    Topics: link, state, chunks, log, answer (subject: the Answer, which began, ended or got a note), token (subject:
+    the Answer; hundreds a second), note (subject: its text).
     """
 
     def __init__(self, launcher: NodeLauncher, clock: Clock, on_change: OnChange) -> None:
@@ -236,4 +237,4 @@ class NodeSession:
         if kind in ("receipt", "error"):
             self._answers.pop(answer.request, None)
             self.board.close(answer.request)
-        self._on_change("answer", answer)
+        self._on_change("token" if kind in ("token", "prefill") else "answer", answer)

@@ -169,7 +169,7 @@ def status_line(link: str, state: NodeState, answer: Answer | None, privacy: str
         if answer.ttft_s is not None:
             parts.append(f"first token {duration_words(answer.ttft_s)}")
         counts = chunk_counts(answer, state)
-        if any(counts.get(name) for name in ("verified", "rejected", "local")):
+        if answer.mode != "local" and any(counts.get(name) for name in ("verified", "rejected", "local")):
             parts.append(
                 f"chunks ✓ {counts.get('verified', 0)} verified ✗ {counts.get('rejected', 0)} rejected "
                 f"⌂ {counts.get('local', 0)} here"

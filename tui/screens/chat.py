@@ -134,7 +134,6 @@ class ChatScreen(NodeScreen):
         writer = self._writers.get(answer.request)
         if writer is not None:
             writer.wake()
-        self.refresh_bindings()
 
     @on(Prompt.Submitted)
     def _submit(self, event: Prompt.Submitted) -> None:
