@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from node.errors import AddressError, ConfigError
+from node.errors import ConfigError, KekahydeError
 from node.swarm.memory import replace_file
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
 
@@ -85,7 +85,7 @@ class AccessList:
         return until is None or until > now
 
     def put(self, peer_id: str, verdict: Verdict, duration_s: float | None = None, reason: str = "") -> AccessEntry:
-        """Enter a peer, instead of what was said of it before. Raises AddressError for what is no PeerID."""
+        """Enter a peer, instead of what was said of it before. Raises RemoteProtocolError for what is no PeerID."""
         public_key_of(peer_id)
         until = None if duration_s is None else self._unix_s() + duration_s
         entry = AccessEntry(PeerId(peer_id), verdict, until, reason[:MAX_REASON_CHARACTERS])
@@ -138,7 +138,7 @@ class AccessList:
             self._only_allowed = bool(content["only_allowed"])
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, AddressError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, KekahydeError) as exc:
             raise ConfigError(f"cannot read {path}: {exc!r}; restore it, or remove it to forget every ban") from exc
         self._entries = {entry.peer_id: entry for entry in entries}
         self._index()

@@ -64,15 +64,16 @@ def load_swarm(
 
     Raises ConfigError for a key or a settings file that cannot be used.
     """
-    stored = read_stored(folder)
+    if is_open and key_file is not None:
+        raise ConfigError("an open swarm has no key: give --open or --swarm-key")
     if is_open:
-        if key_file is not None:
-            raise ConfigError("an open swarm has no key: give --open or --swarm-key")
-        return replace(stored or Swarm(None), key=None)
+        return replace(_keyless(folder), own_key=False)
     if key_file is not None:
-        return replace(stored or Swarm(None), key=_read_key(key_file), own_key=False)
+        return replace(_keyless(folder), key=_read_key(key_file), own_key=False)
     if ENVIRONMENT_KEY in environment:
-        return replace(stored or Swarm(None), key=_parse_key(environment[ENVIRONMENT_KEY], ENVIRONMENT_KEY))
+        key = _parse_key(environment[ENVIRONMENT_KEY], ENVIRONMENT_KEY)
+        return replace(_keyless(folder), key=key, own_key=False)
+    stored = read_stored(folder)
     if stored is None:
         stored = Swarm(SwarmKey(secrets.token_bytes(SWARM_KEY_BYTES)), own_key=True)
         store_swarm(folder, stored)
@@ -87,14 +88,10 @@ def known_addresses(swarm: Swarm, folder: Path) -> tuple[Multiaddr, ...]:
 
 def read_stored(folder: Path) -> Swarm | None:
     """What the directory itself says; None where it has not been started yet. Raises ConfigError."""
-    key_path, settings = folder / "swarm.key", _read_settings(folder / "swarm.json")
-    if settings.get("open") is True:
-        key = None
-    elif key_path.exists():
-        key = _read_key(key_path)
-    else:
-        return None
-    return Swarm(key, _bootstrap(settings, folder), _models(settings, folder), settings.get("own_key") is True)
+    keyless = _keyless(folder)
+    if _read_settings(folder / "swarm.json").get("open") is True:
+        return keyless
+    return replace(keyless, key=_read_key(folder / "swarm.key")) if (folder / "swarm.key").exists() else None
 
 
 def store_swarm(folder: Path, swarm: Swarm) -> None:
@@ -110,6 +107,12 @@ def store_swarm(folder: Path, swarm: Swarm) -> None:
     replace_file(folder / "swarm.json", (json.dumps(settings, indent=1) + "\n").encode())
     if swarm.key is None:
         (folder / "swarm.key").unlink(missing_ok=True)
+
+
+def _keyless(folder: Path) -> Swarm:
+    """Everything that the directory says but the key."""
+    settings = _read_settings(folder / "swarm.json")
+    return Swarm(None, _bootstrap(settings, folder), _models(settings, folder), settings.get("own_key") is True)
 
 
 def _read_key(path: Path) -> SwarmKey:
