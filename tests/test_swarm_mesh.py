@@ -28,6 +28,10 @@ def test_the_smaller_dials_at_once_and_the_larger_waits_its_turn() -> None:
     assert plan.due(GRACE_S, alive(SMALLER, LARGER), ()) == [SMALLER], "one way may be blocked: then it tries too"
 
 
+def test_who_has_just_come_back_waits_for_nobody() -> None:
+    assert mesh().due(0.0, [*alive(SMALLER), Candidate(LARGER, False)], (), eager=True) == [SMALLER, LARGER]
+
+
 def test_a_peer_is_dialled_once_at_a_time_and_not_while_it_has_a_link() -> None:
     plan = mesh()
     assert plan.due(0.0, alive(LARGER), ()) == [LARGER]

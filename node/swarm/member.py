@@ -29,6 +29,8 @@ from protocol.records import PeerFacts, PeerRecord, next_seq
 log = logging.getLogger(__name__)
 
 ANCHOR_INTERVAL_S = 30.0
+ANCHOR_DELAY_S = 1.0
+"""The last records are written so soon after a change, and now and then for the order in which peers were heard."""
 FAREWELL_S = 0.3
 """Time for the news that this node leaves to be pushed a second time."""
 MAX_PINGS = 4096
@@ -64,6 +66,7 @@ class Member:
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
+        self._anchors_at = time.monotonic() + ANCHOR_INTERVAL_S
         self._pinged: dict[int, tuple[PeerId, float]] = {}
         self._faults: dict[PeerId, list[float]] = {}
         self._membership: Membership | None = None
@@ -119,19 +122,18 @@ class Member:
 
     async def run(self) -> None:
         """Keep deadlines for ever."""
-        anchors_at = time.monotonic() + ANCHOR_INTERVAL_S
         while True:
             self._wake.clear()
-            pause_s = min(self._running.next_tick(), anchors_at) - time.monotonic()
+            pause_s = min(self._running.next_tick(), self._anchors_at) - time.monotonic()
             with contextlib.suppress(TimeoutError):  # not wait_for: in Python 3.11 it may lose a cancellation
                 async with asyncio.timeout(max(0.0, pause_s)):
                     await self._wake.wait()
             with self._lock:
                 if self._running.next_tick() <= time.monotonic():
                     self._do(self._running.tick(time.monotonic()))
-            if time.monotonic() >= anchors_at:
+            if time.monotonic() >= self._anchors_at:
                 self._keep_anchors()
-                anchors_at = time.monotonic() + ANCHOR_INTERVAL_S
+                self._anchors_at = time.monotonic() + ANCHOR_INTERVAL_S
 
     async def leave(self) -> None:
         """Say goodbye to the swarm."""
@@ -218,6 +220,7 @@ class Member:
             self._links.measured(peer_id, time.monotonic() - sent_at)
 
     def _tell(self, change: Changed | Forgotten) -> None:
+        self._anchors_at = min(self._anchors_at, time.monotonic() + ANCHOR_DELAY_S)
         if isinstance(change, Changed) and change.state is not change.previous:
             log.info("peer %s is %s", change.peer, change.state.name.lower())
         for watcher in self._watchers:

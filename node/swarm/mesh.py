@@ -48,8 +48,14 @@ class Mesh:
         self._rng = rng
         self._attempts: dict[PeerId, _Attempt] = {}
 
-    def due(self, now: float, candidates: Iterable[Candidate], linked: Collection[PeerId]) -> list[PeerId]:
-        """Peers to dial now; each counts as being dialled until `ended`."""
+    def due(
+        self, now: float, candidates: Iterable[Candidate], linked: Collection[PeerId], eager: bool = False
+    ) -> list[PeerId]:
+        """Peers to dial now; each counts as being dialled until `ended`.
+
+        Args:
+            eager: nobody knows yet that this node is back, or where: it waits for no one.
+        """
         running = sum(attempt.running for attempt in self._attempts.values())
         chosen: list[PeerId] = []
         known: set[PeerId] = set()
@@ -61,7 +67,7 @@ class Mesh:
                     del self._attempts[candidate.peer_id]
                 continue
             if attempt is None:
-                attempt = self._attempts[candidate.peer_id] = self._first(candidate, now)
+                attempt = self._attempts[candidate.peer_id] = self._first(candidate, now, eager)
             if not attempt.running and attempt.next_at <= now and running + len(chosen) < MAX_DIALS:
                 attempt.running = True
                 chosen.append(candidate.peer_id)
@@ -88,7 +94,9 @@ class Mesh:
             attempt.pause_s = FIRST_PAUSE_S
             attempt.next_at = min(attempt.next_at, now + FIRST_PAUSE_S * self._rng.random())
 
-    def _first(self, candidate: Candidate, now: float) -> _Attempt:
+    def _first(self, candidate: Candidate, now: float, eager: bool) -> _Attempt:
+        if eager:
+            return _Attempt(now, now)
         if not candidate.alive:
             return _Attempt(now, now + DEAD_PAUSE_S * self._rng.random())
         grace_s = GRACE_S if candidate.peer_id < self._me else 0.0

@@ -36,6 +36,7 @@ class MeshKeeper:
 
     async def run(self) -> None:
         """Look whom to dial, now and then and whenever there is news."""
+        self._dial_due(eager=True)
         while True:
             self._dial_due()
             self._wake.clear()
@@ -52,7 +53,7 @@ class MeshKeeper:
             self._mesh.hurry(time.monotonic(), change.peer)
             self._wake.set()
 
-    def _dial_due(self) -> None:
+    def _dial_due(self, eager: bool = False) -> None:
         assert self._plane is not None, "started"
         wanted = {
             entry.record.peer_id: entry
@@ -62,7 +63,7 @@ class MeshKeeper:
             and self._refusal(entry.record.peer_id) is None
         }
         candidates = [Candidate(peer_id, entry.state <= State.SUSPECT) for peer_id, entry in wanted.items()]
-        for peer_id in self._mesh.due(time.monotonic(), candidates, self._plane.links.peers):
+        for peer_id in self._mesh.due(time.monotonic(), candidates, self._plane.links.peers, eager):
             addresses = addresses_of(wanted[peer_id].record)
             self._plane.dials.once(addresses, partial(self._ended, peer_id))
 
