@@ -55,6 +55,11 @@ class Crew:
             places += sorted(holders.keys() - set(self._named))
         return Muster(holders, tuple(places))
 
+    def whole_holders(self, muster: Muster) -> frozenset[PeerId]:
+        """Peers that hold every unit of the model that may be lent out."""
+        hosts = ((peer_id, peer.hosts(self._model_id)) for peer_id, peer in muster.holders.items())
+        return frozenset(peer_id for peer_id, held in hosts if self._units <= held)
+
     def units_of(self, lane: LanePlan, muster: Muster) -> frozenset[bytes]:
         """Units that all peers of a lane hold."""
         held = [muster.holders[peer_id].hosts(self._model_id) for peer_id in lane.peers]

@@ -26,6 +26,8 @@ class PadMaker(Enum):
     """This device."""
     PEER = "peer"
     """The peer that the lane names."""
+    PAIRED = "paired"
+    """A paired device, which every lane names, and this device where that one is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ class Offer:
     places: tuple[PeerId | None, ...] = ()
     """Guards in their places: 2i and 2i + 1 make a lane in `split`; None is a place that is empty now."""
     paired: frozenset[PeerId] = field(default_factory=frozenset)
-    """Devices of the same owner among the peers."""
+    """Devices of the same owner that hold the whole model, named or not."""
+    readers: frozenset[PeerId] = field(default_factory=frozenset)
+    """Devices of the same owner that hold some of it and may read prompts, by their user's word."""
     max_lanes: int = DEFAULT_MAX_LANES
     is_open: bool = False
     """Whether anybody may be in the swarm: `auto` is then never weaker than `strict`."""
@@ -103,7 +107,7 @@ def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> Sessio
         if here_s <= away_s:
             return replace(here, notes=(_why_here(plan, offer, here_s, away_s),))
     empty = len(offer.places) - len(offer.present)
-    if empty:
+    if empty and plan.mode is not Privacy.TRUSTED:
         note = f"{empty} of {len(offer.places)} places are empty: their lanes are not used"
         plan = replace(plan, notes=(*plan.notes, note))
     return plan
@@ -125,10 +129,31 @@ def _form_split(offer: Offer) -> SessionPlan:
 
 
 def _form_strict(offer: Offer) -> SessionPlan:
-    lanes = tuple(LanePlan(peer_id) for peer_id in offer.present)
-    if not lanes:
+    if not offer.present:
         return _here(Privacy.STRICT, "a peer", offer)
-    return SessionPlan(Privacy.STRICT, PadMaker.OWN, lanes)
+    maker = _pad_maker(offer)
+    lanes = tuple(LanePlan(peer_id, maker) for peer_id in offer.present if peer_id != maker)
+    return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes)
+
+
+def _pad_maker(offer: Offer) -> PeerId | None:
+    """A paired device that makes the pads and gets no shares, where somebody else is left to get them.
+
+    A peer that holds pads and shares of a session could read its rows, whoever it belongs to.
+    """
+    candidates = sorted(offer.paired, key=lambda peer_id: (peer_id in offer.present, peer_id))
+    return next((peer_id for peer_id in candidates if set(offer.present) - {peer_id}), None)
+
+
+def _form_trusted(offer: Offer) -> SessionPlan:
+    lanes = tuple(LanePlan(peer_id) for peer_id in sorted(offer.readers))
+    if not lanes:
+        note = (
+            "trusted needs a paired device that holds this model and may read your prompt "
+            "(`kekahyde-node pair PEER --may-read-prompts`), none found: computed here"
+        )
+        return SessionPlan(Privacy.LOCAL, notes=(note,))
+    return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes)
 
 
 def _here(asked: Privacy, needed: str, offer: Offer) -> SessionPlan:
@@ -139,4 +164,5 @@ def _here(asked: Privacy, needed: str, offer: Offer) -> SessionPlan:
 FORMERS: dict[Privacy, Callable[[Offer], SessionPlan]] = {
     Privacy.SPLIT: _form_split,
     Privacy.STRICT: _form_strict,
+    Privacy.TRUSTED: _form_trusted,
 }

@@ -34,10 +34,11 @@ from node.transport.data import DataPlane
 from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
+from node.trust import PairedDevices, TrustDesk
 from node.worker import LinearWorker
 from protocol.admission import SwarmKey
 from protocol.identity import Identity, PeerId
-from protocol.limits import MAX_ADDRESSES, OPERATOR_BYTES, PROTOCOL_VERSION
+from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
 from protocol.messages import Hello, WorkKind
 from protocol.multiaddr import Multiaddr
 from protocol.records import Capabilities, PeerFacts
@@ -71,7 +72,8 @@ class NodeConfig:
     state: Path | None = None
     """Folder of what membership keeps; None: the node knows whom it dials and who comes in, and is no member."""
     access: AccessList | None = None
-    operator: bytes = bytes(OPERATOR_BYTES)
+    paired: PairedDevices | None = None
+    """Devices of the same owner; None: there are none, and those that come are not kept."""
     memory_bytes: int = 0
     """Memory that it lends to weights."""
     announced: tuple[Multiaddr, ...] = ()
@@ -93,7 +95,9 @@ class Node:
         self.access = config.access or AccessList(None, time.time)
         self.secure = SecureContext(config.identity, self.access.is_banned)
         self.worker = self.make_worker()
-        self.data = DataPlane(self.secure, self.registry, self.worker, self.hosted.find_blob)
+        devices = config.paired or PairedDevices(config.identity)
+        is_paired = devices.__contains__
+        self.data = DataPlane(self.secure, self.registry, self.worker, self.hosted.find_blob, is_paired)
         self.control = ControlPlane(
             self.secure,
             self.registry,
@@ -104,6 +108,8 @@ class Node:
             self.access.refusal,
         )
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
+        self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
+        self.control.add(self.trust)
         self.started_at = time.time()
         self.tally = Tally()
         self.discovery = None if config.state is None else self._discovery()
@@ -195,7 +201,7 @@ class Node:
             macs_per_s=self._macs_per_s,
             work=(WorkKind.LINEAR,),
             nonce=new_nonce(),
-            operator=self.config.operator,
+            operator=self.trust.devices.operator,
             clock_ms=int(time.time() * 1000),
         )
 
@@ -207,7 +213,7 @@ class Node:
             memory_bytes=self.config.memory_bytes,
             data_port=self._data_port,
             hosted=self.hosted.layers,
-            operator=self.config.operator,
+            operator=self.trust.devices.operator,
         )
         known = self.addresses if self.discovery is None else self.discovery.reach.addresses
         addresses = tuple(str(address.with_peer(self.peer_id)) for address in known)

@@ -9,11 +9,14 @@ from functools import partial
 
 from node.execution.manager import ExecutionManager
 from node.execution.pads import GuardPads, OwnPads, PadSource
+from node.execution.pads_paired import PairedPads
 from node.execution.peer import SessionPeer
+from node.execution.plain import NoPads
 from node.formation import LanePlan, PadMaker
 from node.node import Node
 from node.transport.channel import open_channel
 from node.transport.registry import ConnectedPeer
+from node.trust.paired import NotPairedError
 from protocol.identity import PeerId
 from protocol.limits import SEED_BYTES
 from protocol.messages import Role
@@ -36,21 +39,29 @@ class LaneOpener:
         self._model_id = model_id
         self._opened: set[LanePlan] = set()
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
-        self.own_pads = OwnPads(node.kernels, self._seeds) if pad_maker is PadMaker.OWN else None
+        makes = pad_maker in (PadMaker.OWN, PadMaker.PAIRED)
+        self.own_pads = OwnPads(node.kernels, self._seeds) if makes else None
+        self.paired_pads: PairedPads | None = None
+
+    @property
+    def _share_role(self) -> Role:
+        return Role.PLAIN if self._pad_maker is PadMaker.NOBODY else Role.SHARE
 
     def open_lane(
         self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer], units: frozenset[bytes] | None = None
     ) -> None:
         """Dial the peers of a lane; it takes rows of these units as soon as the connections stand."""
         pads = self._pads(lane, peers)
-        self._manager.add_lane(self._join(peers[lane.share], Role.SHARE), pads, units)
+        self._manager.add_lane(self._join(peers[lane.share], self._share_role), pads, units)
         self._opened.add(lane)
 
     def may_open(self, lane: LanePlan) -> bool:
         """Whether a lane is new, and none of its peers would hold a second role in this session."""
         roles = {peer.peer_id: peer.role for peer in self._manager.peers}
         pads_role = Role.PAD if lane.pads is None else roles.get(lane.pads, Role.PAD)
-        fits = roles.get(lane.share, Role.SHARE) is Role.SHARE and pads_role is Role.PAD
+        fits = roles.get(lane.share, self._share_role) is self._share_role and pads_role is Role.PAD
+        if self._pad_maker is not PadMaker.PEER:  # a peer is one lane, whoever would make its pads now
+            fits = fits and lane.share not in {opened.share for opened in self._opened}
         return fits and lane not in self._opened and len(self._opened) < MAX_LANES
 
     def wait_connected(self) -> list[PeerId]:
@@ -60,10 +71,34 @@ class LaneOpener:
         return [peer.peer_id for peer in joined if not peer.channel.wait_connected(deadline - time.monotonic())]
 
     def _pads(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> PadSource:
-        if self.own_pads is not None:
-            return self.own_pads
-        assert lane.pads is not None, "where pads are not our own, a lane names who makes them"
+        match self._pad_maker:
+            case PadMaker.NOBODY:
+                return self._no_pads(lane.share)
+            case PadMaker.OWN:
+                assert self.own_pads is not None
+                return self.own_pads
+            case PadMaker.PAIRED:
+                if self.paired_pads is None:
+                    assert self.own_pads is not None
+                    self.paired_pads = self._pads_of_paired(lane, peers, self.own_pads)
+                return self.paired_pads
+            case PadMaker.PEER:
+                return self._guard_pads(lane, peers)
+
+    def _guard_pads(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> GuardPads:
+        assert lane.pads is not None, "where a peer makes pads, its lane names it"
         return GuardPads(self._join(peers[lane.pads], Role.PAD), self._seeds, self._manager.send_pad)
+
+    def _pads_of_paired(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer], own_pads: OwnPads) -> PairedPads:
+        theirs, devices = self._guard_pads(lane, peers), self._node.trust.devices
+        return PairedPads(theirs, own_pads, lambda: theirs.guard.peer_id in devices)
+
+    def _no_pads(self, peer_id: PeerId) -> NoPads:
+        """Rows as they are: the last look at the user's word before anything is sent, and the one that counts."""
+        devices = self._node.trust.devices
+        if peer_id not in devices.readers:
+            raise NotPairedError(f"{peer_id} may not read your prompts: nothing was sent to it")
+        return NoPads(lambda: peer_id in devices.readers)
 
     def _join(self, peer: ConnectedPeer, role: Role) -> SessionPeer:
         known = next((joined for joined in self._manager.peers if joined.peer_id == peer.peer_id), None)

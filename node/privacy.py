@@ -12,3 +12,5 @@ class Privacy(Enum):
     LOCAL = "local"
     SPLIT = "split"
     STRICT = "strict"
+    TRUSTED = "trusted"
+    """Rows as they are, for paired devices that may read prompts; never chosen by `auto`, never fallen to."""

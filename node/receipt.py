@@ -18,7 +18,7 @@ class PeerShare:
     """One peer's part in an answer."""
 
     peer_id: str
-    role: Literal["pad", "share"]
+    role: Literal["pad", "share", "plain"]
     chunks: int
     """Requests sent to it."""
     rejected: int
@@ -27,11 +27,12 @@ class PeerShare:
 
     @classmethod
     def of(cls, peer: SessionPeer) -> PeerShare:
-        role: Literal["pad", "share"] = "pad" if peer.role is Role.PAD else "share"
+        roles: dict[Role, Literal["pad", "share", "plain"]]
+        roles = {Role.PAD: "pad", Role.SHARE: "share", Role.PLAIN: "plain"}
         status = peer.status.value
         if status != "banned" and (peer.leaving or not peer.channel.connected):
             status = "left" if peer.leaving else "lost"
-        return cls(peer.peer_id, role, peer.chunks, peer.rejected, status)
+        return cls(peer.peer_id, roles[peer.role], peer.chunks, peer.rejected, status)
 
 
 _PLAIN_FIELDS = (
@@ -72,12 +73,20 @@ class Receipt:
     """Tokens after the first, over the time from the first to the last."""
     finish_reason: FinishReason
     pads_made: int
+    """Rows of pads that this device made."""
+    pads_paired: int
+    """Rows of pads that a paired device was asked for."""
     pad_s: float
     """Seconds in which this device made pads before the clock started."""
     timings_s: dict[str, float]
     plan: PlanLine | None
     """What was predicted."""
     note: str | None
+
+    @property
+    def readers(self) -> list[str]:
+        """Devices that could read the prompt: each that was sent a row as it is."""
+        return [peer.peer_id for peer in self.peers if peer.role == "plain" and peer.chunks]
 
     def as_json(self) -> dict[str, Any]:
         """The line that `run --json` prints last."""
@@ -96,7 +105,8 @@ class Receipt:
             "ttft_s": round(self.ttft_s, 6),
             "tokens_per_s": round(self.tokens_per_s, 3),
             "finish_reason": self.finish_reason,
-            "pads": {"rows": self.pads_made, "seconds": round(self.pad_s, 6)},
+            "could_read": self.readers,
+            "pads": {"rows": self.pads_made, "paired_rows": self.pads_paired, "seconds": round(self.pad_s, 6)},
             "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
             "plan": None if self.plan is None else asdict(self.plan),
             "note": self.note,
@@ -129,4 +139,8 @@ class Receipt:
             f"{self.prompt_tokens}+{self.tokens} tokens, first after {self.ttft_s:.2f} s",
             f"{self.tokens_per_s:.1f} tokens/s",
         ]
+        if self.readers:
+            parts.append(f"{', '.join(self.readers)} could read the prompt")
+        if self.pads_paired:
+            parts.append(f"{self.pads_paired} rows of pads by a paired device, {self.pads_made} here")
         return "; ".join(parts)

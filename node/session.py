@@ -20,6 +20,7 @@ from node.execution.interrupt import Interrupt
 from node.execution.lanes import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager
 from node.execution.pads import OwnPads
+from node.execution.pads_paired import PairedPads
 from node.execution.peer import SessionPeer
 from node.formation import LanePlan, Offer, SessionPlan, form
 from node.model.decoder import Decoder
@@ -81,6 +82,7 @@ class Session:
         self._interrupt = interrupt
         self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
         self._own_pads: OwnPads | None = None
+        self._paired_pads: PairedPads | None = None
         self._pad_s = 0.0
         self._predicted: Cost | None = None
         self.note: str | None = None
@@ -112,6 +114,11 @@ class Session:
     def pads_made(self) -> int:
         """Rows of pads that this device has made for it."""
         return 0 if self._own_pads is None else self._own_pads.rows_made
+
+    @property
+    def pads_paired(self) -> int:
+        """Rows of pads that a paired device was asked for."""
+        return 0 if self._paired_pads is None else self._paired_pads.rows_asked
 
     @property
     def pad_s(self) -> float:
@@ -164,7 +171,14 @@ class Session:
         return self._plan(self._config.privacy, prompt_tokens, new_tokens)
 
     def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
-        offer = Offer(self._muster.places, max_lanes=self._config.max_lanes, new_tokens=new_tokens)
+        devices = self._node.trust.devices
+        offer = Offer(
+            self._muster.places,
+            paired=devices.peer_ids & self._crew.whole_holders(self._muster),
+            readers=devices.readers & self._muster.holders.keys(),
+            max_lanes=self._config.max_lanes,
+            new_tokens=new_tokens,
+        )
         return form(asked, offer, lambda plan: self.predict(plan, prompt_tokens))
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
@@ -190,7 +204,7 @@ class Session:
             self._open_lane(lane)
         for peer_id in self._opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
-        self._own_pads = self._opener.own_pads
+        self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
         if self._own_pads is not None:
             self._own_pads.fill(self._units, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
@@ -268,6 +282,7 @@ class Session:
             plan=PlanLine.of(self.plan, self._predicted),
             finish_reason=finished.reason,
             pads_made=0 if self._own_pads is None else self._own_pads.rows_made,
+            pads_paired=self.pads_paired,
             pad_s=self._pad_s,
             timings_s=self.executor.timings.seconds,
             note=self.note,

@@ -48,9 +48,9 @@ def elements_of_words(words: NDArray[Any]) -> Elements:
 
 
 def elements_of_integers(values: NDArray[Any]) -> Elements:
-    """`v mod p` of signed integers, canonical."""
-    elements: Elements = (values.astype(np.int64) % P).astype(np.uint32)
-    return elements
+    """`v mod p` of signed integers with `|v| < p`, canonical."""
+    wide = values.astype(np.int32)
+    return (wide + ((wide >> 31) & np.int32(P))).view(np.uint32)
 
 
 def all_centred(sums: Sums) -> bool:

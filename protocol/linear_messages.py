@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from protocol.envelope import MAX_ID, DType, Tensor
 from protocol.errors import RemoteProtocolError
-from protocol.field import Elements, Floats, Sums
+from protocol.field import Elements, Floats, Sums, elements_of_integers
 from protocol.fields import take_bytes, take_integer, take_list
 from protocol.limits import (
     HASH_BYTES,
@@ -129,6 +129,11 @@ class LinearResult:
     compute_us: int
     rows: Elements = field(repr=False)
 
+    @property
+    def elements(self) -> Elements:
+        """The product as field elements, canonical or not."""
+        return self.rows
+
     def to_body(self) -> dict[int, Any]:
         return {0: self.digest, 1: self.compute_us}
 
@@ -175,6 +180,11 @@ class TrustedResult:
     compute_us: int
     sums: Sums = field(repr=False)
     """`[num_rows, outputs]` i32."""
+
+    @property
+    def elements(self) -> Elements:
+        """The product as field elements; canonical where every integer is below p / 2 in magnitude."""
+        return elements_of_integers(self.sums)
 
     def to_body(self) -> dict[int, Any]:
         return {0: self.digest, 1: self.compute_us}

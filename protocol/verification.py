@@ -22,11 +22,10 @@ from protocol.field import (
     Sums,
     Weights,
     all_centred,
-    elements_of_integers,
     elements_of_words,
 )
 from protocol.limits import FREIVALDS_VECTORS, TILE_OUTPUTS
-from protocol.linear_messages import ChunkBinding, LinearResult, TrustedResult
+from protocol.linear_messages import ChunkBinding, LinearResult, Role, TrustedResult
 
 DIGEST_DOMAIN = b"kek/1 result"
 
@@ -124,13 +123,15 @@ def passes_gate(
     """
     rows = result.sums if isinstance(result, TrustedResult) else result.rows
     num_outputs = check.vectors[:, binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS].shape[1]
-    if rows.shape != (binding.num_rows, num_outputs):
+    if isinstance(result, TrustedResult) != (binding.role is Role.PLAIN) or rows.shape != (
+        binding.num_rows,
+        num_outputs,
+    ):
         return False
     bound = result_digest(binding, rows) == result.digest
-    if isinstance(result, TrustedResult):
-        canonical, elements = all_centred(result.sums), elements_of_integers(result.sums)
-    else:
-        canonical, elements = arithmetic.all_canonical(result.rows), result.rows
+    elements = result.elements
+    whole = all_centred(result.sums) if isinstance(result, TrustedResult) else True
+    canonical = arithmetic.all_canonical(elements) and whole
     # Freivalds needs canonical input; a value out of range is replaced for the computation and refused all the same.
     outputs = elements if canonical else np.zeros_like(elements)
     correct = freivalds(check, binding, inputs, outputs, arithmetic, random_bytes)

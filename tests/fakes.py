@@ -24,7 +24,9 @@ from node.execution.gate import UnitChecks
 from node.execution.interrupt import Interrupt
 from node.execution.manager import ExecutionManager
 from node.execution.pads import GuardPads, OwnPads
+from node.execution.pads_paired import PairedPads
 from node.execution.peer import PeerStatus, SessionPeer
+from node.execution.plain import NoPads
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
 from node.planning.measures import PeerMeasures
@@ -51,6 +53,8 @@ from protocol.messages import (
     Ping,
     Received,
     Role,
+    TrustedLinear,
+    TrustedResult,
     decode_message,
     encode_message,
 )
@@ -380,27 +384,34 @@ class ScriptedPeer:
         self.answered: list[LinearResult] = []
         self.heard: list[Received] = []
         self.lied = False
-        self._worker = LinearWorker(KERNELS, weights_of(units))
+        norms = {unit.ref.sha256: unit.max_row_norm for unit in units}
+        self._worker = LinearWorker(KERNELS, weights_of(units), lambda model_id, unit: norms.get(unit))
         channel.on_send = self._hear
 
     def compute(self, request: Linear) -> LinearResult:
-        result = self._worker.answer(request)
-        assert isinstance(result, LinearResult), result
+        result: Any = self._worker.answer(request)
+        assert isinstance(result, LinearResult | TrustedResult), result
         self.answered.append(result)
         return result
 
     def _hear(self, frames: list[bytes], received: Received) -> None:
         assert self.session.status is not PeerStatus.BANNED, "work for a peer that was banned"
         self.heard.append(received)
-        if isinstance(received.message, Linear):
+        request: Any = received.message
+        if isinstance(request, Linear | TrustedLinear):
             self.requests += 1
-            self.last = (received.id, received.message)
-            self.script(self, received.id, received.message)
+            self.last = (received.id, request)
+            self.script(self, received.id, request)
 
     @property
     def linears(self) -> list[Linear]:
-        """Every request it was sent."""
+        """Every request about a share or a seed that it was sent."""
         return [received.message for received in self.heard if isinstance(received.message, Linear)]
+
+    @property
+    def plain(self) -> list[TrustedLinear]:
+        """Every request with rows as they are that it was sent."""
+        return [received.message for received in self.heard if isinstance(received.message, TrustedLinear)]
 
 
 # --- a session
@@ -477,6 +488,8 @@ class Swarm:
         )
         self.manager.waits = []
         self.own_pads = OwnPads(KERNELS, self.seeds)
+        self.paired_pads: PairedPads | None = None
+        self.may_read = self.paired = True
 
     def __enter__(self) -> Swarm:
         return self
@@ -502,22 +515,36 @@ class Swarm:
         return peer
 
     def add_lane(self, *scripts: Script) -> tuple[ScriptedPeer, ...]:
-        """A lane of (pad guard, share guard), or of a share peer alone in strict mode."""
+        """A lane of (pad guard, share guard), or of one peer alone: in strict mode, also where `add_maker` was called
+        before, and in trusted mode."""
+        if self.mode == "trusted":
+            (script,) = scripts
+            reader = self.add_peer(Role.PLAIN, script)
+            self.manager.add_lane(reader.session, NoPads(lambda: self.may_read))
+            return (reader,)
         if self.mode == "strict":
             (script,) = scripts
             share = self.add_peer(Role.SHARE, script)
-            self.manager.add_lane(share.session, self.own_pads)
+            self.manager.add_lane(share.session, self.paired_pads or self.own_pads)
             return (share,)
         pad, share = self.add_peer(Role.PAD, scripts[0]), self.add_peer(Role.SHARE, scripts[1])
         self.manager.add_lane(share.session, GuardPads(pad.session, self.seeds, self.manager.send_pad))
         return pad, share
 
+    def add_maker(self, script: Script) -> ScriptedPeer:
+        """A paired device that makes the pads of all lanes of a strict session."""
+        maker = self.add_peer(Role.PAD, script)
+        theirs = GuardPads(maker.session, self.seeds, self.manager.send_pad)
+        self.paired_pads = PairedPads(theirs, self.own_pads, lambda: self.paired)
+        return maker
+
     def step(self, num_rows: int, seed: int = 1) -> None:
         """One forward pass through every unit, each result compared with the local kernel's."""
         self.manager.begin_step(0, num_rows, self.units)
         for index, unit in enumerate(self.units):
-            rows = make_rows(num_rows, unit.ref.num_inputs, seed + index)
-            sums = execute_distributed(self.manager, unit, rows)
+            floats = make_rows(num_rows, unit.ref.num_inputs, seed + index).astype(np.float32) * np.float32(0.37)
+            rows, _scales = KERNELS.quantize(floats, unit.max_row_norm)
+            sums = execute_distributed(self.manager, unit, rows, floats if self.manager.plain else None)
             assert sums.dtype == np.int32
             assert np.array_equal(sums, KERNELS.linear_a12(unit.weights, rows))
 

@@ -42,3 +42,42 @@ def test_lanes_are_the_places() -> None:
     assert plan.lanes == (LanePlan(b, a),)
     assert plan.notes == ("1 of 5 places are empty: their lanes are not used",)
     assert form(Privacy.STRICT, Offer((a, None))).lanes == (LanePlan(a),)
+
+
+# --- devices of one owner
+
+
+def test_a_paired_device_makes_the_pads_of_strict_and_gets_no_share() -> None:
+    a, b, c = PEERS[:3]
+    named = form(Privacy.STRICT, Offer((a, b), paired=frozenset({a})))
+    assert named.lanes == (LanePlan(b, a),) and named.pad_maker is PadMaker.PAIRED
+    came_in = form(Privacy.STRICT, Offer((a, b), paired=frozenset({a, c})))
+    assert came_in.lanes == (LanePlan(a, c), LanePlan(b, c)), "one that nobody named leaves every place to shares"
+    alone = form(Privacy.STRICT, Offer((a,), paired=frozenset({a})))
+    assert alone.lanes == (LanePlan(a),) and alone.pad_maker is PadMaker.OWN, "else nobody would get shares"
+    absent = form(Privacy.STRICT, Offer((a, b)))
+    assert absent.pad_maker is PadMaker.OWN
+
+
+@given(st.sampled_from(list(Privacy)), places, st.sets(st.sampled_from(PEERS)), st.sets(st.sampled_from(PEERS)))
+def test_rows_go_as_they_are_where_that_was_asked_for_and_allowed(
+    asked: Privacy, places: tuple, paired: set, readers: set
+) -> None:
+    plan = form(asked, Offer(places, paired=frozenset(paired), readers=frozenset(readers)))
+    shares = {lane.share for lane in plan.lanes}
+    makers = {lane.pads for lane in plan.lanes} - {None}
+    assert not shares & makers
+    if plan.mode is Privacy.TRUSTED:
+        assert asked is Privacy.TRUSTED and shares == readers and plan.pad_maker is PadMaker.NOBODY
+    else:
+        assert not plan.lanes or plan.pad_maker is not PadMaker.NOBODY
+    if plan.pad_maker is PadMaker.PAIRED:
+        assert len(makers) == 1 and makers <= paired and plan.mode is Privacy.STRICT
+
+
+def test_trusted_without_a_reader_is_computed_here_and_says_so() -> None:
+    a, b = PEERS[:2]
+    for offer in (Offer((a, b)), Offer((a, b), paired=frozenset({a}))):
+        plan = form(Privacy.TRUSTED, offer)
+        assert plan.mode is Privacy.LOCAL and not plan.lanes
+        assert "--may-read-prompts" in plan.notes[0]

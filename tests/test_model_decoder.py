@@ -156,11 +156,11 @@ class FailingLinear(LocalLinear):
     def begin_step(self, start: int, num_rows: int) -> None:
         self.steps.append((start, num_rows))
 
-    def linear(self, unit: Unit, rows: Int16s) -> Int32s:
+    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Int32s:
         if self.fail and unit.ref.layer == 1:
             self.fail = False
             raise ConnectionError("gone")
-        return super().linear(unit, rows)
+        return super().linear(unit, rows, floats)
 
 
 def test_a_failed_pass_leaves_the_cache_usable(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from node.cli import access, doctor, facts, interface, invite, join, peers, run, serve, service, store
+from node.cli import access, doctor, facts, interface, invite, join, pair, peers, run, serve, service, store
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
@@ -111,6 +111,8 @@ COMMANDS = (
     invite.invite,
     join.join,
     doctor.doctor,
+    pair.pair,
+    pair.unpair,
     service.completion,
     service.service,
 )

@@ -41,6 +41,7 @@ from node.store.stored import StoredModel
 from node.swarm.access import AccessList
 from node.swarm.credentials import known_addresses, load_swarm
 from node.transport.registry import DialState
+from node.trust import PairedDevices
 from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr
 
@@ -132,11 +133,14 @@ def run(
         asked = asked_of(stored, text, prompt_ids, chat, params, privacy)
         _stream(answer_of_node(directory.path, asked), as_json)
         return
-    identity, _lock = _identity(directory)
+    identity, lock = _identity(directory)
     swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
     bootstrap = bootstrap or known_addresses(swarm, directory.path)
     access = AccessList(directory.path / "access.json", time.time)
-    config = NodeConfig(identity, listen, bootstrap, threads, swarm_key=swarm.key, access=access)
+    paired = PairedDevices(identity, None if lock is None else directory.path)
+    if lock is None and privacy == Privacy.TRUSTED.value:
+        say(f"note: the node that runs on {data_dir} is paired, this run is not: ask that node through its gateway")
+    config = NodeConfig(identity, listen, bootstrap, threads, swarm_key=swarm.key, access=access, paired=paired)
     execution = ExecutionConfig(progress_limit_s=deadline)
     session_config = SessionConfig(
         Privacy(privacy),
@@ -149,7 +153,7 @@ def run(
     )
     with Node(config, [stored]) as node:
         if privacy != Privacy.LOCAL.value:
-            enough = 1 if privacy == Privacy.STRICT.value else 2
+            enough = 2 if privacy in (Privacy.AUTO.value, Privacy.SPLIT.value) else 1
             _wait_for_peers(node, bootstrap, min_peers, enough, peer_timeout)
         with Session(node, stored, session_config) as session:
             plan = PlanLine.of(session.plan)

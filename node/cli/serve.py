@@ -22,6 +22,7 @@ from node.paths import DataDir
 from node.store.library import Library
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
+from node.trust import PairedDevices
 from protocol.multiaddr import Multiaddr
 
 
@@ -78,8 +79,9 @@ def serve(
         signal.signal(number, lambda *_: stopping.set())
     with lock:
         swarm = choice.load(directory)
+        identity = directory.identity()
         config = NodeConfig(
-            directory.identity(),
+            identity,
             listen,
             tuple(dict.fromkeys([*bootstrap, *swarm.bootstrap])),
             threads,
@@ -89,6 +91,7 @@ def serve(
             access=AccessList(directory.path / "access.json", time.time),
             announced=choice.announced,
             on_lan=choice.on_lan,
+            paired=PairedDevices(identity, directory.path),
         )
         library = Library(directory.models)
         models = [] if model == NO_MODEL else [library.resolve(model)]

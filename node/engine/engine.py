@@ -156,7 +156,9 @@ class Engine:
     def _fingerprint(self, model: StoredModel) -> object:
         """Of the peers that a session with this model could be formed with."""
         usable = self._node.registry.usable()
-        return frozenset((peer.peer_id, peer.data_endpoint, peer.hosts(model.model_id_bytes)) for peer in usable)
+        holders = frozenset((peer.peer_id, peer.data_endpoint, peer.hosts(model.model_id_bytes)) for peer in usable)
+        devices = self._node.trust.devices
+        return holders, devices.peer_ids, devices.readers
 
     def _heard(self, running: Running, event: Event, listener: Listener) -> None:
         if isinstance(event, Completed | Failed):

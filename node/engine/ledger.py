@@ -24,20 +24,24 @@ class Snapshot:
     bytes_up: int
     bytes_down: int
     pads_made: int
+    pads_paired: int
     seconds: Mapping[str, float]
     chunks: Mapping[int, tuple[int, int]]
     """Of each peer (by its place): requests sent to it, results of it refused."""
 
 
 def snapshot(
-    counts: ChunkCounts, peers: Sequence[SessionPeer], pads_made: int, seconds: Mapping[str, float]
+    counts: ChunkCounts,
+    peers: Sequence[SessionPeer],
+    pads: tuple[int, int],
+    seconds: Mapping[str, float],
 ) -> Snapshot:
-    """What a session has counted so far."""
+    """What a session has counted so far; `pads` are the rows of those made here and by a paired device."""
     return Snapshot(
         replace(counts),
         sum(peer.channel.bytes_up for peer in peers),
         sum(peer.channel.bytes_down for peer in peers),
-        pads_made,
+        *pads,
         dict(seconds),
         {index: (peer.chunks, peer.rejected) for index, peer in enumerate(peers)},
     )
@@ -51,6 +55,7 @@ class RequestLedger:
     bytes_up: float = 0.0
     bytes_down: float = 0.0
     pads_made: float = 0.0
+    pads_paired: float = 0.0
     seconds: Counter[str] = field(default_factory=Counter)
     _chunks: Counter[int] = field(default_factory=Counter)
     _rejected: Counter[int] = field(default_factory=Counter)
@@ -85,6 +90,7 @@ class RequestLedger:
         self.bytes_up += share * (after.bytes_up - before.bytes_up)
         self.bytes_down += share * (after.bytes_down - before.bytes_down)
         self.pads_made += share * (after.pads_made - before.pads_made)
+        self.pads_paired += share * (after.pads_paired - before.pads_paired)
         for name, seconds in after.seconds.items():
             self.seconds[name] += seconds - before.seconds.get(name, 0.0)  # type: ignore[assignment]
         for index, (chunks, rejected) in after.chunks.items():

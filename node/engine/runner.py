@@ -312,7 +312,8 @@ class SessionRunner:
 
     def _snapshot(self, session: Session) -> Snapshot:
         executor = session.executor
-        return snapshot(executor.counts, session.peers, session.pads_made, executor.timings.seconds)
+        pads = session.pads_made, session.pads_paired
+        return snapshot(executor.counts, session.peers, pads, executor.timings.seconds)
 
     def _account(self, session: Session, before: Snapshot, chosen: Sequence[tuple[Running, int]]) -> None:
         after, num_rows = self._snapshot(session), sum(count for _each, count in chosen)

@@ -127,6 +127,7 @@ class Running:
             tokens_per_s=self.tokens_per_s,
             finish_reason=finished.reason,
             pads_made=round(ledger.pads_made),
+            pads_paired=round(ledger.pads_paired),
             pad_s=session.pad_s if session else 0.0,
             timings_s=dict(ledger.seconds),
             plan=PlanLine.of(session.plan, self.predicted) if session else None,

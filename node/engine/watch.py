@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.execution.peer import PeerStatus, SessionPeer
+from node.formation import PadMaker
 from node.plan_line import PlanLine
 from node.planning.cost import Cost
 from node.privacy import Privacy
@@ -45,7 +46,11 @@ def _how(session: Session) -> str:
         case Privacy.LOCAL:
             return "local: everything is computed on this device"
         case Privacy.STRICT:
-            return f"strict: {peers} peers get padded rows, the pads are made on this device"
+            lanes = len(session.plan.lanes)
+            where = "on a paired device" if session.plan.pad_maker is PadMaker.PAIRED else "on this device"
+            return f"strict: {lanes} peers get padded rows, the pads are made {where}"
+        case Privacy.TRUSTED:
+            return f"trusted: {peers} of your devices get rows as they are, and can read the prompt"
         case mode:
             return (
                 f"{mode.value}: {peers} peers in {len(session.plan.lanes)} lanes, no peer sees both halves of a row"

@@ -3,6 +3,8 @@
 chunk        a chunk, its record and the table of its life
 lanes        who may see what: lanes of guards, the cut of rows         split_prompt_for_remote
 pads         pad sources, the one difference between privacy modes
+pads_paired  pads of a device of the same owner, for `strict`
+plain        none: rows as they are, for devices that may read them
 peer         a peer in one session: role, debts, speed, trust
 interrupt    how a pass ends that nobody wants any more
 send         a request on its way                                       send_chunk_to_peer

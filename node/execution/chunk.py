@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from node.store.unit import UnitRef
-from protocol.field import Elements
+from protocol.field import Elements, Floats
 from protocol.identity import PeerId
 
 
@@ -112,6 +112,8 @@ class ChunkRecord:
     """Its number in the life of this process: how interfaces tell chunks apart."""
     share: Elements | None = field(default=None, repr=False)
     """`[bucket, K]`, what was sent and is sent again on a retry."""
+    plain: Floats | None = field(default=None, repr=False)
+    """`[bucket, K]` in the trusted mode: the rows themselves, which are sent instead."""
     ticket: Any = field(default=None, repr=False)
     """The pads of its rows (`pads.PadTicket`)."""
     result: Elements | None = field(default=None, repr=False)
@@ -130,4 +132,4 @@ class ChunkRecord:
 
     def release(self) -> None:
         """Forget every share and pad: the chunk is merged."""
-        self.share = self.ticket = self.result = None
+        self.share = self.plain = self.ticket = self.result = None

@@ -12,19 +12,27 @@ from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.interrupt import PassCancelledError
 from node.execution.manager import ExecutionManager
 from node.store.unit import Unit
-from protocol.field import Sums
+from protocol.field import Floats, Sums
 
 
-def execute_distributed(manager: ExecutionManager, unit: Unit, rows: NDArray[np.int16]) -> Sums:
+def execute_distributed(
+    manager: ExecutionManager, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None
+) -> Sums:
     """`W x` for `rows [T, K]` int16 -> `[T, N]` int32, the same bits as the local kernel gives.
 
     All chunks are sent before the first is waited for. A chunk is merged when both its halves are verified; one
     that is refused, lost or late is computed here. Returns only when every row is there; raises PassCancelledError,
     with every chunk called off, where nobody wants them any more.
+
+    Args:
+        floats: `[T, K]` f32, what `rows` was quantized from, for lanes of trusted devices.
     """
     manager.check_wanted()
     records = manager.plan(unit, len(rows))
     try:
+        for record in records:
+            own = slice(record.chunk.row_start, record.chunk.row_end)
+            manager.dispatch(record, unit, rows[own], None if floats is None else floats[own])
         return _all_settled(manager, records, unit, rows)
     except PassCancelledError:
         for record in records:
@@ -35,8 +43,6 @@ def execute_distributed(manager: ExecutionManager, unit: Unit, rows: NDArray[np.
 def _all_settled(
     manager: ExecutionManager, records: Sequence[ChunkRecord], unit: Unit, rows: NDArray[np.int16]
 ) -> Sums:
-    for record in records:
-        manager.dispatch(record, unit, rows[record.chunk.row_start : record.chunk.row_end])
     if len(records) == 1:
         return _settle(manager, records[0], unit, rows)
     sums = np.empty((len(rows), unit.ref.num_outputs), dtype=np.int32)

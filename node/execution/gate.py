@@ -7,7 +7,7 @@ import secrets
 from node.execution.peer import Request
 from node.kernels.interface import Kernels
 from node.store.unit import Unit, UnitRef
-from protocol.messages import LinearResult
+from protocol.messages import LinearResult, TrustedResult
 from protocol.verification import UnitCheck, passes_gate
 
 
@@ -34,6 +34,6 @@ class UnitChecks:
         return check
 
 
-def verify_result(request: Request, result: LinearResult, check: UnitCheck, kernels: Kernels) -> bool:
+def verify_result(request: Request, result: LinearResult | TrustedResult, check: UnitCheck, kernels: Kernels) -> bool:
     """Whether a result is the exact product that was asked for: binding, SHA-256, range, Freivalds (k = 3)."""
     return passes_gate(request.binding, request.inputs, result, check, kernels, secrets.token_bytes)

@@ -11,7 +11,7 @@ from node.execution.distributed import execute_distributed
 from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
-from node.kernels.interface import Kernels
+from node.kernels.interface import Floats, Kernels
 from node.store.unit import Unit
 from protocol.field import Sums
 
@@ -49,12 +49,17 @@ class HybridExecutor:
         if self._manager is not None:
             self._manager.begin_step(start, num_rows, self._units)
 
-    def linear(self, unit: Unit, rows: NDArray[np.int16]) -> Sums:
-        """`W x` for `rows [T, K]` int16 -> `[T, N]` int32."""
+    @property
+    def wants_floats(self) -> bool:
+        """Whether rows leave as they are, in the trusted mode."""
+        return self._manager is not None and self._manager.plain
+
+    def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
+        """`W x` for `rows [T, K]` int16 -> `[T, N]` int32; `floats` is what they were quantized from."""
         if self._interrupt is not None:
             self._interrupt.check()
         if self._manager is not None:
-            return execute_distributed(self._manager, unit, rows)
+            return execute_distributed(self._manager, unit, rows, floats)
         with self._timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
         self._counts.local += 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from node.execution.pads import GuardPads, PadSource
+from node.execution.pads import PadSource
 from node.execution.peer import SessionPeer
+from node.execution.plain import NoPads
 from node.store.unit import UnitRef
 
 
@@ -38,4 +39,14 @@ class Lane:
     @property
     def guard(self) -> SessionPeer | None:
         """The peer that makes its pads; None where no peer does."""
-        return self.pads.guard if isinstance(self.pads, GuardPads) else None
+        return self.pads.maker
+
+    @property
+    def binds_rows(self) -> bool:
+        """Whether its rows must not go anywhere else."""
+        return self.pads.binds_rows
+
+    @property
+    def plain(self) -> bool:
+        """Whether its rows go as they are, to a device that may read them."""
+        return isinstance(self.pads, NoPads)

@@ -27,10 +27,10 @@ from node.execution.requests import pad_request, share_request
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
 from node.store.unit import Unit, UnitRef
-from protocol.errors import RemoteProtocolError
-from protocol.field import Sums
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.field import Floats, Sums
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Received
+from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Received, Role, TrustedResult
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,12 @@ class ExecutionManager:
 
     def add_lane(self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None) -> None:
         """Add a lane, for these units alone where some are named; its peers were added before."""
-        self.lanes.append(Lane(len(self.lanes), share_peer, pads, units))
+        lane = Lane(len(self.lanes), share_peer, pads, units)
+        if any(other.plain != lane.plain for other in self.lanes):
+            raise LocalProtocolError("a session sends its rows as they are to all its lanes or to none")
+        if lane.plain != (share_peer.role is Role.PLAIN):
+            raise LocalProtocolError("rows go as they are to peers in that role, and to nobody else")
+        self.lanes.append(lane)
         self._covering.clear()
 
     def close(self) -> None:
@@ -96,6 +101,11 @@ class ExecutionManager:
                 for request in peer.in_flight.values():
                     peer.channel.send(Cancel(request.id), request.id)
             peer.channel.close()
+
+    @property
+    def plain(self) -> bool:
+        """Whether rows leave as they are, to devices that may read them."""
+        return bool(self.lanes) and self.lanes[0].plain
 
     # --- one forward pass
 
@@ -152,17 +162,18 @@ class ExecutionManager:
 
     def _stand_in(self, lane: int, ref: UnitRef) -> int:
         """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
-        if self.lanes[lane].usable or self.lanes[lane].guard is not None:
+        if self.lanes[lane].usable or self.lanes[lane].binds_rows:
             return lane
         return next((other.index for other in self.lanes if other.takes_rows and other.covers(ref)), lane)
 
     # --- one chunk
 
-    def dispatch(self, record: ChunkRecord, unit: Unit, rows: np.ndarray) -> None:
+    def dispatch(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None = None) -> None:
         """Make the share of a chunk and send it; it stays PLANNED where its lane is not alive.
 
         Args:
             rows: `[num_rows, K]` int16, the chunk's own rows.
+            floats: what they were quantized from; a lane of a trusted device sends it.
         """
         lane = None if record.lane is None else self.lanes[record.lane]
         if lane is None or not lane.usable:
@@ -172,6 +183,9 @@ class ExecutionManager:
             record.ticket = lane.pads.take(unit, len(rows))
         with self.timings.of("share"):
             record.share = self._kernels.share(_fill(rows, len(record.ticket.pads)), record.ticket.pads)
+        if lane.plain:
+            assert floats is not None, "who wants floats is given them"
+            record.plain = _fill(floats, len(record.ticket.pads))
         if self._send_share(record, lane):
             self.counts.sent += 1
 
@@ -315,7 +329,7 @@ class ExecutionManager:
 
     def _heard(self, peer: SessionPeer, received: Received) -> None:
         match received.message:
-            case LinearResult() as result:
+            case LinearResult() | TrustedResult() as result:
                 request = peer.in_flight.pop(received.id, None)
                 if request is not None:
                     self._result(peer, request, result)
@@ -334,12 +348,14 @@ class ExecutionManager:
             peer.exhausted(time.monotonic())
         elif code == ErrorCode.NOT_FOUND:
             for lane in self.lanes:
-                if peer is lane.share_peer or peer is lane.guard:
+                if peer is lane.share_peer or (peer is lane.guard and lane.binds_rows):
                     lane.missing.add(request.unit.sha256)
+                elif peer is lane.guard:
+                    lane.pads.lacks(request.unit)
             self._covering.clear()
         self._failed(request, same_peer_again=code not in NOT_AGAIN)
 
-    def _result(self, peer: SessionPeer, request: Request, result: LinearResult) -> None:
+    def _result(self, peer: SessionPeer, request: Request, result: LinearResult | TrustedResult) -> None:
         peer.answered(request, result, time.monotonic())
         record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
         if record is not None:
@@ -351,12 +367,12 @@ class ExecutionManager:
             log.warning("a result of %s failed verification: it is banned for this session", peer.peer_id)
             self._ban(peer, request)
         elif record is not None:
-            record.result = result.rows[: record.chunk.num_rows]
+            record.result = result.elements[: record.chunk.num_rows]
             self._move(record, ChunkEvent.ACCEPT)
         elif isinstance(request.owner, PadBatch):
-            request.owner.products = result.rows
+            request.owner.products = result.elements
 
-    def _genuine(self, request: Request, result: LinearResult) -> bool:
+    def _genuine(self, request: Request, result: LinearResult | TrustedResult) -> bool:
         """The gate; a refusal is confirmed with a fresh check on re-hashed weights: our memory may be at fault."""
         if verify_result(request, result, self._checks.known(request.unit), self._kernels):
             return True
@@ -397,10 +413,10 @@ class ExecutionManager:
             any(self._send_share(record, lane) for lane in self._lanes_for_retry(record, same_peer_again))
 
     def _lanes_for_retry(self, record: ChunkRecord, same_peer_again: bool) -> list[Lane]:
-        """Where this very share may go: to the same peer again; where pads are our own, to any other of group B."""
+        """Where this very share may go: to the same peer again; where pads are the user's own, to any other lane."""
         own = self._lane(record)
         lanes = [own] if same_peer_again and own.usable else []
-        if own.guard is None:
+        if not own.binds_rows:
             ref = record.chunk.unit
             lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
         return lanes

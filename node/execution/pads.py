@@ -81,14 +81,40 @@ class PadTicket:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+class Ticket(Protocol):
+    """What a chunk needs of its pads."""
+
+    @property
+    def pads(self) -> Elements:
+        """`[bucket, K]`"""
+
+    @property
+    def failed(self) -> bool:
+        """Whether their products will never come."""
+
+    def products(self) -> Elements | None:
+        """`[num_rows, N]`, or None while some are missing."""
+
+
 class PadSource(Protocol):
     """What a lane needs: pads, and the chance to fetch some ahead."""
 
-    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+    @property
+    def maker(self) -> SessionPeer | None:
+        """The peer that makes their products; None where this device does, or there is nothing to make."""
+
+    @property
+    def binds_rows(self) -> bool:
+        """Whether a share must never leave its lane: whoever makes the pads is nobody's device."""
+
+    def take(self, unit: Unit, num_rows: int) -> Ticket:
         """Pads for a chunk of `num_rows`, never handed out before or again."""
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """A few rows are about to be decoded: see that pads for them and the next are there or under way."""
+
+    def lacks(self, ref: UnitRef) -> None:
+        """The maker does not hold this unit after all."""
 
     @property
     def usable(self) -> bool:
@@ -105,11 +131,18 @@ SendPad = Callable[[SessionPeer, Unit, PadBatch], bool]
 class GuardPads:
     """Group A of one lane: a guard turns seeds into products."""
 
+    binds_rows = True
+
     def __init__(self, guard: SessionPeer, seeds: PadSeeds, send: SendPad) -> None:
         self.guard = guard
+        self.rows_asked = 0
         self._seeds = seeds
         self._send = send
         self._ahead: dict[UnitRef, deque[PadBatch]] = {}
+
+    @property
+    def maker(self) -> SessionPeer:
+        return self.guard
 
     @property
     def usable(self) -> bool:
@@ -143,6 +176,9 @@ class GuardPads:
                 return
             self._top_up(unit, self._ahead.setdefault(unit.ref, deque()), num_rows)
 
+    def lacks(self, ref: UnitRef) -> None:
+        """Its lane takes no more rows of that unit: nothing is left to do here."""
+
     def _top_up(self, unit: Unit, batches: deque[PadBatch], num_rows: int) -> None:
         """Ask for the next pads of a unit while those of one more pass are still left."""
         if self.takes_rows and sum(batch.left for batch in batches if not batch.failed) <= num_rows:
@@ -156,6 +192,7 @@ class GuardPads:
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "guard")
         batch = PadBatch(unit.ref, seed, pad_rows(seed, 0, num_rows, unit.ref.num_inputs))
         batch.failed = not self._send(self.guard, unit, batch)
+        self.rows_asked += num_rows
         return batch
 
 
@@ -171,6 +208,8 @@ class OwnPads:
 
     usable = True
     takes_rows = True
+    binds_rows = False
+    maker = None
 
     def fill(self, units: Sequence[Unit], num_rows: int) -> None:
         """Have at least `num_rows` pads ready for every unit."""
@@ -194,6 +233,9 @@ class OwnPads:
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
+
+    def lacks(self, ref: UnitRef) -> None:
+        """This device holds them all."""
 
     def _make(self, unit: Unit, num_rows: int) -> PadBatch:
         started = time.perf_counter()

@@ -18,7 +18,7 @@ from node.transport.channel import Channel
 from protocol.field import Elements
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
-from protocol.messages import ChunkBinding, Linear, LinearResult, Role
+from protocol.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
 
 LATE_LIMIT = 2
 """Late answers in a row after which a peer gets no new rows until it answers again."""
@@ -46,7 +46,7 @@ class Request:
     """`[num_rows, K]`: the elements that the peer works on, for the check."""
     owner: Any
     """The ChunkRecord or PadBatch that waits for it."""
-    message: Linear
+    message: Linear | TrustedLinear
     sent_at: float
     macs: int
     num_bytes: int
@@ -94,7 +94,7 @@ class SessionPeer:
         """Whether rows of a new pass may rely on it."""
         return self.usable and not self.leaving
 
-    def answered(self, request: Request, result: LinearResult, now: float) -> None:
+    def answered(self, request: Request, result: LinearResult | TrustedResult, now: float) -> None:
         """A result came; it counts for latency and speed and ends a suspension."""
         exchange = Exchange(
             request.binding.num_rows,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from node.execution.chunk import ChunkRecord
 from node.execution.pads import PadBatch
 from node.execution.peer import Request, SessionPeer
+from protocol.errors import LocalProtocolError
 from protocol.limits import TILE_OUTPUTS
-from protocol.messages import ChunkBinding, Linear, Role
+from protocol.messages import ChunkBinding, Linear, Role, TrustedLinear
 
 
 def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Request:
@@ -14,9 +15,14 @@ def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Re
     assert record.share is not None, "a chunk has its share before it is sent"
     chunk, message_id, num_rows = record.chunk, next(peer.ids), len(record.share)
     tiles = chunk.tile_start, chunk.tile_end
-    binding = ChunkBinding(peer.session, message_id, model_id, chunk.unit.sha256, Role.SHARE, 0, num_rows, *tiles)
+    role = Role.SHARE if record.plain is None else Role.PLAIN
+    if peer.role is not role:
+        raise LocalProtocolError(f"a {role.name} of a row is not for a peer in the role {peer.role.name}")
+    binding = ChunkBinding(peer.session, message_id, model_id, chunk.unit.sha256, role, 0, num_rows, *tiles)
     macs = num_rows * chunk.unit.num_inputs * chunk.unit.num_outputs
-    message = Linear(binding, rows=record.share)
+    message: Linear | TrustedLinear = Linear(binding, rows=record.share)
+    if record.plain is not None:
+        message = TrustedLinear(binding, record.plain)
     num_bytes = 4 * num_rows * (chunk.unit.num_inputs + chunk.unit.num_outputs)
     return Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs, num_bytes)
 

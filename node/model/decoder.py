@@ -142,7 +142,7 @@ class Decoder:
         self.executor.begin_step(int(blocks[0].positions[0]), len(hidden))
         for index, layer in enumerate(self._layers):
             mixed = self._attention(index, layer, hidden, cos, sin, blocks)
-            hidden += self._linear(layer.o, *self._kernels.quantize(mixed, layer.o.max_row_norm))
+            hidden += self._float_linear(layer.o, mixed)
             hidden += self._mlp(layer, hidden)
         for part in parts:
             part.cache.commit(part.token_ids)
@@ -153,11 +153,8 @@ class Decoder:
     ) -> Floats:
         """Each part's attention over its cache, which first gets the new keys and values: f32[T, H * d]."""
         config, kernels = self.config, self._kernels
-        rows, scales = kernels.norm_quantize(
-            hidden, layer.attention_norm, config.rms_norm_eps, layer.qkv.max_row_norm
-        )
         num_rows, num_heads, num_groups = len(hidden), config.num_heads, config.num_kv_heads
-        heads = self._linear(layer.qkv, rows, scales).reshape(num_rows, -1, config.head_dim)
+        heads = self._normed_linear(layer.qkv, hidden, layer.attention_norm).reshape(num_rows, -1, config.head_dim)
         queries = self._normed(heads[:, :num_heads], layer.q_norm)
         new_keys = self._normed(heads[:, num_heads : num_heads + num_groups], layer.k_norm)
         if layer.q_norm is None:  # queries and keys lie together still
@@ -191,15 +188,24 @@ class Decoder:
         return self._kernels.rms_norm(flat, gain, self.config.rms_norm_eps).reshape(heads.shape)
 
     def _mlp(self, layer: _Layer, hidden: Floats) -> Floats:
-        kernels = self._kernels
-        rows, scales = kernels.norm_quantize(
-            hidden, layer.mlp_norm, self.config.rms_norm_eps, layer.gate_up.max_row_norm
-        )
-        gate_up = self._linear(layer.gate_up, rows, scales)
-        return self._linear(layer.down, *kernels.gated_quantize(gate_up, layer.down.max_row_norm))
+        gate_up = self._normed_linear(layer.gate_up, hidden, layer.mlp_norm)
+        if self.executor.wants_floats:
+            return self._float_linear(layer.down, self._kernels.gated(gate_up))
+        return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm))
 
-    def _linear(self, unit: Unit, rows: Int16s, scales: Floats) -> Floats:
-        sums = self.executor.linear(unit, rows)
+    def _normed_linear(self, unit: Unit, hidden: Floats, gain: Floats) -> Floats:
+        """A linear layer of RMS-normed rows; the same bits whether or not the normed rows are wanted as floats."""
+        kernels, epsilon = self._kernels, self.config.rms_norm_eps
+        if self.executor.wants_floats:
+            return self._float_linear(unit, kernels.rms_norm(hidden, gain, epsilon))
+        return self._linear(unit, *kernels.norm_quantize(hidden, gain, epsilon, unit.max_row_norm))
+
+    def _float_linear(self, unit: Unit, floats: Floats) -> Floats:
+        rows, scales = self._kernels.quantize(floats, unit.max_row_norm)
+        return self._linear(unit, rows, scales, floats)
+
+    def _linear(self, unit: Unit, rows: Int16s, scales: Floats, floats: Floats | None = None) -> Floats:
+        sums = self.executor.linear(unit, rows, floats)
         return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
 
     def _logits(self, hidden: Floats) -> Floats:

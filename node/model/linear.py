@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from node.kernels.interface import Int16s, Int32s, Kernels
+from node.kernels.interface import Floats, Int16s, Int32s, Kernels
 from node.store.unit import Unit
 
 
 class LinearExecutor(Protocol):
     """Computes a unit's exact integer sums for rows of activations."""
+
+    @property
+    def wants_floats(self) -> bool:
+        """Whether `linear` is to be given the rows before their quantization too: trusted devices quantize them."""
 
     def begin_step(self, start: int, num_rows: int) -> None:
         """A forward pass begins; called once, before its first `linear`.
@@ -23,10 +27,13 @@ class LinearExecutor(Protocol):
         """
         ...
 
-    def linear(self, unit: Unit, rows: Int16s) -> Int32s:
+    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Int32s:
         """W x in plain integers: rows i16[T, K], |x| <= 2047 and |W x| < p / 2 -> i32[T, N]; no bias, no scale.
 
         Rows belong to the caller again when this returns.
+
+        Args:
+            floats: f32[T, K], what `rows` was quantized from, where it is wanted.
         """
         ...
 
@@ -34,12 +41,14 @@ class LinearExecutor(Protocol):
 class LocalLinear:
     """The executor that computes everything here."""
 
+    wants_floats = False
+
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
 
     def begin_step(self, start: int, num_rows: int) -> None:
         """Nothing to prepare."""
 
-    def linear(self, unit: Unit, rows: Int16s) -> Int32s:
+    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Int32s:
         """W x by this machine's kernels."""
         return self._kernels.linear_a12(unit.weights, rows)

@@ -1,9 +1,10 @@
 """Management operations: what a user may ask of a running node, over its control socket or the gateway.
 
-    peers   who is known and how it stands
-    access  who is kept out, and who alone is let in
-    invite  a line that lets another device into the swarm
-    doctor  what is wrong with the node and its surroundings
+    peers                   who is known and how it stands
+    access                  who is kept out, and who alone is let in
+    invite                  a line that lets another device into the swarm
+    doctor                  what is wrong with the node and its surroundings
+    pair_start .. unpair    devices of the same owner
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
 gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface
@@ -19,6 +20,7 @@ from node.node import Node
 from node.operations.access import access, ban, forget, trust
 from node.operations.doctor import doctor
 from node.operations.invite import invite
+from node.operations.pairing import pair_confirm, pair_consent, pair_list, pair_refuse, pair_start, unpair
 from node.operations.peers import peers
 
 Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
@@ -31,7 +33,13 @@ OPERATIONS: dict[str, Operation] = {
     "ban": ban,
     "trust": trust,
     "forget": forget,
+    "pair_start": pair_start,
+    "pair_list": pair_list,
+    "pair_confirm": pair_confirm,
+    "pair_refuse": pair_refuse,
+    "pair_consent": pair_consent,
+    "unpair": unpair,
 }
 
-READING: frozenset[str] = frozenset({"peers"})
+READING: frozenset[str] = frozenset({"peers", "pair_list"})
 """Operations that change nothing and tell nothing secret: on loopback they need no token."""

@@ -9,7 +9,6 @@ from node.node import Node
 from node.swarm.tally import PeerTally
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
-from protocol.messages import Role
 from protocol.peer_table import Entry
 from protocol.records import HostedLayers
 
@@ -46,13 +45,13 @@ def _status(
         "state": entry.state.name.lower() if entry is not None else "alive" if link is not None else "left",
         "addrs": list(addrs),
         "rtt_ms": None if link is None or link.rtt_s is None else round(link.rtt_s * 1000, 3),
-        "roles": [{Role.PAD: "pad", Role.SHARE: "share"}[role] for role in sorted(tally.roles)],
+        "roles": [role.name.lower() for role in sorted(tally.roles)],
         "layers": _layers(node, link, entry),
         "speed_gmacs": round((figures.row_macs_per_s if figures and figures.measured else stated) / 1e9, 2),
         "version": agent.partition("/")[2],
         "excluded": _excluded(node, peer_id, link, entry),
         "connected": link is not None,
-        "paired": False,
+        "paired": peer_id in node.trust.devices,
         "operator": _operator(link, entry),
         "memory_bytes": 0 if facts is None else facts.capabilities.memory_bytes,
         "queued": 0 if figures is None else round(figures.queued),

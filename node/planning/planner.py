@@ -24,6 +24,9 @@ CORRECTION_LIMIT = 8.0
 """A prediction is never corrected by more than this, up or down."""
 
 
+NO_PADS_NEEDED = 1 << 30
+
+
 class Planner:
     """Predicts, and learns from how it went."""
 
@@ -51,6 +54,8 @@ class Planner:
     ) -> Cost:
         """What a request in this mode over these lanes costs, corrected by how earlier ones went."""
         units = [ref for ref in model.units if ref.layer is not None]
+        if mode is Privacy.TRUSTED:
+            pads_made = NO_PADS_NEEDED
         device = self.device(model)
         cost = remote_cost(units, device, lanes, prompt_tokens, pads_made) if lanes else None
         cost = local_cost(units, device, prompt_tokens) if cost is None else cost

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from node.kernels.interface import Kernels
+from node.kernels.interface import Floats, Kernels
 from node.model.decoder import Decoder
 from node.planning.figures import DeviceFigures, Line
 from node.store.stored import StoredModel
@@ -70,6 +70,8 @@ class _FirstLayer:
 class _TimedLinear:
     """Computes here, and knows how long it took."""
 
+    wants_floats = False
+
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
         self.seconds = 0.0
@@ -77,7 +79,7 @@ class _TimedLinear:
     def begin_step(self, start: int, num_rows: int) -> None:
         """Nothing to prepare."""
 
-    def linear(self, unit: Unit, rows: NDArray[np.int16]) -> Sums:
+    def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         started = time.perf_counter()
         sums = self._kernels.linear_a12(unit.weights, rows)
         self.seconds += time.perf_counter() - started

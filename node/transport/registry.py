@@ -189,6 +189,11 @@ class PeerRegistry:
             staying = [peer for peer in self._peers.values() if peer.peer_id not in self._farewells]
             return [peer for peer in staying if peer.hello.data_port or peer.peer_id in self._attached]
 
+    def wait_up(self, peer_id: PeerId, timeout_s: float) -> bool:
+        """Whether this peer is connected before the time is over."""
+        with self._changed:
+            return self._changed.wait_for(lambda: peer_id in self._peers, timeout_s)
+
     def wait_settled(self, addresses: list[str], num_usable: int, timeout_s: float) -> None:
         """Return once every address has an outcome and `num_usable` peers are there, or when the time is over."""
         deadline = time.monotonic() + timeout_s

@@ -1,0 +1,53 @@
+"""Pads of a device of the same owner, for `strict`: it makes the products while it is there, else this device does.
+
+Both are the user's own, so a share may go to any lane; the paired device itself gets none in such a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from node.execution.pads import GuardPads, OwnPads, PadTicket
+from node.execution.peer import SessionPeer
+from node.store.unit import Unit, UnitRef
+
+
+class PairedPads:
+    """One source for all lanes of a session."""
+
+    usable = True
+    takes_rows = True
+    binds_rows = False
+
+    def __init__(self, theirs: GuardPads, own: OwnPads, still_paired: Callable[[], bool] = lambda: True) -> None:
+        self._theirs = theirs
+        self._own = own
+        self._still_paired = still_paired
+        self._lacking: set[UnitRef] = set()
+
+    @property
+    def maker(self) -> SessionPeer:
+        return self._theirs.guard
+
+    @property
+    def rows_asked(self) -> int:
+        """Rows of pads that the paired device was asked for."""
+        return self._theirs.rows_asked
+
+    def _is_there(self) -> bool:
+        return self._theirs.takes_rows and self._still_paired()
+
+    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+        if self._is_there() and unit.ref not in self._lacking:
+            ticket = self._theirs.take(unit, num_rows)
+            if not ticket.failed:
+                return ticket
+        return self._own.take(unit, num_rows)
+
+    def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
+        if self._is_there():
+            self._theirs.prepare([unit for unit in units if unit.ref not in self._lacking], num_rows)
+
+    def lacks(self, ref: UnitRef) -> None:
+        """The paired device does not hold this unit after all."""
+        self._lacking.add(ref)

@@ -1,0 +1,58 @@
+"""No pads at all: rows go as they are to devices that may read them (`--privacy trusted`).
+
+A lane of this kind is usable only while its user's consent stands; it is asked again before every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from node.execution.pads import PadBatch
+from node.store.unit import Unit, UnitRef
+from protocol.field import Elements
+from protocol.limits import row_bucket
+
+
+@dataclass(slots=True)
+class ZeroTicket:
+    """Pads of zero: a share is then the row itself, and the merged sum is what the device returned."""
+
+    pads: Elements = field(repr=False)
+    num_rows: int
+    num_outputs: int
+    batches: Sequence[tuple[PadBatch, int, int]] = ()
+    failed: bool = False
+
+    def products(self) -> Elements:
+        return np.zeros((self.num_rows, self.num_outputs), dtype=np.uint32)
+
+
+class NoPads:
+    """The pad source of a lane whose device may read the prompt."""
+
+    maker = None
+    binds_rows = False
+
+    def __init__(self, allowed: Callable[[], bool]) -> None:
+        self._allowed = allowed
+
+    @property
+    def usable(self) -> bool:
+        return self._allowed()
+
+    @property
+    def takes_rows(self) -> bool:
+        return self._allowed()
+
+    def take(self, unit: Unit, num_rows: int) -> ZeroTicket:
+        shape = (row_bucket(num_rows), unit.ref.num_inputs)
+        return ZeroTicket(np.zeros(shape, dtype=np.uint32), num_rows, unit.ref.num_outputs)
+
+    def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
+        """There is nothing to make."""
+
+    def lacks(self, ref: UnitRef) -> None:
+        """There is nobody who makes any."""
