@@ -71,10 +71,13 @@ class LinearWorker:
         self._kernels = kernels
         self._weights_of = weights_of
         self._row_norm_of = row_norm_of
+        self.answered = 0
+        """Requests that were computed for others since the start."""
 
     def answer(self, request: Linear | TrustedLinear) -> LinearResult | TrustedResult | ErrorReply:
         """The result, or an error for the client; never raises on what a peer can send."""
         started = time.perf_counter()
+        self.answered += 1
         try:
             if isinstance(request, TrustedLinear):
                 sums = self.compute_plain(request)

@@ -44,6 +44,7 @@ class NodeProcess:
     data_dir: Path
     peer_id: str = ""
     address: str = ""
+    gateway: str = ""
 
     def wait_ready(self) -> None:
         """Read the ready line; raises StartError with what the node said instead."""
@@ -59,6 +60,7 @@ class NodeProcess:
         ready = json.loads(line)
         self.peer_id = ready["peer_id"]
         self.address = ready["addrs"][0] if ready["addrs"] else ""
+        self.gateway = ready.get("gateway") or ""
 
     def narration(self) -> str:
         """What it wrote to stderr."""

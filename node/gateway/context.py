@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from aiohttp import web
@@ -38,7 +37,6 @@ class GatewayContext:
     socket_rules: AccessRules
     url: str | None
     operations_waiting: int = 0
-    started_at: float = field(default_factory=time.time)
 
     async def in_background(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of something that blocks for a while."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from node.engine import Engine
@@ -49,6 +49,9 @@ class Metrics:
         yield _gauge("kekahyde_num_requests_waiting", "Requests in the queue.", sum(not r.started for r in running))
         yield _gauge("kekahyde_kv_cache_usage_ratio", "Tokens held, of those there is room for.", self._usage())
         peers = self._node.registry.peers()
+        served = CounterMetricFamily("kekahyde_served_chunks", "Chunks computed for others.")
+        served.add_metric([], self._node.worker.answered)
+        yield served
         yield _gauge("kekahyde_peers_connected", "Peers with a link.", len(peers))
         rtts = sorted(peer.rtt_s for peer in peers if peer.rtt_s is not None)
         family = GaugeMetricFamily("kekahyde_peer_rtt_seconds", "Round trips to peers.", labels=["quantile"])

@@ -21,7 +21,7 @@ def state_of(context: GatewayContext) -> dict[str, Any]:
         "node": node_status(context),
         "peers": peer_statuses(context.node),
         "models": [model_status(listed) for listed in context.engine.models.usable()],
-        "transfers": [],
+        "transfers": context.node.transfers.as_json(),
         "requests": request_statuses(context.engine),
     }
 
@@ -35,11 +35,11 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
         "version": version("kekahyde"),
         "addrs": [str(address) for address in node.addresses],
         "gateway": context.url,
-        "started_at": round(context.started_at, 3),
-        "swarm": {"name": "", "open": True},
+        "started_at": round(node.started_at, 3),
+        "swarm": {"name": node.swarm_name, "open": node.config.swarm_key is None},
         "kernels": {"name": node.kernels.name, "threads": node.kernels.threads},
         "speed_gmacs": round(node.macs_per_s / 1e9, 2),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": node.config.memory_bytes or psutil.virtual_memory().total,
         "default_privacy": Privacy.AUTO.value,
         "model": models[0].name if models else "",
     }
