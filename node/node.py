@@ -153,6 +153,11 @@ class Node:
         return self.config.identity.peer_id
 
     @property
+    def is_open(self) -> bool:
+        """Whether anybody may be in its swarm."""
+        return self.config.swarm_key is None
+
+    @property
     def swarm_name(self) -> str:
         """By which people can tell swarms apart."""
         return OPEN_SWARM if self.config.swarm_key is None else self.config.swarm_key.name

@@ -177,6 +177,7 @@ class Session:
             paired=devices.peer_ids & self._crew.whole_holders(self._muster),
             readers=devices.readers & self._muster.holders.keys(),
             max_lanes=self._config.max_lanes,
+            is_open=self._node.is_open,
             new_tokens=new_tokens,
         )
         return form(asked, offer, lambda plan: self.predict(plan, prompt_tokens))
