@@ -40,7 +40,7 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
         "kernels": {"name": node.kernels.name, "threads": node.kernels.threads},
         "speed_gmacs": round(node.macs_per_s / 1e9, 2),
         "memory_bytes": node.config.memory_bytes or psutil.virtual_memory().total,
-        "default_privacy": Privacy.AUTO.value,
+        "default_privacy": (Privacy.STRICT if node.is_open else Privacy.AUTO).value,
         "model": models[0].name if models else "",
     }
 
