@@ -51,6 +51,7 @@ def compose(pending: Sequence[int], rows_beside: int) -> list[int]:
         room = min(room, rows_beside)
     rows = [min(count, 1) for count in pending]
     prompts = [index for index, count in enumerate(pending) if count > 1]
+    prompts.sort(key=lambda index: pending[index])  # what the short ones leave is for the long ones
     for position, index in enumerate(prompts):
         share = max(room, 0) // (len(prompts) - position)
         rows[index] = min(pending[index], share)
