@@ -123,6 +123,7 @@ class Receipt:
             bytes_up=value["bytes"]["up"],
             bytes_down=value["bytes"]["down"],
             pads_made=value["pads"]["rows"],
+            pads_paired=value["pads"]["paired_rows"],
             pad_s=value["pads"]["seconds"],
             plan=None if plan is None else PlanLine(**plan),
         )

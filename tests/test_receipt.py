@@ -1,0 +1,44 @@
+"""The receipt travels between processes and says the same at both ends."""
+
+from dataclasses import fields
+
+from node.execution.ledger import ChunkCounts
+from node.plan_line import PlanLine
+from node.receipt import PeerShare, Receipt
+
+
+def example() -> Receipt:
+    plan = {field.name: 1 for field in fields(PlanLine)}
+    return Receipt(
+        text="once",
+        tokens=4,
+        prompt_tokens=2,
+        mode="strict",
+        asked="auto",
+        model="story",
+        model_id="00" * 32,
+        peers=[PeerShare("12D3KooWA", "share", 3, 1, "banned"), PeerShare("12D3KooWB", "plain", 2, 0, "active")],
+        chunks=ChunkCounts(5, 4, 1, 0, 1, 5),
+        bytes_up=10,
+        bytes_down=20,
+        ttft_s=0.25,
+        tokens_per_s=12.5,
+        finish_reason="length",
+        pads_made=7,
+        pads_paired=8,
+        pad_s=0.5,
+        timings_s={"wait": 1.0},
+        plan=PlanLine(**plan),  # type: ignore[arg-type]
+        note="a note",
+    )
+
+
+def test_a_receipt_comes_back_as_it_went() -> None:
+    receipt = example()
+    assert Receipt.from_json(receipt.as_json()) == receipt
+
+
+def test_who_could_read_the_prompt_is_said_in_the_line_and_in_json() -> None:
+    receipt = example()
+    assert receipt.as_json()["could_read"] == ["12D3KooWB"]
+    assert "12D3KooWB could read the prompt" in receipt.as_line()
