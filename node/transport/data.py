@@ -23,6 +23,7 @@ import zmq
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.log_limit import LogLimit
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
@@ -118,6 +119,7 @@ class DataPlane:
         self._monitors: dict[Socket, Socket] = {}
         """Monitor of each offer's connection; a new connection is attached anew."""
         self._borrowed: dict[PeerId, Socket] = {}
+        self._complaints = LogLimit(log)
         self._unsent: dict[PeerId, deque[list[Any]]] = {}
         self._asked_at = -math.inf
         """When somebody asked this node to compute last."""
@@ -355,7 +357,7 @@ class DataPlane:
             self._answer(peer_id, socket, route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
             return
         except RemoteProtocolError as exc:
-            log.warning("a data frame of %s was dropped: %s", peer_id, exc)
+            self._complaints.warning("a data frame of %s was dropped: %s", peer_id, exc)
             self._answer(peer_id, socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
             return
         match received.message:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from node.transport.log_limit import LogLimit
 from node.transport.registry import ConnectedPeer, PeerRegistry
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
@@ -65,6 +66,7 @@ class Links:
         self._open: dict[PeerId, list[Link]] = {}
         self._handlers: dict[type[object], Handler] = {}
         self._watchers: list[LinkWatcher] = []
+        self._complaints = LogLimit(log)
         self._ids = itertools.count(FIRST_MESSAGE_ID)
 
     def watch(self, watcher: LinkWatcher) -> None:
@@ -124,7 +126,7 @@ class Links:
         try:
             handler(link, received)
         except RemoteProtocolError as exc:
-            log.warning("a message of %s was dropped: %s", link.peer_id, exc)
+            self._complaints.warning("a message of %s was dropped: %s", link.peer_id, exc)
 
     def send(self, peer_id: PeerId, message: Message, message_id: int | None = None) -> int | None:
         """Send over any link of a peer; the id it went under, or None where there is no link that takes it."""

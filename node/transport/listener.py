@@ -12,6 +12,7 @@ import zmq
 import zmq.asyncio
 
 from node.transport.link import LinkContext
+from node.transport.log_limit import LogLimit
 from node.transport.registry import peer_of_hello
 from node.transport.sockets import bind_socket, curve_key_of_frame, send_now, zmq_host
 from protocol.errors import RemoteProtocolError
@@ -76,6 +77,7 @@ class Listener:
     def __init__(self, context: LinkContext) -> None:
         self._context = context
         self._links: dict[bytes, _Link] = {}
+        self._complaints = LogLimit(log)
         self._router = context.sockets.socket(zmq.ROUTER)
 
     def bind(self, listen: Multiaddr) -> Multiaddr:
@@ -132,12 +134,12 @@ class Listener:
             self.send(route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
             return
         except RemoteProtocolError as exc:
-            log.warning("a frame from %s was dropped: %s", link.host, exc)
+            self._complaints.warning("a frame from %s was dropped: %s", link.host, exc)
             return
         try:
             link.handshake.receive(received.message, link.curve_key)
         except RemoteProtocolError as exc:
-            log.warning("%s was refused: %s", link.host, exc)
+            self._complaints.warning("%s was refused: %s", link.host, exc)
             code = exc.code if isinstance(exc, HandshakeError) else ErrorCode.INVALID
             self.send(route, ErrorReply(code, str(exc)), received.id)
             return
