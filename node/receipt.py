@@ -12,13 +12,21 @@ from node.model.generate import FinishReason
 from node.plan_line import PlanLine
 from protocol.messages import Role
 
+RoleName = Literal["pad", "share", "plain"]
+
+
+def role_name(role: Role) -> RoleName:
+    """What interfaces call a role."""
+    names: dict[Role, RoleName] = {Role.PAD: "pad", Role.SHARE: "share", Role.PLAIN: "plain"}
+    return names[role]
+
 
 @dataclass(frozen=True, slots=True)
 class PeerShare:
     """One peer's part in an answer."""
 
     peer_id: str
-    role: Literal["pad", "share", "plain"]
+    role: RoleName
     chunks: int
     """Requests sent to it."""
     rejected: int
@@ -27,12 +35,10 @@ class PeerShare:
 
     @classmethod
     def of(cls, peer: SessionPeer) -> PeerShare:
-        roles: dict[Role, Literal["pad", "share", "plain"]]
-        roles = {Role.PAD: "pad", Role.SHARE: "share", Role.PLAIN: "plain"}
         status = peer.status.value
         if status != "banned" and (peer.leaving or not peer.channel.connected):
             status = "left" if peer.leaving else "lost"
-        return cls(peer.peer_id, roles[peer.role], peer.chunks, peer.rejected, status)
+        return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, status)
 
 
 _PLAIN_FIELDS = (

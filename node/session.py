@@ -18,7 +18,7 @@ from node.execution.gate import UnitChecks
 from node.execution.hybrid import HybridExecutor
 from node.execution.interrupt import Interrupt
 from node.execution.lanes import DEFAULT_MAX_LANES
-from node.execution.manager import ExecutionManager
+from node.execution.manager import ExecutionManager, OnPad
 from node.execution.pads import OwnPads
 from node.execution.pads_paired import PairedPads
 from node.execution.peer import SessionPeer
@@ -99,6 +99,11 @@ class Session:
         self._manager = self._open()
         self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
         self._decoder = Decoder(model, node.kernels, self.executor)
+
+    def watch_pads(self, on_pad: OnPad) -> None:
+        """Tell of pads that guards make for it."""
+        if self._manager is not None:
+            self._manager.on_pad = on_pad
 
     @property
     def decoder(self) -> Decoder:

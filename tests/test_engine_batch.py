@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from node.model.decoder import BLOCK_ROWS, Decoder, Part
 from node.model.linear import LocalLinear
 from node.model.sampling import SamplingParams
 from node.privacy import Privacy
+from node.receipt import Receipt
 
 relaxed = settings(deadline=None, max_examples=25)
 LONG = SamplingParams(max_tokens=60, temperature=0.9, seed=5, ignore_eos=True)
@@ -135,6 +137,8 @@ def test_events_come_in_order_and_the_receipt_is_last(node: Serving) -> None:
     assert [token.index for token in tokens] == list(range(60))
     assert isinstance(completed, Completed)
     assert completed.receipt.text == "".join(token.text for token in tokens)
+    said = completed.receipt.as_json()
+    assert Receipt.from_json(json.loads(json.dumps(said))).as_json() == said, "a receipt survives its way to `run`"
 
 
 def test_the_next_turn_begins_where_the_last_one_ended(node: Serving) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import time
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 from swarm_harness import PROGRAM, NodeProcess, Swarm
@@ -113,6 +115,45 @@ def test_a_closed_connection_stops_every_peer(client: Client, privacy: str, phas
     assert stopped > before
     time.sleep(0.5)
     assert client.served() == stopped
+
+
+def test_a_watcher_sees_every_chunk_live_and_end(client: Client) -> None:
+    async def watch() -> tuple[list[list[Any]], dict[str, Any], int]:
+        rows: list[list[Any]] = []
+        receipt: dict[str, Any] = {}
+        dropped = 0
+        async with aiohttp.ClientSession() as http, http.ws_connect(f"{client.node.gateway}/ws") as socket:
+            await socket.send_json({"op": "subscribe", "id": 1, "topics": ["chunks"]})
+            wanted = {"prompt": "The cat sat", "privacy": "split", "max_tokens": 12, "ignore_eos": True}
+            await socket.send_json({"op": "generate", "id": 2, "request": "watched", **wanted})
+            quiet_s = 30.0
+            while True:
+                try:
+                    frame = await socket.receive_json(timeout=quiet_s)
+                except TimeoutError:
+                    return rows, receipt, dropped
+                if frame["type"] == "chunks":
+                    assert len(frame["items"]) <= 512
+                    rows += frame["items"]
+                    dropped += frame["dropped"]
+                elif frame.get("event") == "receipt":
+                    receipt, quiet_s = frame["receipt"], 0.5
+
+    rows, receipt, dropped = asyncio.run(watch())
+    assert dropped == 0
+    lives: dict[int, list[str]] = {}
+    roles: dict[int, str] = {}
+    for number, request, layer, kind, start, end, peer_id, role, state, ms in rows:
+        assert request in ("watched", "") and 0 <= layer < 6 and kind in ("qkv", "o", "gate_up", "down")
+        assert start < end and ms >= 0 and peer_id in {peer.peer_id for peer in client.swarm.nodes[:4]}
+        lives.setdefault(number, []).append(state)
+        roles[number] = role
+    shares = [life for number, life in lives.items() if roles[number] == "share"]
+    assert set(roles.values()) == {"pad", "share"}
+    assert all(life[0] == "sent" for life in lives.values())
+    assert all(life[-1] == "merged" for life in shares)
+    assert len(shares) == receipt["chunks"]["merged"] == receipt["chunks"]["sent"]
+    assert sum("verified" in life for life in shares) >= receipt["chunks"]["verified"]
 
 
 def test_run_is_done_by_the_node_that_runs(client: Client, alone: list[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+_always_told: set[str] = set()
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
@@ -15,9 +16,16 @@ def configure_logging(verbosity: int) -> None:
     """Send log lines to stderr. No prompt, token, share or key is ever logged, at any level."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))
+    level = LEVELS[min(verbosity, len(LEVELS) - 1)]
+    handler.addFilter(lambda record: record.levelno >= level or record.name in _always_told)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(LEVELS[min(verbosity, len(LEVELS) - 1)])
+    root.setLevel(min(level, logging.INFO))  # interfaces of a node show more than its stderr
+
+
+def always_tell(logger: str) -> None:
+    """Lines of this logger from INFO on are told whatever the verbosity."""
+    _always_told.add(logger)
 
 
 def say(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.narrate import say
+from node.cli.narrate import always_tell, say
 from node.cli.options import NO_MODEL
 from node.errors import ConfigError
 from node.gateway.config import GatewayConfig
@@ -73,7 +72,7 @@ def serve(
             f"another node runs on {data_dir}: stop it, or give this one a directory of its own with --data-dir"
         )
     # What becomes of a node's links is said once a change; a run says it itself.
-    logging.getLogger("node.transport.dialler").setLevel(logging.INFO)
+    always_tell("node.transport.dialler")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

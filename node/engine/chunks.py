@@ -9,7 +9,9 @@ import threading
 import time
 from collections import deque
 
-from node.execution.chunk import ChunkRecord
+from node.execution.chunk import ChunkRecord, ChunkState
+from node.execution.pads import PadBatch
+from node.execution.peer import SessionPeer
 
 MAX_WAITING = 8192
 
@@ -27,15 +29,29 @@ class ChunkFeed:
         self.watched = False
         """Set by the reader."""
 
-    def push(self, record: ChunkRecord, request_id: str) -> None:
-        """A chunk moved on; `request_id` is whose row is its first."""
+    def push(self, record: ChunkRecord, request_id: str, role: str | None) -> None:
+        """A chunk moved on; `request_id` is whose row is its first, `role` its peer's."""
         if not self.watched:
             return
         chunk = record.chunk
-        sent_ms = round((time.monotonic() - record.sent_at) * 1000, 2) if record.sent_at else 0.0
-        role = None if record.peer_id is None else "share"
         where = (chunk.unit.layer, chunk.unit.kind, chunk.row_start, chunk.row_end)
-        row = (record.number, request_id, *where, record.peer_id, role, record.state.value, sent_ms)
+        who = None if record.peer_id is None else role
+        self._append(
+            (record.number, request_id, *where, record.peer_id, who, record.state.value, _ms_since(record.sent_at))
+        )
+
+    def push_pad(
+        self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float, request_id: str
+    ) -> None:
+        """A batch of pads moved on; pads are put aside once they are verified, and lost for good where they are."""
+        if not self.watched:
+            return
+        where = (batch.unit.layer, batch.unit.kind, 0, len(batch.pads))
+        ends = {ChunkState.VERIFIED: [ChunkState.MERGED], ChunkState.LOST: [ChunkState.CANCELLED]}
+        for each in (state, *ends.get(state, ())):
+            self._append((batch.number, request_id, *where, peer.peer_id, "pad", each.value, _ms_since(sent_at)))
+
+    def _append(self, row: Row) -> None:
         with self._lock:
             if len(self._rows) >= MAX_WAITING:
                 self._rows.popleft()
@@ -54,3 +70,8 @@ class ChunkFeed:
         with self._lock:
             self._rows.clear()
             self._dropped = 0
+
+
+def _ms_since(sent_at: float) -> float:
+    """0 for what was not sent."""
+    return round((time.monotonic() - sent_at) * 1000, 2) if sent_at else 0.0

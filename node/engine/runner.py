@@ -15,13 +15,17 @@ from node.engine.request import Note, Prefilled, Queued, Started
 from node.engine.running import Running
 from node.engine.watch import PeerWatch, explain
 from node.errors import KekahydeError
-from node.execution.chunk import ChunkRecord
+from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.interrupt import Interrupt, PassCancelledError
+from node.execution.pads import PadBatch
+from node.execution.peer import SessionPeer
 from node.model.cache import KVCache
 from node.model.decoder import Part
 from node.model.generate import Finished
 from node.privacy import Privacy
+from node.receipt import role_name
 from node.session import Session
+from protocol.identity import PeerId
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +195,7 @@ class SessionRunner:
             self._formed_with = self._fingerprint()
             self._watch = PeerWatch()
             self._session = self._open_session(first, self._on_change, self._interrupt)
+            self._session.watch_pads(self._on_pad)
             self._watch.news(self._session.peers)
         return self._session
 
@@ -306,9 +311,22 @@ class SessionRunner:
             if start < record.chunk.row_end and record.chunk.row_start < stop:
                 running.ledger.saw(record)
                 if first:
-                    self._feed.push(record, running.request.id)
+                    self._feed.push(record, running.request.id, self._role_of(record.peer_id))
                     first = False
             start = stop
+
+    def _role_of(self, peer_id: PeerId | None) -> str | None:
+        """What a peer is in the session; it has one role."""
+        if peer_id is None or not self._feed.watched:
+            return None
+        peers = [] if self._session is None else self._session.peers
+        role = next((peer.role for peer in peers if peer.peer_id == peer_id), None)
+        return None if role is None else role_name(role)
+
+    def _on_pad(self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float) -> None:
+        """Pads of a guard moved on; they are for whoever runs."""
+        request_id = self._running[0].request.id if self._running else ""
+        self._feed.push_pad(batch, peer, state, sent_at, request_id)
 
     def _snapshot(self, session: Session) -> Snapshot:
         executor = session.executor

@@ -15,6 +15,9 @@ from node.store.unit import UnitRef
 from protocol.field import Elements, Floats
 from protocol.identity import PeerId
 
+next_number = itertools.count(1).__next__
+"""Chunks, and batches of pads, are numbered in the life of this process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -108,7 +111,7 @@ class ChunkRecord:
     """Who computes the share, once it was sent."""
     sent_at: float = 0.0
     attempts: int = 0
-    number: int = field(default_factory=itertools.count(1).__next__)
+    number: int = field(default_factory=next_number)
     """Its number in the life of this process: how interfaces tell chunks apart."""
     share: Elements | None = field(default=None, repr=False)
     """`[bucket, K]`, what was sent and is sent again on a retry."""

@@ -42,6 +42,10 @@ NOT_AGAIN = (ErrorCode.EXHAUSTED, ErrorCode.NOT_FOUND, ErrorCode.DENIED)
 """Errors that the same question would bring again."""
 
 
+OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
+"""Pads, their guard, what became of them, and when they were sent."""
+
+
 class ExecutionManager:
     """Plans, sends, waits, verifies and merges the chunks of one session."""
 
@@ -74,6 +78,8 @@ class ExecutionManager:
         """Called before the rows of a pass are cut: the moment for lanes to be added and goodbyes to be heard."""
         self.lanes: list[Lane] = []
         self.peers: list[SessionPeer] = []
+        self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
+        """Called when a batch of pads was sent, verified, lost or cancelled."""
         self.counts = ChunkCounts()
         self.timings = Timings()
 
@@ -202,7 +208,11 @@ class ExecutionManager:
     def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
         """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
         self._units[unit.ref.sha256] = unit
-        return send_chunk_to_peer(guard, pad_request(guard, self._model_id, batch))
+        request = pad_request(guard, self._model_id, batch)
+        sent = send_chunk_to_peer(guard, request)
+        if sent:
+            self.on_pad(batch, guard, ChunkState.SENT, request.sent_at)
+        return sent
 
     def ready(self, record: ChunkRecord) -> bool:
         """Whether both halves of a chunk are here and verified."""
@@ -302,6 +312,7 @@ class ExecutionManager:
                     peer.channel.send(Cancel(request.id), request.id)
                 if isinstance(request.owner, PadBatch):
                     request.owner.failed = True
+                    self.on_pad(request.owner, peer, ChunkState.CANCELLED, request.sent_at)
                 request.abandoned = True
             self._forget(peer)
 
@@ -371,6 +382,7 @@ class ExecutionManager:
             self._move(record, ChunkEvent.ACCEPT)
         elif isinstance(request.owner, PadBatch):
             request.owner.products = result.elements
+            self.on_pad(request.owner, peer, ChunkState.VERIFIED, request.sent_at)
 
     def _genuine(self, request: Request, result: LinearResult | TrustedResult) -> bool:
         """The gate; a refusal is confirmed with a fresh check on re-hashed weights: our memory may be at fault."""
@@ -390,6 +402,7 @@ class ExecutionManager:
         peer.in_flight.clear()
         for request in owed:
             self._failed(request)
+            self._pad_lost(peer, request)
 
     def _lost(self, peer: SessionPeer) -> None:
         log.info("the connection to %s broke with %d requests in flight", peer.peer_id, len(peer.in_flight))
@@ -399,6 +412,11 @@ class ExecutionManager:
         self.counts.lost += sum(isinstance(request.owner, ChunkRecord) and not request.abandoned for request in owed)
         for request in owed:
             self._failed(request)
+            self._pad_lost(peer, request)
+
+    def _pad_lost(self, peer: SessionPeer, request: Request) -> None:
+        if isinstance(request.owner, PadBatch):
+            self.on_pad(request.owner, peer, ChunkState.LOST, request.sent_at)
 
     def _failed(self, request: Request, same_peer_again: bool = False) -> None:
         """A request will not be answered: send the same share once more where that is allowed, or give up on it."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from node.execution.chunk import next_number
 from node.execution.peer import SessionPeer
 from node.kernels.interface import Kernels
 from node.store.unit import Unit, UnitRef
@@ -43,6 +44,7 @@ class PadBatch:
     failed: bool = False
     """The products will never come."""
     next_row: int = 0
+    number: int = field(default_factory=next_number)
 
     @property
     def left(self) -> int:
