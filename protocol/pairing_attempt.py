@@ -171,7 +171,7 @@ class Attempt:
         self.meeting = Meeting(self.attempt, asker, answerer, asker_nonce, answerer_nonce)
 
     def _confirmed_there(self, message: PairConfirm, now: float) -> None:
-        if self.state not in (PairState.COMPARING, PairState.CONFIRMED, PairState.PAIRED):
+        if PairEvent.RECEIVE_CONFIRM not in TRANSITIONS[self.state]:
             raise RemoteProtocolError("a confirmation out of turn")
         verify_signature(self.peer_key, CERTIFICATE_DOMAIN, self._certified, message.signature)
         self._move(PairEvent.RECEIVE_CONFIRM, now)

@@ -61,7 +61,12 @@ TRANSITIONS: dict[PairState, dict[PairEvent, PairState]] = {
         **_ENDINGS,
     },
     PairState.CONFIRMED: {PairEvent.RECEIVE_CONFIRM: PairState.PAIRED, **_ENDINGS},
-    PairState.CERTIFIED: {PairEvent.CONFIRM: PairState.PAIRED, **_ENDINGS},
+    # It is said again while this owner still compares.
+    PairState.CERTIFIED: {
+        PairEvent.CONFIRM: PairState.PAIRED,
+        PairEvent.RECEIVE_CONFIRM: PairState.CERTIFIED,
+        **_ENDINGS,
+    },
     # The other side may not have heard this side's certificate: it asks again, or gives up and is not paired.
     PairState.PAIRED: {PairEvent.RECEIVE_CONFIRM: PairState.PAIRED, PairEvent.RECEIVE_REFUSE: PairState.ENDED},
     PairState.ENDED: {},

@@ -245,6 +245,20 @@ def test_a_confirmation_that_was_lost_is_said_again() -> None:
     assert len(b.paired) == 1, "what is said again pairs nobody twice"
 
 
+def test_a_slow_owner_may_hear_the_other_side_confirm_again_and_again() -> None:
+    a, b = Device(1), Device(2)
+    compare(a, b)
+    a.confirm(b.peer_id)
+    deliver(a, b)
+    for now in (REPEAT_S, 2 * REPEAT_S, 3 * REPEAT_S):
+        a.tick(now)
+        deliver(a, b, now=now)
+    assert b.state(a.peer_id) is PairState.CERTIFIED and not b.outbox
+    b.confirm(a.peer_id, now=4 * REPEAT_S)
+    deliver(a, b, now=4 * REPEAT_S)
+    assert a.paired and b.paired
+
+
 def test_who_gave_up_waiting_takes_the_other_sides_pairing_back() -> None:
     a, b = Device(1), Device(2)
     compare(a, b)
