@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from node.execution import chunk
+from node.gateway import limits as gateway_limits
 from protocol import handshake, limits, pairing_states
 
 
@@ -42,10 +43,16 @@ def limits_table() -> list[str]:
     return [f"| {name} | {_shown(value)} |" for name, value in constants.items()]
 
 
+def gateway_table() -> list[str]:
+    """Rows of the section on the gateway: every constant of `node.gateway.limits`."""
+    constants = {name: value for name, value in vars(gateway_limits).items() if name.isupper()}
+    return [f"| {name} | {_shown(value)} |" for name, value in constants.items()]
+
+
 def _shown(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
 if __name__ == "__main__":
-    for table in (handshake_table(), chunk_table(), pairing_table(), limits_table()):
+    for table in (handshake_table(), chunk_table(), pairing_table(), limits_table(), gateway_table()):
         print("\n".join(table), end="\n\n")

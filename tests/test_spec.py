@@ -124,7 +124,7 @@ def test_messages_are_read_from_their_bytes(vectors: dict[str, Any]) -> None:
 
 def test_tables_are_those_of_the_code() -> None:
     tables = (spec_tables.handshake_table(), spec_tables.chunk_table(), spec_tables.limits_table())
-    for rows in (*tables, spec_tables.pairing_table()):
+    for rows in (*tables, spec_tables.pairing_table(), spec_tables.gateway_table()):
         assert "\n".join(rows) in SPEC
 
 

@@ -24,7 +24,9 @@ WRITE_LIMIT_S = 30.0
 """A reader that takes nothing for so long has left."""
 IDLE_LIMIT_S = 75.0
 """An idle connection is kept so long between two requests."""
-PROBE_IDLE_S, PROBE_INTERVAL_S, PROBE_COUNT = 30, 10, 3
+PROBE_IDLE_S = 30
+PROBE_INTERVAL_S = 10
+PROBE_COUNT = 3
 """TCP keep-alive: a half-open connection is noticed after a minute."""
 KEEP_ALIVE_S = 10.0
 """A stream without news gets a comment this often."""
