@@ -64,6 +64,8 @@ class Offer:
 
     places: tuple[PeerId | None, ...] = ()
     """Guards in their places: 2i and 2i + 1 make a lane in `split`; None is a place that is empty now."""
+    sharers: tuple[PeerId, ...] | None = None
+    """Who may get shares where the pads are our own; None for those in the places."""
     paired: frozenset[PeerId] = field(default_factory=frozenset)
     """Devices of the same owner that hold the whole model, named or not."""
     readers: frozenset[PeerId] = field(default_factory=frozenset)
@@ -75,10 +77,16 @@ class Offer:
     """Whether this device holds all that it needs to compute alone."""
     new_tokens: int = 128
     """Tokens of the answer that is expected."""
+    named: bool = True
+    """Whether the user chose the places; else this node's guards hold them."""
+    notes: tuple[str, ...] = ()
+    """What whoever chose the places has to say of them."""
 
     @property
     def present(self) -> tuple[PeerId, ...]:
-        """Peers that are there, in the order of their places."""
+        """Peers that are there and may get shares, in the order of their places."""
+        if self.sharers is not None:
+            return self.sharers
         return tuple(peer_id for peer_id in self.places if peer_id is not None)
 
 
@@ -95,7 +103,7 @@ def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> Sessio
     here = SessionPlan(Privacy.LOCAL)
     cost_here = predict(here) if predict is not None and offer.computable else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
-    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not offer.places):
+    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not offer.places and not offer.present):
         return here
     auto = Privacy.STRICT if offer.is_open else Privacy.SPLIT
     plan = FORMERS[auto if asked is Privacy.AUTO else asked](offer)
@@ -106,7 +114,7 @@ def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> Sessio
         away_s, here_s = plan.cost.total_s(offer.new_tokens), cost_here.total_s(offer.new_tokens)
         if here_s <= away_s:
             return replace(here, notes=(_why_here(plan, offer, here_s, away_s),))
-    empty = len(offer.places) - len(offer.present)
+    empty = offer.places.count(None)
     if empty and plan.mode is not Privacy.TRUSTED:
         note = f"{empty} of {len(offer.places)} places are empty: their lanes are not used"
         plan = replace(plan, notes=(*plan.notes, note))
@@ -124,8 +132,9 @@ def _why_here(plan: SessionPlan, offer: Offer, here_s: float, away_s: float) -> 
 def _form_split(offer: Offer) -> SessionPlan:
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(offer.places, offer.max_lanes))
     if not lanes:
-        return _here(Privacy.SPLIT, "2 peers, named one after the other,", offer)
-    return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes)
+        needed = "2 peers, named one after the other," if offer.named else "2 peers of the swarm"
+        return _here(Privacy.SPLIT, needed, offer)
+    return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, offer.notes)
 
 
 def _form_strict(offer: Offer) -> SessionPlan:
@@ -157,8 +166,9 @@ def _form_trusted(offer: Offer) -> SessionPlan:
 
 
 def _here(asked: Privacy, needed: str, offer: Offer) -> SessionPlan:
-    note = f"{asked.value} needs {needed} that hold this model, {len(offer.present)} found: computed here"
-    return SessionPlan(Privacy.LOCAL, notes=(note,))
+    found = len(offer.present)
+    note = f"{asked.value} needs {needed} that hold this model, {found} found: computed here"
+    return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
 
 
 FORMERS: dict[Privacy, Callable[[Offer], SessionPlan]] = {

@@ -17,6 +17,8 @@ import psutil
 
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
+from node.guards import GuardKeeper
+from node.guards.watch import GuardWatch
 from node.hosting import HostedModels
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
@@ -80,6 +82,8 @@ class NodeConfig:
     """Addresses that the user vouches for: the record names them without a dial-back."""
     on_lan: bool = False
     """Whether a member looks for others by multicast DNS."""
+    guards_path: Path | None = None
+    """Where this node keeps its guards; None: in memory."""
 
 
 class Node:
@@ -110,6 +114,10 @@ class Node:
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
         self.control.add(self.trust)
+        self.guards = GuardKeeper(
+            config.guards_path, time.time, lambda peer_id: self.access.refusal(peer_id) is not None
+        )
+        self.control.add(GuardWatch(self.guards, self.registry))
         self.started_at = time.time()
         self.tally = Tally()
         self.discovery = None if config.state is None else self._discovery()

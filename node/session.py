@@ -53,6 +53,8 @@ class SessionConfig:
     max_lanes: int = DEFAULT_MAX_LANES
     named: tuple[PeerId, ...] | None = None
     """Peers in the order in which the user named them; None for those whose addresses the node was started with."""
+    by_guards: bool = False
+    """Nobody was named: this node chooses guards among the members of its swarm, and keeps them."""
     inbound_peers: bool = False
     """Whether peers that came in by themselves may be used beside those that the user named: in `split` mode two of
     them could be one adversary in both roles of a lane."""
@@ -87,10 +89,7 @@ class Session:
         self._predicted: Cost | None = None
         self.note: str | None = None
         self._version = node.registry.version
-        named = config.named
-        if named is None:
-            named = tuple(address.peer_id for address in node.config.bootstrap if address.peer_id)
-        self._crew = Crew(node.registry, model.model_id_bytes, self._units, named, config.inbound_peers)
+        self._crew = Crew(node, model, self._named(), config.inbound_peers, config.max_lanes)
         self._muster = Muster()
         self._opener: LaneOpener | None = None
         self.plan = self.replan(config.prompt_tokens, config.new_tokens)
@@ -169,21 +168,31 @@ class Session:
 
     # --- how a session is formed
 
+    def _named(self) -> tuple[PeerId, ...] | None:
+        config = self._config
+        if config.by_guards:
+            return None
+        bootstrap = self._node.config.bootstrap
+        return config.named or tuple(address.peer_id for address in bootstrap if address.peer_id)
+
     def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
         """How it would be formed now, for a request of this size; while nothing runs in it."""
         if self._config.privacy is not Privacy.LOCAL:
-            self._muster = self._crew.muster()
+            self._muster = self._crew.muster(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
         return self._plan(self._config.privacy, prompt_tokens, new_tokens)
 
     def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
-        devices = self._node.trust.devices
+        devices, muster = self._node.trust.devices, self._muster
         offer = Offer(
-            self._muster.places,
-            paired=devices.peer_ids & self._crew.whole_holders(self._muster),
-            readers=devices.readers & self._muster.holders.keys(),
+            muster.places,
+            muster.sharers,
+            paired=devices.peer_ids & self._crew.whole_holders(muster),
+            readers=devices.readers & muster.holders.keys(),
             max_lanes=self._config.max_lanes,
             is_open=self._node.is_open,
             new_tokens=new_tokens,
+            named=not self._config.by_guards,
+            notes=muster.notes,
         )
         return form(asked, offer, lambda plan: self.predict(plan, prompt_tokens))
 
@@ -229,7 +238,7 @@ class Session:
         self._version = registry.version
         for peer in self._manager.peers:
             peer.leaving = registry.is_leaving(peer.peer_id)
-        self._muster = self._crew.muster()
+        self._muster = self._crew.muster(self.mode is Privacy.SPLIT)
         for lane in self._plan(self.mode, self._config.prompt_tokens, self._config.new_tokens).lanes:
             if self._opener.may_open(lane):
                 log.info("peers %s join the session as a lane", ", ".join(lane.peers))

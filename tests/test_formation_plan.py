@@ -25,7 +25,8 @@ def test_without_peers_it_is_computed_here(asked: Privacy) -> None:
 
 @given(st.sampled_from(list(Privacy)), places, st.integers(1, 5))
 def test_never_weaker_and_never_both_roles(asked: Privacy, places: tuple, max_lanes: int) -> None:
-    plan = form(asked, Offer(places, max_lanes=max_lanes))
+    there = tuple(peer_id for peer_id in places if peer_id is not None)
+    plan = form(asked, Offer(places, there, max_lanes=max_lanes))
     if asked is not Privacy.AUTO:
         assert plan.mode in (asked, Privacy.LOCAL)
     used = [peer_id for lane in plan.lanes for peer_id in lane.peers]

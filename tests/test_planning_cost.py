@@ -78,7 +78,7 @@ def predict(here_s: float, away_s: float):  # type: ignore[no-untyped-def]
 
 
 def test_auto_goes_where_it_is_faster_and_says_why_not() -> None:
-    offer = Offer(tuple(PEERS), new_tokens=10)
+    offer = Offer(tuple(PEERS), tuple(PEERS), new_tokens=10)
     stays = form(Privacy.AUTO, offer, predict(0.1, 0.5))
     assert stays.mode is Privacy.LOCAL and stays.lanes == ()
     (note,) = stays.notes
@@ -90,14 +90,14 @@ def test_auto_goes_where_it_is_faster_and_says_why_not() -> None:
 
 @pytest.mark.parametrize("asked", [Privacy.SPLIT, Privacy.STRICT])
 def test_a_mode_asked_for_by_name_is_not_weighed(asked: Privacy) -> None:
-    assert form(asked, Offer(tuple(PEERS)), predict(0.1, 100)).mode is asked
+    assert form(asked, Offer(tuple(PEERS), tuple(PEERS)), predict(0.1, 100)).mode is asked
 
 
 def test_who_cannot_compute_here_offloads_and_open_swarms_are_strict() -> None:
-    offer = Offer(tuple(PEERS), computable=False)
+    offer = Offer(tuple(PEERS), tuple(PEERS), computable=False)
     plan = form(Privacy.AUTO, offer, predict(0.0001, 100))
     assert plan.mode is Privacy.SPLIT and plan.cost_here is None
-    assert form(Privacy.AUTO, Offer(tuple(PEERS), is_open=True), predict(100, 1)).mode is Privacy.STRICT
+    assert form(Privacy.AUTO, Offer(tuple(PEERS), tuple(PEERS), is_open=True), predict(100, 1)).mode is Privacy.STRICT
 
 
 @given(st.floats(0.01, 10), st.floats(1e-3, 10))

@@ -1,0 +1,118 @@
+"""`GuardKeeper`: the guard book of a running node, kept on the disk. Thread-safe."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from node.errors import KekahydeError
+from node.guards.book import SIDES, GuardBook, Side, read_book, write_book
+from node.guards.rules import choose, is_known, look
+from node.guards.separation import Candidate, what_gave_way
+from protocol.identity import PeerId
+
+log = logging.getLogger(__name__)
+
+WRITE_INTERVAL_S = 600.0
+"""Who was seen when is written so often; a change of guards at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPlaces:
+    """Guards for a session: places 2i and 2i + 1 are the pad and the share side of a lane; None is empty now."""
+
+    places: tuple[PeerId | None, ...]
+    notes: tuple[str, ...]
+
+
+class GuardKeeper:
+    """Remembers guards; `path` None keeps them in memory.
+
+    Args:
+        banned: whether this node keeps a peer out.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        unix_s: Callable[[], float],
+        banned: Callable[[PeerId], bool],
+        rng: random.Random | None = None,
+    ) -> None:
+        """Raises ConfigError where the file is none."""
+        self._path = path
+        self._unix_s = unix_s
+        self._banned = banned
+        self._rng = rng or random.SystemRandom()
+        self._lock = threading.Lock()
+        now = unix_s()
+        stored = None if path is None else read_book(path)
+        self._book = GuardBook(born=now, looked=now) if stored is None else stored
+        self._written_at = now
+
+    def look(self, present: Collection[PeerId]) -> None:
+        """Note who is there."""
+        with self._lock:
+            now = self._unix_s()
+            self._book = look(self._book, present, now)
+            if not 0 <= now - self._written_at < WRITE_INTERVAL_S:
+                self._write(now)
+
+    def places(
+        self, model_id: str, candidates: Sequence[Candidate], present: Collection[PeerId], max_lanes: int
+    ) -> ChosenPlaces:
+        """The guards of a model in their places, chosen where places are free.
+
+        Args:
+            candidates: peers that hold units of the model.
+            present: all peers that are there.
+        """
+        there = {candidate.peer_id: candidate for candidate in candidates}
+        with self._lock:
+            now = self._unix_s()
+            before = self._book
+            seen = look(before, present, now)
+            self._book = choose(seen, model_id, candidates, max_lanes, self._banned, now, self._rng)
+            if self._book.roles() != before.roles():
+                log.info("guards of this node were chosen anew: see guards.json")
+                self._write(now)
+            lanes = self._book.lanes[model_id][:max_lanes]
+            new = sum(not is_known(self._book, candidate.peer_id, now) for candidate in candidates)
+        holders = [[places.holder(side) for side in SIDES] for places in lanes]
+        places = tuple(
+            guard.peer_id if guard is not None and guard.peer_id in there else None
+            for lane in holders
+            for guard in lane
+        )
+        pairs = [
+            (there[pad], there[share]) for pad, share in zip(places[::2], places[1::2], strict=True) if pad and share
+        ]
+        notes = what_gave_way(pairs)
+        if new and len(pairs) < max_lanes:
+            notes = (*notes, f"{new} peers have been known for less than a day: they are no guards yet")
+        return ChosenPlaces(places, notes)
+
+    def caught(self, peer_id: PeerId) -> None:
+        """A peer returned a wrong number: it loses its place and never gets another."""
+        with self._lock:
+            if peer_id not in self._book.caught:
+                self._book = replace(self._book, caught=self._book.caught | {peer_id})
+                self._write(self._unix_s())
+
+    def sides(self) -> dict[PeerId, Side]:
+        """Who is a guard, and on which side."""
+        with self._lock:
+            return self._book.roles()
+
+    def _write(self, now: float) -> None:
+        self._written_at = now
+        if self._path is None:
+            return
+        try:
+            write_book(self._path, self._book)
+        except KekahydeError as exc:
+            log.warning("%s", exc)

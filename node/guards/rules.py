@@ -1,0 +1,166 @@
+"""Who becomes a guard, how long it stays one, and who takes its place. Pure: clock and chance are passed in.
+
+Every new guard is one more chance for an adversary to hold both sides of a lane, so nothing here is done for speed:
+places are kept for months, an absent guard leaves its place empty, and a new one is drawn by lot among those furthest
+apart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from node.guards.book import MAX_LANES, MAX_MODELS, MAX_SEEN, SIDES, Guard, GuardBook, LanePlaces, Side
+from node.guards.separation import Candidate, closeness
+from protocol.identity import PeerId
+
+DAY_S = 86400.0
+LIFETIME_S = (60 * DAY_S, 120 * DAY_S)
+"""A guard is kept for a time drawn between the two. Shorter exposes more: every change draws anew."""
+MAX_DOWN_S = 7 * DAY_S
+"""A guard that was away for so long, while this node was there to see, is replaced."""
+PROBATION_S = 1 * DAY_S
+"""Who was first seen more recently is no guard yet, unless this node itself remembers no longer than that."""
+LOOK_GAP_S = 600.0
+"""Between two looks further apart than this, this node was away itself: nobody's absence is counted."""
+FORGET_S = 30 * DAY_S
+"""A peer that was not seen for so long is new when it comes again."""
+MAX_CONSIDERED = 48
+"""Candidates that are weighed against each other; of more, so many are drawn."""
+
+
+def look(book: GuardBook, present: Collection[PeerId], now: float) -> GuardBook:
+    """Note who is there and for how long guards have been away."""
+    gap_s = now - book.looked
+    counted_s = gap_s if 0 <= gap_s <= LOOK_GAP_S else 0.0
+    lanes = {
+        model: tuple(
+            LanePlaces(*(_aged(places.holder(side), present, counted_s) for side in SIDES)) for places in of_model
+        )
+        for model, of_model in book.lanes.items()
+    }
+    seen = {peer: times for peer, times in book.seen.items() if now - times[1] < FORGET_S}
+    for peer_id in present:
+        seen[peer_id] = (min(seen.get(peer_id, (now, now))[0], now), now)
+    if len(seen) > MAX_SEEN:
+        latest = sorted(seen, key=lambda peer_id: (seen[peer_id][1], -seen[peer_id][0]), reverse=True)
+        seen = {peer_id: seen[peer_id] for peer_id in latest[:MAX_SEEN]}
+    return replace(book, looked=now, lanes=lanes, seen=seen)
+
+
+def must_go(guard: Guard, caught: Collection[PeerId], banned: Callable[[PeerId], bool], now: float) -> bool:
+    """Whether a guard loses its place."""
+    worn_out = now >= guard.until or guard.down_s >= MAX_DOWN_S
+    return worn_out or guard.peer_id in caught or banned(guard.peer_id)
+
+
+def is_known(book: GuardBook, peer_id: PeerId, now: float) -> bool:
+    """Whether a peer was seen for long enough to become a guard; a young book cannot tell, and lets everybody."""
+    first = book.seen.get(peer_id, (now, now))[0]
+    return now - first >= PROBATION_S or now - book.born < PROBATION_S
+
+
+def choose(
+    book: GuardBook,
+    model_id: str,
+    candidates: Sequence[Candidate],
+    max_lanes: int,
+    banned: Callable[[PeerId], bool],
+    now: float,
+    rng: random.Random,
+) -> GuardBook:
+    """Vacate places whose guards must go, then fill empty ones as far as there is somebody for them.
+
+    Args:
+        candidates: peers that are there now and hold units of the model.
+    """
+    there = {candidate.peer_id: candidate for candidate in candidates}
+    lanes = [_vacated(places, book.caught, banned, now) for places in book.lanes.get(model_id, ())]
+    lanes += [LanePlaces()] * (min(max_lanes, MAX_LANES) - len(lanes))
+    sides = replace(book, lanes={**book.lanes, model_id: tuple(lanes)}).roles()
+    free = [
+        candidate
+        for candidate in candidates
+        if candidate.peer_id not in book.caught
+        and not banned(candidate.peer_id)
+        and is_known(book, candidate.peer_id, now)
+        and not any(candidate.peer_id in _holders(places) for places in lanes)
+    ]
+    free = rng.sample(free, MAX_CONSIDERED) if len(free) > MAX_CONSIDERED else free
+    for index in range(min(max_lanes, len(lanes))):
+        pair = _best_pair(lanes, index, there, free, sides, rng)
+        if pair is None:
+            continue
+        lanes[index] = LanePlaces(
+            *(
+                lanes[index].holder(side) or Guard(chosen.peer_id, now, now + rng.uniform(*LIFETIME_S))
+                for side, chosen in zip(SIDES, pair, strict=True)
+            )
+        )
+        free = [candidate for candidate in free if candidate not in pair]
+    while lanes and lanes[-1] == LanePlaces():
+        lanes.pop()
+    of_models = {**book.lanes, model_id: tuple(lanes)}
+    while len(of_models) > MAX_MODELS:
+        del of_models[next(model for model in of_models if model != model_id)]
+    return replace(book, lanes=of_models)
+
+
+def _aged(guard: Guard | None, present: Collection[PeerId], counted_s: float) -> Guard | None:
+    if guard is None:
+        return None
+    return replace(guard, down_s=0.0 if guard.peer_id in present else guard.down_s + counted_s)
+
+
+def _vacated(
+    places: LanePlaces, caught: Collection[PeerId], banned: Callable[[PeerId], bool], now: float
+) -> LanePlaces:
+    kept = [places.holder(side) for side in SIDES]
+    return LanePlaces(*(None if guard is None or must_go(guard, caught, banned, now) else guard for guard in kept))
+
+
+def _holders(places: LanePlaces) -> set[PeerId]:
+    return {guard.peer_id for side in SIDES if (guard := places.holder(side)) is not None}
+
+
+def _best_pair(
+    lanes: Sequence[LanePlaces],
+    index: int,
+    there: dict[PeerId, Candidate],
+    free: Sequence[Candidate],
+    sides: dict[PeerId, Side],
+    rng: random.Random,
+) -> tuple[Candidate, Candidate] | None:
+    """Who should hold a lane's two places: those furthest apart; among these, those who hold what no lane covers."""
+    if all(lanes[index].holder(side) is not None for side in SIDES):
+        return None
+    options: list[list[Candidate]] = []
+    for side in SIDES:
+        holder = lanes[index].holder(side)
+        if holder is None:
+            options.append([candidate for candidate in free if sides.get(candidate.peer_id, side) == side])
+        else:  # a guard that is away keeps its place, and nobody can be measured against it
+            options.append([there[holder.peer_id]] if holder.peer_id in there else [])
+    covered = _covered(lanes, there)
+    best: tuple[tuple[float, ...], tuple[Candidate, Candidate]] | None = None
+    for pad in options[0]:
+        for share in options[1]:
+            common = pad.units & share.units
+            if pad.peer_id == share.peer_id or not common:
+                continue
+            tried = sum(candidate.peer_id in sides for candidate in (pad, share))
+            score = (closeness(pad, share), -len(common - covered), -len(common), -tried, rng.random())
+            if best is None or score < best[0]:
+                best = (score, (pad, share))
+    return None if best is None else best[1]
+
+
+def _covered(lanes: Sequence[LanePlaces], there: dict[PeerId, Candidate]) -> frozenset[bytes]:
+    """Units that some lane whose guards are both there covers."""
+    covered: frozenset[bytes] = frozenset()
+    for places in lanes:
+        pad, share = (there.get(guard.peer_id) if guard else None for guard in (places.pad, places.share))
+        if pad is not None and share is not None:
+            covered |= pad.units & share.units
+    return covered

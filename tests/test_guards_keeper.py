@@ -1,0 +1,63 @@
+"""The guard book on disk: private, sticky over restarts, never replaced silently."""
+
+from __future__ import annotations
+
+import random
+import stat
+from pathlib import Path
+
+import pytest
+from fakes import identity
+
+from node.errors import ConfigError
+from node.guards import GuardKeeper
+from node.guards.separation import Candidate
+
+UNITS = frozenset({b"u"})
+PEERS = [Candidate(identity(index).peer_id, f"8.{index}.0.1", units=UNITS) for index in range(8)]
+IDS = [peer.peer_id for peer in PEERS]
+
+
+def keeper(path: Path | None, now: float = 1e9, seed: int = 1) -> GuardKeeper:
+    return GuardKeeper(path, lambda: now, lambda peer_id: False, random.Random(seed))
+
+
+def test_guards_are_the_same_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "guards.json"
+    first = keeper(path).places("m", PEERS, IDS, 2)
+    assert len(first.places) == 4 and None not in first.places
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for seed in range(5):
+        assert keeper(path, 1e9 + 3600, seed).places("m", PEERS[::-1], IDS, 2) == first
+    without = [peer for peer in PEERS if peer.peer_id != first.places[0]]
+    again = keeper(path, 1e9 + 7200).places("m", without, IDS, 2)
+    assert again.places == (None, *first.places[1:])
+
+
+def test_a_liar_loses_its_place_at_once_and_for_good(tmp_path: Path) -> None:
+    path = tmp_path / "guards.json"
+    guards = keeper(path)
+    liar = guards.places("m", PEERS, IDS, 1).places[1]
+    assert liar is not None
+    guards.caught(liar)
+    for each in (guards, keeper(path, 1e9 + 60)):
+        places = each.places("m", PEERS, IDS, 1).places
+        assert liar not in places and None not in places
+
+
+def test_a_damaged_book_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "guards.json"
+    path.write_text('{"version": 1}')
+    with pytest.raises(ConfigError, match=r"guards\.json.*move it away"):
+        keeper(path)
+    assert path.read_text() == '{"version": 1}'
+
+
+def test_one_host_is_said_and_a_newcomer_too(tmp_path: Path) -> None:
+    here = [Candidate(peer.peer_id, "127.0.0.1", units=UNITS) for peer in PEERS[:2]]
+    chosen = keeper(None).places("m", here, IDS[:2], 1)
+    assert len(chosen.places) == 2 and "on one host" in chosen.notes[0]
+    path = tmp_path / "guards.json"
+    keeper(path).places("m", PEERS[:2], IDS[:2], 1)
+    later = keeper(path, 1e9 + 3 * 86400).places("m", PEERS[:4], IDS[:4], 2)
+    assert len(later.places) == 2 and "known for less than a day" in later.notes[-1]
