@@ -109,7 +109,12 @@ class LaneOpener:
         channel = open_channel(node.secure, node.registry, node.data, peer)
         measures = node.registry.measures.of(peer.peer_id)
         joined = SessionPeer(peer.peer_id, role, channel, measures, self._model_id)
-        joined.on_ban = partial(node.ban, peer.peer_id, "a result of it failed verification", LIE_BAN_S)
+        joined.on_ban = partial(self._caught, peer.peer_id)
         self._manager.add_peer(joined)
         node.tally.joined(joined)
         return joined
+
+    def _caught(self, peer_id: PeerId) -> None:
+        """A result of a peer failed the gate: it is kept out for a while, and is never a guard again."""
+        self._node.guards.caught(peer_id)
+        self._node.ban(peer_id, "a result of it failed verification", LIE_BAN_S)

@@ -51,6 +51,11 @@ class DataDir:
     def models(self) -> Path:
         return self.path / "models"
 
+    @property
+    def guards(self) -> Path:
+        """Which peers hold which place in lanes; only whoever holds the lock writes it."""
+        return self.path / "guards.json"
+
     def identity(self) -> Identity:
         """The node's key; made on the first call, complete or not at all."""
         path = self.path / "identity.key"

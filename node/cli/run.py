@@ -135,16 +135,27 @@ def run(
         return
     identity, lock = _identity(directory)
     swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
+    by_guards = not bootstrap and not min_peers  # nobody is named: this device keeps guards of its own
     bootstrap = bootstrap or known_addresses(swarm, directory.path)
     access = AccessList(directory.path / "access.json", time.time)
     paired = PairedDevices(identity, None if lock is None else directory.path)
     if lock is None and privacy == Privacy.TRUSTED.value:
         say(f"note: the node that runs on {data_dir} is paired, this run is not: ask that node through its gateway")
-    config = NodeConfig(identity, listen, bootstrap, threads, swarm_key=swarm.key, access=access, paired=paired)
+    config = NodeConfig(
+        identity,
+        listen,
+        bootstrap,
+        threads,
+        swarm_key=swarm.key,
+        access=access,
+        paired=paired,
+        guards_path=None if lock is None else directory.guards,
+    )
     execution = ExecutionConfig(progress_limit_s=deadline)
     session_config = SessionConfig(
         Privacy(privacy),
         max_lanes=lanes,
+        by_guards=by_guards,
         inbound_peers=min_peers > 0,
         pad_rows=pad_rows,
         execution=execution,

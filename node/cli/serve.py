@@ -91,6 +91,7 @@ def serve(
             announced=choice.announced,
             on_lan=choice.on_lan,
             paired=PairedDevices(identity, directory.path),
+            guards_path=directory.guards,
         )
         library = Library(directory.models)
         models = [] if model == NO_MODEL else [library.resolve(model)]

@@ -146,6 +146,7 @@ class Engine:
         request = first.request
         config = SessionConfig(
             request.privacy,
+            by_guards=True,
             inbound_peers=self._config.inbound_peers,
             execution=self._config.execution,
             prompt_tokens=len(request.prompt_ids),
