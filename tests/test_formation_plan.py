@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes import identity
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.formation import FORMERS, LanePlan, Offer, PadMaker, form
@@ -24,6 +24,7 @@ def test_without_peers_it_is_computed_here(asked: Privacy) -> None:
 
 
 @given(st.sampled_from(list(Privacy)), places, st.integers(1, 5))
+@settings(deadline=None)
 def test_never_weaker_and_never_both_roles(asked: Privacy, places: tuple, max_lanes: int) -> None:
     there = tuple(peer_id for peer_id in places if peer_id is not None)
     plan = form(asked, Offer(places, there, max_lanes=max_lanes))
@@ -61,6 +62,7 @@ def test_a_paired_device_makes_the_pads_of_strict_and_gets_no_share() -> None:
 
 
 @given(st.sampled_from(list(Privacy)), places, st.sets(st.sampled_from(PEERS)), st.sets(st.sampled_from(PEERS)))
+@settings(deadline=None)
 def test_rows_go_as_they_are_where_that_was_asked_for_and_allowed(
     asked: Privacy, places: tuple, paired: set, readers: set
 ) -> None:

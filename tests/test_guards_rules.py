@@ -82,6 +82,7 @@ def test_operators_count_whatever_the_network_says_and_silence_is_no_operator() 
 
 
 @given(st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans())
+@settings(deadline=None)
 def test_a_claim_only_ever_separates_less_wanted_pairs(one: int, other: int, here: bool, there: bool) -> None:
     """Whatever a peer says of its operator, it never looks further from another than its address shows."""
     plain = closeness(candidate(1, "8.8.8.8"), candidate(2, "8.8.8.9"))
@@ -206,6 +207,7 @@ def test_a_guard_of_another_model_is_preferred_and_keeps_its_side() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(1, 3 * LOOK_GAP_S)), max_size=30))
+@settings(deadline=None)
 def test_absence_is_counted_only_while_this_node_was_there(looks: list[tuple[bool, float]]) -> None:
     book, now, expected = drawn([candidate(1), candidate(2)], 1), NOW, 0.0
     for up, gap_s in looks:

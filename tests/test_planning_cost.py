@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes import identity, make_unit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.formation import Offer, SessionPlan, form
@@ -59,6 +59,7 @@ def test_what_no_lane_covers_is_computed_here() -> None:
 
 
 @given(st.integers(1, 2000), st.floats(1e-4, 1), st.floats(1e6, 1e12), st.integers(1, 4))
+@settings(deadline=None)
 def test_nothing_better_costs_more(prompt: int, rtt_s: float, speed: float, lanes: int) -> None:
     def cost(rtt_s: float, speed: float) -> Cost:
         figures = LaneFigures(peer(rtt_s, speed), peer(rtt_s, speed))
@@ -101,6 +102,7 @@ def test_who_cannot_compute_here_offloads_and_open_swarms_are_strict() -> None:
 
 
 @given(st.floats(0.01, 10), st.floats(1e-3, 10))
+@settings(deadline=None)
 def test_corrections_converge_on_what_happens(truth: float, said_s: float) -> None:
     factor = 1.0
     for _ in range(60):

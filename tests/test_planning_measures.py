@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.planning.measures import LARGE_MESSAGE_BYTES, Exchange, Measures, PeerMeasures
@@ -16,6 +16,7 @@ MODEL = b"m" * 32
 
 
 @given(st.lists(seconds, min_size=1, max_size=3 * WINDOW))
+@settings(deadline=None)
 def test_a_series_knows_its_window(samples: list[float]) -> None:
     series = Series()
     for sample in samples:
@@ -49,6 +50,7 @@ def test_the_stated_speed_is_believed_until_the_first_result() -> None:
 
 
 @given(seconds, st.floats(0, 100))
+@settings(deadline=None)
 def test_whatever_a_peer_says_of_its_time_the_whole_is_what_was_seen(latency_s: float, stated_s: float) -> None:
     peer = PeerMeasures(stated_macs_per_s=1e15)
     peer.answered(MODEL, Exchange(8, 1_000_000, 8000, latency_s, stated_s))
