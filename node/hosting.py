@@ -91,6 +91,12 @@ class HostedModels:
             self._manifests[model_id] = manifest
         self.on_change()
 
+    @property
+    def known(self) -> list[bytes]:
+        """Models of which the manifest is known."""
+        with self._lock:
+            return list(self._manifests)
+
     def manifest(self, model_id: bytes) -> Manifest | None:
         """The manifest of a model, where it is known."""
         with self._lock:

@@ -30,6 +30,7 @@ from node.swarm.member import Member
 from node.swarm.memory import SwarmMemory
 from node.swarm.mesh_keeper import MeshKeeper
 from node.swarm.tally import Tally
+from node.transfer.announced import Announcements
 from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
@@ -41,6 +42,7 @@ from node.worker import LinearWorker
 from protocol.admission import SwarmKey
 from protocol.identity import Identity, PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
+from protocol.membership_actions import Changed, Forgotten
 from protocol.messages import Hello, WorkKind
 from protocol.multiaddr import Multiaddr
 from protocol.records import Capabilities, PeerFacts
@@ -93,7 +95,7 @@ class Node:
         self.config = config
         self.kernels = kernels if kernels is not None else select_kernels(config.threads)
         self.hosted = HostedModels(models)
-        self.hosted.on_change = self.announce
+        self.hosted.on_change = self._holdings_changed
         self.registry = PeerRegistry()
         self.planner = Planner(self.kernels, self.registry.measures)
         self.access = config.access or AccessList(None, time.time)
@@ -107,10 +109,11 @@ class Node:
             self.registry,
             self.hello,
             lambda: self.data.queued,
-            self._offer_service,
+            self._peer_up,
             config.swarm_key,
             self.access.refusal,
         )
+        self._announcements = Announcements(self.registry, self.hosted)
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
         self.control.add(self.trust)
@@ -239,6 +242,7 @@ class Node:
         )
         if self.discovery is not None:
             self.control.add(self.discovery.reach)  # first: the record names its addresses
+        member.watch(self._heard_of)
         self.control.add(member)
         self.control.add(MeshKeeper(self.peer_id, member, self.access.refusal))
         return member
@@ -253,6 +257,22 @@ class Node:
 
     def _keep_out_for_a_while(self, peer_id: PeerId, reason: str) -> None:
         self.ban(peer_id, reason, FAULT_BAN_S)
+
+    def _holdings_changed(self) -> None:
+        """More is served here, or a manifest says what others serve."""
+        self.announce()
+        if self.member is not None:
+            self._announcements.heard(entry.record for entry in self.member.peers())
+
+    def _heard_of(self, change: Changed | Forgotten) -> None:
+        if isinstance(change, Changed):
+            self._announcements.heard([change.record])
+
+    def _peer_up(self, peer_id: PeerId) -> None:
+        entry = None if self.member is None else self.member.peer(peer_id)
+        if entry is not None:
+            self._announcements.heard([entry.record])
+        self._offer_service(peer_id)
 
     def _offer_service(self, peer_id: PeerId) -> None:
         """A node that nobody can dial serves over connections of its own."""

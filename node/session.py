@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from node.coverage import layers_text, missing_layers
 from node.crew import Crew, Muster
 from node.errors import CorruptModelError
 from node.execution.chunk import ChunkRecord
@@ -219,6 +220,9 @@ class Session:
             self._open_lane(lane)
         for peer_id in self._opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
+        covered = frozenset[bytes]().union(*(self._crew.units_of(lane, self._muster) for lane in self.plan.lanes))
+        if missing := missing_layers((unit.ref for unit in self._units), covered):
+            self._say(f"no lane holds {layers_text(missing)}: computed here")
         self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
         if self._own_pads is not None:
             self._own_pads.fill(self._units, self._config.pad_rows)

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import click
 import numpy as np
+from hostile_blobs import BLOB_FAULTS, spoil_blobs
 
 import node.transport.data as data_plane
 import node.transport.dialler as dialler
@@ -37,7 +38,7 @@ from protocol.multiaddr import Multiaddr
 from protocol.verification import result_digest
 
 LIES = ("bit", "row", "replay", "other", "range", "digest")
-FAULTS = ("none", "slow", "version", *(f"lie-{lie}" for lie in LIES))
+FAULTS = ("none", "slow", "version", *(f"lie-{lie}" for lie in LIES), *BLOB_FAULTS)
 
 
 class FaultyWorker(LinearWorker):
@@ -94,6 +95,8 @@ class HostileNode(Node):
     def __init__(self, config: NodeConfig, models: list[Any], fault: str, after: int, delay_s: float) -> None:
         self._fault, self._after, self._delay_s = fault, after, delay_s
         super().__init__(config, models)
+        if fault in BLOB_FAULTS:
+            spoil_blobs(self, fault, delay_s)
 
     def make_worker(self) -> LinearWorker:
         return FaultyWorker(self, self._fault, self._after, self._delay_s)
@@ -125,7 +128,7 @@ def tap_everything(file: BinaryIO) -> None:
 @click.command()
 @click.option("--fault", type=click.Choice(FAULTS), default="none")
 @click.option("--after", type=int, default=0, help="Answers that are still honest.")
-@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`.")
+@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow` and `slow-pieces`.")
 @click.option("--tap", type=click.Path(path_type=Path), default=None, help="File for everything that is received.")
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--listen", type=AddressType(allows_none=True), default="/ip4/127.0.0.1/tcp/0")

@@ -149,12 +149,12 @@ class Swarm:
         for node in started:
             node.wait_ready()
 
-    def restart(self, node: NodeProcess, moved: bool = False) -> None:
+    def restart(self, node: NodeProcess, moved: bool = False, options: Sequence[str] = ()) -> None:
         """Start a node that has ended again, with its key and at its address (or, `moved`, at another one), and wait
         until it is ready."""
         node.stop()
         listen, _, _ = node.address.partition("/p2p/")
-        node.process = self._process(node.data_dir, PROGRAM, [] if moved else ["--listen", listen])
+        node.process = self._process(node.data_dir, PROGRAM, [*([] if moved else ["--listen", listen]), *options])
         node.wait_ready()
 
     def _spawn(self, fault: Sequence[str] | None, options: Sequence[str]) -> NodeProcess:

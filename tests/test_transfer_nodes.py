@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hostile_blobs import spoil_blobs
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 
 from node.kernels import select_kernels
@@ -17,11 +18,9 @@ from node.store.importer import import_checkpoint
 from node.store.partial import PartialModel, partial_path
 from node.store.stored import StoredModel
 from node.transfer.jobs import Job, JobState
-from node.transfer.librarian import Librarian
 from protocol.identity import Identity
 from protocol.limits import PIECE_BYTES
 from protocol.multiaddr import parse_multiaddr
-from protocol.transfer_outline import Outline
 
 LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")
 SIZES = {
@@ -141,7 +140,7 @@ def test_a_model_that_nobody_has_fails_and_says_so(park: Park) -> None:
     assert job.state is JobState.FAILED and job.error is not None and "start a node" in job.error
 
 
-def test_a_break_in_the_middle_costs_only_what_was_not_there(park: Park, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_break_in_the_middle_costs_only_what_was_not_there(park: Park) -> None:
     """The only source goes at a third of the way; another life of the same directory goes on where it was."""
     first = park.node([], whole=True)
     second = park.node([first], data="same")
@@ -158,28 +157,16 @@ def test_a_break_in_the_middle_costs_only_what_was_not_there(park: Park, monkeyp
 
 
 @pytest.mark.parametrize("lie", ["piece", "outline"])
-def test_a_liar_is_kept_out_and_the_rest_comes_from_elsewhere(
-    park: Park, monkeypatch: pytest.MonkeyPatch, lie: str
-) -> None:
+def test_a_liar_is_kept_out_and_the_rest_comes_from_elsewhere(park: Park, lie: str) -> None:
     honest, liar = park.node([], whole=True), park.node([], whole=True)
-    plane = liar.data._blobs._librarian  # the real librarian, whose answers are spoilt
-
-    def spoilt_read(errand: object) -> bytes | None:
-        piece = Librarian._read(plane, errand)  # type: ignore[arg-type]
-        return None if piece is None else piece[:-1] + bytes([piece[-1] ^ 1])
-
-    def spoilt_outline(sha256: bytes) -> Outline | None:
-        outline = Librarian._outline(plane, sha256)
-        if outline is None or len(outline.pieces) == 1:
-            return outline
-        return Outline(outline.size_bytes, (bytes(32), *outline.pieces[1:]))
-
-    monkeypatch.setattr(plane, *(("_read", spoilt_read) if lie == "piece" else ("_outline", spoilt_outline)))
+    spoil_blobs(liar, f"false-{lie}", 0.0)
     third = park.node([liar, honest])
     until(lambda: len(third.registry.usable()) == 2)
     job = ended(third.transfers.pull(park.model_id))
     assert job.state is JobState.DONE, job
     assert files_of(park.models_dir(third) / park.model_id) == files_of(park.path)
+    assert third.access.is_banned(liar.config.identity.curve_public_key)
+    assert not third.access.is_banned(honest.config.identity.curve_public_key)
 
 
 def test_what_an_earlier_life_left_is_checked_before_it_is_served(park: Park) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from node.cli import access, doctor, facts, interface, invite, join, pair, peers, run, serve, service, store
+from node.cli import access, doctor, facts, interface, invite, join, pair, peers, pull, run, serve, service, store
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
     discovery_options,
     gateway_options,
     json_option,
+    memory_option,
     model_option,
     network_options,
     swarm_options,
@@ -42,6 +43,7 @@ EXIT_INTERRUPTED = 130
 @swarm_options
 @gateway_options
 @model_option
+@memory_option
 @threads_option
 @verbose_option
 @click.version_option(package_name="kekahyde")
@@ -62,6 +64,7 @@ def cli(
     gateway: tuple[str, int] | None,
     no_gateway: bool,
     model: str,
+    memory_bytes: int | None,
     threads: int | None,
     verbose: int,
 ) -> None:
@@ -86,7 +89,7 @@ def cli(
     else:
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
-        serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, threads, as_json)
+        serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, memory_bytes, threads, as_json)
 
 
 def _refuse_misplaced(context: click.Context) -> None:
@@ -100,6 +103,7 @@ def _refuse_misplaced(context: click.Context) -> None:
 COMMANDS = (
     run.run,
     interface.tui,
+    pull.pull,
     store.import_model,
     store.models,
     facts.identity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +45,20 @@ class AddressType(click.ParamType[Multiaddr | None]):
         return address
 
 
+class MemoryType(click.ParamType[int]):
+    """An amount of memory: bytes, or a number with KiB, MiB, GiB or TiB (the i and the B may be left out)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?B?|B)?", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is no amount of memory, such as 512MiB or 4GiB", param, ctx)
+        return int(float(match[1]) * 1024 ** (" KMGT".index((match[2] or " ").upper())))
+
+
 def _flagged(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def apply(command: Command) -> Command:
         for option in reversed(options):
@@ -67,6 +82,14 @@ model_option = click.option(
     default=DEFAULT_MODEL,
     show_default=True,
     help="Name or id of an imported model, or a checkpoint folder.",
+)
+memory_option = click.option(
+    "--memory",
+    "memory_bytes",
+    type=MemoryType(),
+    default=None,
+    show_default="half of what is free",
+    help="Memory for layers of models that come from peers, such as 4GiB.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Threads of the kernels."

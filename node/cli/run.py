@@ -26,7 +26,9 @@ from node.cli.options import (
     threads_option,
     verbose_option,
 )
-from node.errors import PeerRefusedError, PromptError
+from node.cli.pull import from_peers
+from node.cli.wanted import absent_id
+from node.errors import ModelNotFoundError, PeerRefusedError, PromptError
 from node.execution.config import ExecutionConfig
 from node.execution.lanes import DEFAULT_MAX_LANES
 from node.model.generate import GeneratedToken, check_prompt
@@ -40,12 +42,15 @@ from node.store.library import Library
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList
 from node.swarm.credentials import known_addresses, load_swarm
+from node.transfer.jobs import JobState
 from node.transport.registry import DialState
 from node.trust import PairedDevices
 from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr
 
 MAX_PROMPT_CHARACTERS = 1 << 20
+BRING_POLL_S = 0.2
+"""So often the wait for a model looks at signals."""
 MAX_PAD_ROWS = 1 << 16
 
 
@@ -124,17 +129,21 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     directory = DataDir.open(data_dir)
-    stored = Library(directory.models).resolve(model)
-    text = _read_prompt(prompt)
-    prompt_ids = _tokenize(stored, text, chat)
-    check_prompt(prompt_ids, stored.config.context_length)
-    params = _sampling_params(stored, sampling)
-    if node_does_it(directory.path):
-        asked = asked_of(stored, text, prompt_ids, chat, params, privacy)
-        _stream(answer_of_node(directory.path, asked), as_json)
+    swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
+    library, text = Library(directory.models), _read_prompt(prompt)
+    by_node = node_does_it(directory.path)
+    absent = absent_id(library, model, swarm)
+    if absent is not None and by_node:
+        say(f"model {absent[:16]} is fetched from peers")
+        from_peers(directory, absent, lambda done, total, step: None)
+        model, absent = absent, None
+    stored = None if absent is not None else library.resolve(model)
+    asked = None if stored is None else _prepare(stored, text, chat, sampling)
+    if by_node and stored is not None and asked is not None:
+        request = asked_of(stored, text, asked[0], chat, asked[1], privacy)
+        _stream(answer_of_node(directory.path, request), as_json)
         return
     identity, lock = _identity(directory)
-    swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
     by_guards = not bootstrap and not min_peers  # nobody is named: this device keeps guards of its own
     bootstrap = bootstrap or known_addresses(swarm, directory.path)
     access = AccessList(directory.path / "access.json", time.time)
@@ -146,26 +155,30 @@ def run(
         listen,
         bootstrap,
         threads,
+        directory.models,
         swarm_key=swarm.key,
         access=access,
         paired=paired,
         guards_path=None if lock is None else directory.guards,
     )
-    execution = ExecutionConfig(progress_limit_s=deadline)
-    session_config = SessionConfig(
-        Privacy(privacy),
-        max_lanes=lanes,
-        by_guards=by_guards,
-        inbound_peers=min_peers > 0,
-        pad_rows=pad_rows,
-        execution=execution,
-        prompt_tokens=len(prompt_ids),
-        new_tokens=params.max_tokens,
-    )
-    with Node(config, [stored]) as node:
-        if privacy != Privacy.LOCAL.value:
+    with Node(config, [] if stored is None else [stored]) as node:
+        if privacy != Privacy.LOCAL.value or stored is None:
             enough = 2 if privacy in (Privacy.AUTO.value, Privacy.SPLIT.value) else 1
             _wait_for_peers(node, bootstrap, min_peers, enough, peer_timeout)
+        if stored is None or asked is None:
+            stored = _bring(node, library, str(absent))
+            asked = _prepare(stored, text, chat, sampling)
+        prompt_ids, params = asked
+        session_config = SessionConfig(
+            Privacy(privacy),
+            max_lanes=lanes,
+            by_guards=by_guards,
+            inbound_peers=min_peers > 0,
+            pad_rows=pad_rows,
+            execution=ExecutionConfig(progress_limit_s=deadline),
+            prompt_tokens=len(prompt_ids),
+            new_tokens=params.max_tokens,
+        )
         with Session(node, stored, session_config) as session:
             plan = PlanLine.of(session.plan)
             if plan is not None and (session.plan.lanes or session.note):  # where there was a choice
@@ -173,6 +186,31 @@ def run(
             if session.note:
                 say(f"note: {session.note}")
             _stream(session.answer(prompt_ids, params, continues=not chat), as_json)
+
+
+def _prepare(
+    stored: StoredModel, text: str, chat: bool, sampling: dict[str, Any]
+) -> tuple[list[int], SamplingParams]:
+    """The prompt as the model reads it, and how it is to answer; raises PromptError before anything starts."""
+    prompt_ids = _tokenize(stored, text, chat)
+    check_prompt(prompt_ids, stored.config.context_length)
+    return prompt_ids, _sampling_params(stored, sampling)
+
+
+def _bring(node: Node, library: Library, model_id: str) -> StoredModel:
+    """A model that is not here: its tokenizer, float part and units from the peers, verified by its id."""
+    say(f"model {model_id[:16]} is fetched from peers")
+    job = node.transfers.pull(model_id)
+    try:
+        while not job.ended.wait(BRING_POLL_S):
+            pass
+    except KeyboardInterrupt:
+        job.stop.set()
+        raise
+    if job.state is not JobState.DONE:
+        raise ModelNotFoundError(job.error or f"model {model_id} could not be fetched: try again")
+    say(f"{job.fetched_bytes / 2**20:.1f} MiB were fetched")
+    return library.open(model_id)
 
 
 def _interrupt(*_signal: object) -> NoReturn:

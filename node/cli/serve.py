@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from node.cli.narrate import always_tell, say
-from node.cli.options import NO_MODEL
+from node.cli.wanted import lendable_bytes, wanted_models
 from node.errors import ConfigError
 from node.gateway.config import GatewayConfig
 from node.node import Node, NodeConfig
@@ -58,6 +58,7 @@ def serve(
     choice: SwarmChoice,
     endpoint: Endpoint,
     model: str,
+    memory_bytes: int | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -92,14 +93,17 @@ def serve(
             on_lan=choice.on_lan,
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
+            memory_bytes=lendable_bytes() if memory_bytes is None else memory_bytes,
         )
         library = Library(directory.models)
-        models = [] if model == NO_MODEL else [library.resolve(model)]
+        models, absent = wanted_models(library, model, swarm)
         with (
             Node(config, models) as node,
             Engine(node, library) as engine,
             Gateway(node, engine, endpoint.config(directory.path)) as gateway,
         ):
+            for model_id in absent:
+                node.transfers.take_layers(model_id, config.memory_bytes // len(absent))
             _announce(node, gateway.url, as_json)
             stopping.wait()
             say("stopping")

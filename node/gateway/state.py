@@ -7,10 +7,13 @@ from typing import Any
 
 import psutil
 
+from node.coverage import coverage_text, missing_layers
 from node.engine import Engine
 from node.engine.models import ListedModel
 from node.engine.running import Running
 from node.gateway.context import GatewayContext
+from node.hosting import ranges_text, whole_layers
+from node.node import Node
 from node.operations.peers import peer_statuses
 from node.privacy import Privacy
 
@@ -20,7 +23,10 @@ def state_of(context: GatewayContext) -> dict[str, Any]:
     return {
         "node": node_status(context),
         "peers": peer_statuses(context.node),
-        "models": [model_status(listed) for listed in context.engine.models.usable()],
+        "models": [
+            *(model_status(context.node, listed) for listed in context.engine.models.usable()),
+            *partial_statuses(context.node),
+        ],
         "transfers": context.node.transfers.as_json(),
         "requests": request_statuses(context.engine),
     }
@@ -45,7 +51,41 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
     }
 
 
-def model_status(listed: ListedModel) -> dict[str, Any]:
+def partial_statuses(node: Node) -> list[dict[str, Any]]:
+    """MODEL objects of models of which parts, or nothing yet, came from peers."""
+    whole = {model.model_id_bytes for model in node.hosted.models}
+    fetched = {bytes.fromhex(job.model) for job in node.transfers.running_by_id()}
+    return [
+        _partial_status(node, model_id, model_id in fetched)
+        for model_id in node.hosted.known
+        if model_id not in whole
+    ]
+
+
+def _partial_status(node: Node, model_id: bytes, is_fetched: bool) -> dict[str, Any]:
+    manifest, held = node.hosted.manifest(model_id), node.hosted.held(model_id)
+    assert manifest is not None, "known models have one"
+    layers = whole_layers(manifest, held) - {manifest.config.num_layers}
+    return {
+        "name": model_id.hex()[:16],
+        "model_id": model_id.hex(),
+        "layers": manifest.config.num_layers,
+        "held": ranges_text(layers),
+        "size_bytes": sum(ref.num_bytes for ref in manifest.units),
+        "state": "fetching" if is_fetched else "partial" if layers else "remote",
+        "coverage": coverage_text(_missing(node, model_id)),
+    }
+
+
+def _missing(node: Node, model_id: bytes) -> set[int]:
+    """Layers that neither a peer nor this node holds."""
+    manifest = node.hosted.manifest(model_id)
+    held = {ref.sha256 for ref in node.hosted.held(model_id)}
+    held.update(*(peer.hosts(model_id) for peer in node.registry.usable()))
+    return set() if manifest is None else missing_layers(manifest.units, held)
+
+
+def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
     """The MODEL object of a model that is wholly here."""
     summary = listed.summary
     return {
@@ -55,7 +95,7 @@ def model_status(listed: ListedModel) -> dict[str, Any]:
         "held": f"0-{summary.num_layers - 1}",
         "size_bytes": summary.num_weights,
         "state": "ready",
-        "coverage": "complete",
+        "coverage": coverage_text(_missing(node, bytes.fromhex(summary.model_id))),
     }
 
 

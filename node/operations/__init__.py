@@ -5,6 +5,8 @@
     invite                  a line that lets another device into the swarm
     doctor                  what is wrong with the node and its surroundings
     pair_start .. unpair    devices of the same owner
+    pull, pull_cancel       a model from peers or from the hub
+    transfers               what is being fetched
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
 gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface
@@ -22,6 +24,7 @@ from node.operations.doctor import doctor
 from node.operations.invite import invite
 from node.operations.pairing import pair_confirm, pair_consent, pair_list, pair_refuse, pair_start, unpair
 from node.operations.peers import peers
+from node.operations.transfers import pull, pull_cancel, transfers
 
 Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
 
@@ -39,7 +42,10 @@ OPERATIONS: dict[str, Operation] = {
     "pair_refuse": pair_refuse,
     "pair_consent": pair_consent,
     "unpair": unpair,
+    "pull": pull,
+    "pull_cancel": pull_cancel,
+    "transfers": transfers,
 }
 
-READING: frozenset[str] = frozenset({"peers", "pair_list"})
+READING: frozenset[str] = frozenset({"peers", "pair_list", "transfers"})
 """Operations that change nothing and tell nothing secret: on loopback they need no token."""

@@ -105,6 +105,14 @@ class Library:
         found = [self._summary(model_id, names) for model_id in self._model_ids()]
         return sorted(found, key=lambda summary: (summary.names or ("~",), summary.model_id))
 
+    def names(self) -> set[str]:
+        """Names that are taken, that of the built-in model among them."""
+        return {*self._names.all(), BUILT_IN_NAME}
+
+    def named(self) -> dict[str, str]:
+        """Model id of every name."""
+        return self._names.all()
+
     def clean(self) -> Sequence[Path]:
         """Removes what interrupted imports left behind; returns what was removed."""
         if not self.models_dir.is_dir():

@@ -38,7 +38,12 @@ def check_name(name: str) -> str:
 
 def name_from_folder(folder: Path) -> str:
     """A legal name made from a folder's name."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("._-")[:64]
+    return name_from_text(folder.resolve().name)
+
+
+def name_from_text(text: str) -> str:
+    """A legal name made from any text."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:64]
     return name if _NAME.fullmatch(name) else "model"
 
 

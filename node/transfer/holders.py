@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from node.hosting import layer_index, units_of_layers, whole_layers
+from node.hosting import units_of_layers, whole_layers
 from node.store.manifest import Manifest
 from node.transfer.choice import LayerView
 from node.transfer.download import Holder
@@ -21,9 +21,8 @@ def holders_of(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manife
     files = {model_id} if manifest is None else {model_id, *manifest.files.values()}
     holders = {}
     for peer in peers:
-        units = peer.hosts(model_id)
-        if units:
-            holders[peer.peer_id] = Holder(peer, units | files)
+        if peer.serves(model_id):
+            holders[peer.peer_id] = Holder(peer, peer.hosts(model_id) | files)
     return holders
 
 
@@ -47,12 +46,6 @@ def layer_views(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manif
 def held_layers(manifest: Manifest, hashes: Collection[bytes]) -> set[int]:
     """Layers of which every unit is among these hashes."""
     return whole_layers(manifest, [ref for ref in manifest.units if ref.sha256 in hashes])
-
-
-def missing_layers(manifest: Manifest, hashes: Collection[bytes]) -> set[int]:
-    """Layers, the head apart, of which a unit is not among these hashes."""
-    lacking = {layer_index(manifest, ref) for ref in manifest.units if ref.sha256 not in hashes}
-    return lacking - {manifest.config.num_layers}
 
 
 def units_of_record(manifest: Manifest, hosted: Iterable[HostedLayers], model_id: bytes) -> frozenset[bytes]:

@@ -72,6 +72,7 @@ class Job:
             "model": self.model,
             "done_bytes": self.done_bytes,
             "total_bytes": self.total_bytes,
+            "fetched_bytes": self.fetched_bytes,
             "rate_bytes_s": round(self.rate_bytes_s),
             "sources": self.sources,
             "state": self.state.value,

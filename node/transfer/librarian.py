@@ -62,13 +62,13 @@ class Librarian:
     def _main(self) -> None:
         while (errand := self._errands.get()) is not None:
             try:
-                found = self._outline(errand.sha256) if errand.index is None else self._read(errand)
+                found = self.outline(errand.sha256) if errand.index is None else self.read(errand)
             except OSError as exc:
                 log.warning("blob %s cannot be read: %s", errand.sha256.hex()[:16], exc.strerror)
                 found = None
             self._done(Fetched(errand, found))
 
-    def _outline(self, sha256: bytes) -> Outline | None:
+    def outline(self, sha256: bytes) -> Outline | None:
         """Made once for each blob; a file that has changed since it was imported is not offered."""
         if sha256 not in self._outlines:
             place = self.find_blob(sha256)
@@ -77,8 +77,9 @@ class Librarian:
             self._outlines[sha256] = _outline_of(sha256, place)
         return self._outlines[sha256]
 
-    def _read(self, errand: Errand) -> bytes | None:
-        outline, place = self._outline(errand.sha256), self.find_blob(errand.sha256)
+    def read(self, errand: Errand) -> bytes | None:
+        """The piece that an errand is for."""
+        outline, place = self.outline(errand.sha256), self.find_blob(errand.sha256)
         if outline is None or place is None or errand.index is None or errand.index >= len(outline.pieces):
             return None
         with place.path.open("rb") as file:

@@ -50,17 +50,17 @@ class BlobService:
     def __init__(self, find_blob: FindBlob, wake: Callable[[], None]) -> None:
         self._fetched: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._wake = wake
-        self._librarian = Librarian(find_blob, self._brought)
+        self.librarian = Librarian(find_blob, self._brought)
         self._serving: Serving[bytes] = Serving()
         self._owners: dict[bytes, PeerId] = {}
         self._reading = 0
         self.sent_bytes = 0
 
     def start(self) -> None:
-        self._librarian.start()
+        self.librarian.start()
 
     def stop(self) -> None:
-        self._librarian.stop()
+        self.librarian.stop()
 
     def computed(self) -> None:
         """A chunk was computed: pieces step back for a while."""
@@ -71,10 +71,10 @@ class BlobService:
         match message:
             case Credit(total_bytes):
                 self._serving.credit(route, total_bytes)
-            case BlobAsk(sha256) | PieceAsk(sha256, _) if self._librarian.find_blob(sha256) is None:
+            case BlobAsk(sha256) | PieceAsk(sha256, _) if self.librarian.find_blob(sha256) is None:
                 return ErrorReply(ErrorCode.NOT_FOUND, "this blob is not held here")
             case BlobAsk(sha256):
-                self._librarian.send(Errand(sha256, None, _OutlineTag(route, message_id)))
+                self.librarian.send(Errand(sha256, None, _OutlineTag(route, message_id)))
             case PieceAsk(sha256, index):
                 return self._queue(peer_id, route, message_id, sha256, index)
         return None
@@ -93,7 +93,7 @@ class BlobService:
         replies = [] if self._fetched.empty() else self._replies(self._fetched.get())
         while self._reading < MAX_READ_AHEAD and (job := self._serving.next(monotonic())) is not None:
             self._reading += 1
-            self._librarian.send(Errand(job.sha256, job.index, job))
+            self.librarian.send(Errand(job.sha256, job.index, job))
         return replies
 
     def wait_s(self) -> float | None:
@@ -103,7 +103,7 @@ class BlobService:
         return None if self._reading >= MAX_READ_AHEAD else self._serving.wait_s(monotonic())
 
     def _queue(self, peer_id: PeerId, route: bytes, message_id: int, sha256: bytes, index: int) -> ErrorReply | None:
-        place = self._librarian.find_blob(sha256)
+        place = self.librarian.find_blob(sha256)
         num_bytes = 0 if place is None else min(PIECE_BYTES, place.num_bytes - index * PIECE_BYTES)
         if num_bytes <= 0:
             return ErrorReply(ErrorCode.INVALID, "the blob has fewer pieces")

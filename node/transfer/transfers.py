@@ -10,6 +10,10 @@ from typing import Any
 
 from node.errors import ConfigError, KekahydeError, ModelNotFoundError
 from node.hosting import HostedModels
+from node.hub.pull import HubPull, PullProgress
+from node.hub.reference import HubReference
+from node.store.files import writing_to
+from node.store.library import Library
 from node.store.names import is_model_id
 from node.transfer.download import CancelledError
 from node.transfer.gathering import Gathering, Surroundings
@@ -61,6 +65,11 @@ class Transfers:
         """Fetch a whole model."""
         return self._begin("pull", model_id, patience_s, lambda gathering: gathering.bring_all())
 
+    def pull_from_hub(self, reference: HubReference, name: str | None = None) -> Job:
+        """Fetch a model of the Hugging Face hub, import it and serve it."""
+        models_dir = self._folder()
+        return self.run("pull", str(reference), lambda job: _pull(job, reference, models_dir, name, self._hosted))
+
     def run(self, kind: str, model: str, work: Callable[[Job], object]) -> Job:
         """Do any work as a job, in a thread of its own."""
         with self._lock:
@@ -72,6 +81,10 @@ class Transfers:
             self._threads = [known for known in self._threads if known.is_alive()] + [thread]
             thread.start()
         return job
+
+    def running_by_id(self) -> list[Job]:
+        """Jobs at work that fetch from peers."""
+        return [job for job in self.jobs.all() if job.state is JobState.RUNNING and is_model_id(job.model)]
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end. Raises ConfigError where there is none of this id."""
@@ -90,18 +103,38 @@ class Transfers:
     def _begin(self, kind: str, model_id: str, patience_s: float | None, work: Callable[[Gathering], object]) -> Job:
         if not is_model_id(model_id):
             raise ModelNotFoundError(f"{model_id!r} is no model id, which has 64 hexadecimal digits")
-        if self._models_dir is None:
-            raise ConfigError("this node has no data directory to fetch models into: give one with --data-dir")
-        self._models_dir.mkdir(parents=True, exist_ok=True)
+        models_dir = self._folder()
         around = Surroundings(
             self._secure,
             self._registry,
             self._hosted,
-            self._models_dir,
+            models_dir,
             self._secure.identity.peer_id,
             lambda peer_id, reason: self._ban(peer_id, reason, LIAR_BAN_S),
         )
         return self.run(kind, model_id, lambda job: work(Gathering(around, job, model_id, patience_s)))
+
+    def _folder(self) -> Path:
+        if self._models_dir is None:
+            raise ConfigError("this node has no data directory to fetch models into: give one with --data-dir")
+        with writing_to(self._models_dir):
+            self._models_dir.mkdir(parents=True, exist_ok=True)
+        return self._models_dir
+
+
+def _pull(job: Job, reference: HubReference, models_dir: Path, name: str | None, hosted: HostedModels) -> None:
+    def advance(progress: PullProgress) -> None:
+        if job.stop.is_set():
+            raise CancelledError("the pull was stopped; what was fetched is kept for the next time")
+        job.total_bytes = max(progress.total_bytes, progress.done_bytes)
+        job.advance(progress.done_bytes - job.done_bytes)
+
+    library = Library(models_dir)
+    imported = HubPull(reference, library, advance).run(name)
+    stored = library.open(imported.model_id)
+    for ref in stored.units:
+        stored.unit(ref.layer, ref.kind)
+    hosted.hold(stored, stored.units)
 
 
 def _main(job: Job, work: Callable[[Job], object]) -> None:

@@ -111,7 +111,7 @@ class DataPlane:
         self._worker = worker
         self._is_paired = is_paired
         self._work = WorkQueue()
-        self._blobs = BlobService(find_blob, lambda: self._command(_Look()))
+        self.blobs = BlobService(find_blob, lambda: self._command(_Look()))
         self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
         self._poller = zmq.Poller()
@@ -147,7 +147,7 @@ class DataPlane:
             self._secure.listen(self._router, MAX_DATA_FRAME_BYTES)
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
-        self._blobs.start()
+        self.blobs.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
@@ -163,7 +163,7 @@ class DataPlane:
     def stop(self) -> bool:
         """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
         if self._thread is not None:
-            self._blobs.stop()
+            self.blobs.stop()
             self._command(None)
             if not self._ends():
                 return False
@@ -242,21 +242,21 @@ class DataPlane:
         job = self._work.pop(self._unsent)
         if job is not None:
             self._reply(job, self._worker.answer(job.request))
-            self._blobs.computed()
+            self.blobs.computed()
 
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
         if self._work.ready(self._unsent):
             return 0
-        blobs_s = self._blobs.wait_s()
+        blobs_s = self.blobs.wait_s()
         waits_ms = [RETRY_MS] if self._unsent else []
         waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
         return min(waits_ms, default=None)
 
     def _send_blobs(self) -> None:
-        for reply in self._blobs.collect():
+        for reply in self.blobs.collect():
             if not self._routed([reply.route, *encode_message(reply.message, reply.message_id)]):
-                self._blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
+                self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:
         """Serve on until nobody asks any more: the others have heard the goodbye, and finish what they began.
@@ -372,9 +372,9 @@ class DataPlane:
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
                 if route is not None:
-                    self._blobs.cancel(route, request_id)
+                    self.blobs.cancel(route, request_id)
             case BlobAsk() | PieceAsk() | Credit() if route is not None:
-                refusal = self._blobs.handle(peer_id, route, received.id, received.message)
+                refusal = self.blobs.handle(peer_id, route, received.id, received.message)
                 if refusal is not None:
                     self._answer(peer_id, socket, route, refusal, received.id)
             case Attach() if route is not None:

@@ -61,6 +61,10 @@ class ConnectedPeer:
         first = frozenset(unit for model in self.hello.hosted if model.model_id == model_id for unit in model.units)
         return first | self.announced.get(model_id, frozenset())
 
+    def serves(self, model_id: bytes) -> bool:
+        """Whether it holds anything of a model, though what may not be known here."""
+        return model_id in self.announced or any(model.model_id == model_id for model in self.hello.hosted)
+
 
 class PeerRegistry:
     """Thread-safe table of connected peers and dial outcomes. One PeerID for each CURVE key."""
@@ -137,6 +141,7 @@ class PeerRegistry:
             if peer is not None and peer.announced.get(model_id) != units:
                 announced = {**peer.announced, model_id: units}
                 self._peers[peer_id] = replace(peer, announced=announced)
+                self.version += 1
                 self._changed.notify_all()
 
     def attach(self, curve_key: bytes, route: bytes) -> bool:

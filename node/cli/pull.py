@@ -1,0 +1,131 @@
+"""`pull`: a model from the Hugging Face hub, or from the peers of the node that runs here."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from node.cli.narrate import say
+from node.cli.options import EXIT_CODES, data_dir_option, json_option
+from node.errors import OperationError
+from node.gateway.client import call_node
+from node.paths import DataDir
+from node.store.library import Library
+from node.store.names import is_model_id
+
+POLL_S = 0.2
+
+OnBytes = Callable[[int, int, str], None]
+"""Bytes that are there, bytes in all, what is done now."""
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("model")
+@click.option("--name", default=None, help="What to call it; the repository's name by default.")
+@data_dir_option
+@json_option
+def pull(model: str, name: str | None, data_dir: Path, as_json: bool) -> None:
+    """Fetch MODEL: ORG/NAME[@REVISION] of the Hugging Face hub, or the id of a model that peers have.
+
+    From the hub only safetensors, tokenizer and configuration are taken. A broken pull goes on where it was.
+    HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected. A commit's hash as REVISION pins it.
+    An id is fetched by the node that runs on --data-dir.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    directory = DataDir.open(data_dir)
+    with _progress() as on_bytes:
+        if is_model_id(model):
+            model_id = from_peers(directory, model, on_bytes)
+        else:
+            model_id = _from_hub(directory, model, name, on_bytes)
+    library = Library(directory.models)
+    called = next((known for known, other in library.named().items() if other == model_id), model_id[:16])
+    if as_json:
+        click.echo(json.dumps({"name": called, "model_id": model_id}))
+    else:
+        click.echo(model_id)
+        say(f"use it with: kekahyde-node run --model {called} 'Once upon a time'")
+
+
+def _from_hub(directory: DataDir, model: str, name: str | None, on_bytes: OnBytes) -> str:
+    from node.hub.pull import HubPull
+    from node.hub.reference import parse_reference
+
+    pulling = HubPull(
+        parse_reference(model),
+        Library(directory.models),
+        lambda progress: on_bytes(progress.done_bytes, progress.total_bytes, progress.step),
+    )
+    return pulling.run(name).model_id
+
+
+def from_peers(directory: DataDir, model_id: str, on_bytes: OnBytes) -> str:
+    """Have the running node fetch a model, and wait for it; an interruption stops the node's transfer too."""
+    job = call_node(directory.path, "pull", model=model_id)
+    try:
+        while job["state"] == "running":
+            on_bytes(job["done_bytes"], job["total_bytes"], f"{job['sources']} sources")
+            time.sleep(POLL_S)
+            job = _job(call_node(directory.path, "transfers"), job["id"])
+    except KeyboardInterrupt:
+        call_node(directory.path, "pull_cancel", transfer=job["id"])
+        raise
+    if job["state"] != "done":
+        raise OperationError(str(job["error"] or f"the transfer was {job['state']}"))
+    on_bytes(job["done_bytes"], job["total_bytes"], "done")
+    return model_id
+
+
+def _job(answer: dict[str, Any], job_id: str) -> dict[str, Any]:
+    found = next((job for job in answer["transfers"] if job["id"] == job_id), None)
+    if found is None:
+        raise OperationError(f"the node does not know the transfer {job_id} any more: it was restarted, pull again")
+    return dict(found)
+
+
+@contextmanager
+def _progress() -> Iterator[OnBytes]:
+    """A bar on a terminal; elsewhere a line for every step."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("looking", total=None)
+        yield lambda done, total, step: progress.update(
+            task, completed=done, total=total or None, description=step[:40]
+        )
+
+
+def _lines() -> OnBytes:
+    said: list[str] = []
+
+    def on_bytes(done: int, total: int, step: str) -> None:
+        if step not in said:
+            said.append(step)
+            say(step if not total else f"{step}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB are here")
+
+    return on_bytes
+
+
+def _interrupt(*_signal: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,51 @@
+"""Which models a start means: those that are here, and those that peers are to bring.
+
+The id of a model that is not here comes from the user or from an invitation, never from what peers announce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psutil
+
+from node.cli.options import NO_MODEL
+from node.store.library import Library
+from node.store.manifest import MANIFEST_FILE
+from node.store.names import is_model_id
+from node.store.stored import StoredModel
+from node.swarm.credentials import Swarm
+
+LENT_SHARE = 0.5
+"""Of the memory that is free when the node starts."""
+
+
+def lendable_bytes() -> int:
+    """Memory that a node lends to layers of others' models unless it is told."""
+    return int(psutil.virtual_memory().available * LENT_SHARE)
+
+
+def wanted_models(library: Library, model: str, swarm: Swarm) -> tuple[list[StoredModel], Sequence[str]]:
+    """Models to open, and ids of models that are not here: what `--model` says, and what the invitation named.
+
+    Raises:
+        ModelError: `--model` means nothing that is here or that the user vouched for.
+    """
+    invited = {known.name: known.model_id.hex() for known in swarm.models}
+    model_id = absent_id(library, model, swarm)
+    asked = [] if model == NO_MODEL or model_id is not None else [library.resolve(model)]
+    absent = [] if model_id is None else [model_id]
+    absent += [known for known in invited.values() if not _is_here(library, known)]
+    return asked, list(dict.fromkeys(absent))
+
+
+def absent_id(library: Library, model: str, swarm: Swarm) -> str | None:
+    """The id that `--model` means, where it is that of a model which is not here; None where the library knows it."""
+    invited = {known.name: known.model_id.hex() for known in swarm.models}
+    name_is_free = model not in library.names()
+    model_id = model if is_model_id(model) else invited.get(model) if name_is_free else None
+    return None if model_id is None or _is_here(library, model_id) else model_id
+
+
+def _is_here(library: Library, model_id: str) -> bool:
+    return (library.models_dir / model_id / MANIFEST_FILE).exists()

@@ -1,0 +1,177 @@
+"""A repository of the hub becomes an imported model: sizes first, then what is needed, then the import."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import ConfigError, ModelNotFoundError, TransportError
+from node.hub.fetch import FileFetcher
+from node.hub.reference import HubReference
+from node.hub.selection import CONFIG_FILES, HubFile, small_files, weight_files
+from node.model.checkpoint import INDEX_FILE
+from node.model.json_file import read_json_object
+from node.store.importer import ImportedModel
+from node.store.library import Library
+from node.store.names import name_from_text
+
+SPARE_BYTES = 256 << 20
+"""Left free on each disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is."""
+
+    done_bytes: int
+    total_bytes: int
+    step: str
+    """What is done now, for people."""
+
+
+OnProgress = Callable[[PullProgress], None]
+
+
+class HubPull:
+    """One pull. What `on_progress` raises ends it, and keeps what has come."""
+
+    def __init__(self, reference: HubReference, library: Library, on_progress: OnProgress) -> None:
+        self._reference = reference
+        self._library = library
+        self._on_progress = on_progress
+        self._done = self._total = 0
+        self._step = ""
+
+    def run(self, name: str | None = None) -> ImportedModel:
+        """Fetch and import.
+
+        Raises:
+            ModelNotFoundError: there is no such repository or revision, or it is not open to this user.
+            TransportError: the hub cannot be reached.
+            ConfigError: a disk is too full.
+            ModelError: what it holds is no model that can be imported.
+        """
+        from huggingface_hub import constants
+
+        with _translated(self._reference):
+            folder = self._cached_folder() if constants.HF_HUB_OFFLINE else self._fetch()
+        self._report("importing", 0)
+        return self._library.import_folder(folder, name or self._free_name())
+
+    def _cached_folder(self) -> Path:
+        """What the cache holds: all that can be had offline. The import sees whether it is whole."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self._reference.repo, CONFIG_FILES[0], revision=self._reference.revision)
+        if not isinstance(found, str):
+            raise ModelNotFoundError(
+                f"{self._reference} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it, pull again"
+            )
+        return Path(found).parent
+
+    def _fetch(self) -> Path:
+        from huggingface_hub import HfApi, hf_hub_download
+
+        repo = self._reference.repo
+        self._report("looking", 0)
+        info = HfApi().model_info(repo, revision=self._reference.revision, files_metadata=True)
+        if info.sha is None:
+            raise TransportError(f"the hub does not say which commit of {repo} it has: try again later")
+        files = [
+            HubFile(one.rfilename, one.size or 0, None if one.lfs is None else one.lfs.sha256)
+            for one in info.siblings or []
+        ]
+        fetcher = FileFetcher(repo, info.sha, lambda num_bytes: self._report(self._step, num_bytes))
+        small = small_files(files, repo)
+        self._total = sum(file.size_bytes for file in small)
+        folder = self._fetch_all(fetcher, small)
+        shards = None
+        if any(file.name == INDEX_FILE for file in small):
+            shards = {str(name) for name in read_json_object(folder / INDEX_FILE).get("weight_map", {}).values()}
+        weights = weight_files(files, shards, repo)
+        self._total += sum(file.size_bytes for file in weights)
+        self._check_room([file for file in weights if fetcher.cached(file) is None], weights)
+        self._fetch_all(fetcher, weights)
+        if (
+            not self._reference.is_pinned
+        ):  # the cache learns which commit the branch means, for a time without network
+            hf_hub_download(repo, CONFIG_FILES[0], revision=self._reference.revision)
+        return folder
+
+    def _fetch_all(self, fetcher: FileFetcher, files: Collection[HubFile]) -> Path:
+        paths = []
+        for file in files:
+            self._report(file.name, 0)
+            paths.append(fetcher.fetch(file))
+        return paths[0].parent
+
+    def _check_room(self, missing: Collection[HubFile], weights: Collection[HubFile]) -> None:
+        """Whether the disks hold the download, and the model that is made of it: never larger than its checkpoint."""
+        from huggingface_hub import constants
+
+        cache, models = Path(constants.HF_HUB_CACHE), self._library.models_dir
+        download, imported = (sum(file.size_bytes for file in some) for some in (missing, weights))
+        needs = {cache: download, models: imported}
+        if _disk_of(cache) == _disk_of(models):
+            needs = {cache: download + imported}
+        for folder, need in needs.items():
+            free = shutil.disk_usage(_existing(folder)).free
+            if need + SPARE_BYTES > free:
+                raise ConfigError(
+                    f"{self._reference} needs {need / 2**30:.1f} GiB on the disk of {folder}, {free / 2**30:.1f} GiB "
+                    "are free: make room, or choose other places with HF_HOME and --data-dir"
+                )
+
+    def _free_name(self) -> str | None:
+        name = name_from_text(self._reference.repo.partition("/")[2])
+        return None if name in self._library.names() else name
+
+    def _report(self, step: str, num_bytes: int) -> None:
+        self._step = step
+        self._done += num_bytes
+        self._on_progress(PullProgress(self._done, self._total, step))
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.resolve().parents) if path.exists())
+
+
+def _disk_of(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
+
+
+@contextmanager
+def _translated(reference: HubReference) -> Iterator[None]:
+    """The library's errors as sentences with a next step."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    try:
+        yield
+    except errors.GatedRepoError as exc:
+        raise ModelNotFoundError(
+            f"{reference.repo} is given only to those who accepted its terms: accept them at {hub}/{reference.repo}, "
+            "then set HF_TOKEN to a token of your account"
+        ) from exc
+    except errors.RevisionNotFoundError as exc:
+        raise ModelNotFoundError(f"{reference.repo} has no revision {reference.revision!r}: see its history") from exc
+    except errors.RepositoryNotFoundError as exc:
+        raise ModelNotFoundError(
+            f"{hub} has no model {reference.repo}, or it is private: check the name; HF_TOKEN opens what is yours"
+        ) from exc
+    except errors.LocalEntryNotFoundError as exc:
+        raise TransportError(
+            f"{hub} cannot be reached: check the network; what has come is kept, pull again"
+        ) from exc
+    except errors.HfHubHTTPError as exc:
+        status = exc.response.status_code
+        token = ": check HF_TOKEN" if status in (401, 403) else ": try again later"
+        raise TransportError(f"{hub} answers {status} for {reference.repo}{token}") from exc
+    except httpx2.HTTPError as exc:
+        raise TransportError(
+            f"{hub} cannot be reached ({type(exc).__name__}): check the network; what has come is kept, pull again"
+        ) from exc

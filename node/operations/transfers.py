@@ -1,0 +1,31 @@
+"""`pull`, `pull_cancel` and `transfers`: models that come from peers or from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.errors import ConfigError
+from node.hub.reference import parse_reference
+from node.node import Node
+from node.store.names import is_model_id
+
+
+def pull(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Begin to fetch `model`: ORG/NAME[@REVISION] of the hub, or a model id from peers. A TRANSFER."""
+    model = arguments.get("model")
+    if not isinstance(model, str):
+        raise ConfigError("pull needs `model`: ORG/NAME of the Hugging Face hub, or a model id that peers have")
+    if is_model_id(model):
+        return node.transfers.pull(model).as_json()
+    return node.transfers.pull_from_hub(parse_reference(model)).as_json()
+
+
+def pull_cancel(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Stop the transfer `transfer`; what has come is kept. A TRANSFER."""
+    return node.transfers.cancel(str(arguments.get("transfer", ""))).as_json()
+
+
+def transfers(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """All transfers of the node, those that ended lately too."""
+    return {"transfers": node.transfers.as_json()}

@@ -1,0 +1,27 @@
+"""What peers hold, as their records say it: layers become the units that a model's manifest names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from node.hosting import HostedModels
+from node.transfer.holders import units_of_record
+from node.transport.registry import PeerRegistry
+from protocol.records import PeerRecord
+
+
+class Announcements:
+    """Keeps the registry true to the records of the peers that are connected. Safe to share between threads."""
+
+    def __init__(self, registry: PeerRegistry, hosted: HostedModels) -> None:
+        self._registry = registry
+        self._hosted = hosted
+
+    def heard(self, records: Iterable[PeerRecord]) -> None:
+        """These records are the newest of their owners."""
+        for record in records:
+            hosted = record.facts.capabilities.hosted
+            for model_id in {one.model_id for one in hosted}:
+                manifest = self._hosted.manifest(model_id)
+                units = frozenset[bytes]() if manifest is None else units_of_record(manifest, hosted, model_id)
+                self._registry.announce(record.peer_id, model_id, units)
