@@ -55,7 +55,7 @@ class FaultyWorker(LinearWorker):
     def answer(self, request: Linear) -> LinearResult | ErrorReply:
         honest = super().answer(request)
         self._answered += 1
-        if isinstance(honest, ErrorReply) or self._answered <= self._after:
+        if not isinstance(honest, LinearResult) or self._answered <= self._after:
             self._remember(honest)
             return honest
         if self._fault == "slow":

@@ -24,6 +24,7 @@ from protocol.messages import (
     decode_message,
     encode_message,
 )
+from protocol.pairing_code import CERTIFICATE_DOMAIN, Meeting, certified, commitment, sign_consent
 from protocol.shares import PadSeeds, pad_row, pad_rows, row_seed
 from protocol.verification import result_digest
 
@@ -39,6 +40,8 @@ def vectors() -> dict[str, Any]:
         "seeds": _seeds(),
         "pads": _pads(),
         "linear": _linear(),
+        "trusted": _trusted(),
+        "pairing": _pairing(),
         "messages": _messages(),
     }
 
@@ -105,6 +108,48 @@ def _linear() -> dict[str, Any]:
         "sums": kernels.merge(share_result, pad_products).tolist(),
         "binding": [entry.hex() if isinstance(entry, bytes) else entry for entry in binding.as_list()],
         "digest": result_digest(binding, share_result).hex(),
+    }
+
+
+def _trusted() -> dict[str, Any]:
+    """Plain rows through the unit above: the first fits, the second needs a larger scale (by a made-up norm)."""
+    kernels = PortableKernels()
+    weights = np.array(_linear()["weights"], dtype=np.int8)
+    rows = np.array([[1.5, -0.375, 0.0, 2.0], [1e-3, 1e-3, -1e-3, 1e-3]], dtype=np.float32)
+    norm = 300_000.0
+    rounded, scales = kernels.quantize(rows, norm)
+    sums = kernels.linear_a12(weights, rounded)
+    binding = ChunkBinding(
+        bytes(16), 7, bytes(range(32, 64)), hashlib.sha256(b"unit").digest(), Role.PLAIN, 0, 2, 0, 1
+    )
+    return {
+        "rows_f32": rows.tobytes().hex(),
+        "largest_norm": norm,
+        "scales_f32": scales.tobytes().hex(),
+        "quantized": rounded.tolist(),
+        "sums": sums.tolist(),
+        "digest": result_digest(binding, sums).hex(),
+    }
+
+
+def _pairing() -> dict[str, Any]:
+    """An attempt of two identities with known nonces."""
+    asker, answerer = Identity.from_seed(bytes(range(32))), Identity.from_seed(bytes(range(32, 64)))
+    nonces = bytes([1] * 32), bytes([2] * 32)
+    meeting = Meeting(bytes(range(16)), asker.public_key, answerer.public_key, *nonces)
+    message = certified(meeting.pairing, meeting.asker, meeting.answerer)
+    return {
+        "attempt": meeting.attempt.hex(),
+        "asker": asker.public_key.hex(),
+        "answerer": answerer.public_key.hex(),
+        "asker_nonce": nonces[0].hex(),
+        "answerer_nonce": nonces[1].hex(),
+        "commitment": commitment(meeting.attempt, meeting.asker, meeting.answerer, nonces[0]).hex(),
+        "code": meeting.code,
+        "pairing": meeting.pairing.hex(),
+        "asker_signature": asker.sign(CERTIFICATE_DOMAIN, message).hex(),
+        "answerer_signature": answerer.sign(CERTIFICATE_DOMAIN, message).hex(),
+        "consent_of_asker": sign_consent(asker, meeting.pairing, answerer.public_key).hex(),
     }
 
 

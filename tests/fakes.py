@@ -574,6 +574,7 @@ class LiveNode:
         versions: tuple[int, ...] = (PROTOCOL_VERSION,),
         paired: Collection[PeerId] = (),
         banned: Identity | None = None,
+        operator: Callable[[], bytes] = lambda: bytes(16),
     ) -> None:
         self.identity = identity(index)
         self.peer_id = self.identity.peer_id
@@ -588,11 +589,21 @@ class LiveNode:
         self.address: Multiaddr | None = None
         self.data_port = 0
         self._listen, self._bootstrap, self._versions = listen, list(bootstrap), versions
+        self._operator = operator
 
     def hello(self) -> Hello:
         hosted = (HostedModel(MODEL_ID, tuple(unit.ref.sha256 for unit in self.units)),)
         return Hello(
-            self.identity.public_key, self._versions, "live", (), self.data_port, hosted, 10**9, (1,), bytes(16)
+            self.identity.public_key,
+            self._versions,
+            "live",
+            (),
+            self.data_port,
+            hosted,
+            10**9,
+            (1,),
+            bytes(16),
+            operator=self._operator(),
         )
 
     def _offer_service(self, peer_id: PeerId) -> None:

@@ -79,7 +79,7 @@ def vectors() -> dict[str, Any]:
     return dict(json.loads(block("json vectors")))
 
 
-@pytest.mark.parametrize("part", ["identity", "seeds", "pads", "linear", "messages"])
+@pytest.mark.parametrize("part", ["identity", "seeds", "pads", "linear", "trusted", "pairing", "messages"])
 def test_vectors_are_what_this_implementation_gives(vectors: dict[str, Any], part: str) -> None:
     assert spec_vectors.vectors()[part] == vectors[part]
 
