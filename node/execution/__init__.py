@@ -11,6 +11,7 @@ send         a request on its way                                       send_chu
 gate         what every result must pass                                verify_result
 merge        two verified halves become exact integers                  merge_results
 lane         a lane of a running session
+roster       the lanes of a session, the cut of a pass over them
 requests     shares and seeds as they travel
 mailbox      what the peers send
 manager      which chunk to whom, until when, and what if not           ExecutionManager

@@ -12,25 +12,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from node.execution.chunk import Chunk, ChunkEvent, ChunkRecord, ChunkState
+from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
 from node.execution.config import ExecutionConfig
 from node.execution.gate import UnitChecks, verify_result
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
-from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
 from node.execution.merge import merge_results
 from node.execution.pads import DECODE_BATCH_ROWS, PadBatch, PadSource
 from node.execution.peer import PeerStatus, Request, SessionPeer
 from node.execution.requests import pad_request, share_request
+from node.execution.roster import Roster
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
-from node.store.unit import Unit, UnitRef
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from node.store.unit import Unit
+from protocol.errors import RemoteProtocolError
 from protocol.field import Floats, Sums
-from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Received, Role, TrustedResult
+from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Received, TrustedResult
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +71,9 @@ class ExecutionManager:
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
         self._units: dict[bytes, Unit] = {}
-        self._spans: dict[UnitRef, list[RowSpan]] = {}
-        self._covering: dict[UnitRef, tuple[bool, ...]] = {}
+        self._roster = Roster()
         self.before_step: Callable[[], None] = lambda: None
         """Called before the rows of a pass are cut: the moment for lanes to be added and goodbyes to be heard."""
-        self.lanes: list[Lane] = []
         self.peers: list[SessionPeer] = []
         self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
         """Called when a batch of pads was sent, verified, lost or cancelled."""
@@ -92,13 +89,7 @@ class ExecutionManager:
 
     def add_lane(self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None) -> None:
         """Add a lane, for these units alone where some are named; its peers were added before."""
-        lane = Lane(len(self.lanes), share_peer, pads, units)
-        if any(other.plain != lane.plain for other in self.lanes):
-            raise LocalProtocolError("a session sends its rows as they are to all its lanes or to none")
-        if lane.plain != (share_peer.role is Role.PLAIN):
-            raise LocalProtocolError("rows go as they are to peers in that role, and to nobody else")
-        self.lanes.append(lane)
-        self._covering.clear()
+        self._roster.add(Lane(len(self.lanes), share_peer, pads, units))
 
     def close(self) -> None:
         """Tell the peers that nothing is wanted any more, and close the session's connections."""
@@ -107,6 +98,11 @@ class ExecutionManager:
                 for request in peer.in_flight.values():
                     peer.channel.send(Cancel(request.id), request.id)
             peer.channel.close()
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """In the order in which they were added."""
+        return self._roster.lanes
 
     @property
     def plain(self) -> bool:
@@ -120,57 +116,17 @@ class ExecutionManager:
         self.pump(0)
         self.check_wanted()
         self.before_step()
-        speeds = [self._lane_speed(lane, num_rows, units) for lane in self.lanes]
-        cuts: dict[tuple[bool, ...], list[RowSpan]] = {}
-        for unit in units:
-            covering = self._lanes_covering(unit.ref)
-            if covering not in cuts:
-                open_to = [speed if covers else 0.0 for speed, covers in zip(speeds, covering, strict=True)]
-                cuts[covering] = split_prompt_for_remote(num_rows, open_to)
-            self._spans[unit.ref] = cuts[covering]
+        self._roster.cut(num_rows, units)
         if num_rows <= DECODE_BATCH_ROWS:
-            self._prepare_pads(units, num_rows)
-
-    def _lanes_covering(self, ref: UnitRef) -> tuple[bool, ...]:
-        covering = self._covering.get(ref)
-        if covering is None:
-            covering = self._covering[ref] = tuple(lane.covers(ref) for lane in self.lanes)
-        return covering
-
-    def _prepare_pads(self, units: Sequence[Unit], num_rows: int) -> None:
-        with self.timings.of("pads"):
-            for lane in self.lanes:
-                chosen = [unit for unit in units if any(span.lane == lane.index for span in self._spans[unit.ref])]
-                if chosen:
-                    lane.pads.prepare(chosen, num_rows)
-
-    def _lane_speed(self, lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
-        """Rows a second, as far as it is known; 0 for a lane that takes no new rows."""
-        if not lane.takes_rows:
-            return 0.0
-        macs = max(unit.ref.num_inputs * unit.ref.num_outputs for unit in units) * num_rows
-        expected_s = lane.share_peer.expected_s(row_bucket(min(num_rows, 512)), macs)
-        return 1.0 / max(expected_s, 1e-6)
+            with self.timings.of("pads"):
+                for lane in self.lanes:
+                    chosen = self._roster.units_of(lane, units)
+                    if chosen:
+                        lane.pads.prepare(chosen, num_rows)
 
     def plan(self, unit: Unit, num_rows: int) -> list[ChunkRecord]:
         """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
-        ref = unit.ref
-        tiles = -(-ref.num_outputs // TILE_OUTPUTS)
-        spans = self._spans.get(ref)
-        if not spans:
-            return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles), lane=None)]
-        limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
-        return [
-            ChunkRecord(Chunk(ref, start, end, 0, tiles), self._stand_in(span.lane, ref))
-            for span in spans
-            for start, end in cut_rows(span.start, span.end, limit)
-        ]
-
-    def _stand_in(self, lane: int, ref: UnitRef) -> int:
-        """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
-        if self.lanes[lane].usable or self.lanes[lane].binds_rows:
-            return lane
-        return next((other.index for other in self.lanes if other.takes_rows and other.covers(ref)), lane)
+        return self._roster.plan(unit.ref, num_rows)
 
     # --- one chunk
 
@@ -358,12 +314,7 @@ class ExecutionManager:
         if code == ErrorCode.EXHAUSTED:
             peer.exhausted(time.monotonic())
         elif code == ErrorCode.NOT_FOUND:
-            for lane in self.lanes:
-                if peer is lane.share_peer or (peer is lane.guard and lane.binds_rows):
-                    lane.missing.add(request.unit.sha256)
-                elif peer is lane.guard:
-                    lane.pads.lacks(request.unit)
-            self._covering.clear()
+            self._roster.lacks(peer, request.unit)
         self._failed(request, same_peer_again=code not in NOT_AGAIN)
 
     def _result(self, peer: SessionPeer, request: Request, result: LinearResult | TrustedResult) -> None:
@@ -428,16 +379,8 @@ class ExecutionManager:
             return
         self._move(record, ChunkEvent.REFUSE if record.state is ChunkState.RECEIVED else ChunkEvent.LOSE)
         if record.attempts < MAX_ATTEMPTS:
-            any(self._send_share(record, lane) for lane in self._lanes_for_retry(record, same_peer_again))
-
-    def _lanes_for_retry(self, record: ChunkRecord, same_peer_again: bool) -> list[Lane]:
-        """Where this very share may go: to the same peer again; where pads are the user's own, to any other lane."""
-        own = self._lane(record)
-        lanes = [own] if same_peer_again and own.usable else []
-        if not own.binds_rows:
-            ref = record.chunk.unit
-            lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
-        return lanes
+            ways = self._roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
+            any(self._send_share(record, lane) for lane in ways)
 
 
 def _fill(rows: np.ndarray, num_rows: int) -> np.ndarray:

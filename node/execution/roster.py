@@ -1,0 +1,101 @@
+"""The lanes of a session, and the cut of each pass over them: which row stays in which lane, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.execution.chunk import Chunk, ChunkRecord
+from node.execution.lane import Lane
+from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
+from node.execution.peer import SessionPeer
+from node.store.unit import Unit, UnitRef
+from protocol.errors import LocalProtocolError
+from protocol.limits import MAX_CHUNK_ROWS, TILE_OUTPUTS, max_rows_per_chunk, row_bucket
+from protocol.messages import Role
+
+
+class Roster:
+    """Used by the session's thread alone. Units that the same lanes cover are cut alike."""
+
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+        self._spans: dict[UnitRef, list[RowSpan]] = {}
+        self._covering: dict[UnitRef, tuple[bool, ...]] = {}
+
+    def add(self, lane: Lane) -> None:
+        """One more lane. Raises LocalProtocolError where it would send rows in another form than the others."""
+        if any(other.plain != lane.plain for other in self.lanes):
+            raise LocalProtocolError("a session sends its rows as they are to all its lanes or to none")
+        if lane.plain != (lane.share_peer.role is Role.PLAIN):
+            raise LocalProtocolError("rows go as they are to peers in that role, and to nobody else")
+        self.lanes.append(lane)
+        self._covering.clear()
+
+    def lacks(self, peer: SessionPeer, ref: UnitRef) -> None:
+        """A peer does not hold a unit after all."""
+        for lane in self.lanes:
+            if peer is lane.share_peer or (peer is lane.guard and lane.binds_rows):
+                lane.missing.add(ref.sha256)
+            elif peer is lane.guard:
+                lane.pads.lacks(ref)
+        self._covering.clear()
+
+    def cut(self, num_rows: int, units: Sequence[Unit]) -> None:
+        """Decide for every row of a pass in which lane it stays."""
+        speeds = [_rows_per_s(lane, num_rows, units) for lane in self.lanes]
+        cuts: dict[tuple[bool, ...], list[RowSpan]] = {}
+        for unit in units:
+            covering = self._lanes_covering(unit.ref)
+            if covering not in cuts:
+                open_to = [speed if covers else 0.0 for speed, covers in zip(speeds, covering, strict=True)]
+                cuts[covering] = split_prompt_for_remote(num_rows, open_to)
+            self._spans[unit.ref] = cuts[covering]
+
+    def spans_of(self, ref: UnitRef) -> list[RowSpan]:
+        """How this pass is cut for a unit; none where no lane covers it."""
+        return self._spans.get(ref, [])
+
+    def units_of(self, lane: Lane, units: Sequence[Unit]) -> list[Unit]:
+        """Those that have rows in a lane in this pass."""
+        return [unit for unit in units if any(span.lane == lane.index for span in self.spans_of(unit.ref))]
+
+    def plan(self, ref: UnitRef, num_rows: int) -> list[ChunkRecord]:
+        """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
+        tiles = -(-ref.num_outputs // TILE_OUTPUTS)
+        spans = self.spans_of(ref)
+        if not spans:
+            return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles), lane=None)]
+        limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
+        return [
+            ChunkRecord(Chunk(ref, start, end, 0, tiles), self._stand_in(span.lane, ref))
+            for span in spans
+            for start, end in cut_rows(span.start, span.end, limit)
+        ]
+
+    def for_retry(self, own: Lane, ref: UnitRef, same_peer_again: bool) -> list[Lane]:
+        """Where this very share may go: to the same peer again; where pads are the user's own, to any other lane."""
+        lanes = [own] if same_peer_again and own.usable else []
+        if not own.binds_rows:
+            lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
+        return lanes
+
+    def _lanes_covering(self, ref: UnitRef) -> tuple[bool, ...]:
+        covering = self._covering.get(ref)
+        if covering is None:
+            covering = self._covering[ref] = tuple(lane.covers(ref) for lane in self.lanes)
+        return covering
+
+    def _stand_in(self, lane: int, ref: UnitRef) -> int:
+        """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
+        if self.lanes[lane].usable or self.lanes[lane].binds_rows:
+            return lane
+        return next((other.index for other in self.lanes if other.takes_rows and other.covers(ref)), lane)
+
+
+def _rows_per_s(lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
+    """As far as it is known; 0 for a lane that takes no new rows."""
+    if not lane.takes_rows:
+        return 0.0
+    macs = max(unit.ref.num_inputs * unit.ref.num_outputs for unit in units) * num_rows
+    expected_s = lane.share_peer.expected_s(row_bucket(min(num_rows, MAX_CHUNK_ROWS)), macs)
+    return 1.0 / max(expected_s, 1e-6)
