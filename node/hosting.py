@@ -66,7 +66,8 @@ class HostedModels:
         with self._lock:
             self._holdings[holding.model_id_bytes] = holding
             self._manifests[holding.model_id_bytes] = holding.manifest
-            self._refs[holding.model_id_bytes] = tuple(ref for ref in holding.manifest.units if ref in set(refs))
+            chosen = set(refs)
+            self._refs[holding.model_id_bytes] = tuple(ref for ref in holding.manifest.units if ref in chosen)
         self.on_change()
 
     def held(self, model_id: bytes) -> tuple[UnitRef, ...]:

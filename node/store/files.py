@@ -56,6 +56,14 @@ def verify_file(path: Path, expected: bytes) -> bool:
     return True
 
 
+def remember_moved(before: Path, after: Path) -> None:
+    """A folder was renamed: what was verified in it stays verified."""
+    with _verified_lock:
+        for path, *rest in list(_verified):
+            if path.startswith(f"{before}{os.sep}"):
+                _verified.add((str(after / Path(path).relative_to(before)), *rest))  # type: ignore[arg-type]
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Writes a new file whose bytes are on the disk when this returns."""
     with path.open("wb") as file:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from node.errors import CorruptModelError
-from node.store.files import sync_folder, verify_file, write_synced, writing_to
+from node.store.files import remember_moved, sync_folder, verify_file, write_synced, writing_to
 from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER, Manifest, model_id_of
 from node.store.unit import Unit, UnitRef, load_unit, unit_path
 
@@ -133,6 +133,7 @@ class PartialModel:
                 sync_folder(self.path / UNITS_FOLDER)
                 sync_folder(self.path)
                 self.path.rename(target)
+                remember_moved(self.path, target)
                 sync_folder(self.models_dir)
         self.path = target
         return target
