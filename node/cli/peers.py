@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.gateway.client import call_node
 
+PIPED_WIDTH = 160
 MARKS = {"alive": "● alive", "suspect": "◐ suspect", "dead": "○ dead", "left": "· left"}
 
 
@@ -29,13 +31,14 @@ def peers(data_dir: Path, as_json: bool) -> None:
     if not result["peers"]:
         say("no peers yet: `kekahyde-node invite` makes a line that others `join` with")
         return
-    Console(width=None, highlight=False).print(_table(result["peers"]))
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False).print(_table(result["peers"]))
 
 
 def _table(peers: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("peer", "state", "role", "RTT ms", "GMAC/s", "layers", "memory", "version", "excluded"):
-        table.add_column(heading, justify="right" if heading in ("RTT ms", "GMAC/s", "memory") else "left")
+        justify: JustifyMethod = "right" if heading in ("RTT ms", "GMAC/s", "memory") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "excluded")
     for peer in peers:
         table.add_row(
             f"…{peer['peer_id'][-8:]}",
