@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer
+from textual import events
 from tui_driver import Clock, Driver, interface
 
 from tui.app import KekahydeApp
@@ -53,8 +54,11 @@ def test_from_nothing_to_a_first_token_with_one_key(tmp_path: Path) -> None:
 
 
 def test_a_story_goes_on_with_enter_and_a_chat_sends_messages(tmp_path: Path) -> None:
+    async def cut_off(connection: TwinConnection, request: dict[str, Any]) -> None:
+        await connection.answer(request["request"], ["Hello", " there", " **friend**"], finish_reason="length")
+
     async def scenario() -> None:
-        async with interface(tmp_path) as driver:
+        async with interface(tmp_path, GatewayTwin(cut_off)) as driver:
             await driver.type("Go.")
             await driver.keys("ctrl+j", "a", "enter")
             await finished(driver)
@@ -197,6 +201,18 @@ def test_privacy_is_chosen_and_asked_for(tmp_path: Path) -> None:
             await driver.keys("enter")
             await driver.until(lambda: driver.twin.requests("generate"))
             assert driver.twin.requests("generate")[0]["privacy"] == "strict"
+
+    asyncio.run(scenario())
+
+
+def test_enter_does_not_overtake_what_was_typed_before(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            for character in "abcdefghijklmnop":
+                driver.app.post_message(events.Key(character, character))
+            driver.app.post_message(events.Key("enter", "\r"))
+            await finished(driver)
+            assert driver.twin.requests("generate")[0]["prompt"] == "abcdefghijklmnop"
 
     asyncio.run(scenario())
 

@@ -37,6 +37,7 @@ class KekahydeApp(App[str | None]):
     CSS_PATH = "kekahyde.tcss"
     ENABLE_COMMAND_PALETTE = True
     PAUSE_GC_ON_SCROLL = True
+    NOTIFICATION_TIMEOUT = 3.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "Help", id="help", tooltip="What this screen shows, and every key"),
         Binding("f2", "switch_mode('chat')", "Chat", id="chat", show=False),
@@ -91,9 +92,9 @@ class KekahydeApp(App[str | None]):
             return
         if topic == "answer" and self._chat.is_mounted:
             self._chat.refresh_bindings()
-        if topic == "note":
-            self.notify(subject, title="Note", severity="warning", markup=False)
         screen = self.screen_stack[0] if self._screen_stack else None
+        if topic == "note" and screen is not self._chat:
+            self.notify(subject, title="Note", severity="warning", markup=False)
         if isinstance(screen, NodeScreen) and screen.is_mounted:
             screen.show(topic)
 

@@ -66,6 +66,11 @@ class Answer:
         return self.status in ENDED
 
     @property
+    def finish_reason(self) -> str:
+        """Of the receipt: stop, length or cancelled; empty before."""
+        return Fields(self.receipt).text("finish_reason")
+
+    @property
     def ttft_s(self) -> float | None:
         """Seconds to the first token: as the receipt says, else as it was seen here."""
         told = Fields(self.receipt).maybe_number("ttft_s") if self.receipt else None

@@ -48,6 +48,7 @@ class InterfaceServer(Server):
         """The aiohttp application with its checks."""
         app = await self._make_app()
         app.middlewares.append(self._check)
+        app.router.add_static("/page", PAGE)
         return app
 
     async def on_startup(self, app: web.Application) -> None:

@@ -137,9 +137,11 @@ def end_line(answer: Answer) -> str:
     parts = []
     if answer.status is AnswerStatus.STOPPED:
         parts.append("■ «stopped»")
-    reason = Fields(answer.receipt).text("finish_reason")
-    if reason == "length" and answer.status is AnswerStatus.DONE:
-        parts.append("… length limit reached")
+    if answer.status is AnswerStatus.DONE:
+        if not answer.text.strip():
+            parts.append("the model added nothing")
+        if answer.finish_reason == "length":
+            parts.append("… length limit reached")
     if answer.mode:
         parts.append(answer.mode)
     parts.append(count_words(answer.tokens, "token"))

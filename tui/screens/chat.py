@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from tui.conversation import Answer, Turn
+from tui.conversation import Answer, AnswerStatus, Turn
 from tui.screens.base import NodeScreen
 from tui.screens.receipt import ReceiptScreen
 from tui.segments import code_blocks, segments_of
@@ -127,6 +127,8 @@ class ChatScreen(NodeScreen):
             return "Ask something; Enter sends"
         if self.session.conversation.last is None:
             return "Begin a story; Enter sends"
+        if self._story_has_ended():
+            return "Type how it goes on; ctrl+r tells it anew, ctrl+n begins another"
         return "Enter: the story goes on; or type how it goes on"
 
     def follow(self, answer: Answer) -> None:
@@ -134,6 +136,8 @@ class ChatScreen(NodeScreen):
         writer = self._writers.get(answer.request)
         if writer is not None:
             writer.wake()
+        if answer.ended:
+            self.query_one(Prompt).placeholder = self._placeholder()
 
     @on(Prompt.Submitted)
     def _submit(self, event: Prompt.Submitted) -> None:
@@ -144,11 +148,17 @@ class ChatScreen(NodeScreen):
             return
         if not prompt.strip() and session.conversation.last is None:
             prompt = (CHAT_EXAMPLES if chat else STORY_EXAMPLES)[0]
-        elif not prompt.strip() and chat:
+        elif not prompt.strip() and (chat or self._story_has_ended()):
+            if not chat:
+                self.notify("The story has ended: type how it goes on, or ctrl+r for another.", markup=False)
             return
         self.query_one(Prompt).load_text("")
         self._begin(session.ask(prompt))
         self.query_one(Prompt).placeholder = self._placeholder()
+
+    def _story_has_ended(self) -> bool:
+        answer = self.session.answer
+        return answer is not None and answer.status is AnswerStatus.DONE and answer.finish_reason == "stop"
 
     def _begin(self, turn: Turn) -> None:
         self.query_one(Welcome).display = False

@@ -68,6 +68,7 @@ class ChunksScreen(NodeScreen):
 
     def on_screen_resume(self) -> None:
         self._drawing.resume()
+        self._drawn_version = -1  # draw once more when everything has its size
         self._draw()
 
     def on_screen_suspend(self) -> None:
@@ -81,14 +82,14 @@ class ChunksScreen(NodeScreen):
             return
         now, board = self.session.clock(), self.session.board
         if board.version != self._drawn_version:
-            self._news_at = now
+            self._drawn_version, self._news_at = board.version, now
             self._draw()
         elif now - self._news_at < STILL_AFTER_S and now - self._drawn_at >= STILL_DRAW_S:
             self._draw()
 
     def _draw(self) -> None:
         board, now = self.session.board, self.session.clock()
-        self._drawn_version, self._drawn_at = board.version, now
+        self._drawn_at = now
         self.query_one("#no-chunks").display = not board.rows
         self.query_one("#chunks").display = bool(board.rows)
         if not board.rows:

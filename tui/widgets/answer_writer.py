@@ -55,7 +55,7 @@ class AnswerFoot(Static):
         if newest:
             actions.append("[@click=screen.regenerate]↻ regenerate[/]")
         if answer.text:
-            actions.append(f"[@click=screen.copy_answer('{answer.request}')]⧉ copy[/]")
+            actions.append(f"[@click=screen.copy_answer('{answer.request}')]copy[/]")
         if answer.receipt:
             actions.append(f"[@click=screen.receipt('{answer.request}')]◉ who saw what[/]")
         return "   ".join(actions)

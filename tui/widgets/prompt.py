@@ -16,7 +16,7 @@ class Prompt(TextArea):
     """A text area that sends."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Send", id="prompt.send", tooltip="Send the prompt", priority=True),
+        Binding("enter", "send", "Send", id="prompt.send", tooltip="Send the prompt"),
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", id="prompt.newline", show=False),
         Binding("up", "earlier", "Earlier prompt", show=False),
         Binding("down", "later", "Later prompt", show=False),
@@ -80,6 +80,11 @@ class Prompt(TextArea):
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
+        """Enter is taken here and not by a binding with priority, which would overtake letters typed just before."""
+        if event.key == "enter":
+            event.prevent_default().stop()
+            self.action_send()
+            return
         if event.key in ("shift+enter", "alt+enter", "ctrl+j"):
             event.prevent_default().stop()
             self.action_newline()
