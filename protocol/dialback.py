@@ -20,10 +20,10 @@ from protocol.identity import PeerId
 from protocol.limits import NONCE_BYTES
 from protocol.multiaddr import MAX_ADDRESS_CHARACTERS, Multiaddr, parse_multiaddr
 
-SERVE_BURST = 4
+SERVE_BURST = 6
 SERVE_PERIOD_S = 60.0
 """A peer's requests that are served: this many in this time, one at a time."""
-SERVE_AT_ONCE = 8
+SERVE_AT_ONCE = 32
 """Requests of all peers together that are served at one time."""
 
 

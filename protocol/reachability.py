@@ -18,6 +18,8 @@ ASK_TIMEOUT_S = 10.0
 """A peer that has not come back by then has failed."""
 ASK_AGAIN_S = 60.0
 """Before a peer is asked again about an address by which it did not come; doubled each time."""
+ASK_BUSY_S = 2.0
+"""Before a peer is asked again that had too much to do."""
 ASK_AGAIN_MAX_S = 3600.0
 CONFIRM_AGAIN_S = 600.0
 """A confirmed address is asked about again after this."""
@@ -166,10 +168,15 @@ class Reachability:
         candidate = self._asked(peer, nonce)
         return candidate is not None and candidate.fail(now)
 
-    def refused(self, now: float, peer: PeerId) -> None:
-        """The peer does not serve requests now: nothing was learned, and somebody else is asked."""
+    def refused(self, now: float, peer: PeerId, is_busy: bool) -> None:
+        """The peer does not serve the request: nothing was learned. It is asked again soon where it was only busy."""
         for candidate in self._candidates.values():
-            if candidate.question is not None and candidate.question.peer == peer:
+            if candidate.question is None or candidate.question.peer != peer:
+                continue
+            if is_busy:
+                candidate.question = None
+                candidate.pauses[peer] = (now + ASK_BUSY_S, ASK_AGAIN_S)
+            else:
                 candidate.postpone(peer, now)
 
     def _add(self, address: Multiaddr, own: bool) -> None:

@@ -26,7 +26,7 @@ import psutil
 from netlab_network import Network
 
 NODE = str(Path(__file__).with_name("converge_node.py"))
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 300.0
 CHANGE_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 10.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netlab_devices import Device, Lab, LabError, invitation_of, must, wait
+from netlab_devices import PORT, Device, Lab, LabError, invitation_of, must, wait
 
 FORGER = str(Path(__file__).with_name("netlab_forger.py"))
 Figures = dict[str, Any]
@@ -34,6 +35,11 @@ def check(condition: bool, failure: str) -> None:
         raise LabError(failure)
 
 
+def addrs_of(device: Device, other: Device) -> list[str]:
+    """Where a device believes that another can be dialled."""
+    return list(device.peers().get(other.peer_id, {}).get("addrs", []))
+
+
 def join(lab: Lab) -> Figures:
     """A device that knows nothing joins by one line, and learns of members that the line does not name."""
     formed_s = lab.invited(2, "--no-mdns")
@@ -45,7 +51,9 @@ def join(lab: Lab) -> Figures:
     began = time.monotonic()
     newcomer.start("--no-mdns")
     joined_s = lab.wait_mesh(lab.devices, began)
-    check("error" not in newcomer.call("peers", "--json").stderr, "`peers --json` complains")
+    listed = json.loads(must(newcomer.call("peers", "--json"), "peers"))["peers"]
+    states = {peer["peer_id"]: peer["state"] for peer in listed}
+    check(states == {device.peer_id: "alive" for device in lab.devices[:2]}, f"`peers` says {states}")
     for bad, words in ((line[:-3], "damaged"), ("kekahyde:2" + line[10:], "version 2")):
         refused = lab.devices[1].call("join", bad)
         check(refused.returncode == 1 and words in refused.stderr, f"a bad invitation: {refused.stderr!r}")
@@ -100,7 +108,7 @@ def moved(lab: Lab) -> Figures:
     new = "/ip4/10.88.7.77/tcp/5822"
 
     def listed(device: Device) -> bool:
-        addrs = str(device.peers().get(traveller.peer_id, {}).get("addrs"))
+        addrs = str(addrs_of(device, traveller))
         return new in addrs and old not in addrs
 
     for device in others:
@@ -127,7 +135,8 @@ def forged(lab: Lab) -> Figures:
     """A member gossips records of another that this one never signed; they are refused and the true one stays."""
     member, victim, forger = lab.devices
     lab.invited(2, "--no-mdns")
-    before = member.peers()[victim.peer_id]["addrs"]
+    true = [f"/ip4/{victim.host}/tcp/{PORT}/p2p/{victim.peer_id}"]
+    wait(lambda: addrs_of(member, victim) == true, 20, "the victim's record was not learnt")
     key = (member.folder / "swarm.key").read_text().strip()
     command = [sys.executable, FORGER, str(forger.folder), key, member.addresses[0], victim.peer_id]
     log = forger.folder / "log"
@@ -144,13 +153,23 @@ def forged(lab: Lab) -> Figures:
         count = process.stdout.readline().strip()
         check(bool(count), f"the forger failed: {log.read_text()[-400:]}")
         wait(lambda: "broke the rules" in member.log(), 10, "the member does not log the forgery")
-        check(
-            member.sees(victim) and member.peers()[victim.peer_id]["addrs"] == before, "a forged record was believed"
-        )
+        check(member.sees(victim) and addrs_of(member, victim) == true, "a forged record was believed")
         check("10.88.99.99" not in str(member.peers()), "the lure is in the table")
+        liar = wait_banned(member, (victim.peer_id,))
         process.stdin.close()
     line = next(line for line in member.log().splitlines() if "broke the rules" in line)
-    return {"forgeries": int(count), "log": line.split(": ", 1)[-1][:160]}
+    return {"forgeries": int(count), "kept_out": liar, "log": line.split(": ", 1)[-1][:160]}
+
+
+def wait_banned(member: Device, honest: tuple[str, ...]) -> str:
+    """Why the member keeps somebody out, once it does."""
+
+    def why() -> list[str]:
+        others = [peer for peer_id, peer in member.peers().items() if peer_id not in honest]
+        return [peer["excluded"] for peer in others if not peer["connected"] and "banned" in str(peer["excluded"])]
+
+    wait(lambda: bool(why()), 20, "the forger was not kept out")
+    return why()[0]
 
 
 def dialout(lab: Lab) -> Figures:
@@ -161,7 +180,7 @@ def dialout(lab: Lab) -> Figures:
     began = time.monotonic()
     quiet.start("--no-mdns", "--listen", "none")
     mesh_s = lab.wait_mesh(lab.devices, began)
-    check(lab.devices[1].peers()[quiet.peer_id]["addrs"] == [], "it announces an address")
+    check(addrs_of(lab.devices[1], quiet) == [], "it announces an address")
     return {"start_to_mesh_s": mesh_s}
 
 

@@ -22,7 +22,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity
 from protocol.limits import MAX_ADDRESSES
 from protocol.multiaddr import parse_multiaddr
-from protocol.reachability import ASK_AGAIN_S, ASK_TIMEOUT_S, CONFIRM_AGAIN_S, Reachability
+from protocol.reachability import ASK_AGAIN_S, ASK_BUSY_S, ASK_TIMEOUT_S, CONFIRM_AGAIN_S, Reachability
 
 ME, ALICE, BOB = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 KEY, NONCE = bytes(range(32)), bytes(24)
@@ -182,8 +182,12 @@ def test_a_peer_that_fails_is_asked_later_and_another_at_once() -> None:
     mine.seen_at(2.0, BOB.peer_id, HOME.host, 4711, came_in=False)
     [second] = mine.due(2.0, NONCES)
     assert second.peer == BOB.peer_id
-    mine.refused(2.1, BOB.peer_id)
+    mine.refused(2.1, BOB.peer_id, is_busy=True)
     assert not mine.due(2.2, NONCES)
+    [third] = mine.due(2.2 + ASK_BUSY_S, NONCES)
+    assert third.peer == BOB.peer_id
+    mine.refused(4.3, BOB.peer_id, is_busy=False)
+    assert not mine.due(4.4 + ASK_BUSY_S, NONCES)
     assert mine.due(1.1 + ASK_AGAIN_S, NONCES)[0].peer == ALICE.peer_id
 
 

@@ -103,7 +103,8 @@ class ReachKeeper:
 
     def heard(self, link: Link, received: Received) -> None:
         if isinstance(received.message, ErrorReply) and self._sent.pop(received.id, None) == link.peer_id:
-            self._reach.refused(time.monotonic(), link.peer_id)
+            is_busy = received.message.code == ErrorCode.EXHAUSTED
+            self._reach.refused(time.monotonic(), link.peer_id, is_busy)
 
     # --- for this node
 
