@@ -30,6 +30,9 @@ def join(line: str, replace: bool, data_dir: Path, as_json: bool) -> None:
     The line holds the swarm's key, and other users of this device can see what stands on a command line: where
     there are any, use `-`.
 
+    A data directory that is in another swarm joins only with --replace. Its own first start's key does not count, as
+    long as nobody was invited with it and no member was met.
+
     Key and addresses are kept in the data directory, and the node that starts on it next is in. The models that
     the invitation names are believed to be what it says.
     """

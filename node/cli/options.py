@@ -27,8 +27,9 @@ class AddressType(click.ParamType[Multiaddr | None]):
 
     name = "address"
 
-    def __init__(self, needs_peer: bool = False, allows_none: bool = False) -> None:
+    def __init__(self, needs_peer: bool = False, allows_none: bool = False, needs_port: bool = False) -> None:
         self._needs_peer = needs_peer
+        self._needs_port = needs_port
         self._allows_none = allows_none
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Multiaddr | None:
@@ -42,6 +43,8 @@ class AddressType(click.ParamType[Multiaddr | None]):
             self.fail(
                 f"{value!r} lacks a port or /p2p/PEERID: give the whole address that the node printed", param, ctx
             )
+        if self._needs_port and not address.port:
+            self.fail(f"{value!r} has no port that others could dial", param, ctx)
         return address
 
 
@@ -154,7 +157,7 @@ gateway_options = _flagged(
 discovery_options = _flagged(
     click.option(
         "--announce",
-        type=AddressType(),
+        type=AddressType(needs_port=True),
         multiple=True,
         help="Address by which others reach this node, such as a forwarded port; the swarm is told of it without a "
         "trial. May be repeated.",

@@ -29,6 +29,8 @@ LOOKUP_TIMEOUT_MS = 2000
 MAX_FOUND = 256
 """Other nodes that are kept in mind; a network with more of them is attacking."""
 INSTANCE_BYTES = 6
+MAX_ROUNDS_BETWEEN = 12
+"""A member that was found is named again at least every so many calls of `update`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class LanDiscovery:
         self._found = found
         self._lock = threading.Lock()
         self._zeroconf: Zeroconf | None = None
+        self._ears: _Ears | None = None
         self._addresses: tuple[Multiaddr, ...] = ()
         self.note = "it was not started"
 
@@ -62,10 +65,15 @@ class LanDiscovery:
         return self._zeroconf is not None
 
     def update(self, addresses: Sequence[Multiaddr]) -> None:
-        """Announce these addresses from now on, on their interfaces; with none of the local network it is off."""
+        """Announce these addresses from now on, on their interfaces; with none of the local network it is off.
+
+        Called now and then: it also names again those who were found and may not have been reached.
+        """
         usable = tuple(address for address in addresses if lan_hosts([address]))
         with self._lock:
             if usable == self._addresses and (self.is_on or not usable):
+                if self._ears is not None:
+                    self._ears.remind()
                 return
             self._stop()
             self._addresses = usable
@@ -104,15 +112,25 @@ class LanDiscovery:
         )
         # The name is random: nobody else has it, and asking around first would only take a second.
         self._zeroconf.register_service(info, cooperating_responders=True)
-        ServiceBrowser(self._zeroconf, SERVICE_TYPE, listener=_Ears(self._me, self._found))
+        self._ears = _Ears(self._me, self._found)
+        ServiceBrowser(self._zeroconf, SERVICE_TYPE, listener=self._ears)
         self.note = f"announced on {', '.join(hosts)}"
         log.info("mDNS is on: %s", self.note)
 
     def _stop(self) -> None:
-        zeroconf, self._zeroconf = self._zeroconf, None
+        zeroconf, self._zeroconf, self._ears = self._zeroconf, None, None
         if zeroconf is not None:
             with contextlib.suppress(OSError, Error, RuntimeError):
                 zeroconf.close()
+
+
+@dataclass(slots=True)
+class _Known:
+    """A member that was found, and when to name it again, counted in calls of `update`."""
+
+    addresses: tuple[Multiaddr, ...]
+    rounds: int = 0
+    next_round: int = 1
 
 
 class _Ears(ServiceListener):
@@ -121,7 +139,16 @@ class _Ears(ServiceListener):
     def __init__(self, me: LanIdentity, found: Callable[[Multiaddr], None]) -> None:
         self._me = me
         self._found = found
-        self._known: dict[str, tuple[Multiaddr, ...]] = {}
+        self._known: dict[str, _Known] = {}
+
+    def remind(self) -> None:
+        """Name again what was found, each time after a longer while: the first dial may have failed."""
+        for known in list(self._known.values()):
+            known.rounds += 1
+            if known.rounds >= known.next_round:
+                known.next_round = known.rounds + min(known.rounds, MAX_ROUNDS_BETWEEN)
+                for address in known.addresses:
+                    self._found(address)
 
     def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         self.update_service(zc, type_, name)
@@ -135,8 +162,9 @@ class _Ears(ServiceListener):
             log.debug("a service of the local network cannot be read: %s", exc)
             return
         addresses = self._read(info) if info is not None else ()
-        if addresses and self._known.get(name) != addresses:
-            self._known[name] = addresses
+        known = self._known.get(name)
+        if addresses and (known is None or known.addresses != addresses):
+            self._known[name] = _Known(addresses)
             log.info("mDNS found peer %s at %s", addresses[0].peer_id, addresses[0].host)
             for address in addresses:
                 self._found(address)

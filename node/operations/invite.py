@@ -24,7 +24,8 @@ def invite(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"expires_s is {expires_s!r}: give seconds, more than 0 and at most {MAX_EXPIRY_S:g}")
     key = node.config.swarm_key
     expires = int(time.time() + expires_s)
-    written = write_invitation(key, node.addresses, _others(node), _models(node), expires)
+    own = [address.with_peer(node.peer_id) for address in (*node.config.announced, *node.addresses)]
+    written = write_invitation(key, own, _others(node), _models(node), expires)
     if node.config.state is not None:
         key_is_shared(node.config.state, key)
     return {
