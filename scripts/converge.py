@@ -92,12 +92,10 @@ class Crowd:
         assert changed == index, "one change at a time"
         peer = self.nodes[index].peer
         others = [node for node in self.nodes if node.peer != peer]
-        arrived = [(0, 0.0)]
-        self._wait(
-            lambda: min(node.known.get(peer, (0, 0.0))[0] for node in others) >= seq,
-            CHANGE_TIMEOUT_S,
-            f"change {number} was not known by all",
-        )
+        try:
+            self._wait(lambda: not late(others, peer, seq), CHANGE_TIMEOUT_S, f"change {number} was not known by all")
+        except ConvergeError as exc:
+            raise ConvergeError(f"{exc}: {late(others, peer, seq)} nodes did not know of it") from exc
         arrived = [node.known[peer] for node in others]
         return max(at for _, at in arrived) - started
 
@@ -150,6 +148,11 @@ class Crowd:
                 case "peer":
                     if said["seq"] > node.known.get(said["peer"], (0, 0.0))[0]:
                         node.known[said["peer"]] = (said["seq"], said["at"])
+
+
+def late(nodes: Sequence[Participant], peer: str, seq: int) -> int:
+    """How many of these nodes do not know yet of a peer's record with this number."""
+    return sum(node.known.get(peer, (0, 0.0))[0] < seq for node in nodes)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -133,7 +133,7 @@ class Network:
     def heal(self) -> None:
         """One Ethernet again."""
         if self.switch is not None:
-            self.switch.heal()
+            self.switch.partition(())
             return
         for index in range(self.size):
             _must("ip", "link", "set", f"port{index}", "master", "br0")
