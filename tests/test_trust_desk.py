@@ -119,6 +119,8 @@ def test_a_refusal_arrives_with_its_reason(folders: list[Path]) -> None:
         b.desk.refuse(a.peer_id)
         until(lambda: a.is_at(b, PairState.ENDED), "the refusal arrives")
         assert a.attempt(b).reason == "refused at the other device"  # type: ignore[union-attr]
+        with pytest.raises(PairingError, match="not paired: refused at the other device"):
+            a.desk.confirm(b.peer_id, "000000", False)
         assert not a.desk.devices.devices() and not list(folders[0].iterdir())
 
 

@@ -91,6 +91,9 @@ class TrustDesk:
 
     def confirm(self, peer_id: PeerId, code: str, may_read_prompts: bool) -> AttemptView:
         """The owner saw this code on both screens; `may_read_prompts` is the word for the trusted mode."""
+        ended = next((view for view in self.attempts() if view.peer_id == peer_id and view.reason), None)
+        if ended is not None:
+            raise PairingError(f"not paired: {ended.reason}")
         self._consents[peer_id] = may_read_prompts
         self._own(lambda now: self._desk.confirm(peer_id, code, now))
         return self._view_of(peer_id)
