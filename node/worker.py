@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,17 @@ class FieldKernels(Protocol):
         """`weights [N, K]`, `rows [T, K]` -> `[T, N]`."""
 
 
+In = TypeVar("In", bound=np.generic)
+Out = TypeVar("Out", bound=np.generic)
+
+PART_S = 0.04
+"""A request is computed in parts of about so long; between two it can be cancelled."""
+FIRST_MACS_PER_S = 1e9
+MIN_MEASURED_MACS = 10_000_000
+"""Smaller requests say little about speed."""
+SPEED_WEIGHT = 0.3
+
+
 class RequestError(KekahydeError):
     """A request that cannot be served, with the code that goes back."""
 
@@ -73,6 +84,9 @@ class LinearWorker:
         self._row_norm_of = row_norm_of
         self.answered = 0
         """Requests that were computed for others since the start."""
+        self.wanted: Callable[[], bool] = lambda: True
+        """Asked between the parts of a long request; False where whoever asked has cancelled it."""
+        self._macs_per_s = FIRST_MACS_PER_S
 
     def answer(self, request: Linear | TrustedLinear) -> LinearResult | TrustedResult | ErrorReply:
         """The result, or an error for the client; never raises on what a peer can send."""
@@ -96,7 +110,7 @@ class LinearWorker:
     def compute(self, request: Linear) -> Elements:
         """`[num_rows, outputs]` u32; raises RequestError for a unit, slice or size that is not served."""
         weights = self._slice(request.binding)
-        return self._kernels.linear_field(weights, self._rows(request, weights.shape[1]))
+        return self._in_parts(self._kernels.linear_field, weights, self._rows(request, weights.shape[1]))
 
     def compute_plain(self, request: TrustedLinear) -> Sums:
         """`W xq` of the rows as they are quantized everywhere, `[num_rows, outputs]` i32; raises RequestError."""
@@ -110,7 +124,25 @@ class LinearWorker:
             rows, _scales = self._kernels.quantize(request.rows, norm)
         except ValueError as exc:
             raise RequestError(ErrorCode.INVALID, "a row holds a value that is not finite") from exc
-        return self._kernels.linear_a12(weights, rows)
+        return self._in_parts(self._kernels.linear_a12, weights, rows)
+
+    def _in_parts(
+        self, linear: Callable[[Weights, NDArray[In]], NDArray[Out]], weights: Weights, rows: NDArray[In]
+    ) -> NDArray[Out]:
+        """`[T, N]` of weights `[N, K]`: whole tiles of outputs at a time, so that a cancelled request ends soon."""
+        started, macs = time.perf_counter(), weights.size * len(rows)
+        num_parts = max(1, round(macs / (self._macs_per_s * PART_S)))
+        num_tiles = -(-len(weights) // TILE_OUTPUTS)
+        step = TILE_OUTPUTS * -(-num_tiles // num_parts)
+        parts = []
+        for start in range(0, len(weights), step):
+            if start and not self.wanted():
+                raise RequestError(ErrorCode.CANCELLED, "the request was cancelled")
+            parts.append(linear(weights[start : start + step], rows))
+        if macs >= MIN_MEASURED_MACS:
+            speed = macs / (time.perf_counter() - started)
+            self._macs_per_s += SPEED_WEIGHT * (speed - self._macs_per_s)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _slice(self, binding: ChunkBinding) -> Weights:
         """The weights that a request is about, where its size is served."""

@@ -323,6 +323,30 @@ def test_what_was_cancelled_is_not_computed() -> None:
         is_served(client)
 
 
+def test_a_request_is_cancelled_while_it_is_computed() -> None:
+    """Between two parts the plane hears of it; nothing is answered, and the next request is served."""
+    worker = LinearWorker(KERNELS, weights_of(UNITS))
+    worker._macs_per_s = 1.0  # every tile is a part
+    with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
+        hear, reached = worker.wanted, threading.Event()
+
+        def until_cancelled() -> bool:
+            reached.set()
+            deadline = time.monotonic() + WAIT_S
+            while hear() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            return hear()
+
+        worker.wanted = until_cancelled
+        client.send(pad_request(1, unit=1), 1)
+        assert reached.wait(WAIT_S)
+        client.send(Cancel(1), 2)
+        client.send(pad_request(3), 3)
+        answer = client.receive()
+        assert answer is not None and answer.id == 3
+        assert client.receive(0.1) is None
+
+
 def test_a_peer_cannot_cancel_for_another() -> None:
     worker = GatedWorker()
     with LiveNode(1, UNITS, worker=worker) as node, introduced(node, 7) as first, introduced(node, 8) as second:

@@ -340,3 +340,25 @@ def test_bytes_are_bounded_and_come_back(release: Callable[[WorkQueue], object],
     assert len(queue) == 4
     assert len(popped(queue)) == 4
     assert queue.push(job(0, 1, large))
+
+
+# --- long requests
+
+
+def test_a_long_request_is_computed_in_parts_and_can_be_cancelled_between_them() -> None:
+    """The same numbers, however it is cut; and after `wanted` said no, only an error that nobody is sent."""
+    unit = make_unit(TILE_OUTPUTS * 5 + 7, 64)
+    share = np.random.default_rng(3).integers(0, P, (32, 64), dtype=np.uint32)
+    tiles = -(-unit.ref.num_outputs // TILE_OUTPUTS)
+    binding = ChunkBinding(b"s" * 16, 1, MODEL_ID, unit.ref.sha256, Role.SHARE, 0, 32, 0, tiles)
+    whole = LinearWorker(KERNELS, weights_of([unit])).answer(Linear(binding, rows=share))
+    slow = LinearWorker(KERNELS, weights_of([unit]))
+    slow._macs_per_s = 1.0
+    asked: list[bool] = []
+    slow.wanted = lambda: asked.append(True) is None
+    cut = slow.answer(Linear(binding, rows=share))
+    assert isinstance(whole, LinearResult) and isinstance(cut, LinearResult)
+    assert np.array_equal(whole.rows, cut.rows) and len(asked) == 5
+    slow.wanted = lambda: False
+    cancelled = slow.answer(Linear(binding, rows=share))
+    assert isinstance(cancelled, ErrorReply) and cancelled.code == ErrorCode.CANCELLED

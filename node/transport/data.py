@@ -111,6 +111,10 @@ class DataPlane:
         self._worker = worker
         self._is_paired = is_paired
         self._work = WorkQueue()
+        self._computing: Job | None = None
+        """The request that is being computed, for as long as it is wanted."""
+        self._ending = False
+        worker.wanted = self._still_wanted
         self.blobs = BlobService(find_blob, lambda: self._command(_Look()))
         self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
@@ -220,7 +224,7 @@ class DataPlane:
         if not self._hear(self._timeout_ms()):
             return False
         self._compute_one()
-        return True
+        return not self._ending
 
     def _hear(self, timeout_ms: int | None) -> bool:
         """Read whatever comes in this time; False where this node is to end."""
@@ -239,10 +243,18 @@ class DataPlane:
         return True
 
     def _compute_one(self) -> None:
-        job = self._work.pop(self._unsent)
+        job = self._computing = self._work.pop(self._unsent)
         if job is not None:
-            self._reply(job, self._worker.answer(job.request))
+            answer = self._worker.answer(job.request)
+            if self._computing is job and not job.socket.closed:
+                self._reply(job, answer)
+            self._computing = None
             self.blobs.computed()
+
+    def _still_wanted(self) -> bool:
+        """Read what has come while a request is being computed; whether that one is still wanted."""
+        self._ending = not self._hear(0) or self._ending
+        return self._computing is not None
 
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
@@ -371,6 +383,9 @@ class DataPlane:
                     self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
+                now = self._computing
+                if now is not None and (now.peer_id, now.request_id) == (peer_id, request_id):
+                    self._computing = None
                 if route is not None:
                     self.blobs.cancel(route, request_id)
             case BlobAsk() | PieceAsk() | Credit() if route is not None:
