@@ -207,9 +207,9 @@ class Session:
         self._node.planner.learn(self._model, self.mode, predicted, ttft_s, token_s)
 
     def _figures_of(self, lane: LanePlan) -> LaneFigures:
-        of = self._node.planner.measures.of
-        guard = None if lane.pads is None else of(lane.pads).figures
-        return LaneFigures(of(lane.share).figures, guard, self._crew.units_of(lane, self._muster))
+        of, model_id = self._node.planner.measures.of, self._model.model_id_bytes
+        guard = None if lane.pads is None else of(lane.pads).figures_for(model_id)
+        return LaneFigures(of(lane.share).figures_for(model_id), guard, self._crew.units_of(lane, self._muster))
 
     def _open(self) -> ExecutionManager | None:
         if not self.plan.lanes:

@@ -81,4 +81,6 @@ def test_models_do_not_mix_and_neither_do_peers() -> None:
     peer = measures.of("a")  # type: ignore[arg-type]
     assert peer.latency_p95_s(MODEL, 1) == 0.5 and peer.latency_p95_s(MODEL, 8) == 4.0
     assert peer.latency_p95_s(b"other", 1) is None and peer.latency_s(b"other", 1) is None
+    assert peer.figures_for(MODEL).exchange_s(1, 10**9, 0) == 0.5, "a row that was seen is not computed"
+    assert peer.figures_for(b"other").row_latency_s is None
     assert measures.of("b").latency_p95_s(MODEL, 1) is None  # type: ignore[arg-type]

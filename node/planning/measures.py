@@ -8,7 +8,7 @@ and a part that does not: whatever a peer claims, the two add up to what was rea
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from node.planning.series import MIN_SAMPLES, Series
 from protocol.identity import PeerId
@@ -53,9 +53,13 @@ class PeerFigures:
     bytes_per_s: float
     measured: bool
     """Whether any result was seen; else the speeds are what the peer states."""
+    row_latency_s: float | None = None
+    """Median of what one row through one unit of the model in question took; None where none was seen."""
 
     def exchange_s(self, num_rows: int, macs: int, num_bytes: int) -> float:
         """Expected seconds from a request to its answer."""
+        if num_rows == 1 and self.row_latency_s is not None:
+            return self.row_latency_s
         speed = self.row_macs_per_s if num_rows == 1 else self.rows_macs_per_s
         return self.rtt_s + macs / max(speed, 1.0) + num_bytes / self.bytes_per_s
 
@@ -95,6 +99,10 @@ class PeerMeasures:
             else:
                 moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.least or 0.0)
                 self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
+
+    def figures_for(self, model_id: bytes) -> PeerFigures:
+        """What is expected of it now, and of a row of this model where that was seen."""
+        return replace(self.figures, row_latency_s=self.latency_s(model_id, 1))
 
     @property
     def figures(self) -> PeerFigures:
