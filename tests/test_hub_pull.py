@@ -15,12 +15,15 @@ from typing import Any
 
 import hub_server
 import pytest
+from huggingface_hub import constants
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 
-from node.errors import ConfigError, UnsupportedModelError
+from node.errors import ConfigError, KekahydeError, UnsupportedModelError
+from node.hub.pull import HubPull
 from node.hub.reference import HubReference, parse_reference
 from node.hub.selection import HubFile, small_files, weight_files
 from node.store.importer import import_checkpoint
+from node.store.library import Library
 
 SIZES = {
     "hidden_size": 512,
@@ -131,6 +134,19 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(repos: Path, tmp_path: Path
         assert last["range"] == f"bytes={there}-" and last["sent"] == size_of(repos) - there
 
 
+@pytest.fixture(scope="module")
+def served(repos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulls]:
+    with hub(repos, tmp_path_factory.mktemp("served")) as pulls:
+        yield pulls
+
+
+def refused(model: str, folder: Path) -> str:
+    """What a pull in this process says that cannot be done."""
+    with pytest.raises(KekahydeError) as caught:
+        HubPull(parse_reference(model), Library(folder), lambda progress: None).run()
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -141,25 +157,37 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(repos: Path, tmp_path: Path
         ("acme/pickled", "only safetensors"),
     ],
 )
-def test_what_cannot_be_had_says_why_and_what_next(repos: Path, tmp_path: Path, model: str, says: str) -> None:
-    with hub(repos, tmp_path) as pulls:
-        result = pulls.run(model)
-        assert result.returncode == 1 and says in result.stderr, result.stderr
-        assert len(result.stderr.strip().splitlines()[-1]) > 20 and "Traceback" not in result.stderr
+def test_what_cannot_be_had_says_why_and_what_next(
+    served: Pulls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, says: str
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert says in refused(model, tmp_path)
 
 
-def test_a_token_opens_what_is_private(repos: Path, tmp_path: Path) -> None:
-    with hub(repos, tmp_path) as pulls:
-        result = pulls.run("private/tiny", HF_TOKEN=hub_server.TOKEN)
-        assert result.returncode == 0, result.stderr
+def test_no_room_says_how_much_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("node.hub.pull.SPARE_BYTES", usage.total)
+    pulling = HubPull(parse_reference("acme/Tiny-1"), Library(tmp_path), lambda progress: None)
+    with pytest.raises(ConfigError, match="HF_HOME and --data-dir"):
+        pulling._check_room([HubFile("model.safetensors", 1)], [HubFile("model.safetensors", 1)])
 
 
-def test_no_hub_and_no_cache(tmp_path: Path) -> None:
-    pulls = Pulls("http://127.0.0.1:9", tmp_path / "requests", tmp_path)
-    result = pulls.run("acme/Tiny-1")
-    assert result.returncode == 1 and "cannot be reached" in result.stderr
-    result = pulls.run("acme/Tiny-1", HF_HUB_OFFLINE="1")
-    assert result.returncode == 1 and "HF_HUB_OFFLINE" in result.stderr
+def test_a_token_opens_what_is_private_and_the_failure_of_a_command_is_one_line(served: Pulls) -> None:
+    result = served.run("private/tiny", HF_TOKEN=hub_server.TOKEN)
+    assert result.returncode == 0, result.stderr
+    refusal = served.run("private/tiny")
+    assert refusal.returncode == 1 and refusal.stderr.splitlines()[-1].startswith("error: "), refusal.stderr
+    assert "Traceback" not in refusal.stderr
+
+
+def test_no_hub_and_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert "cannot be reached" in refused("acme/Tiny-1", tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refused("acme/Tiny-1", tmp_path)
 
 
 def test_references() -> None:

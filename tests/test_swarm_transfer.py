@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm_harness import NodeProcess, RunResult, Swarm
+from swarm_harness import PROGRAM, NodeProcess, RunResult, Swarm
 from test_model_checkpoints import write_checkpoint
 
 from node.gateway.client import call_node
@@ -103,6 +105,23 @@ def test_a_client_that_has_nothing_but_the_id_answers(
     assert "is fetched from peers" in result.narration
     again = swarm.run(PROMPT, [*SAMPLING, "--privacy", "local", *own], alone=True)
     assert again.text == result.text and "is fetched" not in again.narration
+
+
+def test_pull_by_id_goes_through_the_node_that_runs(swarm: Swarm, stored: StoredModel) -> None:
+    swarm.start(1, options=["--model", "none", *swarm.bootstrap([0, 1])])
+    node = swarm.nodes[-1]
+    command = [*PROGRAM, "pull", stored.model_id, "--json", "--data-dir", str(node.data_dir)]
+    pulled = subprocess.run(command, env=swarm.environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert pulled.returncode == 0 and json.loads(pulled.stdout)["model_id"] == stored.model_id, pulled.stderr
+    assert StoredModel(node.data_dir / "models" / stored.model_id).units == stored.units
+    unknown = subprocess.run(
+        [*PROGRAM, "pull", stored.model_id, "--data-dir", str(node.data_dir / "elsewhere")],
+        env=swarm.environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert unknown.returncode == 1 and "no node runs" in unknown.stderr
 
 
 def test_a_lying_source_is_banned_and_the_rest_comes_from_elsewhere(checkpoint: Path, stored: StoredModel) -> None:

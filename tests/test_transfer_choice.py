@@ -59,6 +59,10 @@ def test_a_layer_that_nobody_holds_comes_before_a_slow_one_and_that_before_a_fas
     assert choose_layers(views([2, 2, 0, 1, 2], [5.0, 9.0, 0.0, 3.0, 1.0]), 40) == [2, 3, 4, 0]
 
 
+def test_what_is_there_already_is_kept() -> None:
+    assert choose_layers(views([0, 0, 2, 2]), 20, kept={3}) == [3, 0]
+
+
 def test_equals_are_taken_as_neighbours_from_a_place_of_ones_own() -> None:
     assert choose_layers(views([1] * 6), 30, start=4) == [4, 5, 0]
     starts = {start_of(f"12D3KooW{number}", 32) for number in range(64)}

@@ -11,6 +11,7 @@ import pytest
 from hostile_blobs import spoil_blobs
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 
+from node.gateway.state import partial_statuses
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
 from node.node import Node, NodeConfig
@@ -58,12 +59,15 @@ class Park:
         self._folder, self._kernels, self._stack = folder, kernels, stack
         self._count = 0
 
-    def node(self, others: list[Node], whole: bool = False, data: str | None = None) -> Node:
+    def node(self, others: list[Node], whole: bool = False, data: str | None = None, member: bool = False) -> Node:
         self._count += 1
         models_dir = self._folder / (data or f"node{self._count}")
         seed = bytes([self._count]) * 32
         addresses = tuple(other.addresses[0] for other in others)
-        config = NodeConfig(Identity.from_seed(seed), LOOPBACK, addresses, 1, models_dir)
+        state = models_dir / "state" if member else None
+        if state is not None:
+            state.mkdir(parents=True)
+        config = NodeConfig(Identity.from_seed(seed), LOOPBACK, addresses, 1, models_dir, state=state, on_lan=False)
         node = Node(config, [StoredModel(self.path)] if whole else [], self._kernels)
         return self._stack.enter_context(node)
 
@@ -124,6 +128,30 @@ def test_layers_are_taken_as_far_as_the_memory_allows_and_served_one_by_one(park
     (hosted,) = second.hosted.layers
     assert sum(end - start for start, end in hosted.ranges) == 2
     assert not (park.models_dir(second) / park.model_id).exists(), "a part is no model"
+    (shown,) = partial_statuses(second)
+    assert (shown["state"], shown["layers"], shown["coverage"]) == ("partial", 3, "complete")
+    first.__exit__()
+    until(lambda: partial_statuses(second)[0]["coverage"] != "complete")
+    (missing,) = {0, 1, 2} - {layer for start, end in hosted.ranges for layer in range(start, end)}
+    assert partial_statuses(second)[0]["coverage"] == f"layer {missing} is missing"
+
+
+def test_members_hear_of_layers_that_came_after_the_hello(park: Park) -> None:
+    """They are linked before anything is fetched, and know the units by their hashes once they know the manifest."""
+    first = park.node([], whole=True, member=True)
+    watcher = park.node([first], member=True)
+    model_id = bytes.fromhex(park.model_id)
+    watcher.hosted.learn(model_id, StoredModel(park.path).manifest)
+    second = park.node([first], member=True)
+    until(lambda: any(peer.peer_id == second.peer_id for peer in watcher.registry.usable()))
+    assert not next(peer for peer in watcher.registry.usable() if peer.peer_id == second.peer_id).serves(model_id)
+    assert ended(second.transfers.take_layers(park.model_id, 1 << 40)).state is JobState.DONE
+    held = {ref.sha256 for ref in StoredModel(park.path).units if ref.layer is not None}
+    until(
+        lambda: any(
+            peer.peer_id == second.peer_id and peer.hosts(model_id) == held for peer in watcher.registry.usable()
+        )
+    )
 
 
 def test_memory_for_no_layer_says_how_much_it_takes(park: Park) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from node.hosting import ranges_of
@@ -25,19 +25,22 @@ class LayerView:
     """Of all its holders together."""
 
 
-def choose_layers(layers: Sequence[LayerView], memory_bytes: int, start: int = 0) -> list[int]:
+def choose_layers(
+    layers: Sequence[LayerView], memory_bytes: int, start: int = 0, kept: Collection[int] = ()
+) -> list[int]:
     """Layers to take, the most urgent first: coverage, then speed, then neighbours.
 
     Args:
+        kept: layers that lie on the disk since an earlier life: they come before all others, and cost no fetch.
         start: the layer at which a run of equals begins; another one for every node, so that nodes that come
             together do not all take the same.
     """
     count = max(1, len(layers))
 
-    def urgency(layer: LayerView) -> tuple[int, float, int]:
+    def urgency(layer: LayerView) -> tuple[bool, int, float, int]:
         covered = min(layer.num_operators, ENOUGH_OPERATORS)
         speed = layer.macs_per_s if covered == ENOUGH_OPERATORS else 0.0
-        return covered, speed, (layer.index - start) % count
+        return layer.index not in kept, covered, speed, (layer.index - start) % count
 
     chosen, left = [], memory_bytes
     for layer in sorted(layers, key=urgency):

@@ -63,7 +63,8 @@ class Gathering:
         partial = self._open()
         self._settle()
         views = layer_views(self._around.registry.usable(), self._id_bytes, partial.manifest)
-        layers = choose_layers(views, memory_bytes, start_of(self._around.peer_id, len(views)))
+        kept = whole_layers(partial.manifest, [ref for ref in partial.manifest.units if partial.has(ref)])
+        layers = choose_layers(views, memory_bytes, start_of(self._around.peer_id, len(views)), kept)
         if not layers:
             need = min((view.num_bytes for view in views), default=0)
             raise ConfigError(
