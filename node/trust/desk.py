@@ -178,9 +178,8 @@ class TrustDesk:
             case Send(peer_id, message):
                 self._send(peer_id, message)
             case Paired(peer_id, certificate, operator):
-                self.devices.add(peer_id, certificate, operator, time.time())
-                if self._consents.pop(peer_id, False):
-                    self.devices.allow_reading(peer_id, True)
+                reads = self._consents.pop(peer_id, False)
+                self.devices.add(peer_id, certificate, operator, time.time(), reads)
                 log.info("paired with %s", peer_id)
                 self._on_change()
             case Revoked(peer_id, pairing):

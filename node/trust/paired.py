@@ -107,15 +107,18 @@ class PairedDevices:
 
     # --- what changes
 
-    def add(self, peer_id: PeerId, certificate: Certificate, operator: bytes, now_s: float) -> None:
-        """A device was paired (again). Raises ConfigError where there are too many."""
+    def add(
+        self, peer_id: PeerId, certificate: Certificate, operator: bytes, now_s: float, reads: bool = False
+    ) -> None:
+        """A device was paired (again); `reads` is the user's word. Raises ConfigError where there are too many."""
 
         def change(state: _State) -> _State:
             others = tuple(device for device in state.devices if device.peer_id != peer_id)
             if len(others) >= MAX_DEVICES:
                 raise ConfigError(f"{MAX_DEVICES} devices are paired already: `unpair` one that you no longer use")
             revoked = tuple(entry for entry in state.revoked if entry.peer_id != peer_id)
-            device = PairedDevice(peer_id, certificate, int(now_s))
+            consent = self._consent(peer_id, certificate.pairing) if reads else None
+            device = PairedDevice(peer_id, certificate, int(now_s), consent)
             return _State(operator, (*others, device), revoked)
 
         self._change(change)
@@ -123,8 +126,7 @@ class PairedDevices:
     def allow_reading(self, peer_id: str, allowed: bool) -> None:
         """The user says whether this device may read prompts. Raises NotPairedError."""
         device = self._known(peer_id)
-        pairing, reader = device.certificate.pairing, public_key_of(device.peer_id)
-        consent = sign_consent(self._identity, pairing, reader) if allowed else None
+        consent = self._consent(device.peer_id, device.certificate.pairing) if allowed else None
         changed = replace(device, consent=consent)
         self._change(lambda state: replace(state, devices=tuple(_put(state.devices, changed))))
 
@@ -132,8 +134,12 @@ class PairedDevices:
         """The owner takes a pairing back. Raises NotPairedError."""
         device = self._known(peer_id)
         entry = Revocation(device.peer_id, device.certificate.pairing)
-        self.forget(entry.peer_id, entry.pairing)
-        self._change(lambda state: replace(state, revoked=(*state.revoked, entry)[-MAX_REVOKED:]))
+
+        def change(state: _State) -> _State:
+            left = _without(state, entry.peer_id, entry.pairing)
+            return replace(left, revoked=(*left.revoked, entry)[-MAX_REVOKED:])
+
+        self._change(change)
         return entry
 
     def forget(self, peer_id: str, pairing: bytes) -> bool:
@@ -150,6 +156,9 @@ class PairedDevices:
             return False
         self._change(lambda state: replace(state, operator=common_operator(state.operator, operator)))
         return True
+
+    def _consent(self, peer_id: PeerId, pairing: bytes) -> bytes:
+        return sign_consent(self._identity, pairing, public_key_of(peer_id))
 
     def _known(self, peer_id: str) -> PairedDevice:
         device = self.get(peer_id)
