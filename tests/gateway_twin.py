@@ -152,6 +152,8 @@ class GatewayTwin:
         self.asked: list[dict[str, Any]] = []
         self.refuse: dict[str, str] = {}
         """Operations that are refused, with the words."""
+        self.results: dict[str, dict[str, Any]] = {}
+        """What operations give; nothing where it says nothing."""
         self.connections: list[TwinConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -206,7 +208,7 @@ class GatewayTwin:
         if op in self.refuse:
             await connection.send({**reply, "ok": False, "error": {"message": self.refuse[op], "code": "refused"}})
             return
-        await connection.send({**reply, "ok": True, "result": {}})
+        await connection.send({**reply, "ok": True, "result": self.results.get(op, {})})
         if op == "subscribe":
             await connection.send(self.state)
         elif op == "cancel":

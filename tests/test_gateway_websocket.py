@@ -81,6 +81,7 @@ def test_hello_state_and_replies(node: Serving) -> None:
             assert set(state) == {"node", "peers", "models", "transfers", "requests"}
             (model,) = state["models"]
             assert (model["name"], model["state"], model["held"]) == ("story", "ready", "0-5")
+            assert (model["chat"], model["context"]) == (False, 512)
             await t.say(op="peers", id="two")
             assert (await t.reply("two"))["result"] == {"peers": []}
             await t.say(op="nonsense", id=3)

@@ -12,6 +12,7 @@ from time import monotonic
 from gateway_twin import GatewayTwin
 from textual.events import Paste
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from tui.app import KekahydeApp
 from tui.launcher import NodeLauncher
@@ -61,7 +62,11 @@ class Driver:
     async def type(self, text: str) -> None:
         """Put a text where the cursor is, as a paste does."""
         self.app.post_message(Paste(text))
-        await self.until(lambda: text in self.app.screen.query_one(Prompt).text)
+        await self.until(lambda: text in _text_of(self.app.focused))
+
+
+def _text_of(widget: object) -> str:
+    return widget.text if isinstance(widget, Prompt) else widget.value if isinstance(widget, Input) else ""
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ _WHO_SAW = {
 _ROLES = {
     "pad": "made pads; got seeds of random numbers, nothing of the prompt",
     "share": "computed; got numbers that look like noise",
-    "trusted": "computed on plain numbers; **could read the prompt**",
+    "plain": "computed on plain numbers; **could read the prompt**",
 }
 _STATUS = {
     "lost": " It was lost on the way.",

@@ -96,17 +96,19 @@ def sparkline(values: Sequence[float]) -> str:
 
 def peer_state(peer: PeerFacts) -> str:
     """Sign and word for a peer."""
-    if peer.excluded:
-        return "✗ banned" if "ban" in peer.excluded else "✗ left out"
+    if peer.excluded.startswith("banned"):
+        return "✗ banned"
     word = peer.state or "unknown"
     if peer.state == "alive" and not peer.connected:
         return "◌ not linked"
+    if peer.state == "alive" and peer.excluded:
+        return "✗ left out"
     return f"{PEER_SIGNS.get(peer.state, '?')} {word}"
 
 
 def role_words(roles: Sequence[str]) -> str:
     """What a peer is used for."""
-    names = {"pad": "pads", "share": "computes", "trusted": "trusted"}
+    names = {"pad": "pads", "share": "computes", "plain": "trusted"}
     return " + ".join(names.get(role, role) for role in roles) or "–"
 
 

@@ -95,6 +95,8 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
         "held": f"0-{summary.num_layers - 1}",
         "size_bytes": summary.num_weights,
         "state": "ready",
+        "chat": summary.chat,
+        "context": summary.context_length,
         "coverage": coverage_text(_missing(node, bytes.fromhex(summary.model_id))),
     }
 

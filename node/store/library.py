@@ -36,6 +36,8 @@ class ModelSummary:
     context_length: int
     num_weights: int
     """Weights in units: what peers compute, and about the bytes that they hold."""
+    chat: bool
+    """Whether it has a chat template; without one it continues text."""
     problem: str | None
     """Why the model cannot be used; None where it can."""
 
@@ -53,6 +55,7 @@ class Library:
         self._progress = progress
         self._names = Names(models_dir)
         self._open: dict[str, StoredModel] = {}
+        self._chats: dict[str, bool] = {}
 
     def resolve(self, reference: str | Path) -> StoredModel:
         """The model that a name, an id, the beginning of an id (8 characters or more) or a checkpoint's path means.
@@ -124,11 +127,14 @@ class Library:
         own = tuple(sorted(name for name, other in names.items() if other == model_id))
         try:
             config = (model := StoredModel(self.models_dir / model_id, verify=False)).config
+            if model_id not in self._chats:  # a folder is named by its content: it never changes
+                self._chats[model_id] = model.chat_template is not None
         except ModelError as exc:
-            return ModelSummary(model_id, own, "?", 0, 0, 0, str(exc))
+            return ModelSummary(model_id, own, "?", 0, 0, 0, False, str(exc))
         num_weights = sum(ref.num_outputs * ref.num_inputs for ref in model.units)
+        chat = self._chats[model_id]
         return ModelSummary(
-            model_id, own, config.model_type, config.num_layers, config.context_length, num_weights, None
+            model_id, own, config.model_type, config.num_layers, config.context_length, num_weights, chat, None
         )
 
     def _model_ids(self) -> Sequence[str]:

@@ -120,7 +120,7 @@ class ModelsScreen(NodeScreen):
         if not running:
             self.notify("Nothing is being fetched.", markup=False)
             return
-        self.run_worker(self._ask("pull_cancel", f"Cancelled {running[-1].model}.", id=running[-1].id))
+        self.run_worker(self._ask("pull_cancel", f"Cancelled {running[-1].model}.", transfer=running[-1].id))
 
     async def _ask(self, op: str, done: str, **arguments: str) -> None:
         try:

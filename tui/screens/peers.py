@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Static
 
+from tui.gateway import GatewayError
 from tui.screens.base import NodeScreen
+from tui.screens.sheet import TextScreen
 from tui.session import NodeSession
-from tui.snapshot import PeerFacts
+from tui.snapshot import Fields, PeerFacts
 from tui.words import bytes_words, peer_state, role_words, rtt_words, short_id, sparkline
 
 EMPTY = (
     "No peers yet: your node answers alone, and that is fine.\n\n"
     "To bring in another device of yours or of a friend:\n"
-    "  here     kekahyde-node invite          prints an invitation\n"
+    "  here     press i, or: kekahyde-node invite\n"
     "  there    kekahyde-node join INVITATION\n\n"
     "Peers compute on numbers that look like noise: they cannot read what you write."
 )
@@ -42,13 +47,29 @@ class PeersScreen(NodeScreen):
     MODE = "peers"
     ABOUT = (
         "Every device that this node knows. *RTT* is the time there and back; *activity* counts chunks over the last "
-        "seconds; *wrong* counts results that failed the check: one is enough to be banned. Choose a row for details."
+        "seconds; *wrong* counts results that failed the check: one is enough to be banned. "
+        "Choose a row for details. **i** invites a device."
     )
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("i", "invite", "Invite a device", id="peers.invite", tooltip="A line that lets another device in"),
+    ]
 
     def __init__(self, session: NodeSession) -> None:
         super().__init__(session)
         self._cells: dict[str, tuple[str, ...]] = {}
         self._columns: list[tuple[str, int, int]] = []
+
+    async def action_invite(self) -> None:
+        """Show a line that lets another device in, and put it on the clipboard."""
+        try:
+            invited = Fields(await self.session.call("invite"))
+        except GatewayError as exc:
+            self.notify(str(exc), severity="error", markup=False)
+            return
+        line = invited.text("line")
+        self.app.copy_to_clipboard(line)
+        self.app.push_screen(TextScreen("Invitation", invitation_markdown(line, invited.text("note"))))
 
     def body(self) -> ComposeResult:
         yield Static(EMPTY, id="no-peers", classes="empty", markup=False)
@@ -123,6 +144,17 @@ class PeersScreen(NodeScreen):
         peer = next((peer for peer in self.session.state.peers if peer.peer_id == key), None)
         if peer is not None:
             self.query_one("#peer", Static).update(details(peer))
+
+
+def invitation_markdown(line: str, note: str) -> str:
+    """What to do with an invitation."""
+    parts = [
+        "On the other device:",
+        f"```\nkekahyde-node join '{line}'\n```",
+        "The line is on the clipboard. Whoever has it can enter your swarm until it expires: give it to nobody else.",
+        note,
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def details(peer: PeerFacts) -> Text:

@@ -10,7 +10,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.chunks import HERE, MARKS, TICK_S, ChunkBoard, ChunkRow
+from tui.chunks import HERE, MARKS, TICK_S, ChunkBoard, ChunkRow, Place
 from tui.words import bar, chunk_state, short_id
 
 _SHADES = " ░▒▓█"
@@ -62,6 +62,9 @@ class ChunkList(ChunkView):
         super().__init__(board, "chunk-list")
         self.only_trouble = False
         self._rows: list[ChunkRow] = []
+
+    def on_resize(self) -> None:
+        self.show(self.now)
 
     def show(self, now: float) -> None:
         self._rows = self.board.newest(max(0, self.size.height - 1), self.only_trouble)
@@ -138,11 +141,9 @@ class ModelMap(ChunkView):
             pieces.append(self._cell(place, slowest))
         return self._strip(pieces)
 
-    def _cell(self, place: object, slowest: float) -> tuple[str, Style | None]:
-        from tui.chunks import Place
-
+    def _cell(self, place: Place | None, slowest: float) -> tuple[str, Style | None]:
         wide = 2 if self.board.layers * 2 <= self.size.width - NAME_WIDTH else 1
-        if not isinstance(place, Place):
+        if place is None:
             return (" " * wide, None)
         if place.state in MARKS:
             return (MARKS[place.state] * wide, Style(bold=True, reverse=True))

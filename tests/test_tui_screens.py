@@ -1,0 +1,213 @@
+"""The screens beside the chat: peers, models, chunks, logs, help; in wide and in narrow terminals."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gateway_twin import PEER_IDS, GatewayTwin, model, peer
+from tui_driver import Clock, interface
+
+from tui.widgets.chunk_views import ChunkList
+
+
+def twin_with_peers(count: int = 4) -> GatewayTwin:
+    twin = GatewayTwin()
+    twin.state["peers"] = [peer(number) for number in range(count)]
+    return twin
+
+
+def records(start: int, count: int, state: str = "merged") -> list[list[object]]:
+    """Lives of chunks of the first two peers."""
+    return [
+        [seq, "r", seq % 6, ("qkv", "o", "gate_up", "down")[seq % 4], 0, 8, PEER_IDS[seq % 2], "share", step, 2.5]
+        for seq in range(start, start + count)
+        for step in ("sent", "verified", state)
+    ]
+
+
+def test_peers_are_told_apart_and_followed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path, twin_with_peers(), size=(140, 40)) as driver:
+            await driver.keys("f3")
+            await driver.sees("…000003", "● alive", "computes", "pads", "4.5 ms", "0-5", PEER_IDS[0])
+            await driver.twin.tell(
+                peers=[
+                    peer(0, chunks=50, rejected=1, excluded="banned: a wrong result"),
+                    peer(1, state="suspect", connected=False),
+                    peer(2, connected=False),
+                ]
+            )
+            await driver.sees("✗ banned", "◐ suspect", "◌ not linked", "gets no work: banned: a wrong result", "█")
+            assert "…000003" not in driver.screen
+            await driver.keys("down")
+            await driver.sees(PEER_IDS[1])
+
+    asyncio.run(scenario())
+
+
+def test_no_peers_says_what_to_do(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            await driver.keys("f3")
+            await driver.sees("No peers yet", "kekahyde-node invite", "kekahyde-node join")
+            driver.twin.results["invite"] = {"line": "kekahyde:abc", "note": "nobody outside can reach it"}
+            await driver.keys("i")
+            await driver.sees("kekahyde-node join 'kekahyde:abc'", "nobody outside can reach it")
+            assert driver.app.clipboard == "kekahyde:abc"
+
+    asyncio.run(scenario())
+
+
+def test_chunks_are_shown_as_they_happen(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        async with interface(tmp_path, twin_with_peers(), clock=clock) as driver:
+            await driver.keys("f5")
+            await driver.sees("No chunks yet", "when peers help with an answer")
+            await driver.twin.broadcast({"type": "chunks", "dropped": 0, "items": records(0, 40)})
+            await driver.sees(
+                "Who computes when", "…000000", "…000001", "✓ right, used", "✓ 40 right", "layer 0 to 5"
+            )
+            trouble = [
+                [100, "r", 0, "qkv", 0, 8, PEER_IDS[1], "share", "rejected", 3.0],
+                [100, "r", 0, "qkv", 0, 8, None, None, "local", 0.0],
+                [101, "r", 3, "down", 0, 8, PEER_IDS[0], "share", "sent", 0.0],
+            ]
+            await driver.twin.broadcast({"type": "chunks", "dropped": 7, "items": trouble})
+            await driver.sees("✗ 1 wrong", "⌂ 1 here", "1 in flight", "7 changes not shown", "→ on its way", "✗")
+            await driver.keys("f")
+            await driver.sees("ONLY TROUBLE", "⌂ computed here")
+            assert "right, used" not in driver.screen
+            await driver.keys("escape", "space")
+            await driver.sees("HELD", "right, used")
+            held = driver.screen
+            await driver.twin.broadcast({"type": "chunks", "dropped": 0, "items": records(200, 10)})
+            await driver.until(lambda: 209 in driver.app.session.board.rows)
+            clock.now += 1
+            assert driver.app.screen.query_one(ChunkList) and driver.screen == held
+            await driver.keys("space")
+            await driver.sees("✓ 50 right")
+
+    asyncio.run(scenario())
+
+
+def test_models_are_chosen_fetched_and_cancelled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        twin = GatewayTwin()
+        twin.state["models"] = [model(), model("big", state="partial", held="0-2", coverage="layers 3-5 are missing")]
+        twin.state["models"].append(model("chatty", chat=True))
+        async with interface(tmp_path, twin, size=(120, 30)) as driver:
+            await driver.keys("f4")
+            await driver.sees("▶ story", "● ready", "◑ partly here", "layers 3-5 are missing", "No transfers")
+            await driver.keys("down", "enter")
+            await driver.sees("big is not here as a whole yet: layers 3-5 are missing")
+            await driver.keys("down", "enter")
+            await driver.sees("▶ chatty", "chatty answers from the next prompt on")
+            await driver.keys("p")
+            await driver.type("org/name")
+            await driver.keys("enter")
+            await driver.until(lambda: twin.requests("pull"))
+            assert twin.requests("pull")[0]["model"] == "org/name"
+            transfer = {"id": "t1", "kind": "pull", "model": "org/name", "done_bytes": 25_000_000, "state": "running"}
+            transfer |= {"total_bytes": 100_000_000, "rate_bytes_s": 5e6, "sources": 3, "error": None}
+            await twin.tell(transfers=[transfer])
+            await driver.sees("25 %", "25.0 MB of 100 MB", "5.0 MB/s from 3 sources", "15 s left", "██")
+            await driver.keys("x")
+            await driver.until(lambda: twin.requests("pull_cancel"))
+            assert twin.requests("pull_cancel")[0]["transfer"] == "t1"
+            await twin.tell(transfers=[{**transfer, "state": "failed", "error": "the disk is full"}])
+            await driver.sees("✗ failed: the disk is full")
+            twin.refuse["pull"] = "there is no such model at the hub"
+            await driver.keys("p")
+            await driver.type("no/such")
+            await driver.keys("enter")
+            await driver.sees("there is no such model at the hub")
+
+    asyncio.run(scenario())
+
+
+def test_logs_are_shown_and_filtered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            await driver.keys("f6")
+            await driver.sees("Nothing was said yet")
+            for level, text in (("INFO", "a peer joined"), ("WARNING", "[b]a peer[/b] \x1b[2Jis slow")):
+                await driver.twin.broadcast(
+                    {"type": "log", "time": 0.0, "level": level, "logger": "node.x", "message": text}
+                )
+            await driver.sees("a peer joined", "WARNING node.x: [b]a peer[/b] [2Jis slow")
+            await driver.keys("f")
+            await driver.until(lambda: "a peer joined" not in driver.screen)
+            await driver.sees("is slow")
+            await driver.keys("escape")
+            await driver.sees("a peer joined", "is slow")
+
+    asyncio.run(scenario())
+
+
+def test_help_tells_of_the_screen_and_the_keys(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            await driver.keys("f1")
+            await driver.sees("Type and press Enter", "ctrl+r", "answer the last prompt anew")
+            await driver.keys("escape", "f5", "f1")
+            await driver.sees("Who computes when")
+
+    asyncio.run(scenario())
+
+
+def test_the_palette_has_every_command(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            await driver.keys("ctrl+p")
+            await driver.sees("Search for commands")
+            for character in "strict":
+                await driver.keys(character)
+            await driver.sees("Privacy: strict")
+            await driver.keys("enter")
+            await driver.until(lambda: driver.app.session.privacy == "strict")
+
+    asyncio.run(scenario())
+
+
+def test_the_mouse_is_enough_to_move_and_to_begin(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            await driver.sees("F3 Peers")
+            await driver.pilot.click(offset=(driver.screen.splitlines()[0].index("F3") + 1, 0))
+            await driver.sees("No peers yet: your node answers alone")
+            await driver.pilot.click(offset=(driver.screen.splitlines()[0].index("F2") + 1, 0))
+            await driver.sees("big red box")
+            row = next(y for y, line in enumerate(driver.screen.splitlines()) if "big red box" in line)
+            await driver.pilot.click(offset=(10, row))
+            await driver.sees("│ Lily and her dog found a big red box")
+            await driver.keys("enter")
+            await driver.sees("regenerate")
+            row = next(y for y, line in enumerate(driver.screen.splitlines()) if "regenerate" in line)
+            await driver.pilot.click(offset=(driver.screen.splitlines()[row].index("who saw"), row))
+            await driver.sees("Split: who saw what")
+
+    asyncio.run(scenario())
+
+
+def test_a_narrow_terminal_leaves_out_what_it_must(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        twin = twin_with_peers(64)
+        async with interface(tmp_path, twin, size=(60, 20)) as driver:
+            await driver.sees("F2 Chat", "F6 Logs", "Press Enter to try")
+            await driver.keys("enter")
+            await driver.sees("38.0 tok/s", "✓ 38", "Hello there friend")
+            await driver.keys("f3")
+            await driver.sees("RTT", "● alive", "wrong")
+            assert "activity" not in driver.screen and "layers" not in driver.screen.splitlines()[1]
+            await twin.broadcast({"type": "chunks", "dropped": 0, "items": records(0, 40)})
+            await driver.keys("f5")
+            await driver.sees("Who computes when", "right, used")
+            assert "Where in the model" not in driver.screen
+            for width, height in ((100, 30), (40, 12), (140, 40)):
+                await driver.pilot.resize_terminal(width, height)
+                await driver.until(lambda size=(width, height): driver.app.size == size)
+            await driver.sees("Where in the model")
+
+    asyncio.run(scenario())
