@@ -139,7 +139,7 @@ class Fetch:
         ask = source.asks.get(message_id)
         blob = None if ask is None else self._blobs.get(ask.sha256)
         if ask is None or blob is None:
-            self._unasked(source, message)
+            self._unasked(source, message_id, message)
             return
         match message:
             case BlobOutline() if ask.index is None:
@@ -317,10 +317,14 @@ class Fetch:
         self._actions.append(Write(source.peer_id, blob.sha256, ask.index, ask.data))
         self._check_if_complete(blob)
 
-    def _unasked(self, source: Source, message: Message) -> None:
-        """Slices of a piece that was given up: they used credit, which is given back."""
-        if isinstance(message, PieceSlice):
+    def _unasked(self, source: Source, message_id: int, message: Message) -> None:
+        """Slices of a piece that was given up used credit, which is given back; others nobody asked for."""
+        if not isinstance(message, PieceSlice):
+            return
+        if source.takes_back(message_id, len(message.data)):
             self.written(source.peer_id, len(message.data))
+        else:
+            self._drop(source.peer_id, "sent pieces that nobody asked for", lied=False)
 
     def _refused(self, source: Source, message_id: int, code: int, text: str, now: float) -> None:
         ask = source.asks.pop(message_id)
@@ -357,6 +361,7 @@ class Fetch:
         blob = self._blobs.get(ask.sha256)
         if ask.index is not None and blob is not None:
             blob.release(ask.index, source.peer_id)
+        source.gave_up(message_id, ask)
         self._send(source, 0, Cancel(message_id))
         if ask.data:
             self.written(source.peer_id, len(ask.data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from protocol.identity import PeerId
@@ -9,6 +10,8 @@ from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES
 
 RATE_WEIGHT = 0.3
 """Weight of the newest piece in the exponentially weighted mean of the speed."""
+MAX_CANCELLED = 256
+"""Given-up pieces that are remembered: far more than can be under way."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,8 @@ class Source:
     silent_until: float = 0.0
     """It is asked for nothing before this time."""
     stalls: int = 0
+    cancelled: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    """Bytes that may still come of pieces that were given up, by message id."""
 
     @property
     def owed_bytes(self) -> int:
@@ -63,6 +68,20 @@ class Source:
         self.next_id += 1
         self.asks[self.next_id] = ask
         return self.next_id
+
+    def gave_up(self, message_id: int, ask: Ask) -> None:
+        """A piece is not wanted any more, though slices of it may be under way."""
+        self.cancelled[message_id] = ask.size_bytes - len(ask.data)
+        while len(self.cancelled) > MAX_CANCELLED:
+            self.cancelled.popitem(last=False)
+
+    def takes_back(self, message_id: int, num_bytes: int) -> bool:
+        """Whether a slice that nobody waits for is one of a piece that was given up."""
+        left = self.cancelled.get(message_id, 0)
+        if num_bytes > left:
+            return False
+        self.cancelled[message_id] = left - num_bytes
+        return True
 
     def delivered(self, ask: Ask, now: float) -> None:
         """A piece came whole."""

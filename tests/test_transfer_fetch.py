@@ -128,16 +128,31 @@ def test_no_more_is_asked_than_the_window_holds_and_credit_follows_what_is_writt
 
 def test_more_than_the_credit_ends_the_source_and_is_no_lie() -> None:
     fetch, _blobs = started([20])
-    first = asks(fetch)[0]
+    piece = memoryview(bytes(1 << 18))
+    for send in asks(fetch):
+        for at in range(4):
+            fetch.receive("a", send.message_id, PieceSlice(at << 18, piece), 0.0)
+    fetch.tick(0.0)
+    fifth = asks(fetch)[0]
+    assert fetch.sources == ["a"], "four pieces of credit, four pieces sent"
+    fetch.receive("a", fifth.message_id, PieceSlice(0, piece), 0.0)
+    drops = [action for action in fetch.take_actions() if isinstance(action, Drop)]
+    assert [(drop.lied, drop.reason) for drop in drops] == [(False, "sent more than it had credit for")]
+
+
+def test_slices_that_nobody_asked_for_end_the_source_and_those_given_up_do_not() -> None:
+    fetch, blobs = started([20])
+    first, second = asks(fetch)[:2]
     piece = memoryview(bytes(1 << 18))
     fetch.receive("a", first.message_id, PieceSlice(0, piece), 0.0)
-    for _ in range(16):
-        fetch.receive("a", 999, PieceSlice(0, piece), 0.0)
-    assert fetch.sources == ["a"], "slices of pieces that were given up use credit and give it back"
-    for _ in range(40):
-        fetch.receive("a", first.message_id + 1, PieceSlice(0, piece), 0.0)
+    fetch.forget(blobs)
+    for at in (1, 2, 3):
+        fetch.receive("a", first.message_id, PieceSlice(at << 18, piece), 0.0)
+    assert fetch.sources == ["a"]
+    fetch.receive("a", first.message_id, PieceSlice(0, piece), 0.0)
     drops = [action for action in fetch.take_actions() if isinstance(action, Drop)]
-    assert len(drops) == 1 and fetch.sources == []
+    assert [(drop.lied, drop.reason) for drop in drops] == [(False, "sent pieces that nobody asked for")]
+    assert second.message_id != first.message_id and fetch.sources == []
 
 
 def test_a_silent_source_is_given_up_in_the_end() -> None:

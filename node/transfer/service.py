@@ -6,6 +6,7 @@ Only the reading is done elsewhere: `collect` hands over what the librarian has 
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -22,6 +23,8 @@ MAX_READ_AHEAD = 4
 """Pieces that are being read or wait to be sent: as many MiB of memory."""
 MAX_CONNECTIONS_A_PEER = 4
 """With pieces that wait; a peer gets no larger share by opening more."""
+MAX_OPEN_OUTLINES = 32
+"""That one connection may wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class BlobService:
         self._serving: Serving[bytes] = Serving()
         self._owners: dict[bytes, PeerId] = {}
         self._reading = 0
+        self._outlining: Counter[bytes] = Counter()
+        """Outlines that are being made, by connection."""
         self.sent_bytes = 0
 
     def start(self) -> None:
@@ -73,7 +78,10 @@ class BlobService:
                 self._serving.credit(route, total_bytes)
             case BlobAsk(sha256) | PieceAsk(sha256, _) if self.librarian.find_blob(sha256) is None:
                 return ErrorReply(ErrorCode.NOT_FOUND, "this blob is not held here")
+            case BlobAsk() if self._outlining[route] >= MAX_OPEN_OUTLINES:
+                return ErrorReply(ErrorCode.EXHAUSTED, "too many outlines wait here")
             case BlobAsk(sha256):
+                self._outlining[route] += 1
                 self.librarian.send(Errand(sha256, None, _OutlineTag(route, message_id)))
             case PieceAsk(sha256, index):
                 return self._queue(peer_id, route, message_id, sha256, index)
@@ -124,6 +132,8 @@ class BlobService:
         assert isinstance(tag, _OutlineTag | PieceJob)
         if isinstance(tag, PieceJob):
             self._reading -= 1
+        else:
+            self._outlining -= Counter([tag.route])
         if isinstance(found, Outline):
             return [Reply(tag.route, tag.message_id, BlobOutline(errand.sha256, found))]
         if found is None:
