@@ -104,15 +104,14 @@ class ChunksScreen(NodeScreen):
     def _head(self) -> None:
         board = self.session.board
         chunk_list = self.query_one(ChunkList)
-        parts = [f"Chunks: {board.in_flight} in flight", f"✓ {board.totals['verified']} right"]
+        parts = ["HELD (space)"] if self._held else []
+        if chunk_list.only_trouble:
+            parts.append("ONLY TROUBLE (f)")
+        parts += [f"Chunks: {board.in_flight} in flight", f"✓ {board.totals['verified']} right"]
         parts += [f"✗ {board.totals['rejected']} wrong", f"! {board.totals['lost']} lost"]
         parts.append(f"⌂ {board.totals['local'] + board.totals['hedged']} here")
         if board.dropped:
             parts.append(f"{count_words(board.dropped, 'change')} not shown")
-        if chunk_list.only_trouble:
-            parts.append("ONLY TROUBLE (f)")
-        if self._held:
-            parts.append("HELD (space)")
         self.query_one("#list-heading", Static).update(" · ".join(parts))
 
     def action_hold(self) -> None:
