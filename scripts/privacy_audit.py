@@ -6,26 +6,44 @@ Exit code 0 only if every check holds and every planted fault is caught.
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 import numpy as np
 from rich.console import Console
-from swarm_harness import RunResult, Swarm
+from swarm_harness import NodeProcess, RunResult, Swarm
 from tap import Rows, Tapped, chi_square_p, near_pairs, read_tap
 
 from node.kernels.portable import PortableKernels
+from node.paths import DataDir
+from node.trust import PairedDevices
+from protocol.limits import HASH_BYTES, OPERATOR_BYTES
+from protocol.pairing_code import CERTIFICATE_DOMAIN, Certificate, certified
 
 MIN_P = 1e-9
-NODES = {"split": 2, "strict": 2}
+PAIRED = "strict, pads by a paired device"
+NODES = {"split": 2, "strict": 2, PAIRED: 2}
 
 
 def run_tapped(swarm: Swarm, mode: str, prompt: str, max_tokens: int) -> tuple[RunResult, list[Tapped]]:
     """A session over tapped nodes: what it said, and what each node received."""
     taps = [swarm.folder / f"tap{index}" for index in range(NODES[mode])]
     swarm.start(len(taps), {index: ["--tap", str(tap)] for index, tap in enumerate(taps)})
+    if mode == PAIRED:
+        pair_client(swarm, swarm.nodes[0])
     sampling = ["--ignore-eos", "--max-tokens", str(max_tokens), "--seed", "3", "--temperature", "0.9"]
-    result = swarm.run(prompt, ["--privacy", mode, *sampling])
+    result = swarm.run(prompt, ["--privacy", "strict" if mode == PAIRED else mode, *sampling])
     return result, [read_tap(tap) for tap in taps]
+
+
+def pair_client(swarm: Swarm, node: NodeProcess) -> None:
+    """Write the pairing of the client with a node, as both would have signed it."""
+    folder = swarm.folder / "client"
+    client, device = DataDir.open(folder).identity(), DataDir.open(node.data_dir).identity()
+    message = certified(bytes(HASH_BYTES), client.public_key, device.public_key)
+    signatures = [identity.sign(CERTIFICATE_DOMAIN, message) for identity in (client, device)]
+    certificate = Certificate(bytes(HASH_BYTES), client.public_key, device.public_key, *signatures)
+    PairedDevices(client, folder).add(device.peer_id, certificate, bytes([1] * OPERATOR_BYTES), time.time())
 
 
 def findings(tapped: Tapped, prompt: str) -> list[str]:
@@ -69,12 +87,12 @@ def planted_faults_missed(tapped: Tapped) -> list[str]:
 @click.option("--max-tokens", type=int, default=128, show_default=True)
 @click.option("--prompt", default="Once upon a time there was a secret that nobody else may read", show_default=True)
 def main(max_tokens: int, prompt: str) -> None:
-    """Tap every peer of a split and of a strict session and examine what it received."""
+    """Tap every peer of a split session and of two strict ones and examine what it received."""
     console, failed = Console(highlight=False), False
     for mode in NODES:
         with Swarm() as swarm:
             result, taps = run_tapped(swarm, mode, prompt, max_tokens)
-        if result.returncode != 0 or result.receipt["mode"] != mode:
+        if result.returncode != 0 or result.receipt["mode"] != mode.partition(",")[0]:
             raise click.ClickException(f"the {mode} session did not run: {result.narration or result.receipt}")
         for index, tapped in enumerate(taps):
             wrong = findings(tapped, prompt)

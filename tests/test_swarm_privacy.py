@@ -11,16 +11,20 @@ pytestmark = pytest.mark.swarm
 PROMPT = "Once upon a time there was a secret that nobody else may read"
 
 
-@pytest.mark.parametrize("mode", ["split", "strict"])
+@pytest.mark.parametrize("mode", list(privacy_audit.NODES))
 def test_peers_receive_noise(mode: str) -> None:
     with Swarm() as swarm:
         result, taps = privacy_audit.run_tapped(swarm, mode, PROMPT, 40)
-    assert result.returncode == 0 and result.receipt["mode"] == mode
+    assert result.returncode == 0 and result.receipt["mode"] == mode.partition(",")[0]
     assert result.receipt["chunks"]["verified"] > 0
     for tapped in taps:
         assert privacy_audit.findings(tapped, PROMPT) == []
     seeds = sum(len(tapped.seeds) for tapped in taps)
-    assert (seeds > 0) == (mode == "split")
+    assert (seeds > 0) == (mode != "strict")
     shares = [tapped for tapped in taps if tapped.rows]
     assert shares, "somebody got shares"
+    if mode == privacy_audit.PAIRED:
+        assert taps[0].seeds and not taps[0].rows, "the paired device gets seeds alone"
+        assert shares == [taps[1]] and not taps[1].seeds
+        assert result.receipt["pads"]["paired_rows"] > 0
     assert privacy_audit.planted_faults_missed(shares[0]) == []

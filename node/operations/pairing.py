@@ -82,7 +82,10 @@ def _dial(node: Node, text: str) -> PeerId:
         raise PairingError(f"{text} lacks a port or /p2p/PEERID: give the whole address that the other node printed")
     node.control.dial(address)
     if not node.registry.wait_up(address.peer_id, CONNECT_TIMEOUT_S):
-        raise PairingError(f"nobody answered as {text} within {CONNECT_TIMEOUT_S:g} s: see whether that node runs")
+        raise PairingError(
+            f"no link to {text} within {CONNECT_TIMEOUT_S:g} s: see whether that node runs and is in the same swarm "
+            "(`kekahyde-node invite` on one, `kekahyde-node join` on the other)"
+        )
     return address.peer_id
 
 
