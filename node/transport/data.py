@@ -253,7 +253,10 @@ class DataPlane:
 
     def _still_wanted(self) -> bool:
         """Read what has come while a request is being computed; whether that one is still wanted."""
-        self._ending = not self._hear(0) or self._ending
+        try:
+            self._ending = not self._hear(0) or self._ending
+        except zmq.ContextTerminated:
+            return False  # the node is gone; the next turn ends the thread
         return self._computing is not None
 
     def _timeout_ms(self) -> int | None:
