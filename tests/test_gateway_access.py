@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.gateway.access import AccessRules, Caller, host_of
+from node.gateway.access import AccessRules, Caller
+from node.gateway.addresses import host_of
 from node.gateway.errors import ApiError
 
 TOKEN = "t" * 43

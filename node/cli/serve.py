@@ -9,12 +9,14 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from node.cli.narrate import always_tell, say
 from node.cli.wanted import lendable_bytes, wanted_models
 from node.errors import ConfigError
+from node.gateway.addresses import is_loopback
 from node.gateway.config import GatewayConfig
 from node.node import Node, NodeConfig
 from node.paths import DataDir
@@ -123,6 +125,10 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
     say(f"swarm {node.swarm_name}")
     if gateway is not None:
         say(f"programs reach it at {gateway}/v1, as they do OpenAI")
+        if not is_loopback(urlsplit(gateway).hostname or ""):
+            say(
+                "the gateway listens beyond this device: it asks for the token in gateway.token, and is not encrypted"
+            )
     if addresses:
         say("others reach it with --bootstrap and an address above; Ctrl-C stops it")
     else:

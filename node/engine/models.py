@@ -13,6 +13,8 @@ from node.store.stored import StoredModel
 
 LISTING_KEPT_S = 2.0
 """A listing reads every manifest: interfaces that look four times a second get the last one."""
+RELISTED_S = 0.1
+"""... but a name that is not in it is looked for again, unless it was looked for just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,14 @@ class Models:
             if name in (model.name, model.model_id):
                 return model
         with self._lock:
-            known = {key for summary in self._summaries() for key in (*summary.names, summary.model_id)}
-            if name not in known:
+            known = self._knows(name) or self._knows(name, RELISTED_S)  # it may have come a moment ago
+            if not known:
                 names = ", ".join(sorted(listed.name for listed in self._usable())) or "none"
                 raise ModelNotFoundError(f"no model is called {name[:128]!r}; there are: {names}")
             return self._library.resolve(name)
+
+    def _knows(self, name: str, kept_s: float = LISTING_KEPT_S) -> bool:
+        return any(name in (*summary.names, summary.model_id) for summary in self._summaries(kept_s))
 
     def usable(self) -> list[ListedModel]:
         """Every model that can be used, by name."""
@@ -68,8 +73,8 @@ class Models:
         usable = [summary for summary in self._summaries() if summary.problem is None]
         return [ListedModel(summary.names[0] if summary.names else summary.model_id, summary) for summary in usable]
 
-    def _summaries(self) -> list[ModelSummary]:
+    def _summaries(self, kept_s: float = LISTING_KEPT_S) -> list[ModelSummary]:
         now = time.monotonic()
-        if self._listed_at is None or now - self._listed_at > LISTING_KEPT_S:
+        if self._listed_at is None or now - self._listed_at > kept_s:
             self._listing, self._listed_at = list(self._library.list()), now
         return self._listing

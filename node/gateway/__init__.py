@@ -5,6 +5,7 @@
     connection  what a connection may cost before it asks
     app         routes, and what every request passes first
     access      Host, Origin, token, decided purely
+    addresses   hosts as requests name them
     control     management operations
     client      how a command reaches the running node          call_node
     places      socket, token file

@@ -6,10 +6,10 @@ A page in a browser can reach loopback: what stops it is that its Host (after DN
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from node.gateway.addresses import host_of, is_address, is_loopback
 from node.gateway.errors import ApiError
 
 
@@ -71,7 +71,7 @@ class AccessRules:
         """Loopback's names; where the gateway listens beyond it any address too: a rebound name is not an address."""
         if host is None:
             return False
-        return is_loopback(host) or (self.beyond_loopback and _is_address(host))
+        return is_loopback(host) or (self.beyond_loopback and is_address(host))
 
     def _own_origin(self, caller: Caller) -> bool:
         assert caller.origin is not None
@@ -80,27 +80,3 @@ class AccessRules:
             return False
         host = host_of(parts.netloc)
         return host is not None and (is_loopback(host) or parts.netloc.lower() == caller.host.lower())
-
-
-def host_of(authority: str) -> str | None:
-    """`host:port` without its port and brackets, in lower case; None where it is not of that form."""
-    try:
-        parts = urlsplit(f"//{authority}")
-        parts.port  # noqa: B018 - raises for a port that is none
-    except ValueError:
-        return None
-    plain = parts.path == "" and parts.query == "" and parts.fragment == "" and parts.username is None
-    return parts.hostname.rstrip(".") if plain and parts.hostname else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this device alone."""
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -16,7 +16,8 @@ from aiohttp import web
 
 from node.engine import Engine
 from node.errors import ConfigError
-from node.gateway.access import AccessRules, is_loopback
+from node.gateway.access import AccessRules
+from node.gateway.addresses import is_loopback
 from node.gateway.app import add_headers, admit
 from node.gateway.config import GatewayConfig
 from node.gateway.connection import Connections, guarded, room_for_connections
