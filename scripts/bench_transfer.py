@@ -75,9 +75,9 @@ class Case:
     moved: list[int] = field(default_factory=list)
 
 
-def make_model(folder: Path, num_layers: int) -> StoredModel:
+def make_model(folder: Path, num_layers: int, **sizes: int) -> StoredModel:
     """A random model in a store."""
-    raw = {**CONFIG, "num_hidden_layers": num_layers}
+    raw = {**CONFIG, "num_hidden_layers": num_layers, **sizes}
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text(json.dumps(raw))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from netlab_devices import PORT, Device, Lab, LabError, invitation_of, must, wait
+from netlab_weights import weights
 
 FORGER = str(Path(__file__).with_name("netlab_forger.py"))
 Figures = dict[str, Any]
@@ -192,4 +193,5 @@ SCENARIOS: dict[str, Scenario] = {
     "stranger": Scenario(2, stranger),
     "forged": Scenario(3, forged),
     "dialout": Scenario(3, dialout),
+    "weights": Scenario(4, weights),
 }

@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 pytestmark = pytest.mark.swarm
 
 
-@pytest.mark.parametrize("scenario", ["join", "mdns", "moved", "stranger", "forged"])
+@pytest.mark.parametrize("scenario", ["join", "mdns", "moved", "stranger", "forged", "weights"])
 def test_scenario(scenario: str) -> None:
     command = [sys.executable, str(SCRIPTS / "netlab.py"), "--json", "--logs", scenario]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
