@@ -12,7 +12,8 @@ import pytest
 from fakes import identity
 
 from node.errors import ConfigError
-from node.trust.paired import FILE_NAME, MAX_DEVICES, NotPairedError, PairedDevices
+from node.trust.paired import FILE_NAME, NotPairedError, PairedDevices
+from node.trust.paired_file import MAX_DEVICES
 from protocol.identity import Identity, PeerId
 from protocol.pairing_code import CERTIFICATE_DOMAIN, Certificate, certified
 

@@ -9,7 +9,7 @@ from typing import Any
 from node.errors import AddressError, KekahydeError
 from node.node import Node
 from node.trust.desk import PairingError
-from node.trust.paired import PairedDevice
+from node.trust.paired_file import PairedDevice
 from protocol.identity import PeerId, peer_id_of, public_key_of
 from protocol.multiaddr import parse_multiaddr
 

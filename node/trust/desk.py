@@ -139,9 +139,12 @@ class TrustDesk:
             if entry.peer_id == link.peer_id:
                 self._send(entry.peer_id, Unpair(entry.pairing, False))
         peer = next((peer for peer in self._registry.peers() if peer.peer_id == link.peer_id), None)
-        if peer is not None and self.devices.adopt(peer.peer_id, peer.hello.operator):
-            self._desk.operator = self.devices.operator
-            self._on_change()
+        try:
+            if peer is not None and self.devices.adopt(peer.peer_id, peer.hello.operator):
+                self._desk.operator = self.devices.operator
+                self._on_change()
+        except KekahydeError as exc:  # a full disk must not cost the link
+            log.error("pairing: %s", exc)
 
     def link_down(self, peer_id: PeerId) -> None:
         """An attempt outlives a link: it has a deadline of its own."""
