@@ -6,6 +6,8 @@
     run       answer a prompt
     on_node   ... by the node that runs already
     store     import, models
+    pull      a model from the hub or from peers
+    wanted    which models are here, and which peers are to bring
     facts     id, version, bench
     narrate   logging and one-line errors on stderr
 

@@ -6,6 +6,9 @@ sources     connections to the peers that blobs are fetched from
 disk        what was fetched, on disk: pieces on their way, blobs that are whole
 download    one fetch: sources, disk and state machine, in a thread of its own
 choice      which layers a node takes, decided purely
-jobs        what is being fetched, as others see it
-seeding     a node that takes layers of a model and serves them as they come
+holders     who holds what of a model, by what peers announce
+announced   what peers announce after their hello, from their records
+gathering   a model that comes from peers: its manifest, then layers or all of it, served as they come
+jobs        what is being fetched, as interfaces show it
+transfers   all jobs of a node, each in a thread of its own
 """
