@@ -17,6 +17,7 @@ import psutil
 
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
+from node.execution.gate import UnitChecks
 from node.guards import GuardKeeper
 from node.guards.watch import GuardWatch
 from node.hosting import HostedModels
@@ -98,6 +99,7 @@ class Node:
         self.hosted.on_change = self._holdings_changed
         self.registry = PeerRegistry()
         self.planner = Planner(self.kernels, self.registry.measures)
+        self._checks: dict[bytes, UnitChecks] = {}
         self.access = config.access or AccessList(None, time.time)
         self.secure = SecureContext(config.identity, self.access.is_banned)
         self.worker = self.make_worker()
@@ -177,6 +179,10 @@ class Node:
         """Keep a peer out from now on, `duration_s` seconds or for ever, and end its links."""
         self.access.put(peer_id, Verdict.BAN, duration_s, reason)
         self.control.drop(peer_id, f"not wanted here ({self.access.refusal(peer_id)})")
+
+    def checks_of(self, model_id: bytes) -> UnitChecks:
+        """What results for a model are checked with, drawn once and shared by this node's sessions."""
+        return self._checks.setdefault(model_id, UnitChecks(self.kernels))
 
     def announce(self) -> None:
         """Facts about this node have changed: tell the swarm."""

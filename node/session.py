@@ -15,7 +15,6 @@ from node.crew import Crew, Muster
 from node.errors import CorruptModelError
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
-from node.execution.gate import UnitChecks
 from node.execution.hybrid import HybridExecutor
 from node.execution.interrupt import Interrupt
 from node.execution.lanes import DEFAULT_MAX_LANES
@@ -23,7 +22,7 @@ from node.execution.manager import ExecutionManager, OnPad
 from node.execution.pads import OwnPads
 from node.execution.pads_paired import PairedPads
 from node.execution.peer import SessionPeer
-from node.formation import LanePlan, Offer, SessionPlan, form
+from node.formation import LanePlan, Offer, PadMaker, SessionPlan, form
 from node.model.decoder import Decoder
 from node.model.generate import Finished, GeneratedToken, generate
 from node.model.sampling import SamplingParams
@@ -44,6 +43,9 @@ from protocol.identity import PeerId
 __all__ = ["Privacy", "Session", "SessionConfig"]
 
 log = logging.getLogger(__name__)
+
+LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.OWN}
+"""Modes that begin although nobody is there yet, and use who joins in the middle: who makes the pads then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,23 +214,28 @@ class Session:
         return LaneFigures(of(lane.share).figures_for(model_id), guard, self._crew.units_of(lane, self._muster))
 
     def _open(self) -> ExecutionManager | None:
-        if not self.plan.lanes:
+        maker = self.plan.pad_maker if self.plan.lanes else LATER_MAKERS.get(self._config.privacy)
+        if maker is None:
             return None
         manager = self._new_manager()
-        self._opener = LaneOpener(self._node, manager, self.plan.pad_maker, self._model.model_id_bytes)
+        manager.before_step = self._look_around
+        self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes)
+        if self.plan.lanes:
+            self._open_lanes(self._opener)
+        self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
+        if self._own_pads is not None and self.plan.lanes:
+            self._own_pads.fill(self._units, self._config.pad_rows)
+            self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+        return manager
+
+    def _open_lanes(self, opener: LaneOpener) -> None:
         for lane in self.plan.lanes:
             self._open_lane(lane)
-        for peer_id in self._opener.wait_connected():
+        for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
         covered = frozenset[bytes]().union(*(self._crew.units_of(lane, self._muster) for lane in self.plan.lanes))
         if missing := missing_layers((unit.ref for unit in self._units), covered):
             self._say(f"no lane holds {layers_text(missing)}: computed here")
-        self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
-        if self._own_pads is not None:
-            self._own_pads.fill(self._units, self._config.pad_rows)
-            self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
-        manager.before_step = self._look_around
-        return manager
 
     def _open_lane(self, lane: LanePlan) -> None:
         assert self._opener is not None, "a session with lanes has somebody to open them"
@@ -242,15 +249,20 @@ class Session:
         self._version = registry.version
         for peer in self._manager.peers:
             peer.leaving = registry.is_leaving(peer.peer_id)
-        self._muster = self._crew.muster(self.mode is Privacy.SPLIT)
-        for lane in self._plan(self.mode, self._config.prompt_tokens, self._config.new_tokens).lanes:
+        asked = self._config.privacy if self.mode is Privacy.LOCAL else self.mode
+        self._muster = self._crew.muster(asked is Privacy.SPLIT)
+        plan = self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)
+        for lane in plan.lanes:
             if self._opener.may_open(lane):
                 log.info("peers %s join the session as a lane", ", ".join(lane.peers))
                 self._open_lane(lane)
+        if self.mode is Privacy.LOCAL and plan.lanes:
+            self.plan = plan
+            self._say(f"{plan.mode.value} from the middle on: peers joined")
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels
-        checks = UnitChecks(kernels)
+        checks = self._node.checks_of(self._model.model_id_bytes)
         for unit in self._units:
             checks.of(unit)
         return ExecutionManager(

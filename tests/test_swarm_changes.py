@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
 
 import pytest
 from swarm_harness import LaneWatch, NodeProcess, RunResult, Swarm
+
+from node.model.sampling import SamplingParams
+from node.node import Node, NodeConfig
+from node.paths import DataDir
+from node.privacy import Privacy
+from node.receipt import Receipt
+from node.session import Session, SessionConfig
+from node.store.library import Library
+from protocol.admission import SwarmKey
+from protocol.identity import Identity
+from protocol.multiaddr import parse_multiaddr
 
 pytestmark = pytest.mark.swarm
 
@@ -90,3 +103,37 @@ def test_a_lane_that_comes_up_in_the_middle_is_used(alone: RunResult) -> None:
         newcomers = [chunks[node.peer_id] for node in swarm.nodes[2:]]
         assert min(newcomers) > 0 and sum(newcomers) > UNITS_A_TOKEN, chunks
         assert "2 of 4 places are empty" in result.receipt["note"]
+
+
+@pytest.mark.parametrize("privacy", [Privacy.SPLIT, Privacy.STRICT])
+def test_a_request_that_found_nobody_is_helped_by_who_comes(privacy: Privacy) -> None:
+    """Who was named is away at first: the answer begins here, says so, and goes on with them; text as alone."""
+    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    with Swarm() as swarm:
+        swarm.start(2)
+        addresses = tuple(parse_multiaddr(node.address) for node in swarm.nodes)
+        for process in swarm.nodes:
+            assert process.stop() == 0
+        model = Library(DataDir.open(swarm.folder / "client").models).resolve("story")
+        identity = Identity.from_seed(secrets.token_bytes(32))
+        config = NodeConfig(identity, None, addresses, threads=1, swarm_key=SwarmKey.from_hex(swarm.key))
+        prompt = model.tokenizer().encode(PROMPT)
+        with Node(config, [model]) as node:
+            with Session(node, model, SessionConfig(Privacy.LOCAL)) as session:
+                *here, _receipt = session.answer(prompt, params)
+            with Session(node, model, SessionConfig(privacy)) as session:
+                assert session.mode is Privacy.LOCAL and session.note and "computed here" in session.note
+                answer = session.answer(prompt, params)
+                tokens = [next(answer), next(answer)]
+                for process in swarm.nodes:
+                    swarm.restart(process)
+                deadline = time.monotonic() + 30
+                while len(node.registry.usable()) < 2:
+                    assert time.monotonic() < deadline, "they are not found again"
+                    time.sleep(0.05)
+                tokens.append(next(answer))
+                assert all(peer.channel.wait_connected(10) for peer in session.peers) and session.peers
+                *rest, receipt = answer
+        assert [token.id for token in [*tokens, *rest]] == [token.id for token in here]
+        assert isinstance(receipt, Receipt) and receipt.mode == privacy.value
+        assert receipt.chunks.verified > 0 and "from the middle on" in (receipt.note or "")
