@@ -36,10 +36,16 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 # --- who is next
 
 
-@given(st.lists(st.one_of(st.just(1), st.integers(1, 2000)), min_size=1, max_size=16), st.integers(16, 512))
+@given(
+    st.lists(st.one_of(st.just(1), st.integers(1, 2000)), min_size=1, max_size=16),
+    st.integers(16, 512),
+    st.integers(16, 512),
+)
 @settings(deadline=None)
-def test_a_pass_has_a_row_of_every_stream_and_prompts_share_the_rest(pending: list[int], beside: int) -> None:
-    rows = compose(pending, beside)
+def test_a_pass_has_a_row_of_every_stream_and_prompts_share_the_rest(
+    pending: list[int], alone: int, beside: int
+) -> None:
+    rows = compose(pending, alone, beside)
     assert all(0 <= row <= count for row, count in zip(rows, pending, strict=True))
     assert 0 < sum(rows) <= BLOCK_ROWS
     streams = [row for row, count in zip(rows, pending, strict=True) if count == 1]
@@ -50,8 +56,8 @@ def test_a_pass_has_a_row_of_every_stream_and_prompts_share_the_rest(pending: li
     unfinished = [row for row, count in zip(rows, pending, strict=True) if row < count]
     if unfinished:
         assert max(unfinished) - min(unfinished) <= len(pending), "prompts advance alike"
-        room = BLOCK_ROWS - len(streams)
-        assert sum(prompts) == min(room, beside if streams else room), "no room is left unused"
+        room = min(BLOCK_ROWS - len(streams), beside if streams else alone)
+        assert sum(prompts) == room, "no room is left unused"
 
 
 def test_prompts_beside_streams_get_as_many_rows_as_fit_the_target() -> None:

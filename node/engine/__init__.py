@@ -5,6 +5,8 @@
     runner    the thread of one model in one privacy mode: its session, its passes
     batch     whose rows go into the next pass, decided purely
     running   one request under way
+    caches    of answers that ended, for the next turn
+    recorder  what a pass did, for receipts and watchers
     ledger    what a request took part in, for its receipt
     chunks    the lives of chunks, for whoever watches
     watch     what becomes of a session's peers, in words

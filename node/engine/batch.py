@@ -14,21 +14,31 @@ MIN_BLOCK_ROWS = 16
 """A prompt beside running streams advances by at least so many rows a pass, if there is room."""
 PASS_TARGET_S = 0.1
 """A pass with prompts in it should not hold up the streams beside them for longer."""
+ALONE_TARGET_S = 1.0
+"""Where nobody streams, a prompt still says so often how far it is."""
+MIN_ALONE_ROWS = 64
 SPEED_WEIGHT = 0.3
 
 
 class PassPacer:
-    """How many rows of prompts a pass may have beside running streams: as many as fit the target, as measured."""
+    """How many rows of prompts a pass may have: as many as fit its target, as measured."""
 
     def __init__(self) -> None:
         self._row_s: float | None = None
 
     @property
     def rows_beside(self) -> int:
-        """Rows of prompts for one pass."""
+        """Rows of prompts in a pass beside running streams."""
         if self._row_s is None:
             return 2 * MIN_BLOCK_ROWS
         return max(MIN_BLOCK_ROWS, min(BLOCK_ROWS, int(PASS_TARGET_S / self._row_s)))
+
+    @property
+    def rows_alone(self) -> int:
+        """Rows of prompts in a pass where nobody streams."""
+        if self._row_s is None:
+            return BLOCK_ROWS
+        return max(MIN_ALONE_ROWS, min(BLOCK_ROWS, int(ALONE_TARGET_S / self._row_s)))
 
     def measured(self, num_rows: int, seconds: float) -> None:
         """A pass took so long; one of a few rows says little about a row."""
@@ -38,17 +48,16 @@ class PassPacer:
         self._row_s = row_s if self._row_s is None else self._row_s + SPEED_WEIGHT * (row_s - self._row_s)
 
 
-def compose(pending: Sequence[int], rows_beside: int) -> list[int]:
+def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[int]:
     """Rows of each sequence in the next pass, at most BLOCK_ROWS together.
 
     Args:
         pending: tokens that each still has to have computed, at least one.
-        rows_beside: rows of prompts at most where somebody decodes.
+        rows_alone: rows of prompts at most where nobody decodes.
+        rows_beside: ... and where somebody does.
     """
     decoding = sum(count == 1 for count in pending)
-    room = BLOCK_ROWS - decoding
-    if decoding:
-        room = min(room, rows_beside)
+    room = min(BLOCK_ROWS - decoding, rows_beside if decoding else rows_alone)
     rows = [min(count, 1) for count in pending]
     prompts = [index for index, count in enumerate(pending) if count > 1]
     prompts.sort(key=lambda index: pending[index])  # what the short ones leave is for the long ones

@@ -70,6 +70,8 @@ class Engine:
             runners = list(self._runners.values())
         for runner in runners:
             runner.close()
+        for runner in runners:
+            runner.join()
 
     def observe(self, observer: Callable[[Running, Event], None]) -> None:
         """Tell this one too of every event, before its asker; must not block."""

@@ -9,30 +9,25 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from node.engine.batch import PassPacer, compose
+from node.engine.caches import KeptCaches
 from node.engine.chunks import ChunkFeed
-from node.engine.ledger import Snapshot, snapshot
+from node.engine.recorder import PassRecorder
 from node.engine.request import Note, Prefilled, Queued, Started
 from node.engine.running import Running
 from node.engine.watch import PeerWatch, explain
 from node.errors import KekahydeError
-from node.execution.chunk import ChunkRecord, ChunkState
+from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
-from node.execution.pads import PadBatch
-from node.execution.peer import SessionPeer
 from node.model.cache import KVCache
 from node.model.decoder import Part
 from node.model.generate import Finished
 from node.privacy import Privacy
-from node.receipt import role_name
 from node.session import Session
-from protocol.identity import PeerId
 
 log = logging.getLogger(__name__)
 
 MAX_RUNNING = 16
 """Requests that one runner computes side by side; the others wait. Each has a cache of its own."""
-KEPT_CACHES = 4
-"""Caches of answers that ended: the next turn of a chat begins where the last one ended."""
 IDLE_LIMIT_S = 300.0
 """A runner without requests gives its session up after this."""
 
@@ -52,7 +47,6 @@ class SessionRunner:
         """
         self._open_session = open_session
         self._fingerprint = fingerprint
-        self._feed = feed
         self._news = threading.Condition()
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []
@@ -66,7 +60,8 @@ class SessionRunner:
         self._formed_with: object = None
         self._watch = PeerWatch()
         self._pacer = PassPacer()
-        self._caches: deque[KVCache] = deque(maxlen=KEPT_CACHES)
+        self._caches = KeptCaches()
+        self._recorder = PassRecorder(feed)
         self._thread = threading.Thread(target=self._main, name=f"runner {name}", daemon=True)
         self._thread.start()
 
@@ -107,7 +102,7 @@ class SessionRunner:
         """Tokens that caches hold."""
         with self._news:
             caches = [running.cache for running in self._running if running.cache is not None]
-            return sum(cache.length for cache in (*caches, *self._caches))
+        return sum(cache.length for cache in caches) + self._caches.num_tokens
 
     @property
     def mode(self) -> str | None:
@@ -116,11 +111,15 @@ class SessionRunner:
         return None if session is None else session.mode.value
 
     def close(self) -> None:
-        """End every request and the thread."""
+        """End every request, and the thread as soon as it can."""
         with self._news:
             self._closing = True
-            self._interrupt.request()
+            if not self.ended:
+                self._interrupt.request()
             self._news.notify()
+
+    def join(self) -> None:
+        """Wait for the thread, which was told to end."""
         self._thread.join()
 
     # --- the thread
@@ -179,7 +178,7 @@ class SessionRunner:
                     return
                 running = self._waiting.popleft()
                 self._running.append(running)
-            running.begin(self._cache_for(running, session))
+            running.begin(self._caches.take(running.answer.prompt_ids) or session.decoder.new_cache())
             prompt_tokens = len(running.request.prompt_ids)
             running.predicted = session.predict(session.plan, prompt_tokens)
             why = explain(session, running.predicted)
@@ -194,8 +193,8 @@ class SessionRunner:
         if self._session is None:
             self._formed_with = self._fingerprint()
             self._watch = PeerWatch()
-            self._session = self._open_session(first, self._on_change, self._interrupt)
-            self._session.watch_pads(self._on_pad)
+            self._session = self._open_session(first, self._recorder.on_change, self._interrupt)
+            self._recorder.follow(self._session)
             self._watch.news(self._session.peers)
         return self._session
 
@@ -211,21 +210,7 @@ class SessionRunner:
         if self._session is not None:
             self._session.__exit__()
             self._session = None
-        with self._news:
-            self._caches.clear()
-
-    def _cache_for(self, running: Running, session: Session) -> KVCache:
-        """A kept cache most of which is the beginning of this prompt, else a new one."""
-        best, most = None, 0
-        for cache in self._caches:
-            shared = _shared_prefix(cache.token_ids, running.answer.prompt_ids)
-            if shared > most and 2 * shared >= cache.length:
-                best, most = cache, shared
-        if best is None:
-            return session.decoder.new_cache()
-        with self._news:
-            self._caches.remove(best)
-        return best
+        self._caches.clear()
 
     # --- one pass
 
@@ -233,7 +218,7 @@ class SessionRunner:
         session = self._session
         assert session is not None
         running = list(self._running)
-        rows = compose([len(each.pending) for each in running], self._pacer.rows_beside)
+        rows = compose([len(each.pending) for each in running], self._pacer.rows_alone, self._pacer.rows_beside)
         chosen = [(each, count) for each, count in zip(running, rows, strict=True) if count]
         with self._news:
             self._in_pass = chosen
@@ -241,11 +226,9 @@ class SessionRunner:
                 raise PassCancelledError
         parts = [Part(each.pending[:count], _cache(each)) for each, count in chosen]
         wanted = [count == len(each.pending) for each, count in chosen]
-        before, started = self._snapshot(session), time.perf_counter()
-        try:
+        started = time.perf_counter()
+        with self._recorder.watching(chosen):
             logits = session.decoder.forward_parts(parts, wanted)
-        finally:
-            self._account(session, before, chosen)
         self._pacer.measured(sum(rows), time.perf_counter() - started)
         for each, count, row in zip(running, rows, _spread(rows, logits), strict=True):
             self._advance(each, count, row)
@@ -276,8 +259,8 @@ class SessionRunner:
         with self._news:
             if running in self._running:
                 self._running.remove(running)
-            if running.cache is not None:
-                self._caches.append(running.cache)
+        if running.cache is not None:
+            self._caches.put(running.cache)
         if session is not None and running.alone and running.predicted is not None and not running.cached_tokens:
             token_s = 1 / running.tokens_per_s if running.tokens_per_s else 0.0
             session.learn(running.predicted, running.computing_ttft_s, token_s)
@@ -300,49 +283,6 @@ class SessionRunner:
         for running in failed:
             running.fail(message, code)
         self._close_session()
-
-    # --- what is counted
-
-    def _on_change(self, record: ChunkRecord) -> None:
-        """A chunk moved on: it is of everybody whose rows it holds."""
-        start, first = 0, True
-        for running, count in self._in_pass:
-            stop = start + count
-            if start < record.chunk.row_end and record.chunk.row_start < stop:
-                running.ledger.saw(record)
-                if first:
-                    self._feed.push(record, running.request.id, self._role_of(record.peer_id))
-                    first = False
-            start = stop
-
-    def _role_of(self, peer_id: PeerId | None) -> str | None:
-        """What a peer is in the session; it has one role."""
-        if peer_id is None or not self._feed.watched:
-            return None
-        peers = [] if self._session is None else self._session.peers
-        role = next((peer.role for peer in peers if peer.peer_id == peer_id), None)
-        return None if role is None else role_name(role)
-
-    def _on_pad(self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float) -> None:
-        """Pads of a guard moved on; they are for whoever runs."""
-        request_id = self._running[0].request.id if self._running else ""
-        self._feed.push_pad(batch, peer, state, sent_at, request_id)
-
-    def _snapshot(self, session: Session) -> Snapshot:
-        executor = session.executor
-        pads = session.pads_made, session.pads_paired
-        return snapshot(executor.counts, session.peers, pads, executor.timings.seconds)
-
-    def _account(self, session: Session, before: Snapshot, chosen: Sequence[tuple[Running, int]]) -> None:
-        after, num_rows = self._snapshot(session), sum(count for _each, count in chosen)
-        for running, count in chosen:
-            running.alone = running.alone and len(chosen) == 1
-            running.ledger.took_part(before, after, count / num_rows, not session.peers)
-
-
-def _shared_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
-    limit = min(len(held), len(wanted))
-    return next((index for index in range(limit) if held[index] != wanted[index]), limit)
 
 
 def _cache(running: Running) -> KVCache:

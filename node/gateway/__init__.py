@@ -7,6 +7,12 @@
     access      Host, Origin, token, decided purely
     addresses   hosts as requests name them
     control     management operations
+    threads     ... each in one of its own
+    openai      /v1: body (what is asked), prepare, answers, sse
+    websocket   /ws: outbox, feed (what everybody is told), state
+    facts       /health, /metrics: metrics
+    stream      one generation on its way to a handler
+    generating  how `run` has the running node generate
     client      how a command reaches the running node          call_node
     places      socket, token file
     errors      OpenAI's form of a refusal

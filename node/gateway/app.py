@@ -55,6 +55,11 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         allowed = ", ".join(sorted(exc.allowed_methods))
         message = f"{request.method} is not for {request.path}: use {allowed}"
         return _refuse(ApiError(405, message, "method_not_allowed", headers={"Allow": allowed}))
+    except web.HTTPException:
+        raise
+    except Exception as exc:
+        log.exception("a request to %s failed", request.path)
+        return _refuse(ApiError(500, f"the node failed ({type(exc).__name__}): see its log", "internal"))
     finally:
         request.app[CONTEXT].connections.ended(request)
 

@@ -30,10 +30,8 @@ class GatewayContext:
     metrics: Metrics
     logs: LogFeed
     connections: Connections
-    workers: ThreadPoolExecutor
-    """For operations, which may wait for a person."""
     preparers: ThreadPoolExecutor
-    """For what reads the disk or works for long, apart from those."""
+    """For what reads the disk or works for a while."""
     socket_rules: AccessRules
     url: str | None
     operations_waiting: int = 0

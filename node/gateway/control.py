@@ -1,8 +1,7 @@
-"""`POST /control` and the same over `/ws`: management operations, each in a worker thread."""
+"""`POST /control` and the same over `/ws`: management operations, each in a thread of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from node.gateway.app import caller_of, read_json, rules_of
 from node.gateway.context import CONTEXT, GatewayContext
 from node.gateway.errors import ApiError, api_error_of
 from node.gateway.limits import MAX_OPERATIONS_WAITING
+from node.gateway.threads import in_thread
 from node.operations import OPERATIONS, READING
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ async def perform(
     context.operations_waiting += 1
     try:
         rest = {key: value for key, value in arguments.items() if key not in ("op", "id")}
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(context.workers, OPERATIONS[name], context.node, rest)
+        return await in_thread(OPERATIONS[name], context.node, rest)
     except KekahydeError as exc:
         error = api_error_of(exc)
         raise ApiError(409, str(exc), error.code) if error.status >= 500 else error from exc

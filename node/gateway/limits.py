@@ -40,10 +40,10 @@ MAX_GENERATIONS_A_CLIENT = 32
 MAX_TASKS_A_CLIENT = 64
 """Generations and operations of one client of /ws that are under way."""
 
-OPERATION_THREADS = 8
 PREPARING_THREADS = 2
 """Templates and tokenizers run apart from operations, which may wait for a person."""
 MAX_OPERATIONS_WAITING = 64
+"""Each has a thread of its own."""
 
 MAX_SOCKET_PATH_BYTES = 100
 """Longer paths do not fit a Unix socket's address (108 bytes on Linux, 104 elsewhere)."""

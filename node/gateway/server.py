@@ -10,7 +10,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -30,7 +30,6 @@ from node.gateway.limits import (
     MAX_BODY_BYTES,
     MAX_HEADER_LINE_BYTES,
     MAX_HEADERS,
-    OPERATION_THREADS,
     PREPARING_THREADS,
 )
 from node.gateway.logs import LogFeed
@@ -45,6 +44,17 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 START_LIMIT_S = 10.0
 STOP_LIMIT_S = 3.0
+RUNNER_OPTIONS: dict[str, Any] = {
+    "access_log": None,
+    "handler_cancellation": True,
+    "keepalive_timeout": IDLE_LIMIT_S,
+    "lingering_time": LINGER_S,
+    "max_line_size": MAX_HEADER_LINE_BYTES,
+    "max_field_size": MAX_HEADER_LINE_BYTES,
+    "max_headers": MAX_HEADERS,
+    "auto_decompress": False,
+    "shutdown_timeout": 1.0,
+}
 
 
 class Gateway:
@@ -109,40 +119,25 @@ class Gateway:
         loop = self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
         connections = Connections(room_for_connections())
-        with (
-            ThreadPoolExecutor(OPERATION_THREADS, "operation") as workers,
-            ThreadPoolExecutor(PREPARING_THREADS, "preparing") as preparers,
-        ):
-            app = self._app(connections, workers, preparers)
-            feed = asyncio.create_task(app[FEED].run())
-            runner = web.AppRunner(
-                app,
-                access_log=None,
-                handler_cancellation=True,
-                keepalive_timeout=IDLE_LIMIT_S,
-                lingering_time=LINGER_S,
-                max_line_size=MAX_HEADER_LINE_BYTES,
-                max_field_size=MAX_HEADER_LINE_BYTES,
-                max_headers=MAX_HEADERS,
-                auto_decompress=False,
-                shutdown_timeout=1.0,
-            )
-            await runner.setup()
-            assert runner.server is not None
-            factory = guarded(runner.server, connections)
-            servers = [await loop.create_unix_server(factory, sock=self._unix, backlog=BACKLOG)]
-            if self._tcp is not None:
-                servers.append(await loop.create_server(factory, sock=self._tcp, backlog=BACKLOG))
-            self._ready.set()
-            await self._leaving.wait()
-            for server in servers:
-                server.close()
-            feed.cancel()
-            await runner.cleanup()
+        preparers = ThreadPoolExecutor(PREPARING_THREADS, "preparing")
+        app = self._app(connections, preparers)
+        runner = web.AppRunner(app, **RUNNER_OPTIONS)
+        await runner.setup()
+        assert runner.server is not None
+        factory = guarded(runner.server, connections)
+        servers = [await loop.create_unix_server(factory, sock=self._unix, backlog=BACKLOG)]
+        if self._tcp is not None:
+            servers.append(await loop.create_server(factory, sock=self._tcp, backlog=BACKLOG))
+        feed = asyncio.create_task(app[FEED].run())
+        self._ready.set()
+        await self._leaving.wait()
+        for server in servers:
+            server.close()
+        feed.cancel()
+        await runner.cleanup()
+        preparers.shutdown(wait=False, cancel_futures=True)
 
-    def _app(
-        self, connections: Connections, workers: ThreadPoolExecutor, preparers: ThreadPoolExecutor
-    ) -> web.Application:
+    def _app(self, connections: Connections, preparers: ThreadPoolExecutor) -> web.Application:
         app = web.Application(middlewares=[admit], client_max_size=MAX_BODY_BYTES)
         app[RULES] = AccessRules(self._token, beyond_loopback=not is_loopback(self._config.host))
         context = app[CONTEXT] = GatewayContext(
@@ -151,7 +146,6 @@ class Gateway:
             self._metrics,
             self._logs,
             connections,
-            workers,
             preparers,
             AccessRules(self._token, local_socket=True),
             self.url,

@@ -1,0 +1,80 @@
+"""What happens in a pass, written down for the receipts of its requests and for whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from node.engine.chunks import ChunkFeed
+from node.engine.ledger import Snapshot, snapshot
+from node.engine.running import Running
+from node.execution.chunk import ChunkRecord, ChunkState
+from node.execution.pads import PadBatch
+from node.execution.peer import SessionPeer
+from node.receipt import role_name
+from node.session import Session
+from protocol.identity import PeerId
+
+Share = tuple[Running, int]
+"""A request and its rows in a pass."""
+
+
+class PassRecorder:
+    """Belongs to the thread of one runner."""
+
+    def __init__(self, feed: ChunkFeed) -> None:
+        self._feed = feed
+        self._session: Session | None = None
+        self._chosen: Sequence[Share] = ()
+
+    def follow(self, session: Session) -> None:
+        """Passes are of this session from now on."""
+        self._session = session
+        session.watch_pads(self._on_pad)
+
+    @contextmanager
+    def watching(self, chosen: Sequence[Share]) -> Iterator[None]:
+        """Count what the pass in the block does, whether it ends or is broken off."""
+        self._chosen = chosen
+        before = self._snapshot()
+        try:
+            yield
+        finally:
+            self._account(before)
+
+    def on_change(self, record: ChunkRecord) -> None:
+        """A chunk moved on: it is of everybody whose rows it holds."""
+        start, first = 0, True
+        for running, count in self._chosen:
+            stop = start + count
+            if start < record.chunk.row_end and record.chunk.row_start < stop:
+                running.ledger.saw(record)
+                if first:
+                    self._feed.push(record, running.request.id, self._role_of(record.peer_id))
+                    first = False
+            start = stop
+
+    def _on_pad(self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float) -> None:
+        """Pads of a guard moved on; they are for whoever runs."""
+        request_id = self._chosen[0][0].request.id if self._chosen else ""
+        self._feed.push_pad(batch, peer, state, sent_at, request_id)
+
+    def _role_of(self, peer_id: PeerId | None) -> str | None:
+        """What a peer is in the session; it has one role."""
+        if peer_id is None or self._session is None or not self._feed.watched:
+            return None
+        role = next((peer.role for peer in self._session.peers if peer.peer_id == peer_id), None)
+        return None if role is None else role_name(role)
+
+    def _snapshot(self) -> Snapshot:
+        session = self._session
+        assert session is not None, "a pass is of a session"
+        executor, pads = session.executor, (session.pads_made, session.pads_paired)
+        return snapshot(executor.counts, session.peers, pads, executor.timings.seconds)
+
+    def _account(self, before: Snapshot) -> None:
+        after, num_rows = self._snapshot(), sum(count for _running, count in self._chosen)
+        computed_alone = self._session is not None and not self._session.peers
+        for running, count in self._chosen:
+            running.alone = running.alone and len(self._chosen) == 1
+            running.ledger.took_part(before, after, count / num_rows, computed_alone)
