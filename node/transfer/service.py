@@ -6,7 +6,7 @@ Only the reading is done elsewhere: `collect` hands over what the librarian has 
 from __future__ import annotations
 
 import queue
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -56,6 +56,7 @@ class BlobService:
         self.librarian = Librarian(find_blob, self._brought)
         self._serving: Serving[bytes] = Serving()
         self._owners: dict[bytes, PeerId] = {}
+        self._ready: deque[Reply] = deque()
         self._reading = 0
         self._outlining: Counter[bytes] = Counter()
         """Outlines that are being made, by connection."""
@@ -95,18 +96,20 @@ class BlobService:
         """A connection is gone."""
         self._serving.gone(route)
         self._owners.pop(route, None)
+        self._ready = deque(reply for reply in self._ready if reply.route != route)  # the rest of a piece is no piece
 
-    def collect(self) -> list[Reply]:
-        """What can be sent now, a piece at most. Has the next ones read meanwhile."""
-        replies = [] if self._fetched.empty() else self._replies(self._fetched.get())
+    def collect(self) -> Reply | None:
+        """What can be sent now, a slice at most: a chunk waits no longer than that. Has the next pieces read."""
+        if not self._ready and not self._fetched.empty():
+            self._ready.extend(self._replies(self._fetched.get()))
         while self._reading < MAX_READ_AHEAD and (job := self._serving.next(monotonic())) is not None:
             self._reading += 1
             self.librarian.send(Errand(job.sha256, job.index, job))
-        return replies
+        return self._ready.popleft() if self._ready else None
 
     def wait_s(self) -> float | None:
         """When `collect` should be called again; None while only a message or a wake-up can give it something."""
-        if not self._fetched.empty():
+        if self._ready or not self._fetched.empty():
             return 0.0
         return None if self._reading >= MAX_READ_AHEAD else self._serving.wait_s(monotonic())
 

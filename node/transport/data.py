@@ -269,9 +269,9 @@ class DataPlane:
         return min(waits_ms, default=None)
 
     def _send_blobs(self) -> None:
-        for reply in self.blobs.collect():
-            if not self._routed([reply.route, *encode_message(reply.message, reply.message_id)]):
-                self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
+        reply = self.blobs.collect()
+        if reply is not None and not self._routed([reply.route, *encode_message(reply.message, reply.message_id)]):
+            self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:
         """Serve on until nobody asks any more: the others have heard the goodbye, and finish what they began.
