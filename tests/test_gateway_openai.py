@@ -119,6 +119,8 @@ def test_the_privacy_mode_is_a_header_too(client: openai.OpenAI) -> None:
     receipt = answer.model_extra["kekahyde"]
     assert (receipt["asked"], receipt["mode"]) == ("strict", "local")
     assert "strict needs a peer" in receipt["note"], "nobody is there: computed here, and said so"
+    chunks = receipt["chunks"]
+    assert chunks["merged"] == chunks["local"] == 12 * 24, "each counted once"
     with pytest.raises(openai.BadRequestError, match="differ"):
         client.chat.completions.create(
             **STORY, extra_headers={"X-Kekahyde-Privacy": "strict"}, extra_body={"privacy": "local"}

@@ -26,6 +26,7 @@ class PassRecorder:
         self._feed = feed
         self._session: Session | None = None
         self._chosen: Sequence[Share] = ()
+        self._saw_chunks = False
 
     def follow(self, session: Session) -> None:
         """Passes are of this session from now on."""
@@ -35,7 +36,7 @@ class PassRecorder:
     @contextmanager
     def watching(self, chosen: Sequence[Share]) -> Iterator[None]:
         """Count what the pass in the block does, whether it ends or is broken off."""
-        self._chosen = chosen
+        self._chosen, self._saw_chunks = chosen, False
         before = self._snapshot()
         try:
             yield
@@ -44,6 +45,7 @@ class PassRecorder:
 
     def on_change(self, record: ChunkRecord) -> None:
         """A chunk moved on: it is of everybody whose rows it holds."""
+        self._saw_chunks = True
         start, first = 0, True
         for running, count in self._chosen:
             stop = start + count
@@ -74,7 +76,6 @@ class PassRecorder:
 
     def _account(self, before: Snapshot) -> None:
         after, num_rows = self._snapshot(), sum(count for _running, count in self._chosen)
-        computed_alone = self._session is not None and not self._session.peers
         for running, count in self._chosen:
             running.alone = running.alone and len(self._chosen) == 1
-            running.ledger.took_part(before, after, count / num_rows, computed_alone)
+            running.ledger.took_part(before, after, count / num_rows, not self._saw_chunks)
