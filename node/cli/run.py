@@ -27,7 +27,7 @@ from node.cli.options import (
     verbose_option,
 )
 from node.cli.pull import from_peers
-from node.cli.wanted import absent_id
+from node.cli.wanted import absent_id, meant
 from node.errors import ModelNotFoundError, PeerRefusedError, PromptError
 from node.execution.config import ExecutionConfig
 from node.execution.lanes import DEFAULT_MAX_LANES
@@ -132,7 +132,8 @@ def run(
     swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
     library, text = Library(directory.models), _read_prompt(prompt)
     by_node = node_does_it(directory.path)
-    absent = absent_id(library, model, swarm)
+    model = meant(library, model, swarm)
+    absent = absent_id(library, model)
     if absent is not None and by_node:
         say(f"model {absent[:16]} is fetched from peers")
         from_peers(directory, absent, lambda done, total, step: None)

@@ -25,26 +25,31 @@ def lendable_bytes() -> int:
     return int(psutil.virtual_memory().available * LENT_SHARE)
 
 
+def meant(library: Library, model: str, swarm: Swarm) -> str:
+    """What `--model` says, an invitation's name for a model replaced by the id, where nothing here is called so."""
+    invited = {known.name: known.model_id.hex() for known in swarm.models}
+    return model if model in library.names() else invited.get(model, model)
+
+
 def wanted_models(library: Library, model: str, swarm: Swarm) -> tuple[list[StoredModel], Sequence[str]]:
     """Models to open, and ids of models that are not here: what `--model` says, and what the invitation named.
 
     Raises:
         ModelError: `--model` means nothing that is here or that the user vouched for.
     """
-    invited = {known.name: known.model_id.hex() for known in swarm.models}
-    model_id = absent_id(library, model, swarm)
+    model = meant(library, model, swarm)
+    model_id = absent_id(library, model)
     asked = [] if model == NO_MODEL or model_id is not None else [library.resolve(model)]
-    absent = [] if model_id is None else [model_id]
-    absent += [known for known in invited.values() if not _is_here(library, known)]
-    return asked, list(dict.fromkeys(absent))
+    ids = [*([] if model_id is None else [model_id]), *(known.model_id.hex() for known in swarm.models)]
+    absent = list(dict.fromkeys(known for known in ids if not _is_here(library, known)))
+    opened = {stored.model_id for stored in asked}
+    asked += [library.open(known) for known in dict.fromkeys(ids) if known not in {*absent, *opened}]
+    return asked, absent
 
 
-def absent_id(library: Library, model: str, swarm: Swarm) -> str | None:
-    """The id that `--model` means, where it is that of a model which is not here; None where the library knows it."""
-    invited = {known.name: known.model_id.hex() for known in swarm.models}
-    name_is_free = model not in library.names()
-    model_id = model if is_model_id(model) else invited.get(model) if name_is_free else None
-    return None if model_id is None or _is_here(library, model_id) else model_id
+def absent_id(library: Library, model: str) -> str | None:
+    """The id that `model` is, where it is that of a model which is not here; None for anything else."""
+    return model if is_model_id(model) and not _is_here(library, model) else None
 
 
 def _is_here(library: Library, model_id: str) -> bool:
