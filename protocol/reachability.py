@@ -16,7 +16,7 @@ from protocol.multiaddr import Multiaddr
 
 ASK_TIMEOUT_S = 10.0
 """A peer that has not come back by then has failed."""
-ASK_AGAIN_S = 60.0
+ASK_AGAIN_S = 5.0
 """Before a peer is asked again about an address by which it did not come; doubled each time."""
 ASK_BUSY_S = 2.0
 """Before a peer is asked again that had too much to do."""

@@ -1,7 +1,7 @@
 """How soon a whole swarm knows of a change: real processes on loopback, each a node without a model.
 
-Node 0 is told to nobody; all others are told its address alone. Once everybody knows everybody, one node at a time
-issues a new record, and every node reports when it learned of it. The verdict is on the time until the last one did.
+Node 0 is told to nobody; all others are told its address alone. Once everybody has a link to everybody, one node at a
+time issues a new record, and every node reports when it learned of it. The verdict is on the time until the last one did.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from netlab_network import Network
 NODE = str(Path(__file__).with_name("converge_node.py"))
 START_TIMEOUT_S = 300.0
 CHANGE_TIMEOUT_S = 15.0
+LOOK_S = 0.5
 STOP_TIMEOUT_S = 10.0
 
 
@@ -43,6 +44,8 @@ class Participant:
     peer: str = ""
     address: str = ""
     ready_s: float = 0.0
+    links: int = 0
+    """Peers that it had a link to when it was asked last."""
     known: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Of each peer: the newest number, and when it came here."""
 
@@ -82,12 +85,19 @@ class Crowd:
             self._spawn((self.nodes[0].address,))
         self._wait(self._all_known, START_TIMEOUT_S, "not everybody came to know everybody")
 
+    def settle(self) -> None:
+        """Wait until everybody has a link to everybody: what is news after that is what changes."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while min(node.links for node in self.nodes) < self.size - 1:
+            if time.monotonic() > deadline:
+                raise ConvergeError(f"links: {sorted(node.links for node in self.nodes)} after {START_TIMEOUT_S:g} s")
+            for node in self.nodes:
+                self._tell(node, "links")
+            time.sleep(LOOK_S)
+
     def change(self, index: int, number: int) -> float:
         """Make one change; seconds until the last node knew of it."""
-        stdin = self.nodes[index].process.stdin
-        assert stdin is not None
-        stdin.write(f"change {number}\n")
-        stdin.flush()
+        self._tell(self.nodes[index], f"change {number}")
         changed, seq, started = self.issued.get(timeout=CHANGE_TIMEOUT_S)
         assert changed == index, "one change at a time"
         peer = self.nodes[index].peer
@@ -98,6 +108,11 @@ class Crowd:
             raise ConvergeError(f"{exc}: {late(others, peer, seq)} nodes did not know of it") from exc
         arrived = [node.known[peer] for node in others]
         return max(at for _, at in arrived) - started
+
+    def _tell(self, node: Participant, line: str) -> None:
+        assert node.process.stdin is not None
+        node.process.stdin.write(line + "\n")
+        node.process.stdin.flush()
 
     def _all_known(self) -> bool:
         peers = {node.peer for node in self.nodes}
@@ -143,6 +158,8 @@ class Crowd:
                     if said["heavy"]:
                         raise ConvergeError(f"a node without a model imported {said['heavy']}")
                     node.peer, node.address, node.ready_s = said["peer"], said["addrs"][0], said["at"] - started
+                case "links":
+                    node.links = said["count"]
                 case "issued":
                     self.issued.put((index, said["seq"], said["started"]))
                 case "peer":
@@ -165,6 +182,8 @@ def measure(crowd: Crowd, changes: int, seed: int) -> dict[str, Any]:
     started = time.time()
     crowd.start()
     formed_s = time.time() - started
+    crowd.settle()
+    settled_s = time.time() - started
     processes = [psutil.Process(node.process.pid) for node in crowd.nodes]
     used = sum(sum(process.cpu_times()[:2]) for process in processes)
     began, dice = time.time(), random.Random(seed)
@@ -179,6 +198,7 @@ def measure(crowd: Crowd, changes: int, seed: int) -> dict[str, Any]:
         "p50_s": round(percentile(took, 0.50), 3),
         "p99_s": round(percentile(took, 0.99), 3),
         "max_s": round(max(took), 3),
+        "settled_s": round(settled_s, 1),
         "formed_s": round(formed_s, 1),
         "ready_s_first": round(crowd.nodes[0].ready_s, 2),
         "ready_s_max": round(max(node.ready_s for node in crowd.nodes), 1),

@@ -1,8 +1,9 @@
 """One node of `scripts/converge`: a whole node without a model, which reports what it learns of others.
 
-Lines on stdin: `change N` makes N the memory that it lends to weights, a fact of its record; the end of the input
-stops it. Lines on stdout are JSON: `ready`, `issued` (its own record's number and when), `peer` (a peer's number,
-state and when it became known here). Times are `time.time()`: all processes are on one machine.
+Lines on stdin: `change N` makes N the memory that it lends to weights, a fact of its record; `links` asks how many
+links it has; the end of the input stops it. Lines on stdout are JSON: `ready`, `links`, `issued` (its own record's
+number and when), `peer` (a peer's number, state and when it became known here). Times are `time.time()`: all
+processes are on one machine.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def main(folder: Path, key: str, listen: str, *bootstrap: str) -> None:
         modules = [name for name in ("torch", "transformers", "aiohttp") if name in sys.modules]
         say("ready", peer=node.peer_id, addrs=[str(address) for address in node.addresses], heavy=modules)
         for line in sys.stdin:
+            if line.strip() == "links":
+                say("links", count=len(node.registry.peers()))
+                continue
             node.config = replace(node.config, memory_bytes=int(line.split()[1]))
             before, started = _seq(node), time.time()
             node.announce()
