@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from converge import ConvergeError, Crowd, measure
+from converge import LIMIT_S, ConvergeError, Crowd, measure
 from netlab_devices import Lab, LabError
 from netlab_network import DEFAULT_DELAY_S, DEFAULT_LOSS, Network, NotPermittedError, enter_own_namespaces
 from netlab_scenarios import SCENARIOS
@@ -35,9 +35,12 @@ def converge(network: Network, changes: int) -> dict[str, Any]:
     folders = tempfile.TemporaryDirectory(prefix="kekahyde-converge-")
     with network, folders as folder, Crowd(network.size, Path(folder), network) as crowd:
         try:
-            return measure(crowd, changes, network.seed)
+            figures = measure(crowd, changes, network.seed)
         except ConvergeError as exc:
             raise LabError(str(exc)) from exc
+    if figures["p99_s"] > LIMIT_S:
+        raise LabError(f"99 % of changes took up to {figures['p99_s']} s to be known by all, limit {LIMIT_S:g} s")
+    return figures
 
 
 @click.command(epilog="Exit codes: 0 all as they should, 1 not, 2 wrong usage, 77 not possible on this machine.")

@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 pytestmark = pytest.mark.swarm
 
 
-@pytest.mark.parametrize("scenario", ["join", "mdns", "moved", "stranger", "forged", "weights"])
+@pytest.mark.parametrize("scenario", ["join", "mdns", "forged", "weights"])
 def test_scenario(scenario: str) -> None:
     command = [sys.executable, str(SCRIPTS / "netlab.py"), "--json", "--logs", scenario]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
@@ -27,7 +27,7 @@ def test_scenario(scenario: str) -> None:
 
 
 def test_a_small_crowd_converges() -> None:
-    command = [sys.executable, str(SCRIPTS / "converge.py"), "--json", "--nodes", "6", "--changes", "10"]
+    command = [sys.executable, str(SCRIPTS / "converge.py"), "--json", "--nodes", "5", "--changes", "10"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads(result.stdout)
