@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,11 +54,16 @@ def test_a_pass_has_a_row_of_every_stream_and_prompts_share_the_rest(
     assert all(row == 1 for row in streams), "nobody who streams is left out"
     if streams:
         assert sum(prompts) <= beside
-    unfinished = [row for row, count in zip(rows, pending, strict=True) if row < count]
-    if unfinished:
-        assert max(unfinished) - min(unfinished) <= len(pending), "prompts advance alike"
-        room = min(BLOCK_ROWS - len(streams), beside if streams else alone)
+    room = min(BLOCK_ROWS - len(streams), beside if streams else alone)
+    waiting = [(count, row) for row, count in zip(rows, pending, strict=True) if count > 1]
+    if any(row < count for count, row in waiting):
         assert sum(prompts) == room, "no room is left unused"
+    if waiting:
+        count, row = waiting[0]
+        assert row >= min(count, max(1, room // 4)), "the oldest always advances"
+    others = sorted(waiting[1:], key=lambda each: (each[0], -each[1]))
+    for (short, of_short), (_long, of_long) in pairwise(others):
+        assert of_short == short or of_long == 0, "the short ones first"
 
 
 def test_prompts_beside_streams_get_as_many_rows_as_fit_the_target() -> None:

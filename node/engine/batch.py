@@ -1,7 +1,7 @@
 """Whose rows go into the next pass: continuous batching, decided purely.
 
-Everybody who decodes has one row in every pass. Prompts share what room is left equally, in blocks small enough that
-the streams beside them do not stall.
+Everybody who decodes has one row in every pass. Prompts get what room is left, the shortest first, a quarter of it
+for the oldest, so that none waits for ever; beside running streams only so much that these do not stall.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from node.model.decoder import BLOCK_ROWS
 MIN_BLOCK_ROWS = 16
 """A prompt beside running streams advances by at least so many rows a pass, if there is room."""
 PASS_TARGET_S = 0.1
-"""A pass with prompts in it should not hold up the streams beside them for longer."""
+"""Prompts should not hold up the streams beside them for longer than this a pass."""
 ALONE_TARGET_S = 1.0
 """Where nobody streams, a prompt still says so often how far it is."""
 MIN_ALONE_ROWS = 64
 SPEED_WEIGHT = 0.3
+OLDEST_SHARE = 4
 
 
 class PassPacer:
@@ -25,6 +26,8 @@ class PassPacer:
 
     def __init__(self) -> None:
         self._row_s: float | None = None
+        self._base_s = 0.0
+        """What a pass of a few rows takes: messages, not rows, are its price."""
 
     @property
     def rows_beside(self) -> int:
@@ -41,10 +44,11 @@ class PassPacer:
         return max(MIN_ALONE_ROWS, min(BLOCK_ROWS, int(ALONE_TARGET_S / self._row_s)))
 
     def measured(self, num_rows: int, seconds: float) -> None:
-        """A pass took so long; one of a few rows says little about a row."""
+        """A pass took so long; one of a few rows says what any pass takes, others what a row adds."""
         if num_rows < MIN_BLOCK_ROWS:
+            self._base_s += SPEED_WEIGHT * (seconds - self._base_s) if self._base_s else seconds
             return
-        row_s = max(seconds / num_rows, 1e-6)
+        row_s = max((seconds - self._base_s) / num_rows, 1e-6)
         self._row_s = row_s if self._row_s is None else self._row_s + SPEED_WEIGHT * (row_s - self._row_s)
 
 
@@ -52,7 +56,7 @@ def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[i
     """Rows of each sequence in the next pass, at most BLOCK_ROWS together.
 
     Args:
-        pending: tokens that each still has to have computed, at least one.
+        pending: tokens that each still has to have computed, at least one; the oldest request first.
         rows_alone: rows of prompts at most where nobody decodes.
         rows_beside: ... and where somebody does.
     """
@@ -60,9 +64,13 @@ def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[i
     room = min(BLOCK_ROWS - decoding, rows_beside if decoding else rows_alone)
     rows = [min(count, 1) for count in pending]
     prompts = [index for index, count in enumerate(pending) if count > 1]
-    prompts.sort(key=lambda index: pending[index])  # what the short ones leave is for the long ones
-    for position, index in enumerate(prompts):
-        share = max(room, 0) // (len(prompts) - position)
-        rows[index] = min(pending[index], share)
+    for index in prompts[:1]:
+        rows[index] = min(pending[index], max(1, room // OLDEST_SHARE))
         room -= rows[index]
+    for index in prompts[1:]:
+        rows[index] = 0
+    for index in sorted(prompts, key=lambda index: pending[index]):
+        added = min(pending[index] - rows[index], room)
+        rows[index] += added
+        room -= added
     return rows
