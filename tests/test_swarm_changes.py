@@ -23,7 +23,7 @@ from protocol.multiaddr import parse_multiaddr
 pytestmark = pytest.mark.swarm
 
 PROMPT = "Once upon a time, there was a little fox who"
-TOKENS = 120
+TOKENS = 80
 SAMPLING = ["--ignore-eos", "--max-tokens", str(TOKENS), "--temperature", "0.8", "--seed", "11"]
 UNITS_A_TOKEN = 24
 
@@ -105,8 +105,7 @@ def test_a_lane_that_comes_up_in_the_middle_is_used(alone: RunResult) -> None:
         assert "2 of 4 places are empty" in result.receipt["note"]
 
 
-@pytest.mark.parametrize("privacy", [Privacy.SPLIT, Privacy.STRICT])
-def test_a_request_that_found_nobody_is_helped_by_who_comes(privacy: Privacy) -> None:
+def test_a_request_that_found_nobody_is_helped_by_who_comes() -> None:
     """Who was named is away at first: the answer begins here, says so, and goes on with them; text as alone."""
     params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
     with Swarm() as swarm:
@@ -121,7 +120,7 @@ def test_a_request_that_found_nobody_is_helped_by_who_comes(privacy: Privacy) ->
         with Node(config, [model]) as node:
             with Session(node, model, SessionConfig(Privacy.LOCAL)) as session:
                 *here, _receipt = session.answer(prompt, params)
-            with Session(node, model, SessionConfig(privacy)) as session:
+            with Session(node, model, SessionConfig(Privacy.SPLIT)) as session:
                 assert session.mode is Privacy.LOCAL and session.note and "computed here" in session.note
                 answer = session.answer(prompt, params)
                 tokens = [next(answer), next(answer)]
@@ -135,5 +134,5 @@ def test_a_request_that_found_nobody_is_helped_by_who_comes(privacy: Privacy) ->
                 assert all(peer.channel.wait_connected(10) for peer in session.peers) and session.peers
                 *rest, receipt = answer
         assert [token.id for token in [*tokens, *rest]] == [token.id for token in here]
-        assert isinstance(receipt, Receipt) and receipt.mode == privacy.value
+        assert isinstance(receipt, Receipt) and receipt.mode == "split"
         assert receipt.chunks.verified > 0 and "from the middle on" in (receipt.note or "")
