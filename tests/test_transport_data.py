@@ -295,9 +295,9 @@ def test_who_does_not_read_holds_up_nobody_and_loses_nothing() -> None:
             lazy.send(pad_request(index, 512, unit=1), index)
         nonces = itertools.count(1000)
         deadline = time.monotonic() + WAIT_S
-        while not node.data._unsent and time.monotonic() < deadline:
+        while not node.data._outbox.unsent and time.monotonic() < deadline:
             is_served(other, next(nonces))
-        assert list(node.data._unsent) == [lazy.identity.peer_id]
+        assert list(node.data._outbox.unsent) == [lazy.identity.peer_id]
         computed = node.data.queued
         for _ in range(5):
             is_served(other, next(nonces))

@@ -13,7 +13,8 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from node.transport.data import DataPlane, send_frames
+from node.transport.data import DataPlane
+from node.transport.outbox import send_frames
 from node.transport.registry import ConnectedPeer, PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from protocol.envelope import Frame

@@ -13,10 +13,8 @@ import math
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import zmq
 
@@ -24,6 +22,7 @@ from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
 from node.transport.log_limit import LogLimit
+from node.transport.outbox import Outbox, send_frames
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
@@ -52,8 +51,6 @@ log = logging.getLogger(__name__)
 WAKE_ENDPOINT = "inproc://data-plane-wake"
 MAX_PORT = 65535
 MAX_FRAMES_A_TURN = 64
-MAX_UNSENT = 256
-"""Answers that wait until a peer reads; nothing is computed for it meanwhile, so one is a result at most."""
 RETRY_MS = 2
 LOOK_MS = 20
 """A node that leaves looks for so long whether more is asked."""
@@ -124,7 +121,7 @@ class DataPlane:
         """Monitor of each offer's connection; a new connection is attached anew."""
         self._borrowed: dict[PeerId, Socket] = {}
         self._complaints = LogLimit(log)
-        self._unsent: dict[PeerId, deque[list[Any]]] = {}
+        self._outbox = Outbox()
         self._asked_at = -math.inf
         """When somebody asked this node to compute last."""
         self._turned_at = -math.inf
@@ -147,7 +144,7 @@ class DataPlane:
         self._poller.register(self._wake_in, zmq.POLLIN)
         port = 0
         if listen is not None:
-            self._router = context.socket(zmq.ROUTER)
+            self._router = self._outbox.router = context.socket(zmq.ROUTER)
             self._secure.listen(self._router, MAX_DATA_FRAME_BYTES)
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
@@ -215,11 +212,11 @@ class DataPlane:
                 monitor.close(linger=0)
             for socket in (self._wake_in, self._router, *self._offers.values(), *self._borrowed.values()):
                 if socket is not None:
-                    socket.close(linger=0 if self._unsent else FAREWELL_MS)
+                    socket.close(linger=0 if self._outbox.unsent else FAREWELL_MS)
 
     def _turn(self) -> bool:
         """Read what is there, then compute one job; False when it is time to end."""
-        self._send_again()
+        self._outbox.send_again()
         self._send_blobs()
         if not self._hear(self._timeout_ms()):
             return False
@@ -243,7 +240,7 @@ class DataPlane:
         return True
 
     def _compute_one(self) -> None:
-        job = self._computing = self._work.pop(self._unsent)
+        job = self._computing = self._work.pop(self._outbox.unsent)
         if job is not None:
             answer = self._worker.answer(job.request)
             if self._computing is job and not job.socket.closed:
@@ -261,16 +258,18 @@ class DataPlane:
 
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
-        if self._work.ready(self._unsent):
+        if self._work.ready(self._outbox.unsent):
             return 0
         blobs_s = self.blobs.wait_s()
-        waits_ms = [RETRY_MS] if self._unsent else []
+        waits_ms = [RETRY_MS] if self._outbox.unsent else []
         waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
         return min(waits_ms, default=None)
 
     def _send_blobs(self) -> None:
         reply = self.blobs.collect()
-        if reply is not None and not self._routed([reply.route, *encode_message(reply.message, reply.message_id)]):
+        if reply is not None and not self._outbox.routed(
+            [reply.route, *encode_message(reply.message, reply.message_id)]
+        ):
             self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:
@@ -281,11 +280,11 @@ class DataPlane:
         deadline = time.monotonic() + DRAIN_LIMIT_S
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
-            self._send_again()
-            self._hear(0 if self._work.ready(self._unsent) else LOOK_MS)
+            self._outbox.send_again()
+            self._hear(0 if self._work.ready(self._outbox.unsent) else LOOK_MS)
             self._compute_one()
             quiet = time.monotonic() - self._asked_at > DRAIN_QUIET_S
-            if quiet and not self._work.ready(self._unsent):
+            if quiet and not self._work.ready(self._outbox.unsent):
                 return
 
     def _obey(self) -> bool:
@@ -412,36 +411,4 @@ class DataPlane:
         if route is None:
             send_frames(socket, frames)
             return
-        waiting = self._unsent.get(peer_id)
-        if waiting is None and not self._routed([route, *frames]):
-            waiting = self._unsent[peer_id] = deque()
-        if waiting is not None and len(waiting) < MAX_UNSENT:
-            waiting.append([route, *frames])
-
-    def _send_again(self) -> None:
-        for peer_id, waiting in list(self._unsent.items()):
-            while waiting and self._routed(waiting[0]):
-                waiting.popleft()
-            if not waiting:
-                del self._unsent[peer_id]
-
-    def _routed(self, frames: list[Any]) -> bool:
-        """Whether these frames need no second try: they are on their way, or their peer is gone."""
-        try:
-            if self._router is not None:
-                self._router.send_multipart(frames, zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as exc:
-            log.debug("an answer was not sent: %s", exc)
-        return True
-
-
-def send_frames(socket: Any, frames: list[Any]) -> bool:
-    """Send without waiting; False when the peer is gone or does not read (the other side times out)."""
-    try:
-        socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
-    except zmq.ZMQError as exc:
-        log.debug("a data frame was not sent: %s", exc)
-        return False
-    return True
+        self._outbox.send(peer_id, route, frames)
