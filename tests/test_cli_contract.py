@@ -308,3 +308,26 @@ def test_the_portable_kernels_tell_the_same_story_structure(data_dir: Path) -> N
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["kernels"] == "portable" and "note:" in result.stderr
+
+
+def test_the_gateway_is_where_it_was_asked_to_be(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused(call("--data-dir", str(tmp_path), "--gateway", address), address, "in use", "--no-gateway")
+    for wrong in ("here", "127.0.0.1", "127.0.0.1:99999", "example.org:80"):
+        assert call("--data-dir", str(tmp_path), "--gateway", wrong).returncode == 2
+    assert call("--data-dir", str(tmp_path), "--gateway", address, "--no-gateway").returncode == 2
+    process = subprocess.Popen(
+        [*PROGRAM, "--json", "--headless", "--data-dir", str(tmp_path), "--no-gateway"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["gateway"] is None
+    result = call("run", "--data-dir", str(tmp_path), "--max-tokens", "2", "--privacy", "local", "Once")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert result.returncode == 0, result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ import aiohttp
 import pytest
 from gateway_fakes import Serving, serving
 
+from node.engine.request import Completed
+from node.gateway import websocket
 from node.gateway.places import socket_path, token_of
 
 WAIT_S = 10.0
@@ -225,3 +228,31 @@ def test_a_frame_that_is_too_big_or_no_text_ends_the_connection(node: Serving) -
                 assert t.socket.close_code == code
 
     run(work())
+
+
+def test_a_client_that_reads_nothing_is_given_up_and_others_notice_nothing(
+    node: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of 200 kB to somebody who stops reading: its generation ends, its memory is bounded."""
+    monkeypatch.setattr(websocket, "_text", lambda value: json.dumps({**value, "padding": "x" * 200_000}))
+    ask = b'{"op": "generate", "request": "lazy", "prompt": "Once", "max_tokens": 400, "ignore_eos": true}'
+    ends: list[str] = []
+    node.engine.observe(
+        lambda _running, e: ends.append(e.receipt.finish_reason) if isinstance(e, Completed) else None
+    )
+    mask = bytes(4)  # a mask of zeros leaves the text as it is
+    with socket.create_connection(("127.0.0.1", node.port)) as raw:
+        raw.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert raw.recv(12) == b"HTTP/1.1 101"
+        raw.sendall(bytes([0x81, 0x80 | len(ask)]) + mask + ask)
+        deadline = time.monotonic() + WAIT_S
+        while not node.engine.requests():
+            assert time.monotonic() < deadline, "it began"
+            time.sleep(0.002)
+        while node.engine.requests():
+            assert time.monotonic() < deadline, "it was given up"
+            time.sleep(0.002)
+    assert ends == ["cancelled"]

@@ -32,6 +32,8 @@ class Models:
         self._node = node
         self._library = library
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        """Held while a model is opened, which reads all of its files the first time."""
         self._listing: list[ModelSummary] = []
         self._listed_at: float | None = None
 
@@ -59,6 +61,7 @@ class Models:
             if not known:
                 names = ", ".join(sorted(listed.name for listed in self._usable())) or "none"
                 raise ModelNotFoundError(f"no model is called {name[:128]!r}; there are: {names}")
+        with self._opening:
             return self._library.resolve(name)
 
     def _knows(self, name: str, kept_s: float = LISTING_KEPT_S) -> bool:

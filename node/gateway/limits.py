@@ -40,7 +40,7 @@ MAX_GENERATIONS_A_CLIENT = 32
 MAX_TASKS_A_CLIENT = 64
 """Generations and operations of one client of /ws that are under way."""
 
-PREPARING_THREADS = 2
+PREPARING_THREADS = 4
 """Templates and tokenizers run apart from operations, which may wait for a person."""
 MAX_OPERATIONS_WAITING = 64
 """Each has a thread of its own."""

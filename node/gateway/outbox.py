@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 MAX_BEHIND_BYTES = 1 << 20
 """Beyond this, frames that may be dropped are; twice as much, and the client is given up."""
@@ -12,12 +13,17 @@ MAX_BEHIND_BYTES = 1 << 20
 class Outbox:
     """A queue of frames in the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_overrun: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            on_overrun: called once, when its client is to be given up.
+        """
+        self._on_overrun = on_overrun
         self._frames: deque[str] = deque()
         self._wake = asyncio.Event()
         self._num_bytes = 0
         self.overrun = False
-        """It is too far behind: close it with 1008."""
+        """Its client is too far behind: it is closed with 1008."""
 
     def put(self, frame: str, may_drop: bool = False) -> bool:
         """Queue a frame; whether it was taken."""
@@ -26,18 +32,19 @@ class Outbox:
         if self._num_bytes > 2 * MAX_BEHIND_BYTES:
             self.overrun = True
             self._frames.clear()
+            self._on_overrun()
         else:
             self._frames.append(frame)
             self._num_bytes += len(frame)
         self._wake.set()
         return not self.overrun
 
-    async def take(self) -> str | None:
-        """The next frame, which counts as sent only at the next call; None where the client is to be given up."""
-        while not self._frames and not self.overrun:
+    async def take(self) -> str:
+        """The next frame, which counts as waiting until `sent`."""
+        while not self._frames:
             self._wake.clear()
             await self._wake.wait()
-        return None if self.overrun else self._frames[0]
+        return self._frames[0]
 
     def sent(self) -> None:
         """The frame taken last has left."""

@@ -51,13 +51,15 @@ class Client:
         self._socket = socket
         self._generations: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.outbox = Outbox()
+        self._writer: asyncio.Task[None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
+        self.outbox = Outbox(self._give_up)
         self.topics: frozenset[str] = frozenset()
         self.chunks_dropped = 0
 
     async def run(self) -> None:
         """Until the connection closes."""
-        writer = asyncio.create_task(self._write())
+        writer = self._writer = asyncio.create_task(self._write())
         self.outbox.put(_text({"type": "hello", "protocol": PROTOCOL, "node": node_status(self._context)}))
         self._feed.changed(self, present=True)
         try:
@@ -74,13 +76,25 @@ class Client:
 
     async def _write(self) -> None:
         """Frames out, one after the other; a client that takes nothing is given up."""
-        while (frame := await self.outbox.take()) is not None:
-            try:
+        try:
+            while True:
+                frame = await self.outbox.take()
                 async with asyncio.timeout(WRITE_LIMIT_S):
                     await self._socket.send_str(frame)
-            except (TimeoutError, ConnectionError, RuntimeError):
-                break
-            self.outbox.sent()
+                self.outbox.sent()
+        except (TimeoutError, ConnectionError, RuntimeError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """It reads too slowly: nothing more is done for it."""
+        if self._farewell is None:
+            for task in self._tasks:
+                task.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
+            self._farewell = asyncio.create_task(self._say_farewell())
+
+    async def _say_farewell(self) -> None:
         with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
             async with asyncio.timeout(1.0):
                 await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too far behind")
