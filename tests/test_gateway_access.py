@@ -87,7 +87,8 @@ def test_beyond_loopback_everything_needs_the_token_and_a_name_is_foreign() -> N
     assert refusal(BEYOND, "192.168.1.4:80", token="x") == "invalid_token"
     assert refusal(BEYOND, "192.168.1.4:80", token=TOKEN) == ""
     assert refusal(BEYOND, "127.0.0.1:80") == "invalid_token", "a proxy on this device is no proof"
-    assert refusal(BEYOND, "evil.example", token=TOKEN) == "foreign_host"
+    assert refusal(BEYOND, "evil.example") == refusal(BEYOND, "evil.example", token="x") == "foreign_host"
+    assert refusal(BEYOND, "host.docker.internal:11435", token=TOKEN) == "", "a rebound page has no token"
     assert refusal(BEYOND, "192.168.1.4:80", "http://192.168.1.4:80", token=TOKEN) == ""
     assert refusal(BEYOND, "192.168.1.4:80", "http://192.168.1.5:80", token=TOKEN) == "foreign_origin"
 

@@ -37,7 +37,7 @@ class AccessRules:
         """Raises ApiError 403 for a foreign Host or Origin, 401 where a token is needed and not shown."""
         if self.local_socket:
             return
-        if not self._own_host(host_of(caller.host)):
+        if not self._own_host(caller):
             raise ApiError(
                 403,
                 f"the Host {caller.host!r} is not this gateway's: use http://127.0.0.1 and its port",
@@ -58,8 +58,7 @@ class AccessRules:
         """For management and everything beyond loopback."""
         if self.local_socket:
             return
-        shown = caller.token or ""
-        if not hmac.compare_digest(shown.encode(), self.token.encode()):
+        if not self._shows_token(caller):
             raise ApiError(
                 401,
                 "this needs the token in the file gateway.token of the node's data directory: "
@@ -67,11 +66,16 @@ class AccessRules:
                 "invalid_token",
             )
 
-    def _own_host(self, host: str | None) -> bool:
-        """Loopback's names; where the gateway listens beyond it any address too: a rebound name is not an address."""
+    def _shows_token(self, caller: Caller) -> bool:
+        return hmac.compare_digest((caller.token or "").encode(), self.token.encode())
+
+    def _own_host(self, caller: Caller) -> bool:
+        """Loopback's names. Beyond it any address too, since a rebound name is not one; and any name with the token,
+        which a page that was rebound does not have."""
+        host = host_of(caller.host)
         if host is None:
             return False
-        return is_loopback(host) or (self.beyond_loopback and is_address(host))
+        return is_loopback(host) or (self.beyond_loopback and (is_address(host) or self._shows_token(caller)))
 
     def _own_origin(self, caller: Caller) -> bool:
         assert caller.origin is not None
