@@ -89,6 +89,14 @@ def test_so_many_are_dialled_at_once_and_no_more() -> None:
     assert len(plan.due(1000.0, everybody, ())) == len(first)
 
 
+def test_links_that_live_are_in_the_way_of_no_other() -> None:
+    plan, everybody = mesh(), [peer for peer in IDS if peer != ME]
+    linked: set[PeerId] = set()
+    for number in range(4):
+        linked.update(plan.due((GRACE_S + 1) * number, alive(*everybody), linked))
+    assert linked == set(everybody) and len(linked) > MAX_DIALS
+
+
 def test_who_is_no_candidate_any_more_is_forgotten() -> None:
     plan = mesh()
     assert plan.due(0.0, alive(SMALLER), ()) == []

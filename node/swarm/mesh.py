@@ -56,7 +56,8 @@ class Mesh:
         Args:
             eager: nobody knows yet that this node is back, or where: it waits for no one.
         """
-        running = sum(attempt.running for attempt in self._attempts.values())
+        # A try that gave a link runs for as long as the link lives, and is in nobody's way.
+        running = sum(attempt.running for peer_id, attempt in self._attempts.items() if peer_id not in linked)
         chosen: list[PeerId] = []
         known: set[PeerId] = set()
         for candidate in candidates:
