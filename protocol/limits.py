@@ -20,7 +20,7 @@ MAX_DIMENSIONS = 4
 
 TILE_OUTPUTS = 512
 """A unit's output rows are cut into fixed tiles of this many; a slice is whole tiles."""
-ROW_BUCKETS = (1, 2, 4, 8, 32, 128, 512)
+ROW_BUCKETS = (1, 8, 32, 128, 512)
 """A chunk's row count on the wire is one of these; shares of zero rows fill it up."""
 MAX_CHUNK_ROWS = ROW_BUCKETS[-1]
 MAX_UNIT_INPUTS = 1 << 16
