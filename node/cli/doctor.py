@@ -11,11 +11,12 @@ import click
 from node.cli.narrate import say
 from node.cli.options import DEFAULT_LISTEN, EXIT_CODES, AddressType, data_dir_option, json_option
 from node.doctor.device import device_findings
-from node.doctor.finding import Finding, Level, broken, finding_of, note
+from node.doctor.finding import Finding, Level, broken, finding_of, note, ok
 from node.doctor.folder import folder_findings
 from node.doctor.network import network_findings
 from node.errors import KekahydeError, NodeNotRunningError
 from node.gateway.client import call_node
+from node.gateway.places import socket_path
 from node.paths import DataDir
 from protocol.multiaddr import Multiaddr
 
@@ -52,7 +53,8 @@ def doctor(listen: Multiaddr | None, data_dir: Path, as_json: bool) -> None:
 def _node(data_dir: Path, listen: Multiaddr | None) -> list[Finding]:
     """What the running node says of itself; else what it would find."""
     try:
-        return [finding_of(value) for value in call_node(data_dir, "doctor")["findings"]]
+        findings = [finding_of(value) for value in call_node(data_dir, "doctor")["findings"]]
+        return [ok("gateway", f"{socket_path(data_dir)} answers, for this user alone"), *findings]
     except NodeNotRunningError:
         if data_dir.exists() and (lock := DataDir(data_dir).lock()) is None:
             step = "a `run` ends by itself; stop another node (ss -lxp, ps), or wait until it has started"
