@@ -17,6 +17,7 @@ import psutil
 
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
+from node.errors import ConfigError
 from node.execution.gate import UnitChecks
 from node.guards import GuardKeeper
 from node.guards.watch import GuardWatch
@@ -177,8 +178,11 @@ class Node:
 
     def ban(self, peer_id: PeerId, reason: str, duration_s: float | None = None) -> None:
         """Keep a peer out from now on, `duration_s` seconds or for ever, and end its links."""
-        self.access.put(peer_id, Verdict.BAN, duration_s, reason)
-        self.control.drop(peer_id, f"not wanted here ({self.access.refusal(peer_id)})")
+        try:
+            self.access.put(peer_id, Verdict.BAN, duration_s, reason)
+        except ConfigError as exc:  # a full disk or a full list must end neither the answer nor the control plane
+            log.error("the ban of %s is not kept: %s", peer_id, exc)
+        self.control.drop(peer_id, f"not wanted here ({self.access.refusal(peer_id) or reason})")
 
     def checks_of(self, model_id: bytes) -> UnitChecks:
         """What results for a model are checked with, drawn once and shared by this node's sessions."""

@@ -58,3 +58,28 @@ def test_every_change_shows_in_the_version() -> None:
     assert versions == sorted(set(versions))
     table.measured(peer.peer_id, 0.1, 2)
     assert table.version == versions[-1]
+
+
+def test_a_record_replaces_what_was_announced_before() -> None:
+    """Else a peer whose records name other models each time would fill this node's memory."""
+    table, peer = PeerRegistry(), peer_of(1)
+    table.up(peer)
+    for number in range(100):
+        table.announce(peer.peer_id, {bytes([number]) * 32: frozenset({bytes(32)})})
+    assert list(table.peers()[0].announced) == [bytes([99]) * 32]
+    version = table.version
+    table.announce(peer.peer_id, {bytes([99]) * 32: frozenset({bytes(32)})})
+    assert table.version == version, "nothing new"
+    table.announce(peer.peer_id, {})
+    assert not table.peers()[0].serves(bytes([99]) * 32)
+
+
+def test_whoever_is_expelled_is_not_heard_even_after_a_goodbye() -> None:
+    table, peer = PeerRegistry(), peer_of(1)
+    table.up(peer)
+    table.leave(peer.peer_id)
+    table.down(peer.peer_id)
+    assert table.is_heard(peer.peer_id)
+    table.expel(peer.peer_id)
+    assert not table.is_heard(peer.peer_id)
+    assert table.by_curve_key(curve_public_key_of(peer.hello.public_key)) is None

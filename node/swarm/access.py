@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,15 @@ class AccessList:
             return [entry for entry in self._entries.values() if entry.until is None or entry.until > now]
 
     def refusal(self, peer_id: PeerId) -> str | None:
-        """Why this peer is not let in; None where it is."""
-        entry = next((entry for entry in self.entries() if entry.peer_id == peer_id), None)
-        if entry is not None and entry.verdict is Verdict.BAN:
-            return f"banned: {entry.reason}" if entry.reason else "banned"
+        """Why this peer is not let in; None where it is. A ban holds for both identities of its key."""
+        now = self._unix_s()
+        with self._lock:
+            entry = self._entries.get(peer_id)
+            banned_until = self._banned_keys.get(_curve_key_of(peer_id), 0.0) if self._banned_keys else 0.0
+        if entry is not None and entry.until is not None and entry.until <= now:
+            entry = None
+        if banned_until is None or banned_until > now:
+            return f"banned: {entry.reason}" if entry is not None and entry.reason else "banned"
         if self._only_allowed and entry is None:
             return "not on the allow list"
         return None
@@ -92,7 +98,7 @@ class AccessList:
         with self._lock:
             self._forget_expired()
             if peer_id not in self._entries and len(self._entries) >= MAX_ENTRIES:
-                raise ConfigError(f"the lists hold {MAX_ENTRIES} peers already: remove some with `ban --remove`")
+                self._make_room()
             self._entries[entry.peer_id] = entry
             self._index()
             self._write()
@@ -115,7 +121,14 @@ class AccessList:
 
     def _index(self) -> None:
         bans = (entry for entry in self._entries.values() if entry.verdict is Verdict.BAN)
-        self._banned_keys = {curve_public_key_of(public_key_of(entry.peer_id)): entry.until for entry in bans}
+        self._banned_keys = {_curve_key_of(entry.peer_id): entry.until for entry in bans}
+
+    def _make_room(self) -> None:
+        """Who fills the lists by being banned under ever new keys pushes out such bans, and nothing of the user's."""
+        passing = [e for e in self._entries.values() if e.until is not None and e.verdict is Verdict.BAN]
+        if not passing:
+            raise ConfigError(f"the lists hold {MAX_ENTRIES} peers already: remove some with `ban --remove`")
+        del self._entries[min(passing, key=lambda entry: entry.until or 0.0).peer_id]
 
     def _forget_expired(self) -> None:
         now = self._unix_s()
@@ -142,6 +155,11 @@ class AccessList:
             raise ConfigError(f"cannot read {path}: {exc!r}; restore it, or remove it to forget every ban") from exc
         self._entries = {entry.peer_id: entry for entry in entries}
         self._index()
+
+
+@lru_cache(maxsize=2 * MAX_ENTRIES)
+def _curve_key_of(peer_id: PeerId) -> bytes:
+    return curve_public_key_of(public_key_of(peer_id))
 
 
 def _entry_of(value: dict[str, Any]) -> AccessEntry:

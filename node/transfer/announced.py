@@ -21,7 +21,9 @@ class Announcements:
         """These records are the newest of their owners."""
         for record in records:
             hosted = record.facts.capabilities.hosted
+            announced = {}
             for model_id in {one.model_id for one in hosted}:
                 manifest = self._hosted.manifest(model_id)
                 units = frozenset[bytes]() if manifest is None else units_of_record(manifest, hosted, model_id)
-                self._registry.announce(record.peer_id, model_id, units)
+                announced[model_id] = units
+            self._registry.announce(record.peer_id, announced)

@@ -336,27 +336,30 @@ class DataPlane:
                 self._forward_to_peer(socket, frames)
             else:
                 peer_id = next(peer_id for peer_id, offer in self._offers.items() if offer is socket)
-                self._handle(peer_id, socket, None, frames)
+                if self._registry.is_heard(peer_id):
+                    self._handle(peer_id, socket, None, frames)
+                else:  # its link has ended, or it was banned: this connection outlives both
+                    self._refuse_stranger(socket, [], frames)
 
     def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
         if not frames or self._router is None:
             return
         peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:
-            self._refuse_stranger(route, frames)
+            self._refuse_stranger(self._router, [route], frames)
         elif peer.peer_id in self._borrowed and self._registry.route_of(peer.peer_id) == route:
             send_frames(self._borrowed[peer.peer_id], frames)
         else:
             self._handle(peer.peer_id, self._router, route, frames)
 
-    def _refuse_stranger(self, route: bytes, frames: list[zmq.Frame]) -> None:
+    def _refuse_stranger(self, socket: Socket, route: list[bytes], frames: list[zmq.Frame]) -> None:
         """Its hello has not been heard, or this node was restarted since."""
         try:
             message_id = decode_header(frames[0].buffer, MAX_DATA_HEADER_BYTES)[KEY_ID]
         except RemoteProtocolError:
             return
         refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
-        send_frames(self._router, [route, *encode_message(refusal, message_id)])
+        send_frames(socket, [*route, *encode_message(refusal, message_id)])
 
     def _forward_to_peer(self, pair: Socket, frames: list[zmq.Frame]) -> None:
         peer_id = next(peer_id for peer_id, borrowed in self._borrowed.items() if borrowed is pair)

@@ -13,7 +13,7 @@ from typing import Protocol
 from node.transport.log_limit import LogLimit
 from node.transport.registry import ConnectedPeer, PeerRegistry
 from protocol.errors import RemoteProtocolError
-from protocol.identity import PeerId
+from protocol.identity import PeerId, curve_public_key_of, public_key_of
 from protocol.messages import Message, Received
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,9 @@ class Links:
         self._registry.measured(peer_id, rtt_s)
 
     def close(self, peer_id: PeerId, reason: str) -> None:
-        """End every link of a peer."""
-        for link in list(self._open.get(peer_id, ())):
-            link.close(reason)
+        """End every link of a peer that is not wanted any more; its requests are answered no longer from now on."""
+        other = self._registry.by_curve_key(curve_public_key_of(public_key_of(peer_id)))
+        for identity in {peer_id, peer_id if other is None else other.peer_id}:  # a key has two, and one is here
+            self._registry.expel(identity)
+            for link in list(self._open.get(identity, ())):
+                link.close(reason)

@@ -49,7 +49,7 @@ class ConnectedPeer:
     clock_ahead_s: float | None = None
     """Its clock against ours when its hello came; None where it does not say."""
     announced: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
-    """Units by model that it has announced since its hello."""
+    """Units by model that its newest record announces, beside those of its hello."""
 
     @property
     def data_endpoint(self) -> str | None:
@@ -66,6 +66,18 @@ class ConnectedPeer:
         return model_id in self.announced or any(model.model_id == model_id for model in self.hello.hosted)
 
 
+@dataclass(frozen=True, slots=True)
+class _Farewell:
+    """Who said goodbye, as it was."""
+
+    peer: ConnectedPeer
+    curve_key: bytes
+    route: bytes | None
+    """Of the connection over which it served."""
+    until: float
+    """When its last answers may come, and its last questions be answered."""
+
+
 class PeerRegistry:
     """Thread-safe table of connected peers and dial outcomes. One PeerID for each CURVE key."""
 
@@ -75,8 +87,7 @@ class PeerRegistry:
         self._by_curve_key: dict[bytes, PeerId] = {}
         self._attached: dict[PeerId, bytes] = {}
         self._outcomes: dict[str, DialOutcome] = {}
-        self._farewells: dict[PeerId, tuple[ConnectedPeer, bytes | None, float]] = {}
-        """Who said goodbye: as it was, its route here, and until when its last answers may come."""
+        self._farewells: dict[PeerId, _Farewell] = {}
         self.measures = Measures()
         self.version = 0
         """Grows whenever a peer comes, goes or says goodbye."""
@@ -104,8 +115,8 @@ class PeerRegistry:
         with self._changed:
             peer = self._peers.get(peer_id)
             if peer is not None:
-                until = time.monotonic() + FAREWELL_S
-                self._farewells[peer_id] = (peer, self._attached.get(peer_id), until)
+                key, until = curve_public_key_of(peer.hello.public_key), time.monotonic() + FAREWELL_S
+                self._farewells[peer_id] = _Farewell(peer, key, self._attached.get(peer_id), until)
                 if len(self._farewells) > MAX_FAREWELLS:
                     del self._farewells[next(iter(self._farewells))]
                 self.version += 1
@@ -115,6 +126,12 @@ class PeerRegistry:
         """Whether it said goodbye and has not come back since."""
         with self._changed:
             return peer_id in self._farewells
+
+    def expel(self, peer_id: PeerId) -> None:
+        """A peer is not wanted any more: from now on nothing of it is answered, whatever it said before."""
+        self.down(peer_id)
+        with self._changed:
+            self._farewells.pop(peer_id, None)
 
     def down(self, peer_id: PeerId) -> None:
         """The link to a peer is gone."""
@@ -134,13 +151,12 @@ class PeerRegistry:
             if peer is not None:
                 self._peers[peer_id] = replace(peer, rtt_s=rtt_s)
 
-    def announce(self, peer_id: PeerId, model_id: bytes, units: frozenset[bytes]) -> None:
-        """A peer's record says that it holds these units now."""
+    def announce(self, peer_id: PeerId, announced: Mapping[bytes, frozenset[bytes]]) -> None:
+        """A peer's newest record says that it holds these units, by model, and no others."""
         with self._changed:
             peer = self._peers.get(peer_id)
-            if peer is not None and peer.announced.get(model_id) != units:
-                announced = {**peer.announced, model_id: units}
-                self._peers[peer_id] = replace(peer, announced=announced)
+            if peer is not None and peer.announced != announced:
+                self._peers[peer_id] = replace(peer, announced=dict(announced))
                 self.version += 1
                 self._changed.notify_all()
 
@@ -167,18 +183,23 @@ class PeerRegistry:
             if peer_id is not None:
                 return self._peers.get(peer_id)
             now = time.monotonic()
-            for peer, _route, until in self._farewells.values():
-                if until > now and curve_public_key_of(peer.hello.public_key) == curve_key:
-                    return peer
-            return None
+            left = (each for each in self._farewells.values() if each.curve_key == curve_key and each.until > now)
+            farewell = next(left, None)
+            return None if farewell is None else farewell.peer
+
+    def is_heard(self, peer_id: PeerId) -> bool:
+        """Whether a peer is here, or left a moment ago: only then are its requests answered."""
+        with self._changed:
+            farewell = self._farewells.get(peer_id)
+            return peer_id in self._peers or (farewell is not None and farewell.until > time.monotonic())
 
     def route_of(self, peer_id: PeerId) -> bytes | None:
         """ROUTER id of a peer that attached itself, if it did."""
         with self._changed:
             if peer_id in self._attached or peer_id not in self._farewells:
                 return self._attached.get(peer_id)
-            _peer, route, until = self._farewells[peer_id]
-            return route if until > time.monotonic() else None
+            farewell = self._farewells[peer_id]
+            return farewell.route if farewell.until > time.monotonic() else None
 
     def peers(self) -> list[ConnectedPeer]:
         with self._changed:
