@@ -41,6 +41,7 @@ MODES = {
     "strict": "peers compute on padded numbers; every pad is made on your own devices",
     "trusted": "only devices that you paired compute, on plain numbers",
 }
+SHOWN_NOTES = 3
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -193,6 +194,13 @@ def _fitting(parts: list[str], width: int) -> str:
     if len(line) > width:
         line = " · ".join(parts[:-1])
     return line[:width]
+
+
+def shown_notes(notes: Sequence[str]) -> list[str]:
+    """The newest notes of an answer, and how many there were before."""
+    if len(notes) <= SHOWN_NOTES:
+        return list(notes)
+    return [f"{len(notes) - SHOWN_NOTES} notes before (the receipt has all of them)", *notes[-SHOWN_NOTES:]]
 
 
 def link_notice(address: str) -> str:

@@ -63,7 +63,7 @@ class Welcome(Static):
         self.update(
             Content.from_markup(
                 f"[b]$what[/]\n$who\n\nPress [b]Enter[/] to try the first of these, or click one:\n{examples}\n\n"
-                "[$text-muted]Nothing you type is written to a disk. F1 explains, Esc stops, ctrl+q quits.[/]",
+                "[dim]Nothing you type is written to a disk. F1 explains, Esc stops, ctrl+q quits.[/]",
                 what=what,
                 who=who,
             )

@@ -10,7 +10,7 @@ from textual.widgets import Static
 from tui.conversation import Answer, AnswerStatus
 from tui.segments import Cut, Segmenter, Write, split_cuts
 from tui.widgets.conversation_view import ConversationView, Segment
-from tui.words import end_line, progress_line
+from tui.words import end_line, progress_line, shown_notes
 
 FRAME_S = 0.05
 """Pause between two writes at least: what arrives meanwhile is written at once."""
@@ -40,8 +40,9 @@ class AnswerFoot(Static):
         if shown == self._shown:
             return
         self._shown = shown
-        parts: list[Content] = [Content.from_markup("[$warning]▲ $note[/]", note=note) for note in answer.notes]
-        style = "$error" if answer.status is AnswerStatus.FAILED else "$text-muted"
+        notes = shown_notes(answer.notes)
+        parts: list[Content] = [Content.from_markup("[$warning]▲ $note[/]", note=note) for note in notes]
+        style = "$error" if answer.status is AnswerStatus.FAILED else "dim"
         if line:
             parts.append(Content.from_markup(f"[{style}]$line[/]", line=line))
         if answer.ended:

@@ -5,6 +5,8 @@ They draw line by line and only what is visible, because they change several tim
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
@@ -26,6 +28,7 @@ class ChunkView(Widget):
 
     DEFAULT_CSS = "ChunkView { height: auto; width: 1fr; }"
     ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"chunk--done", "chunk--odd", "chunk--bad", "chunk--rest"}
 
     def __init__(self, board: ChunkBoard, id: str) -> None:  # noqa: A002 - the library's word
         super().__init__(id=id)
@@ -42,17 +45,23 @@ class ChunkView(Widget):
         segments = [Segment(text, base if style is None else base + style) for text, style in pieces]
         return Strip(segments).adjust_cell_length(self.size.width, base)
 
+    def _emphasis(self, state: str) -> Style | None:
+        """Emphasis for a state; its sign and word say the same without it."""
+        name = EMPHASIS.get(state)
+        return self.get_component_rich_style(name) if name else None
+
 
 BOLD, DIM = Style(bold=True), Style(dim=True)
-
-
-def _style_of(state: str) -> Style | None:
-    """Emphasis for a state; its sign and word say the same without it."""
-    if state in ("rejected", "lost"):
-        return Style(bold=True, reverse=True)
-    if state in ("late", "hedged", "local"):
-        return BOLD
-    return DIM if state in ("merged", "dropped") else None
+EMPHASIS = {
+    "rejected": "chunk--bad",
+    "lost": "chunk--bad",
+    "late": "chunk--odd",
+    "hedged": "chunk--odd",
+    "local": "chunk--odd",
+    "verified": "chunk--done",
+    "merged": "chunk--rest",
+    "dropped": "chunk--rest",
+}
 
 
 class ChunkList(ChunkView):
@@ -81,7 +90,7 @@ class ChunkList(ChunkView):
         rows = f"{row.row_start}–{row.row_end}"
         milliseconds = f"{row.ms:.1f}" if row.ms else ""
         text = _row_text(str(row.layer), row.unit, rows, peer, row.role, chunk_state(row.state), milliseconds, wide)
-        return self._strip([(text, _style_of(row.state))])
+        return self._strip([(text, self._emphasis(row.state))])
 
 
 def _row_text(layer: str, unit: str, rows: str, peer: str, role: str, state: str, ms: str, wide: bool) -> str:
@@ -105,14 +114,15 @@ class Timeline(ChunkView):
         worker = workers[y]
         name = "this device" if worker == HERE else short_id(worker)
         pieces: list[tuple[str, Style | None]] = [(f"{name:<{NAME_WIDTH}}", None)]
+        rest, odd, done = self._emphasis("dropped"), self._emphasis("local"), self._emphasis("verified")
         for cell in self.board.cells(worker, self.now, columns):
             if cell is None:
-                pieces.append(("·", DIM))
+                pieces.append(("·", rest))
             elif cell.mark:
-                pieces.append((MARKS[cell.mark], Style(bold=True, reverse=True)))
+                pieces.append((MARKS[cell.mark], self._emphasis(cell.mark)))
             else:
                 shade = 1 + min(3, 4 * cell.done // FULL_CELL)
-                pieces.append((_SHADES[shade], None))
+                pieces.append((_SHADES[shade], odd if worker == HERE else done))
         return self._strip(pieces)
 
     @staticmethod
@@ -146,11 +156,11 @@ class ModelMap(ChunkView):
         if place is None:
             return (" " * wide, None)
         if place.state in MARKS:
-            return (MARKS[place.state] * wide, Style(bold=True, reverse=True))
+            return (MARKS[place.state] * wide, self._emphasis(place.state))
         if int(self.now / TICK_S) - place.tick > RECENT_TICKS:
-            return ("·" * wide, DIM)
+            return ("·" * wide, self._emphasis("dropped"))
         shade = 1 + min(3, int(4 * place.ms / slowest)) if slowest else 1
-        return (_SHADES[shade] * wide, None)
+        return (_SHADES[shade] * wide, self._emphasis("verified"))
 
     def _scale(self) -> str:
         slowest = max((place.ms for place in self.board.places.values()), default=0.0)

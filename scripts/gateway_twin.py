@@ -1,6 +1,6 @@
-"""A twin of a node's gateway for the interface: it speaks the WebSocket of the real one and plays a script.
+"""A twin of a node's gateway for tests and benchmarks of the interface: the same WebSocket, a script behind it.
 
-It serves on `<data dir>/control.sock`. What it says is set by the test; what it was asked is kept for the test.
+It serves on `<data dir>/control.sock`. What it says is set by its user; what it was asked is kept.
 """
 
 from __future__ import annotations
