@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from node.errors import ConfigError
 
 PROGRAM = "kekahyde-node"
 COMPLETE_VARIABLE = "_KEKAHYDE_NODE_COMPLETE"
+_PLAIN_WORD = re.compile(r"[\w@%+=:,./$-]+")
 UNIT = """\
 # systemd user unit of Kekahyde. Put it in place and start it:
 #   kekahyde-node service > ~/.config/systemd/user/kekahyde-node.service
@@ -84,9 +86,15 @@ def _program() -> list[str]:
     return [found] if found else [sys.executable, "-m", "node"]
 
 
-def _quoted(command: list[str]) -> str:
-    """As systemd reads it: its own signs doubled, the rest as a shell would quote it."""
-    for part in command:
-        if "\n" in part:
-            raise ConfigError(f"{part!r} cannot stand in a unit: leave out the line end")
-    return shlex.join(command).replace("%", "%%").replace("$", "$$")
+def _quoted(command: Sequence[str]) -> str:
+    """The command as systemd reads it: its own signs doubled, what a plain word cannot hold between quotes."""
+    return " ".join(_word(part) for part in command).replace("%", "%%").replace("$", "$$")
+
+
+def _word(part: str) -> str:
+    if not part.isprintable():
+        raise ConfigError(f"{part!r} cannot stand in a unit: leave out what cannot be printed")
+    if _PLAIN_WORD.fullmatch(part):
+        return part
+    escaped = part.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
