@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from tui.clipboard import copy_by_tool
-from tui.launcher import NodeLauncher, StartError
+from tui.launcher import NodeEndedError, NodeLauncher, StartError
 from tui.screens.base import NodeScreen
 from tui.screens.chat import ChatScreen
 from tui.screens.chunks import ChunksScreen
@@ -78,8 +78,9 @@ class KekahydeApp(App[str | None]):
             try:
                 await self.session.run()
             except StartError as exc:
+                title = "The node has ended" if isinstance(exc, NodeEndedError) else "The node did not start"
                 reason = str(exc)
-            if not await self.push_screen_wait(TroubleScreen("The node did not start", reason)):
+            if not await self.push_screen_wait(TroubleScreen(title, reason)):
                 self.exit(reason)
                 return
 

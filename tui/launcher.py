@@ -23,6 +23,10 @@ class StartError(Exception):
     """No node answers and none could be started; the text says why, in the node's own words."""
 
 
+class NodeEndedError(StartError):
+    """The node that was started here has ended by itself."""
+
+
 class NodeLauncher:
     """The node behind an interface."""
 
@@ -36,13 +40,9 @@ class NodeLauncher:
         """The last lines that the node wrote to stderr."""
 
     @property
-    def started_here(self) -> bool:
-        return self._process is not None
-
-    @property
-    def exit_code(self) -> int | None:
-        """Of the node that was started here, once it has ended."""
-        return None if self._process is None else self._process.returncode
+    def pid(self) -> int | None:
+        """Of the node that was started here."""
+        return None if self._process is None else self._process.pid
 
     async def ensure(self) -> None:
         """Return when a node answers; raises StartError."""
@@ -93,6 +93,16 @@ class NodeLauncher:
             if process.returncode is not None:
                 raise StartError(self._words())
             await asyncio.sleep(POLL_S)
+
+    async def watch(self) -> None:
+        """Return never, unless the node that was started here ends: then raise NodeEndedError."""
+        if self._process is None:
+            await asyncio.Event().wait()
+        assert self._process is not None
+        code = await self._process.wait()
+        if self._reader is not None:
+            await self._reader
+        raise NodeEndedError(f"it ended with exit code {code}; its last words:\n{self._words()}")
 
     def _words(self) -> str:
         """What the node said last; its own error line where there is one."""

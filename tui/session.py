@@ -13,7 +13,7 @@ from typing import Any
 from tui.chunks import ChunkBoard
 from tui.conversation import Answer, Conversation, Turn
 from tui.gateway import GatewayClient, GatewayError
-from tui.launcher import NodeLauncher
+from tui.launcher import NodeLauncher, StartError
 from tui.snapshot import Fields, ModelFacts, NodeState
 
 logger = logging.getLogger(__name__)
@@ -69,14 +69,22 @@ class NodeSession:
         self._model = ""
 
     async def run(self) -> None:
-        """Find or start the node and stay connected until cancelled; raises StartError."""
+        """Find or start the node and stay connected until cancelled; raises StartError, also where that node ends."""
         await self.launcher.ensure()
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            for work in self._early:
-                tasks.create_task(work)
-            self._early.clear()
-            await self._client.run()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for work in self._early:
+                    tasks.create_task(work)
+                self._early.clear()
+                tasks.create_task(self.launcher.watch())
+                await self._client.run()
+        except* StartError as ended:
+            reason = next(error for error in ended.exceptions if isinstance(error, StartError))
+        finally:
+            self._tasks = None
+            self._linked(False, "the node has ended")
+        raise reason
 
     @property
     def model(self) -> ModelFacts | None:
