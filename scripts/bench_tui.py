@@ -136,7 +136,7 @@ async def under_load(seconds: float, folder: Path) -> tuple[dict[str, Record], f
     twin = GatewayTwin(stream)
     async with twin.serve(folder):
         with interface(folder) as program:
-            await connected(twin)
+            await connected(twin, program)
             swarm = asyncio.create_task(busy_swarm(twin))
             program.press("enter")
             await asyncio.sleep(1.0)
@@ -158,7 +158,7 @@ async def scrolling(folder: Path) -> dict[str, Record]:
     twin = GatewayTwin(long_answer)
     async with twin.serve(folder):
         with interface(folder) as program:
-            await connected(twin)
+            await connected(twin, program)
             program.press("enter")
             await asyncio.sleep(6.0)
             for key in ("pageup",) * 40 + ("ctrl+home",) + ("pagedown",) * 40 + ("ctrl+end",) + ("pageup",) * 5:
@@ -196,8 +196,10 @@ def interface(folder: Path) -> PtyProgram:
     return PtyProgram([sys.executable, str(Path(__file__)), "--inside", str(folder), output], SIZE, os.environ)
 
 
-async def connected(twin: GatewayTwin) -> None:
+async def connected(twin: GatewayTwin, program: PtyProgram) -> None:
     while not twin.requests("subscribe"):
+        if program.process.poll() is not None:
+            raise click.ClickException("the interface did not start")
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -34,7 +35,7 @@ class KekahydeApp(App[str | None]):
     """The interface. It returns what went wrong where it could not begin, else nothing."""
 
     TITLE = "Kekahyde"
-    CSS_PATH = "kekahyde.tcss"
+    CSS_PATH = Path(__file__).parent / "kekahyde.tcss"
     ENABLE_COMMAND_PALETTE = True
     PAUSE_GC_ON_SCROLL = True
     NOTIFICATION_TIMEOUT = 3.0

@@ -48,6 +48,9 @@ async def _show(launcher: NodeLauncher) -> str | None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, app.exit)
     try:
-        return await app.run_async()
+        failure = await app.run_async()
+        if app.return_code and not failure:
+            return "the interface has failed; what was drawn last says why"
+        return failure
     finally:
         await launcher.stop()
