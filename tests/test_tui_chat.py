@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer
+from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer, receipt
 from textual import events
 from tui_driver import Clock, Driver, interface
 
@@ -15,7 +15,9 @@ from tui.app import KekahydeApp
 from tui.conversation import AnswerStatus
 from tui.launcher import NodeLauncher
 from tui.screens.trouble import TroubleScreen
-from tui.widgets.conversation_view import ConversationView, Segment
+from tui.widgets.answer_lines import AnswerLines
+from tui.widgets.conversation_view import ConversationView
+from tui.widgets.markdown import ModelMarkdown
 from tui.widgets.prompt import Prompt
 
 
@@ -307,7 +309,7 @@ def test_a_prompt_may_be_sent_before_the_node_is_there(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_long_answer_folds_what_is_far_away(tmp_path: Path) -> None:
+def test_a_long_answer_is_widgets_only_where_it_is_looked_at(tmp_path: Path) -> None:
     async def long(connection: TwinConnection, request: dict[str, Any]) -> None:
         lines = [f"line number {number}\n\n" for number in range(2000)]
         await connection.answer(request["request"], ["".join(lines[at : at + 50]) for at in range(0, 2000, 50)])
@@ -318,24 +320,58 @@ def test_a_long_answer_folds_what_is_far_away(tmp_path: Path) -> None:
             await driver.sees("line number 1999")
             await finished(driver)
             view = driver.app.screen.query_one(ConversationView)
-            segments = list(view.query(Segment))
-            assert len(segments) > 100
-
-            def drawn() -> int:
-                return sum(segment.drawn for segment in segments)
-
-            await driver.until(lambda: drawn() < 20)
-            height = view.virtual_size.height
-            assert height > 3900
+            await driver.until(lambda: not view.query(ModelMarkdown))
+            pieces = view.query_one(AnswerLines).pieces
+            assert len(pieces) > 100 and sum(bool(piece.strips) for piece in pieces) < 20
+            assert len(list(view.children)) < 8
+            assert 3900 < view.virtual_size.height < 4300
             await driver.keys("ctrl+home")
-            await driver.sees("line number 3\n", "line number 0")
-            await driver.until(lambda: drawn() < 20 and segments[0].drawn)
-            assert view.virtual_size.height == height
+            await driver.sees("line number 0", "line number 3")
             for _ in range(4):
                 await driver.keys("pagedown")
-            await driver.sees(f"line number {round(view.scroll_y) // 2 + 3}\n")
+            await driver.sees("line number 43", "line number 49")
             await driver.keys("ctrl+end")
             await driver.sees("line number 1999")
+            await driver.until(lambda: not view.query(ModelMarkdown))
+
+    asyncio.run(scenario())
+
+
+def test_lines_that_were_kept_look_as_they_did_and_can_be_selected(tmp_path: Path) -> None:
+    text = "Some **bold** words and a [link](http://x.example).\n\n- one\n- two\n\n```python\nprint(1)\n```\n\n"
+    text += "| a | b |\n|---|---|\n| 1 | 2 |\n\n" + "A long paragraph that wraps. " * 12 + "\n\n"
+
+    async def rich(connection: TwinConnection, request: dict[str, Any]) -> None:
+        await connection.generation(request["request"], "started", mode="split", model="story")
+        await connection.generation(request["request"], "token", index=0, id=0, text=text)
+        await go_on.wait()
+        await connection.generation(request["request"], "receipt", receipt=receipt(text))
+
+    go_on = asyncio.Event()
+
+    async def scenario() -> None:
+        async with interface(tmp_path, GatewayTwin(rich), size=(80, 50)) as driver:
+            await driver.keys("enter")
+            await driver.sees("print(1)", "that wraps")
+            view = driver.app.screen.query_one(ConversationView)
+            live = [line.strip() for line in driver.screen.splitlines() if line.strip()]
+            go_on.set()
+            await driver.sees("regenerate")
+            await driver.until(lambda: not view.query(ModelMarkdown))
+            kept = [line.strip() for line in driver.screen.splitlines() if line.strip()]
+            begin, end = live.index("Some bold words and a link."), live.index("╭" + "─" * 76 + "╮")
+            assert kept[kept.index(live[begin]) :][: end - begin] == live[begin:end]
+            row = next(y for y, line in enumerate(driver.screen.splitlines()) if "Some bold" in line)
+            await driver.pilot.click(offset=(driver.screen.splitlines()[row].index("link"), row))
+            assert driver.app.clipboard == "http://x.example"
+            await driver.pilot.mouse_down(offset=(driver.screen.splitlines()[row].index("bold"), row))
+            await driver.pilot.hover(offset=(driver.screen.splitlines()[row].index("and"), row))
+            await driver.pilot.mouse_up(offset=(driver.screen.splitlines()[row].index("and"), row))
+            await driver.keys("ctrl+c")
+            assert driver.app.clipboard.strip().startswith("bold words")
+            await driver.pilot.resize_terminal(60, 40)
+            await driver.until(lambda: max(len(line) for line in driver.screen.splitlines()) <= 60)
+            await driver.until(lambda: not view.query(ModelMarkdown) and "that wraps" in driver.screen)
 
     asyncio.run(scenario())
 

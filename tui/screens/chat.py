@@ -16,8 +16,9 @@ from tui.screens.base import NodeScreen
 from tui.screens.receipt import ReceiptScreen
 from tui.segments import code_blocks, segments_of
 from tui.session import NodeSession
+from tui.widgets.answer_lines import AnswerLines, Piece, Workbench, guessed_height
 from tui.widgets.answer_writer import AnswerFoot, AnswerWriter
-from tui.widgets.conversation_view import SHOWN_TURNS, ConversationView, PromptView, Segment
+from tui.widgets.conversation_view import SHOWN_TURNS, ConversationView, PromptView
 from tui.widgets.prompt import Prompt
 
 STORY_EXAMPLES = (
@@ -101,7 +102,8 @@ class ChatScreen(NodeScreen):
         """Turns before the first that is shown."""
 
     def body(self) -> ComposeResult:
-        with ConversationView(id="conversation"):
+        with ConversationView():
+            yield Workbench()
             yield Welcome()
             earlier = Static(id="earlier", markup=False)
             earlier.display = False
@@ -175,7 +177,7 @@ class ChatScreen(NodeScreen):
             prompt = PromptView(turn.prompt)
             group.append(prompt)
             await self.view.mount(prompt)
-        group.append(writer.foot)
+        group += [writer.lines, writer.foot]
         self.view.anchor()
         await self._hide_oldest()
         await writer.run()
@@ -190,7 +192,7 @@ class ChatScreen(NodeScreen):
                 [
                     child
                     for child in children[: children.index(first_of_rest)]
-                    if child.id not in ("welcome", "earlier")
+                    if isinstance(child, (PromptView, AnswerLines, AnswerFoot))
                 ]
             )
         self._show_earlier()
@@ -251,7 +253,7 @@ class ChatScreen(NodeScreen):
         self._writers.clear()
         self._groups.clear()
         self._hidden = 0
-        await self.view.remove_children("PromptView, Segment, AnswerFoot")
+        await self.view.remove_children("PromptView, AnswerLines, ModelMarkdown, AnswerFoot")
         self._show_earlier()
         self.query_one(Welcome).display = True
         self.query_one(Prompt).placeholder = self._placeholder()
@@ -309,7 +311,8 @@ class ChatScreen(NodeScreen):
 def _finished(turn: Turn, width: int) -> list[Widget]:
     """Widgets of a turn of the past, its segments still folded."""
     widgets: list[Widget] = [PromptView(turn.prompt)] if turn.prompt else []
-    widgets += [Segment.folded(source, width) for source in segments_of(turn.answer.text)]
+    lines = AnswerLines()
+    lines.add(*(Piece(source, guessed_height(source, width)) for source in segments_of(turn.answer.text)))
     foot = AnswerFoot(turn.answer)
     foot.newest = False
-    return [*widgets, foot]
+    return [*widgets, lines, foot]

@@ -9,7 +9,9 @@ from textual.widgets import Static
 
 from tui.conversation import Answer, AnswerStatus
 from tui.segments import Cut, Segmenter, Write, split_cuts
-from tui.widgets.conversation_view import ConversationView, Segment
+from tui.widgets.answer_lines import AnswerLines, Piece, guessed_height, lines_of
+from tui.widgets.conversation_view import ConversationView
+from tui.widgets.markdown import ModelMarkdown
 from tui.words import end_line, progress_line, shown_notes
 
 FRAME_S = 0.05
@@ -70,7 +72,10 @@ class AnswerWriter:
         self.foot = AnswerFoot(answer)
         self._view = view
         self._segmenter = Segmenter()
-        self._segment: Segment | None = None
+        self.lines = AnswerLines()
+        self._live: ModelMarkdown | None = None
+        """The end of the answer, which still grows."""
+        self._source = ""
         self._written = 0
         self._wake = asyncio.Event()
 
@@ -80,7 +85,7 @@ class AnswerWriter:
 
     async def run(self) -> None:
         """Mount the foot, then write until the end."""
-        await self._view.mount(self.foot)
+        await self._view.mount(self.lines, self.foot)
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
@@ -92,32 +97,37 @@ class AnswerWriter:
             await asyncio.sleep(max(FRAME_S, REST * (loop.time() - started)))
             await self._wake.wait()
             self._wake.clear()
-        self._close()
+        await self._settle()
 
     async def _catch_up(self) -> None:
-        """Write what is new. Of much at once only the end is drawn; the rest is drawn when somebody looks."""
+        """Write what is new. Of much at once only the end becomes widgets; the rest is drawn when somebody looks."""
         text = self.answer.text
         cuts = self._segmenter.feed(text[self._written :])
         self._written = len(text)
         first, whole, rest = split_cuts(cuts)
         await self._write(first)
         if whole:
-            self._close()
             width = self._view.size.width
-            await self._view.mount(*(Segment.folded(piece, width) for piece in whole), before=self.foot)
+            self.lines.add(*(Piece(source, guessed_height(source, width)) for source in whole))
         await self._write(rest)
 
     async def _write(self, cuts: list[Cut]) -> None:
         for cut in cuts:
             if not isinstance(cut, Write):
-                self._close()
+                await self._settle()
                 continue
-            if self._segment is None:
-                self._segment = Segment(live=True)
-                await self._view.mount(self._segment, before=self.foot)
-            await self._segment.write(cut.text)
+            if self._live is None:
+                self._live, self._source = ModelMarkdown(), ""
+                await self._view.mount(self._live, before=self.foot)
+            self._source += cut.text
+            await self._live.append(cut.text)
 
-    def _close(self) -> None:
-        if self._segment is not None:
-            self._segment.live = False
-        self._segment = None
+    async def _settle(self) -> None:
+        """What was being written is complete: keep its lines and give its widgets up."""
+        live, self._live = self._live, None
+        if live is None:
+            return
+        strips = await lines_of(live)
+        height = len(strips) or guessed_height(self._source, self._view.size.width)
+        self.lines.add(Piece(self._source, height, strips, self._view.size.width if strips else 0))
+        await live.remove()

@@ -1,22 +1,18 @@
-"""The conversation: prompts, answers in segments, and only what is near the eye kept as widgets.
-
-A segment far outside the visible part gives up its Markdown and keeps its height; it is drawn again when it comes
-near. So a conversation of any length costs what one or two pages cost, and the scroll bar stays true.
-"""
+"""The conversation: prompts and answers, of which only what is near the eye is drawn."""
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.geometry import Size
-from textual.widget import Widget
 from textual.widgets import Static
 
-from tui.widgets.markdown import ModelMarkdown
+from tui.widgets.answer_lines import AnswerLines, Piece, Workbench
 
 MARGIN_PAGES = 1
-"""Pages above and below the visible one, whose segments stay drawn."""
+"""Pages above and below the visible one whose pieces are drawn ahead."""
+KEPT_PAGES = 25
+"""Pages above and below whose lines are kept."""
 SHOWN_TURNS = 20
 """Turns at the end that are shown at first; a click brings as many more."""
 
@@ -28,90 +24,78 @@ class PromptView(Static):
         super().__init__(Content(prompt), classes="prompt-view", markup=False)
 
 
-class Segment(Widget):
-    """A piece of an answer, drawn or remembered by its height."""
-
-    DEFAULT_CSS = "Segment { height: auto; width: 1fr; }"
-
-    def __init__(self, source: str = "", live: bool = False) -> None:
-        super().__init__()
-        self.source = source
-        self.live = live
-        """Whether text may still come; such a segment stays drawn."""
-        self._markdown: ModelMarkdown | None = None
-        self._starts_folded = False
-
-    @classmethod
-    def folded(cls, source: str, width: int) -> Segment:
-        """A complete piece that is drawn when it comes near; its height is a guess until then."""
-        segment = cls(source)
-        lines = source.rstrip("\n").split("\n")
-        segment.styles.height = sum(1 + len(line) // max(1, width) for line in lines) + 1
-        segment._starts_folded = True
-        return segment
-
-    def compose(self) -> ComposeResult:
-        if not self._starts_folded:
-            self._markdown = ModelMarkdown(self.source or None)
-            yield self._markdown
-
-    @property
-    def drawn(self) -> bool:
-        return self._markdown is not None
-
-    async def write(self, text: str) -> None:
-        """Append to the live segment; returns when it is laid out."""
-        self.source += text
-        if self._markdown is not None:
-            await self._markdown.append(text)
-
-    async def draw(self) -> None:
-        """Become a widget again."""
-        if self._markdown is None:
-            self._markdown = ModelMarkdown(self.source)
-            await self.mount(self._markdown)
-            self.styles.height = "auto"
-
-    def fold(self, height: int) -> None:
-        """Keep only the height."""
-        if self._markdown is not None and not self.live:
-            self.styles.height = height
-            self._markdown.remove()
-            self._markdown = None
-
-
 class ConversationView(VerticalScroll):
     """All turns, following the end until a person scrolls up."""
 
     BLANK = True
     can_focus = False
 
+    def __init__(self) -> None:
+        super().__init__(id="conversation")
+        self._is_due = False
+        self._is_drawing = False
+
     def on_mount(self) -> None:
         self.anchor()
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw_anew())
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         if round(old_value) != round(new_value):
-            self.call_after_refresh(self.window)
+            self.look()
 
     def watch_virtual_size(self, old_value: Size, new_value: Size) -> None:
-        if old_value.height != new_value.height:
-            self.call_after_refresh(self.window)
+        if old_value != new_value:
+            self.look()
 
-    async def window(self) -> None:
-        """Fold what is far away, draw what is near."""
-        if not self.is_attached:
-            return
-        margin = MARGIN_PAGES * self.size.height
-        top, bottom = self.scroll_y - margin, self.scroll_y + self.size.height + margin
-        near = []
+    def on_resize(self) -> None:
+        self.look()
+
+    def _draw_anew(self) -> None:
+        for lines in self.query(AnswerLines):
+            lines.make_stale()
+        self.look()
+
+    def look(self) -> None:
+        """Draw what has come near, one piece a turn of the event loop, so that keys are answered between."""
+        self._is_due = True
+        if not self._is_drawing:
+            self._is_drawing = True
+            self.run_worker(self._draw_near(), group="draw")
+
+    async def _draw_near(self) -> None:
+        try:
+            while self._is_due:
+                self._is_due = False
+                found = self._nearest_undrawn()
+                if found is not None:
+                    await self._draw(*found)
+                    self._is_due = True
+        finally:
+            self._is_drawing = False
+
+    async def _draw(self, lines: AnswerLines, piece: Piece, is_above: bool) -> None:
+        before = piece.height
+        await self.query_one(Workbench).draw(piece)
+        if not piece.width:
+            piece.width = self.query_one(Workbench).size.width  # nothing to see: an empty piece, or no room at all
+        lines.measure()
+        if is_above and piece.height != before:  # what is read stays where it is
+            self.scroll_to(y=self.scroll_y + piece.height - before, animate=False, force=True)
+
+    def _nearest_undrawn(self) -> tuple[AnswerLines, Piece, bool] | None:
+        """The piece that is to be drawn next: visible ones first, from the top, then those around."""
+        page, width = self.size.height, self.query_one(Workbench).size.width
+        top, bottom = self.scroll_y, self.scroll_y + page
+        margin, kept = MARGIN_PAGES * page, KEPT_PAGES * page
+        found, found_distance = None, margin + 1.0
         for placement in self.arrange(self.size).placements:
-            segment, region = placement.widget, placement.region
-            if not isinstance(segment, Segment):
+            lines, at = placement.widget, placement.region.y
+            if not isinstance(lines, AnswerLines):
                 continue
-            if region.bottom < top or region.y > bottom:
-                segment.fold(region.height)
-            elif not segment.drawn:
-                near.append(segment)
-        for segment in near:
-            await segment.draw()
+            lines.keep_only(top - at - kept, bottom - at + kept)
+            for piece, start, end in lines.around(top - at - margin, bottom - at + margin):
+                distance = max(top - (at + end), at + start - bottom, 0)
+                if piece.width != width and distance < found_distance:
+                    found, found_distance = (lines, piece, at + end <= top), distance
+        return found

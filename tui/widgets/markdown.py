@@ -5,6 +5,7 @@ from __future__ import annotations
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from textual import on
+from textual.widget import Widget
 from textual.widgets import Markdown
 
 from tui.words import link_notice
@@ -35,5 +36,10 @@ class ModelMarkdown(Markdown):
     @on(Markdown.LinkClicked)
     def _show_link(self, event: Markdown.LinkClicked) -> None:
         event.stop()
-        self.app.copy_to_clipboard(event.href)
-        self.app.notify(link_notice(event.href), title="Link copied", markup=False)
+        show_link(self, event.href)
+
+
+def show_link(widget: Widget, address: str) -> None:
+    """Say where a link leads, and put it on the clipboard."""
+    widget.app.copy_to_clipboard(address)
+    widget.app.notify(link_notice(address), title="Link copied", markup=False)
