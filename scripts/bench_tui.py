@@ -99,7 +99,7 @@ async def stream(connection: TwinConnection, request: dict[str, Any]) -> None:
     name = request["request"]
     await connection.generation(name, "started", mode="split", model="story", plan="", prompt_tokens=5)
     began, index = time.monotonic(), 0
-    while True:
+    while not connection.closed:
         while index < (time.monotonic() - began) * TOKENS_PER_S:
             await connection.generation(name, "token", index=index, id=index, text=WORDS[index % len(WORDS)] + " ")
             index += 1

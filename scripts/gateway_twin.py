@@ -101,6 +101,10 @@ class TwinConnection:
         self._socket = socket
         self.cancelled: dict[str, asyncio.Event] = {}
 
+    @property
+    def closed(self) -> bool:
+        return self._socket.closed
+
     async def send(self, event: dict[str, Any]) -> None:
         await self._socket.send_json(event)
 

@@ -8,14 +8,14 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.coordinate import Coordinate
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from tui.gateway import GatewayError
 from tui.screens.base import NodeScreen
 from tui.screens.sheet import TextScreen
 from tui.session import NodeSession
 from tui.snapshot import Fields, PeerFacts
+from tui.widgets.live_table import LiveTable
 from tui.words import bytes_words, peer_state, role_words, rtt_words, short_id, sparkline
 
 EMPTY = (
@@ -57,7 +57,6 @@ class PeersScreen(NodeScreen):
 
     def __init__(self, session: NodeSession) -> None:
         super().__init__(session)
-        self._cells: dict[str, tuple[str, ...]] = {}
         self._columns: list[tuple[str, int, int]] = []
 
     async def action_invite(self) -> None:
@@ -73,55 +72,30 @@ class PeersScreen(NodeScreen):
 
     def body(self) -> ComposeResult:
         yield Static(EMPTY, id="no-peers", classes="empty", markup=False)
-        yield DataTable(id="peers", cursor_type="row", zebra_stripes=True)
+        yield LiveTable("peers")
         yield Static(id="peer", classes="panel", markup=False)
 
     def on_resize(self) -> None:
         columns = [column for column in COLUMNS if self.size.width >= column[2]]
         if columns != self._columns:
             self._columns = columns
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        table: DataTable[Text] = self.query_one(DataTable)
-        table.clear(columns=True)
-        self._cells.clear()
-        for title, width, _ in self._columns:
-            table.add_column(title, width=width, key=title)
-        self.show("state")
+            self.query_one(LiveTable).set_columns([(title, width) for title, width, _ in columns])
+            self.show("state")
 
     def show(self, topic: str) -> None:
         super().show(topic)
-        if topic == "state" and self._columns:
-            peers = self.session.state.peers
-            self.query_one("#no-peers").display = not peers
-            self.query_one("#peer").display = bool(peers)
-            table = self.query_one(DataTable)
-            table.display = bool(peers)
-            self._fill(peers)
-            self._show_details()
-
-    def _fill(self, peers: tuple[PeerFacts, ...]) -> None:
-        table: DataTable[Text] = self.query_one(DataTable)
-        present = {peer.peer_id for peer in peers}
-        for gone in [peer_id for peer_id in self._cells if peer_id not in present]:
-            table.remove_row(gone)
-            del self._cells[gone]
+        if topic != "state" or not self._columns:
+            return
+        peers = self.session.state.peers
+        table = self.query_one(LiveTable)
+        self.query_one("#no-peers").display = not peers
+        self.query_one("#peer").display = table.display = bool(peers)
         titles = [title for title, _, _ in self._columns]
-        for peer in peers:
-            row = self._row(peer)
-            cells = tuple(row[title] for title in titles)
-            before = self._cells.get(peer.peer_id)
-            if before is None:
-                table.add_row(*(Text(cell, no_wrap=True) for cell in cells), key=peer.peer_id)
-            elif before != cells:
-                for title, old, new in zip(titles, before, cells, strict=True):
-                    if old != new:
-                        table.update_cell(peer.peer_id, title, Text(new, no_wrap=True))
-            self._cells[peer.peer_id] = cells
+        table.set_rows([(peer.peer_id, self._cells(peer, titles)) for peer in peers])
+        self._show_details()
 
-    def _row(self, peer: PeerFacts) -> dict[str, str]:
-        return {
+    def _cells(self, peer: PeerFacts, titles: list[str]) -> tuple[str, ...]:
+        cells = {
             "peer": short_id(peer.peer_id),
             "state": peer_state(peer),
             "role": role_words(peer.roles),
@@ -134,14 +108,12 @@ class PeersScreen(NodeScreen):
             "sent": bytes_words(peer.bytes_up),
             "received": bytes_words(peer.bytes_down),
         }
+        return tuple(cells[title] for title in titles)
 
-    @on(DataTable.RowHighlighted)
+    @on(LiveTable.Moved)
     def _show_details(self) -> None:
-        table: DataTable[Text] = self.query_one(DataTable)
-        if not table.row_count:
-            return
-        key = table.coordinate_to_cell_key(Coordinate(table.cursor_row, 0)).row_key.value
-        peer = next((peer for peer in self.session.state.peers if peer.peer_id == key), None)
+        chosen = self.query_one(LiveTable).cursor
+        peer = next((peer for peer in self.session.state.peers if peer.peer_id == chosen), None)
         if peer is not None:
             self.query_one("#peer", Static).update(details(peer))
 
