@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Self
 import pytest
 
 DEADLINE_S = 90.0
+LEFT = "exit code"
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: apt-get install tmux")
 
 
@@ -23,15 +25,14 @@ class Terminal:
     def __init__(self, folder: Path, size: tuple[int, int], command: Sequence[str], env: Mapping[str, str]) -> None:
         self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
         self._size = size
-        self._command = shlex.join(command)
+        self._command = f"{shlex.join(command)}; echo {LEFT} $?; read _"
         self._env = {key: value for key, value in env.items() if key not in ("TMUX", "NO_COLOR")}
         self._kept = Path(os.environ["KEKAHYDE_SCREENS"]) if "KEKAHYDE_SCREENS" in os.environ else None
 
     def __enter__(self) -> Self:
         width, height = self._size
         start = ["new-session", "-d", "-x", str(width), "-y", str(height), self._command]
-        remain = [";", "set-option", "remain-on-exit", "on"]
-        subprocess.run([*self._tmux, *start, *remain], check=True, env={**self._env, "TERM": "xterm-256color"})
+        subprocess.run([*self._tmux, *start], check=True, env={**self._env, "TERM": "xterm-256color"})
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -47,9 +48,9 @@ class Terminal:
 
     @property
     def exit_code(self) -> int | None:
-        """Of the program, once it has ended."""
-        status = self._ask("display-message", "-p", "#{pane_dead_status}").strip()
-        return int(status) if status else None
+        """Of the program, once it has given the screen back; the shell that ran it tells."""
+        told = re.search(rf"{LEFT} (\d+)", self.screen)
+        return int(told[1]) if told else None
 
     def keys(self, *names: str) -> None:
         self._ask("send-keys", *names)
