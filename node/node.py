@@ -262,7 +262,7 @@ class Node:
         key = None if config.swarm_key is None else config.swarm_key.secret
         me = LanIdentity(config.identity.public_key, key)
         return Discovery(
-            me, lambda: self.addresses, config.announced, self.announce, self.control.dial, config.on_lan
+            me, lambda: self.addresses, config.announced, self.announce, self.control.dial_hint, config.on_lan
         )
 
     def _keep_out_for_a_while(self, peer_id: PeerId, reason: str) -> None:

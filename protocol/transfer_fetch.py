@@ -291,7 +291,7 @@ class Fetch:
         if message.sha256 != blob.sha256 or not blob.is_believable(outline):
             self._drop(source.peer_id, f"stated impossible pieces of {blob.sha256.hex()[:16]}", lied=True)
             return
-        if outline.root in blob.false_roots:
+        if outline.root in blob.false_roots or blob.claimed_by.get(source.peer_id, outline.root) != outline.root:
             self._drop(source.peer_id, f"stated false pieces of {blob.sha256.hex()[:16]}", lied=True)
             return
         source.claims[blob.sha256] = outline.root

@@ -155,6 +155,18 @@ def test_slices_that_nobody_asked_for_end_the_source_and_those_given_up_do_not()
     assert second.message_id != first.message_id and fetch.sources == []
 
 
+def test_whoever_states_two_outlines_of_one_blob_has_lied() -> None:
+    """There is one true outline; whoever came back with another each time would fill the memory with them."""
+    fetch, blobs = started([20])
+    fetch.source_down("a")
+    fetch.source_up("a", blobs, 1000, 1.0)
+    fetch.take_actions()
+    fetch.tick(1.0)
+    asked = next(a for a in fetch.take_actions() if isinstance(a, Send) and isinstance(a.message, BlobAsk))
+    fetch.receive("a", asked.message_id, BlobOutline(blobs[0], outline_of(bytes(20 * PIECE_BYTES - 1) + b"x")), 1.0)
+    assert [action.lied for action in fetch.take_actions() if isinstance(action, Drop)] == [True]
+
+
 def test_a_silent_source_is_given_up_in_the_end() -> None:
     fetch, _blobs = started([3])
     for second in range(1, 60):

@@ -15,7 +15,7 @@ from node.errors import ConfigError
 from node.hosting import BlobPlace
 from node.transfer.disk import BlobDisk
 from node.transfer.jobs import KEPT_JOBS, Job, Jobs, JobState
-from node.transfer.service import MAX_CONNECTIONS_A_PEER, MAX_OPEN_OUTLINES, BlobService, Reply
+from node.transfer.service import MAX_CONNECTIONS_A_PEER, MAX_KNOWN_A_PEER, MAX_OPEN_OUTLINES, BlobService, Reply
 from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES, SLICE_BYTES
 from protocol.messages import ErrorCode, ErrorReply, Message
 from protocol.transfer_actions import Verdict
@@ -119,6 +119,23 @@ def test_a_file_that_is_not_what_its_name_says_is_not_given(giver: Giver) -> Non
     giver.say(PieceAsk(SHA256, 0), message_id=2)
     codes = {reply.message.code for reply in giver.replies(2) if isinstance(reply.message, ErrorReply)}
     assert codes == {ErrorCode.UNAVAILABLE}
+
+
+def test_whoever_opens_ever_new_connections_forgets_its_own(giver: Giver) -> None:
+    """Else one peer would push the credit of all others out, or fill the memory with connections that are gone."""
+    other = "12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust"
+    giver.service.handle(other, b"honest", 1, Credit(PIECE_BYTES))
+    for number in range(2000):
+        route = number.to_bytes(5, "big")
+        giver.say(Credit(PIECE_BYTES), route)
+        giver.say(PieceAsk(SHA256, 0), route)
+    assert len(giver.service._owners) == MAX_KNOWN_A_PEER + 1
+    assert giver.service.handle(other, b"honest", 2, PieceAsk(SHA256, 1)) is None
+    sent: list[bytes] = []
+    while len(sent) < 4:
+        (reply,) = giver.replies(1)
+        sent += [reply.message.data] if reply.route == b"honest" else []
+    assert b"".join(sent) == CONTENT[PIECE_BYTES : 2 * PIECE_BYTES]
 
 
 def test_a_cancelled_piece_is_not_sent(giver: Giver) -> None:

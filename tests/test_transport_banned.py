@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fakes import MODEL_ID, WAIT_S, LiveNode, RawClient, RawListener, identity, make_unit
@@ -14,6 +15,7 @@ from node.swarm.access import AccessList, Verdict
 from node.transport import control
 from node.transport.link import Pace
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
+from protocol.membership_messages import Claim, Gossip, State
 from protocol.messages import (
     Attach,
     ChunkBinding,
@@ -164,3 +166,28 @@ def test_bans_that_pass_make_room_and_what_the_user_said_stays(monkeypatch: pyte
         access.put(identity(index).peer_id, Verdict.BAN, 60.0 + index)
     assert [entry.peer_id for entry in access.entries()] == [identity(index).peer_id for index in (1, 2, 8)]
     assert not access.is_banned(identity(7).curve_public_key) and access.is_banned(identity(8).curve_public_key)
+
+
+def test_an_accusation_on_a_full_disk_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever is accused issues a new record, whose number belongs on the disk: a peer can bring that about."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Node(NodeConfig(identity(1), LOOPBACK, threads=1, state=tmp_path), []) as node:
+        assert node.address is not None and node.member is not None and node.member.record is not None
+        before = node.member.record.seq
+        monkeypatch.setattr("node.swarm.memory.os.fsync", full)
+        with RawClient(node.address.endpoint, node.peer_id, identity(2)) as client:
+            client.say_hello()
+            key, accuser = identity(1).public_key, identity(2).public_key
+            client.send(Gossip((), (Claim(key, before, State.SUSPECT, accuser),)), 5)
+            deadline = time.monotonic() + WAIT_S
+            while node.member.record.seq == before:
+                assert time.monotonic() < deadline, "it answers the accusation"
+                time.sleep(0.01)
+        with RawClient(node.address.endpoint, node.peer_id, identity(3)) as late:
+            late.say_hello()
+    assert "No space" in caplog.text

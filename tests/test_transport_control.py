@@ -354,6 +354,41 @@ def test_a_frame_that_is_too_large_costs_the_connection_only() -> None:
         still_serves(node)
 
 
+def test_strangers_without_a_hello_keep_no_member_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key costs nothing: whoever fills the table of links with knocks makes way for the next."""
+    monkeypatch.setattr("node.transport.listener.MAX_LINKS_A_HOST", 3)
+    with LiveNode(1) as node, contextlib.ExitStack() as stack:
+        assert node.address is not None
+        member = stack.enter_context(RawClient(node.address.endpoint, node.peer_id, identity(9)))
+        member.say_hello()
+        for index in range(10, 16):
+            stranger = stack.enter_context(RawClient(node.address.endpoint, node.peer_id, identity(index)))
+            stranger.send(Ping())
+            assert stranger.error().code == ErrorCode.NO_SESSION
+        late = stack.enter_context(RawClient(node.address.endpoint, node.peer_id, identity(8)))
+        late.say_hello()
+        node.until_knows(identity(8).peer_id, identity(9).peer_id)
+
+
+def test_hints_are_dialled_few_at_a_time(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    """Anybody in the local network can announce any address: a flood of that must not be a flood of dials."""
+    monkeypatch.setattr(control, "MAX_HINTS_TRIED", 2)
+    with LiveNode(1) as node, LiveNode(2) as other, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        nobody = LOOPBACK.with_port(silent.getsockname()[1])
+        dialled: list[Multiaddr] = []
+        once = node.control.dials.once
+        monkeypatch.setattr(node.control.dials, "once", lambda found, end: (dialled.extend(found), once(found, end)))
+        for index in range(50):
+            for _ in range(3):
+                node.control.dial_hint(nobody.with_peer(identity(index + 100).peer_id))
+        assert other.address is not None
+        node.control.dial(other.address)
+        node.until_knows(other.peer_id)
+        assert dialled == [nobody.with_peer(identity(index).peer_id) for index in (100, 101)] + [other.address]
+
+
 def test_half_open_connections_keep_nobody_out() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     count = min(1000, max(50, (limit - 300) // 2))

@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zeroconf import Error, IPVersion, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
@@ -38,7 +38,7 @@ class LanIdentity:
     """Who announces, and for which swarm."""
 
     public_key: bytes
-    swarm_key: bytes | None
+    swarm_key: bytes | None = field(repr=False)
 
     @property
     def peer_id(self) -> PeerId:

@@ -6,7 +6,7 @@ A page in a browser can reach loopback: what stops it is that its Host (after DN
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from node.gateway.addresses import host_of, is_address, is_loopback
@@ -21,14 +21,14 @@ class Caller:
     origin: str | None
     fetch_site: str | None
     """The header `Sec-Fetch-Site`, which browsers set and pages cannot."""
-    token: str | None
+    token: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
     """What one site of the gateway lets pass."""
 
-    token: str
+    token: str = field(repr=False)
     local_socket: bool = False
     """The Unix socket: the file's mode has already decided, and no browser can open it."""
     beyond_loopback: bool = False

@@ -188,6 +188,14 @@ class Member:
         except KekahydeError as exc:
             log.warning("%s", exc)
 
+    def _keep_seq(self, seq: int) -> None:
+        """On the disk before the record is sent. A full disk ends no link: after a restart the clock gives a higher
+        one."""
+        try:
+            self._memory.keep_seq(seq)
+        except KekahydeError as exc:
+            log.error("%s", exc)
+
     def _do(self, actions: Sequence[Action]) -> None:
         """What membership asks for, in its order."""
         for action in actions:
@@ -195,7 +203,7 @@ class Member:
                 case Send(peer_id, message):
                     self._send(peer_id, message)
                 case Issued(record):
-                    self._memory.keep_seq(record.seq)
+                    self._keep_seq(record.seq)
                 case Changed() | Forgotten():
                     self._tell(action)
                 case Forked(peer_id):

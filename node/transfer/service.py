@@ -23,6 +23,10 @@ MAX_READ_AHEAD = 4
 """Pieces that are being read or wait to be sent: as many MiB of memory."""
 MAX_CONNECTIONS_A_PEER = 4
 """With pieces that wait; a peer gets no larger share by opening more."""
+MAX_KNOWN_A_PEER = 16
+"""Connections of one peer of which the credit is remembered: whoever opens more forgets its own, not others'."""
+MAX_KNOWN = 1024
+"""The same of all peers."""
 MAX_OPEN_OUTLINES = 32
 """That one connection may wait for."""
 
@@ -56,6 +60,7 @@ class BlobService:
         self.librarian = Librarian(find_blob, self._brought)
         self._serving: Serving[bytes] = Serving()
         self._owners: dict[bytes, PeerId] = {}
+        """Of each connection that is known, the oldest first."""
         self._ready: deque[Reply] = deque()
         self._reading = 0
         self._outlining: Counter[bytes] = Counter()
@@ -76,6 +81,7 @@ class BlobService:
         """A message from a peer; an answer that can be given at once."""
         match message:
             case Credit(total_bytes):
+                self._know(peer_id, route)
                 self._serving.credit(route, total_bytes)
             case BlobAsk(sha256) | PieceAsk(sha256, _) if self.librarian.find_blob(sha256) is None:
                 return ErrorReply(ErrorCode.NOT_FOUND, "this blob is not held here")
@@ -118,12 +124,23 @@ class BlobService:
         num_bytes = 0 if place is None else min(PIECE_BYTES, place.num_bytes - index * PIECE_BYTES)
         if num_bytes <= 0:
             return ErrorReply(ErrorCode.INVALID, "the blob has fewer pieces")
-        self._owners[route] = peer_id
+        self._know(peer_id, route)
         waiting = [known for known in self._serving.waiting if self._owners.get(known) == peer_id]
         job = PieceJob(route, message_id, sha256, index, num_bytes)
         if (route not in waiting and len(waiting) >= MAX_CONNECTIONS_A_PEER) or not self._serving.ask(job):
             return ErrorReply(ErrorCode.EXHAUSTED, "too many pieces wait here")
         return None
+
+    def _know(self, peer_id: PeerId, route: bytes) -> None:
+        """Remember a connection. Nobody says when one is gone: of too many the oldest is forgotten."""
+        if route in self._owners:
+            return
+        of_peer = [known for known, owner in self._owners.items() if owner == peer_id]
+        if len(of_peer) >= MAX_KNOWN_A_PEER:
+            self.gone(of_peer[0])
+        elif len(self._owners) >= MAX_KNOWN:
+            self.gone(next(iter(self._owners)))
+        self._owners[route] = peer_id
 
     def _brought(self, fetched: Fetched) -> None:
         self._fetched.put(fetched)

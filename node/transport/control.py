@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 FAREWELL_S = 0.05
 """Time for others to read our goodbye: with IMMEDIATE a DEALER drops what was not read when its connection ends."""
 
+MAX_HINTS_TRIED = 64
+"""Addresses of the local network that are dialled at a time."""
+
 Bound = Future[Multiaddr | None]
 
 
@@ -69,6 +72,8 @@ class ControlPlane:
         self._farewell = GoAway("")
         self._residents: list[Resident] = []
         self._dials: Dials | None = None
+        self._hints: set[Multiaddr] = set()
+        """Addresses that were found: being dialled, or of a link that stands."""
         self.address: Multiaddr | None = None
         """Address really bound; None where nobody can dial in, and before the start."""
         self._thread: threading.Thread | None = None
@@ -113,6 +118,10 @@ class ControlPlane:
 
     def dial(self, address: Multiaddr) -> None:
         """Dial an address once, from any thread, unless its peer has a link; it needs a PeerID."""
+        self.call(self._dial_once, address)
+
+    def dial_hint(self, address: Multiaddr) -> None:
+        """The same for an address that anybody may have put about: few at a time, since there may be a flood."""
         self.call(self._dial_found, address)
 
     def send(self, peer_id: PeerId, message: Message) -> None:
@@ -132,9 +141,20 @@ class ControlPlane:
             else:
                 bound.set_exception(exc)
 
+    def _dial_once(self, address: Multiaddr, on_end: Callable[[bool], None] = lambda was_up: None) -> bool:
+        """Whether it is being dialled now."""
+        wanted = self._dials is not None and address.peer_id is not None and address.peer_id not in self.links
+        if wanted:
+            self.dials.once([address], on_end)
+        return wanted
+
     def _dial_found(self, address: Multiaddr) -> None:
-        if self._dials is not None and address.peer_id is not None and address.peer_id not in self.links:
-            self._dials.once([address])
+        linked = self.links.peers
+        tried = [hint for hint in self._hints if hint.peer_id not in linked]
+        if address in tried or len(tried) >= MAX_HINTS_TRIED:
+            return
+        if self._dial_once(address, lambda was_up: self._hints.discard(address)):
+            self._hints.add(address)
 
     async def _run(self, listen: Multiaddr | None, bootstrap: list[Multiaddr], bound: Bound) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

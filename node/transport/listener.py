@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import zmq
@@ -154,12 +153,22 @@ class Listener:
         of_key = [known for known, other in self._links.items() if other.curve_key == curve_key]
         if len(of_key) >= MAX_LINKS_A_KEY:
             self.drop(min(of_key, key=lambda known: self._links[known].heard_at))
-        hosts = Counter(other.host for other in self._links.values())
-        if len(self._links) >= MAX_LINKS or hosts[host] >= MAX_LINKS_A_HOST:
+        if not self._has_room(host):
             return None
         now, handshake = time.monotonic(), context.new_handshake(Side.LISTENER)
         link = self._links[route] = _Link(self, route, handshake, curve_key, now, host, pinged_at=now)
         return link
+
+    def _has_room(self, host: str) -> bool:
+        """Whether one more link fits; strangers, who have said no hello, make way for whoever comes next."""
+        of_host = [route for route, link in self._links.items() if link.host == host]
+        rivals = of_host if len(of_host) >= MAX_LINKS_A_HOST else list(self._links)
+        if len(rivals) < (MAX_LINKS_A_HOST if rivals is of_host else MAX_LINKS):
+            return True
+        strangers = [route for route in rivals if self._links[route].handshake.state is not LinkState.OPEN]
+        if strangers:
+            self.drop(min(strangers, key=lambda route: self._links[route].heard_at))
+        return bool(strangers)
 
     def _heard(self, route: bytes, link: _Link, received: Received) -> None:
         context = self._context
