@@ -182,7 +182,12 @@ class Node:
             self.access.put(peer_id, Verdict.BAN, duration_s, reason)
         except ConfigError as exc:  # a full disk or a full list must end neither the answer nor the control plane
             log.error("the ban of %s is not kept: %s", peer_id, exc)
-        self.control.drop(peer_id, f"not wanted here ({self.access.refusal(peer_id) or reason})")
+        self.expel(peer_id, f"not wanted here ({self.access.refusal(peer_id) or reason})")
+
+    def expel(self, peer_id: PeerId, reason: str) -> None:
+        """End what there is with a peer that is not wanted any more: sessions hear of it before their next pass."""
+        self.registry.expel(peer_id)
+        self.control.drop(peer_id, reason)
 
     def checks_of(self, model_id: bytes) -> UnitChecks:
         """What results for a model are checked with, drawn once and shared by this node's sessions."""

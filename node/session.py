@@ -242,13 +242,14 @@ class Session:
         self._opener.open_lane(lane, self._muster.holders, self._crew.units_of(lane, self._muster))
 
     def _look_around(self) -> None:
-        """Before each pass: who said goodbye gets no new rows, who joined is used from now on."""
+        """Before each pass: who said goodbye or is kept out gets no new rows, who joined is used from now on."""
         registry = self._node.registry
         if registry.version == self._version or self._manager is None or self._opener is None:
             return
         self._version = registry.version
         for peer in self._manager.peers:
-            peer.leaving = registry.is_leaving(peer.peer_id)
+            kept_out = self._node.access.refusal(peer.peer_id) is not None
+            peer.leaving = kept_out or registry.is_leaving(peer.peer_id)
         asked = self._config.privacy if self.mode is Privacy.LOCAL else self.mode
         self._muster = self._crew.muster(asked is Privacy.SPLIT)
         plan = self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)

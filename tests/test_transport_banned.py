@@ -108,6 +108,7 @@ def test_a_data_connection_that_stands_serves_the_banned_no_longer(node: Node, s
         RawClient(data_endpoint, node.peer_id, me) as data,
     ):
         link.say_hello()
+        assert node.registry.wait_up(me.peer_id, WAIT_S)
         data.send(request(1), 1)
         assert data.error().code == ErrorCode.NOT_FOUND, "it is served: this node holds no such unit"
         if says_goodbye_first:

@@ -76,7 +76,7 @@ class SessionPeer:
     rejected: int = 0
     late_in_a_row: int = 0
     leaving: bool = False
-    """It said goodbye: what it was sent is still answered, new rows go elsewhere."""
+    """It said goodbye, or is kept out since: what it was sent is still answered, new rows go elsewhere."""
     rest_s: float = 0.0
     """How long it was left alone when it last had too much to do."""
     rests_until: float = 0.0

@@ -19,7 +19,7 @@ def ban(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     entry = node.access.put(
         peer_id, Verdict.BAN, optional_number(arguments, "duration_s"), text(arguments, "reason", default="")
     )
-    node.control.drop(entry.peer_id, "banned")
+    node.expel(entry.peer_id, "banned")
     return {"entry": entry.as_json()}
 
 
@@ -56,4 +56,4 @@ def _end_unwanted(node: Node) -> None:
     for peer in node.registry.peers():
         refusal = node.access.refusal(peer.peer_id)
         if refusal is not None:
-            node.control.drop(peer.peer_id, refusal)
+            node.expel(peer.peer_id, refusal)
