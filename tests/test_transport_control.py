@@ -1,5 +1,6 @@
 """Links between real sockets on loopback: who gets in, who is sent away, and that nothing a peer does ends a node."""
 
+import asyncio
 import contextlib
 import gc
 import resource
@@ -11,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 import zmq
-from fakes import LOOPBACK, LiveNode, RawClient, RawListener, identity
+from fakes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener, identity
 from zmq.utils import z85
 
-from node.errors import ConfigError
-from node.transport import control
+from node.errors import ConfigError, TransportError
+from node.transport import control, names
 from node.transport.link import Pace
 from node.transport.registry import DialState
 from node.transport.sockets import SecureContext
@@ -125,6 +126,43 @@ def test_nobody_at_the_address(quick: None) -> None:
         address = LOOPBACK.with_port(unused.getsockname()[1]).with_peer(identity(1).peer_id)
         with LiveNode(2, bootstrap=[address]) as dialler:
             assert "0.4 s" in dialler.until_dialled(address, DialState.UNREACHABLE).reason
+
+
+def test_names_are_looked_up_beside_the_sockets(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer's record may hold names of which no server ever answers: nothing else waits for them."""
+    over, looked = threading.Event(), []
+    real = socket.getaddrinfo
+
+    def slow(host: str, *rest: object) -> object:
+        looked.append(host)
+        if host.endswith(".example"):
+            assert over.wait(10 * WAIT_S)
+            raise socket.gaierror(-3, "no answer")
+        return real(host, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("node.transport.names.socket.getaddrinfo", slow)
+    named = [Multiaddr("dns4", f"slow{i}.example", 1, identity(50 + i).peer_id) for i in range(names.MAX_LOOKUPS)]
+    users_own = Multiaddr("dns4", "own.example", 1, identity(60).peer_id)
+    with LiveNode(1) as node:
+        assert node.address is not None
+        by_name = Multiaddr("dns4", "localhost", node.address.port, node.peer_id)
+        with LiveNode(2, bootstrap=[users_own]) as dialler:
+            assert "no name server answered" in dialler.until_dialled(users_own, DialState.UNREACHABLE).reason
+            for address in named:
+                dialler.control.dial(address)
+            dialler.control.call(dialler.control.dials.keep, by_name)
+            dialler.until_dialled(by_name, DialState.UP)
+            assert dialler.registry.peers()[0].host == "127.0.0.1", "sessions dial what was found"
+            further = Multiaddr("dns4", "further.example", 1, identity(70).peer_id)
+            with pytest.raises(TransportError, match="other names"):
+                asyncio.run(names.resolve(further, 1.0))
+            dialler.until_knows(node.peer_id)
+            over.set()
+    assert "further.example" not in looked
+    deadline = time.monotonic() + WAIT_S
+    while any(thread.name == "name lookup" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_hello_under_another_key_is_refused() -> None:

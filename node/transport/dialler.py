@@ -13,6 +13,7 @@ import zmq.asyncio
 
 from node.errors import TransportError
 from node.transport.link import LinkContext
+from node.transport.names import resolve
 from node.transport.registry import DialOutcome, DialState, peer_of_hello
 from node.transport.sockets import connect_socket, send_now, zmq_host
 from protocol.errors import RemoteProtocolError
@@ -63,10 +64,12 @@ class _Link:
 class Dialler:
     """Keeps one address dialled. Lives in the control plane's loop."""
 
-    def __init__(self, context: LinkContext, address: Multiaddr) -> None:
+    def __init__(self, context: LinkContext, address: Multiaddr, users_own: bool = False) -> None:
+        """`users_own`: the user gave this address, no peer."""
         assert address.peer_id is not None, "addresses to dial carry a PeerID"
         self._context = context
         self._address = address
+        self._users_own = users_own
         self._peer_id = address.peer_id
         self._socket: zmq.asyncio.Socket | None = None
         self._said = DialState.CONNECTING
@@ -98,13 +101,14 @@ class Dialler:
 
     async def once(self) -> None:
         """One life of one link; ends by raising TransportError."""
-        context, address, peer_id = self._context, self._address, self._peer_id
+        context, peer_id = self._context, self._peer_id
+        address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
         self._socket = socket = context.sockets.socket(zmq.DEALER)
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
             connect_socket(socket, address)
             handshake = context.new_handshake(Side.DIALLER, peer_id)
-            peer = await self._say_hello(socket, handshake)
+            peer = await self._say_hello(socket, handshake, zmq_host(address.host))
             link = _Link(peer_id, socket, zmq_host(address.host))
             if not context.links.up(link, peer_of_hello(peer, zmq_host(address.host), dialled=True)):
                 raise _RefusedError(f"the peer at {address} is here under another identity of its key")
@@ -124,11 +128,12 @@ class Dialler:
     async def deliver(self, message: Message) -> None:
         """Dial, say one message and leave; no link comes of it here. Raises TransportError where it was not read."""
         context, peer_id = self._context, self._peer_id
+        address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
         socket = context.sockets.socket(zmq.DEALER)
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
-            connect_socket(socket, self._address)
-            await self._say_hello(socket, context.new_handshake(Side.DIALLER, peer_id))
+            connect_socket(socket, address)
+            await self._say_hello(socket, context.new_handshake(Side.DIALLER, peer_id), zmq_host(address.host))
             send_now(socket, encode_message(message, DELIVERED_ID))
             send_now(socket, encode_message(Ping(), DELIVERED_ID + 1))
             async with asyncio.timeout(context.pace.hello_timeout_s):
@@ -143,12 +148,13 @@ class Dialler:
             send_now(socket, encode_message(GoAway("said what there was to say"), 0))
             socket.close(linger=FAREWELL_MS)
 
-    async def _say_hello(self, socket: zmq.asyncio.Socket, handshake: Handshake) -> Hello:
+    async def _say_hello(self, socket: zmq.asyncio.Socket, handshake: Handshake, host: str) -> Hello:
+        """The peer's hello; `host` is where it was dialled."""
         address, pace = self._address, self._context.pace
         curve_key = curve_public_key_of(public_key_of(self._peer_id))
         try:
             async with asyncio.timeout(pace.hello_timeout_s):
-                hello = handshake.say_hello(replace(self._context.hello(), observed=zmq_host(address.host)))
+                hello = handshake.say_hello(replace(self._context.hello(), observed=host))
                 await socket.send_multipart(encode_message(hello, 1))
                 while handshake.state is not LinkState.OPEN:
                     received = decode_message(await socket.recv_multipart(), MAX_CONTROL_FRAME_BYTES)

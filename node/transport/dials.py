@@ -30,7 +30,7 @@ class Dials:
 
     def keep(self, address: Multiaddr) -> None:
         """Dial an address, and again whenever its link ends."""
-        dialler = self._new(address)
+        dialler = self._new(address, users_own=True)
         self._run(dialler.keep())
 
     def once(self, addresses: Sequence[Multiaddr], on_end: Callable[[bool], None] = lambda was_up: None) -> None:
@@ -63,8 +63,8 @@ class Dials:
                 break
         on_end(was_up)
 
-    def _new(self, address: Multiaddr) -> Dialler:
-        dialler = Dialler(self._context, address)
+    def _new(self, address: Multiaddr, users_own: bool = False) -> Dialler:
+        dialler = Dialler(self._context, address, users_own)
         self._diallers.add(dialler)
         return dialler
 

@@ -132,7 +132,8 @@ def send_now(socket: zmq.asyncio.Socket, frames: list[bytes | memoryview]) -> bo
 
 
 def connect_socket(socket: Any, address: Multiaddr) -> None:
-    """Begin to connect; raises TransportError for an address that ZeroMQ cannot use."""
+    """Begin to connect; raises TransportError for an address that ZeroMQ cannot use. Names were resolved before."""
+    assert address.protocol in ("ip4", "ip6"), "libzmq must not look names up"
     try:
         socket.connect(address.endpoint)
     except zmq.ZMQError as exc:
