@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from fakes import identity
 
-from node.swarm.mesh import DEAD_PAUSE_S, GRACE_S, MAX_DIALS, MAX_PAUSE_S, Candidate, Mesh
+from node.swarm.mesh import DEAD_PAUSE_S, GRACE_S, MAX_DIALS, MAX_LINKED, MAX_PAUSE_S, Candidate, Mesh
 from protocol.identity import PeerId
 
 IDS = sorted(identity(index).peer_id for index in range(1, 40))
@@ -39,6 +39,15 @@ def test_a_peer_is_dialled_once_at_a_time_and_not_while_it_has_a_link() -> None:
     plan.ended(1000.0, LARGER, was_up=False, alive=True)
     assert plan.due(2000.0, alive(LARGER), {LARGER}) == []
     assert plan.due(3000.0, alive(LARGER), ()) == [LARGER]
+
+
+def test_with_enough_links_nobody_is_dialled() -> None:
+    """Keys cost nothing: whoever listens under a thousand of them must not use up this node's sockets."""
+    others = {PeerId(f"peer {number}") for number in range(MAX_LINKED - 1)}
+    plan = mesh()
+    assert plan.due(0.0, alive(*IDS[21:25]), others) == [IDS[21]], "there is room for one more"
+    plan.ended(0.0, IDS[21], was_up=False, alive=True)
+    assert plan.due(1000.0, alive(*IDS[21:25]), others | {PeerId("one more")}) == []
 
 
 def test_pauses_grow_to_a_limit_and_begin_anew_after_a_link() -> None:

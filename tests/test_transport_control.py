@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import resource
 import socket
@@ -163,6 +164,24 @@ def test_names_are_looked_up_beside_the_sockets(quick: None, monkeypatch: pytest
     while any(thread.name == "name lookup" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_no_room_for_another_socket_ends_nothing_but_the_try(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    """Whoever has a thousand keys can have this node dial a thousand of its own."""
+    nobody = LOOPBACK.with_port(1)
+    with LiveNode(1) as node, LiveNode(2) as other:
+        assert other.address is not None
+
+        def full(_kind: int) -> None:
+            raise zmq.ZMQError(errno.EMFILE)
+
+        with monkeypatch.context() as crowded:
+            crowded.setattr(node.control._context.sockets, "socket", full)
+            address = nobody.with_peer(identity(3).peer_id)
+            node.control.call(node.control.dials.keep, address)
+            assert "too many" in node.until_dialled(address, DialState.UNREACHABLE).reason
+        node.control.dial(other.address)
+        node.until_knows(other.peer_id)
 
 
 def test_a_hello_under_another_key_is_refused() -> None:

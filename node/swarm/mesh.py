@@ -22,6 +22,8 @@ DEAD_PAUSE_S = 8.0
 """Least pause between two tries to reach a peer that is held for dead."""
 MAX_DIALS = 24
 """Peers that are dialled at once."""
+MAX_LINKED = 512
+"""Peers that have a link: beyond them nobody is dialled. Each takes a socket, and whoever has many keys has many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Mesh:
                 continue
             if attempt is None:
                 attempt = self._attempts[candidate.peer_id] = self._first(candidate, now, eager)
-            if not attempt.running and attempt.next_at <= now and running + len(chosen) < MAX_DIALS:
+            room = running + len(chosen) < min(MAX_DIALS, MAX_LINKED - len(linked))
+            if not attempt.running and attempt.next_at <= now and room:
                 attempt.running = True
                 chosen.append(candidate.peer_id)
         for peer_id in [peer_id for peer_id, attempt in self._attempts.items() if peer_id not in known]:

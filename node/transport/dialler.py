@@ -103,7 +103,7 @@ class Dialler:
         """One life of one link; ends by raising TransportError."""
         context, peer_id = self._context, self._peer_id
         address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
-        self._socket = socket = context.sockets.socket(zmq.DEALER)
+        self._socket = socket = self._new_socket()
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
             connect_socket(socket, address)
@@ -125,11 +125,18 @@ class Dialler:
             self._socket = None
             socket.close()
 
+    def _new_socket(self) -> zmq.asyncio.Socket:
+        """Raises TransportError where this process has no room for another: that must end nothing but this try."""
+        try:
+            return self._context.sockets.socket(zmq.DEALER)
+        except zmq.ZMQError as exc:
+            raise TransportError(f"cannot dial {self._address}: {exc.strerror}; too many links are open") from exc
+
     async def deliver(self, message: Message) -> None:
         """Dial, say one message and leave; no link comes of it here. Raises TransportError where it was not read."""
         context, peer_id = self._context, self._peer_id
         address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
-        socket = context.sockets.socket(zmq.DEALER)
+        socket = self._new_socket()
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
             connect_socket(socket, address)

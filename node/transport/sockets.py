@@ -27,6 +27,8 @@ HIGH_WATER_MARK_MESSAGES = 256
 """Messages that wait in a socket for one connection; what we send ourselves, and small control frames."""
 DATA_HIGH_WATER_MARK_MESSAGES = 32
 """The same for what others make us hold: with frames of 8 MiB, 256 MiB a connection at the very most."""
+MAX_SOCKETS = 4096
+"""libzmq's own limit of 1023 is near where many members are linked and sessions run beside."""
 HANDSHAKE_TIMEOUT_MS = 3000
 RECONNECT_MS = 100
 RECONNECT_MAX_MS = 5000
@@ -57,6 +59,7 @@ class SecureContext:
         """`is_banned` is asked, in the handler's thread, for every connection (32 raw bytes of X25519 key)."""
         self.identity = identity
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(2)
+        self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._gate = _Gate(is_banned)
         self._authenticator = ThreadAuthenticator(self.context)
 
