@@ -11,7 +11,18 @@ from fakes import identity
 
 from node.errors import ConfigError
 from node.guards import GuardKeeper
+from node.guards.book import (
+    MAX_CAUGHT,
+    MAX_MODELS,
+    MAX_SEEN,
+    Guard,
+    GuardBook,
+    LanePlaces,
+    read_book,
+    write_book,
+)
 from node.guards.separation import Candidate
+from protocol.identity import PeerId
 
 UNITS = frozenset({b"u"})
 PEERS = [Candidate(identity(index).peer_id, f"8.{index}.0.1", units=UNITS) for index in range(8)]
@@ -43,6 +54,32 @@ def test_a_liar_loses_its_place_at_once_and_for_good(tmp_path: Path) -> None:
     for each in (guards, keeper(path, 1e9 + 60)):
         places = each.places("m", PEERS, IDS, 1).places
         assert liar not in places and None not in places
+
+
+def test_any_number_of_liars_leave_a_book_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys cost nothing; a file that outgrew its limit would keep the node from starting."""
+    monkeypatch.setattr("node.guards.keeper.MAX_CAUGHT", 4)
+    path = tmp_path / "guards.json"
+    guards = keeper(path)
+    for index in range(20):
+        guards.caught(identity(100 + index).peer_id)
+        assert identity(100 + index).peer_id in guards._book.caught, "the newest loses its place in any case"
+    assert len(guards._book.caught) == 4
+    liar = guards.places("m", PEERS, IDS, 1).places[1]
+    assert liar is not None
+    guards.caught(liar)
+    assert liar not in keeper(path, 1e9 + 60).places("m", PEERS, IDS, 1).places
+
+
+def test_the_limits_of_the_book_fit_its_file(tmp_path: Path) -> None:
+    """Filled to the last entry it is still read."""
+    peers = [f"12D3KooW{number:044d}" for number in range(max(MAX_CAUGHT, MAX_SEEN))]
+    guard = Guard(PeerId(peers[0]), 1.7e9 + 0.123456, 1.9e9 + 0.123456, 0.123456789)
+    lanes = {f"{number:064x}": (LanePlaces(guard, guard),) * 8 for number in range(MAX_MODELS)}
+    seen = {PeerId(peer): (1.7e9 + 0.123456, 1.8e9 + 0.123456) for peer in peers[:MAX_SEEN]}
+    book = GuardBook(1.7e9, 1.7e9, lanes, seen, frozenset(PeerId(peer) for peer in peers[:MAX_CAUGHT]))
+    write_book(tmp_path / "guards.json", book)
+    assert read_book(tmp_path / "guards.json") == book
 
 
 def test_a_damaged_book_is_not_replaced(tmp_path: Path) -> None:

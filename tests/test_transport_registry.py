@@ -6,7 +6,7 @@ import pytest
 from fakes import identity
 
 from node.transport import registry as registry_module
-from node.transport.registry import ConnectedPeer, PeerRegistry, peer_of_hello
+from node.transport.registry import ConnectedPeer, DialOutcome, DialState, PeerRegistry, peer_of_hello
 from protocol.identity import curve_public_key_of
 from protocol.messages import Hello
 
@@ -83,3 +83,11 @@ def test_whoever_is_expelled_is_not_heard_even_after_a_goodbye() -> None:
     table.expel(peer.peer_id)
     assert not table.is_heard(peer.peer_id)
     assert table.by_curve_key(curve_public_key_of(peer.hello.public_key)) is None
+
+
+def test_what_became_of_addresses_is_kept_for_so_many() -> None:
+    table = PeerRegistry()
+    for number in range(registry_module.MAX_OUTCOMES + 10):
+        table.outcome(DialOutcome(f"/ip4/127.0.0.1/tcp/{number}", DialState.UP))
+    assert len(table.outcomes()) == registry_module.MAX_OUTCOMES
+    assert table.outcomes()[-1].address.endswith(str(registry_module.MAX_OUTCOMES + 9))

@@ -22,6 +22,8 @@ MAX_FILE_BYTES = 4 << 20
 MAX_MODELS = 64
 MAX_LANES = 64
 MAX_SEEN = 4096
+MAX_CAUGHT = 4096
+"""Whoever lies under ever new keys must not make the file one that is too large to be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from node.errors import KekahydeError
-from node.guards.book import SIDES, GuardBook, Side, read_book, write_book
+from node.guards.book import MAX_CAUGHT, SIDES, GuardBook, Side, read_book, write_book
 from node.guards.rules import choose, is_known, look
 from node.guards.separation import Candidate, what_gave_way
 from protocol.identity import PeerId
@@ -100,7 +100,8 @@ class GuardKeeper:
         """A peer returned a wrong number: it loses its place and never gets another."""
         with self._lock:
             if peer_id not in self._book.caught:
-                self._book = replace(self._book, caught=self._book.caught | {peer_id})
+                kept = sorted(self._book.caught)[-(MAX_CAUGHT - 1) :]
+                self._book = replace(self._book, caught=frozenset([*kept, peer_id]))
                 self._write(self._unix_s())
 
     def sides(self) -> dict[PeerId, Side]:

@@ -35,6 +35,7 @@ FAREWELL_S = 0.3
 """Time for the news that this node leaves to be pushed a second time."""
 MAX_PINGS = 4096
 PARDON_S = 60.0
+MAX_FAULTY = 1024
 MAX_FAULTS = 10
 """A peer that does what no honest one does so often in PARDON_S seconds is reported."""
 
@@ -238,6 +239,8 @@ class Member:
         now = time.monotonic()
         faults = [at for at in self._faults.get(peer_id, []) if now - at < PARDON_S] + [now]
         self._faults[peer_id] = faults
+        if len(self._faults) > MAX_FAULTY:
+            del self._faults[next(iter(self._faults))]
         if len(faults) == 1 or len(faults) >= MAX_FAULTS:
             log.warning("peer %s broke the rules: %s", peer_id, reason)
         if len(faults) >= MAX_FAULTS:

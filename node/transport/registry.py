@@ -15,6 +15,7 @@ from protocol.messages import Hello
 FAREWELL_S = 10.0
 """How long answers of a peer that said goodbye are waited for."""
 MAX_FAREWELLS = 1024
+MAX_OUTCOMES = 1024
 
 
 class DialState(Enum):
@@ -174,7 +175,10 @@ class PeerRegistry:
     def outcome(self, outcome: DialOutcome) -> None:
         """News of a dialled address."""
         with self._changed:
+            self._outcomes.pop(outcome.address, None)
             self._outcomes[outcome.address] = outcome
+            if len(self._outcomes) > MAX_OUTCOMES:  # peers may have ever new addresses
+                del self._outcomes[next(iter(self._outcomes))]
             self._changed.notify_all()
 
     def by_curve_key(self, curve_key: bytes) -> ConnectedPeer | None:
