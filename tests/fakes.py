@@ -561,6 +561,14 @@ WAIT_S = 5.0
 """How long a test waits for what must happen; it never waits for what must not."""
 
 
+def until(happened: Callable[[], object], what: str) -> None:
+    """Look again and again until it is true."""
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.001)
+
+
 class LiveNode:
     """Both planes and a worker over units made by hand: what `node.node.Node` composes, without a model on disk."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -139,6 +140,7 @@ def main(arguments: list[str] | None = None) -> Any:
         fail("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
+        _drop_output()
         sys.stderr.close()  # whoever read our output has left; there is nobody to tell
         sys.exit(EXIT_FAILED)
     except KekahydeError as exc:
@@ -146,7 +148,14 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(EXIT_FAILED)
     except OSError as exc:
         fail(f"{exc.filename or 'output'}: {exc.strerror}")
+        _drop_output()
         sys.exit(EXIT_FAILED)
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when the interpreter ends, which would be another exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _speak_utf8() -> None:
