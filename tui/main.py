@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 from tui.app import KekahydeApp
 from tui.launcher import NodeLauncher
 from tui.session import LogLine, NodeSession
+
+SETTLED_AFTER_S = 1.5
+"""By then the first screen stands."""
 
 
 class ScreenHandler(logging.Handler):
@@ -41,12 +45,19 @@ def serve(data_dir: Path, node_command: Sequence[str] | None, port: int | None) 
     return serve_page(data_dir, node_command, port)
 
 
+def settle_memory() -> None:
+    """Take what the program consists of out of garbage collection: looking through it held the screen for 200 ms."""
+    gc.collect()
+    gc.freeze()
+
+
 async def _show(launcher: NodeLauncher) -> str | None:
     app = KekahydeApp(launcher)
     logging.getLogger().handlers[:] = [ScreenHandler(app.session)]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, app.exit)
+    loop.call_later(SETTLED_AFTER_S, settle_memory)
     try:
         failure = await app.run_async()
         if app.return_code and not failure:

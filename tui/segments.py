@@ -10,9 +10,9 @@ import itertools
 import re
 from dataclasses import dataclass
 
-SOFT_LINES = 24
+SOFT_LINES = 14
 """From here on a blank line ends a segment."""
-HARD_LINES = 60
+HARD_LINES = 40
 """Here a segment ends at the next line, whatever it is."""
 HARD_CHARACTERS = 6000
 """Here it ends at the next space: a text without any line."""
