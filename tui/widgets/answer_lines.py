@@ -15,12 +15,15 @@ from itertools import accumulate
 from rich.segment import Segment
 from textual._compositor import Compositor
 from textual.containers import VerticalScroll
-from textual.geometry import Size
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.widgets.markdown import ModelMarkdown, show_link
+
+MAX_LOOKS = 100
+LOOK_AGAIN_S = 0.01
+"""How often, and after which pause, it is looked whether the screen has laid a piece out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,17 +43,30 @@ def guessed_height(source: str, width: int) -> int:
     return 1 + sum(1 + len(line) // max(1, width) for line in source.rstrip("\n").split("\n"))
 
 
-async def lines_of(markdown: ModelMarkdown) -> list[Strip]:
-    """What a Markdown widget looks like, once the screen has laid it out; nothing where it has no room."""
-    laid_out = asyncio.Event()
-    markdown.call_after_refresh(laid_out.set)
-    await laid_out.wait()
-    size: Size = markdown.outer_size
-    if not size.area:
-        return []
-    compositor = Compositor()
-    compositor.reflow(markdown, size)
-    return compositor.render_strips()
+async def lines_of(markdown: ModelMarkdown) -> list[Strip] | None:
+    """What a Markdown widget looks like, once the screen has laid it out; None where that does not happen."""
+    for _ in range(MAX_LOOKS):
+        refreshed = asyncio.Event()
+        markdown.call_after_refresh(refreshed.set)
+        await refreshed.wait()
+        if not markdown.children:
+            return []
+        if _is_laid_out(markdown):
+            compositor = Compositor()
+            compositor.reflow(markdown, markdown.outer_size)
+            return compositor.render_strips()
+        await asyncio.sleep(LOOK_AGAIN_S)
+    return None
+
+
+def _is_laid_out(markdown: ModelMarkdown) -> bool:
+    """Whether the screen knows all parts, with the room that they need now: a refresh may come before the layout."""
+    known = markdown.screen._compositor.full_map
+    if any(part not in known for part in markdown.walk_children(Widget)):
+        return False
+    size = markdown.content_size
+    needed = markdown.get_content_height(markdown.container_size, markdown.app.size, size.width)
+    return bool(size.area) and needed == size.height
 
 
 class Workbench(VerticalScroll):
@@ -66,9 +82,9 @@ class Workbench(VerticalScroll):
         try:
             await markdown.update(piece.source)
             width = self.size.width
-            piece.strips = await lines_of(markdown)
-            piece.width = width if piece.strips else 0
-            piece.height = len(piece.strips) or piece.height
+            strips = await lines_of(markdown)
+            if strips is not None:
+                piece.strips, piece.height, piece.width = strips, len(strips), width
         finally:
             await markdown.remove()
 

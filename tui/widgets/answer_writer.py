@@ -128,6 +128,9 @@ class AnswerWriter:
         if live is None:
             return
         strips = await lines_of(live)
-        height = len(strips) or guessed_height(self._source, self._view.size.width)
-        self.lines.add(Piece(self._source, height, strips, self._view.size.width if strips else 0))
+        width = self._view.size.width
+        if strips is None:
+            self.lines.add(Piece(self._source, guessed_height(self._source, width)))
+        else:
+            self.lines.add(Piece(self._source, len(strips), strips, width))
         await live.remove()

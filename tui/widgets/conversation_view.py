@@ -77,8 +77,6 @@ class ConversationView(VerticalScroll):
     async def _draw(self, lines: AnswerLines, piece: Piece, is_above: bool) -> None:
         before = piece.height
         await self.query_one(Workbench).draw(piece)
-        if not piece.width:
-            piece.width = self.query_one(Workbench).size.width  # nothing to see: an empty piece, or no room at all
         lines.measure()
         if is_above and piece.height != before:  # what is read stays where it is
             self.scroll_to(y=self.scroll_y + piece.height - before, animate=False, force=True)
