@@ -14,6 +14,7 @@ import pytest
 from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer
 from tui_driver import Clock, Driver, interface, normal_svg
 
+from tui.widgets.markdown import ModelMarkdown
 from tui.widgets.prompt import Prompt
 
 PICTURES = Path(__file__).parent / "snapshots"
@@ -52,6 +53,7 @@ async def see_welcome(driver: Driver) -> None:
 async def see_chat(driver: Driver) -> None:
     await driver.keys("enter")
     await driver.sees("The end.", "regenerate", "38.0 tok/s")
+    await driver.until(lambda: not driver.app.screen.query(ModelMarkdown))
 
 
 async def see_receipt(driver: Driver) -> None:
