@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 pytestmark = pytest.mark.swarm
 
 
-@pytest.mark.parametrize("scenario", ["join", "mdns", "forged", "weights"])
+@pytest.mark.parametrize("scenario", ["join", "mdns", "forged"])
 def test_scenario(scenario: str) -> None:
     command = [sys.executable, str(SCRIPTS / "netlab.py"), "--json", "--logs", scenario]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)

@@ -112,8 +112,9 @@ def test_nothing_of_the_prompt_is_narrated(swarm: Swarm) -> None:
     assert not any(word in text for text in told for word in secret.split())
 
 
-@pytest.mark.parametrize("scenario", ["kill", "freeze"])
-@pytest.mark.parametrize("victims", ["one", "lane", "all"])
+@pytest.mark.parametrize(
+    ("scenario", "victims"), [("kill", "one"), ("freeze", "lane"), ("kill", "all"), ("freeze", "all")]
+)
 def test_peers_that_vanish_in_the_middle(scenario: str, victims: str, alone: RunResult) -> None:
     """One guard or both of the lane at work, or all four nodes, are gone upon token 16 of 64: same text, complete."""
     with Swarm() as swarm:

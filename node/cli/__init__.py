@@ -1,6 +1,6 @@
 """The command line: `kekahyde-node`. stdout is data, stderr is narration.
 
-    main      the group of commands and the exit codes
+    main      the group of commands and the exit codes; lazy imports a command when it is called
     options   options that several commands share
     serve     start a node (no subcommand)
     run       answer a prompt
@@ -8,7 +8,7 @@
     store     import, models
     pull      a model from the hub or from peers
     wanted    which models are here, and which peers are to bring
-    facts     id, version, bench
+    facts     id, version; bench
     narrate   logging and one-line errors on stderr
 
 Exit codes: 0 done; 1 failed (one line on stderr says why and what next); 2 wrong usage; 130 interrupted.

@@ -7,12 +7,12 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 from click.core import ParameterSource
 
-from node.cli import access, doctor, facts, interface, invite, join, pair, peers, pull, run, serve, service, store
+from node.cli.lazy import LazyGroup
 from node.cli.narrate import configure_logging, fail
 from node.cli.options import (
     data_dir_option,
@@ -34,7 +34,32 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(LazyGroup):
+    """Every command and where it lives."""
+
+    places: ClassVar = {
+        "ban": "node.cli.access:ban",
+        "bench": "node.cli.bench:bench",
+        "completion": "node.cli.service:completion",
+        "doctor": "node.cli.doctor:doctor",
+        "id": "node.cli.facts:identity",
+        "import": "node.cli.store:import_model",
+        "invite": "node.cli.invite:invite",
+        "join": "node.cli.join:join",
+        "models": "node.cli.store:models",
+        "pair": "node.cli.pair:pair",
+        "peers": "node.cli.peers:peers",
+        "pull": "node.cli.pull:pull",
+        "run": "node.cli.run:run",
+        "service": "node.cli.service:service",
+        "trust": "node.cli.access:trust",
+        "tui": "node.cli.interface:tui",
+        "unpair": "node.cli.pair:unpair",
+        "version": "node.cli.facts:version",
+    }
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--headless", is_flag=True, help="No interface: lines on stdout and stderr only.")
 @web_options
 @json_option
@@ -85,9 +110,13 @@ def cli(
         raise click.UsageError("--gateway and --no-gateway exclude each other", context)
     if web and headless:
         raise click.UsageError("--web and --headless exclude each other", context)
+    from node.cli import interface
+
     if web or not (headless or as_json or not interface.has_terminal()):
         interface.open_interface(data_dir, context.obj, web, web_port)
     else:
+        from node.cli import serve
+
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
         serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, memory_bytes, threads, as_json)
@@ -99,30 +128,6 @@ def _refuse_misplaced(context: click.Context) -> None:
         given = parameter.name and context.get_parameter_source(parameter.name)
         if given is ParameterSource.COMMANDLINE and parameter.name != "verbose":
             raise click.UsageError(f"{parameter.opts[0]} belongs behind `{context.invoked_subcommand}`", context)
-
-
-COMMANDS = (
-    run.run,
-    interface.tui,
-    pull.pull,
-    store.import_model,
-    store.models,
-    facts.identity,
-    facts.version,
-    facts.bench,
-    peers.peers,
-    access.ban,
-    access.trust,
-    invite.invite,
-    join.join,
-    doctor.doctor,
-    pair.pair,
-    pair.unpair,
-    service.completion,
-    service.service,
-)
-for command in COMMANDS:
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> Any:
