@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -560,14 +559,6 @@ class Swarm:
 LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")
 WAIT_S = 5.0
 """How long a test waits for what must happen; it never waits for what must not."""
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    """Look again and again until it is true."""
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.001)
 
 
 class LiveNode:

@@ -6,12 +6,13 @@ import json
 import socket
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from gateway_fakes import Serving, serving
+from waiting import until
 
 from node.gateway import connection, limits, sse
 from node.gateway.outbox import MAX_BEHIND_BYTES, Outbox
@@ -32,13 +33,6 @@ def still_serves(node: Serving) -> Iterator[None]:
     with urllib.request.urlopen(node.url + "/health", timeout=LIMIT_S) as answer:
         assert json.load(answer)["status"] == "ok"
     until(lambda: not node.engine.requests(), "no request is left")
-
-
-def until(happened: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-    deadline = time.monotonic() + limit_s
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def connect(node: Serving) -> socket.socket:

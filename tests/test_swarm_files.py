@@ -184,7 +184,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path: Path, monkeypatch:
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("node.swarm.memory.os.fsync", full)
+    monkeypatch.setattr("node.store.files.os.fsync", full)
     attempts: list[Callable[[], object]] = [
         lambda: access.put(identity(2).peer_id, Verdict.BAN),
         lambda: SwarmMemory(tmp_path).keep_seq(5),

@@ -6,12 +6,12 @@ import json
 import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from swarm_harness import NodeProcess, Swarm
+from waiting import until
 
 from node.gateway.client import call_node
 from node.swarm.memory import SwarmMemory
@@ -20,14 +20,6 @@ pytestmark = pytest.mark.swarm
 
 WAIT_S = 30.0
 """How long what must happen may take on a machine that is busy; it takes a second or two on one that is not."""
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    """Look again and again until it is true."""
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def peers_of(node: NodeProcess) -> dict[str, dict[str, Any]]:

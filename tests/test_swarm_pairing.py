@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from swarm_harness import PROGRAM, NodeProcess, RunResult, Swarm
+from waiting import until
 
 from node.gateway.client import call_node
 
@@ -59,13 +59,6 @@ class Cli:
         assert result.returncode == 0, result.stderr
         *tokens, receipt = [json.loads(line) for line in result.stdout.splitlines()]
         return RunResult(0, tokens, receipt, result.stderr)
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def code_on(screen: subprocess.Popen[str]) -> str:

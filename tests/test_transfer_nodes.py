@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hostile_blobs import spoil_blobs
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
+from waiting import until
 
 from node.gateway.state import partial_statuses
 from node.kernels import select_kernels
@@ -87,13 +87,6 @@ def ended(job: Job, limit_s: float = 30.0) -> Job:
     return job
 
 
-def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -131,7 +124,7 @@ def test_layers_are_taken_as_far_as_the_memory_allows_and_served_one_by_one(park
     (shown,) = partial_statuses(second)
     assert (shown["state"], shown["layers"], shown["coverage"]) == ("partial", 3, "complete")
     first.__exit__()
-    until(lambda: partial_statuses(second)[0]["coverage"] != "complete")
+    until(lambda: partial_statuses(second)[0]["coverage"] != "complete", "it knows that layers are missing")
     (missing,) = {0, 1, 2} - {layer for start, end in hosted.ranges for layer in range(start, end)}
     assert partial_statuses(second)[0]["coverage"] == f"layer {missing} is missing"
 
@@ -143,14 +136,15 @@ def test_members_hear_of_layers_that_came_after_the_hello(park: Park) -> None:
     model_id = bytes.fromhex(park.model_id)
     watcher.hosted.learn(model_id, StoredModel(park.path).manifest)
     second = park.node([first], member=True)
-    until(lambda: any(peer.peer_id == second.peer_id for peer in watcher.registry.usable()))
+    until(lambda: any(peer.peer_id == second.peer_id for peer in watcher.registry.usable()), "the newcomer is seen")
     assert not next(peer for peer in watcher.registry.usable() if peer.peer_id == second.peer_id).serves(model_id)
     assert ended(second.transfers.take_layers(park.model_id, 1 << 40)).state is JobState.DONE
     held = {ref.sha256 for ref in StoredModel(park.path).units if ref.layer is not None}
     until(
         lambda: any(
             peer.peer_id == second.peer_id and peer.hosts(model_id) == held for peer in watcher.registry.usable()
-        )
+        ),
+        "its layers are known",
     )
 
 
@@ -173,7 +167,7 @@ def test_a_break_in_the_middle_costs_only_what_was_not_there(park: Park) -> None
     first = park.node([], whole=True)
     second = park.node([first], data="same")
     job = second.transfers.pull(park.model_id)
-    until(lambda: job.fetched_bytes > 3 * PIECE_BYTES)
+    until(lambda: job.fetched_bytes > 3 * PIECE_BYTES, "pieces come")
     second.transfers.cancel(job.id)
     assert ended(job).state is JobState.CANCELLED
     kept = job.fetched_bytes
@@ -189,7 +183,7 @@ def test_a_liar_is_kept_out_and_the_rest_comes_from_elsewhere(park: Park, lie: s
     honest, liar = park.node([], whole=True), park.node([], whole=True)
     spoil_blobs(liar, f"false-{lie}", 0.0)
     third = park.node([liar, honest])
-    until(lambda: len(third.registry.usable()) == 2)
+    until(lambda: len(third.registry.usable()) == 2, "both are seen")
     job = ended(third.transfers.pull(park.model_id))
     assert job.state is JobState.DONE, job
     assert files_of(park.models_dir(third) / park.model_id) == files_of(park.path)

@@ -180,7 +180,7 @@ def test_an_accusation_on_a_full_disk_ends_nothing(
     with Node(NodeConfig(identity(1), LOOPBACK, threads=1, state=tmp_path), []) as node:
         assert node.address is not None and node.member is not None and node.member.record is not None
         before = node.member.record.seq
-        monkeypatch.setattr("node.swarm.memory.os.fsync", full)
+        monkeypatch.setattr("node.store.files.os.fsync", full)
         with RawClient(node.address.endpoint, node.peer_id, identity(2)) as client:
             client.say_hello()
             key, accuser = identity(1).public_key, identity(2).public_key

@@ -22,9 +22,9 @@ from fakes import (
     identity,
     make_rows,
     make_unit,
-    until,
     weights_of,
 )
+from waiting import until
 
 from node import work_queue
 from node.execution import ExecutionManager, execute_distributed

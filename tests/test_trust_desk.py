@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes import WAIT_S, LiveNode, identity
+from fakes import LiveNode, identity
+from waiting import until
 
 from node.transport import control
 from node.transport.link import Pace
@@ -55,13 +55,6 @@ def home(index: int, folder: Path, bootstrap: list[Multiaddr] | None = None) -> 
     node.control.add(desk)
     with node:
         yield Home(node, desk, changes)
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 2 * WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def address_of(home: Home) -> Multiaddr:

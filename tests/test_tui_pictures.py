@@ -120,14 +120,11 @@ async def picture(data_dir: Path, view: str, size: tuple[int, int], wanted: str 
         driver.app.screen.query_one(Prompt).cursor_blink = False
         await VIEWS[view](driver)
         driver.app.clear_notifications()
-        await driver.pilot.pause()
-        await driver.pilot.pause(0.3)
         deadline = monotonic() + SETTLING_S
         while True:
             drawn = normal_svg(driver.app.export_screenshot(title="Kekahyde", simplify=True))
             if wanted in (None, drawn) or monotonic() > deadline:
                 return drawn
-            driver.app.screen.refresh()
             await driver.pilot.pause(0.05)
 
 

@@ -182,10 +182,6 @@ class Conversation:
                 text += part if joined else f" {part}"
         return text
 
-    def transcript(self) -> str:
-        """The whole conversation as Markdown."""
-        return "\n\n".join(f"> {turn.prompt}\n\n{turn.answer.text}" for turn in self.turns)
-
 
 def _readable(text: str, context: int | None) -> str:
     """The end of a text that a model of this context can read and still has room to answer, from a word on."""

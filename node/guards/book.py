@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from node.errors import ConfigError
-from node.swarm.memory import replace_file
+from node.store.files import replace_private
 from protocol.identity import PeerId
 
 Side = Literal["pad", "share"]
@@ -119,7 +119,7 @@ def read_book(path: Path) -> GuardBook | None:
 
 def write_book(path: Path, book: GuardBook) -> None:
     """Complete or not at all, mode 0600."""
-    replace_file(path, encode_book(book).encode())
+    replace_private(path, encode_book(book).encode())
 
 
 def _read_guard(value: Any) -> Guard | None:

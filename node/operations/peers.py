@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from node.hosting import ranges_text, whole_layers
 from node.node import Node
 from node.swarm.tally import PeerTally
 from node.transport.registry import ConnectedPeer
@@ -88,20 +89,16 @@ def _operator(link: ConnectedPeer | None, entry: Entry | None) -> str | None:
 
 
 def _layers(node: Node, link: ConnectedPeer | None, entry: Entry | None) -> str:
-    """Layers that it serves of the first model that both know: `0-4`, `0-2,5`, or nothing."""
+    """Layers that it serves of the first model that both know: `0-4`, `0-2, 5`, or nothing."""
     if entry is not None:
         return _recorded_layers(node, entry.record.facts.capabilities.hosted)
     if link is None:
         return ""
     for model in node.hosted.models:
         held = link.hosts(model.model_id_bytes)
-        wanted: dict[int, list[bytes]] = {}
-        for ref in model.units:
-            if ref.layer is not None:
-                wanted.setdefault(ref.layer, []).append(ref.sha256)
-        layers = [layer for layer, units in wanted.items() if held.issuperset(units)]
+        layers = whole_layers(model.manifest, [ref for ref in model.units if ref.sha256 in held])
         if layers:
-            return layer_ranges(layers)
+            return ranges_text(layers - {model.manifest.config.num_layers})
     return ""
 
 
@@ -112,15 +109,4 @@ def _recorded_layers(node: Node, hosted: tuple[HostedLayers, ...]) -> str:
         return ""
     manifest = node.hosted.manifest(chosen.model_id)
     last = None if manifest is None else manifest.config.num_layers  # a record counts the head as one more layer
-    return layer_ranges([layer for start, end in chosen.ranges for layer in range(start, end) if layer != last])
-
-
-def layer_ranges(layers: list[int]) -> str:
-    """`[0, 1, 2, 5]` as `0-2,5`."""
-    ranges: list[list[int]] = []
-    for layer in sorted(layers):
-        if ranges and ranges[-1][1] == layer - 1:
-            ranges[-1][1] = layer
-        else:
-            ranges.append([layer, layer])
-    return ",".join(str(start) if start == end else f"{start}-{end}" for start, end in ranges)
+    return ranges_text({layer for start, end in chosen.ranges for layer in range(start, end) if layer != last})

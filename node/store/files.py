@@ -64,22 +64,30 @@ def remember_moved(before: Path, after: Path) -> None:
                 _verified.add((str(after / Path(path).relative_to(before)), *rest))  # type: ignore[arg-type]
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a new file whose bytes are on the disk when this returns."""
-    with path.open("wb") as file:
+def write_synced(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Writes a new file whose bytes are on the disk when this returns; `mode` less what the umask takes away."""
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         sync(file.fileno())
 
 
-def replace_atomically(path: Path, content: bytes) -> None:
+def replace_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Writes a file so that a reader, or a crash, sees the old or the new content and nothing between."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        write_synced(temporary, content)
+        write_synced(temporary, content, mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """The same for a file of this user alone (mode 0600); raises ConfigError naming it and the next step."""
+    try:
+        replace_atomically(path, content, 0o600)
+    except OSError as exc:
+        raise ConfigError(f"cannot write {path}: {exc.strerror}; make room or give another --data-dir") from exc
 
 
 def sync(descriptor: int) -> None:

@@ -117,11 +117,6 @@ class PartialModel:
         """Folder of blobs that are on their way."""
         return self.path / PIECES_FOLDER
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is missing."""
-        return all(map(self.has, self.manifest.units)) and all(map(self.has_file, self.manifest.files))
-
     def finish(self) -> Path:
         """Move a whole model to its place among the imported ones; where it is by then, remove this one."""
         target = self.models_dir / self.model_id

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import ConfigError, KekahydeError
-from node.swarm.memory import replace_file
+from node.store.files import replace_private
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
 
 MAX_ENTRIES = 4096
@@ -141,7 +141,7 @@ class AccessList:
                 "only_allowed": self._only_allowed,
                 "entries": [entry.as_json() for entry in self._entries.values()],
             }
-            replace_file(self._path, (json.dumps(content, indent=1) + "\n").encode())
+            replace_private(self._path, (json.dumps(content, indent=1) + "\n").encode())
 
     def _read(self, path: Path) -> None:
         try:

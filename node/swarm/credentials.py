@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import AddressError, ConfigError
-from node.swarm.memory import SwarmMemory, addresses_of, replace_file
+from node.store.files import replace_private
+from node.swarm.memory import SwarmMemory, addresses_of
 from protocol.admission import SwarmKey
 from protocol.errors import SwarmKeyError
 from protocol.limits import HASH_BYTES, MAX_ADDRESSES, SWARM_KEY_BYTES
@@ -103,8 +104,8 @@ def store_swarm(folder: Path, swarm: Swarm) -> None:
         "own_key": swarm.own_key,
     }
     if swarm.key is not None:
-        replace_file(folder / "swarm.key", f"{swarm.key.secret.hex()}\n".encode())
-    replace_file(folder / "swarm.json", (json.dumps(settings, indent=1) + "\n").encode())
+        replace_private(folder / "swarm.key", f"{swarm.key.secret.hex()}\n".encode())
+    replace_private(folder / "swarm.json", (json.dumps(settings, indent=1) + "\n").encode())
     if swarm.key is None:
         (folder / "swarm.key").unlink(missing_ok=True)
 

@@ -68,6 +68,7 @@ class Member:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._anchors_at = time.monotonic() + ANCHOR_INTERVAL_S
+        self._wakes_at = 0.0
         self._pinged: dict[int, tuple[PeerId, float]] = {}
         self._faults: dict[PeerId, list[float]] = {}
         self._membership: Membership | None = None
@@ -125,7 +126,8 @@ class Member:
         """Keep deadlines for ever."""
         while True:
             self._wake.clear()
-            pause_s = min(self._running.next_tick(), self._anchors_at) - time.monotonic()
+            self._wakes_at = self._due_at
+            pause_s = self._wakes_at - time.monotonic()
             with contextlib.suppress(TimeoutError):  # not wait_for: in Python 3.11 it may lose a cancellation
                 async with asyncio.timeout(max(0.0, pause_s)):
                     await self._wake.wait()
@@ -169,6 +171,11 @@ class Member:
     def _running(self) -> Membership:
         assert self._membership is not None, "started"
         return self._membership
+
+    @property
+    def _due_at(self) -> float:
+        """When there is something to do next."""
+        return min(self._running.next_tick(), self._anchors_at)
 
     def _received(self, link: Link, received: Received) -> None:
         message = received.message
@@ -214,7 +221,8 @@ class Member:
                     self._blame(peer_id, reason)
                 case _ as unreachable:
                     assert_never(unreachable)
-        self._wake.set()
+        if self._due_at < self._wakes_at:  # most frames move no deadline, and need not wake anybody
+            self._wake.set()
 
     def _send(self, peer_id: PeerId, message: Ping | Gossip | Sync | SyncOk | PingReq | PingResult) -> None:
         number = self._links.send(peer_id, message)

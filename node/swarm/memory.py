@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from node.errors import AddressError, ConfigError
+from node.store.files import replace_private
 from protocol import cbor
 from protocol.errors import RemoteProtocolError
 from protocol.multiaddr import Multiaddr, parse_multiaddr
@@ -46,7 +46,7 @@ class SwarmMemory:
 
     def keep_seq(self, seq: int) -> None:
         """Returns once the number is on the disk."""
-        replace_file(self._seq_path, f"{seq}\n".encode())
+        replace_private(self._seq_path, f"{seq}\n".encode())
 
     def anchors(self) -> list[PeerRecord]:
         """Records of the last run. What cannot be read is left out: they are hints, and peers will tell."""
@@ -64,23 +64,8 @@ class SwarmMemory:
         """Write them, where they are others than the last time."""
         chosen = list(envelopes[:MAX_ANCHORS])
         if chosen != self._anchors:
-            replace_file(self._anchors_path, cbor.encode(chosen))
+            replace_private(self._anchors_path, cbor.encode(chosen))
             self._anchors = chosen
-
-
-def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file so that it is the old one or the new one, whatever happens. Raises ConfigError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {path}: {exc.strerror}; make room or give another --data-dir") from exc
 
 
 def addresses_of(record: PeerRecord) -> list[Multiaddr]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from node.errors import ConfigError, KekahydeError
-from node.swarm.memory import replace_file
+from node.store.files import replace_private
 from node.trust.paired_file import (
     MAX_DEVICES,
     MAX_REVOKED,
@@ -137,7 +137,7 @@ class PairedDevices:
         with self._lock:
             changed = change(self._state)
             if self._path is not None:
-                replace_file(self._path, (json.dumps(paired_as_json(changed), indent=1) + "\n").encode())
+                replace_private(self._path, (json.dumps(paired_as_json(changed), indent=1) + "\n").encode())
             self._state = changed
 
 
