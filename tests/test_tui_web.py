@@ -107,6 +107,7 @@ def open_browser(folder: Path) -> Any:
 @needs_chromium
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_prompt_tokens_and_peers_in_a_browser(page: str, tmp_path: Path) -> None:
+    from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.wait import WebDriverWait
@@ -124,15 +125,21 @@ def test_a_prompt_tokens_and_peers_in_a_browser(page: str, tmp_path: Path) -> No
                 stream.feed(bytes(driver.execute_script(TAKE)))
                 return all(text in "\n".join(screen.display) for text in texts)
 
-            wait.until(drawn, "\n".join(screen.display))
+            try:
+                wait.until(drawn)
+            except TimeoutException:
+                now = "\n".join(line.rstrip() for line in screen.display)
+                pytest.fail(f"not all of {texts} in {DEADLINE_S:.0f} s; the screen was:\n{now}")
 
         def press(*keys: str) -> None:
             ActionChains(browser).send_keys(*keys).perform()
 
         sees("continues stories", "2 peers help")
         assert "token=" not in browser.current_url
-        press("Once upon a time, there was a little cat", Keys.ENTER)
-        sees("there was a little cat", "tok/s", "first after")
+        press("Once upon a time, there was a little cat")
+        sees("there was a little cat")  # before the answer: a long one scrolls the prompt out of sight
+        press(Keys.ENTER)
+        sees("tok/s", "tokens · first after")
         keep(browser, "web-chat")
         press(Keys.F3)
         sees("● alive", "RTT", "● alive, linked")
