@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ import node.transport.data as data_plane
 import node.transport.dialler as dialler
 import node.transport.listener as listener
 from node.cli.options import AddressType
+from node.cli.stop_signal import StopSignal
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library
@@ -157,8 +157,7 @@ def main(
     if tap is not None:
         tap_everything(tap.open("wb"))
     directory = DataDir.open(data_dir)
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    stopping = StopSignal()
     config = NodeConfig(
         directory.identity(),
         listen,

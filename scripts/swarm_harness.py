@@ -36,6 +36,10 @@ class StartError(Exception):
     """A node that did not come up, and what it said."""
 
 
+class StuckError(Exception):
+    """A node that was asked to leave and did not, and what it said."""
+
+
 @dataclass(slots=True)
 class NodeProcess:
     """A node that runs: its process and what its ready line said."""
@@ -79,14 +83,16 @@ class NodeProcess:
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
-        """Ask it to leave; the exit code (it is killed, and the code negative, where it does not)."""
+        """Ask it to leave; the exit code. Raises StuckError (and it is killed) where it does not go."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
                 self.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired as exc:
                 self.kill()
+                told = self.narration()
+                raise StuckError(f"{self.data_dir.name} did not leave in {STOP_TIMEOUT_S} s: {told}") from exc
         if self.process.stdout is not None:
             self.process.stdout.close()
         return self.process.returncode
@@ -135,9 +141,15 @@ class Swarm:
             if node.process.poll() is None:
                 node.process.send_signal(signal.SIGCONT)
                 node.process.terminate()
+        stuck = []
         for node in self.nodes:
-            node.stop()
+            try:
+                node.stop()
+            except StuckError as exc:
+                stuck.append(exc)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if stuck:
+            raise stuck[0]
 
     def start(self, count: int, faults: dict[int, Sequence[str]] | None = None, options: Sequence[str] = ()) -> None:
         """Start `count` nodes side by side and wait until all are ready.

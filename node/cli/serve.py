@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from node.cli.narrate import always_tell, say
+from node.cli.stop_signal import StopSignal
 from node.cli.wanted import lendable_bytes, wanted_models
 from node.errors import ConfigError
 from node.gateway.addresses import is_loopback
@@ -76,9 +75,7 @@ def serve(
         )
     # What becomes of a node's links is said once a change; a run says it itself.
     always_tell("node.transport.dialler")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = StopSignal()
     with lock:
         swarm = choice.load(directory)
         identity = directory.identity()

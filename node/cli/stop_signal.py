@@ -1,0 +1,33 @@
+"""Waiting in the main thread until a signal says to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal:
+    """SIGTERM or SIGINT, whichever thread of this process the kernel gives it to. Made in the main thread, early.
+
+    The kernel may choose any thread, and does where the main one was only just continued or has another signal to
+    take. A Python handler then waits for the main thread to execute something, which one that waits for a lock never
+    does. So that thread reads what the C handler writes: `signal.set_wakeup_fd`.
+    """
+
+    def __init__(self) -> None:
+        self._woken, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for number in STOPPING:
+            signal.signal(number, _leave_it_to_the_descriptor)
+
+    def wait(self) -> None:
+        """Return once one has come, also where it came before."""
+        while self._woken.recv(1)[0] not in STOPPING:
+            pass
+
+
+def _leave_it_to_the_descriptor(*_: object) -> None:
+    """Only a signal that has a handler is written to the descriptor."""
