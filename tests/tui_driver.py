@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 from gateway_twin import GatewayTwin
+from textual._context import visible_screen_stack
 from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -43,6 +44,8 @@ class Driver:
     @property
     def screen(self) -> str:
         """What a person sees, as lines of text."""
+        # What lies below a sheet is drawn into the sheet and kept: drawn without this, it would be kept blank.
+        visible_screen_stack.set(self.app._background_screens)
         return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
 
     async def until(self, condition: Callable[[], object]) -> None:
