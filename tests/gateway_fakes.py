@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fakes import identity
+from made_parts import identity
 
 from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event, Failed, Token

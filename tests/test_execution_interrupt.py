@@ -6,7 +6,9 @@ import threading
 import time
 
 import pytest
-from fakes import PATIENT, ScriptedPeer, Swarm, honest, make_unit, silent
+from made_parts import make_unit
+from scripted_peer import ScriptedPeer, honest, silent
+from scripted_session import PATIENT, Swarm
 
 from node.execution.chunk import ChunkState
 from node.execution.interrupt import PassCancelledError

@@ -5,16 +5,15 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from fakes import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_parts import KERNELS, make_rows, make_unit
+from scripted_peer import (
     FAULTS,
-    IMPATIENT,
-    KERNELS,
     LIES,
-    PATIENT,
     SCRIPTS,
     Script,
     ScriptedPeer,
-    Swarm,
     error,
     every_other,
     floods,
@@ -23,14 +22,11 @@ from fakes import (
     liar,
     lost,
     lost_and_back,
-    make_rows,
-    make_unit,
     newest_first,
     one_behind,
     silent,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from scripted_session import IMPATIENT, PATIENT, Swarm
 
 from node.errors import CorruptModelError
 from node.execution import execute_distributed

@@ -5,9 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from fakes import KERNELS, MODEL_ID, Swarm, WatchedSeeds, honest, make_unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import KERNELS, MODEL_ID, make_unit
+from scripted_peer import honest
+from scripted_session import Swarm, WatchedSeeds
 
 from node.execution.pads import DECODE_BATCH_ROWS, GuardPads, OwnPads, PadBatch, PadTicket
 from node.execution.peer import SessionPeer

@@ -3,9 +3,9 @@
 from itertools import pairwise, product
 
 import pytest
-from fakes import make_unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import make_unit
 
 from node.execution import split_prompt_for_remote
 from node.execution.chunk import TRANSITIONS, Chunk, ChunkEvent, ChunkRecord, ChunkState

@@ -8,22 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import (
-    FAULTS,
-    IMPATIENT,
-    KERNELS,
-    PATIENT,
-    Script,
-    ScriptedPeer,
-    Swarm,
-    error,
-    honest,
-    liar,
-    lost,
-    make_unit,
-    silent,
-)
-from fakes import LIES as SHARE_LIES
+from made_parts import KERNELS, make_unit
+from scripted_peer import FAULTS, Script, ScriptedPeer, error, honest, liar, lost, silent
+from scripted_peer import LIES as SHARE_LIES
+from scripted_session import IMPATIENT, PATIENT, Swarm
 
 from node.execution.chunk import ChunkState
 from node.execution.pads import GuardPads

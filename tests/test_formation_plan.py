@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fakes import identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import identity
 
 from node.formation import FORMERS, LanePlan, Offer, PadMaker, form
 from node.privacy import Privacy

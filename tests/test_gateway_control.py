@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import identity
+from made_parts import identity
 
 from node.engine import Engine
 from node.errors import ConfigError, NodeNotRunningError, OperationError

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from fakes import identity
+from made_parts import identity
 
 from node.errors import ConfigError
 from node.guards import GuardKeeper

@@ -6,9 +6,9 @@ import random
 from dataclasses import replace
 
 import pytest
-from fakes import identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import identity
 
 from node.guards.book import SIDES, Guard, GuardBook, LanePlaces, decode_book, encode_book
 from node.guards.rules import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fakes import identity, make_unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import identity, make_unit
 
 from node.formation import Offer, SessionPlan, form
 from node.planning.cost import Cost, local_cost, remote_cost

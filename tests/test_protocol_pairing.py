@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
-from fakes import identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import identity
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import PeerId

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from fakes import KERNELS, LOOPBACK, WAIT_S, identity
+from live_nodes import LOOPBACK, WAIT_S
+from made_parts import KERNELS, identity
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 
 from node.model.generate import GeneratedToken

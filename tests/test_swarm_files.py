@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import identity
+from made_parts import identity
 
 from node.errors import ConfigError, KekahydeError
 from node.swarm.access import AccessList, Verdict

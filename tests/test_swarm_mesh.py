@@ -3,7 +3,7 @@
 import random
 from itertools import pairwise
 
-from fakes import identity
+from made_parts import identity
 
 from node.swarm.mesh import DEAD_PAUSE_S, GRACE_S, MAX_DIALS, MAX_LINKED, MAX_PAUSE_S, Candidate, Mesh
 from protocol.identity import PeerId

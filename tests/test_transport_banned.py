@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import MODEL_ID, WAIT_S, LiveNode, RawClient, RawListener, identity, make_unit
+from live_nodes import WAIT_S, LiveNode, RawClient, RawListener
+from made_parts import MODEL_ID, identity, make_unit
 from nacl.bindings import crypto_core_ed25519_sub
 
 from node.node import Node, NodeConfig

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import pytest
 import zmq
-from fakes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener, identity
+from live_nodes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener
+from made_parts import identity
 from zmq.utils import z85
 
 from node.errors import ConfigError, TransportError

@@ -11,19 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zmq
-from fakes import (
-    KERNELS,
-    MODEL_ID,
-    PATIENT,
-    WAIT_S,
-    LiveNode,
-    RawClient,
-    RawListener,
-    identity,
-    make_rows,
-    make_unit,
-    weights_of,
-)
+from live_nodes import WAIT_S, LiveNode, RawClient, RawListener
+from made_parts import KERNELS, MODEL_ID, identity, make_rows, make_unit, weights_of
+from scripted_session import PATIENT
 from waiting import until
 
 from node import work_queue

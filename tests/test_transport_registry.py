@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes import identity
+from made_parts import identity
 
 from node.transport import registry as registry_module
 from node.transport.registry import ConnectedPeer, DialOutcome, DialState, PeerRegistry, peer_of_hello

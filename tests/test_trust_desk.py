@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes import LiveNode, identity
+from live_nodes import LiveNode
+from made_parts import identity
 from waiting import until
 
 from node.transport import control

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import identity
+from made_parts import identity
 
 from node.errors import ConfigError
 from node.trust.paired import FILE_NAME, NotPairedError, PairedDevices

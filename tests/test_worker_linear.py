@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import KERNELS, MODEL_ID, identity, make_unit, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_parts import KERNELS, MODEL_ID, identity, make_unit, weights_of
 
 from node import work_queue
 from node.errors import CorruptModelError

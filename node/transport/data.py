@@ -1,8 +1,6 @@
 """The data plane of a node that serves: one blocking thread that reads requests, computes, answers.
 
-It owns every socket it reads: the ROUTER that clients dial, and a DEALER for each peer to whom this node offers
-its service over a connection that it dialled itself. Sessions of this process that want to use a peer which
-attached that way hand their frames over through an inproc pair (see `channel`).
+It owns every socket it reads: the ROUTER that clients dial, and what `lent` holds.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ import zmq
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames
 from node.transport.registry import PeerRegistry
@@ -116,10 +115,7 @@ class DataPlane:
         self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
         self._poller = zmq.Poller()
-        self._offers: dict[PeerId, Socket] = {}
-        self._monitors: dict[Socket, Socket] = {}
-        """Monitor of each offer's connection; a new connection is attached anew."""
-        self._borrowed: dict[PeerId, Socket] = {}
+        self._lent = LentConnections(secure, self._poller)
         self._complaints = LogLimit(log)
         self._outbox = Outbox()
         self._asked_at = -math.inf
@@ -207,12 +203,11 @@ class DataPlane:
         except zmq.ContextTerminated:
             return
         finally:
-            for monitor, watched in self._monitors.items():
-                watched.disable_monitor()
-                monitor.close(linger=0)
-            for socket in (self._wake_in, self._router, *self._offers.values(), *self._borrowed.values()):
+            linger_ms = 0 if self._outbox.unsent else FAREWELL_MS
+            self._lent.close(linger_ms)
+            for socket in (self._wake_in, self._router):
                 if socket is not None:
-                    socket.close(linger=0 if self._outbox.unsent else FAREWELL_MS)
+                    socket.close(linger=linger_ms)
 
     def _turn(self) -> bool:
         """Read what is there, then compute one job; False when it is time to end."""
@@ -232,10 +227,7 @@ class DataPlane:
                     return False
             elif socket.closed:
                 pass  # replaced by a command of this very turn
-            elif socket in self._monitors:
-                socket.recv_multipart()
-                send_frames(self._monitors[socket], encode_message(Attach(), 0))
-            else:
+            elif not self._lent.attach_where_connected(socket):
                 self._read(socket)
         return True
 
@@ -293,36 +285,12 @@ class DataPlane:
             case None:
                 return False
             case _Offer(peer_id, endpoint):
-                self._dial_offer(peer_id, endpoint)
+                self._lent.offer(peer_id, endpoint)
             case _Borrow(peer_id, endpoint):
-                pair = self._secure.context.socket(zmq.PAIR)
-                pair.bind(endpoint)
-                self._replace(self._borrowed, peer_id, pair)
+                self._lent.lend(peer_id, endpoint)
             case _Look():
                 pass
         return True
-
-    def _dial_offer(self, peer_id: PeerId, endpoint: str) -> None:
-        socket = self._secure.context.socket(zmq.DEALER)
-        self._secure.dial(socket, peer_id, MAX_DATA_FRAME_BYTES)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        socket.connect(endpoint)
-        self._replace(self._offers, peer_id, socket)
-        self._monitors[monitor] = socket
-        self._poller.register(monitor, zmq.POLLIN)
-
-    def _replace(self, sockets: dict[PeerId, Socket], peer_id: PeerId, socket: Socket) -> None:
-        before = sockets.pop(peer_id, None)
-        if before is not None:
-            self._poller.unregister(before)
-            for monitor in [monitor for monitor, watched in self._monitors.items() if watched is before]:
-                self._poller.unregister(monitor)
-                del self._monitors[monitor]
-                before.disable_monitor()
-                monitor.close(linger=0)
-            before.close(linger=0)
-        sockets[peer_id] = socket
-        self._poller.register(socket, zmq.POLLIN)
 
     def _read(self, socket: Socket) -> None:
         for _ in range(MAX_FRAMES_A_TURN):
@@ -332,14 +300,12 @@ class DataPlane:
                 return
             if socket is self._router:
                 self._handle_routed(bytes(frames[0].buffer), frames[1:])
-            elif socket in self._borrowed.values():
-                self._forward_to_peer(socket, frames)
-            else:
-                peer_id = next(peer_id for peer_id, offer in self._offers.items() if offer is socket)
-                if self._registry.is_heard(peer_id):
-                    self._handle(peer_id, socket, None, frames)
-                else:  # its link has ended, or it was banned: this connection outlives both
-                    self._refuse_stranger(socket, [], frames)
+            elif (lent := self._lent.lent_of(socket)) is not None:
+                self._forward_to_peer(lent, frames)
+            elif (served := self._lent.offered_to(socket)) is not None and self._registry.is_heard(served):
+                self._handle(served, socket, None, frames)
+            else:  # its link has ended, or it was banned: this connection outlives both
+                self._refuse_stranger(socket, [], frames)
 
     def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
         if not frames or self._router is None:
@@ -347,8 +313,10 @@ class DataPlane:
         peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:
             self._refuse_stranger(self._router, [route], frames)
-        elif peer.peer_id in self._borrowed and self._registry.route_of(peer.peer_id) == route:
-            send_frames(self._borrowed[peer.peer_id], frames)
+            return
+        borrower = self._lent.borrower_of(peer.peer_id)
+        if borrower is not None and self._registry.route_of(peer.peer_id) == route:
+            send_frames(borrower, frames)
         else:
             self._handle(peer.peer_id, self._router, route, frames)
 
@@ -361,8 +329,7 @@ class DataPlane:
         refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
         send_frames(socket, [*route, *encode_message(refusal, message_id)])
 
-    def _forward_to_peer(self, pair: Socket, frames: list[zmq.Frame]) -> None:
-        peer_id = next(peer_id for peer_id, borrowed in self._borrowed.items() if borrowed is pair)
+    def _forward_to_peer(self, peer_id: PeerId, frames: list[zmq.Frame]) -> None:
         route = self._registry.route_of(peer_id)
         if route is not None and self._router is not None:
             send_frames(self._router, [route, *frames])
