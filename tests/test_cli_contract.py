@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from swarm_harness import Swarm
@@ -124,23 +125,41 @@ def test_import_makes_a_model_that_runs(data_dir: Path, tmp_path: Path) -> None:
     assert call("run", "--data-dir", str(tmp_path), "--model", "mine", "--max-tokens", "2", "Hi").returncode == 0
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_node_says_where_it_is_and_leaves_when_asked(tmp_path: Path, signal_number: int) -> None:
-    process = subprocess.Popen(
-        [*PROGRAM, "--json", "--headless", "--data-dir", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """A node, and what its ready line says."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    ready = json.loads(process.stdout.readline())
+    return process, json.loads(process.stdout.readline())
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_node_says_where_it_is_and_leaves_when_asked(tmp_path: Path, signal_number: int) -> None:
+    process, ready = started(*PROGRAM, "--json", "--headless", "--data-dir", str(tmp_path))
     assert ready["type"] == "ready" and ready["addrs"][0].endswith(f"/p2p/{ready['peer_id']}")
-    started = time.monotonic()
+    asked_at = time.monotonic()
     process.send_signal(signal_number)
     _out, err = process.communicate(timeout=10)
     assert process.returncode == 0, err
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - asked_at < 3
     assert "Traceback" not in err
+
+
+def test_a_node_leaves_in_good_order_with_its_terminal(tmp_path: Path) -> None:
+    process, _ready = started(*PROGRAM, "--json", "--headless", "--data-dir", str(tmp_path))
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 0
+
+
+def test_nohup_keeps_a_node(tmp_path: Path) -> None:
+    process, _ready = started("nohup", *PROGRAM, "--json", "--headless", "--data-dir", str(tmp_path))
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    assert int(status["SigIgn"], 16) & 1 << (signal.SIGHUP - 1)
+    process.terminate()
+    process.communicate(timeout=10)
+    assert process.returncode == 0
 
 
 def test_a_run_can_be_interrupted(data_dir: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 
 import pytest
+
+from node.cli.stop_signal import STOPPING
 
 PROGRAM = """
 import signal, threading, time
@@ -23,7 +24,7 @@ print("left")
 """
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM.name, signal.SIGINT.name])
+@pytest.mark.parametrize("name", [number.name for number in STOPPING])
 @pytest.mark.parametrize("target", ["other", "threading.main_thread()"])
 @pytest.mark.parametrize(("after_s", "before"), [(0.2, ""), (0, "hit.join()")], ids=["in the wait", "before it"])
 def test_the_wait_ends(name: str, target: str, after_s: float, before: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -29,8 +30,9 @@ def always_tell(logger: str) -> None:
 
 
 def say(text: str) -> None:
-    """One line of narration."""
-    click.echo(text, err=True)
+    """One line of narration; where nobody can read it any more, the work goes on."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def fail(text: str) -> None:

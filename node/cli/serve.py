@@ -63,7 +63,7 @@ def serve(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Run a node in the foreground; returns after SIGTERM or SIGINT."""
+    """Run a node in the foreground; returns after a signal to stop."""
     from node.engine import Engine
     from node.gateway.server import Gateway  # aiohttp: commands that need no server start without it
 

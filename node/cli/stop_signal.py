@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import socket
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP: the terminal was closed. Whoever starts a node with `nohup` ignores it, and that stays so."""
 
 
 class StopSignal:
-    """SIGTERM or SIGINT, whichever thread of this process the kernel gives it to. Made in the main thread, early.
+    """A signal to stop, whichever thread of this process the kernel gives it to. Made in the main thread, early.
 
     The kernel may choose any thread, and does where the main one was only just continued or has another signal to
     take. A Python handler then waits for the main thread to execute something, which one that waits for a lock never
@@ -21,7 +22,8 @@ class StopSignal:
         self._wake.setblocking(False)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in STOPPING:
-            signal.signal(number, _leave_it_to_the_descriptor)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _leave_it_to_the_descriptor)
 
     def wait(self) -> None:
         """Return once one has come, also where it came before."""
