@@ -77,7 +77,10 @@ class DataDir:
         try:
             file = (self.path / "node.lock").open("ab")
         except OSError as exc:
-            raise ConfigError(f"cannot use {self.path / 'node.lock'}: {exc.strerror}; move it away") from exc
+            raise ConfigError(
+                f"cannot use {self.path / 'node.lock'}: {exc.strerror}; make it writable for this user, "
+                "or give another --data-dir"
+            ) from exc
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

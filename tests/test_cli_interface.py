@@ -102,5 +102,17 @@ def test_the_service_runs_what_is_installed(tmp_path: Path) -> None:
         assert "kekahyde-node.service" not in checked.stderr, checked.stderr
 
 
+def test_a_service_names_files_from_the_root_and_checks_options(tmp_path: Path) -> None:
+    (tmp_path / "my.key").touch()
+    runs = [sys.executable, "-m", "node", "service"]
+    given = ["--data-dir", "here", "--swarm-key=my.key", "--model", "story"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    made = subprocess.run([*runs, *given], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert made.returncode == 0, made.stderr
+    assert f"--data-dir {tmp_path / 'here'} --swarm-key {tmp_path / 'my.key'} --model story\n" in made.stdout
+    wrong = subprocess.run([*runs, "--listen", "foo"], capture_output=True, text=True, env=environment)
+    assert wrong.returncode == 2 and "--listen" in wrong.stderr and not wrong.stdout
+
+
 def test_words_as_systemd_reads_them() -> None:
     assert _quoted(["a", "b c", 'd"e', "f\\g", "h$i%"]) == 'a "b c" "d\\"e" "f\\\\g" h$$i%%'

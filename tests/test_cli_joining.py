@@ -106,6 +106,29 @@ def test_doctor_finds_what_is_wrong_with_a_directory(tmp_path: Path) -> None:
     assert {"disk", "clock", "kernels", "compiler", "swarm", "node"} <= seen
 
 
+@pytest.mark.parametrize("name", ["guards.json", "paired.json", "access.json", "gateway.token"])
+def test_a_damaged_file_is_named_by_the_doctor_and_by_the_start(tmp_path: Path, name: str) -> None:
+    assert call(tmp_path, "run", "--max-tokens", "1", "x").returncode == 0
+    (tmp_path / name).write_bytes(b"\xff\xfe no text")
+    (tmp_path / name).chmod(0o600)
+    report = json.loads(call(tmp_path, "doctor", "--json").stdout)
+    assert report["broken"] and name in str([one for one in report["findings"] if one["level"] == "broken"])
+    start = call(tmp_path, "--headless", "--no-mdns")
+    failed(start, name)
+    assert "Traceback" not in start.stderr and "\\x" not in start.stderr
+
+
+def test_a_lost_key_makes_no_other_swarm(tmp_path: Path) -> None:
+    assert call(tmp_path, "join", line()).returncode == 0
+    (tmp_path / "swarm.key").unlink()
+    before = (tmp_path / "swarm.json").read_text()
+    failed(call(tmp_path, "--headless", "--no-mdns"), "swarm.key is gone", "invitation")
+    assert (tmp_path / "swarm.json").read_text() == before and not (tmp_path / "swarm.key").exists()
+    assert "swarm.key is gone" in call(tmp_path, "doctor").stdout
+    assert call(tmp_path, "join", line()).returncode == 0
+    assert call(tmp_path, "doctor").returncode == 0
+
+
 @contextmanager
 def node(data_dir: Path) -> Iterator[NodeProcess]:
     """A node that gets its swarm from its directory alone."""

@@ -46,6 +46,16 @@ def test_lanes_are_the_places() -> None:
     assert form(Privacy.STRICT, Offer((a, None))).lanes == (LanePlan(a),)
 
 
+def test_guards_that_are_away_are_not_called_missing_peers() -> None:
+    a, b = PEERS[:2]
+    offer = Offer((a, None, None, b), sharers=(a, b), named=False, notes=("away",))
+    plan = form(Privacy.SPLIT, offer)
+    assert plan.mode is Privacy.LOCAL
+    assert plan.notes == ("split needs both guards of one lane, 2 of 4 are there: computed here", "away")
+    (alone,) = form(Privacy.SPLIT, Offer((a, None), sharers=(a,), named=False)).notes
+    assert alone == "split needs 2 peers of the swarm that hold this model, 1 found: computed here"
+
+
 # --- devices of one owner
 
 

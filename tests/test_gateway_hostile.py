@@ -142,10 +142,13 @@ def test_a_page_on_loopback_may_read_answers(node: Serving) -> None:
         b"GET http://evil.example/v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
     ],
 )
-def test_bytes_that_are_no_request(node: Serving, request_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_are_no_request(
+    node: Serving, request_bytes: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(connection, "FIRST_REQUEST_LIMIT_S", 0.5)
     answer = say(node, request_bytes)
     assert answer == b"" or answer.split()[1].startswith(b"4"), answer[:200]
+    assert not [record for record in caplog.records if record.exc_info], "who sends no HTTP fills no log"
 
 
 def test_who_hangs_up_on_one_side_has_left(node: Serving) -> None:

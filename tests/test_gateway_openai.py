@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -34,6 +36,16 @@ def test_models(client: openai.OpenAI, node: Serving) -> None:
     assert client.models.retrieve(node.model.model_id).id == "story"
     with pytest.raises(openai.NotFoundError, match="no model is called 'nothing'; there are: story"):
         client.models.retrieve("nothing")
+
+
+def test_a_model_is_listed_by_each_of_its_names(tmp_path: Path) -> None:
+    with serving(tmp_path) as node:
+        names = tmp_path / "models" / "names.json"
+        names.write_text(json.dumps({**json.loads(names.read_text()), "also": node.model.model_id}))
+        with urllib.request.urlopen(f"{node.url}/v1/models", timeout=30) as answer:
+            assert {model["id"] for model in json.load(answer)["data"]} == {"story", "also"}
+        with urllib.request.urlopen(f"{node.url}/v1/models/story", timeout=30) as answer:
+            assert json.load(answer)["id"] == "story"
 
 
 def test_a_plain_chat_has_text_usage_and_receipt(client: openai.OpenAI) -> None:

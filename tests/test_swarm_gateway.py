@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import time
 import urllib.request
@@ -165,6 +166,18 @@ def test_run_is_done_by_the_node_that_runs(client: Client, alone: list[str]) -> 
     assert receipt["mode"] == "split" and receipt["chunks"]["verified"] > 0
     assert {peer["peer_id"] for peer in receipt["peers"]} == {peer.peer_id for peer in client.swarm.nodes[:4]}
     assert "split" in result.stderr
+
+
+def test_an_interrupted_run_is_one_line_and_the_node_goes_on(client: Client, alone: list[str]) -> None:
+    command = [*PROGRAM, "run", "--json", "--data-dir", str(client.node.data_dir), "--privacy", "split"]
+    command += ["--ignore-eos", "--max-tokens", "400", PROMPTS[0]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert json.loads(run.stdout.readline())["type"] == "token"
+        run.send_signal(signal.SIGINT)
+        assert run.wait(10) == 130
+        assert run.stderr.read().splitlines()[-1] == "error: interrupted"
+    assert client.complete(PROMPTS[0], "local").choices[0].text == alone[0]
 
 
 def test_a_peer_that_is_killed_is_a_note_and_nothing_else(client: Client, alone: list[str]) -> None:

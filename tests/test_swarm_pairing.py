@@ -89,6 +89,28 @@ def pair_by_hand(first: Cli, second: Cli, asks: str, answer: tuple[str, ...] = (
     return codes[0]
 
 
+def test_pair_goes_on_where_an_earlier_one_stopped_waiting() -> None:
+    """An owner who confirmed, and then waited too long for the other one, is not asked again."""
+    with Swarm() as swarm:
+        swarm.start(1)
+        swarm.start(1, options=swarm.bootstrap())
+        first, second = (Cli(swarm, node) for node in swarm.nodes)
+        early = first.open("pair", second.node.peer_id, "--timeout", "4")
+        call_node(second.node.data_dir, "pair_start", peer=first.node.peer_id)
+        code = code_on(early)
+        _out, err = early.communicate("y\n", timeout=WAIT_S)
+        assert early.returncode == 1 and "has not answered" in err
+        again = first.open("pair", second.node.peer_id)
+        assert again.stdin is not None and again.stderr is not None
+        again.stdin.close()
+        assert "confirmed here before" in again.stderr.readline()
+        call_node(second.node.data_dir, "pair_confirm", peer=first.node.peer_id, code=code, may_read_prompts=False)
+        assert again.wait(WAIT_S) == 0, again.stderr.read()
+        assert again.stdout is not None and again.stdout.read() == f"paired with {second.node.peer_id}\n"
+        again.stdout.close()
+        again.stderr.close()
+
+
 def test_owners_compare_codes_and_either_may_take_the_pairing_back() -> None:
     with Swarm(model="none") as swarm:
         swarm.start(2)

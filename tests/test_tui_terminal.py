@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pty_program import PtyProgram
 from swarm_harness import LaneWatch, Swarm
 from terminal import Terminal, needs_tmux
+from waiting import until
 
+from node.gateway.client import node_runs
 from node.paths import DataDir
 
 SIZE = (110, 34)
@@ -91,6 +94,23 @@ def leave(terminal: Terminal, data_dir: Path) -> None:
     lock = DataDir(data_dir).lock()
     assert lock is not None
     lock.close()
+
+
+def test_a_node_ends_with_the_interface_that_started_it_even_where_that_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "node", "--data-dir", str(tmp_path / "data"), "--threads", "1"]
+    with Swarm() as swarm, PtyProgram(command, SIZE, swarm.environment) as interface:
+        until(lambda: node_runs(tmp_path / "data"), "its node runs")
+        interface.process.kill()
+        interface.process.wait()
+
+        def is_free() -> bool:
+            lock = DataDir(tmp_path / "data").lock()
+            if lock is not None:
+                lock.close()
+            return lock is not None
+
+        until(is_free, "its node has ended")
+        assert not (tmp_path / "data" / "control.sock").exists(), "in good order"
 
 
 def test_a_start_error_is_told_in_plain_words(tmp_path: Path) -> None:

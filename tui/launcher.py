@@ -62,7 +62,7 @@ class NodeLauncher:
         self.said.clear()
         self._process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,  # nothing is written: it ends with this process
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # signals of this terminal are for the interface, which then ends the node

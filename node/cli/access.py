@@ -130,7 +130,8 @@ def _show(result: dict[str, Any], verdict: Verdict, as_json: bool) -> None:
         return
     for entry in result["entries"]:
         if entry["verdict"] == verdict.value:
-            click.echo(f"{entry['peer_id']}  {_until(entry)}  {entry['reason']}".rstrip())
+            reason = "".join(character for character in entry["reason"] if character.isprintable())
+            click.echo(f"{entry['peer_id']}  {_until(entry)}  {reason}".rstrip())
     if verdict is Verdict.ALLOW:
         say("nobody else is let in" if result["only_allowed"] else "other members are let in too (`trust --only`)")
 

@@ -56,11 +56,15 @@ def _node(data_dir: Path, listen: Multiaddr | None) -> list[Finding]:
         findings = [finding_of(value) for value in call_node(data_dir, "doctor")["findings"]]
         return [ok("gateway", f"{socket_path(data_dir)} answers, for this user alone"), *findings]
     except NodeNotRunningError:
-        if data_dir.exists() and (lock := DataDir(data_dir).lock()) is None:
+        try:
+            lock = DataDir(data_dir).lock() if data_dir.exists() else None
+        except KekahydeError as exc:
+            return [broken("node", str(exc), "a start would fail in the same way"), *network_findings(listen)]
+        if lock is not None:
+            lock.close()
+        elif data_dir.exists():
             step = "a `run` ends by itself; stop another node (ss -lxp, ps), or wait until it has started"
             return [broken("node", f"something runs on {data_dir} and has no control socket", step)]
-        elif data_dir.exists() and lock is not None:
-            lock.close()
         idle = note("node", "none runs here now", f"kekahyde-node --data-dir {data_dir}")
         return [idle, *network_findings(listen)]
     except KekahydeError as exc:

@@ -47,7 +47,9 @@ def open_interface(data_dir: Path, given: Sequence[str], web: bool, web_port: in
         )
     interface = cast(Interface, importlib.import_module(MODULE))
     rest = node_arguments(given)
-    command = [sys.executable, "-m", "node", "--headless", "--json", "--data-dir", str(data_dir), *rest]
+    # The interface may be killed: the node that it started ends with it all the same.
+    mine = ["--headless", "--json", "--until-stdin-ends", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "node", *mine, *rest]
     path = data_dir.resolve()
     failure = interface.serve(path, command, web_port) if web else interface.show(path, command)
     if failure:

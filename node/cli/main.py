@@ -71,6 +71,7 @@ class Commands(LazyGroup):
 @model_option
 @memory_option
 @threads_option
+@click.option("--until-stdin-ends", is_flag=True, hidden=True)
 @verbose_option
 @click.version_option(package_name="kekahyde")
 @click.pass_context
@@ -92,6 +93,7 @@ def cli(
     model: str,
     memory_bytes: int | None,
     threads: int | None,
+    until_stdin_ends: bool,
     verbose: int,
 ) -> None:
     """Run AI prompts on other people's devices without those devices learning anything.
@@ -119,7 +121,9 @@ def cli(
 
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
-        serve.serve(data_dir, listen, bootstrap, swarm, endpoint, model, memory_bytes, threads, as_json)
+        serve.serve(
+            data_dir, listen, bootstrap, swarm, endpoint, model, memory_bytes, threads, as_json, until_stdin_ends
+        )
 
 
 def _refuse_misplaced(context: click.Context) -> None:

@@ -24,7 +24,7 @@ from protocol.pairing_states import PairState
 POLL_S = 0.2
 READS = "This device can read your prompt: with --privacy trusted it gets your text's activations as they are."
 _UNDER_WAY = {PairState.ASKED.value, PairState.ANSWERED.value}
-_SHOWN = {PairState.COMPARING.value, PairState.CONFIRMED.value, PairState.CERTIFIED.value}
+_SHOWN = {state.value for state in (PairState.COMPARING, PairState.CONFIRMED, PairState.CERTIFIED, PairState.PAIRED)}
 _ENDED = {PairState.ENDED.value}
 
 
@@ -72,7 +72,10 @@ def pair(
     shown = _await(data_dir, attempt["peer_id"], _SHOWN | _ENDED, deadline)
     if shown["state"] in _ENDED:
         raise NotPairedNowError(f"not paired: {shown['reason']}")
-    _decide(data_dir, shown, code, reads is True)
+    if shown["state"] == PairState.CONFIRMED.value:
+        say("confirmed here before; waiting for the other device")
+    elif shown["state"] != PairState.PAIRED.value:
+        _decide(data_dir, shown, code, reads is True)
     ended = _await(data_dir, shown["peer_id"], {PairState.PAIRED.value} | _ENDED, deadline)
     if ended["state"] in _ENDED:
         raise NotPairedNowError(f"not paired: {ended['reason']}")
@@ -96,6 +99,7 @@ def _begin(data_dir: Path, peer: str | None, deadline: float) -> dict[str, Any]:
     """The attempt with `peer`, or with whoever asks first and is welcome."""
     if peer is not None:
         return call_node(data_dir, "pair_start", peer=peer)
+    _attempts(data_dir)  # where no node runs, that is what is said
     say("waiting for another device to ask: give this one's PeerID or address to `pair` there")
     while True:
         offers = [one for one in _attempts(data_dir) if one["state"] == PairState.OFFERED.value]
@@ -141,7 +145,13 @@ def _set_consent(data_dir: Path, peer: str, reads: bool) -> bool:
         return False
     if reads:
         say(READS)
-        if not click.confirm("May it read your prompts?", err=True):
+        try:
+            agreed = click.confirm("May it read your prompts?", err=True)
+        except click.Abort as exc:
+            if sys.stdin.isatty():
+                raise
+            raise NotPairedNowError("nothing was changed: nobody answered the question") from exc
+        if not agreed:
             raise NotPairedNowError("nothing was changed")
     try:
         call_node(data_dir, "pair_consent", peer=peer, may_read_prompts=reads)

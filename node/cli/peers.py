@@ -15,7 +15,7 @@ from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.gateway.client import call_node
 
-PIPED_WIDTH = 160
+PIPED_WIDTH = 200
 MARKS = {"alive": "● alive", "suspect": "◐ suspect", "dead": "○ dead", "left": "· left"}
 
 
@@ -38,10 +38,11 @@ def _table(peers: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("peer", "state", "role", "RTT ms", "GMAC/s", "layers", "memory", "version", "excluded"):
         justify: JustifyMethod = "right" if heading in ("RTT ms", "GMAC/s", "memory") else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading != "excluded")
+        folds = heading in ("peer", "excluded")  # a PeerID is whole, since other commands want it whole
+        table.add_column(heading, justify=justify, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
     for peer in peers:
         table.add_row(
-            f"…{peer['peer_id'][-8:]}",
+            peer["peer_id"],
             MARKS[peer["state"]],
             "+".join(peer["roles"]) or "-",
             "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f}",

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from node.cli.narrate import always_tell, say
-from node.cli.stop_signal import StopSignal
+from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
 from node.cli.wanted import lendable_bytes, wanted_models
 from node.errors import ConfigError
 from node.gateway.addresses import is_loopback
@@ -62,6 +62,7 @@ def serve(
     memory_bytes: int | None,
     threads: int | None,
     as_json: bool,
+    until_stdin_ends: bool,
 ) -> None:
     """Run a node in the foreground; returns after a signal to stop."""
     from node.engine import Engine
@@ -76,6 +77,8 @@ def serve(
     # What becomes of a node's links is said once a change; a run says it itself.
     always_tell("node.transport.dialler")
     stopping = StopSignal()
+    if until_stdin_ends:
+        stop_when_stdin_ends()
     with lock:
         swarm = choice.load(directory)
         identity = directory.identity()

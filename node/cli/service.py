@@ -16,6 +16,7 @@ from node.errors import ConfigError
 
 PROGRAM = "kekahyde-node"
 COMPLETE_VARIABLE = "_KEKAHYDE_NODE_COMPLETE"
+_PATH_OPTIONS = ("--swarm-key", "--model")
 _PLAIN_WORD = re.compile(r"[\w@%+=:,./$-]+")
 UNIT = """\
 # systemd user unit of Kekahyde. Put it in place and start it:
@@ -68,8 +69,22 @@ def service(context: click.Context, data_dir: Path) -> None:
 
     Options of a node (--listen, --model ...) are written into the unit.
     """
-    given = ["--data-dir", str(data_dir)] if _chosen(context) else []
-    click.echo(UNIT.format(command=_quoted([*_program(), "--headless", *given, *context.args])), nl=False)
+    context.find_root().command.make_context(PROGRAM, list(context.args)).close()  # raises UsageError
+    given = ["--data-dir", str(data_dir.absolute())] if _chosen(context) else []
+    command = [*_program(), "--headless", *given, *_absolute(context.args)]
+    click.echo(UNIT.format(command=_quoted(command)), nl=False)
+
+
+def _absolute(arguments: Sequence[str]) -> list[str]:
+    """Files and folders named from the root: a unit is started in another folder than this one."""
+    spread: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        spread += [option, value] if equals and option in _PATH_OPTIONS else [argument]
+    return [
+        str(Path(part).absolute()) if option in _PATH_OPTIONS and Path(part).exists() else part
+        for option, part in zip(["", *spread], spread, strict=False)
+    ]
 
 
 def _chosen(context: click.Context) -> bool:

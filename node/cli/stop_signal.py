@@ -1,9 +1,12 @@
-"""Waiting in the main thread until a signal says to stop."""
+"""What ends a program that serves: a signal, or the end of whoever started it."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import socket
+import threading
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """SIGHUP: the terminal was closed. Whoever starts a node with `nohup` ignores it, and that stays so."""
@@ -29,6 +32,18 @@ class StopSignal:
         """Return once one has come, also where it came before."""
         while self._woken.recv(1)[0] not in STOPPING:
             pass
+
+
+def stop_when_stdin_ends() -> None:
+    """Whoever started this program holds the other end of its stdin: when that one ends, however, so does this."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
 def _leave_it_to_the_descriptor(*_: object) -> None:

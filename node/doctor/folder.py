@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from node.doctor.finding import Finding, broken, note, ok
+from node.doctor.finding import Finding, Level, broken, note, ok
 from node.errors import KekahydeError
-from node.gateway.places import TOKEN_NAME
-from node.paths import IDENTITY_BYTES
+from node.gateway.places import TOKEN_NAME, read_token
+from node.guards.book import read_book
+from node.paths import IDENTITY_BYTES, DataDir
 from node.store.library import Library
 from node.swarm.access import AccessList
-from node.swarm.credentials import ENVIRONMENT_KEY, load_swarm, read_stored
+from node.swarm.credentials import ENVIRONMENT_KEY, load_swarm, lost_key, read_stored
 from node.swarm.memory import SwarmMemory
+from node.trust.paired import PairedDevices
 
 SECRETS = ("identity.key", "swarm.key", "swarm.json", "anchors", TOKEN_NAME, "paired.json")
 OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
@@ -23,6 +26,10 @@ OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 def folder_findings(data_dir: Path) -> list[Finding]:
     """Everything that is in the directory; nothing is made or changed."""
     if not data_dir.exists():
+        above = next(folder for folder in data_dir.absolute().parents if folder.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            step = f"make {data_dir} with rights for this user, or choose another --data-dir"
+            return [broken("data directory", f"{data_dir} is not there, and this user may not write {above}", step)]
         return [note("data directory", f"{data_dir} is not there yet", "the first start of a node makes it")]
     if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
         step = f"it belongs to uid {data_dir.stat().st_uid}: chown it to yourself, or choose another"
@@ -61,7 +68,7 @@ def _identity(data_dir: Path) -> Finding:
 
 def _swarm(data_dir: Path) -> Finding:
     try:
-        stored = read_stored(data_dir)
+        stored, lost = read_stored(data_dir), lost_key(data_dir)
         if ENVIRONMENT_KEY in os.environ:
             swarm = load_swarm(data_dir, os.environ)
             return note(
@@ -69,6 +76,8 @@ def _swarm(data_dir: Path) -> Finding:
             )
     except KekahydeError as exc:
         return broken("swarm", str(exc), "restore the file, or join again with an invitation of a member")
+    if lost is not None:
+        return broken("swarm", lost, "`kekahyde-node join LINE` with an invitation of a member")
     if stored is None:
         return note("swarm", "in none yet", "`kekahyde-node join LINE` enters one; the first start makes a new one")
     if stored.own_key and not stored.bootstrap:
@@ -79,14 +88,31 @@ def _swarm(data_dir: Path) -> Finding:
 
 def _state(data_dir: Path) -> list[Finding]:
     """Files that a start would stumble over."""
+    listed = 0
+
+    def lists() -> None:
+        nonlocal listed
+        listed = len(AccessList(data_dir / "access.json", time.time).entries())
+
+    def paired() -> None:
+        if _identity(data_dir).level is Level.OK:
+            PairedDevices(DataDir(data_dir).identity(), data_dir)
+
     found = []
-    try:
-        SwarmMemory(data_dir).seq()
-        banned = len(AccessList(data_dir / "access.json", time.time).entries())
-        if banned:
-            found.append(ok("lists", f"{banned} peers on the allow and ban lists"))
-    except KekahydeError as exc:
-        found.append(broken("state", str(exc), "restore the file from a backup, or remove it"))
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: SwarmMemory(data_dir).seq(),
+        lists,
+        paired,
+        lambda: read_book(DataDir(data_dir).guards),
+        lambda: read_token(data_dir),
+    )
+    for read in readers:
+        try:
+            read()
+        except KekahydeError as exc:
+            found.append(broken("state", str(exc), "restore the file from a backup, or remove it"))
+    if listed:
+        found.append(ok("lists", f"{listed} peers on the allow and ban lists"))
     return found
 
 

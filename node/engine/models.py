@@ -68,13 +68,13 @@ class Models:
         return any(name in (*summary.names, summary.model_id) for summary in self._summaries(kept_s))
 
     def usable(self) -> list[ListedModel]:
-        """Every model that can be used, by name."""
+        """Every model that can be used, once for each of its names."""
         with self._lock:
             return self._usable()
 
     def _usable(self) -> list[ListedModel]:
         usable = [summary for summary in self._summaries() if summary.problem is None]
-        return [ListedModel(summary.names[0] if summary.names else summary.model_id, summary) for summary in usable]
+        return [ListedModel(name, summary) for summary in usable for name in summary.names or (summary.model_id,)]
 
     def _summaries(self, kept_s: float = LISTING_KEPT_S) -> list[ModelSummary]:
         now = time.monotonic()

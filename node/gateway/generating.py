@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from node.errors import NodeNotRunningError, OperationError
 from node.gateway.places import socket_path
+
+Result = TypeVar("Result")
 
 
 def generate_on_node(data_dir: Path, **asked: Any) -> Iterator[dict[str, Any]]:
@@ -27,18 +30,30 @@ def generate_on_node(data_dir: Path, **asked: Any) -> Iterator[dict[str, Any]]:
     loop = asyncio.new_event_loop()
     try:
         conversation = _Conversation(data_dir)
-        loop.run_until_complete(conversation.open())
+        _finish(loop, conversation.open())
         try:
-            loop.run_until_complete(conversation.ask(asked))
+            _finish(loop, conversation.ask(asked))
             while True:
-                event = loop.run_until_complete(conversation.next_event())
+                event = _finish(loop, conversation.next_event())
                 yield event
                 if event["event"] == "receipt":
                     return
         finally:
-            loop.run_until_complete(conversation.close())
+            _finish(loop, conversation.close())
     finally:
         loop.close()
+
+
+def _finish(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it to its end. An interruption ends it too, instead of leaving it to fail when the socket closes."""
+    task = loop.create_task(work)
+    try:
+        return loop.run_until_complete(task)
+    except KeyboardInterrupt:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        raise
 
 
 class _Conversation:

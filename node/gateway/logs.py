@@ -9,8 +9,15 @@ import threading
 from collections import deque
 from typing import Any
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 KEPT_LINES = 500
 MAX_MESSAGE_CHARACTERS = 2000
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a line of the HTTP server tells more than that a client sent no HTTP, which was its answer already."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 class LogFeed(logging.Handler):

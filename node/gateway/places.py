@@ -49,15 +49,29 @@ def remove_socket(data_dir: Path, path: Path) -> None:
         path.parent.rmdir()
 
 
+def read_token(data_dir: Path) -> str | None:
+    """The token that is kept there; None where none is. Raises ConfigError for what is no token."""
+    path = data_dir / TOKEN_NAME
+    try:
+        token = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it holds no text"
+        raise ConfigError(f"cannot read {path}: {reason}; delete the file, a new one is made") from exc
+    if len(token) < TOKEN_BYTES:
+        raise ConfigError(f"the token in {path} is too short: delete the file, a new one is made")
+    return token
+
+
 def token_of(data_dir: Path) -> str:
     """The token of this data directory; made on the first call."""
     path = data_dir / TOKEN_NAME
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        token = path.read_text().strip()
-        if len(token) < TOKEN_BYTES:
-            raise ConfigError(f"the token in {path} is too short: delete the file, a new one is made") from None
+        token = read_token(data_dir)
+        assert token is not None, "it was there a moment ago"
         return token
     except OSError as exc:
         raise ConfigError(f"cannot write {path}: {exc.strerror}") from exc

@@ -32,7 +32,7 @@ from node.gateway.limits import (
     MAX_HEADERS,
     PREPARING_THREADS,
 )
-from node.gateway.logs import LogFeed
+from node.gateway.logs import LogFeed, is_worth_a_line
 from node.gateway.metrics import Metrics
 from node.gateway.places import new_socket_path, remove_socket, token_of
 from node.gateway.routes import add_routes
@@ -82,14 +82,15 @@ class Gateway:
             host = f"[{config.host}]" if ":" in config.host else config.host
             self.url = f"http://{host}:{self._tcp.getsockname()[1]}"
         try:
+            self._token = token_of(config.data_dir)
             self._path = new_socket_path(config.data_dir)
             self._unix = _bind_unix(self._path)
-            self._token = token_of(config.data_dir)
         except BaseException:
             if self._tcp is not None:
                 self._tcp.close()
             raise
         logging.getLogger().addHandler(self._logs)
+        logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
         self._thread.start()
         self._ready.wait(START_LIMIT_S)
         if self._failure is not None:

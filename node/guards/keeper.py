@@ -11,7 +11,7 @@ from pathlib import Path
 
 from node.errors import KekahydeError
 from node.guards.book import MAX_CAUGHT, SIDES, GuardBook, Side, read_book, write_book
-from node.guards.rules import choose, is_known, look
+from node.guards.rules import DAY_S, MAX_DOWN_S, choose, is_known, look
 from node.guards.separation import Candidate, what_gave_way
 from protocol.identity import PeerId
 
@@ -92,6 +92,13 @@ class GuardKeeper:
             (there[pad], there[share]) for pad, share in zip(places[::2], places[1::2], strict=True) if pad and share
         ]
         notes = what_gave_way(pairs)
+        away = [
+            guard.peer_id for lane in holders for guard in lane if guard is not None and guard.peer_id not in there
+        ]
+        if away:
+            names = ", ".join(f"…{peer_id[-6:]}" for peer_id in away)
+            kept = f"a place is kept for up to {MAX_DOWN_S / DAY_S:.0f} days"
+            notes = (*notes, f"guards of this node are away: {names}; {kept}")
         if new and len(pairs) < max_lanes:
             notes = (*notes, f"{new} peers have been known for less than a day: they are no guards yet")
         return ChosenPlaces(places, notes)

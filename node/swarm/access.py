@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -141,7 +142,10 @@ class AccessList:
                 "only_allowed": self._only_allowed,
                 "entries": [entry.as_json() for entry in self._entries.values()],
             }
-            replace_private(self._path, (json.dumps(content, indent=1) + "\n").encode())
+            try:
+                replace_private(self._path, (json.dumps(content, indent=1) + "\n").encode())
+            except KekahydeError as exc:
+                raise ConfigError(f"{exc}; until then the change holds for the running node alone") from exc
 
     def _read(self, path: Path) -> None:
         try:
@@ -152,7 +156,8 @@ class AccessList:
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, KekahydeError) as exc:
-            raise ConfigError(f"cannot read {path}: {exc!r}; restore it, or remove it to forget every ban") from exc
+            reason = exc.strerror if isinstance(exc, OSError) else "it is damaged"
+            raise ConfigError(f"cannot read {path}: {reason}; restore it, or remove it to forget every ban") from exc
         self._entries = {entry.peer_id: entry for entry in entries}
         self._index()
 
@@ -165,4 +170,6 @@ def _curve_key_of(peer_id: PeerId) -> bytes:
 def _entry_of(value: dict[str, Any]) -> AccessEntry:
     public_key_of(value["peer_id"])
     until = None if value["until"] is None else float(value["until"])
+    if until is not None and not math.isfinite(until):
+        raise ValueError("a ban ends at some time, or never")
     return AccessEntry(PeerId(value["peer_id"]), Verdict(value["verdict"]), until, str(value.get("reason", "")))

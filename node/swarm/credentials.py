@@ -75,6 +75,8 @@ def load_swarm(
         key = _parse_key(environment[ENVIRONMENT_KEY], ENVIRONMENT_KEY)
         return replace(_keyless(folder), key=key, own_key=False)
     stored = read_stored(folder)
+    if stored is None and (problem := lost_key(folder)) is not None:
+        raise ConfigError(problem)
     if stored is None:
         stored = Swarm(SwarmKey(secrets.token_bytes(SWARM_KEY_BYTES)), own_key=True)
         store_swarm(folder, stored)
@@ -93,6 +95,20 @@ def read_stored(folder: Path) -> Swarm | None:
     if _read_settings(folder / "swarm.json").get("open") is True:
         return keyless
     return replace(keyless, key=_read_key(folder / "swarm.key")) if (folder / "swarm.key").exists() else None
+
+
+def lost_key(folder: Path) -> str | None:
+    """What to do where the directory belongs to a swarm and its key is gone; None where that is not so.
+
+    A new key in its place would make a swarm of one, whose invitations lead to members that refuse them.
+    """
+    settings = _read_settings(folder / "swarm.json")
+    if (folder / "swarm.key").exists() or settings.get("open") is True or settings.get("own_key") is not False:
+        return None
+    return (
+        f"{folder / 'swarm.key'} is gone, and {folder / 'swarm.json'} says that this device is in a swarm: restore "
+        "the key, or join again with an invitation; remove both files to begin a swarm of its own"
+    )
 
 
 def store_swarm(folder: Path, swarm: Swarm) -> None:

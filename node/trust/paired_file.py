@@ -91,7 +91,7 @@ def read_paired(path: Path, identity: Identity) -> PairedState:
     except OSError as exc:
         raise ConfigError(f"cannot read the paired devices {path}: {exc.strerror}; {advice}") from exc
     except (ValueError, KeyError, TypeError, AttributeError, RemoteProtocolError) as exc:
-        what = str(exc) if isinstance(exc, ValueError | RemoteProtocolError) else f"it lacks something ({exc!r})"
+        what = str(exc) if isinstance(exc, ValueError | RemoteProtocolError) else "it is damaged"
         raise ConfigError(f"the paired devices {path} cannot be trusted: {what}; {advice}") from exc
 
 
