@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 from gateway_fakes import Serving, serving
+from waiting import until
 
 STORY = {"model": "story", "messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 12, "seed": 1}
 TEXT = {"model": "story", "prompt": "Once upon a time", "max_tokens": 12, "seed": 1}
@@ -39,13 +40,13 @@ def test_models(client: openai.OpenAI, node: Serving) -> None:
 
 
 def test_a_model_is_listed_by_each_of_its_names(tmp_path: Path) -> None:
-    with serving(tmp_path) as node:
-        names = tmp_path / "models" / "names.json"
-        names.write_text(json.dumps({**json.loads(names.read_text()), "also": node.model.model_id}))
-        with urllib.request.urlopen(f"{node.url}/v1/models", timeout=30) as answer:
-            assert {model["id"] for model in json.load(answer)["data"]} == {"story", "also"}
-        with urllib.request.urlopen(f"{node.url}/v1/models/story", timeout=30) as answer:
-            assert json.load(answer)["id"] == "story"
+    with serving(tmp_path) as node, openai.OpenAI(base_url=f"{node.url}/v1", api_key="any") as client:
+        path = tmp_path / "models" / "names.json"
+        registry = json.loads(path.read_text())
+        registry["names"]["also"] = node.model.model_id
+        path.write_text(json.dumps(registry))
+        until(lambda: {model.id for model in client.models.list()} == {"story", "also"}, "a listing is kept a moment")
+        assert client.models.retrieve("story").id == "story"
 
 
 def test_a_plain_chat_has_text_usage_and_receipt(client: openai.OpenAI) -> None:

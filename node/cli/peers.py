@@ -16,6 +16,7 @@ from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.gateway.client import call_node
 
 PIPED_WIDTH = 200
+WHOLE_IDS_WIDTH = 130
 MARKS = {"alive": "● alive", "suspect": "◐ suspect", "dead": "○ dead", "left": "· left"}
 
 
@@ -31,18 +32,21 @@ def peers(data_dir: Path, as_json: bool) -> None:
     if not result["peers"]:
         say("no peers yet: `kekahyde-node invite` makes a line that others `join` with")
         return
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False).print(_table(result["peers"]))
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    whole_ids = console.width >= WHOLE_IDS_WIDTH
+    console.print(_table(result["peers"], whole_ids))
+    if not whole_ids:
+        say(f"whole PeerIDs, as `ban` and `pair` want them: with {WHOLE_IDS_WIDTH} columns, --json, or `| cat`")
 
 
-def _table(peers: list[dict[str, Any]]) -> Table:
+def _table(peers: list[dict[str, Any]], whole_ids: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("peer", "state", "role", "RTT ms", "GMAC/s", "layers", "memory", "version", "excluded"):
         justify: JustifyMethod = "right" if heading in ("RTT ms", "GMAC/s", "memory") else "left"
-        folds = heading in ("peer", "excluded")  # a PeerID is whole, since other commands want it whole
-        table.add_column(heading, justify=justify, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
+        table.add_column(heading, justify=justify, no_wrap=heading != "excluded")
     for peer in peers:
         table.add_row(
-            peer["peer_id"],
+            peer["peer_id"] if whole_ids else f"…{peer['peer_id'][-8:]}",
             MARKS[peer["state"]],
             "+".join(peer["roles"]) or "-",
             "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f}",

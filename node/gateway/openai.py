@@ -35,7 +35,7 @@ async def get_model(request: web.Request) -> web.Response:
     context, name = request.app[CONTEXT], request.match_info["model"]
     listed = await context.in_background(context.engine.models.usable)
     for model in listed:
-        if name in (model.name, model.summary.model_id, *model.summary.names):
+        if name in (model.name, model.summary.model_id):
             return web.json_response(model_object(model))
     known = ", ".join(model.name for model in listed) or "none"
     raise ApiError(404, f"no model is called {name[:128]!r}; there are: {known}", "model_not_found", "model")
