@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
@@ -13,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from node.cli.lazy import LazyGroup
-from node.cli.narrate import configure_logging, fail
+from node.cli.narrate import configure_logging, drop, fail
 from node.cli.options import (
     data_dir_option,
     discovery_options,
@@ -149,7 +148,7 @@ def main(arguments: list[str] | None = None) -> Any:
         fail("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        _drop_output()
+        drop(sys.stdout)
         sys.stderr.close()  # whoever read our output has left; there is nobody to tell
         sys.exit(EXIT_FAILED)
     except KekahydeError as exc:
@@ -157,14 +156,8 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(EXIT_FAILED)
     except OSError as exc:
         fail(f"{exc.filename or 'output'}: {exc.strerror}")
-        _drop_output()
+        drop(sys.stdout)
         sys.exit(EXIT_FAILED)
-
-
-def _drop_output() -> None:
-    """What could not be written is not tried again when the interpreter ends, which would be another exit code."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _speak_utf8() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -31,8 +32,16 @@ def always_tell(logger: str) -> None:
 
 def say(text: str) -> None:
     """One line of narration; where nobody can read it any more, the work goes on."""
-    with contextlib.suppress(OSError):
+    try:
         click.echo(text, err=True)
+    except OSError:
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """What could not be written is not tried again when the interpreter ends, which would be another exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fail(text: str) -> None:
