@@ -131,14 +131,15 @@ def _why_here(plan: SessionPlan, offer: Offer, here_s: float, away_s: float) -> 
 
 def _form_split(offer: Offer) -> SessionPlan:
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(offer.places, offer.max_lanes))
-    if not lanes and not offer.named and len(offer.present) >= 2:
-        guards = len(offer.places) - offer.places.count(None)
-        note = f"split needs both guards of one lane, {guards} of {len(offer.places)} are there: computed here"
-        return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
-    if not lanes:
-        needed = "2 peers, named one after the other," if offer.named else "2 peers of the swarm"
-        return _here(Privacy.SPLIT, needed, offer)
-    return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, offer.notes)
+    if lanes:
+        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, offer.notes)
+    if offer.named:
+        return _here(Privacy.SPLIT, "2 peers, named one after the other,", offer)
+    if len(offer.present) < 2:
+        return _here(Privacy.SPLIT, "2 peers of the swarm", offer)
+    guards = len(offer.places) - offer.places.count(None)
+    note = f"split needs both guards of one lane, {guards} of {len(offer.places)} are there: computed here"
+    return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
 
 
 def _form_strict(offer: Offer) -> SessionPlan:

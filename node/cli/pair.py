@@ -23,7 +23,6 @@ from protocol.pairing_states import PairState
 
 POLL_S = 0.2
 READS = "This device can read your prompt: with --privacy trusted it gets your text's activations as they are."
-_UNDER_WAY = {PairState.ASKED.value, PairState.ANSWERED.value}
 _SHOWN = {state.value for state in (PairState.COMPARING, PairState.CONFIRMED, PairState.CERTIFIED, PairState.PAIRED)}
 _ENDED = {PairState.ENDED.value}
 
@@ -118,24 +117,24 @@ def _decide(data_dir: Path, shown: dict[str, Any], code: str | None, reads: bool
     if reads:
         say(READS)
     if code is None:
-        same = _ask(f"Do both screens show {spaced}?", peer)
+        otherwise = f"compare the codes, then `kekahyde-node pair {peer} --confirm CODE` within two minutes"
+        same = _ask(f"Do both screens show {spaced}?", otherwise)
         if not same:
             call_node(data_dir, "pair_refuse", peer=peer, mismatch=True)
             raise NotPairedNowError("not paired: the codes differ, or you said no; somebody may be in between")
-        reads = reads and _ask("May it read your prompts?", peer)
+        reads = reads and _ask("May it read your prompts?", otherwise)
     call_node(data_dir, "pair_confirm", peer=peer, code=digits if code is None else code, may_read_prompts=reads)
     say("confirmed here; waiting for the other device")
 
 
-def _ask(question: str, peer: str) -> bool:
+def _ask(question: str, otherwise: str) -> bool:
+    """What the owner says; raises NotPairedNowError with what to do `otherwise`, where nobody can be asked."""
     try:
         return click.confirm(question, err=True)
     except click.Abort as exc:
         if sys.stdin.isatty():
             raise
-        raise NotPairedNowError(
-            f"nobody answered: compare the codes, then `kekahyde-node pair {peer} --confirm CODE` within two minutes"
-        ) from exc
+        raise NotPairedNowError(f"nobody answered: {otherwise}") from exc
 
 
 def _set_consent(data_dir: Path, peer: str, reads: bool) -> bool:
@@ -145,13 +144,7 @@ def _set_consent(data_dir: Path, peer: str, reads: bool) -> bool:
         return False
     if reads:
         say(READS)
-        try:
-            agreed = click.confirm("May it read your prompts?", err=True)
-        except click.Abort as exc:
-            if sys.stdin.isatty():
-                raise
-            raise NotPairedNowError("nothing was changed: nobody answered the question") from exc
-        if not agreed:
+        if not _ask("May it read your prompts?", "nothing was changed"):
             raise NotPairedNowError("nothing was changed")
     try:
         call_node(data_dir, "pair_consent", peer=peer, may_read_prompts=reads)

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from node.doctor.finding import Finding, Level, broken, note, ok
@@ -88,31 +89,27 @@ def _swarm(data_dir: Path) -> Finding:
 
 def _state(data_dir: Path) -> list[Finding]:
     """Files that a start would stumble over."""
-    listed = 0
-
-    def lists() -> None:
-        nonlocal listed
-        listed = len(AccessList(data_dir / "access.json", time.time).entries())
 
     def paired() -> None:
         if _identity(data_dir).level is Level.OK:
             PairedDevices(DataDir(data_dir).identity(), data_dir)
 
-    found = []
+    access = partial(AccessList, data_dir / "access.json", time.time)
     readers: tuple[Callable[[], object], ...] = (
         lambda: SwarmMemory(data_dir).seq(),
-        lists,
+        access,
         paired,
         lambda: read_book(DataDir(data_dir).guards),
         lambda: read_token(data_dir),
     )
+    found = []
     for read in readers:
         try:
             read()
         except KekahydeError as exc:
             found.append(broken("state", str(exc), "restore the file from a backup, or remove it"))
-    if listed:
-        found.append(ok("lists", f"{listed} peers on the allow and ban lists"))
+    if not found and (listed := access().entries()):
+        found.append(ok("lists", f"{len(listed)} peers on the allow and ban lists"))
     return found
 
 
