@@ -1,9 +1,14 @@
-"""The one part of the build that pyproject.toml cannot say: the optional C kernels.
+"""The one part of the build that pyproject.toml cannot say: the optional C extensions.
 
-The extension is marked optional, so a machine without a C compiler installs the same package and
-computes the same numbers through the float64 path, only slower.
+They are marked optional, so a machine without a C compiler installs the same package, computes the same numbers and
+speaks the same protocol, only slower.
 """
 
 from setuptools import setup
 
-setup(cffi_modules=["node/kernels/build_kernels.py:ffibuilder"])
+setup(
+    cffi_modules=[
+        "node/kernels/build_kernels.py:ffibuilder",
+        "node/transport/build_pump.py:ffibuilder",
+    ]
+)

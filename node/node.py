@@ -102,7 +102,7 @@ class Node:
         self.planner = Planner(self.kernels, self.registry.measures)
         self._checks: dict[bytes, UnitChecks] = {}
         self.access = config.access or AccessList(None, time.time)
-        self.secure = SecureContext(config.identity, self.access.is_banned)
+        self.secure = SecureContext(config.identity, self.access.is_banned, config.swarm_key)
         self.worker = self.make_worker()
         devices = config.paired or PairedDevices(config.identity)
         is_paired = devices.__contains__
@@ -293,4 +293,4 @@ class Node:
         """A node that nobody can dial serves over connections of its own."""
         peer = next((peer for peer in self.registry.peers() if peer.peer_id == peer_id), None)
         if self._data_port == 0 and peer is not None and peer.data_endpoint is not None:
-            self.data.offer(peer_id, peer.data_endpoint)
+            self.data.offer(peer_id, peer.host, peer.hello.data_port)

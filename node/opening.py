@@ -106,7 +106,7 @@ class LaneOpener:
             assert known.role is role, "nobody holds both roles in a session"
             return known
         node = self._node
-        channel = open_channel(node.secure, node.registry, node.data, peer)
+        channel = open_channel(node.secure, node.data, peer)
         measures = node.registry.measures.of(peer.peer_id)
         joined = SessionPeer(peer.peer_id, role, channel, measures, self._model_id)
         joined.on_ban = partial(self._caught, peer.peer_id)

@@ -132,6 +132,16 @@ class Session:
         """Seconds in which this device made pads before the clock started."""
         return self._pad_s
 
+    @property
+    def has_peers(self) -> bool:
+        """Whether somebody may send something to it."""
+        return bool(self.peers)
+
+    def attend(self, timeout_s: float) -> None:
+        """While nothing runs in it: read what peers send, at most so long (or until its interrupt is nudged)."""
+        if self._manager is not None:
+            self._manager.pump(timeout_s)
+
     def rest(self) -> None:
         """Nobody waits for anything any more: call off what peers still work on."""
         if self._manager is not None:

@@ -182,7 +182,7 @@ def client_of(swarm: Swarm, source: NodeProcess) -> Iterator[Channel]:
     config = NodeConfig(identity, None, (parse_multiaddr(source.address),), 1, swarm_key=key)
     with Node(config, [], select_kernels(1)) as node:
         node.registry.wait_settled([source.address], 1, 10.0)
-        channel = open_channel(node.secure, node.registry, node.data, node.registry.usable()[0])
+        channel = open_channel(node.secure, node.data, node.registry.usable()[0])
         channel.wait_connected(5.0)
         try:
             yield channel

@@ -12,9 +12,11 @@ from zmq.utils.monitor import parse_monitor_message
 from node.store.unit import Unit
 from node.transport.control import ControlPlane
 from node.transport.data import DataPlane
+from node.transport.knock import Knocks
 from node.transport.registry import DialOutcome, DialState, PeerRegistry
 from node.transport.sockets import SecureContext
 from node.worker import LinearWorker
+from protocol.admission import SwarmKey
 from protocol.envelope import Frame
 from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_of
 from protocol.limits import MAX_CONTROL_FRAME_BYTES, PROTOCOL_VERSION
@@ -83,7 +85,7 @@ class LiveNode:
     def _offer_service(self, peer_id: PeerId) -> None:
         peer = next((peer for peer in self.registry.peers() if peer.peer_id == peer_id), None)
         if self.data_port == 0 and peer is not None and peer.data_endpoint is not None:
-            self.data.offer(peer_id, peer.data_endpoint)
+            self.data.offer(peer_id, peer.host, peer.hello.data_port)
 
     def __enter__(self) -> LiveNode:
         self.secure.__enter__()
@@ -127,10 +129,33 @@ class LiveNode:
         return f"tcp://127.0.0.1:{self.data_port}"
 
 
-class RawClient:
-    """A DEALER that sends whatever it is told to; a context manager."""
+def knock(endpoint: str, server: PeerId, me: Identity, swarm: SwarmKey | None = None) -> None:
+    """Be let in at a ZeroMQ endpoint; raises what `Knocks.knock` does."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    knocks = Knocks(me, swarm)
+    knocks.start()
+    try:
+        knocks.knock(server, host, int(port)).result(WAIT_S)
+    finally:
+        knocks.stop()
 
-    def __init__(self, endpoint: str, server: PeerId | None, me: Identity, mechanism: str = "curve") -> None:
+
+class RawClient:
+    """A DEALER that sends whatever it is told to; a context manager.
+
+    Args:
+        knocks: whether it asks to be let in first, at the door of `server`, as a member.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        server: PeerId | None,
+        me: Identity,
+        mechanism: str = "curve",
+        knocks: bool = True,
+        swarm: SwarmKey | None = None,
+    ) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 0
@@ -145,6 +170,9 @@ class RawClient:
         self.identity = me
         self.monitor = self.socket.get_monitor_socket()
         self.events: list[int] = []
+        if knocks:
+            assert server is not None
+            knock(endpoint, server, me, swarm)
         self.socket.connect(endpoint)
 
     def __enter__(self) -> RawClient:
@@ -202,9 +230,8 @@ class RawListener:
     def __enter__(self) -> RawListener:
         self.secure.__enter__()
         self.socket = self.secure.context.socket(zmq.ROUTER)
-        self.secure.listen(self.socket, 1 << 24)
-        port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self.address = LOOPBACK.with_port(port).with_peer(self.identity.peer_id)
+        bound = self.secure.listen(self.socket, "control", LOOPBACK, 1 << 24)
+        self.address = bound.with_peer(self.identity.peer_id)
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -58,12 +58,16 @@ class ScriptedChannel:
         self.full = False
         self.sent: list[list[bytes]] = []
         self.closed = False
+        self.generation = 0
 
     # What the session sees.
 
     @property
-    def sockets(self) -> list[zmq.Socket[bytes]]:
+    def pollables(self) -> list[zmq.Socket[bytes]]:
         return [self.near, self._news]
+
+    def shed(self) -> bool:
+        return False
 
     def send(self, message: Message, message_id: int) -> bool:
         assert not self.closed, "a message to somebody who was hung up on"

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_nodes import WAIT_S, LiveNode, RawClient, RawListener
+import zmq
+from live_nodes import WAIT_S, LiveNode, RawClient, RawListener, knock
 from made_parts import MODEL_ID, identity, make_unit
 from nacl.bindings import crypto_core_ed25519_sub
 
+from node.errors import PeerRefusedError
 from node.node import Node, NodeConfig
 from node.swarm.access import AccessList, Verdict
 from node.transport import control
@@ -73,7 +75,7 @@ def test_a_ban_holds_for_both_identities_of_a_key() -> None:
 
 
 def test_the_banned_do_not_come_back_under_their_other_name(node: Node) -> None:
-    """ZAP is asked when a connection is made: one that stands can say hello again, as `-A`."""
+    """Their connections are ended, and the door knows the one CURVE key of both names."""
     assert node.address is not None
     me = identity(2)
     with RawClient(node.address.endpoint, node.peer_id, me) as client:
@@ -81,9 +83,9 @@ def test_the_banned_do_not_come_back_under_their_other_name(node: Node) -> None:
         node.ban(me.peer_id, "it lied")
         received = client.receive()
         assert received is not None and isinstance(received.message, GoAway)
-        for public_key in (me.public_key, twin_of(me.public_key)):
-            client.send(Hello(public_key, (1,), "raw", (), 0, (), 0, (1,), bytes(16)))
-            assert client.error().code == ErrorCode.DENIED
+        client.until_event(zmq.EVENT_DISCONNECTED)
+        with pytest.raises(PeerRefusedError):
+            knock(node.address.endpoint, node.peer_id, me)
         assert node.registry.peers() == []
 
 
@@ -122,8 +124,9 @@ def test_a_data_connection_that_stands_serves_the_banned_no_longer(node: Node, s
         while node.registry.is_heard(me.peer_id):
             assert time.monotonic() < deadline, "the ban is heard of"
             time.sleep(0.01)
-        data.send(request(3), 3)
-        assert data.error().code == ErrorCode.NO_SESSION
+        data.until_event(zmq.EVENT_DISCONNECTED)
+        with pytest.raises(PeerRefusedError):
+            knock(data_endpoint, node.peer_id, me)
 
 
 def test_a_node_that_only_dials_out_serves_nobody_whose_link_is_closed() -> None:

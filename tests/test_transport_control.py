@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import resource
 import socket
 import threading
@@ -13,11 +14,11 @@ from dataclasses import replace
 
 import pytest
 import zmq
-from live_nodes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener
+from live_nodes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener, knock
 from made_parts import identity
 from zmq.utils import z85
 
-from node.errors import ConfigError, TransportError
+from node.errors import ConfigError, PeerRefusedError, TransportError
 from node.transport import control, names
 from node.transport.link import Pace
 from node.transport.registry import DialState
@@ -127,7 +128,7 @@ def test_nobody_at_the_address(quick: None) -> None:
         unused.bind(("127.0.0.1", 0))
         address = LOOPBACK.with_port(unused.getsockname()[1]).with_peer(identity(1).peer_id)
         with LiveNode(2, bootstrap=[address]) as dialler:
-            assert "0.4 s" in dialler.until_dialled(address, DialState.UNREACHABLE).reason
+            assert "Connection refused" in dialler.until_dialled(address, DialState.UNREACHABLE).reason
 
 
 def test_names_are_looked_up_beside_the_sockets(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,18 +170,16 @@ def test_names_are_looked_up_beside_the_sockets(quick: None, monkeypatch: pytest
 
 def test_no_room_for_another_socket_ends_nothing_but_the_try(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     """Whoever has a thousand keys can have this node dial a thousand of its own."""
-    nobody = LOOPBACK.with_port(1)
-    with LiveNode(1) as node, LiveNode(2) as other:
-        assert other.address is not None
+    with LiveNode(1) as node, LiveNode(2) as other, LiveNode(3) as third:
+        assert other.address is not None and third.address is not None
 
         def full(_kind: int) -> None:
             raise zmq.ZMQError(errno.EMFILE)
 
         with monkeypatch.context() as crowded:
             crowded.setattr(node.control._context.sockets, "socket", full)
-            address = nobody.with_peer(identity(3).peer_id)
-            node.control.call(node.control.dials.keep, address)
-            assert "too many" in node.until_dialled(address, DialState.UNREACHABLE).reason
+            node.control.call(node.control.dials.keep, third.address)
+            assert "too many" in node.until_dialled(third.address, DialState.UNREACHABLE).reason
         node.control.dial(other.address)
         node.until_knows(other.peer_id)
 
@@ -284,7 +283,8 @@ def test_other_mechanisms_are_refused(mechanism: str, plane: str) -> None:
     with LiveNode(1) as node:
         assert node.address is not None
         endpoint = node.address.endpoint if plane == "control" else node.data_endpoint
-        with RawClient(endpoint, None, identity(7), mechanism) as client:
+        knock(endpoint, node.peer_id, identity(7))
+        with RawClient(endpoint, None, identity(7), mechanism, knocks=False) as client:
             client.until_event(*REFUSALS)
             assert zmq.EVENT_HANDSHAKE_SUCCEEDED not in client.events
             assert not node.registry.peers()
@@ -294,37 +294,47 @@ def test_other_mechanisms_are_refused(mechanism: str, plane: str) -> None:
 def test_who_expects_another_key_does_not_get_through() -> None:
     with LiveNode(1) as node:
         assert node.address is not None
-        with RawClient(node.address.endpoint, identity(3).peer_id, identity(7)) as client:
+        knock(node.address.endpoint, node.peer_id, identity(7))
+        with RawClient(node.address.endpoint, identity(3).peer_id, identity(7), knocks=False) as client:
             client.until_event(*REFUSALS)
             assert zmq.EVENT_HANDSHAKE_SUCCEEDED not in client.events
         still_serves(node)
 
 
+planes_made = itertools.count(1)
+
+
 def connects(secure: SecureContext, server: Identity, guarded: bool = True, domain: bytes | None = None) -> bool:
-    """Whether a client with a good key passes the handshake of a socket made by `listen`, or of one without guard."""
-    router = secure.context.socket(zmq.ROUTER)
+    """Whether a client with a good key that has knocked passes the handshake of a socket made by `listen`, or of one
+    without guard. It does not go through the gate, which would not even let it begin."""
+    router, door = secure.context.socket(zmq.ROUTER), secure.context.socket(zmq.ROUTER)
+    bound = secure.listen(door, f"test {next(planes_made)}", LOOPBACK, 1024)
     if guarded:
-        secure.listen(router, 1024)
+        secure.listen(router, f"test {next(planes_made)}", LOOPBACK, 1024)
     else:
         router.curve_server = True
         router.curve_secretkey = z85.encode(server.curve_secret_key)
     if domain is not None:
         router.setsockopt(zmq.ZAP_DOMAIN, domain)
     port = router.bind_to_random_port("tcp://127.0.0.1")
-    with RawClient(f"tcp://127.0.0.1:{port}", server.peer_id, identity(7)) as client:
+    knock(bound.endpoint, server.peer_id, identity(7))
+    with RawClient(f"tcp://127.0.0.1:{port}", server.peer_id, identity(7), knocks=False) as client:
         event = client.until_event(zmq.EVENT_HANDSHAKE_SUCCEEDED, *REFUSALS)
     router.close(linger=0)
+    door.close(linger=0)
     return event == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def test_without_its_guard_a_socket_lets_nobody_in() -> None:
     """The handler does not run: refused. The control: a socket that does not insist on one is open to everybody."""
     secure = SecureContext(identity(1))
+    secure.gate.start()
     try:
         assert not connects(secure, identity(1))
         assert connects(secure, identity(1), guarded=False)
     finally:
         secure.context.destroy(linger=0)
+        secure.gate.stop()
 
 
 def test_only_our_domain_is_let_in() -> None:
@@ -335,9 +345,9 @@ def test_only_our_domain_is_let_in() -> None:
 
 def test_a_banned_key_does_not_come_back() -> None:
     with LiveNode(1, banned=identity(7)) as node:
-        with client_of(node) as client:
-            client.until_event(*REFUSALS)
-            assert zmq.EVENT_HANDSHAKE_SUCCEEDED not in client.events
+        assert node.address is not None
+        with pytest.raises(PeerRefusedError, match="keeps this node out"):
+            knock(node.address.endpoint, node.peer_id, identity(7))
         still_serves(node)
 
 

@@ -23,7 +23,7 @@ from node.execution.pads import GuardPads
 from node.execution.peer import SessionPeer
 from node.planning.measures import PeerMeasures
 from node.transport import control
-from node.transport.channel import Channel, open_channel
+from node.transport.channel import MAX_UNREAD_BYTES, Channel, open_channel
 from node.transport.link import Pace
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
@@ -151,7 +151,11 @@ def test_plain_rows_are_taken_from_paired_devices_alone() -> None:
 def receive(channel: Channel) -> Received:
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        channel.socket.poll(100)
+        poller = zmq.Poller()
+        for one in channel.pollables:
+            poller.register(one, zmq.POLLIN)
+        poller.poll(100)
+        channel.notice_losses()
         received = channel.receive()
         if received is not None:
             return received
@@ -411,7 +415,7 @@ def test_a_channel_carries_requests_either_way(dial_only: bool) -> None:
     with pair(dial_only) as (client, worker):
         peer = known_peer(client, worker)
         assert (peer.data_endpoint is None) == dial_only
-        channel = open_channel(client.secure, client.registry, client.data, peer)
+        channel = open_channel(client.secure, client.data, peer)
         assert channel.wait_connected(WAIT_S)
         assert channel.receive() is None
         for nonce, num_rows in ((1, 1), (2, 32)):
@@ -432,7 +436,7 @@ def test_an_answer_to_a_session_that_has_ended_stops_nothing() -> None:
     gated = GatedWorker()
     with pair(dial_only=True, does=gated) as (client, worker):
         peer = known_peer(client, worker)
-        ended = open_channel(client.secure, client.registry, client.data, peer)
+        ended = open_channel(client.secure, client.data, peer)
         assert ended.send(pad_request(1), 1)
         assert gated.reached.wait(WAIT_S)
         ended.close()
@@ -441,7 +445,7 @@ def test_an_answer_to_a_session_that_has_ended_stops_nothing() -> None:
             for nonce in range(20):
                 other.send(pad_request(nonce), nonce)
                 assert other.error().code == ErrorCode.NOT_FOUND
-        channel = open_channel(client.secure, client.registry, client.data, peer)
+        channel = open_channel(client.secure, client.data, peer)
         assert channel.send(pad_request(7), 7)
         while receive(channel).id != 7:
             pass
@@ -454,14 +458,14 @@ def test_sessions_come_and_go_over_one_attached_connection() -> None:
         peer = known_peer(client, worker)
         nonces = itertools.count(1)
         for _ in range(5):
-            channel = open_channel(client.secure, client.registry, client.data, peer)
+            channel = open_channel(client.secure, client.data, peer)
             for _ in range(4):
                 nonce = next(nonces)
                 assert channel.send(pad_request(nonce), nonce)
             while receive(channel).id < nonce - 3:  # answers to the session before may still come in
                 pass
             channel.close()
-        last = open_channel(client.secure, client.registry, client.data, peer)
+        last = open_channel(client.secure, client.data, peer)
         nonce = next(nonces)
         assert last.send(pad_request(nonce, 8), nonce)
         while (received := receive(last)).id != nonce:
@@ -477,15 +481,39 @@ def test_a_lost_connection_is_noticed() -> None:
     with LiveNode(1) as client:
         with LiveNode(2, UNITS) as worker:
             peer = ConnectedPeer(worker.peer_id, worker.hello(), "127.0.0.1", True)
-            channel = open_channel(client.secure, client.registry, client.data, peer)
+            channel = open_channel(client.secure, client.data, peer)
             assert channel.wait_connected(WAIT_S)
             assert channel.connected
-        _socket, monitor = channel.sockets
-        assert monitor.poll(int(1000 * WAIT_S))
+        poller = zmq.Poller()
+        for one in channel.pollables:
+            poller.register(one, zmq.POLLIN)
+        assert poller.poll(int(1000 * WAIT_S))
         assert channel.notice_losses() >= 1
         assert not channel.connected
         assert not channel.send(pad_request(), 1)
         assert not channel.wait_connected(0.01)
+        channel.close()
+
+
+def test_a_peer_cannot_make_a_session_hold_a_message_without_an_end() -> None:
+    """A result of very many frames is not received before its last: the connection breaks at the bound, and is made
+    again."""
+    with LiveNode(1) as client, RawListener(identity(2)) as peer:
+        hello = replace(client.hello(), public_key=peer.identity.public_key, data_port=peer.address.port)
+        known = ConnectedPeer(peer.identity.peer_id, hello, "127.0.0.1", True)
+        channel = open_channel(client.secure, client.data, known)
+        assert channel.wait_connected(WAIT_S)
+        assert channel.send(pad_request(), 1)
+        said = peer.receive(Linear)
+        assert said is not None
+        frame = bytes(1 << 20)
+        peer.socket.send_multipart([said[0]] + [frame] * (2 * MAX_UNREAD_BYTES // len(frame)), copy=False)
+        deadline = time.monotonic() + 4 * WAIT_S
+        while not channel.shed():
+            assert time.monotonic() < deadline, "the bound is met"
+            time.sleep(0.005)
+        assert not channel.connected
+        assert channel.wait_connected(WAIT_S)
         channel.close()
 
 
@@ -525,7 +553,7 @@ def test_a_layer_through_real_nodes() -> None:
                 )
                 peers = []
                 for node, role in ((pad_node, Role.PAD), (share_node, Role.SHARE)):
-                    channel = open_channel(client.secure, client.registry, client.data, known_peer(client, node))
+                    channel = open_channel(client.secure, client.data, known_peer(client, node))
                     assert channel.wait_connected(WAIT_S)
                     peers.append(SessionPeer(node.peer_id, role, channel, PeerMeasures(1e9)))
                     manager.add_peer(peers[-1])

@@ -30,6 +30,8 @@ MAX_RUNNING = 16
 """Requests that one runner computes side by side; the others wait. Each has a cache of its own."""
 IDLE_LIMIT_S = 300.0
 """A runner without requests gives its session up after this."""
+ATTEND_S = 1.0
+"""So often, at least, it looks what the peers of an idle session have sent."""
 
 OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]
 Fingerprint = Callable[[], object]
@@ -53,6 +55,8 @@ class SessionRunner:
         self._in_pass: list[tuple[Running, int]] = []
         """Whose rows are in the pass under way, and how many."""
         self._closing = False
+        self._attending = False
+        """Whether the thread waits for news of peers as well as for requests."""
         self.ended = False
         """It takes no request any more."""
         self._interrupt = Interrupt()
@@ -75,7 +79,7 @@ class SessionRunner:
             self._waiting.append(running)
             position = len(self._waiting) - 1 + len(self._running)
             running.tell(Queued(position))
-            self._news.notify()
+            self._wake()
         return True
 
     def cancel(self, running: Running) -> None:
@@ -88,7 +92,7 @@ class SessionRunner:
             waited = running in self._waiting
             if waited:
                 self._waiting.remove(running)
-            self._news.notify()
+            self._wake()
         if waited:  # outside the lock: whoever is told may ask something of the engine
             self._complete(running, running.answer.cancelled())
 
@@ -116,7 +120,7 @@ class SessionRunner:
             self._closing = True
             if not self.ended:
                 self._interrupt.request()
-            self._news.notify()
+            self._wake()
 
     def join(self) -> None:
         """Wait for the thread, which was told to end."""
@@ -139,13 +143,40 @@ class SessionRunner:
             self._close_session()
             self._interrupt.close()
 
+    def _wake(self) -> None:
+        """Under the lock: something is to be done, wherever the thread waits for it."""
+        self._news.notify()
+        if self._attending:
+            self._interrupt.nudge()
+
     def _wait_for_work(self) -> bool:
         """Whether there is something to do; False when it is time to end."""
-        with self._news:
-            busy = self._news.wait_for(lambda: self._waiting or self._running or self._closing, IDLE_LIMIT_S)
-            if not busy:
-                self.ended = True
-            return bool(busy) and not self._closing
+        deadline = time.monotonic() + IDLE_LIMIT_S
+        while True:
+            with self._news:
+                left_s = deadline - time.monotonic()
+                self._attending = self._session is not None and self._session.has_peers
+                if not self._attending:
+                    self._news.wait_for(self._is_wanted, left_s)
+                wanted = self._is_wanted()
+                if wanted or left_s <= 0:
+                    self._attending = False
+                    self._interrupt.clear()
+                    self.ended = self.ended or not wanted
+                    return wanted and not self._closing
+            self._attend(min(left_s, ATTEND_S))
+
+    def _attend(self, timeout_s: float) -> None:
+        """Nothing that peers send between requests is left unread, or they could make this node hold it."""
+        assert self._session is not None, "only a session has peers"
+        try:
+            self._session.attend(timeout_s)
+        except Exception as exc:  # the next request forms another session
+            log.warning("an idle session is given up: %s", exc, exc_info=not isinstance(exc, KekahydeError))
+            self._close_session()
+
+    def _is_wanted(self) -> bool:
+        return bool(self._waiting or self._running or self._closing)
 
     def _turn(self) -> None:
         try:

@@ -24,6 +24,10 @@ class Interrupt:
         self._wanted.set()
         os.eventfd_write(self.fd, 1)
 
+    def nudge(self) -> None:
+        """Wake whoever polls, without an end to anything; `clear` takes it back."""
+        os.eventfd_write(self.fd, 1)
+
     def clear(self) -> None:
         """Passes may go on."""
         self._wanted.clear()

@@ -13,12 +13,19 @@ MAX_MESSAGES_A_TURN = 64
 """Messages of one peer that are read before the clock is looked at again: a flood must not stop the session."""
 
 
+Pollable = zmq.Socket[bytes] | int
+
+
 class Mailbox:
     """Used by the session's thread alone."""
 
     def __init__(self) -> None:
         self._poller = zmq.Poller()
-        self._peer_of_socket: dict[zmq.Socket[bytes], SessionPeer] = {}
+        self._peers: dict[int, SessionPeer] = {}
+        """By `id`."""
+        self._polled: dict[int, tuple[int, list[Pollable]]] = {}
+        """By `id` of the peer: generation of its channel, and what is polled of it."""
+        self._peer_of: dict[Pollable, SessionPeer] = {}
 
     def wake_by(self, fd: int) -> None:
         """`wait` returns as soon as this descriptor is readable."""
@@ -26,21 +33,35 @@ class Mailbox:
 
     def add(self, peer: SessionPeer) -> None:
         """Listen to a peer."""
-        for socket in peer.channel.sockets:
-            self._poller.register(socket, zmq.POLLIN)
-            self._peer_of_socket[socket] = peer
+        self._peers[id(peer)] = peer
+        self._watch(peer)
 
     def remove(self, peer: SessionPeer) -> None:
         """Listen to it no more; before its channel is closed."""
-        for socket in peer.channel.sockets:
-            self._poller.unregister(socket)
-            del self._peer_of_socket[socket]
+        del self._peers[id(peer)]
+        self._unwatch(peer)
 
     def wait(self, timeout_s: float) -> list[SessionPeer]:
         """Peers of whom there is news, at the latest when the time is over."""
+        for peer in self._peers.values():  # a connection that was made again has another socket
+            if self._polled[id(peer)][0] != peer.channel.generation:
+                self._unwatch(peer)
+                self._watch(peer)
         events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
-        peers = (self._peer_of_socket[socket] for socket, _ in events if isinstance(socket, zmq.Socket))
+        peers = (self._peer_of[one] for one, _ in events if one in self._peer_of)
         return list({id(peer): peer for peer in peers}.values())
+
+    def _watch(self, peer: SessionPeer) -> None:
+        pollables = peer.channel.pollables
+        self._polled[id(peer)] = peer.channel.generation, pollables
+        for one in pollables:
+            self._poller.register(one, zmq.POLLIN)
+            self._peer_of[one] = peer
+
+    def _unwatch(self, peer: SessionPeer) -> None:
+        for one in self._polled.pop(id(peer))[1]:
+            self._poller.unregister(one)
+            del self._peer_of[one]
 
     def read(self, peer: SessionPeer) -> Iterator[Received]:
         """Messages that are there, so many a turn; raises RemoteProtocolError for one that breaks the rules."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import zmq
 
 from node.transport.channel import Channel
+from node.transport.line import Line
 from node.transport.registry import ConnectedPeer
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
+from node.transport.sockets import SecureContext
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.messages import Message
@@ -62,7 +63,6 @@ class Sources:
     def __init__(self, secure: SecureContext) -> None:
         self._secure = secure
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
-        self._poller = zmq.Poller()
         self._channels: dict[PeerId, Channel] = {}
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Sources:
 
     def use(self, peers: Iterable[ConnectedPeer]) -> list[PeerId]:
         """Be connected to these and no others, as far as they can be dialled; those that were left."""
-        wanted = {peer.peer_id: peer for peer in list(peers)[:MAX_SOURCES] if peer.data_endpoint is not None}
+        wanted = {peer.peer_id: peer for peer in list(peers)[:MAX_SOURCES] if peer.hello.data_port}
         left = [peer_id for peer_id in self._channels if peer_id not in wanted]
         for peer_id in left:
             self._close(peer_id)
@@ -89,25 +89,20 @@ class Sources:
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What has come, in order for each connection."""
-        if not self._poller.poll(max(0, int(timeout_s * 1000))):
+        poller = zmq.Poller()
+        for channel in self._channels.values():
+            for one in channel.pollables:
+                poller.register(one, zmq.POLLIN)
+        if not poller.poll(max(0, int(timeout_s * 1000))):
             return []
         return [event for peer_id, channel in self._channels.items() for event in _events_of(peer_id, channel)]
 
     def _dial(self, peer: ConnectedPeer) -> None:
-        assert peer.data_endpoint is not None
-        socket = self._context.socket(zmq.DEALER)
-        self._secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        socket.connect(peer.data_endpoint)
-        channel = self._channels[peer.peer_id] = Channel(peer.peer_id, socket, monitor)
-        for one in channel.sockets:
-            self._poller.register(one, zmq.POLLIN)
+        line = Line(self._secure, self._context, peer.peer_id, peer.host, peer.hello.data_port)
+        self._channels[peer.peer_id] = Channel(peer.peer_id, line)
 
     def _close(self, peer_id: PeerId) -> None:
-        channel = self._channels.pop(peer_id)
-        for one in channel.sockets:
-            self._poller.unregister(one)
-        channel.close()
+        self._channels.pop(peer_id).close()
 
 
 def _events_of(peer_id: PeerId, channel: Channel) -> list[Event]:

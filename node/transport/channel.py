@@ -1,7 +1,7 @@
 """A session's connection to one peer's data plane, owned by the thread that generates.
 
-A direct channel dials; a borrowed one goes through this node's data plane to a peer that attached itself. Both look
-the same to the session: `send`, `receive` and sockets to poll.
+A dialled channel is a line of its own; a borrowed one goes through this node's data plane to a peer that attached
+itself. Both look the same to the session: `send`, `receive`, `notice_losses` and what to poll.
 """
 
 from __future__ import annotations
@@ -11,89 +11,123 @@ import time
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
+from node.transport.callers import FRAME_OVERHEAD_BYTES
 from node.transport.data import DataPlane
+from node.transport.lent import PAIR_HIGH_WATER_MARK
+from node.transport.line import Line, Socket
 from node.transport.outbox import send_frames
-from node.transport.registry import ConnectedPeer, PeerRegistry
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
+from node.transport.registry import ConnectedPeer
+from node.transport.sockets import SecureContext
 from protocol.envelope import Frame
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.messages import Message, Received, decode_message, encode_message
 
 _names = itertools.count(1)
+MAX_UNREAD_BYTES = 96 << 20
+"""Of one peer; a session has never asked for so much at a time."""
 FAREWELL_MS = 200
 """Time for last cancellations to leave when a channel is closed."""
 
 
 class Channel:
-    """Frames to and from one peer; counts the bytes of both directions."""
+    """Frames to and from one peer over a line of its own, or over a pair that was borrowed; counts the bytes."""
 
-    def __init__(self, peer_id: PeerId, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None) -> None:
+    def __init__(self, peer_id: PeerId, way: Line | Socket) -> None:
         self.peer_id = peer_id
-        self.socket = socket
-        self._monitor = monitor
-        self.connected = monitor is None
+        self._line = way if isinstance(way, Line) else None
+        self._pair = None if isinstance(way, Line) else way
         self.bytes_up = 0
         self.bytes_down = 0
+        self._read_bytes = 0
+        """What was read over the connection that stands, no less than it came as."""
 
     @property
-    def sockets(self) -> list[zmq.Socket[bytes]]:
+    def socket(self) -> Socket | None:
+        """What it sends over now; None while there is no connection."""
+        return self._pair if self._line is None else self._line.socket
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands."""
+        return self._line is None or self._line.connected
+
+    @property
+    def pollables(self) -> list[Socket | int]:
         """What to poll for input."""
-        return [self.socket] if self._monitor is None else [self.socket, self._monitor]
+        if self._line is not None:
+            return self._line.pollables
+        return [] if self._pair is None else [self._pair]
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever `pollables` changes."""
+        return 0 if self._line is None else self._line.generation
 
     @property
     def closed(self) -> bool:
         """Whether this side has hung up."""
-        return self.socket.closed
+        return self._line.closed if self._line is not None else self._pair is None or self._pair.closed
 
     def send(self, message: Message, message_id: int) -> bool:
         """Send now or not at all; False where the peer cannot take it."""
-        frames = encode_message(message, message_id)
-        if not send_frames(self.socket, list(frames)):
+        frames, socket = encode_message(message, message_id), self.socket
+        if socket is None or not send_frames(socket, list(frames)):
             return False
         self.bytes_up += num_bytes(frames)
         return True
 
     def receive(self) -> Received | None:
         """Next message, or None; raises RemoteProtocolError for one that breaks the rules."""
+        socket = self.socket
+        if socket is None:
+            return None
         try:
-            frames: list[Any] = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            frames: list[Any] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return None
         buffers = [frame.buffer for frame in frames]
         self.bytes_down += num_bytes(buffers)
+        self._read_bytes += num_bytes(buffers) + FRAME_OVERHEAD_BYTES * len(buffers)
         return decode_message(buffers, MAX_DATA_HEADER_BYTES)
 
     def notice_losses(self) -> int:
-        """How often the connection broke since the last look."""
-        losses = 0
-        while self._monitor is not None:
-            try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
-            except zmq.Again:
-                break
-            self.connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            losses += not self.connected
-        return losses
+        """How often the connection broke since the last look; it is being made again."""
+        if self._line is None:
+            return 0
+        news = self._line.look()
+        if news.losses:
+            self._read_bytes = 0
+        return news.losses
+
+    def shed(self) -> bool:
+        """Break a connection over which the peer has sent more than this side can be asked to hold unread: libzmq
+        gives no message before its last frame, and does not bound their number. Whether it was broken."""
+        received = None if self._line is None else self._line.num_bytes_received()
+        if self._line is None or received is None or received - self._read_bytes <= MAX_UNREAD_BYTES:
+            return False
+        self._line.hang_up()
+        self._read_bytes = 0
+        return True
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the connection stands before the time is over."""
         deadline = time.monotonic() + timeout_s
         while not self.connected and (left_s := deadline - time.monotonic()) > 0:
-            if self._monitor is not None and self._monitor.poll(max(1, int(left_s * 1000))):
+            poller = zmq.Poller()
+            for one in self.pollables:
+                poller.register(one, zmq.POLLIN)
+            if poller.poll(max(1, int(left_s * 1000))):
                 self.notice_losses()
         return self.connected
 
     def close(self) -> None:
         """End the connection; what was sent last still has a moment to leave. A second call does nothing."""
-        if self.socket.closed:
-            return
-        if self._monitor is not None:
-            self.socket.disable_monitor()
-            self._monitor.close(linger=0)
-        self.socket.close(linger=FAREWELL_MS)
+        if self._line is not None:
+            self._line.close(FAREWELL_MS)
+        elif self._pair is not None and not self._pair.closed:
+            self._pair.close(linger=FAREWELL_MS)
 
 
 def num_bytes(frames: list[Frame]) -> int:
@@ -101,16 +135,14 @@ def num_bytes(frames: list[Frame]) -> int:
     return sum(len(frame) for frame in frames)
 
 
-def open_channel(secure: SecureContext, registry: PeerRegistry, plane: DataPlane, peer: ConnectedPeer) -> Channel:
+def open_channel(secure: SecureContext, plane: DataPlane, peer: ConnectedPeer) -> Channel:
     """A channel to a usable peer: by dialling it where it listens, else over the connection it attached."""
-    if peer.data_endpoint is not None:
-        socket = secure.context.socket(zmq.DEALER)
-        secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        socket.connect(peer.data_endpoint)
-        return Channel(peer.peer_id, socket, monitor)
+    if peer.hello.data_port:
+        return Channel(peer.peer_id, Line(secure, secure.context, peer.peer_id, peer.host, peer.hello.data_port))
     pair = secure.context.socket(zmq.PAIR)
+    pair.setsockopt(zmq.SNDHWM, PAIR_HIGH_WATER_MARK)
+    pair.setsockopt(zmq.RCVHWM, PAIR_HIGH_WATER_MARK)
     endpoint = f"inproc://session-{next(_names)}"
     pair.connect(endpoint)  # before the plane binds: what is sent at once waits in the pair
     plane.borrow(peer.peer_id, endpoint)
-    return Channel(peer.peer_id, pair, None)
+    return Channel(peer.peer_id, pair)

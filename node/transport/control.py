@@ -23,7 +23,7 @@ from node.transport.listener import Listener
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from protocol.admission import SwarmKey
-from protocol.identity import PeerId
+from protocol.identity import PeerId, curve_public_key_of, public_key_of
 from protocol.messages import GoAway, Hello, Message
 from protocol.multiaddr import Multiaddr
 
@@ -129,8 +129,14 @@ class ControlPlane:
         self.call(self.links.send, peer_id, message)
 
     def drop(self, peer_id: PeerId, reason: str) -> None:
-        """End every link of a peer, from any thread."""
-        self.call(self.links.close, peer_id, reason)
+        """End every link of a peer, and once it could read the goodbye all its connections, from any thread."""
+        self.call(self._drop, peer_id, reason)
+
+    def _drop(self, peer_id: PeerId, reason: str) -> None:
+        self.links.close(peer_id, reason)
+        assert self._loop is not None, "called in it"
+        curve_key = curve_public_key_of(public_key_of(peer_id))
+        self._loop.call_later(FAREWELL_S, self._context.secure.gate.close, curve_key)
 
     def _main(self, listen: Multiaddr | None, bootstrap: list[Multiaddr], bound: Bound) -> None:
         try:

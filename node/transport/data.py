@@ -23,7 +23,7 @@ from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames
 from node.transport.registry import PeerRegistry
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
 from node.worker import LinearWorker
 from protocol.envelope import KEY_ID, decode_header
@@ -70,7 +70,8 @@ class _Offer:
     """Dial this peer's data plane and serve over the connection."""
 
     peer_id: PeerId
-    endpoint: str
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class DataPlane:
         self._lent = LentConnections(secure, self._poller)
         self._complaints = LogLimit(log)
         self._outbox = Outbox()
+        self._routes = secure.gate.routes()
         self._asked_at = -math.inf
         """When somebody asked this node to compute last."""
         self._turned_at = -math.inf
@@ -141,7 +143,6 @@ class DataPlane:
         port = 0
         if listen is not None:
             self._router = self._outbox.router = context.socket(zmq.ROUTER)
-            self._secure.listen(self._router, MAX_DATA_FRAME_BYTES)
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
         self.blobs.start()
@@ -149,13 +150,14 @@ class DataPlane:
         self._thread.start()
         return port
 
-    @staticmethod
-    def _bind_beside(router: Socket, listen: Multiaddr) -> int:
+    def _bind_beside(self, router: Socket, listen: Multiaddr) -> int:
         """The port after the control plane's, so that a firewall can be told; any free one where that is taken."""
         if 0 < listen.port < MAX_PORT:
             with contextlib.suppress(ConfigError):
-                return bind_socket(router, listen.with_port(listen.port + 1)).port
-        return bind_socket(router, listen.with_port(0)).port
+                return self._secure.listen(
+                    router, "data", listen.with_port(listen.port + 1), MAX_DATA_FRAME_BYTES
+                ).port
+        return self._secure.listen(router, "data", listen.with_port(0), MAX_DATA_FRAME_BYTES).port
 
     def stop(self) -> bool:
         """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
@@ -180,9 +182,9 @@ class DataPlane:
                 break
         return False
 
-    def offer(self, peer_id: PeerId, endpoint: str) -> None:
+    def offer(self, peer_id: PeerId, host: str, port: int) -> None:
         """Serve `peer_id` over a connection that this node dials (from any thread)."""
-        self._command(_Offer(peer_id, endpoint))
+        self._command(_Offer(peer_id, host, port))
 
     def borrow(self, peer_id: PeerId, endpoint: str) -> None:
         """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""
@@ -220,15 +222,19 @@ class DataPlane:
 
     def _hear(self, timeout_ms: int | None) -> bool:
         """Read whatever comes in this time; False where this node is to end."""
+        self._lent.repoll()
+        of_lines = False
         for socket, _events in self._poller.poll(timeout_ms):
             if socket is self._wake_in:
                 socket.recv()
                 if not self._obey():
                     return False
-            elif socket.closed:
-                pass  # replaced by a command of this very turn
-            elif not self._lent.attach_where_connected(socket):
-                self._read(socket)
+            elif not isinstance(socket, zmq.Socket):
+                of_lines = True
+            elif not socket.closed:  # it may have been replaced by a command of this very turn
+                of_lines = not self._read(socket) or of_lines
+        if of_lines:
+            self._lent.look(self._registry.is_heard)
         return True
 
     def _compute_one(self) -> None:
@@ -284,31 +290,36 @@ class DataPlane:
         match command:
             case None:
                 return False
-            case _Offer(peer_id, endpoint):
-                self._lent.offer(peer_id, endpoint)
+            case _Offer(peer_id, host, port):
+                self._lent.offer(peer_id, host, port)
             case _Borrow(peer_id, endpoint):
                 self._lent.lend(peer_id, endpoint)
             case _Look():
                 pass
         return True
 
-    def _read(self, socket: Socket) -> None:
+    def _read(self, socket: Socket) -> bool:
+        """Read messages, so many a turn; False where none come over this socket: it watches another."""
+        lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
+        if socket is not self._router and lent is None and served is None:
+            return False
         for _ in range(MAX_FRAMES_A_TURN):
             try:
                 frames: list[zmq.Frame] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
-                return
+                break
             if socket is self._router:
                 self._handle_routed(bytes(frames[0].buffer), frames[1:])
-            elif (lent := self._lent.lent_of(socket)) is not None:
+            elif lent is not None:
                 self._forward_to_peer(lent, frames)
-            elif (served := self._lent.offered_to(socket)) is not None and self._registry.is_heard(served):
+            elif served is not None and self._registry.is_heard(served):
                 self._handle(served, socket, None, frames)
             else:  # its link has ended, or it was banned: this connection outlives both
                 self._refuse_stranger(socket, [], frames)
+        return True
 
     def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
-        if not frames or self._router is None:
+        if not frames or self._router is None or self._routes.took(route, frames) is None:
             return
         peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import zmq
 import zmq.asyncio
 
-from node.errors import TransportError
+from node.errors import PeerRefusedError, TransportError
+from node.transport.gate import zmq_host
 from node.transport.link import LinkContext
 from node.transport.names import resolve
 from node.transport.registry import DialOutcome, DialState, peer_of_hello
-from node.transport.sockets import connect_socket, send_now, zmq_host
+from node.transport.sockets import connect_socket, send_now
 from protocol.errors import RemoteProtocolError
 from protocol.handshake import Handshake, LinkState, Side
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
@@ -49,6 +50,8 @@ class _Link:
 
     peer_id: PeerId
     socket: zmq.asyncio.Socket
+    monitor: zmq.asyncio.Socket
+    """Says when the connection breaks."""
     host: str
     dialled: bool = True
     closing: str | None = None
@@ -102,14 +105,16 @@ class Dialler:
     async def once(self) -> None:
         """One life of one link; ends by raising TransportError."""
         context, peer_id = self._context, self._peer_id
-        address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
+        address = await self._knock()
         self._socket = socket = self._new_socket()
+        monitor: zmq.asyncio.Socket | None = None
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
+            monitor = self._monitor(socket)
             connect_socket(socket, address)
             handshake = context.new_handshake(Side.DIALLER, peer_id)
             peer = await self._say_hello(socket, handshake, zmq_host(address.host))
-            link = _Link(peer_id, socket, zmq_host(address.host))
+            link = _Link(peer_id, socket, monitor, zmq_host(address.host))
             if not context.links.up(link, peer_of_hello(peer, zmq_host(address.host), dialled=True)):
                 raise _RefusedError(f"the peer at {address} is here under another identity of its key")
             self.was_up = True
@@ -123,7 +128,25 @@ class Dialler:
                 context.links.down(link)
         finally:
             self._socket = None
+            socket.disable_monitor()
+            if monitor is not None:
+                monitor.close(linger=0)
             socket.close()
+
+    async def _knock(self) -> Multiaddr:
+        """Be let in at the address; it, with an IP address for its host."""
+        context = self._context
+        address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
+        try:
+            await asyncio.wrap_future(context.secure.knocks.knock(self._peer_id, address.host, address.port))
+        except PeerRefusedError as exc:
+            raise _RefusedError(f"the peer at {self._address} {exc}") from exc
+        except TransportError as exc:
+            raise TransportError(
+                f"nobody answered as {self._address} ({exc}): check that the node runs there and that address and "
+                "PeerID are those it printed"
+            ) from exc
+        return address
 
     def _new_socket(self) -> zmq.asyncio.Socket:
         """Raises TransportError where this process has no room for another: that must end nothing but this try."""
@@ -132,10 +155,17 @@ class Dialler:
         except zmq.ZMQError as exc:
             raise TransportError(f"cannot dial {self._address}: {exc.strerror}; too many links are open") from exc
 
+    def _monitor(self, socket: zmq.asyncio.Socket) -> zmq.asyncio.Socket:
+        """Tells when the connection of a socket breaks. Raises TransportError as `_new_socket` does."""
+        try:
+            return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        except zmq.ZMQError as exc:
+            raise TransportError(f"cannot dial {self._address}: {exc.strerror}; too many links are open") from exc
+
     async def deliver(self, message: Message) -> None:
         """Dial, say one message and leave; no link comes of it here. Raises TransportError where it was not read."""
         context, peer_id = self._context, self._peer_id
-        address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
+        address = await self._knock()
         socket = self._new_socket()
         try:
             context.secure.dial(socket, peer_id, MAX_CONTROL_FRAME_BYTES)
@@ -182,13 +212,19 @@ class Dialler:
         socket = link.socket
         curve_key = curve_public_key_of(handshake.peer.public_key) if handshake.peer else b""
         pace, heard_at, ping_id, sent_at = self._context.pace, time.monotonic(), 1, 0.0
+        poller = zmq.asyncio.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(link.monitor, zmq.POLLIN)
         while True:
             ping_id, sent_at = ping_id + 1, time.monotonic()
             send_now(socket, encode_message(Ping(), ping_id))
             while (left_s := sent_at + self._context.ping_interval_s - time.monotonic()) > 0:
                 if link.closing is not None:
                     raise TransportError(f"the link to {link.peer_id} was closed: {link.closing}")
-                if not await socket.poll(max(1, int(left_s * 1000))):
+                ready = dict(await poller.poll(max(1, int(left_s * 1000))))
+                if socket not in ready:
+                    if ready:  # and nothing is left to read
+                        raise TransportError(f"the connection to {link.peer_id} broke")
                     continue
                 heard_at = time.monotonic()
                 frames = await socket.recv_multipart()

@@ -7,14 +7,18 @@ its own, reaches it by an inproc pair whose frames the data plane passes on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import zmq
 
+from node.transport.line import Line, Socket
 from node.transport.outbox import send_frames
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
+from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
 from protocol.messages import Attach, encode_message
 
-Socket = zmq.Socket[bytes]
+PAIR_HIGH_WATER_MARK = 16
+"""Messages that wait on each side of a pair: with 8 MiB each, what an idle session may be made to hold."""
 
 
 class LentConnections:
@@ -26,30 +30,54 @@ class LentConnections:
     def __init__(self, secure: SecureContext, poller: zmq.Poller) -> None:
         self._secure = secure
         self._poller = poller
-        self._offers: dict[PeerId, Socket] = {}
+        self._offers: dict[PeerId, Line] = {}
+        self._polled: dict[PeerId, tuple[int, list[Socket | int]]] = {}
+        """By peer to whom an offer was made: generation of its line, and what is polled of it."""
         self._loans: dict[PeerId, Socket] = {}
-        self._monitors: dict[Socket, Socket] = {}
-        """Monitor of each offer's connection; a new connection is attached anew."""
 
-    def offer(self, peer_id: PeerId, endpoint: str) -> None:
+    def offer(self, peer_id: PeerId, host: str, port: int) -> None:
         """Dial this peer's data plane and serve over the connection."""
-        socket = self._secure.context.socket(zmq.DEALER)
-        self._secure.dial(socket, peer_id, MAX_DATA_FRAME_BYTES)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        socket.connect(endpoint)
-        self._replace(self._offers, peer_id, socket)
-        self._monitors[monitor] = socket
-        self._poller.register(monitor, zmq.POLLIN)
+        self.withdraw(peer_id)
+        self._offers[peer_id] = Line(self._secure, self._secure.context, peer_id, host, port)
+        self._polled[peer_id] = 0, []
+        self.repoll()
+
+    def withdraw(self, peer_id: PeerId) -> None:
+        """Serve a peer no more over a connection that this node dialled."""
+        line = self._offers.pop(peer_id, None)
+        if line is not None:
+            for one in self._polled.pop(peer_id)[1]:
+                self._poller.unregister(one)
+            line.close()
+
+    def repoll(self) -> None:
+        """Poll the sockets of lines that were made again; before every poll."""
+        for peer_id, line in self._offers.items():
+            generation, pollables = self._polled[peer_id]
+            if generation == line.generation and pollables:
+                continue
+            for one in pollables:
+                self._poller.unregister(one)
+            self._polled[peer_id] = line.generation, line.pollables
+            for one in line.pollables:
+                self._poller.register(one, zmq.POLLIN)
 
     def lend(self, peer_id: PeerId, endpoint: str) -> None:
         """Give the inproc pair connected to `endpoint` the connection of a peer that has dialled in."""
         pair = self._secure.context.socket(zmq.PAIR)
+        pair.setsockopt(zmq.SNDHWM, PAIR_HIGH_WATER_MARK)
+        pair.setsockopt(zmq.RCVHWM, PAIR_HIGH_WATER_MARK)
         pair.bind(endpoint)
-        self._replace(self._loans, peer_id, pair)
+        before = self._loans.pop(peer_id, None)
+        if before is not None:
+            self._poller.unregister(before)
+            before.close(linger=0)
+        self._loans[peer_id] = pair
+        self._poller.register(pair, zmq.POLLIN)
 
     def offered_to(self, socket: Socket) -> PeerId | None:
         """Whom this node serves over this socket."""
-        return next((peer_id for peer_id, offer in self._offers.items() if offer is socket), None)
+        return next((peer_id for peer_id, line in self._offers.items() if line.socket is socket), None)
 
     def lent_of(self, socket: Socket) -> PeerId | None:
         """Whose connection a session has borrowed by this pair."""
@@ -59,32 +87,17 @@ class LentConnections:
         """The pair of the session that has borrowed this peer's connection."""
         return self._loans.get(peer_id)
 
-    def attach_where_connected(self, monitor: Socket) -> bool:
-        """Offer the service over a connection that has just come up; False where this socket is no monitor."""
-        offer = self._monitors.get(monitor)
-        if offer is None:
-            return False
-        monitor.recv_multipart()
-        send_frames(offer, encode_message(Attach(), 0))
-        return True
+    def look(self, is_heard: Callable[[PeerId], bool]) -> None:
+        """Go on with every line: offer the service where one has just come up, give those up whose peer has left."""
+        for peer_id, line in list(self._offers.items()):
+            if line.look().up and line.socket is not None:
+                send_frames(line.socket, encode_message(Attach(), 0))
+            elif not line.connected and not is_heard(peer_id):
+                self.withdraw(peer_id)
 
     def close(self, linger_ms: int) -> None:
         """Close everything; frames on their way get so long."""
-        for monitor, watched in self._monitors.items():
-            watched.disable_monitor()
-            monitor.close(linger=0)
-        for socket in (*self._offers.values(), *self._loans.values()):
-            socket.close(linger=linger_ms)
-
-    def _replace(self, sockets: dict[PeerId, Socket], peer_id: PeerId, socket: Socket) -> None:
-        before = sockets.pop(peer_id, None)
-        if before is not None:
-            self._poller.unregister(before)
-            for monitor in [monitor for monitor, watched in self._monitors.items() if watched is before]:
-                self._poller.unregister(monitor)
-                del self._monitors[monitor]
-                before.disable_monitor()
-                monitor.close(linger=0)
-            before.close(linger=0)
-        sockets[peer_id] = socket
-        self._poller.register(socket, zmq.POLLIN)
+        for line in self._offers.values():
+            line.close(linger_ms)
+        for loan in self._loans.values():
+            loan.close(linger=linger_ms)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import zmq
 import zmq.asyncio
 
+from node.transport.callers import Caller
 from node.transport.link import LinkContext
 from node.transport.log_limit import LogLimit
 from node.transport.registry import peer_of_hello
-from node.transport.sockets import bind_socket, curve_key_of_frame, send_now, zmq_host
+from node.transport.sockets import curve_key_of_frame, send_now
 from protocol.errors import RemoteProtocolError
 from protocol.handshake import Handshake, HandshakeError, LinkState, Side
 from protocol.identity import PeerId
@@ -78,12 +79,13 @@ class Listener:
         self._links: dict[bytes, _Link] = {}
         self._complaints = LogLimit(log)
         self._router = context.sockets.socket(zmq.ROUTER)
+        self._routes = context.secure.gate.routes()
 
     def bind(self, listen: Multiaddr) -> Multiaddr:
         """Listen; the address with the port really bound. Raises ConfigError."""
         secure = self._context.secure
-        secure.listen(self._router, MAX_CONTROL_FRAME_BYTES)
-        return bind_socket(self._router, listen).with_peer(secure.identity.peer_id)
+        bound = secure.listen(self._router, "control", listen, MAX_CONTROL_FRAME_BYTES)
+        return bound.with_peer(secure.identity.peer_id)
 
     @property
     def has_links(self) -> bool:
@@ -93,8 +95,9 @@ class Listener:
         """Read for ever."""
         while True:
             route, *frames = await self._router.recv_multipart(copy=False)
-            if frames:
-                self._handle(bytes(route.buffer), frames)
+            caller = self._routes.took(bytes(route.buffer), frames) if frames else None
+            if caller is not None:
+                self._handle(bytes(route.buffer), caller, frames)
             await asyncio.sleep(0)  # a receive that is ready does not yield: whoever floods would have the loop alone
 
     async def expire(self) -> None:
@@ -123,8 +126,8 @@ class Listener:
         """Close the ROUTER; what was said last has a moment to leave."""
         self._router.close(linger=200)
 
-    def _handle(self, route: bytes, frames: list[zmq.Frame]) -> None:
-        link = self._link(route, frames[-1])
+    def _handle(self, route: bytes, caller: Caller, frames: list[zmq.Frame]) -> None:
+        link = self._link(route, caller, frames[-1])
         if link is None:
             return
         try:
@@ -145,11 +148,11 @@ class Listener:
         link.heard_at = time.monotonic()
         self._heard(route, link, received)
 
-    def _link(self, route: bytes, frame: zmq.Frame) -> _Link | None:
+    def _link(self, route: bytes, caller: Caller, frame: zmq.Frame) -> _Link | None:
         link = self._links.get(route)
         if link is not None:
             return link
-        context, curve_key, host = self._context, curve_key_of_frame(frame), zmq_host(str(frame.get("Peer-Address")))
+        context, curve_key, host = self._context, curve_key_of_frame(frame), caller.host
         of_key = [known for known, other in self._links.items() if other.curve_key == curve_key]
         if len(of_key) >= MAX_LINKS_A_KEY:
             self.drop(min(of_key, key=lambda known: self._links[known].heard_at))

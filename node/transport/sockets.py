@@ -2,6 +2,8 @@
 
 Facts behind the choices (libzmq 4.3.5): ZAP fails open unless a domain is set *and* enforced; routing ids
 are not bound to CURVE keys, so none is ever set; without IMMEDIATE stale requests would be delivered later.
+A connection that is reset while its queue is full makes the next ZMTP heartbeat, or a reconnection by libzmq, abort
+the process (libzmq issues 3937, 3596, 4364, 4767, open): there are no heartbeats, and no socket connects twice.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ import zmq.asyncio
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
-from node.errors import ConfigError, TransportError
+from node.errors import TransportError
+from node.transport.gate import Gate
+from node.transport.knock import Knocks
+from protocol.admission import SwarmKey
 from protocol.identity import Identity, curve_public_key_of, public_key_of
 from protocol.limits import MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
 from protocol.multiaddr import Multiaddr
@@ -30,50 +35,65 @@ DATA_HIGH_WATER_MARK_MESSAGES = 32
 MAX_SOCKETS = 4096
 """libzmq's own limit of 1023 is near where many members are linked and sessions run beside."""
 HANDSHAKE_TIMEOUT_MS = 3000
-RECONNECT_MS = 100
-RECONNECT_MAX_MS = 5000
-HEARTBEAT_MS = 1000
-HEARTBEAT_TIMEOUT_MS = 5000
+NEVER = -1
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_COUNT = 3
 CURVE_OVERHEAD_BYTES = 33
 """What a CurveZMQ MESSAGE adds to a frame; libzmq counts it."""
 MAX_DATA_FRAME_BYTES = MAX_DATA_BYTES + MAX_DATA_HEADER_BYTES
 
 
-class _Gate:
-    """ZAP's question, answered: any key may knock (the hello decides), unless its peer is banned."""
+class _Zap:
+    """ZAP's question, answered: whoever gave a proof at the door a moment ago, and is not banned."""
 
-    def __init__(self, is_banned: Callable[[bytes], bool]) -> None:
-        self._is_banned = is_banned
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return domain == ZAP_DOMAIN.decode() and not self._is_banned(z85.decode(key))
+        return domain == ZAP_DOMAIN.decode() and self._gate.admits(z85.decode(key))
 
 
 class SecureContext:
-    """A ZeroMQ context with its ZAP handler running before any socket can be bound.
+    """A ZeroMQ context behind its gate, with its ZAP handler running before any socket can be bound.
 
-    Use as a context manager; closing it ends the handler and every socket.
+    Use as a context manager; closing it ends the gate, the handler and every socket.
     """
 
-    def __init__(self, identity: Identity, is_banned: Callable[[bytes], bool] = lambda curve_key: False) -> None:
-        """`is_banned` is asked, in the handler's thread, for every connection (32 raw bytes of X25519 key)."""
+    def __init__(
+        self,
+        identity: Identity,
+        is_banned: Callable[[bytes], bool] = lambda curve_key: False,
+        swarm: SwarmKey | None = None,
+    ) -> None:
+        """`is_banned` is asked, in other threads, for every connection (32 raw bytes of X25519 key); `swarm` is what
+        opens doors, None in an open swarm."""
         self.identity = identity
+        self.gate = Gate(identity, swarm, is_banned)
+        self.knocks = Knocks(identity, swarm)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(2)
         self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-        self._gate = _Gate(is_banned)
         self._authenticator = ThreadAuthenticator(self.context)
 
     def __enter__(self) -> Self:
         self._authenticator.start()
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), self._gate)
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _Zap(self.gate))
+        self.gate.start()
+        self.knocks.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.knocks.stop()
         self._authenticator.stop()
         self.context.destroy(linger=0)
+        self.gate.stop()
 
-    def listen(self, socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
-        """Prepare a ROUTER that others dial."""
+    def listen(self, socket: zmq.Socket[Any], plane: str, listen: Multiaddr, max_frame_bytes: int) -> Multiaddr:
+        """Let others dial a ROUTER; the address with the port really bound. Raises ConfigError with the next step.
+
+        Args:
+            plane: a name for it, of this process alone.
+        """
         _bound(socket, max_frame_bytes)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.curve_server = True
@@ -81,6 +101,7 @@ class SecureContext:
         socket.curve_publickey = z85.encode(self.identity.curve_public_key)
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        return self.gate.bind(plane, socket, listen)
 
     def dial(self, socket: zmq.Socket[Any], peer_id: str, max_frame_bytes: int) -> None:
         """Prepare a DEALER that connects to one peer, whose key is in its PeerID."""
@@ -100,10 +121,11 @@ def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
         zmq.MAXMSGSIZE: max_frame_bytes + CURVE_OVERHEAD_BYTES,
         zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
         zmq.CONNECT_TIMEOUT: HANDSHAKE_TIMEOUT_MS,
-        zmq.RECONNECT_IVL: RECONNECT_MS,
-        zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
-        zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
-        zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+        zmq.RECONNECT_IVL: NEVER,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_IDLE_S,
+        zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_INTERVAL_S,
+        zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_COUNT,
         zmq.IPV6: 1,
     }
     for option, value in options.items():
@@ -113,12 +135,6 @@ def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
 def curve_key_of_frame(frame: zmq.Frame) -> bytes:
     """The X25519 key (32 raw bytes) that CURVE proved for the sender of a received frame."""
     return bytes(z85.decode(str(frame.get("User-Id"))))
-
-
-def zmq_host(host: str) -> str:
-    """ZeroMQ's form of a host: IPv6 in brackets, IPv4 without its mapping prefix."""
-    plain = host.removeprefix("::ffff:")
-    return f"[{plain}]" if ":" in plain else plain
 
 
 def send_now(socket: zmq.asyncio.Socket, frames: list[bytes | memoryview]) -> bool:
@@ -141,17 +157,3 @@ def connect_socket(socket: Any, address: Multiaddr) -> None:
         socket.connect(address.endpoint)
     except zmq.ZMQError as exc:
         raise TransportError(f"cannot dial {address}: {exc.strerror}") from exc
-
-
-def bind_socket(socket: Any, listen: Multiaddr) -> Multiaddr:
-    """Bind a socket; the address with the port really bound. Raises ConfigError with the reason and the next step."""
-    try:
-        if listen.port:
-            socket.bind(listen.endpoint)
-            return listen
-        return listen.with_port(socket.bind_to_random_port(listen.with_port(0).endpoint.rsplit(":", 1)[0]))
-    except zmq.ZMQError as exc:
-        reason = "the port is in use" if exc.errno == zmq.EADDRINUSE else exc.strerror
-        raise ConfigError(
-            f"cannot listen on {listen}: {reason}; choose another with --listen (port 0 takes any free one)"
-        ) from exc

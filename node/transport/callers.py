@@ -1,0 +1,100 @@
+"""Connections of members that stand, and how a frame that a ROUTER gives is traced back to one of them.
+
+libzmq says which descriptor a frame came over; the other end of that Unix socket was bound to a name, a number.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """A connection that stands."""
+
+    host: str
+    """Where it comes from, in ZeroMQ's form."""
+    curve_key: bytes
+    """Whose proof let it in."""
+    pair_id: int
+    """Its number in the pump."""
+
+
+class Callers:
+    """Every connection by its number and by its pair in the pump; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_number: dict[int, Caller] = {}
+        self._numbers: dict[int, int] = {}
+        """By pair."""
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, number: int, host: str, curve_key: bytes, connect: Callable[[], int]) -> None:
+        """`connect` gives the pair's id; nobody can trace a frame of it before it is known here."""
+        with self._lock:
+            pair_id = connect()
+            self._by_number[number] = Caller(host, curve_key, pair_id)
+            self._numbers[pair_id] = number
+
+    def remove(self, pair_id: int) -> None:
+        with self._lock:
+            number = self._numbers.pop(pair_id, None)
+            if number is not None:
+                del self._by_number[number]
+
+    def of_key(self, curve_key: bytes) -> list[Caller]:
+        """Connections that proofs of one key let in."""
+        with self._lock:
+            return [caller for caller in self._by_number.values() if caller.curve_key == curve_key]
+
+    def of_frame(self, frame: zmq.Frame) -> Caller | None:
+        """The connection that a frame came over; None where it has ended."""
+        try:
+            with socket.socket(fileno=os.dup(int(str(frame.get("__fd"))))) as inner:
+                number = int(Path(str(inner.getpeername())).name)
+        except (OSError, ValueError, zmq.ZMQError):
+            return None
+        with self._lock:
+            return self._by_number.get(number)
+
+
+MAX_ROUTES = 4096
+FRAME_OVERHEAD_BYTES = 64
+"""More than CURVE and ZMTP add to a frame (33 and at most 9 bytes)."""
+
+
+class Routes:
+    """Routing ids of one ROUTER and the connections behind them. Used by the thread that reads it.
+
+    Args:
+        read: told of every message that was read: the connection, and no fewer bytes than it came as.
+    """
+
+    def __init__(self, callers: Callers, read: Callable[[Caller, int], None]) -> None:
+        self._callers = callers
+        self._read = read
+        self._known: OrderedDict[bytes, Caller] = OrderedDict()
+
+    def took(self, route: bytes, frames: Sequence[zmq.Frame]) -> Caller | None:
+        """A message was read: account for it; its connection, None where that has ended."""
+        caller = self._known.get(route)
+        if caller is None:
+            caller = self._callers.of_frame(frames[-1])
+            if caller is None:
+                return None
+            self._known[route] = caller
+            if len(self._known) > MAX_ROUTES:
+                self._known.popitem(last=False)
+        self._read(caller, sum(len(frame) + FRAME_OVERHEAD_BYTES for frame in frames))
+        return caller
