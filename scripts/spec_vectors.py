@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from node.kernels.portable import PortableKernels
+from protocol.admission import SwarmKey
+from protocol.door import Doorway, Knock, door_box
 from protocol.identity import Identity
 from protocol.limits import MAX_DATA_HEADER_BYTES, TILE_OUTPUTS
 from protocol.messages import (
@@ -42,6 +44,7 @@ def vectors() -> dict[str, Any]:
         "linear": _linear(),
         "trusted": _trusted(),
         "pairing": _pairing(),
+        "door": _door(),
         "messages": _messages(),
     }
 
@@ -54,6 +57,26 @@ def _identity() -> dict[str, Any]:
         "peer_id": identity.peer_id,
         "curve_public_key": identity.curve_public_key.hex(),
         "signature_of_hello_in_domain_test": identity.sign(b"test", b"hello").hex(),
+    }
+
+
+def _door() -> dict[str, Any]:
+    swarm, dialler = SwarmKey(bytes(range(32))), Identity.from_seed(bytes(range(32)))
+    listener = Identity.from_seed(bytes(range(32, 64)))
+    nonce, challenge, box_nonce = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 24
+    knock = Knock(door_box(swarm), dialler.public_key, listener.public_key, nonce)
+    doorway = Doorway(door_box(swarm), listener.public_key)
+    return {
+        "swarm_key": swarm.secret.hex(),
+        "box_key": bytes(door_box(swarm)).hex(),
+        "box_key_of_an_open_swarm": bytes(door_box(None)).hex(),
+        "dialler": dialler.public_key.hex(),
+        "listener": listener.public_key.hex(),
+        "box_nonce": box_nonce.hex(),
+        "knock": knock.first().hex(),
+        "challenge": challenge.hex(),
+        "proof": knock.proof(challenge, box_nonce).hex(),
+        "answer": doorway.answer(nonce, challenge, box_nonce).hex(),
     }
 
 
