@@ -11,6 +11,8 @@ normative text; the section that each file implements stands in brackets.
     envelope      header frame and typed buffers                             [4]
     messages      one class for each message, with its body's form           [5]
     handshake     what may follow what on a link                             [6]
+    door          who is let in before ZeroMQ reads a byte                  [6]
+    zmtp          whether a CURVE handshake succeeded, seen from outside     [6]
     fields        typed reads from an untrusted map                          [5]
     field         F_p and the seam of its arithmetic                         [7]
     shares        seeds and one-time pads                                    [7]
