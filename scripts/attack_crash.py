@@ -21,9 +21,9 @@ from protocol.admission import SwarmKey
 from protocol.limits import MAGIC, MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION
 from protocol.messages import Hello, encode_message
 
-FILL_S = 2.0
-"""How long one connection is filled."""
-BLOCKED_S = 0.2
+FILL_S = 0.4
+"""How long one connection is filled: more than queues and buffers hold goes through in less."""
+BLOCKED_S = 0.05
 """A listener that takes nothing for so long has stopped reading."""
 HEARTBEAT_S = 1.2
 """By then a heartbeat has fallen due on every connection."""
@@ -42,6 +42,8 @@ def _fill_and_reset(target: Target, attacker: Attacker, until: float, port: int,
     while time.monotonic() < until:
         with suppress(DoorShutError), ExitStack() as stack:
             for _ in range(count):
+                if time.monotonic() > until:
+                    break
                 connection = stack.enter_context(target.dealer(port, attacker))
                 _join(connection, target, attacker, port)
                 connection.fill(_sealed(connection, payload), FILL_S, BLOCKED_S)

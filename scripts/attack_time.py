@@ -48,7 +48,9 @@ def _flood(target: Target, attacker: Attacker, until: float, port: int, payload:
         try:
             with target.dealer(port, attacker) as connection:
                 while time.monotonic() < until:
-                    connection.send_raw(b"".join(connection.sealed(payload) for _ in range(BATCH)), max(0.1, until - time.monotonic()))
+                    connection.send_raw(
+                        b"".join(connection.sealed(payload) for _ in range(BATCH)), max(0.1, until - time.monotonic())
+                    )
                     connection.read_what_came()
         except DoorShutError:
             time.sleep(CALM_S)

@@ -1,7 +1,8 @@
 """TCP connections of a process that this program started, ended from outside as a router that forgets them does.
 
-Linux only: `pidfd_getfd` lends a descriptor of a child, and a TCP socket that is connected to nowhere (`AF_UNSPEC`)
-sends a reset at once, whoever else holds it. libzmq, aiohttp or whatever owns the descriptor finds a broken connection.
+Linux only: `pidfd_getfd` lends a descriptor of a child, and a TCP socket that is connected to nowhere
+(`AF_UNSPEC`) sends a reset at once, whoever else holds it. libzmq, aiohttp or whatever owns the descriptor finds a
+broken connection.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -53,10 +54,8 @@ def connect(host: str, port: int) -> socket.socket:
 
 def reset(tcp: socket.socket) -> None:
     """End a connection as a crash does: what was on its way is lost."""
-    try:
+    with suppress(OSError):  # it is closed already
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    except OSError:
-        pass  # it is closed already
     tcp.close()
 
 
@@ -167,7 +166,7 @@ class RawZmtp:
             raise DoorShutError(f"nothing more was taken: {exc}") from exc
 
     def fill(self, wires: Iterable[bytes], limit_s: float, blocked_s: float) -> int:
-        """Send one after the other until the listener takes nothing for `blocked_s`, or there are no more; how many went."""
+        """Send one after the other until nothing is taken for `blocked_s`, or there are no more; how many went."""
         until, sent = time.monotonic() + limit_s, 0
         for wire in wires:
             if time.monotonic() > until:

@@ -36,6 +36,8 @@ MAX_GROWTH = 0.25
 MAX_DESCRIPTORS = 0.5
 """Descriptors a minute; over half an hour this is less than the swing between two faults."""
 
+MAX_TRACEBACK_CHARACTERS = 4000
+
 
 @dataclass(slots=True)
 class Asked:
@@ -109,6 +111,12 @@ def verdict(watches: dict[str, ProcessWatch], asked: Asked, minutes: float) -> l
     return faults
 
 
+def last_traceback(narration: str) -> str:
+    """What a node said of the last exception that it did not expect; its last lines where there was none."""
+    before, _, after = narration.rpartition("Traceback (most recent call last)")
+    return after[:MAX_TRACEBACK_CHARACTERS] if before else narration[-MAX_TRACEBACK_CHARACTERS:]
+
+
 def soak(minutes: float, every_s: float, seed: int, say: bool = True) -> tuple[list[str], Asked, Counter[str]]:
     """Run it; what was wrong, what was asked, what was dealt."""
     with Swarm() as swarm:
@@ -124,7 +132,10 @@ def soak(minutes: float, every_s: float, seed: int, say: bool = True) -> tuple[l
             _watch(watches, dealer, minutes, every_s, say, asker.asked, [client, steady])
         finally:
             asker.stop()
-        return verdict(watches, asker.asked, minutes), asker.asked, dealer.dealt
+        faults = verdict(watches, asker.asked, minutes)
+        if asker.asked.refused:
+            faults.append(f"the client's log: {last_traceback(client.narration())}")
+        return faults, asker.asked, dealer.dealt
 
 
 def _watch(
