@@ -36,6 +36,7 @@ MAX_GROWTH = 0.25
 MAX_DESCRIPTORS = 0.5
 """Descriptors a minute; over half an hour this is less than the swing between two faults."""
 
+REFUSED_PAUSE_S = 0.5
 MAX_TRACEBACK_CHARACTERS = 4000
 
 
@@ -89,6 +90,7 @@ class Asker:
             self.asked.wrong.append(str(exc))
         except OSError as exc:
             self.asked.refused[str(exc)[:200]] += 1
+            self._ending.wait(REFUSED_PAUSE_S)
 
     def _leave(self, mode: str, prompt: str) -> None:
         with suppress(OSError):
