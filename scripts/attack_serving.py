@@ -65,6 +65,7 @@ class TurningPlane(DataPlane):
     _client: bytes | None = None
     _asked = 0.0
     _port = 0
+    _pushed = 0
 
     def _turn(self) -> bool:
         goes_on = super()._turn()
@@ -82,10 +83,11 @@ class TurningPlane(DataPlane):
     def _turn_on(self, client: bytes) -> None:
         match self.deed:
             case "push" | "reset":
-                for _ in range(PUSHED):
-                    self._push(client, unasked(32, 1024))
-                self._client = None
-                threading.Timer(TAKEN_S, self._end).start()
+                while self._pushed < PUSHED and self._push(client, unasked(32, 1024)):
+                    self._pushed += 1
+                if self._pushed == PUSHED:
+                    self._client, self._pushed = None, 0
+                    threading.Timer(TAKEN_S, self._end).start()
             case "pour":
                 for _ in range(POURED_A_TURN):
                     self._push(client, unasked(1024, 2047))
@@ -107,12 +109,14 @@ class TurningPlane(DataPlane):
         usual_ms = super()._timeout_ms()
         return TICK_MS if usual_ms is None else min(usual_ms, TICK_MS)
 
-    def _push(self, client: bytes, frames: list[Any]) -> None:
+    def _push(self, client: bytes, frames: list[Any]) -> bool:
+        """Whether it is on its way; else the queue to the client is full, or it is gone."""
+        assert self._router is not None, "somebody dialled in"
         try:
-            if self._router is not None:
-                self._router.send_multipart([client, *frames], zmq.DONTWAIT, copy=False)
+            self._router.send_multipart([client, *frames], zmq.DONTWAIT, copy=False)
         except zmq.ZMQError:
-            pass  # its queue is full, or it is gone
+            return False
+        return True
 
 
 @click.command()
