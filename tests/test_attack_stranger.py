@@ -60,8 +60,12 @@ class Attacked:
         return self.swarm.nodes[0]
 
     def asks_for(self, seconds: float) -> float:
-        """Tokens a second of the client, whose every answer is compared with its own text."""
-        return self.client.ask_for(seconds).tokens_per_s
+        """Tokens a second that peers helped with: the client alone is faster, so a guard that is lost must not count.
+
+        Every answer is compared with the client's own text.
+        """
+        pace = self.client.ask_for(seconds)
+        return pace.tokens_per_s * pace.lent_share
 
     def lives(self) -> bool:
         """Whether the victim still answers, two heartbeats after the attack."""
