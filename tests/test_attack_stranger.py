@@ -83,7 +83,9 @@ def started() -> Iterator[Attacked]:
 
 @pytest.fixture
 def attacked(started: Attacked) -> Attacked:
-    """With a victim that lives, whatever the test before did to it."""
+    """With nodes that live, whatever the test before did to them."""
+    if started.uninvolved.nodes[0].process.poll() is not None:
+        started.uninvolved.restart(started.uninvolved.nodes[0])
     if started.victim.process.poll() is not None:
         started.swarm.restart(started.victim)
         started.client.ask_for(1.0)
