@@ -151,13 +151,20 @@ class Swarm:
         if stuck:
             raise stuck[0]
 
-    def start(self, count: int, faults: dict[int, Sequence[str]] | None = None, options: Sequence[str] = ()) -> None:
+    def start(
+        self,
+        count: int,
+        faults: dict[int, Sequence[str]] | None = None,
+        options: Sequence[str] = (),
+        hostile: Sequence[str] = HOSTILE,
+    ) -> None:
         """Start `count` nodes side by side and wait until all are ready.
 
         Args:
-            faults: options of `hostile_node.py` for the nodes (by index) that are to misbehave.
+            faults: options of `hostile` for the nodes (by index) that are to misbehave.
+            hostile: the program that misbehaves, with the options of a node.
         """
-        started = [self._spawn((faults or {}).get(index), options) for index in range(count)]
+        started = [self._spawn((faults or {}).get(index), options, hostile) for index in range(count)]
         for node in started:
             node.wait_ready()
 
@@ -169,10 +176,10 @@ class Swarm:
         node.process = self._process(node.data_dir, PROGRAM, [*([] if moved else ["--listen", listen]), *options])
         node.wait_ready()
 
-    def _spawn(self, fault: Sequence[str] | None, options: Sequence[str]) -> NodeProcess:
+    def _spawn(self, fault: Sequence[str] | None, options: Sequence[str], hostile: Sequence[str]) -> NodeProcess:
         data_dir = self.folder / f"node{len(self.nodes)}"
         data_dir.mkdir(parents=True)
-        command = PROGRAM if fault is None else [*HOSTILE, *fault]
+        command = PROGRAM if fault is None else [*hostile, *fault]
         node = NodeProcess(self._process(data_dir, command, options), data_dir)
         self.nodes.append(node)
         return node

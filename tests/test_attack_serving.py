@@ -1,0 +1,39 @@
+"""A serving peer that turns on its client: it costs the client neither its life nor its memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from attack_measure import MemoryWatch
+from honest_client import HonestClient
+from swarm_harness import SCRIPTS, Swarm
+
+pytestmark = pytest.mark.swarm
+
+SERVING = [sys.executable, str(Path(SCRIPTS) / "attack_serving.py")]
+WATCH_S = 8.0
+"""The peer turns after a second of silence and ends half a second later; libzmq's heartbeats come every second."""
+MAX_GROWN_MIB = 16.0
+ALLOWANCE_MIB = 24.0
+"""What the first answer itself takes: a session, its checks, a cache."""
+
+
+@pytest.mark.parametrize("deed", ["push", "reset", "pour", "frames"])
+def test_a_guard_that_turns_on_its_idle_client(deed: str) -> None:
+    with Swarm() as swarm:
+        swarm.start(1)
+        swarm.start(1, {0: ["--deed", deed]}, swarm.bootstrap(), SERVING)
+        swarm.start(1, options=swarm.bootstrap())
+        node = swarm.nodes[2]
+        client = HonestClient(node, tokens=8)
+        with MemoryWatch(node) as memory:
+            assert client.ask("split").lent > 0.5, "the peer that is to turn was used"
+            until = time.monotonic() + WATCH_S
+            while node.process.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+        assert node.process.poll() is None, f"{deed} ended the client: {node.narration()[-300:]}"
+        assert memory.grown_mib < MAX_GROWN_MIB + ALLOWANCE_MIB, f"{deed} made it hold {memory.grown_mib:.0f} MiB"
+        client.ask("split")  # and it answers as before
