@@ -15,18 +15,24 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from connections import listening_ports
-from nacl.secret import SecretBox
 from raw_zmtp import LIMIT_S, DoorShutError, RawZmtp, connect
 from swarm_harness import NodeProcess
 
+from protocol.admission import SwarmKey
+from protocol.door import (
+    ANSWER_BYTES,
+    BOX_NONCE_BYTES,
+    CHALLENGE_BYTES,
+    DOOR_NONCE_BYTES,
+    DoorStatus,
+    Knock,
+    door_box,
+)
 from protocol.identity import Identity, curve_public_key_of, public_key_of
 from protocol.multiaddr import parse_multiaddr
 
-DOOR_MAGIC = b"KEKD\x01"
-DOOR_NONCE_BYTES = 32
-DOOR_ANSWER_BYTES = 256
-"""Status and what is sealed behind it, at most."""
 OPEN_SWARM_KEY = bytes(32)
+"""What opens an open swarm's door, which anybody may try on a private one's."""
 FIRST_WORD_S = 0.5
 """libzmq says its greeting before it hears anything; a door waits to be asked."""
 
@@ -80,20 +86,21 @@ class Target:
         with connect(self.host, port) as tcp:
             try:
                 tcp.sendall(self.proof(tcp, me, swarm_key))
-                if not tcp.recv(DOOR_ANSWER_BYTES):
-                    raise DoorShutError("the door did not take the proof")
+                answer = tcp.recv(ANSWER_BYTES, socket.MSG_WAITALL)
             except OSError as exc:
                 raise DoorShutError(f"the door: {exc}") from exc
+        if not answer or answer[0] != DoorStatus.OPEN:
+            raise DoorShutError(f"the door did not take the proof: {answer[:1].hex() or 'hung up'}")
 
     def proof(self, tcp: socket.socket, me: Identity, swarm_key: bytes) -> bytes:
         """Ask for a challenge on a connection; the proof that answers it. Raises DoorShutError, OSError."""
-        own = os.urandom(DOOR_NONCE_BYTES)
+        knock = Knock(door_box(SwarmKey(swarm_key)), me.public_key, self.public_key, os.urandom(DOOR_NONCE_BYTES))
         tcp.settimeout(LIMIT_S)
-        tcp.sendall(DOOR_MAGIC + own)
-        challenge = tcp.recv(DOOR_NONCE_BYTES, socket.MSG_WAITALL)
-        if len(challenge) != DOOR_NONCE_BYTES:
+        tcp.sendall(knock.first())
+        challenge = tcp.recv(CHALLENGE_BYTES, socket.MSG_WAITALL)
+        if len(challenge) != CHALLENGE_BYTES:
             raise DoorShutError("the door gave no challenge")
-        return bytes(SecretBox(swarm_key).encrypt(me.public_key + self.public_key + own + challenge))
+        return knock.proof(challenge, os.urandom(BOX_NONCE_BYTES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from attack_target import DOOR_MAGIC, DOOR_NONCE_BYTES, OPEN_SWARM_KEY, Attack, Attacker, Target
+from attack_target import OPEN_SWARM_KEY, Attack, Attacker, Target
 from raw_zmtp import COMMAND, GREETING, DoorShutError, RawZmtp, connect, frame, greeted, reset
 
+from protocol.door import DOOR_MAGIC, DOOR_NONCE_BYTES
 from protocol.identity import Identity, curve_public_key_of
 from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES, MAX_DATA_HEADER_BYTES
 from protocol.messages import Hello, Ping, encode_message
