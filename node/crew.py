@@ -79,6 +79,7 @@ class Crew:
         return frozenset(peer_id for peer_id, held in hosts if self._units <= held)
 
     def units_of(self, lane: LanePlan, muster: Muster) -> frozenset[bytes]:
-        """Units that all peers of a lane hold."""
-        held = [muster.holders[peer_id].hosts(self._model_id) for peer_id in lane.peers]
+        """Units that all peers of a lane hold; none where one of them has left since the lane was planned."""
+        holders = [muster.holders.get(peer_id) for peer_id in lane.peers]
+        held = [peer.hosts(self._model_id) if peer is not None else frozenset[bytes]() for peer in holders]
         return self._units.intersection(*held)

@@ -9,19 +9,23 @@ from collections.abc import Sequence
 from node.model.cache import KVCache
 
 KEPT_CACHES = 4
+MAX_KEPT_BYTES = 256 << 20
+"""Of one session; what is larger than that is not kept."""
 
 
 class KeptCaches:
     """The latest few of one session; another mode never sees them."""
 
     def __init__(self) -> None:
-        self._caches: deque[KVCache] = deque(maxlen=KEPT_CACHES)
+        self._caches: deque[KVCache] = deque()
         self._lock = threading.Lock()
 
     def put(self, cache: KVCache) -> None:
-        """Keep one; the oldest goes."""
+        """Keep one; the oldest go."""
         with self._lock:
             self._caches.append(cache)
+            while len(self._caches) > KEPT_CACHES or sum(kept.num_bytes for kept in self._caches) > MAX_KEPT_BYTES:
+                self._caches.popleft()
 
     def take(self, prompt_ids: Sequence[int]) -> KVCache | None:
         """The one that shares most with the beginning of a prompt, if at least half of it does."""

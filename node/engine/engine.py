@@ -85,7 +85,7 @@ class Engine:
             QueueFullError: too many wait.
             DuplicateRequestError: its id is taken.
         """
-        running = Running(request, lambda event: self._heard(running, event, listener))
+        running = Running(request, listener, self._heard)
         with self._lock:
             if request.id in self._under_way:
                 raise DuplicateRequestError(f"a request {request.id!r} is under way already: choose another id")
@@ -163,10 +163,9 @@ class Engine:
         devices = self._node.trust.devices
         return holders, devices.peer_ids, devices.readers
 
-    def _heard(self, running: Running, event: Event, listener: Listener) -> None:
+    def _heard(self, running: Running, event: Event) -> None:
         if isinstance(event, Completed | Failed):
             with self._lock:
                 self._under_way.pop(running.request.id, None)
         for observer in self._on_event:
             observer(running, event)
-        listener(event)

@@ -18,6 +18,7 @@ from node.engine.watch import PeerWatch, explain
 from node.errors import KekahydeError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
+from node.memory import give_back
 from node.model.cache import KVCache
 from node.model.decoder import Part
 from node.model.generate import Finished
@@ -30,6 +31,8 @@ MAX_RUNNING = 16
 """Requests that one runner computes side by side; the others wait. Each has a cache of its own."""
 IDLE_LIMIT_S = 300.0
 """A runner without requests gives its session up after this."""
+REST_AFTER_S = 2.0
+"""A runner that had nothing to do for so long gives back the memory that answers have left."""
 ATTEND_S = 1.0
 """So often, at least, it looks what the peers of an idle session have sent."""
 
@@ -151,26 +154,30 @@ class SessionRunner:
 
     def _wait_for_work(self) -> bool:
         """Whether there is something to do; False when it is time to end."""
-        deadline = time.monotonic() + IDLE_LIMIT_S
+        began, rested = time.monotonic(), False
         while True:
             with self._news:
-                left_s = deadline - time.monotonic()
                 self._attending = self._session is not None and self._session.has_peers
                 if not self._attending:
-                    self._news.wait_for(self._is_wanted, left_s)
+                    pause_s = IDLE_LIMIT_S if rested else REST_AFTER_S
+                    self._news.wait_for(self._is_wanted, began + pause_s - time.monotonic())
                 wanted = self._is_wanted()
-                if wanted or left_s <= 0:
+                if wanted or time.monotonic() >= began + IDLE_LIMIT_S:
                     self._attending = False
                     self._interrupt.clear()
                     self.ended = self.ended or not wanted
                     return wanted and not self._closing
-            self._attend(min(left_s, ATTEND_S))
+            if self._attending:
+                self._attend()
+            if not rested and time.monotonic() >= began + REST_AFTER_S:
+                give_back()
+                rested = True
 
-    def _attend(self, timeout_s: float) -> None:
+    def _attend(self) -> None:
         """Nothing that peers send between requests is left unread, or they could make this node hold it."""
         assert self._session is not None, "only a session has peers"
         try:
-            self._session.attend(timeout_s)
+            self._session.attend(ATTEND_S)
         except Exception as exc:  # the next request forms another session
             log.warning("an idle session is given up: %s", exc, exc_info=not isinstance(exc, KekahydeError))
             self._close_session()
@@ -292,6 +299,7 @@ class SessionRunner:
                 self._running.remove(running)
         if running.cache is not None:
             self._caches.put(running.cache)
+            running.cache = None  # whoever still holds the request does not hold its memory
         if session is not None and running.alone and running.predicted is not None and not running.cached_tokens:
             token_s = 1 / running.tokens_per_s if running.tokens_per_s else 0.0
             session.learn(running.predicted, running.computing_ttft_s, token_s)
@@ -312,6 +320,7 @@ class SessionRunner:
                 failed = [self._waiting.popleft()]
             self._running.clear()
         for running in failed:
+            running.cache = None
             running.fail(message, code)
         self._close_session()
 

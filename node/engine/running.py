@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from node.engine.ledger import RequestLedger
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
@@ -25,7 +26,13 @@ class Running:
         PromptError: the prompt is empty, or too long for the model's context.
     """
 
-    def __init__(self, request: GenerationRequest, listener: Listener) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        listener: Listener,
+        observer: Callable[[Running, Event], None] = lambda running, event: None,
+    ) -> None:
+        """`observer` hears of every event before `listener` does."""
         self.request = request
         self.answer = Answer(
             request.model.config, request.model.tokenizer(), request.prompt_ids, request.params, request.continues
@@ -46,6 +53,7 @@ class Running:
         self.alone = True
         """Nobody ran beside it: its times say something about the session."""
         self._listener = listener
+        self._observer = observer
         self._over = threading.Lock()
         self._is_over = False
 
@@ -78,6 +86,7 @@ class Running:
     def tell(self, event: Event) -> None:
         """Tell its asker, who may have made a mistake in listening; nobody else suffers for it."""
         try:
+            self._observer(self, event)
             self._listener(event)
         except Exception:
             log.exception("whoever listens to request %s failed", self.request.id)

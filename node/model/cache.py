@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +37,11 @@ class KVCache:
     def length(self) -> int:
         """Tokens held; the next token's position."""
         return len(self.token_ids)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of its slots, those that hold nothing yet included."""
+        return sum(layer.nbytes for layer in (*self.keys, *self.values))
 
     def reserve(self, num_tokens: int) -> None:
         """Makes room for more tokens.
@@ -71,8 +78,14 @@ class KVCache:
         return shared
 
     def _empty(self, num_slots: int) -> F32:
+        """Zeros in a mapping of their own: the memory of a text that has ended goes back to the system at once, which
+        no arena of the C library promises."""
         num_groups, head_dim = self._shape
-        return np.zeros((num_groups, num_slots, head_dim), dtype=np.float32)
+        shape = (num_groups, num_slots, head_dim)
+        if not num_slots:
+            return np.zeros(shape, dtype=np.float32)
+        pages = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return np.frombuffer(pages, dtype=np.float32).reshape(shape)
 
     def _grown(self, layer: F32, num_slots: int) -> F32:
         grown = self._empty(num_slots)
