@@ -15,7 +15,7 @@ import cbor2
 from protocol.cbor_form import MAX_DEPTH, check_form
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
-MAX_ITEMS = 8192
+MAX_ITEMS = 6144
 """Items of a message, keys and the whole counted (SPEC.md section 4): the largest legal one has fewer than 5 800."""
 
 

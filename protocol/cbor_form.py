@@ -21,6 +21,8 @@ _INLINE = 24
 """Arguments below are in the initial byte; 24 to 27 say that 1, 2, 4 or 8 bytes follow."""
 _LEAST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
 """Least argument that needs so many bytes."""
+_SHORT_LISTS = range(_ARRAY << 5, (_ARRAY << 5) + _INLINE)
+_TOO_MANY_COSTLY = f"CBOR of more than {MAX_KEYS_AND_FLOATS} keys and floats"
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
 _SHORTER = {26: ">e", 27: ">f"}
 _NAN = b"\xf9\x7e\x00"
@@ -77,8 +79,10 @@ def check_form(data: bytes, max_items: int) -> None:
         elif initial >> 5 == _OTHER:
             at = _end_of_other(data, at)
             allowed_costly -= 1
+            if allowed_costly < 0:
+                raise RemoteProtocolError(_TOO_MANY_COSTLY)
         else:
-            number, at = _length_of(data, at)
+            number, at = (initial & 31, at + 1) if initial in _SHORT_LISTS else _length_of(data, at)
             if initial >> 5 == _MAP:
                 allowed_costly -= number
                 number *= 2
@@ -87,15 +91,15 @@ def check_form(data: bytes, max_items: int) -> None:
                 raise RemoteProtocolError("CBOR that is cut off")
             if allowed < 0:
                 raise RemoteProtocolError(f"CBOR of more than {max_items} items")
-            if number and len(outer) >= MAX_DEPTH:
-                raise RemoteProtocolError(f"CBOR that is nested more than {MAX_DEPTH} deep")
+            if allowed_costly < 0:
+                raise RemoteProtocolError(_TOO_MANY_COSTLY)
             if number:
+                if len(outer) >= MAX_DEPTH:
+                    raise RemoteProtocolError(f"CBOR that is nested more than {MAX_DEPTH} deep")
                 outer.append((left, last_key))
                 left, last_key = number, b"" if initial >> 5 == _MAP else None
-                begin = -1
-        if allowed_costly < 0:
-            raise RemoteProtocolError(f"CBOR of more than {MAX_KEYS_AND_FLOATS} keys and floats")
-        if begin >= 0 and last_key is not None and left & 1:
+            continue
+        if last_key is not None and left & 1:
             last_key = _key(data[begin:at], last_key)
 
 
