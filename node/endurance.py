@@ -6,6 +6,7 @@ One that fails again and again is given up: a node of which half is dead must no
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,10 @@ GOOD_S = 60.0
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
 """Pauses before it goes on, doubled each time between the two: about 18 s pass before a part is given up."""
+
+
+_SCARCITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
+"""What fails for these is no bug, and may be over in a moment."""
 
 
 class GivenUpError(KekahydeError):
@@ -41,6 +46,8 @@ class Endurance:
         now = self._clock()
         self._failures = 1 if now - self._failed_at > GOOD_S else self._failures + 1
         self._failed_at = now
+        if getattr(exc, "errno", None) in _SCARCITY:  # whoever takes all descriptors must not end the node with that
+            self._failures = min(self._failures, MAX_FAILURES)
         if self._failures > MAX_FAILURES:
             raise GivenUpError(f"{self._part} failed {self._failures} times, last by {type(exc).__name__}") from exc
         pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self._failures - 1))

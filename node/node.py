@@ -15,6 +15,7 @@ from typing import Self
 
 import psutil
 
+from node.descriptors import raise_descriptor_limit
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
 from node.endurance import GivenUpError
@@ -95,6 +96,7 @@ class Node:
     """Identity, kernels, both planes and the worker, started and stopped together (a context manager)."""
 
     def __init__(self, config: NodeConfig, models: Sequence[StoredModel], kernels: Kernels | None = None) -> None:
+        raise_descriptor_limit()  # before libzmq has a thread
         self.config = config
         self.kernels = kernels if kernels is not None else select_kernels(config.threads)
         self.hosted = HostedModels(models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import subprocess
@@ -50,6 +51,12 @@ def test_a_part_that_went_on_for_long_has_a_clean_slate() -> None:
     for _ in range(3 * MAX_FAILURES):
         now[0] += GOOD_S + 1
         assert part.failed(ValueError()) == FIRST_PAUSE_S
+
+
+def test_scarcity_is_waited_out() -> None:
+    part = Endurance("the part")
+    for _ in range(3 * MAX_FAILURES):
+        assert part.failed(OSError(errno.EMFILE, "too many open files")) <= MAX_PAUSE_S
 
 
 def test_work_that_ends_or_is_cancelled_is_not_begun_again() -> None:

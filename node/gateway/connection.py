@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
 
 from aiohttp import web
 
+from node.descriptors import raise_descriptor_limit
 from node.gateway.limits import (
     FIRST_REQUEST_LIMIT_S,
     MAX_BODY_BYTES,
@@ -25,7 +25,6 @@ from node.gateway.limits import (
     PROBE_INTERVAL_S,
 )
 
-WANTED_FILES = 4 * MAX_CONNECTIONS
 MAX_TAKEN_BYTES = MAX_BODY_BYTES + MAX_CHUNKING_BYTES + MAX_LINGER_BYTES
 """Of one request with a body; what comes beyond stays in the network."""
 
@@ -142,12 +141,8 @@ def guarded(make: Callable[[], asyncio.Protocol], connections: Connections) -> C
 
 
 def room_for_connections() -> int:
-    """Connections that this process may have beside all else: the limit of open files is raised as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < WANTED_FILES and soft != resource.RLIM_INFINITY:
-        soft = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
+    """Connections that a gateway may have beside all else."""
+    return min(MAX_CONNECTIONS, raise_descriptor_limit() // 2)
 
 
 def _probe(connection: socket.socket | None) -> None:
