@@ -19,6 +19,7 @@ __all__ = [
     "LocalProtocolError",
     "ModelError",
     "ModelNotFoundError",
+    "NodeFailedError",
     "NodeNotRunningError",
     "OperationError",
     "PeerRefusedError",
@@ -64,6 +65,10 @@ class TransportError(KekahydeError):
 
 class PeerRefusedError(TransportError):
     """The peer answered and said no."""
+
+
+class NodeFailedError(KekahydeError):
+    """A part of this node has ended that it cannot go on without; says which."""
 
 
 class NodeNotRunningError(KekahydeError):

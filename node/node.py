@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import Self
 
 import psutil
 
+from node.descriptors import raise_descriptor_limit
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
+from node.endurance import GivenUpError
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
 from node.guards import GuardKeeper
@@ -94,6 +96,7 @@ class Node:
     """Identity, kernels, both planes and the worker, started and stopped together (a context manager)."""
 
     def __init__(self, config: NodeConfig, models: Sequence[StoredModel], kernels: Kernels | None = None) -> None:
+        raise_descriptor_limit()  # before libzmq has a thread
         self.config = config
         self.kernels = kernels if kernels is not None else select_kernels(config.threads)
         self.hosted = HostedModels(models)
@@ -116,6 +119,12 @@ class Node:
             config.swarm_key,
             self.access.refusal,
         )
+        self.on_failure: Callable[[str], None] = lambda reason: None
+        """Told, from any thread, when a part of this node has ended that it cannot go on without."""
+        self.failure: str | None = None
+        """What was told first."""
+        self.control.on_end = lambda exc: self.part_ended("the control plane", exc)
+        self.data.on_end = lambda exc: self.part_ended("the data plane", exc)
         self._announcements = Announcements(self.registry, self.hosted)
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
@@ -188,6 +197,16 @@ class Node:
         """End what there is with a peer that is not wanted any more: sessions hear of it before their next pass."""
         self.registry.expel(peer_id)
         self.control.drop(peer_id, reason)
+
+    def part_ended(self, part: str, exc: BaseException) -> None:
+        """A part has ended that nobody stopped: peers get nothing new from here, answers go on on this device."""
+        for peer in self.registry.peers():
+            self.registry.leave(peer.peer_id)
+        cause = str(exc) if isinstance(exc, GivenUpError) else type(exc).__name__
+        reason = f"{part} of this node has ended ({cause}): the log above says more"
+        log.error("%s; what is asked of it is computed on this device alone from now on", reason)
+        self.failure = self.failure or reason
+        self.on_failure(reason)
 
     def checks_of(self, model_id: bytes) -> UnitChecks:
         """What results for a model are checked with, drawn once and shared by this node's sessions."""

@@ -172,20 +172,19 @@ class Handshake:
             raise HandshakeError(ErrorCode.DENIED, f"is not wanted here ({refusal})")
 
     def _check_admission(self, hello: Hello) -> None:
+        """Raises HandshakeError; its text goes to a stranger, so it says why and does not name this swarm."""
         if self.swarm is None:
             if hello.proof is not None:
                 raise HandshakeError(ErrorCode.DENIED, "is a member of a private swarm, and this swarm is open")
             return
         if hello.proof is None:
-            raise HandshakeError(ErrorCode.DENIED, f"has no key for this swarm ({self.swarm.name}): {NEXT_STEP}")
+            raise HandshakeError(ErrorCode.DENIED, f"has no key for this swarm: {NEXT_STEP}")
         if isinstance(hello, HelloOk):
             accepted = self.sent is not None and self.swarm.accepts_answer(self.sent, hello)
         else:
             accepted = self.swarm.accepts(hello, self.me)
         if not accepted:
-            raise HandshakeError(
-                ErrorCode.DENIED, f"has the key of another swarm than {self.swarm.name}: {NEXT_STEP}"
-            )
+            raise HandshakeError(ErrorCode.DENIED, f"has the key of another swarm: {NEXT_STEP}")
 
 
 class HandshakeError(RemoteProtocolError):

@@ -102,6 +102,15 @@ def test_the_service_runs_what_is_installed(tmp_path: Path) -> None:
         assert "kekahyde-node.service" not in checked.stderr, checked.stderr
 
 
+@pytest.mark.parametrize(("setting", "value"), [("MemoryMax", "75%"), ("LimitCORE", "0"), ("LimitNOFILE", "65536")])
+def test_the_service_is_bounded_and_says_why(setting: str, value: str) -> None:
+    """In the section where systemd looks for it, under a comment."""
+    lines = call("service").stdout.splitlines()
+    at = lines.index(f"{setting}={value}")
+    assert lines[at - 1].startswith("# ")
+    assert lines.index("[Service]") < at < lines.index("[Install]")
+
+
 def test_a_service_names_files_from_the_root_and_checks_options(tmp_path: Path) -> None:
     (tmp_path / "my.key").touch()
     runs = [sys.executable, "-m", "node", "service"]

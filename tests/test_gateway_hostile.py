@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
+import select
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
@@ -18,6 +23,8 @@ from node.gateway import connection, limits, sse
 from node.gateway.outbox import MAX_BEHIND_BYTES, Outbox
 
 LIMIT_S = 10.0
+IN_THE_NETWORK = 16 << 20
+"""Bytes that two sockets of loopback may hold between them, and more."""
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +188,57 @@ def test_a_huge_body_without_a_length_is_cut_off(node: Serving) -> None:
     assert psutil.Process().memory_info().rss - before < 64 << 20
 
 
+def test_a_body_without_an_end_is_refused_where_it_is_too_large(node: Serving) -> None:
+    """Whoever sends on and on is told at once, and what it sends stays in the network."""
+    told: Future[int] = Future()
+    sent = 0
+
+    def listen() -> None:
+        answer = raw.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413"), answer[:100]
+        told.set_result(sent)
+
+    with connect(node) as raw:
+        listener = threading.Thread(target=listen)
+        listener.start()
+        raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while sent < 256 << 20:
+                raw.sendall(piece)
+                sent += len(piece)
+        listener.join(LIMIT_S)
+    assert told.result(0) <= limits.MAX_BODY_BYTES + IN_THE_NETWORK
+    assert sent <= connection.MAX_TAKEN_BYTES + IN_THE_NETWORK
+
+
+def test_a_body_in_tiny_chunks_is_refused_for_its_form(node: Serving) -> None:
+    with connect(node) as raw:
+        raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        raw.setblocking(False)
+        answer = b""
+        while not answer and sent < 64 << 20:
+            readable, writable, _ = select.select([raw], [raw], [], LIMIT_S)
+            assert readable or writable, "it neither answers nor reads"
+            if readable:
+                answer = raw.recv(65536)
+            elif writable:
+                sent += raw.send(b"1\r\nx\r\n" * 1000)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert sent <= 2 * limits.MAX_CHUNKING_BYTES + IN_THE_NETWORK
+
+
+def test_a_body_in_chunks_that_is_not_too_large_is_read(node: Serving) -> None:
+    body = json.dumps({"model": "story", "prompt": "One day", "max_tokens": 1, "user": "u" * (4 << 20)}).encode()
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    pieces = [body[at : at + 4096] for at in range(0, len(body), 4096)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    assert say(node, head, chunks + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(node: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.gateway.app.BODY_LIMIT_S", 0.2)
     with connect(node) as raw:
@@ -281,3 +339,58 @@ def test_an_outbox_drops_what_may_go_and_then_gives_up() -> None:
 def test_a_socket_file_of_another_user_would_not_open(node: Serving) -> None:
     path = Path(node.data_dir) / "control.sock"
     assert path.stat().st_mode & 0o077 == 0
+
+
+RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+"""SO_LINGER of 0 seconds: closing sends RST."""
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def masked(text: bytes) -> bytes:
+    """A text frame of a client, under a mask of zeros."""
+    size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+    return b"\x81" + size + bytes(4) + text
+
+
+SUBSCRIBE = masked(b'{"op": "subscribe", "topics": ["state", "chunks", "logs"], "id": 1}')
+GENERATE = masked(b'{"op": "generate", "request": "r", "prompt": "One day", "max_tokens": 400, "ignore_eos": true}')
+CHUNKED = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
+ATTACKS: dict[str, tuple[bytes, int]] = {
+    "in the head": (b"POST /v1/completions HTTP/1.1\r\nHost: lo", 0),
+    "in the body": (post(generation())[:-5], 0),
+    "in a chunk": (CHUNKED, 0),
+    "before the answer": (post(generation()), 0),
+    "before a whole answer": (post(generation().replace(b"true", b"false")), 0),
+    "as a stream begins": (post(generation()), 1),
+    "in a stream": (post(generation()), 3000),
+    "before a list of models": (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n", 0),
+    "before the metrics": (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 0),
+    "before the upgrade": (UPGRADE, 0),
+    "in a WebSocket": (UPGRADE, 1),
+    "in a WebSocket with news": (UPGRADE + SUBSCRIBE + GENERATE, 4000),
+    "in a WebSocket that asks": (UPGRADE + SUBSCRIBE + GENERATE, 1),
+    "in a frame": (UPGRADE + GENERATE[:20], 200),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_reset_leaves_no_trace_in_the_log(node: Serving, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whenever a client tears its connection: it has left, and nothing has failed."""
+    sent, num_read = ATTACKS[name]
+    for _ in range(10):
+        raw = connect(node)
+        raw.sendall(sent)
+        received = 0
+        while received < num_read:
+            received += len(raw.recv(num_read - received))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        raw.close()
+    until(lambda: not node.engine.requests(), "no request is left")
+    with urllib.request.urlopen(node.url + "/health", timeout=LIMIT_S) as answer:
+        assert answer.status == 200
+    gc.collect()  # a task whose failure nobody asked for says so when it is collected
+    assert not [record.getMessage() for record in caplog.records if record.exc_info]
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

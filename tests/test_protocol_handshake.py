@@ -186,6 +186,8 @@ def test_who_is_no_member_is_refused_with_a_reason(dialler: SwarmKey | None, lis
     assert refusal.value.code is ErrorCode.DENIED
     assert "swarm" in str(refusal.value)
     assert KEY.secret.hex() not in str(refusal.value)
+    for key in (KEY, OTHER_KEY):
+        assert key.name not in str(refusal.value), "the text travels: a stranger does not learn the swarm's name"
 
 
 @pytest.mark.parametrize("key", [None, OTHER_KEY])

@@ -15,6 +15,7 @@ from waiting import until
 
 from node.gateway.client import call_node
 from node.swarm.memory import SwarmMemory
+from protocol.admission import SwarmKey
 
 pytestmark = pytest.mark.swarm
 
@@ -76,6 +77,7 @@ def test_who_has_no_key_is_refused_and_both_sides_say_why(swarm: Swarm) -> None:
     until(lambda: "was refused: it does not know the key of this swarm" in first.narration(), "and so does the member")
     assert connected(stranger) == set()
     assert stranger.peer_id not in peers_of(first)
+    assert SwarmKey.from_hex(key).name not in stranger.narration(), "a stranger does not learn the swarm's name"
     for node in (first, stranger):
         assert key not in node.narration(), "nobody's key is in a log"
 

@@ -26,6 +26,7 @@ from node.cli.options import (
     verbose_option,
     web_options,
 )
+from node.core_dumps import forbid_core_dumps
 from node.errors import KekahydeError
 from protocol.multiaddr import Multiaddr
 
@@ -135,6 +136,7 @@ def _refuse_misplaced(context: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of `kekahyde-node`."""
+    forbid_core_dumps()
     try:
         _speak_utf8()
         given = sys.argv[1:] if arguments is None else arguments

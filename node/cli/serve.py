@@ -14,7 +14,7 @@ import click
 from node.cli.narrate import always_tell, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
 from node.cli.wanted import lendable_bytes, wanted_models
-from node.errors import ConfigError
+from node.errors import ConfigError, NodeFailedError
 from node.gateway.addresses import is_loopback
 from node.gateway.config import GatewayConfig
 from node.node import Node, NodeConfig
@@ -104,10 +104,15 @@ def serve(
             Engine(node, library) as engine,
             Gateway(node, engine, endpoint.config(directory.path)) as gateway,
         ):
+            node.on_failure = lambda reason: stopping.give()
+            if node.failure is not None:
+                stopping.give()
             for model_id in absent:
                 node.transfers.take_layers(model_id, config.memory_bytes // len(absent))
             _announce(node, gateway.url, as_json)
             stopping.wait()
+            if node.failure is not None:
+                raise NodeFailedError(f"{node.failure}; start it again")
             say("stopping")
 
 

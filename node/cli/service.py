@@ -12,6 +12,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from node.cli.options import EXIT_CODES, data_dir_option
+from node.descriptors import NEEDED, WANTED
 from node.errors import ConfigError
 
 PROGRAM = "kekahyde-node"
@@ -34,6 +35,15 @@ Restart=on-failure
 RestartSec=3
 TimeoutStopSec=20
 UMask=0077
+# Of the memory of this machine: what strangers may make it hold must end this node (it is started again), and nothing
+# else. Weights count only as far as they cannot be read from the disk again. A lower bound is safe: 1G for the model
+# story, twice the size of the models otherwise.
+MemoryMax=75%
+# A core would hold prompts and keys.
+LimitCORE=0
+# Each link, lane and client takes up to three. A node takes no more than this, and does not start with fewer than
+# {needed}.
+LimitNOFILE={wanted}
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full
@@ -72,7 +82,7 @@ def service(context: click.Context, data_dir: Path) -> None:
     context.find_root().command.make_context(PROGRAM, list(context.args)).close()  # raises UsageError
     given = ["--data-dir", str(data_dir.absolute())] if _chosen(context) else []
     command = [*_program(), "--headless", *given, *_absolute(context.args)]
-    click.echo(UNIT.format(command=_quoted(command)), nl=False)
+    click.echo(UNIT.format(command=_quoted(command), needed=NEEDED, wanted=WANTED), nl=False)
 
 
 def _absolute(arguments: Sequence[str]) -> list[str]:

@@ -28,6 +28,11 @@ class StopSignal:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _leave_it_to_the_descriptor)
 
+    def give(self) -> None:
+        """End the wait, from any thread, as a signal does."""
+        with contextlib.suppress(BlockingIOError):  # full: it is woken already
+            self._wake.send(bytes([signal.SIGTERM]))
+
     def wait(self) -> None:
         """Return once one has come, also where it came before."""
         while self._woken.recv(1)[0] not in STOPPING:

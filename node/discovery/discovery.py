@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from node.discovery.mdns import LanDiscovery, LanIdentity
 from node.discovery.reach_keeper import ReachKeeper
+from node.transport.log_limit import LogLimit
 from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
 """How often the interfaces are looked at: a device that moved is found again after so long."""
@@ -53,7 +57,11 @@ class Discovery:
             self._thread.join()
 
     def _run(self) -> None:
+        complaints = LogLimit(log)
         while not self._stopping.is_set():
-            self.lan.update(self._listening())
+            try:
+                self.lan.update(self._listening())
+            except Exception as exc:  # the node does without it, and it may work again a moment later
+                complaints.warning("multicast DNS failed (%s) and is tried again", repr(exc))
             self._stopping.wait(INTERVAL_S)
         self.lan.stop()

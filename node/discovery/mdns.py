@@ -161,7 +161,11 @@ class _Ears(ServiceListener):
         except (OSError, Error, RuntimeError) as exc:
             log.debug("a service of the local network cannot be read: %s", exc)
             return
-        addresses = self._read(info) if info is not None else ()
+        try:
+            addresses = self._read(info) if info is not None else ()
+        except Exception as exc:  # anybody may announce anything; zeroconf's thread would end
+            log.warning("what a device of the local network announces cannot be read: %s", repr(exc))
+            return
         known = self._known.get(name)
         if addresses and (known is None or known.addresses != addresses):
             self._known[name] = _Known(addresses)

@@ -14,7 +14,7 @@ from node.errors import KekahydeError
 from node.gateway.access import AccessRules, Caller
 from node.gateway.context import CONTEXT, RULES
 from node.gateway.errors import ApiError, api_error_of
-from node.gateway.limits import BODY_LIMIT_S, MAX_BODY_BYTES
+from node.gateway.limits import BODY_LIMIT_S, MAX_BODY_BYTES, MAX_CHUNKING_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refuse(ApiError(405, message, "method_not_allowed", headers={"Allow": allowed}))
     except web.HTTPException:
         raise
+    except ConnectionError:
+        raise  # whoever asked has left; `is_worth_a_line` keeps it out of the log
     except Exception as exc:
         log.exception("a request to %s failed", request.path)
         return _refuse(ApiError(500, f"the node failed ({type(exc).__name__}): see its log", "internal"))
@@ -80,12 +82,24 @@ async def read_json(request: web.Request) -> dict[str, Any]:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
     try:
         async with asyncio.timeout(BODY_LIMIT_S):
-            raw = await request.read()
+            raw = await _read_body(request)
     except TimeoutError:
         raise ApiError(
             408, f"the body did not arrive within {BODY_LIMIT_S:.0f} s: send it again", "timeout"
         ) from None
     return parse_object(raw)
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """All of it; raises HTTPRequestEntityTooLarge as soon as there is too much. aiohttp's own `read` would first let
+    as much again wait in memory."""
+    body, connections = bytearray(), request.app[CONTEXT].connections
+    async for piece in request.content.iter_any():
+        body += piece
+        too_large = len(body) > MAX_BODY_BYTES
+        if too_large or connections.taken_bytes(request) > len(body) + MAX_CHUNKING_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
+    return bytes(body)
 
 
 def parse_object(raw: bytes | str) -> dict[str, Any]:

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
 
 from aiohttp import web
 
+from node.descriptors import raise_descriptor_limit
 from node.gateway.limits import (
     FIRST_REQUEST_LIMIT_S,
+    MAX_BODY_BYTES,
+    MAX_CHUNKING_BYTES,
     MAX_CONNECTIONS,
+    MAX_LINGER_BYTES,
     PROBE_COUNT,
     PROBE_IDLE_S,
     PROBE_INTERVAL_S,
 )
 
-WANTED_FILES = 4 * MAX_CONNECTIONS
+MAX_TAKEN_BYTES = MAX_BODY_BYTES + MAX_CHUNKING_BYTES + MAX_LINGER_BYTES
+"""Of one request with a body; what comes beyond stays in the network."""
 
 
 class Connections:
@@ -55,8 +59,13 @@ class Connections:
         """A request's head is complete."""
         connection = self._idle.pop(request.protocol, None)
         if connection is not None:
-            connection.asked()
+            connection.asked(has_body=request.body_exists)
             self._busy[connection.inner] = connection
+
+    def taken_bytes(self, request: web.Request) -> int:
+        """What has come of a request's body, in whatever form."""
+        connection = self._busy.get(request.protocol)
+        return 0 if connection is None else connection.taken_bytes
 
     def ended(self, request: web.Request) -> None:
         """A request was answered; its connection is idle again."""
@@ -73,6 +82,9 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._has_body = False
+        self.taken_bytes = 0
+        """What has come since the head of the latest request was complete."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -84,8 +96,12 @@ class Connection(asyncio.Protocol):
         self._timer = loop.call_later(FIRST_REQUEST_LIMIT_S, self.abort)
         self.inner.connection_made(transport)
 
-    def asked(self) -> None:
-        """The first request is there: from now on aiohttp's own limits hold."""
+    def asked(self, has_body: bool) -> None:
+        """A request's head is there: from now on aiohttp's own limits hold, and ours on its body."""
+        self._stop_timer()
+        self._has_body, self.taken_bytes = has_body, 0
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -96,11 +112,17 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.asked()
+        self._stop_timer()
         self._connections.closed(self)
         self.inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self.taken_bytes += len(data)
+        if self._has_body and self.taken_bytes > MAX_TAKEN_BYTES and self._transport is not None:
+            # It was refused long before, and aiohttp hangs up in a moment. It is given nothing any more: what it is
+            # given it drops at once, and asks for more.
+            self._transport.pause_reading()
+            return
         self.inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -119,12 +141,8 @@ def guarded(make: Callable[[], asyncio.Protocol], connections: Connections) -> C
 
 
 def room_for_connections() -> int:
-    """Connections that this process may have beside all else: the limit of open files is raised as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < WANTED_FILES and soft != resource.RLIM_INFINITY:
-        soft = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
+    """Connections that a gateway may have beside all else."""
+    return min(MAX_CONNECTIONS, raise_descriptor_limit() // 2)
 
 
 def _probe(connection: socket.socket | None) -> None:

@@ -6,6 +6,10 @@ DEFAULT_PORT = 11435
 """Taken where it is free and the data directory is the default one; else any free port."""
 
 MAX_BODY_BYTES = 8 << 20
+MAX_CHUNKING_BYTES = 1 << 20
+"""What the form of a body in chunks may take beside its content."""
+MAX_LINGER_BYTES = 2 << 20
+"""So much of what still comes after a refusal is taken at most; then nothing is read any more."""
 MAX_HEADER_LINE_BYTES = 8190
 MAX_HEADERS = 64
 MAX_PROMPT_CHARACTERS = 1 << 20

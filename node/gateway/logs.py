@@ -16,8 +16,9 @@ MAX_MESSAGE_CHARACTERS = 2000
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP server tells more than that a client sent no HTTP, which was its answer already."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    """Whether a line of the HTTP server tells more than that a client sent no HTTP, which was its answer already, or
+    that it left before it was answered."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | ConnectionError)
 
 
 class LogFeed(logging.Handler):

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from node.endurance import endure
 from node.engine import Engine
 from node.errors import ConfigError
 from node.gateway.access import AccessRules
@@ -70,6 +71,7 @@ class Gateway:
         self._ready = threading.Event()
         self._metrics = Metrics(node, engine)
         self._logs = LogFeed()
+        self._stopping = False
         self._failure: BaseException | None = None
         self.url: str | None = None
         """Where programs find it; None without TCP."""
@@ -98,6 +100,7 @@ class Gateway:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._stopping = True
         if self._loop is not None and self._leaving is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._leaving.set)
@@ -111,14 +114,16 @@ class Gateway:
         try:
             asyncio.run(self._serve())
         except Exception as exc:
-            log.exception("the gateway ended")
+            if self._ready.is_set() and not self._stopping:
+                log.exception("the gateway ended")
+                self._node.part_ended("the gateway", exc)
             self._failure = exc
         finally:
             self._ready.set()
 
     async def _serve(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        self._leaving = asyncio.Event()
+        leaving = self._leaving = asyncio.Event()
         connections = Connections(room_for_connections())
         preparers = ThreadPoolExecutor(PREPARING_THREADS, "preparing")
         app = self._app(connections, preparers)
@@ -129,14 +134,17 @@ class Gateway:
         servers = [await loop.create_unix_server(factory, sock=self._unix, backlog=BACKLOG)]
         if self._tcp is not None:
             servers.append(await loop.create_server(factory, sock=self._tcp, backlog=BACKLOG))
-        feed = asyncio.create_task(app[FEED].run())
+        feed = asyncio.create_task(endure("the gateway's feed", app[FEED].run))
+        feed.add_done_callback(lambda _task: leaving.set())
         self._ready.set()
-        await self._leaving.wait()
+        await leaving.wait()
         for server in servers:
             server.close()
         feed.cancel()
         await runner.cleanup()
         preparers.shutdown(wait=False, cancel_futures=True)
+        if feed.done() and not feed.cancelled():
+            feed.result()  # it was given up, and with it the gateway
 
     def _app(self, connections: Connections, preparers: ThreadPoolExecutor) -> web.Application:
         app = web.Application(middlewares=[admit], client_max_size=MAX_BODY_BYTES)

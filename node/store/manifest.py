@@ -34,6 +34,8 @@ MANIFEST_FILE = "manifest.cbor"
 UNITS_FOLDER = "units"
 MAX_MANIFEST_BYTES = 1 << 20
 """A unit takes about 60 bytes, so this is four thousand layers."""
+MAX_MANIFEST_ITEMS = MAX_MANIFEST_BYTES // 8
+"""Items of CBOR in it: a unit has six in those 60 bytes."""
 
 CLIENT_FILE = "client.safetensors"
 REQUIRED_FILES = (CLIENT_FILE, "tokenizer.json")
@@ -73,7 +75,7 @@ class Manifest:
             CorruptModelError: anything but the one encoding of a manifest of this version.
         """
         try:
-            value = cbor.decode(data, MAX_MANIFEST_BYTES)
+            value = cbor.decode(data, MAX_MANIFEST_BYTES, MAX_MANIFEST_ITEMS)
             if not isinstance(value, dict) or value.get("kekahyde") != FORMAT_VERSION:
                 raise ValueError(f"it is not a manifest of version {FORMAT_VERSION}")
             if value.keys() != {"kekahyde", "config", "units", "files"} or not isinstance(value["config"], dict):

@@ -66,6 +66,9 @@ class Librarian:
             except OSError as exc:
                 log.warning("blob %s cannot be read: %s", errand.sha256.hex()[:16], exc.strerror)
                 found = None
+            except Exception:  # whoever comes next must not wait for ever
+                log.exception("blob %s cannot be read", errand.sha256.hex()[:16])
+                found = None
             self._done(Fetched(errand, found))
 
     def outline(self, sha256: bytes) -> Outline | None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import zmq.asyncio
 
+from node.endurance import endure
 from node.transport.dials import Dials
 from node.transport.link import DEFAULT_PACE, LinkContext
 from node.transport.links import Links
@@ -45,7 +46,7 @@ class Resident(Protocol):
         """Begin, before anything is dialled or read."""
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled; called again where it failed."""
 
     async def leave(self) -> None:
         """Say goodbye, while links are still up."""
@@ -70,6 +71,8 @@ class ControlPlane:
             secure, sockets, registry, self.links, hello, queued, on_up, DEFAULT_PACE, swarm, refusal
         )
         self._farewell = GoAway("")
+        self.on_end: Callable[[BaseException], None] = lambda exc: None
+        """Told, in the plane's thread, that it ended though nobody stopped it."""
         self._residents: list[Resident] = []
         self._dials: Dials | None = None
         self._hints: set[Multiaddr] = set()
@@ -142,10 +145,11 @@ class ControlPlane:
         try:
             asyncio.run(self._run(listen, bootstrap, bound))
         except BaseException as exc:
-            if bound.done():
-                log.exception("the control plane ended")
-            else:
+            if not bound.done():
                 bound.set_exception(exc)
+                return
+            log.exception("the control plane ended")
+            self.on_end(exc)
 
     def _dial_once(self, address: Multiaddr, on_end: Callable[[bool], None] = lambda was_up: None) -> bool:
         """Whether it is being dialled now."""
@@ -174,12 +178,16 @@ class ControlPlane:
                 bound.set_result(self.address)
                 for address in bootstrap:
                     self._dials.keep(address)
-                running = [tasks.create_task(resident.run()) for resident in self._residents]
+                works = [(type(resident).__name__, resident.run) for resident in self._residents]
                 if listen is not None:
-                    running += [tasks.create_task(listener.serve()), tasks.create_task(listener.expire())]
+                    works += [("the listener", listener.serve), ("the listener's clock", listener.expire)]
+                running = [tasks.create_task(endure(part, work)) for part, work in works]
                 await self._stop.wait()
                 for resident in self._residents:
-                    await resident.leave()
+                    try:
+                        await resident.leave()
+                    except Exception:  # the others say goodbye all the same
+                        log.exception("%s failed to leave", type(resident).__name__)
                 listener.say_goodbye(self._farewell)
                 self._dials.end(self._farewell)
                 for task in running:

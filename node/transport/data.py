@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import zmq
 
+from node.endurance import Endurance
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
@@ -126,6 +127,10 @@ class DataPlane:
         """When the thread was last seen to go on, while it drains."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
+        self._is_over = False
+        """The thread has ended, or is about to: nobody reads commands any more."""
+        self.on_end: Callable[[Exception], None] = lambda exc: None
+        """Told, in the plane's thread, that it ended though nobody stopped it."""
 
     @property
     def queued(self) -> int:
@@ -191,25 +196,42 @@ class DataPlane:
         self._command(_Borrow(peer_id, endpoint))
 
     def _command(self, command: _Offer | _Borrow | _Look | None) -> None:
-        self._commands.put(command)
         with self._wake_lock:
-            self._wake_out.send(b"")
+            if not self._is_over:  # without a reader the send would wait without an end
+                self._commands.put(command)
+                self._wake_out.send(b"")
 
     # --- the thread
 
     def _main(self) -> None:
+        endurance = Endurance("the data plane")
         try:
-            while self._turn():
+            while self._endured(endurance):
                 pass
             self._drain()
         except zmq.ContextTerminated:
             return
+        except Exception as exc:
+            log.exception("the data plane ended")
+            self.on_end(exc)
         finally:
+            with self._wake_lock:
+                self._is_over = True
             linger_ms = 0 if self._outbox.unsent else FAREWELL_MS
             self._lent.close(linger_ms)
             for socket in (self._wake_in, self._router):
                 if socket is not None:
                     socket.close(linger=linger_ms)
+
+    def _endured(self, endurance: Endurance) -> bool:
+        """One turn, which may fail; False when it is time to end."""
+        try:
+            return self._turn()
+        except zmq.ContextTerminated:
+            raise
+        except Exception as exc:
+            time.sleep(endurance.failed(exc))
+            return not self._ending
 
     def _turn(self) -> bool:
         """Read what is there, then compute one job; False when it is time to end."""

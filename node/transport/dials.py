@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from node.endurance import endure
 from node.errors import TransportError
 from node.transport.dialler import Dialler
 from node.transport.link import LinkContext
@@ -31,7 +32,7 @@ class Dials:
     def keep(self, address: Multiaddr) -> None:
         """Dial an address, and again whenever its link ends."""
         dialler = self._new(address, users_own=True)
-        self._run(dialler.keep())
+        self._run(endure(f"the dialler of {address}", dialler.keep))
 
     def once(self, addresses: Sequence[Multiaddr], on_end: Callable[[bool], None] = lambda was_up: None) -> None:
         """Dial addresses of one peer in turn until one gave a link, and that ended; `on_end` hears if one did."""
@@ -56,6 +57,8 @@ class Dials:
                 await dialler.once()
             except TransportError as exc:
                 log.debug("%s", exc)
+            except Exception:  # one address must not end all other links
+                log.exception("dialling %s failed", address)
             finally:
                 self._diallers.discard(dialler)
             if dialler.was_up:
