@@ -124,6 +124,7 @@ class Node:
         self.failure: str | None = None
         """What was told first."""
         self.control.on_end = lambda exc: self.part_ended("the control plane", exc)
+        self.secure.gate.on_end = lambda exc: self.part_ended("the gate", exc)
         self.data.on_end = lambda exc: self.part_ended("the data plane", exc)
         self._announcements = Announcements(self.registry, self.hosted)
         self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)

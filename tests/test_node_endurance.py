@@ -163,12 +163,12 @@ def test_a_data_plane_that_always_fails_is_told_and_hangs_nobody(monkeypatch: py
 
     with node:
         monkeypatch.setattr(node.data._outbox, "send_again", fail)
-        node.data.offer(identity(1).peer_id, "tcp://127.0.0.1:1")  # wakes it
+        node.data.offer(identity(1).peer_id, "127.0.0.1", 1)  # wakes it
         assert isinstance(told.result(10), GivenUpError)
         assert node.data._thread is not None
         node.data._thread.join(10)
         for _ in range(5000):  # more than a queue of ZeroMQ takes
-            node.data.offer(identity(1).peer_id, "tcp://127.0.0.1:1")
+            node.data.offer(identity(1).peer_id, "127.0.0.1", 1)
 
 
 def test_a_librarian_that_meets_a_bug_goes_on() -> None:

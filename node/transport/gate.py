@@ -26,6 +26,7 @@ from pathlib import Path
 
 import zmq
 
+from node.endurance import Endurance, GivenUpError
 from node.errors import ConfigError, TransportError
 from node.transport.admissions import Admissions
 from node.transport.callers import Callers, Routes
@@ -113,6 +114,8 @@ class Gate:
         self._stop_at: float | None = None
         """When nothing is waited for any more; None while the node runs."""
         self._thread: threading.Thread | None = None
+        self.on_end: Callable[[Exception], None] = lambda exc: None
+        """Called where the gate has failed so often that it was given up."""
 
     # --- for the owner
 
@@ -175,14 +178,23 @@ class Gate:
     # --- the thread
 
     def _run(self) -> None:
-        while not self._is_over(now := time.monotonic()):
-            self._expire(now)
-            accepting = now >= self._accept_at and self._stop_at is None
-            self._watch_ports(accepting)
-            for key, _events in self._selector.select(self._timeout_s(now)):
-                self._handle(key)
-            for pair_id in self._pump.ended():
-                self.callers.remove(pair_id)
+        endurance = Endurance("the gate")
+        try:
+            while not self._is_over(now := time.monotonic()):
+                try:
+                    self._turn(now)
+                except Exception as exc:
+                    time.sleep(endurance.failed(exc))
+        except GivenUpError as exc:
+            self.on_end(exc)
+
+    def _turn(self, now: float) -> None:
+        self._expire(now)
+        self._watch_ports(accepting=now >= self._accept_at and self._stop_at is None)
+        for key, _events in self._selector.select(self._timeout_s(now)):
+            self._handle(key)
+        for pair_id in self._pump.ended():
+            self.callers.remove(pair_id)
 
     def _is_over(self, now: float) -> bool:
         """What is left when the node ends: each pair whose ROUTER has hung up, once all it said was passed on."""
@@ -260,6 +272,9 @@ class Gate:
                 self._complaints.warning("a stranger at %s was refused: %s", stranger.host, ended)
             self._drop(stranger)
         except OSError:  # it has gone, or there is no descriptor left
+            self._drop(stranger)
+        except Exception:  # whatever one stranger brings about ends that one alone
+            self._complaints.warning("a stranger at %s was dropped", stranger.host, exc_info=True)
             self._drop(stranger)
 
     def _judge(self, plane: str, host: str, dialler: bytes) -> DoorStatus:

@@ -95,10 +95,16 @@ class Listener:
         """Read for ever."""
         while True:
             route, *frames = await self._router.recv_multipart(copy=False)
-            caller = self._routes.took(bytes(route.buffer), frames) if frames else None
-            if caller is not None:
-                self._handle(bytes(route.buffer), caller, frames)
+            try:
+                self._take(bytes(route.buffer), frames)
+            except Exception:  # one message must not end the links of everybody else
+                self._complaints.warning("a message could not be handled", exc_info=True)
             await asyncio.sleep(0)  # a receive that is ready does not yield: whoever floods would have the loop alone
+
+    def _take(self, route: bytes, frames: list[zmq.Frame]) -> None:
+        caller = self._routes.took(route, frames) if frames else None
+        if caller is not None:
+            self._handle(route, caller, frames)
 
     async def expire(self) -> None:
         """Forget links that have fallen silent."""

@@ -20,8 +20,8 @@ class LogLimit:
         self._at = clock()
         self._kept_back = 0
 
-    def warning(self, message: str, *arguments: object) -> None:
-        """Log a warning, unless there were too many."""
+    def warning(self, message: str, *arguments: object, exc_info: bool = False) -> None:
+        """Log a warning, with the exception that is being handled where `exc_info`, unless there were too many."""
         now = self._clock()
         self._credit = min(BURST, self._credit + (now - self._at) * LINES_A_SECOND)
         self._at = now
@@ -32,4 +32,4 @@ class LogLimit:
         if self._kept_back:
             self._log.warning("%d lines like the next one were left out", self._kept_back)
             self._kept_back = 0
-        self._log.warning(message, *arguments)
+        self._log.warning(message, *arguments, exc_info=exc_info)
