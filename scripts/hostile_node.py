@@ -176,7 +176,7 @@ def tap_everything(file: BinaryIO) -> None:
 @click.command()
 @click.option("--fault", type=click.Choice(FAULTS), default="none")
 @click.option("--after", type=int, default=0, help="Answers that are still honest.")
-@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`, `later` (more each time), `slow-pieces`.")
+@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`, `later` (a step), `slow-pieces`.")
 @click.option("--role", type=click.Choice(sorted(ROLES)), default="any", help="The role in which answers are faulty.")
 @click.option("--pong-delay", type=float, default=0.0, help="Seconds by which pings are answered late.")
 @click.option("--tap", type=click.Path(path_type=Path), default=None, help="File for everything that is received.")
