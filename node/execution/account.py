@@ -58,8 +58,8 @@ class Account:
 
     @property
     def left_s(self) -> float:
-        """Seconds that it may still be waited for beyond what is allowed."""
-        return max(self.credit_s - self.debt_s, 0.0)
+        """Seconds that it may still be waited for beyond what is allowed; less than 0 where it was for longer."""
+        return self.credit_s - self.debt_s
 
     @property
     def overdrawn(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node.execution.account import Account
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.lane import Lane
@@ -49,16 +48,17 @@ class Patience:
         self.local = local
         self._config = config
         self._model_id = model_id
-        self._pass = Account(config.credit_s)
+        self._pass_debt_s = 0.0
+        """Seconds waited in this pass, for whomever, beyond those allowed."""
 
     def begin_pass(self) -> None:
         """A forward pass begins: all its chunks together have a credit of their own."""
-        self._pass = Account(self._config.credit_s)
+        self._pass_debt_s = 0.0
 
     @property
     def used_up(self) -> bool:
         """Whether nobody is to be waited for any more in this pass."""
-        return self._pass.overdrawn
+        return self._pass_debt_s >= self._config.credit_s
 
     def allowed_s(self, peer: SessionPeer, ref: UnitRef, num_rows: int) -> float:
         """Seconds that an exchange about so many rows of a unit may take, whoever is asked."""
@@ -76,7 +76,8 @@ class Patience:
         deadline = record.sent_at + early_s
         for peer, num_rows in _owing(record, lane):
             deadline = max(deadline, self._deadline(peer, ref, num_rows, record.sent_at, now))
-        pass_s = self.allowed_s(lane.share_peer, ref, record.chunk.num_rows) + self._pass.left_s
+        credit_s = config.credit_s - self._pass_debt_s
+        pass_s = credit_s + self.allowed_s(lane.share_peer, ref, record.chunk.num_rows)
         return min(deadline, now + pass_s, record.sent_at + config.progress_limit_s) - now
 
     def _deadline(self, peer: SessionPeer, ref: UnitRef, num_rows: int, sent_at: float, now: float) -> float:
@@ -92,7 +93,7 @@ class Patience:
 
     def waited(self, owing: list[SessionPeer], seconds: float, now: float) -> None:
         """The answer stood still for the sake of these."""
-        self._pass.waited(seconds, now)
+        self._pass_debt_s += seconds
         for peer in owing:
             peer.account.waited(seconds, now)
 
@@ -102,7 +103,7 @@ class Patience:
             allowed_s = self.allowed_s(peer, record.chunk.unit, record.chunk.num_rows)
             peer.account.served(allowed_s, now)
             if peer is lane.share_peer:
-                self._pass.served(allowed_s, now)
+                self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
 
     def gave_up(self, record: ChunkRecord, lane: Lane, now: float, late: bool) -> None:
         """A chunk that was sent is computed here, because its peers are late or cannot do it."""
