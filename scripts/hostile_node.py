@@ -49,10 +49,11 @@ JUNK_BYTES = 128 * 1024
 class FaultyWorker(LinearWorker):
     """The real worker, whose answers are spoilt from the `after`-th on, in the roles in which it is faulty."""
 
-    def __init__(self, node: Node, fault: str, after: int, delay_s: float, role: str) -> None:
+    def __init__(self, node: Node, fault: str, after: int, delay_s: float, role: str, until: int | None) -> None:
         super().__init__(node.kernels, node.hosted.weights_of)
         self._fault = fault
         self._after = after
+        self._until = until
         self._delay_s = delay_s
         self._roles = ROLES[role]
         self._answered = 0
@@ -60,7 +61,8 @@ class FaultyWorker(LinearWorker):
 
     def spoils(self, request: Linear) -> bool:
         """Whether the answer to this request is one that it spoils."""
-        return self._answered > self._after and request.binding.role in self._roles
+        over = self._until is not None and self._answered > self._until
+        return self._answered > self._after and not over and request.binding.role in self._roles
 
     def answer(self, request: Linear) -> LinearResult | ErrorReply:
         honest = super().answer(request)
@@ -108,9 +110,16 @@ class HostileNode(Node):
     """A node with a faulty worker, or one that speaks another version."""
 
     def __init__(
-        self, config: NodeConfig, models: list[Any], fault: str, after: int, delay_s: float, role: str = "any"
+        self,
+        config: NodeConfig,
+        models: list[Any],
+        fault: str,
+        after: int,
+        delay_s: float,
+        role: str = "any",
+        until: int | None = None,
     ) -> None:
-        self._fault, self._after, self._delay_s, self._role = fault, after, delay_s, role
+        self._fault, self._after, self._delay_s, self._role, self._until = fault, after, delay_s, role, until
         super().__init__(config, models)
         if fault in BLOB_FAULTS:
             spoil_blobs(self, fault, delay_s)
@@ -118,7 +127,7 @@ class HostileNode(Node):
             junk_before_answers(self)
 
     def make_worker(self) -> LinearWorker:
-        return FaultyWorker(self, self._fault, self._after, self._delay_s, self._role)
+        return FaultyWorker(self, self._fault, self._after, self._delay_s, self._role, self._until)
 
     def hello(self) -> Hello:
         hello = super().hello()
@@ -176,6 +185,7 @@ def tap_everything(file: BinaryIO) -> None:
 @click.command()
 @click.option("--fault", type=click.Choice(FAULTS), default="none")
 @click.option("--after", type=int, default=0, help="Answers that are still honest.")
+@click.option("--until", type=int, default=None, help="The last answer that is spoilt.")
 @click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`, `later` (a step), `slow-pieces`.")
 @click.option("--role", type=click.Choice(sorted(ROLES)), default="any", help="The role in which answers are faulty.")
 @click.option("--pong-delay", type=float, default=0.0, help="Seconds by which pings are answered late.")
@@ -191,6 +201,7 @@ def tap_everything(file: BinaryIO) -> None:
 def main(
     fault: str,
     after: int,
+    until: int | None,
     delay: float,
     role: str,
     pong_delay: float,
@@ -221,7 +232,7 @@ def main(
         state=directory.path,
     )
     models = [Library(directory.models).resolve(model)]
-    with HostileNode(config, models, fault, after, delay, role) as hostile:
+    with HostileNode(config, models, fault, after, delay, role, until) as hostile:
         addresses = [] if hostile.address is None else [str(hostile.address)]
         print(json.dumps({"type": "ready", "peer_id": hostile.peer_id, "addrs": addresses}), flush=True)
         stopping.wait()

@@ -257,7 +257,7 @@ def test_what_layers_take_here_is_learnt_from_layers() -> None:
     assert local.predicted_s(ref, 8) == pytest.approx(8e-8), "many rows are another matter"
 
 
-def test_a_peers_past_makes_it_late_earlier_and_never_later() -> None:
+def test_a_peers_past_buys_it_no_more_than_its_credit() -> None:
     def left_s(usual_s: float | None) -> float:
         ground = Playground((None, quick))
         peer, lane = ground.peers[0], ground.lanes[0]
@@ -269,4 +269,5 @@ def test_a_peers_past_makes_it_late_earlier_and_never_later() -> None:
 
     assert left_s(None) == pytest.approx(CONFIG.hedge_unmeasured_s, abs=0.02)
     assert left_s(0.001) == pytest.approx(CONFIG.hedge_floor_s)
-    assert left_s(9.0) == pytest.approx(CONFIG.hedge_floor_s)
+    assert left_s(0.1) == pytest.approx(0.3)
+    assert left_s(9.0) == pytest.approx(CREDIT_S, abs=0.02)

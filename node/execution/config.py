@@ -14,13 +14,13 @@ class ExecutionConfig:
     progress_limit_s: float = 30.0
     """A chunk without progress for this long is computed locally, whatever the statistics say."""
     hedge_factor: float = 3.0
-    """A chunk is late at this many times the 95th percentile of its peers' latency, or what is allowed where that is
-    less. Lower wastes local work, higher waits longer for a peer that froze."""
+    """A chunk is late at this many times the 95th percentile of its peers' latency, and where a peer's credit is
+    used up. Lower wastes local work, higher waits longer for a peer that froze."""
     hedge_floor_s: float = 0.05
     """Never hedge earlier: a scheduler's hiccup on a busy machine is shorter than this, a frozen peer is not."""
     hedge_unmeasured_s: float = 1.0
     """Before there are enough samples for a percentile, at least this long (a peer may still map its weights)."""
-    exchange_s: float = 0.01
+    exchange_s: float = 0.015
     """What an exchange may take beside what follows: processes wake and take turns with others. Lower leaves peers
     on a busy machine, higher lets a slow one cost more."""
     way_factor: float = 1.25

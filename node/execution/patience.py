@@ -1,7 +1,8 @@
 """How long the peers of a session are waited for: what an exchange may take, and what is left of everybody's credit.
 
 What a peer may take is judged by what this device knows itself: how long it would take alone, how many bytes travel,
-how long the way is by the quickest ping (and that up to a limit). A peer's own past only makes it late *earlier*.
+how long the way is by the quickest ping (and that up to a limit). A peer's own past only says when it is late before
+its credit is used up: it cannot buy itself a second with it.
 """
 
 from __future__ import annotations
@@ -85,10 +86,9 @@ class Patience:
         if peer.account.resting(now):
             return sent_at + allowed_s
         usual_s = peer.measures.latency_p95_s(self._model_id, num_rows)
-        if usual_s is None:
-            patience_s = max(config.hedge_unmeasured_s, allowed_s)
-        else:
-            patience_s = config.hedge_factor * min(usual_s, allowed_s)
+        patience_s = max(config.hedge_unmeasured_s, allowed_s)
+        if usual_s is not None:
+            patience_s = config.hedge_factor * usual_s
         return min(sent_at + patience_s, now + allowed_s + peer.account.left_s)
 
     def waited(self, owing: list[SessionPeer], seconds: float, now: float) -> None:
