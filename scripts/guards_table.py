@@ -27,6 +27,7 @@ FAULTS: dict[str, list[str]] = {
     "2 ms later each time": ["--fault", "later", "--delay", "0.002"],
     "ERROR 13 to everything": ["--fault", "error-13"],
     "20 junk results first": ["--fault", "junk"],
+    "far: 0.08 s, pings too": ["--fault", "slow", "--delay", "0.08", "--pong-delay", "0.08"],
     "late 0.3 s, pings too": ["--fault", "slow", "--delay", "0.3", "--pong-delay", "0.3"],
 }
 PLACES: dict[str, tuple[str, list[int], set[int]]] = {

@@ -37,7 +37,7 @@ class Made:
     """A product of pads that is there, or not yet."""
 
     failed = False
-    batch_rows = 8
+    batch_rows = 1
 
     def __init__(self) -> None:
         self.made: np.ndarray | None = None
@@ -126,8 +126,7 @@ class Playground:
         return self._delays[id(peer)](number)
 
     def _arrive(self, record: ChunkRecord, peer: SessionPeer, lane: Lane) -> None:
-        num_rows = 8 if peer is lane.guard else 1
-        peer.measures.answered(MODEL_ID, Exchange(num_rows, 120, 100, self.now - record.sent_at, 1e-5))
+        peer.measures.answered(MODEL_ID, Exchange(1, 120, 100, self.now - record.sent_at, 1e-5))
         peer.resume()
         if peer is lane.guard:
             record.ticket.made = np.zeros((1, 20), np.uint32)
@@ -216,6 +215,21 @@ def test_a_healthy_peer_is_never_left_however_far_it_is(rtt_s: float) -> None:
     ground.play(60)
     assert all(peer.account.left_for is None for peer in ground.peers)
     assert ground.hedged <= ground.chunks / 100
+
+
+def test_pads_that_come_together_are_paid_for_row_by_row() -> None:
+    """One exchange brings pads of eight rows: what it may take is not earned eight times."""
+    ground = Playground((quick, quick))
+    lane = ground.lanes[0]
+    assert lane.guard is not None
+    record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1), 0, sent_at=ground.now)
+    record.ticket = Made()
+    record.ticket.batch_rows = 8
+    lane.guard.account.debt_s = lane.share_peer.account.debt_s = 0.9
+    for _ in range(8):
+        ground.patience.served(record, lane, ground.now)
+    assert lane.guard.account.debt_s == pytest.approx(0.9 - ground.patience.allowed_s(lane.guard, UNIT.ref, 8))
+    assert lane.share_peer.account.debt_s < 0.9 - 7 * ground.allowed_s(lane.share_peer)
 
 
 def test_a_way_that_was_not_measured_is_believed_to_be_long() -> None:

@@ -98,12 +98,14 @@ class Patience:
             peer.account.waited(seconds, now)
 
     def served(self, record: ChunkRecord, lane: Lane, now: float) -> None:
-        """A chunk was merged from what its peers returned."""
-        for peer in _peers(lane):
-            allowed_s = self.allowed_s(peer, record.chunk.unit, record.chunk.num_rows)
-            peer.account.served(allowed_s, now)
-            if peer is lane.share_peer:
-                self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
+        """A chunk was merged from what its peers returned; pads of one exchange are paid for as they are used."""
+        ref, num_rows = record.chunk.unit, record.chunk.num_rows
+        allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
+        lane.share_peer.account.served(allowed_s, now)
+        self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
+        if lane.guard is not None:
+            together = max(record.ticket.batch_rows, num_rows)
+            lane.guard.account.served(self.allowed_s(lane.guard, ref, together) * num_rows / together, now)
 
     def gave_up(self, record: ChunkRecord, lane: Lane, now: float, late: bool) -> None:
         """A chunk that was sent is computed here, because its peers are late or cannot do it."""
