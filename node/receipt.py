@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from node.execution.account import Reason
 from node.execution.ledger import ChunkCounts
 from node.execution.peer import SessionPeer
 from node.model.generate import FinishReason
@@ -19,6 +20,14 @@ def role_name(role: Role) -> RoleName:
     """What interfaces call a role."""
     names: dict[Role, RoleName] = {Role.PAD: "pad", Role.SHARE: "share", Role.PLAIN: "plain"}
     return names[role]
+
+
+LEFT_FOR = {
+    Reason.LATE: "cost more time than it was worth: it is left for a while, others or this device do its part",
+    Reason.FAILING: "answered with errors: it is left for a while, others or this device do its part",
+    Reason.NOISY: "sent what nobody asked for: it is left alone, others or this device do its part",
+}
+"""What the user is told of a peer that was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,7 @@ class PeerShare:
 
     @classmethod
     def of(cls, peer: SessionPeer) -> PeerShare:
-        status = peer.status.value
-        if status != "banned" and (peer.leaving or not peer.channel.connected):
-            status = "left" if peer.leaving else "lost"
-        return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, status)
+        return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, peer.standing)
 
 
 _PLAIN_FIELDS = (

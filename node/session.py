@@ -32,7 +32,7 @@ from node.plan_line import PlanLine
 from node.planning.cost import Cost
 from node.planning.figures import LaneFigures
 from node.privacy import Privacy
-from node.receipt import PeerShare, Receipt
+from node.receipt import LEFT_FOR, PeerShare, Receipt
 from node.speed import local_macs_per_s
 from node.store.files import sha256_file
 from node.store.manifest import UNITS_FOLDER
@@ -305,6 +305,9 @@ class Session:
         peers = [] if self._manager is None else self._manager.peers
         ttft_s = token_times[0] - started if tokens else 0.0
         token_s = decode_s / (tokens - 1) if tokens > 1 else 0.0
+        left = [(peer.peer_id[-6:], peer.account.left_for) for peer in peers]
+        notes = [] if self.note is None else [self.note]
+        notes += [f"peer …{peer_id} {LEFT_FOR[reason]}" for peer_id, reason in left if reason is not None]
         if self._predicted is not None:
             self.learn(self._predicted, ttft_s, token_s)
         return Receipt(
@@ -327,5 +330,5 @@ class Session:
             pads_paired=self.pads_paired,
             pad_s=self._pad_s,
             timings_s=self.executor.timings.seconds,
-            note=self.note,
+            note="; ".join(notes) or None,
         )

@@ -6,9 +6,11 @@ comes with a correct digest of itself: a liar can hash a lie.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -33,33 +35,48 @@ from node.swarm.credentials import load_swarm
 from node.worker import LinearWorker
 from protocol import cbor
 from protocol.field import P
-from protocol.messages import ErrorReply, Hello, Linear, LinearResult
+from protocol.messages import ErrorCode, ErrorReply, Hello, Linear, LinearResult, Pong, Role
 from protocol.multiaddr import Multiaddr
 from protocol.verification import result_digest
 
 LIES = ("bit", "row", "replay", "other", "range", "digest")
-FAULTS = ("none", "slow", "version", *(f"lie-{lie}" for lie in LIES), *BLOB_FAULTS)
+FAULTS = ("none", "slow", "later", "error-13", "junk", "version", *(f"lie-{lie}" for lie in LIES), *BLOB_FAULTS)
+ROLES = {"any": (Role.PAD, Role.SHARE, Role.PLAIN), "pad": (Role.PAD,), "share": (Role.SHARE,)}
+JUNK_BEFORE_EACH = 20
+JUNK_BYTES = 128 * 1024
 
 
 class FaultyWorker(LinearWorker):
-    """The real worker, whose answers are spoilt from the `after`-th on."""
+    """The real worker, whose answers are spoilt from the `after`-th on, in the roles in which it is faulty."""
 
-    def __init__(self, node: Node, fault: str, after: int, delay_s: float) -> None:
+    def __init__(self, node: Node, fault: str, after: int, delay_s: float, role: str, until: int | None) -> None:
         super().__init__(node.kernels, node.hosted.weights_of)
         self._fault = fault
         self._after = after
+        self._until = until
         self._delay_s = delay_s
+        self._roles = ROLES[role]
         self._answered = 0
         self._earlier: list[LinearResult] = []
+
+    def spoils(self, request: Linear) -> bool:
+        """Whether the answer to this request is one that it spoils."""
+        over = self._until is not None and self._answered > self._until
+        return self._answered > self._after and not over and request.binding.role in self._roles
 
     def answer(self, request: Linear) -> LinearResult | ErrorReply:
         honest = super().answer(request)
         self._answered += 1
-        if not isinstance(honest, LinearResult) or self._answered <= self._after:
+        if not isinstance(honest, LinearResult) or not self.spoils(request):
             self._remember(honest)
             return honest
-        if self._fault == "slow":
-            time.sleep(self._delay_s)
+        match self._fault:
+            case "slow":
+                time.sleep(self._delay_s)
+            case "later":
+                time.sleep(self._delay_s * (self._answered - self._after))
+            case "error-13":
+                return ErrorReply(ErrorCode.INTERNAL, "something went wrong here")
         if not self._fault.startswith("lie-"):
             return honest
         lie = self._lie(request, honest)
@@ -92,18 +109,58 @@ class FaultyWorker(LinearWorker):
 class HostileNode(Node):
     """A node with a faulty worker, or one that speaks another version."""
 
-    def __init__(self, config: NodeConfig, models: list[Any], fault: str, after: int, delay_s: float) -> None:
-        self._fault, self._after, self._delay_s = fault, after, delay_s
+    def __init__(
+        self,
+        config: NodeConfig,
+        models: list[Any],
+        fault: str,
+        after: int,
+        delay_s: float,
+        role: str = "any",
+        until: int | None = None,
+    ) -> None:
+        self._fault, self._after, self._delay_s, self._role, self._until = fault, after, delay_s, role, until
         super().__init__(config, models)
         if fault in BLOB_FAULTS:
             spoil_blobs(self, fault, delay_s)
+        if fault == "junk":
+            junk_before_answers(self)
 
     def make_worker(self) -> LinearWorker:
-        return FaultyWorker(self, self._fault, self._after, self._delay_s)
+        return FaultyWorker(self, self._fault, self._after, self._delay_s, self._role, self._until)
 
     def hello(self) -> Hello:
         hello = super().hello()
         return replace(hello, versions=(2,)) if self._fault == "version" else hello
+
+
+def junk_before_answers(hostile: HostileNode) -> None:
+    """Before each answer that it spoils, send results that nobody asked for, under ids that nobody gave."""
+    plane, worker = hostile.data, hostile.worker
+    reply = plane._reply
+    numbers = np.zeros((1, JUNK_BYTES // 4), dtype=np.uint32)
+    junk = LinearResult(bytes(32), 1, numbers)
+
+    def reply_with_junk(job: Any, answer: Any) -> None:
+        if isinstance(worker, FaultyWorker) and worker.spoils(job.request):
+            for _ in range(JUNK_BEFORE_EACH):
+                plane._answer(job.peer_id, job.socket, job.route, junk, secrets.randbits(62))
+        reply(job, answer)
+
+    plane._reply = reply_with_junk  # type: ignore[method-assign]
+
+
+def delay_pongs(delay_s: float) -> None:
+    """Answer every ping so much later, as if this node were far away."""
+    send = listener.Listener.send
+
+    def send_later(self: Any, route: bytes, message: Any, message_id: int) -> bool:
+        if isinstance(message, Pong):
+            asyncio.get_running_loop().call_later(delay_s, send, self, route, message, message_id)
+            return True
+        return send(self, route, message, message_id)
+
+    listener.Listener.send = send_later  # type: ignore[method-assign]
 
 
 def tap_everything(file: BinaryIO) -> None:
@@ -128,7 +185,10 @@ def tap_everything(file: BinaryIO) -> None:
 @click.command()
 @click.option("--fault", type=click.Choice(FAULTS), default="none")
 @click.option("--after", type=int, default=0, help="Answers that are still honest.")
-@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow` and `slow-pieces`.")
+@click.option("--until", type=int, default=None, help="The last answer that is spoilt.")
+@click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`, `later` (a step), `slow-pieces`.")
+@click.option("--role", type=click.Choice(sorted(ROLES)), default="any", help="The role in which answers are faulty.")
+@click.option("--pong-delay", type=float, default=0.0, help="Seconds by which pings are answered late.")
 @click.option("--tap", type=click.Path(path_type=Path), default=None, help="File for everything that is received.")
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--listen", type=AddressType(allows_none=True), default="/ip4/127.0.0.1/tcp/0")
@@ -141,7 +201,10 @@ def tap_everything(file: BinaryIO) -> None:
 def main(
     fault: str,
     after: int,
+    until: int | None,
     delay: float,
+    role: str,
+    pong_delay: float,
     tap: Path | None,
     data_dir: Path,
     listen: Multiaddr | None,
@@ -156,6 +219,8 @@ def main(
     logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING)
     if tap is not None:
         tap_everything(tap.open("wb"))
+    if pong_delay:
+        delay_pongs(pong_delay)
     directory = DataDir.open(data_dir)
     stopping = StopSignal()
     config = NodeConfig(
@@ -167,7 +232,7 @@ def main(
         state=directory.path,
     )
     models = [Library(directory.models).resolve(model)]
-    with HostileNode(config, models, fault, after, delay) as hostile:
+    with HostileNode(config, models, fault, after, delay, role, until) as hostile:
         addresses = [] if hostile.address is None else [str(hostile.address)]
         print(json.dumps({"type": "ready", "peer_id": hostile.peer_id, "addrs": addresses}), flush=True)
         stopping.wait()

@@ -211,12 +211,14 @@ class Swarm:
         alone: bool = False,
         on_text: OnText | None = None,
         peers: Sequence[int] | None = None,
+        limit_s: float | None = None,
     ) -> RunResult:
         """Run a prompt to its end; `on_token(index)` and `on_text(text)` are called as each token line arrives.
 
         Args:
             alone: without any peer.
             peers: indices of the nodes that the run is told of; all of them by default.
+            limit_s: seconds after which it is killed; what it had said by then is returned, without a receipt.
         """
         data_dir = self.folder / "client"
         data_dir.mkdir(exist_ok=True)
@@ -231,8 +233,13 @@ class Swarm:
                 text=True,
                 env=self.environment,
             )
-            tokens, receipt = _read_events(process, on_token, on_text)
-            returncode = process.wait()
+            timer = threading.Timer(limit_s or threading.TIMEOUT_MAX, process.kill)
+            timer.start()
+            try:
+                tokens, receipt = _read_events(process, on_token, on_text)
+                returncode = process.wait()
+            finally:
+                timer.cancel()
             narration.seek(0)
             return RunResult(returncode, tokens, receipt, narration.read())
 

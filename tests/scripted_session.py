@@ -64,9 +64,9 @@ class WatchedManager(ExecutionManager):
 
     waits: list[float]
 
-    def pump(self, timeout_s: float) -> None:
+    def pump(self, timeout_s: float) -> float:
         self.waits.append(timeout_s)
-        super().pump(timeout_s)
+        return super().pump(timeout_s)
 
 
 @dataclass

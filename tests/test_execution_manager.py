@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,23 +27,26 @@ from scripted_peer import (
     one_behind,
     silent,
 )
-from scripted_session import IMPATIENT, PATIENT, Swarm
+from scripted_session import IMPATIENT, Swarm
 
 from node.errors import CorruptModelError
 from node.execution import execute_distributed
+from node.execution.account import CREDIT_S, EXCUSED, FAILURE_S, UNASKED_LIMIT, Reason
 from node.execution.chunk import ChunkState
 from node.execution.config import ExecutionConfig
+from node.execution.mailbox import MAX_MESSAGES_A_TURN
 from node.execution.manager import MAX_ATTEMPTS, NOT_AGAIN
-from node.execution.peer import LATE_LIMIT, REST_FIRST_S, PeerStatus
-from node.planning.measures import Exchange
-from node.planning.series import MIN_SAMPLES
+from node.execution.peer import LATE_LIMIT, MAX_ABANDONED, REST_FIRST_S, PeerStatus
 from node.store.unit import Unit
+from protocol import cbor
+from protocol.envelope import KEY_BODY, KEY_ID, KEY_TYPE, MAGIC
 from protocol.field import P
 from protocol.limits import ROW_BUCKETS
 from protocol.messages import ErrorCode, Linear, LinearResult, Role
 
 UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
 FOREVER = ExecutionConfig(progress_limit_s=1000, hedge_floor_s=1000)
+FAILING = error(ErrorCode.INTERNAL)
 AT_ONCE = ExecutionConfig(progress_limit_s=0, hedge_factor=0, hedge_floor_s=0, hedge_unmeasured_s=0)
 
 
@@ -569,25 +573,120 @@ def test_no_two_peers_see_the_same_session_or_neighbouring_ids() -> None:
         assert min(abs(heard[0].id - other[0].id) for heard in told for other in told if heard is not other) > 10**6
 
 
-def test_patience_ends_however_slow_a_peer_made_itself() -> None:
-    config = ExecutionConfig()
-    with swarm_of("strict", [["honest"]], config) as swarm:
-        peer = swarm.peers[0].session
-        for _ in range(MIN_SAMPLES):
-            peer.measures.answered(b"", Exchange(1, 100, 100, 9.0, 0.1))
-        assert peer.patience_s(1, 100, config) == config.patience_limit_s < config.progress_limit_s
+@pytest.mark.parametrize("role", ["pad", "share", "strict"])
+def test_a_peer_that_answers_errors_to_everything_is_left_and_tried_again(role: str) -> None:
+    lane = {"pad": [FAILING, honest], "share": [honest, FAILING], "strict": [FAILING]}[role]
+    with Swarm(UNITS, "strict" if role == "strict" else "split", FOREVER) as swarm:
+        swarm.add_lane(*lane)
+        peer = swarm.peers[1 if role == "share" else 0]
+        account = peer.session.account
+        for _ in range(20):
+            swarm.step(1)
+        assert peer.requests <= CREDIT_S / FAILURE_S + 1
+        assert account.reason is Reason.FAILING and peer.session.standing == "failing"
+        asked = peer.requests
+        account.rests_until = 0.0
+        swarm.step(1)
+        assert asked < peer.requests <= asked + 2, "one error on trial is enough"
+        assert not peer.session.usable
+        peer.script = honest
+        account.rests_until = 0.0
+        for _ in range(40):
+            swarm.step(1)
+        assert account.reason is None and peer.session.standing == "active"
+        assert swarm.manager.counts.verified > 20
+        check(swarm)
 
 
-def test_patience_follows_what_was_measured() -> None:
-    with swarm_of("strict", [["honest"]]) as swarm:
-        peer = swarm.peers[0].session
-        config = PATIENT
-        assert peer.measures.latency_p95_s(b"", 1) is None
-        assert peer.patience_s(1, 100, config) == config.hedge_unmeasured_s
-        for _ in range(MIN_SAMPLES):
-            peer.measures.answered(b"", Exchange(1, 100, 100, 0.2, 0.1))
-        assert peer.measures.latency_p95_s(b"", 1) == pytest.approx(0.2)
-        assert peer.patience_s(1, 100, config) == pytest.approx(0.6)
+@pytest.mark.parametrize("role", ["pad", "share", "strict"])
+def test_junk_before_each_answer_ends_the_connection(role: str) -> None:
+    def junk_first(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        answer = peer.compute(request)
+        for number in range(20):
+            peer.channel.answer(answer, (1 << 61) + 100 * peer.requests + number)
+        peer.channel.answer(answer, message_id)
+
+    lane = {"pad": [junk_first, honest], "share": [honest, junk_first], "strict": [junk_first]}[role]
+    with Swarm(UNITS, "strict" if role == "strict" else "split", FOREVER) as swarm:
+        swarm.add_lane(*lane)
+        peer = swarm.peers[1 if role == "share" else 0]
+        for _ in range(120):
+            swarm.step(1)
+            peer.session.account.rests_until = 0.0
+        assert peer.session.status is PeerStatus.SHUT and peer.channel.closed and not peer.session.usable
+        assert peer.session.standing == "noisy" and peer.requests < (EXCUSED + UNASKED_LIMIT) / 20 + 4
+        assert swarm.manager.counts.rejected == 0
+        check(swarm)
+
+
+def test_messages_of_unknown_types_count_too() -> None:
+    """They are answered with an error where they are read, and never reach the session."""
+    unknown = [MAGIC + cbor.encode({KEY_TYPE: 999, KEY_ID: 7, KEY_BODY: {}})]
+
+    def chatter(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        for _ in range(3 * MAX_MESSAGES_A_TURN):
+            peer.channel.answer_frames(unknown)
+
+    with Swarm(UNITS, "strict", IMPATIENT) as swarm:
+        (peer,) = swarm.add_lane(chatter)
+        for _ in range(3):
+            swarm.step(1)
+        account = peer.session.account
+        assert account.unasked + EXCUSED - account.excused > 0
+
+
+def test_answers_that_were_given_up_are_nobodys_fault() -> None:
+    """A peer that froze and comes back answers everything at once; most of it is not even remembered here."""
+    with Swarm(UNITS, "strict", AT_ONCE) as swarm:
+        (peer,) = swarm.add_lane(silent)
+        owed: list[tuple[int, Linear]] = []
+        peer.script = lambda peer, message_id, request: owed.append((message_id, request))
+        for _ in range(100):
+            peer.session.resume()
+            swarm.step(1)
+        assert len(owed) > MAX_ABANDONED + EXCUSED
+        for message_id, request in owed:
+            honest(peer, message_id, request)
+        peer.script = honest
+        for _ in range(8):
+            swarm.step(1)
+        assert peer.session.account.unasked == 0 and peer.session.account.left_for is None
+        assert peer.session.status is PeerStatus.ACTIVE
+
+
+def test_late_peers_are_left_one_after_the_other_and_a_pass_waits_once() -> None:
+    """Every other answer never comes: each costs the least patience, until the credit is used up."""
+    config = replace(IMPATIENT, credit_s=0.1)
+    units = [make_unit(20, 6, layer=layer) for layer in range(8)]
+    with Swarm(units, "strict", config) as swarm:
+        for _ in range(2):
+            (peer,) = swarm.add_lane(every_other)
+            peer.session.measures.ponged(0.0, 0)
+        for _ in range(12):
+            swarm.step(1)
+        assert all(peer.session.account.left_for is Reason.LATE for peer in swarm.peers)
+        assert swarm.manager.counts.hedged < 20
+        asked = [peer.requests for peer in swarm.peers]
+        for peer in swarm.peers:
+            peer.session.account.rests_until = time.monotonic() + 1000
+        swarm.step(9)
+        assert [peer.requests for peer in swarm.peers] == asked
+        check(swarm)
+
+
+def test_a_pass_that_has_waited_enough_waits_for_nobody() -> None:
+    """Three silent peers and one pass through eight layers: one credit, not three."""
+    config = ExecutionConfig(hedge_unmeasured_s=0.08, hedge_floor_s=0.01, credit_s=0.1)
+    units = [make_unit(20, 6, layer=layer) for layer in range(8)]
+    with Swarm(units, "strict", config) as swarm:
+        for _ in range(3):
+            swarm.add_lane(silent)
+        for peer in swarm.peers:
+            peer.session.measures.ponged(0.0, 0)
+        swarm.step(1)
+        assert sum(peer.requests for peer in swarm.peers) <= 3
+        assert swarm.manager.counts.local == len(units)
+        check_counts(swarm)
 
 
 def test_a_slow_peer_loses_rows_to_a_fast_one() -> None:

@@ -32,6 +32,9 @@ _STATUS = {
     "lost": " It was lost on the way.",
     "banned": " It sent a wrong result, was caught at once and is banned.",
     "suspended": " It was late several times in a row and was left alone.",
+    "late": " It cost more time than it was worth and was left alone.",
+    "failing": " It answered with errors and was left alone.",
+    "noisy": " It sent what nobody asked for and was left alone.",
 }
 _REASONS = {
     "stop": "The model came to its end.",

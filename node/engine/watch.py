@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node.execution.peer import PeerStatus, SessionPeer
+from node.execution.peer import SessionPeer
 from node.formation import PadMaker
 from node.plan_line import PlanLine
 from node.planning.cost import Cost
 from node.privacy import Privacy
+from node.receipt import LEFT_FOR
 from node.session import Session
 
 
@@ -23,7 +24,7 @@ class PeerWatch:
         """One sentence for every peer that stands differently than at the last look."""
         notes = []
         for index, peer in enumerate(peers):
-            now = _standing(peer)
+            now = peer.standing
             if index not in self._before and self._looked:
                 notes.append(f"peer …{peer.peer_id[-6:]} joins, and is used from the next rows on")
             before = self._before.setdefault(index, now)
@@ -63,12 +64,5 @@ _SENTENCES = {
     "banned": "returned a wrong number: it was caught, is not asked again, and what it had is computed elsewhere",
     "left": "says goodbye: what it has is finished, new rows go elsewhere",
     "lost": "was lost: what it had is computed elsewhere or on this device",
+    **{reason.value: sentence for reason, sentence in LEFT_FOR.items()},
 }
-
-
-def _standing(peer: SessionPeer) -> str:
-    if peer.status is PeerStatus.BANNED:
-        return "banned"
-    if peer.leaving:
-        return "left"
-    return peer.status.value if peer.channel.connected else "lost"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,9 +62,9 @@ def _settle(manager: ExecutionManager, record: ChunkRecord, unit: Unit, rows: ND
             return manager.merge(record)
         if record.state not in (ChunkState.SENT, ChunkState.VERIFIED) or record.ticket.failed:
             return manager.compute_locally(record, unit, rows)
-        left_s = manager.late_at(record) - time.monotonic()
+        left_s = manager.left_s(record)
         if left_s <= 0 and looked:
             return manager.compute_locally(record, unit, rows, late=True)
         looked = left_s <= 0
-        manager.pump(left_s)
+        manager.wait_for(record, left_s)
         manager.check_wanted()

@@ -21,8 +21,9 @@ from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
 from node.execution.merge import merge_results
 from node.execution.pads import DECODE_BATCH_ROWS, PadBatch, PadSource
+from node.execution.patience import LocalSpeed, Patience
 from node.execution.peer import PeerStatus, Request, SessionPeer
-from node.execution.requests import pad_request, share_request
+from node.execution.requests import fill_bucket, pad_request, share_request
 from node.execution.roster import Roster
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
@@ -33,8 +34,6 @@ from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Recei
 
 log = logging.getLogger(__name__)
 
-MAX_ABANDONED = 16
-"""Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
 MAX_ATTEMPTS = 2
 """A share is sent at most twice; after one failed retry its rows are computed locally."""
 NOT_AGAIN = (ErrorCode.EXHAUSTED, ErrorCode.NOT_FOUND, ErrorCode.DENIED)
@@ -62,8 +61,8 @@ class ExecutionManager:
         self._kernels = kernels
         self._model_id = model_id
         self._checks = checks
-        self._local_macs_per_s = local_macs_per_s
         self._config = config
+        self._patience = Patience(config, model_id, LocalSpeed(local_macs_per_s))
         self._recheck = recheck
         self._on_change = on_change
         self._interrupt = interrupt
@@ -84,6 +83,7 @@ class ExecutionManager:
 
     def add_peer(self, peer: SessionPeer) -> None:
         """Listen to a peer of this session."""
+        peer.account.credit_s = self._config.credit_s
         self.peers.append(peer)
         self._mailbox.add(peer)
 
@@ -116,6 +116,7 @@ class ExecutionManager:
         self.pump(0)
         self.check_wanted()
         self.before_step()
+        self._patience.begin_pass()
         self._roster.cut(num_rows, units)
         if num_rows <= DECODE_BATCH_ROWS:
             with self.timings.of("pads"):
@@ -131,23 +132,24 @@ class ExecutionManager:
     # --- one chunk
 
     def dispatch(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None = None) -> None:
-        """Make the share of a chunk and send it; it stays PLANNED where its lane is not alive.
+        """Make the share of a chunk and send it; it stays PLANNED where its lane is not alive, or this pass waits for
+        nobody any more.
 
         Args:
             rows: `[num_rows, K]` int16, the chunk's own rows.
             floats: what they were quantized from; a lane of a trusted device sends it.
         """
         lane = None if record.lane is None else self.lanes[record.lane]
-        if lane is None or not lane.usable:
+        if lane is None or not lane.usable or self._patience.used_up:
             return
         self._units[unit.ref.sha256] = unit
         with self.timings.of("pads"):
             record.ticket = lane.pads.take(unit, len(rows))
         with self.timings.of("share"):
-            record.share = self._kernels.share(_fill(rows, len(record.ticket.pads)), record.ticket.pads)
+            record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
         if lane.plain:
             assert floats is not None, "who wants floats is given them"
-            record.plain = _fill(floats, len(record.ticket.pads))
+            record.plain = fill_bucket(floats, len(record.ticket.pads))
         if self._send_share(record, lane):
             self.counts.sent += 1
 
@@ -179,18 +181,22 @@ class ExecutionManager:
         with self.timings.of("merge"):
             rows = merge_results(record.result, record.ticket.products(), self._kernels)  # type: ignore[arg-type]
         self.counts.verified += 1
+        self._patience.served(record, self._lane(record), time.monotonic())
         self._finish(record)
         return rows
 
     def compute_locally(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, late: bool = False) -> Sums:
         """The same exact rows from this device's own weights."""
         if late:
-            self._note_lateness(record)
             self.counts.hedged += 1
+        if record.attempts:
+            self._patience.gave_up(record, self._lane(record), time.monotonic(), late)
         self._move(record, ChunkEvent.HEDGE if late else ChunkEvent.COMPUTE)
         self._abandon(record)
+        started = time.perf_counter()
         with self.timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
+        self._patience.local.computed(unit.ref, len(rows), time.perf_counter() - started)
         self.counts.local += 1
         self._finish(record)
         return sums
@@ -204,27 +210,22 @@ class ExecutionManager:
         record.advance(event)
         self._on_change(record)
 
-    def late_at(self, record: ChunkRecord) -> float:
-        """When a chunk is late (monotonic seconds): max(3 x p95, predicted local time), 30 s at most."""
-        config, lane, ref = self._config, self._lane(record), record.chunk.unit
-        macs = ref.num_inputs * ref.num_outputs
-        limit_s = max(config.hedge_floor_s, record.chunk.num_rows * macs / self._local_macs_per_s)
-        if record.result is None and record.share is not None:
-            limit_s = max(limit_s, lane.share_peer.patience_s(len(record.share), macs, config))
-        if lane.guard is not None and record.ticket.products() is None:
-            limit_s = max(limit_s, lane.guard.patience_s(record.ticket.batch_rows, macs, config))
-        return record.sent_at + min(limit_s, config.progress_limit_s)
+    def left_s(self, record: ChunkRecord) -> float:
+        """Seconds after which a chunk that was sent is late; 0 or less where it is."""
+        return self._patience.left_s(record, self._lane(record), time.monotonic())
+
+    def wait_for(self, record: ChunkRecord, timeout_s: float) -> None:
+        """Apply the news of peers, at most so long, on account of those without whom this chunk cannot be merged.
+
+        What a wait takes longer than it was to be is this device's own doing: it had no processor free.
+        """
+        owing = self._patience.owing(record, self._lane(record))
+        seconds = min(self.pump(timeout_s), max(timeout_s, 0.0))
+        self._patience.waited(owing, seconds, time.monotonic())
 
     def _lane(self, record: ChunkRecord) -> Lane:
         assert record.lane is not None, "a chunk that was sent has a lane"
         return self.lanes[record.lane]
-
-    def _note_lateness(self, record: ChunkRecord) -> None:
-        lane = self._lane(record)
-        if record.result is None:
-            lane.share_peer.was_late()
-        if lane.guard is not None and record.ticket.products() is None:
-            lane.guard.was_late()
 
     def _abandon(self, record: ChunkRecord) -> None:
         """Its answer is only news now. Of peers that never answer, only the latest such requests are remembered."""
@@ -232,13 +233,7 @@ class ExecutionManager:
             for request in peer.in_flight.values():
                 if request.owner is record:
                     request.abandoned = True
-            self._forget(peer)
-
-    @staticmethod
-    def _forget(peer: SessionPeer) -> None:
-        forgotten = [request.id for request in peer.in_flight.values() if request.abandoned][:-MAX_ABANDONED]
-        for request_id in forgotten:
-            del peer.in_flight[request_id]
+            peer.forget_abandoned()
 
     # --- an end before the end
 
@@ -270,22 +265,29 @@ class ExecutionManager:
                     request.owner.failed = True
                     self.on_pad(request.owner, peer, ChunkState.CANCELLED, request.sent_at)
                 request.abandoned = True
-            self._forget(peer)
+            peer.forget_abandoned()
 
     # --- news from peers
 
-    def pump(self, timeout_s: float) -> None:
-        """Wait at most so long for news and apply all there is."""
-        with self.timings.of("wait"):
-            peers = self._mailbox.wait(timeout_s)
+    def pump(self, timeout_s: float) -> float:
+        """Wait at most so long for news and apply all there is; how long it was waited for."""
+        started = time.perf_counter()
+        peers = self._mailbox.wait(timeout_s)
+        waited_s = time.perf_counter() - started
+        self.timings.add("wait", waited_s)
         for peer in peers:
             self._read(peer)
+        return waited_s
 
     def _read(self, peer: SessionPeer) -> None:
+        """What there is of a peer; what is no answer to a request, whatever it is, counts against it."""
+        bytes_before, heard = peer.channel.bytes_down, False
         try:
             for received in self._mailbox.read(peer):
-                self._heard(peer, received)
-                if peer.status is PeerStatus.BANNED:
+                heard = True
+                if not self._heard(peer, received):
+                    self._unasked(peer)
+                if peer.gone:
                     return
         except RemoteProtocolError as exc:
             log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
@@ -293,20 +295,30 @@ class ExecutionManager:
             return
         if peer.channel.notice_losses():
             self._lost(peer)
+        elif not heard and peer.channel.bytes_down > bytes_before:
+            self._unasked(peer)
 
-    def _heard(self, peer: SessionPeer, received: Received) -> None:
-        match received.message:
-            case LinearResult() | TrustedResult() as result:
-                request = peer.in_flight.pop(received.id, None)
-                if request is not None:
-                    self._result(peer, request, result)
-            case ErrorReply(code, text):
-                log.info("peer %s answered with error %d: %s", peer.peer_id, code, text)
-                request = peer.in_flight.pop(received.id, None)
-                if request is not None:
-                    self._refused(peer, request, code)
-            case _:
-                pass
+    def _heard(self, peer: SessionPeer, received: Received) -> bool:
+        """Whether a message is the answer to a request."""
+        answer = received.message
+        if not isinstance(answer, LinearResult | TrustedResult | ErrorReply):
+            return False
+        request = peer.in_flight.pop(received.id, None)
+        if request is None:
+            return False
+        if isinstance(answer, ErrorReply):
+            log.info("peer %s answered with error %d: %s", peer.peer_id, answer.code, answer.text)
+            self._refused(peer, request, answer.code)
+        else:
+            self._result(peer, request, answer)
+        return True
+
+    def _unasked(self, peer: SessionPeer) -> None:
+        peer.account.heard_unasked(time.monotonic())
+        if peer.account.floods:
+            log.warning("%s sends what nobody asked for: its connection is closed for this session", peer.peer_id)
+            peer.status = PeerStatus.SHUT
+            self._hang_up(peer)
 
     def _refused(self, peer: SessionPeer, request: Request, code: int) -> None:
         """It answers, so it is there; whether to ask it again depends on what it says."""
@@ -315,6 +327,8 @@ class ExecutionManager:
             peer.exhausted(time.monotonic())
         elif code == ErrorCode.NOT_FOUND:
             self._roster.lacks(peer, request.unit)
+        elif not request.abandoned:
+            peer.account.failed(time.monotonic())
         self._failed(request, same_peer_again=code not in NOT_AGAIN)
 
     def _result(self, peer: SessionPeer, request: Request, result: LinearResult | TrustedResult) -> None:
@@ -346,28 +360,29 @@ class ExecutionManager:
     def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
         peer.ban()
         self.counts.rejected += 1
+        self._hang_up(peer, culprit)
+
+    def _hang_up(self, peer: SessionPeer, culprit: Request | None = None) -> None:
         self._mailbox.remove(peer)
         peer.channel.close()
-        owed = [culprit] if culprit is not None else []
-        owed += peer.in_flight.values()
-        peer.in_flight.clear()
-        for request in owed:
-            self._failed(request)
-            self._pad_lost(peer, request)
+        self._give_up(peer, [*([] if culprit is None else [culprit]), *peer.in_flight.values()])
 
     def _lost(self, peer: SessionPeer) -> None:
         log.info("the connection to %s broke with %d requests in flight", peer.peer_id, len(peer.in_flight))
         owed = list(peer.in_flight.values())
-        peer.in_flight.clear()
         peer.resume()
+        if owed:
+            peer.account.failed(time.monotonic())
         self.counts.lost += sum(isinstance(request.owner, ChunkRecord) and not request.abandoned for request in owed)
+        self._give_up(peer, owed)
+
+    def _give_up(self, peer: SessionPeer, owed: Sequence[Request]) -> None:
+        """Nothing of what a peer owes will come."""
+        peer.in_flight.clear()
         for request in owed:
             self._failed(request)
-            self._pad_lost(peer, request)
-
-    def _pad_lost(self, peer: SessionPeer, request: Request) -> None:
-        if isinstance(request.owner, PadBatch):
-            self.on_pad(request.owner, peer, ChunkState.LOST, request.sent_at)
+            if isinstance(request.owner, PadBatch):
+                self.on_pad(request.owner, peer, ChunkState.LOST, request.sent_at)
 
     def _failed(self, request: Request, same_peer_again: bool = False) -> None:
         """A request will not be answered: send the same share once more where that is allowed, or give up on it."""
@@ -381,12 +396,3 @@ class ExecutionManager:
         if record.attempts < MAX_ATTEMPTS:
             ways = self._roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
             any(self._send_share(record, lane) for lane in ways)
-
-
-def _fill(rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """Rows of a chunk, with zero rows up to its bucket."""
-    if len(rows) == num_rows:
-        return rows
-    filled = np.zeros((num_rows, rows.shape[1]), dtype=rows.dtype)
-    filled[: len(rows)] = rows
-    return filled

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from node.execution.config import ExecutionConfig
+from node.execution.account import Account
 from node.planning.measures import Exchange, PeerMeasures
 from node.store.unit import UnitRef
 from node.transport.channel import Channel
@@ -20,6 +20,8 @@ from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
 from protocol.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
 
+MAX_ABANDONED = 16
+"""Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
 LATE_LIMIT = 2
 """Late answers in a row after which a peer gets no new rows until it answers again."""
 REST_FIRST_S = 0.05
@@ -33,6 +35,8 @@ class PeerStatus(Enum):
     ACTIVE = "active"
     SUSPENDED = "suspended"
     BANNED = "banned"
+    SHUT = "noisy"
+    """Its connection was closed: it sent too much that nobody asked for."""
 
 
 @dataclass(slots=True)
@@ -80,6 +84,8 @@ class SessionPeer:
     rest_s: float = 0.0
     """How long it was left alone when it last had too much to do."""
     rests_until: float = 0.0
+    account: Account = field(default_factory=Account)
+    """What it has cost beyond what it may cost."""
     on_ban: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when it failed the gate."""
 
@@ -87,12 +93,26 @@ class SessionPeer:
     def usable(self) -> bool:
         """Whether it may be sent anything now."""
         active = self.status is PeerStatus.ACTIVE and self.channel.connected
-        return active and (not self.rest_s or time.monotonic() >= self.rests_until)
+        return active and time.monotonic() >= max(self.rests_until, self.account.rests_until)
 
     @property
     def takes_rows(self) -> bool:
         """Whether rows of a new pass may rely on it."""
         return self.usable and not self.leaving
+
+    @property
+    def gone(self) -> bool:
+        """Whether this side has hung up."""
+        return self.status in (PeerStatus.BANNED, PeerStatus.SHUT)
+
+    @property
+    def standing(self) -> str:
+        """How it stands, in one word for receipts."""
+        if self.gone:
+            return self.status.value
+        if self.leaving or not self.channel.connected:
+            return "left" if self.leaving else "lost"
+        return self.status.value if self.account.reason is None else self.account.reason.value
 
     def answered(self, request: Request, result: LinearResult | TrustedResult, now: float) -> None:
         """A result came; it counts for latency and speed and ends a suspension."""
@@ -126,18 +146,18 @@ class SessionPeer:
         if self.late_in_a_row >= LATE_LIMIT and self.status is PeerStatus.ACTIVE:
             self.status = PeerStatus.SUSPENDED
 
+    def forget_abandoned(self) -> None:
+        """Of a peer that never answers, only the latest requests are remembered; answers to others are no fault."""
+        forgotten = [request.id for request in self.in_flight.values() if request.abandoned][:-MAX_ABANDONED]
+        for request_id in forgotten:
+            del self.in_flight[request_id]
+        self.account.excused += len(forgotten)
+
     def ban(self) -> None:
         """It failed the gate: nothing more in this session."""
         self.status = PeerStatus.BANNED
         self.rejected += 1
         self.on_ban()
-
-    def patience_s(self, num_rows: int, macs_per_row: int, config: ExecutionConfig) -> float:
-        """How long an answer about so many rows may take before it is late."""
-        percentile_s = self.measures.latency_p95_s(self.model_id, num_rows)
-        if percentile_s is not None:
-            return min(config.hedge_factor * percentile_s, config.patience_limit_s)
-        return max(config.hedge_unmeasured_s, 4 * self.expected_s(num_rows, num_rows * macs_per_row))
 
     def expected_s(self, num_rows: int, macs: int) -> float:
         """Expected latency of a chunk: the median seen, else round trip plus work at the speed known so far."""

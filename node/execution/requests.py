@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from node.execution.chunk import ChunkRecord
 from node.execution.pads import PadBatch
 from node.execution.peer import Request, SessionPeer
@@ -36,3 +38,12 @@ def pad_request(peer: SessionPeer, model_id: bytes, batch: PadBatch) -> Request:
     message = Linear(binding, seed=batch.seed)
     num_bytes = 4 * num_rows * ref.num_outputs
     return Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs, num_bytes)
+
+
+def fill_bucket(rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Rows of a chunk, with zero rows up to its bucket."""
+    if len(rows) == num_rows:
+        return rows
+    filled = np.zeros((num_rows, rows.shape[1]), dtype=rows.dtype)
+    filled[: len(rows)] = rows
+    return filled

@@ -100,6 +100,12 @@ class PeerMeasures:
                 moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.least or 0.0)
                 self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
 
+    @property
+    def ping_s(self) -> float | None:
+        """The quickest of the last pings: nearest to the way itself. None before any came back."""
+        with self._lock:
+            return self._ping_s.least
+
     def figures_for(self, model_id: bytes) -> PeerFigures:
         """What is expected of it now, and of a row of this model where that was seen."""
         return replace(self.figures, row_latency_s=self.latency_s(model_id, 1))

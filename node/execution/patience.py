@@ -1,0 +1,132 @@
+"""How long the peers of a session are waited for: what an exchange may take, and what is left of everybody's credit.
+
+What a peer may take is judged by what this device knows itself: how long it would take alone, how many bytes travel,
+how long the way is by the quickest ping (and that up to a limit). A peer's own past only says when it is late before
+its credit is used up: it cannot buy itself a second with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from node.execution.chunk import ChunkRecord
+from node.execution.config import ExecutionConfig
+from node.execution.lane import Lane
+from node.execution.peer import SessionPeer
+from node.planning.series import MIN_SAMPLES, Series
+from node.store.unit import UnitRef
+
+ELEMENT_BYTES = 4
+
+
+class LocalSpeed:
+    """What linear layers take on this device, as it was seen here."""
+
+    def __init__(self, macs_per_s: float) -> None:
+        """
+        Args:
+            macs_per_s: multiply-accumulates a second of one row, believed until layers were computed.
+        """
+        self._believed_s = 1.0 / macs_per_s
+        self._row_s, self._rows_s = Series(), Series()
+
+    def computed(self, ref: UnitRef, num_rows: int, seconds: float) -> None:
+        """A layer was computed here."""
+        each_s = seconds / (num_rows * ref.num_inputs * ref.num_outputs)
+        (self._row_s if num_rows == 1 else self._rows_s).add(each_s)
+
+    def predicted_s(self, ref: UnitRef, num_rows: int) -> float:
+        """Seconds of a layer here."""
+        seen = self._row_s if num_rows == 1 else self._rows_s
+        each_s = seen.median if len(seen) >= MIN_SAMPLES else None
+        return num_rows * ref.num_inputs * ref.num_outputs * (self._believed_s if each_s is None else each_s)
+
+
+class Patience:
+    """Of one session; used by its thread alone. The clock is passed in."""
+
+    def __init__(self, config: ExecutionConfig, model_id: bytes, local: LocalSpeed) -> None:
+        self.local = local
+        self._config = config
+        self._model_id = model_id
+        self._pass_debt_s = 0.0
+        """Seconds waited in this pass, for whomever, beyond those allowed."""
+
+    def begin_pass(self) -> None:
+        """A forward pass begins: all its chunks together have a credit of their own."""
+        self._pass_debt_s = 0.0
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nobody is to be waited for any more in this pass."""
+        return self._pass_debt_s >= self._config.credit_s
+
+    def allowed_s(self, peer: SessionPeer, ref: UnitRef, num_rows: int) -> float:
+        """Seconds that an exchange about so many rows of a unit may take, whoever is asked."""
+        config = self._config
+        ping_s = peer.measures.ping_s
+        way_s = config.way_limit_s if ping_s is None else min(ping_s, config.way_limit_s)
+        num_bytes = ELEMENT_BYTES * num_rows * (ref.num_inputs + ref.num_outputs)
+        moving_s = config.way_factor * way_s + num_bytes / config.least_bytes_per_s
+        return config.exchange_s + moving_s + config.local_factor * self.local.predicted_s(ref, num_rows)
+
+    def left_s(self, record: ChunkRecord, lane: Lane, now: float) -> float:
+        """Seconds after which a chunk that was sent is late; 0 or less where it is late now."""
+        config, ref = self._config, record.chunk.unit
+        early_s = max(config.hedge_floor_s, self.local.predicted_s(ref, record.chunk.num_rows))
+        deadline = record.sent_at + early_s
+        for peer, num_rows in _owing(record, lane):
+            deadline = max(deadline, self._deadline(peer, ref, num_rows, record.sent_at, now))
+        credit_s = config.credit_s - self._pass_debt_s
+        pass_s = credit_s + self.allowed_s(lane.share_peer, ref, record.chunk.num_rows)
+        return min(deadline, now + pass_s, record.sent_at + config.progress_limit_s) - now
+
+    def _deadline(self, peer: SessionPeer, ref: UnitRef, num_rows: int, sent_at: float, now: float) -> float:
+        config, allowed_s = self._config, self.allowed_s(peer, ref, num_rows)
+        if peer.account.resting(now):
+            return sent_at + allowed_s
+        usual_s = peer.measures.latency_p95_s(self._model_id, num_rows)
+        patience_s = max(config.hedge_unmeasured_s, allowed_s)
+        if usual_s is not None:
+            patience_s = config.hedge_factor * usual_s
+        return min(sent_at + patience_s, now + allowed_s + peer.account.left_s)
+
+    def waited(self, owing: list[SessionPeer], seconds: float, now: float) -> None:
+        """The answer stood still for the sake of these."""
+        self._pass_debt_s += seconds
+        for peer in owing:
+            peer.account.waited(seconds, now)
+
+    def served(self, record: ChunkRecord, lane: Lane, now: float) -> None:
+        """A chunk was merged from what its peers returned; pads of one exchange are paid for as they are used."""
+        ref, num_rows = record.chunk.unit, record.chunk.num_rows
+        allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
+        lane.share_peer.account.served(allowed_s, now)
+        self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
+        if lane.guard is not None:
+            together = max(record.ticket.batch_rows, num_rows)
+            lane.guard.account.served(self.allowed_s(lane.guard, ref, together) * num_rows / together, now)
+
+    def gave_up(self, record: ChunkRecord, lane: Lane, now: float, late: bool) -> None:
+        """A chunk that was sent is computed here, because its peers are late or cannot do it."""
+        for peer in self.owing(record, lane) if late else ():
+            peer.was_late()
+        for peer in _peers(lane):
+            peer.account.look(now)
+
+    @staticmethod
+    def owing(record: ChunkRecord, lane: Lane) -> list[SessionPeer]:
+        """Peers without whom a chunk cannot be merged yet."""
+        return [peer for peer, _rows in _owing(record, lane)]
+
+
+def _peers(lane: Lane) -> list[SessionPeer]:
+    return [lane.share_peer] if lane.guard is None else [lane.share_peer, lane.guard]
+
+
+def _owing(record: ChunkRecord, lane: Lane) -> Iterator[tuple[SessionPeer, int]]:
+    """Whose answer is missing, and how many rows it is about."""
+    if record.result is None and record.share is not None:
+        yield lane.share_peer, len(record.share)
+    if lane.guard is not None and record.ticket.products() is None:
+        yield lane.guard, record.ticket.batch_rows

@@ -1,0 +1,127 @@
+"""Real peers that are slow, faulty or noisy are left within a few tokens, and the text is that of this device."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+from swarm_harness import RunResult, Swarm
+
+from node.execution.account import CREDIT_S, Reason
+from node.execution.config import ExecutionConfig
+from node.model.sampling import SamplingParams
+from node.node import Node, NodeConfig
+from node.paths import DataDir
+from node.privacy import Privacy
+from node.receipt import Receipt
+from node.session import Session, SessionConfig
+from node.store.library import Library
+from protocol.admission import SwarmKey
+from protocol.identity import Identity
+from protocol.multiaddr import parse_multiaddr
+
+pytestmark = pytest.mark.swarm
+
+PROMPT = "Once upon a time, there was a little fox who"
+TOKENS = 30
+SAMPLING = ["--ignore-eos", "--max-tokens", str(TOKENS), "--temperature", "0.8", "--seed", "11"]
+UNITS_A_TOKEN = 24
+LATE = ["--fault", "slow", "--delay", "0.3"]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[RunResult]:
+    """The answer of this device alone."""
+    with Swarm() as swarm:
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "local"], alone=True)
+        assert result.returncode == 0 and len(result.tokens) == TOKENS
+        yield result
+
+
+def check(result: RunResult, alone: RunResult, faulty: list[str], standing: str) -> None:
+    """Same text; those who misbehave were left, the receipt says so, and nobody waited for them for long."""
+    assert result.returncode == 0, result.narration
+    assert result.token_ids == alone.token_ids and result.text == alone.text
+    receipt, chunks = result.receipt, result.receipt["chunks"]
+    assert chunks["merged"] == chunks["verified"] + chunks["local"]
+    assert chunks["rejected"] == 0
+    left = {peer["peer_id"]: peer["status"] for peer in receipt["peers"]}
+    assert [left[peer_id] for peer_id in faulty] == [standing] * len(faulty), receipt
+    for peer_id in faulty:
+        assert f"peer …{peer_id[-6:]}" in receipt["note"]
+    config = ExecutionConfig()
+    most_s = config.exchange_s + config.way_factor * config.way_limit_s
+    assert receipt["timings_s"]["wait"] < len(left) * 2 * CREDIT_S + chunks["sent"] * most_s
+
+
+@pytest.mark.parametrize(
+    ("fault", "standing", "role"),
+    [
+        (LATE, "late", "share"),
+        (["--fault", "later", "--delay", "0.05"], "late", "pad"),
+        (["--fault", "error-13"], "failing", "pad"),
+        (["--fault", "junk"], "noisy", "share"),
+    ],
+    ids=["late", "later", "errors", "junk"],
+)
+def test_a_faulty_guard_is_left_within_a_few_tokens(
+    fault: list[str], standing: str, role: str, alone: RunResult
+) -> None:
+    with Swarm() as swarm:
+        swarm.start(2, {0: [*fault, "--role", role]})
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], peers=[0, 1] if role == "pad" else [1, 0])
+        check(result, alone, [swarm.nodes[0].peer_id], standing)
+        assert result.receipt["mode"] == "split", "the mode stays what it was"
+        few = 8 if standing == "late" else 14  # pads of eight tokens are asked for, and spoilt, at once
+        assert result.receipt["chunks"]["sent"] <= few * UNITS_A_TOKEN
+        assert result.receipt["chunks"]["local"] >= (TOKENS - few) * UNITS_A_TOKEN
+
+
+def test_two_slow_peers_in_strict_cost_one_credit_each(alone: RunResult) -> None:
+    with Swarm() as swarm:
+        swarm.start(2, {0: LATE, 1: ["--fault", "later", "--delay", "0.02"]})
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"])
+        check(result, alone, [node.peer_id for node in swarm.nodes], "late")
+        assert result.receipt["mode"] == "strict"
+        assert result.receipt["chunks"]["sent"] <= 10 * UNITS_A_TOKEN
+
+
+def test_in_strict_a_good_peer_takes_over(alone: RunResult) -> None:
+    with Swarm() as swarm:
+        swarm.start(2, {0: ["--fault", "slow", "--delay", "0.9"]})
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"])
+        check(result, alone, [swarm.nodes[0].peer_id], "late")
+        assert result.receipt["chunks"]["verified"] > result.receipt["chunks"]["merged"] / 2
+
+
+def test_a_peer_that_recovers_is_used_again() -> None:
+    """Late for ten answers, then honest: left, tried again when its rest is over, and used."""
+    params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
+    with Swarm() as swarm:
+        swarm.start(1, {0: [*LATE, "--until", "10"]})
+        model = Library(DataDir.open(swarm.folder / "client").models).resolve("story")
+        address = parse_multiaddr(swarm.nodes[0].address)
+        identity = Identity.from_seed(secrets.token_bytes(32))
+        config = NodeConfig(identity, None, (address,), threads=1, swarm_key=SwarmKey.from_hex(swarm.key))
+        prompt = model.tokenizer().encode(PROMPT)
+        with Node(config, [model]) as node:
+            assert node.registry.wait_settled([str(address)], 1, 20) is None and node.registry.usable()
+            with Session(node, model, SessionConfig(Privacy.STRICT)) as session:
+                *first, receipt = session.answer(prompt, params)
+                (peer,) = session.peers
+                for _ in range(10):  # two late answers suspend it until it answers; that takes no credit
+                    if peer.account.left_for is None:
+                        *first, receipt = session.answer(prompt, params)
+                assert isinstance(receipt, Receipt) and receipt.chunks.local > 0
+                assert peer.account.left_for is Reason.LATE and peer.standing == "late"
+                deadline = time.monotonic() + 60
+                verified = receipt.chunks.verified
+                while peer.account.reason is not None:
+                    assert time.monotonic() < deadline, "it is not used again"
+                    time.sleep(max(0.0, peer.account.rests_until - time.monotonic()))  # when it is tried again
+                    *again, receipt = session.answer(prompt, params)
+                    assert [token.id for token in again] == [token.id for token in first]  # type: ignore[union-attr]
+                assert isinstance(receipt, Receipt) and receipt.chunks.verified > verified + UNITS_A_TOKEN
+                assert peer.standing == "active"
