@@ -1,4 +1,4 @@
-"""A member of the swarm that loads one node: it has the swarm's key, says hello, and then asks for all that it can get.
+"""A member of the swarm that loads one node: it has the swarm's key, says hello, and asks for all that it can get.
 
 Each *identity* of it is a member of its own: a key, a control link that is kept alive, and a connection to the data
 plane. `scripts/members` and the tests start it as a process; it prints `{"type": "ready"}` when every identity is let

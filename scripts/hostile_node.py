@@ -30,10 +30,10 @@ from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
-from node.worker import LinearWorker
+from node.worker import Answer, LinearWorker, Parts
 from protocol import cbor
 from protocol.field import P
-from protocol.messages import ErrorReply, Hello, Linear, LinearResult
+from protocol.messages import Hello, Linear, LinearResult, TrustedLinear
 from protocol.multiaddr import Multiaddr
 from protocol.verification import result_digest
 
@@ -52,8 +52,8 @@ class FaultyWorker(LinearWorker):
         self._answered = 0
         self._earlier: list[LinearResult] = []
 
-    def answer(self, request: Linear) -> LinearResult | ErrorReply:
-        honest = super().answer(request)
+    def parts(self, request: Linear | TrustedLinear) -> Parts:
+        honest = yield from super().parts(request)
         self._answered += 1
         if not isinstance(honest, LinearResult) or self._answered <= self._after:
             self._remember(honest)
@@ -66,7 +66,7 @@ class FaultyWorker(LinearWorker):
         self._remember(honest)
         return lie
 
-    def _remember(self, result: LinearResult | ErrorReply) -> None:
+    def _remember(self, result: Answer) -> None:
         if isinstance(result, LinearResult):
             self._earlier = [*self._earlier[-63:], result]
 

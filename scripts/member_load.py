@@ -152,7 +152,16 @@ def cases(attacks: Sequence[str], identities: Sequence[int]) -> list[Case]:
 def table(measured: Sequence[Case]) -> Table:
     """Medians of every case."""
     shown = Table(title="honest client: tokens/s, with a hostile member ...", title_justify="left", box=None)
-    for heading in ("attack", "nobody", "elsewhere", "at its guard", "time", "first token, elsewhere / guard", "disturbed"):
+    headings = (
+        "attack",
+        "nobody",
+        "elsewhere",
+        "at its guard",
+        "time",
+        "first token, elsewhere / guard",
+        "disturbed",
+    )
+    for heading in headings:
         shown.add_column(heading, justify="left" if heading == "attack" else "right")
     for case in measured:
         firsts = f"{1000 * median(case.elsewhere_first_s):.0f} / {1000 * median(case.here_first_s):.0f} ms"
