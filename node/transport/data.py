@@ -22,7 +22,7 @@ from node.transfer.service import BlobService
 from node.transport.conduct import Conduct
 from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
-from node.transport.outbox import Outbox, send_frames, send_tracked
+from node.transport.outbox import Outbox, send_frames, send_or_wait
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
@@ -266,7 +266,7 @@ class DataPlane:
     def _send_blobs(self) -> None:
         reply = self.blobs.collect()
         frames = [] if reply is None else [reply.route, *encode_message(reply.message, reply.message_id)]
-        if reply is not None and self._router is not None and send_tracked(self._router, frames) is False:
+        if reply is not None and self._router is not None and not send_or_wait(self._router, frames):
             self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:

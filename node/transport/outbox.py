@@ -37,11 +37,35 @@ class _Unread:
 
     socket: Any
     waiting: deque[list[Any]] = field(default_factory=deque)
-    """Frames that libzmq has not taken."""
+    """Messages that libzmq has not taken."""
     sent: deque[tuple[zmq.MessageTracker, int]] = field(default_factory=deque)
     """Large messages that libzmq holds, and their bytes."""
     num_bytes: int = 0
-    """Of all large messages, waiting or sent."""
+    """Of all large messages, as they were counted last."""
+
+    def attempt(self, message: list[Any]) -> bool:
+        """Whether a message needs no second try: libzmq has it, or its peer is gone."""
+        try:
+            tracker = self.socket.send_multipart(message, zmq.DONTWAIT, copy=False, track=True)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as exc:
+            log.debug("an answer was not sent: %s", exc)
+            return True
+        if large := _large_bytes(message):
+            self.sent.append((tracker, large))
+        return True
+
+    def go_on(self) -> None:
+        """Send what waits as far as it goes, and leave out what libzmq has let go of."""
+        while self.waiting and self.attempt(self.waiting[0]):
+            self.waiting.popleft()
+        while self.sent and self.sent[0][0].done:
+            self.sent.popleft()
+
+    def count(self) -> int:
+        """Bytes of large messages now."""
+        return sum(size for _, size in self.sent) + sum(map(_large_bytes, self.waiting))
 
 
 class Outbox:
@@ -69,64 +93,36 @@ class Outbox:
         """Send now or later, in order; of a connection that never reads, the latest are dropped."""
         path, message = (peer_id, route), [*([] if route is None else [route]), *frames]
         unread = self._unread.get(path)
-        if unread is not None and unread.socket is not socket:  # this node has dialled that peer anew
-            self._drop(path, unread)
-            unread = None
-        if unread is None:
-            unread = self._unread[path] = _Unread(socket)
-        if len(unread.waiting) < MAX_UNSENT:
+        if unread is None or unread.socket is not socket:  # of another socket: this node has dialled that peer anew
+            unread = _Unread(socket)
+        if (unread.waiting or not unread.attempt(message)) and len(unread.waiting) < MAX_UNSENT:
             unread.waiting.append(message)
-            self._count(path, unread, _large_bytes(message))
-        self._push(path, unread)
+        self._settle(path, unread)
 
     def send_again(self) -> None:
         """Try what waits once more, and notice what was read."""
         for path, unread in list(self._unread.items()):
-            self._push(path, unread)
+            unread.go_on()
+            self._settle(path, unread)
 
-    def _push(self, path: Path, unread: _Unread) -> None:
-        while unread.waiting and (tracker := send_tracked(unread.socket, unread.waiting[0])) is not False:
-            large = _large_bytes(unread.waiting.popleft())
-            if large and isinstance(tracker, zmq.MessageTracker):
-                unread.sent.append((tracker, large))
-            else:
-                self._count(path, unread, -large)
-        while unread.sent and unread.sent[0][0].done:
-            self._count(path, unread, -unread.sent.popleft()[1])
-        if not unread.waiting and not unread.sent:
-            del self._unread[path]
-
-    def _drop(self, path: Path, unread: _Unread) -> None:
-        self._count(path, unread, -unread.num_bytes)
-        del self._unread[path]
-
-    def _count(self, path: Path, unread: _Unread, num_bytes: int) -> None:
-        unread.num_bytes += num_bytes
-        self.num_bytes += num_bytes
-        of_peer = self._bytes_of.get(path[0], 0) + num_bytes
+    def _settle(self, path: Path, unread: _Unread) -> None:
+        """Count what a connection has unread; forget it where that is nothing."""
+        before = self._unread.pop(path, None)
+        change = -before.num_bytes if before is not None else 0
+        unread.num_bytes = unread.count()
+        change += unread.num_bytes
+        self.num_bytes += change
+        of_peer = self._bytes_of.pop(path[0], 0) + change
         if of_peer:
             self._bytes_of[path[0]] = of_peer
-        else:
-            self._bytes_of.pop(path[0], None)
+        if unread.waiting or unread.sent:
+            self._unread[path] = unread
 
 
 def _large_bytes(message: list[Any]) -> int:
     """Bytes of a message that are tracked: those of its last frame, where it is large."""
     size = len(message[-1])
     return size if size >= TRACKED_BYTES else 0
-
-
-def send_tracked(socket: Any, frames: list[Any]) -> zmq.MessageTracker | bool | None:
-    """Send without waiting: what tells when libzmq has let go of the last frame, None where the other side is gone,
-    False where it must be tried again."""
-    try:
-        tracker: zmq.MessageTracker = socket.send_multipart(frames, zmq.DONTWAIT, copy=False, track=True)
-    except zmq.Again:
-        return False
-    except zmq.ZMQError as exc:
-        log.debug("an answer was not sent: %s", exc)
-        return None
-    return tracker
 
 
 def send_frames(socket: Any, frames: list[Any]) -> bool:
@@ -137,3 +133,8 @@ def send_frames(socket: Any, frames: list[Any]) -> bool:
         log.debug("a data frame was not sent: %s", exc)
         return False
     return True
+
+
+def send_or_wait(socket: Any, frames: list[Any]) -> bool:
+    """Send without waiting; False only where it may be tried again (a peer that is gone is none of them)."""
+    return _Unread(socket).attempt(frames)
