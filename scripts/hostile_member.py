@@ -1,29 +1,31 @@
 """A member of the swarm that loads one node: it has the swarm's key, says hello, and asks for all that it can get.
 
-Each *identity* of it is a member of its own: a key, a control link that is kept alive, and a connection to the data
-plane. `scripts/members` and the tests start it as a process; it prints `{"type": "ready"}` when every identity is let
-in, loads the node until it is told to end, and prints a line of counts.
+Each *identity* of it is a member of its own: a key, control links that are kept alive, and for each attack a new
+connection to a data plane. `scripts/members` and the tests start it as a process and tell it on stdin, a line of JSON
+each time, whom to load with what; it answers with a line of counts when it was told to stop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import secrets
+import select
 import sys
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import zmq
 
 from node.cli.options import AddressType
-from node.cli.stop_signal import StopSignal
 from node.paths import DataDir
 from node.store.library import Library
 from node.store.stored import StoredModel
@@ -53,6 +55,9 @@ from protocol.multiaddr import Multiaddr
 from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
 
 LINK_TIMEOUT_S = 20.0
+CALM_S = 5.0
+"""How long the end of an attack may take."""
+MESSAGES_A_STEP = 64
 UNKNOWN_TYPE = 4321
 ENOUGH_CREDIT = 1 << 40
 
@@ -67,6 +72,8 @@ class Attack:
     """Requests without an answer at a time; None: as many as the connection takes."""
     reads: bool = True
     """Whether answers are read at all."""
+    computes: bool = True
+    """Whether the node computes something, which can be cancelled."""
 
 
 def _linear(num_rows: int, role: Role) -> Callable[[StoredModel, int], list[Frame]]:
@@ -118,25 +125,21 @@ ATTACKS: dict[str, Attack] = {
     "shares": Attack(_linear(MAX_CHUNK_ROWS, Role.SHARE), 64),
     "seeds": Attack(_linear(MAX_CHUNK_ROWS, Role.PAD), 512),
     "rows": Attack(_linear(1, Role.PAD), 512),
-    "cheap": Attack(_cheap, None),
-    "cancels": Attack(_same(Cancel(1)), None),
+    "cheap": Attack(_cheap, None, computes=False),
+    "cancels": Attack(_same(Cancel(1)), None, computes=False),
     "unread": Attack(_linear(MAX_CHUNK_ROWS, Role.PAD), None, reads=False),
     "pieces": Attack(_pieces, 32),
 }
 
 
 class HostileMember:
-    """One identity of the attacker; a context manager."""
+    """One identity of the attacker, linked to all targets; a context manager."""
 
-    def __init__(self, target: Multiaddr, swarm: SwarmKey | None, attack: Attack, model: StoredModel) -> None:
-        self._attack, self._model, self._target = attack, model, target
+    def __init__(self, targets: Sequence[Multiaddr], swarm: SwarmKey | None, model: StoredModel) -> None:
+        self._targets, self._model = targets, model
         self.registry = PeerRegistry()
         self.secure = SecureContext(Identity.from_seed(secrets.token_bytes(32)))
         self._control = ControlPlane(self.secure, self.registry, self._hello, swarm=swarm)
-        self._waiting = 0
-        self._unsent: deque[list[Frame]] = deque()
-        self._numbers = itertools.count(1)
-        self.counts: Counter[str] = Counter()
 
     def _hello(self) -> Hello:
         key = self.secure.identity.public_key
@@ -144,96 +147,140 @@ class HostileMember:
 
     def __enter__(self) -> HostileMember:
         self.secure.__enter__()
-        self._control.start(None, [self._target])
-        changed = self.registry._changed
-        with changed:
-            if not changed.wait_for(self.registry.usable, LINK_TIMEOUT_S):
-                raise click.ClickException(f"not let in: {self.registry.outcomes()}")
-        endpoint = self.registry.usable()[0].data_endpoint
-        assert endpoint is not None and self._target.peer_id is not None
-        self.socket = self.secure.context.socket(zmq.DEALER)
-        self.secure.dial(self.socket, self._target.peer_id, MAX_DATA_FRAME_BYTES)
-        self.socket.connect(endpoint)
+        self._control.start(None, self._targets)
+        self.registry.wait_settled([str(target) for target in self._targets], 0, LINK_TIMEOUT_S)
+        if len(self.registry.usable()) < len(self._targets):
+            raise click.ClickException(f"not let in: {self.registry.outcomes()}")
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.socket.close(linger=0)
         self._control.stop()
         self.secure.__exit__()
 
-    def load(self) -> bool:
+    def begin(self, target: int, attack: Attack) -> Load:
+        """A new connection to a target, over which an attack runs."""
+        peer_id = self._targets[target].peer_id
+        assert peer_id is not None
+        self.registry.wait_up(peer_id, LINK_TIMEOUT_S)  # on a busy machine a link may break, and is dialled again
+        peer = next(peer for peer in self.registry.usable() if peer.peer_id == peer_id)
+        socket = self.secure.context.socket(zmq.DEALER)
+        self.secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)
+        assert peer.data_endpoint is not None
+        socket.connect(peer.data_endpoint)
+        return Load(socket, attack, self._model)
+
+
+class Load:
+    """An attack over one connection."""
+
+    def __init__(self, socket: zmq.Socket[bytes], attack: Attack, model: StoredModel) -> None:
+        self.socket, self._attack, self._model = socket, attack, model
+        self._waiting: set[int] = set()
+        self._unsent: tuple[int, list[Frame]] | None = None
+        self._numbers = itertools.count(1)
+        self._last_id = 0
+        self.counts: Counter[str] = Counter()
+
+    def step(self) -> bool:
         """Send what the window and the connection let through, read what has come; False where nothing moved."""
         moved = False
-        for _ in range(64):
-            if self._attack.window is not None and self._waiting >= self._attack.window:
+        for _ in range(MESSAGES_A_STEP):
+            if self._attack.window is not None and len(self._waiting) >= self._attack.window:
                 break
             if not self._send():
                 break
             moved = True
-        return self._read() or moved
+        return (self._attack.reads and self._read()) or moved
+
+    def end(self) -> None:
+        """Take everything back, so that nothing of this attack is computed during the next one."""
+        self.socket.sndtimeo = self.socket.rcvtimeo = int(1000 * CALM_S)
+        with contextlib.suppress(zmq.Again):
+            for number in self._waiting if self._attack.computes else ():
+                self.socket.send_multipart(encode_message(Cancel(number), 0))
+                self._read()
+            last = next(self._numbers)
+            self.socket.send_multipart(_linear(1, Role.PAD)(self._model, last))
+            until = time.monotonic() + CALM_S
+            while self._last_id != last and time.monotonic() < until:
+                self.socket.poll(10)
+                self._read()
+        self.socket.close(linger=0)
 
     def _send(self) -> bool:
-        if not self._unsent:
-            self._unsent.append(self._attack.frames(self._model, next(self._numbers)))
+        if self._unsent is None:
+            number = next(self._numbers)
+            self._unsent = number, self._attack.frames(self._model, number)
+        number, frames = self._unsent
         try:
-            self.socket.send_multipart(self._unsent[0], zmq.DONTWAIT, copy=False)
+            self.socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return False
-        self._unsent.popleft()
-        self._waiting += 1
+        self._unsent = None
+        if self._attack.computes:
+            self._waiting.add(number)
         self.counts["sent"] += 1
         return True
 
     def _read(self) -> bool:
         moved = False
-        for frames in self._received() if self._attack.reads else ():
+        for _ in range(MESSAGES_A_STEP):
+            try:
+                frames = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
             moved = True
-            self._waiting -= 1
             try:
                 received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
             except RemoteProtocolError:
                 continue
+            self._waiting.discard(received.id)
+            self._last_id = received.id
             message = received.message
             kind = f"error {int(message.code)}" if isinstance(message, ErrorReply) else type(message).__name__
             self.counts[kind] += 1
         return moved
 
-    def _received(self) -> Iterator[list[zmq.Frame]]:
-        for _ in range(64):
-            try:
-                yield self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-
 
 @click.command()
-@click.option("--target", type=AddressType(needs_peer=True), required=True, help="Control address of the node.")
-@click.option("--attack", "name", type=click.Choice(list(ATTACKS)), required=True)
-@click.option("--identities", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--target", "targets", type=AddressType(needs_peer=True), multiple=True, required=True)
+@click.option("--identities", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--model", default="story", show_default=True)
-def main(target: Multiaddr, name: str, identities: int, data_dir: Path, model: str) -> None:
-    """Load the node at TARGET as a member of its swarm."""
-    signalled, stopping = StopSignal(), threading.Event()
-    threading.Thread(target=lambda: (signalled.wait(), stopping.set()), daemon=True).start()
+def main(targets: tuple[Multiaddr, ...], identities: int, data_dir: Path, model: str) -> None:
+    """Be some members of the swarm of TARGETs, and load them as stdin says.
+
+    A line is {"attack": NAME, "target": INDEX, "identities": COUNT}, or {} to stop; each is answered.
+    """
     directory = DataDir.open(data_dir)
     swarm = load_swarm(directory.path, os.environ).key
     stored = Library(directory.models).resolve(model)
-    members = [HostileMember(target, swarm, ATTACKS[name], stored) for _ in range(identities)]
-    entered: list[HostileMember] = []
-    try:
-        for member in members:
-            entered.append(member.__enter__())
-        print(json.dumps({"type": "ready"}), flush=True)
-        while not stopping.is_set():
-            if not any([member.load() for member in members]):
-                zmq.select([member.socket for member in members if member._attack.reads], [], [], 0.002)
-        total: Counter[str] = sum((member.counts for member in members), Counter())
-        print(json.dumps({"type": "counts", **total}), flush=True)
-    finally:
-        for member in reversed(entered):
-            member.__exit__()
+    with contextlib.ExitStack() as stack:
+        members = [stack.enter_context(HostileMember(targets, swarm, stored)) for _ in range(identities)]
+        loads: list[Load] = []
+        tell({"type": "ready"})
+        while True:
+            if not any([load.step() for load in loads]) or select.select([sys.stdin], [], [], 0)[0]:
+                readable = [load.socket for load in loads] if loads else []
+                if not select.select([sys.stdin], [], [], 0.001 if readable else None)[0]:
+                    continue
+                line = sys.stdin.readline()
+                for load in loads:
+                    load.end()
+                counts: Counter[str] = sum((load.counts for load in loads), Counter())
+                if not line:
+                    return
+                command = json.loads(line)
+                loads = []
+                if command:
+                    attack, target = ATTACKS[command["attack"]], command["target"]
+                    loads = [member.begin(target, attack) for member in members[: command["identities"]]]
+                tell({"type": "counts", **counts})
+
+
+def tell(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,64 +8,88 @@ turn, round after round, so that a drift of the machine hits all of them alike; 
 
 from __future__ import annotations
 
-import contextlib
 import json
+import secrets
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import click
 from hostile_member import ATTACKS
 from rich.console import Console
 from rich.table import Table
-from swarm_harness import RunResult, Swarm
+from swarm_harness import Swarm
+
+from node.execution.config import ExecutionConfig
+from node.model.sampling import SamplingParams
+from node.node import Node, NodeConfig
+from node.privacy import Privacy
+from node.receipt import Receipt
+from node.session import Session, SessionConfig
+from node.store.library import Library
+from protocol.admission import SwarmKey
+from protocol.identity import Identity
+from protocol.multiaddr import parse_multiaddr
 
 PROMPT = "Once upon a time, there was a little girl named Lily."
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent / "hostile_member.py")]
 GUARD, UNINVOLVED = 1, 2
 STOP_TIMEOUT_S = 20.0
+LINK_TIMEOUT_S = 20.0
+PATIENT = ExecutionConfig(hedge_floor_s=20.0, hedge_unmeasured_s=20.0, patience_limit_s=20.0)
+"""The client computes nothing itself that a guard answers late: what the guard lets through is to be seen."""
 
 
-@dataclass(slots=True)
 class Attacker:
-    """The process of an attacker while it runs, and afterwards what it counted."""
+    """The process of some members that load nodes of a swarm when they are told to; a context manager."""
 
-    process: subprocess.Popen[str]
-    counts: Counter[str] = field(default_factory=Counter)
-
-
-@contextlib.contextmanager
-def attacker(swarm: Swarm, victim: int, attack: str, identities: int) -> Iterator[Attacker]:
-    """Load a node of the swarm from when all identities are let in until the end of the block."""
-    data_dir = swarm.folder / "attacker"
-    command = [*PROGRAM, "--target", swarm.nodes[victim].address, "--attack", attack]
-    command += ["--identities", str(identities), "--data-dir", str(data_dir), "--model", swarm.model]
-    data_dir.mkdir(exist_ok=True)
-    with (data_dir / "stderr.txt").open("w+") as told:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=told, stdin=subprocess.DEVNULL, text=True, env=swarm.environment
+    def __init__(self, swarm: Swarm, victims: Sequence[int], identities: int) -> None:
+        data_dir = swarm.folder / "attacker"
+        data_dir.mkdir(exist_ok=True)
+        command = [*PROGRAM, "--identities", str(identities), "--data-dir", str(data_dir), "--model", swarm.model]
+        for victim in victims:
+            command += ["--target", swarm.nodes[victim].address]
+        self._victims = list(victims)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=swarm.environment
         )
-        running = Attacker(process)
-        assert process.stdout is not None
+
+    def __enter__(self) -> Self:
+        self._hear()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
         try:
-            if not process.stdout.readline():
-                told.seek(0)
-                raise RuntimeError(f"the attacker did not start: {told.read()}")
-            yield running
-        finally:
-            process.terminate()
-            try:
-                line, _ = process.communicate(timeout=STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                line, _ = process.communicate()
-            counts = json.loads(line) if line else {}
-            running.counts.update({name: count for name, count in counts.items() if name != "type"})
+            self._process.communicate(timeout=STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+    def begin(self, victim: int, attack: str, identities: int) -> None:
+        """Load a node from now on."""
+        self._say({"attack": attack, "target": self._victims.index(victim), "identities": identities})
+
+    def end(self) -> Counter[str]:
+        """Stop, and take back what was asked for; what was sent, and what came back by kind."""
+        return self._say({})
+
+    def _say(self, command: dict[str, Any]) -> Counter[str]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self._hear()
+
+    def _hear(self) -> Counter[str]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the attacker has ended")
+        return Counter({name: count for name, count in json.loads(line).items() if name != "type"})
 
 
 @dataclass(slots=True)
@@ -108,41 +132,65 @@ class Case:
         }
 
 
-class Measurement:
-    """A swarm and the answers of its client."""
+class HonestClient:
+    """A node of this process that answers a prompt in `split` over two guards; a context manager."""
 
     def __init__(self, swarm: Swarm, max_tokens: int) -> None:
-        self._swarm = swarm
-        self._options = ["--privacy", "split", "--ignore-eos", "--max-tokens", str(max_tokens), "--temperature", "0"]
-        self._ids: list[int] | None = None
+        library = Library(swarm.folder / "client")
+        self._model = library.resolve(swarm.model)
+        guards = tuple(parse_multiaddr(swarm.nodes[index].address) for index in (0, GUARD))
+        key = SwarmKey(bytes.fromhex(swarm.key))
+        identity = Identity.from_seed(secrets.token_bytes(32))
+        self._node = Node(NodeConfig(identity, None, guards, swarm.threads, swarm_key=key), [self._model])
+        self._params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+        self._prompt = self._model.tokenizer().encode(PROMPT)
+        self._text: str | None = None
 
-    def answer(self) -> RunResult:
-        """One answer of the honest client; raises where it is not the same as ever."""
-        result = self._swarm.run(PROMPT, self._options, peers=[0, GUARD])
-        if result.returncode:
-            raise click.ClickException(result.narration)
-        if self._ids is None:
-            self._ids = result.token_ids
-        if result.token_ids != self._ids:
+    def __enter__(self) -> Self:
+        self._node.__enter__()
+        addresses = [str(address) for address in self._node.config.bootstrap]
+        self._node.registry.wait_settled(addresses, 0, LINK_TIMEOUT_S)
+        if len(self._node.registry.usable()) != len(addresses):
+            raise click.ClickException("the guards cannot be reached")
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._node.__exit__()
+
+    def answer(self) -> Receipt:
+        """One answer; raises where its text is not the same as ever."""
+        with Session(self._node, self._model, SessionConfig(Privacy.SPLIT, execution=PATIENT)) as session:
+            *_tokens, receipt = session.answer(self._prompt, self._params)
+        assert isinstance(receipt, Receipt)
+        if self._text is None:
+            self._text = receipt.text
+        if receipt.text != self._text:
             raise click.ClickException("the attack changed the answer")
-        return result
+        return receipt
 
-    def attacked(self, case: Case, victim: int) -> RunResult:
-        with attacker(self._swarm, victim, case.attack, case.identities) as running:
-            result = self.answer()
+
+class Measurement:
+    """An honest client and an attacker that loads one of its guards, or somebody else."""
+
+    def __init__(self, client: HonestClient, attacker: Attacker) -> None:
+        self._client, self._attacker = client, attacker
+
+    def attacked(self, case: Case, victim: int) -> Receipt:
+        self._attacker.begin(victim, case.attack, case.identities)
+        receipt = self._client.answer()
+        counts = self._attacker.end()
         if victim == GUARD:
-            case.counts.update(running.counts)
-            chunks = result.receipt["chunks"]
-            case.disturbed += chunks["hedged"] + chunks["local"] + chunks["lost"]
-        return result
+            case.counts.update(counts)
+            case.disturbed += receipt.chunks.hedged + receipt.chunks.local + receipt.chunks.lost
+        return receipt
 
     def round(self, case: Case) -> None:
         """Alone, elsewhere, at the guard, and the last two again the other way round."""
-        case.alone.append(self.answer().receipt["tokens_per_s"])
+        case.alone.append(self._client.answer().tokens_per_s)
         for victim in (UNINVOLVED, GUARD, GUARD, UNINVOLVED):
-            receipt = self.attacked(case, victim).receipt
-            (case.here if victim == GUARD else case.elsewhere).append(receipt["tokens_per_s"])
-            (case.here_first_s if victim == GUARD else case.elsewhere_first_s).append(receipt["ttft_s"])
+            receipt = self.attacked(case, victim)
+            (case.here if victim == GUARD else case.elsewhere).append(receipt.tokens_per_s)
+            (case.here_first_s if victim == GUARD else case.elsewhere_first_s).append(receipt.ttft_s)
 
 
 def cases(attacks: Sequence[str], identities: Sequence[int]) -> list[Case]:
@@ -182,14 +230,17 @@ def main(attacks: tuple[str, ...], identities: tuple[int, ...], rounds: int, max
     measured = cases(attacks or list(ATTACKS), identities)
     with Swarm() as swarm:
         swarm.start(3)
-        measurement = Measurement(swarm, max_tokens)
-        measurement.answer()
-        for case in measured:
-            for _ in range(rounds):
-                measurement.round(case)
-            console.print(f"{case.name}: {100 * (case.ratio - 1):+.0f} %  {dict(case.counts)}")
-            if as_json:
-                print(json.dumps(case.as_json()), flush=True)
+        with (
+            HonestClient(swarm, max_tokens) as client,
+            Attacker(swarm, (GUARD, UNINVOLVED), max(identities)) as attacker,
+        ):
+            client.answer()
+            for case in measured:
+                for _ in range(rounds):
+                    Measurement(client, attacker).round(case)
+                console.print(f"{case.name}: {100 * (case.ratio - 1):+.0f} %  {dict(case.counts)}")
+                if as_json:
+                    print(json.dumps(case.as_json()), flush=True)
     console.print(table(measured))
 
 
