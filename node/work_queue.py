@@ -51,6 +51,12 @@ class Job:
     """Its computation, from when it has begun."""
     owed_s: float = 0.0
     """Time that reading it took, charged with its first part: whoever is about to be served does not pay before."""
+    is_long: bool = False
+    """Whether it is expected to take longer than a short part."""
+    running: bool = False
+    """Whether another thread computes a part of it now."""
+    cancelled: bool = False
+    """Whether it is to be finished without an answer once that part is computed."""
 
     @property
     def path(self) -> Path:
@@ -153,7 +159,8 @@ class WorkQueue:
     Used by one thread; `len` from any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, may_take: Callable[[Job], bool] = lambda job: not job.running) -> None:
+        self._may_take = may_take
         self._lines: OrderedDict[PeerId, _Line] = OrderedDict()
         """Of everybody who waits; who was served longest ago comes first where two stand equal."""
         self._turns = Turns()
@@ -189,11 +196,11 @@ class WorkQueue:
 
     def ready(self, is_full: IsFull) -> bool:
         """Whether `take` gives something."""
-        return any(line.first(is_full, self._may_begin) is not None for line in self._lines.values())
+        return any(self._first(line, is_full) is not None for line in self._lines.values())
 
     def take(self, is_full: IsFull) -> Job | None:
         """The job of which a part is computed next. It stays here until `finish`."""
-        firsts = {peer_id: line.first(is_full, self._may_begin) for peer_id, line in self._lines.items()}
+        firsts = {peer_id: self._first(line, is_full) for peer_id, line in self._lines.items()}
         peer_id = self._turns.next(peer_id for peer_id, job in firsts.items() if job is not None)
         job = None if peer_id is None else firsts[peer_id]
         if job is None or peer_id is None:
@@ -229,7 +236,7 @@ class WorkQueue:
             self._count -= 1
             self._release(line, job)
         if line.begun is not None and line.begun.request_id == request_id:
-            self.finish(line.begun)
+            self._end(line.begun)
 
     def forget(self, peer_id: PeerId) -> None:
         """Drop all requests of a peer that is not served any more."""
@@ -239,7 +246,17 @@ class WorkQueue:
         for request_id in {job.request_id for jobs in line.routes.values() for job in jobs}:
             self.cancel(peer_id, request_id)
         if line.begun is not None:
-            self.finish(line.begun)
+            self._end(line.begun)
+
+    def _end(self, begun: Job) -> None:
+        if begun.running:
+            begun.cancelled = True
+        else:
+            self.finish(begun)
+
+    def _first(self, line: _Line, is_full: IsFull) -> Job | None:
+        job = line.first(is_full, self._may_begin)
+        return None if job is None or not self._may_take(job) else job
 
     def _may_begin(self, job: Job) -> bool:
         needed = job.result_bytes

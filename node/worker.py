@@ -61,14 +61,15 @@ Parts = Generator[None, None, Answer]
 RowsOf = Callable[[int, int], NDArray[Any]]
 """Rows `[start, end)` of a request, `[end - start, K]`, in the form that its kernel takes."""
 
-SHARED_PART_S = 0.0005
-"""Length of a part while others ask too: about what somebody waits whose turn comes while one is computed. Half the
-time of an exchange on one machine; shorter ones would cost more in Python than they save."""
+SHORT_S = 0.0005
+"""Requests that take longer are computed in parts, beside the data plane: half an exchange on one machine."""
+SHARED_PART_S = 0.002
+"""Length of a part while others ask too: what a long request waits at most whose turn comes while one is computed."""
 ALONE_PART_S = 0.01
 """Length of a part while nobody else asks: what the first request of somebody else may wait."""
 MIN_BLOCK_ROWS = 32
 """Rows are cut no finer while a part can be cut by outputs: with fewer, reading the weights is the price."""
-FIRST_MACS_PER_S = 1e9
+FIRST_MACS_PER_S = 4e9
 MIN_MEASURED_MACS = 10_000_000
 """Smaller requests say little about speed."""
 SPEED_WEIGHT = 0.3
@@ -136,6 +137,18 @@ class LinearWorker:
         except Exception:  # whatever it is (memory, say), one request must not end the service
             log.exception("a request could not be computed")
             return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
+
+    def is_long(self, request: Linear | TrustedLinear) -> bool:
+        """Whether a request is expected to take longer than `SHORT_S`; never raises on what a peer can send."""
+        binding = request.binding
+        try:
+            weights = self._weights_of(binding.model_id, binding.unit)
+        except ModelError:
+            return False  # the answer says so
+        if weights is None:
+            return False
+        outputs = min(len(weights), (binding.tile_end - binding.tile_start) * TILE_OUTPUTS)
+        return bool(binding.num_rows * outputs * weights.shape[1] > SHORT_S * self._macs_per_s)
 
     def _field_parts(self, request: Linear) -> Generator[None, None, LinearResult]:
         """The rows of a share, or the pads of a seed, times the slice."""

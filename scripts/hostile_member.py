@@ -196,7 +196,7 @@ class Load:
         """Take everything back, so that nothing of this attack is computed during the next one."""
         self.socket.sndtimeo = self.socket.rcvtimeo = int(1000 * CALM_S)
         with contextlib.suppress(zmq.Again):
-            for number in self._waiting if self._attack.computes else ():
+            for number in list(self._waiting):
                 self.socket.send_multipart(encode_message(Cancel(number), 0))
                 self._read()
             last = next(self._numbers)

@@ -19,6 +19,7 @@ import zmq
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.bulk import BulkThread
 from node.transport.conduct import Conduct
 from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
@@ -26,7 +27,7 @@ from node.transport.outbox import Outbox, send_frames, send_or_wait
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
 from node.work_queue import Job, WorkQueue
-from node.worker import ALONE_PART_S, SHARED_PART_S, LinearWorker
+from node.worker import ALONE_PART_S, SHARED_PART_S, Answer, LinearWorker
 from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
@@ -88,7 +89,7 @@ class _Borrow:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The librarian has brought something."""
+    """The librarian has brought something, or a part was computed."""
 
 
 class DataPlane:
@@ -113,7 +114,8 @@ class DataPlane:
         self._registry = registry
         self._worker = worker
         self._is_paired = is_paired
-        self._work = WorkQueue()
+        self._work = WorkQueue(self._may_take)
+        self._bulk = BulkThread(worker.parts, lambda: self._command(_Look()))
         self._conduct = Conduct()
         self._on_fault = on_fault
         self.blobs = BlobService(find_blob, lambda: self._command(_Look()))
@@ -150,6 +152,7 @@ class DataPlane:
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
         self.blobs.start()
+        self._bulk.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
@@ -170,7 +173,9 @@ class DataPlane:
             if not self._ends():
                 return False
             self._thread = None
-            self._wake_out.close(linger=0)
+            self._bulk.stop()
+            with self._wake_lock:
+                self._wake_out.close(linger=0)
         return True
 
     def _ends(self) -> bool:
@@ -195,7 +200,7 @@ class DataPlane:
 
     def _command(self, command: _Offer | _Borrow | _Look | None) -> None:
         self._commands.put(command)
-        with self._wake_lock:
+        with self._wake_lock, contextlib.suppress(zmq.ZMQError):  # a part may outlast this plane
             self._wake_out.send(b"")
 
     # --- the thread
@@ -238,21 +243,33 @@ class DataPlane:
 
     def _compute_part(self) -> None:
         """One part for whoever has used the least; the answer leaves with the last one."""
+        if (finished := self._bulk.collect()) is not None:
+            self._computed(finished.job, finished.answer, finished.seconds)
         job = self._work.take(self._outbox.is_full)
         if job is None:
             return
-        started = time.perf_counter()
         shared = self._conduct.is_shared(job.peer_id, time.monotonic())
         self._worker.part_s = SHARED_PART_S if shared else ALONE_PART_S
+        if job.is_long:
+            self._bulk.give(job)
+            return
+        started = time.perf_counter()
         answer = job.advance(self._worker.parts)
-        if answer is not None:
-            self._work.finish(job)
-            if not job.socket.closed:
-                self._reply(job, answer)
-        seconds = min(time.perf_counter() - started, OVERLONG_PARTS * self._worker.part_s)
-        self._work.charge(job.peer_id, seconds + job.owed_s)
+        self._computed(job, answer, time.perf_counter() - started)
+
+    def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
+        """A part of a job took so long; this was its last one where there is an answer."""
+        self._work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s)
         job.owed_s = 0.0
         self.blobs.computed()
+        if answer is not None or job.cancelled:
+            self._work.finish(job)
+        if answer is not None and not job.cancelled and not job.socket.closed:
+            self._reply(job, answer)
+
+    def _may_take(self, job: Job) -> bool:
+        """Whether a part of it can be computed now: one long request at a time, short ones beside it."""
+        return not job.running and not (job.is_long and self._bulk.busy_s is not None)
 
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
@@ -280,6 +297,9 @@ class DataPlane:
             self._outbox.send_again()
             self._hear(0 if self._work.ready(self._outbox.is_full) else LOOK_MS)
             self._compute_part()
+            busy_s = self._bulk.busy_s
+            if busy_s is not None and busy_s < STUCK_LIMIT_S:
+                continue
             quiet = time.monotonic() - self._asked_at > DRAIN_QUIET_S
             if quiet and not self._work.ready(self._outbox.is_full):
                 return
@@ -382,7 +402,7 @@ class DataPlane:
                 self._answer(peer_id, socket, route, denied, received.id)
             case Linear() | TrustedLinear() as request:
                 self._asked_at = time.monotonic()
-                job = Job(peer_id, received.id, request, socket, route)
+                job = Job(peer_id, received.id, request, socket, route, is_long=self._worker.is_long(request))
                 if self._work.push(job):
                     return job
                 self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
