@@ -54,7 +54,7 @@ from protocol.messages import (
 from protocol.multiaddr import Multiaddr
 from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
 
-LINK_TIMEOUT_S = 20.0
+LINK_TIMEOUT_S = 10.0
 CALM_S = 5.0
 """How long the end of an attack may take."""
 MESSAGES_A_STEP = 64
@@ -157,12 +157,14 @@ class HostileMember:
         self._control.stop()
         self.secure.__exit__()
 
-    def begin(self, target: int, attack: Attack) -> Load:
-        """A new connection to a target, over which an attack runs."""
+    def begin(self, target: int, attack: Attack) -> Load | None:
+        """A new connection to a target, over which an attack runs; None where this member is kept out."""
         peer_id = self._targets[target].peer_id
         assert peer_id is not None
         self.registry.wait_up(peer_id, LINK_TIMEOUT_S)  # on a busy machine a link may break, and is dialled again
-        peer = next(peer for peer in self.registry.usable() if peer.peer_id == peer_id)
+        peer = next((peer for peer in self.registry.usable() if peer.peer_id == peer_id), None)
+        if peer is None:
+            return None
         socket = self.secure.context.socket(zmq.DEALER)
         self.secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)
         assert peer.data_endpoint is not None
@@ -274,7 +276,13 @@ def main(targets: tuple[Multiaddr, ...], identities: int, data_dir: Path, model:
                 loads = []
                 if command:
                     attack, target = ATTACKS[command["attack"]], command["target"]
-                    loads = [member.begin(target, attack) for member in members[: command["identities"]]]
+                    for index in range(command["identities"]):
+                        load = members[index].begin(target, attack)
+                        if load is None:  # it makes itself a new key, and comes again
+                            counts["kept out"] += 1
+                            members[index] = stack.enter_context(HostileMember(targets, swarm, stored))
+                            load = members[index].begin(target, attack)
+                        loads += [] if load is None else [load]
                 tell({"type": "counts", **counts})
 
 

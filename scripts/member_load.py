@@ -70,9 +70,9 @@ class Attacker:
             self._process.kill()
             self._process.communicate()
 
-    def begin(self, victim: int, attack: str, identities: int) -> None:
-        """Load a node from now on."""
-        self._say({"attack": attack, "target": self._victims.index(victim), "identities": identities})
+    def begin(self, victim: int, attack: str, identities: int) -> Counter[str]:
+        """Load a node from now on; how many of its members were kept out and came again under a new key."""
+        return self._say({"attack": attack, "target": self._victims.index(victim), "identities": identities})
 
     def end(self) -> Counter[str]:
         """Stop, and take back what was asked for; what was sent, and what came back by kind."""
@@ -176,9 +176,9 @@ class Measurement:
         self._client, self._attacker = client, attacker
 
     def attacked(self, case: Case, victim: int) -> Receipt:
-        self._attacker.begin(victim, case.attack, case.identities)
+        counts = self._attacker.begin(victim, case.attack, case.identities)
         receipt = self._client.answer()
-        counts = self._attacker.end()
+        counts += self._attacker.end()
         if victim == GUARD:
             case.counts.update(counts)
             case.disturbed += receipt.chunks.hedged + receipt.chunks.local + receipt.chunks.lost

@@ -37,6 +37,23 @@ def test_a_flood_gets_its_part_of_the_time_while_others_send() -> None:
     assert seen.dropped > 0
 
 
+def test_whoever_uses_much_less_than_a_flood_is_heard_whatever_it_uses() -> None:
+    """Ten peers share the time, one of them floods: another that is above its part, too, loses nothing."""
+    seen, got, asked = Conduct(), 0, 0
+    for step in range(20_000):
+        now = 100.0 + step * COST_S
+        if seen.may_send(ONE, now):
+            seen.spent(ONE, COST_S, now)
+        if step % 500 == 0:
+            for index in range(10, 18):
+                assert seen.may_send(identity(index).peer_id, now)
+        if step % 60 == 0:
+            asked += 1
+            got += seen.may_send(OTHER, now)
+            seen.spent(OTHER, COST_S, now)
+    assert got == asked and seen.dropped
+
+
 def test_who_is_not_let_in_has_one_part_together_and_members_are_heard() -> None:
     seen = Conduct()
     got = flood(seen, None, 5.0, 100.0, beside=OTHER)

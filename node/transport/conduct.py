@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from protocol.identity import PeerId
 
-MESSAGE_SHARE = 0.5
+MESSAGE_SHARE = 0.25
 """Of the thread's time that messages may take while several peers send, in equal parts among them."""
+MODEST = 0.5
+"""Whoever uses less than this part of what the heaviest sender uses is heard all the same: the flood pays for itself."""
 BURST_S = 0.1
 """Time that a peer may use at once after a pause."""
 RECENT_S = 1.0
@@ -35,6 +37,8 @@ class _Record:
     at: float
     """When it sent something last."""
     credit_s: float = BURST_S
+    used_s: float = 0.0
+    """What its messages took lately: halved over `RECENT_S`."""
     faults: float = 0.0
     """1 is the limit."""
     faults_at: float = 0.0
@@ -60,6 +64,8 @@ class Conduct:
         record = self._record(sender, now)
         if record.credit_s > 0.0 or not self.is_shared(sender, now):
             return True
+        if record.used_s < MODEST * max(self._records[other].used_s for other in self._recent):
+            return True
         self.dropped += 1
         return False
 
@@ -67,6 +73,7 @@ class Conduct:
         """A message took so long."""
         record = self._record(sender, now)
         record.credit_s = max(record.credit_s - seconds, -BURST_S)
+        record.used_s += seconds
 
     def malformed(self, sender: Sender, now: float) -> bool:
         """A message broke the format; whether its sender is to be kept out."""
@@ -91,6 +98,7 @@ class Conduct:
                 oldest, _record = self._records.popitem(last=False)
                 self._recent.pop(oldest, None)
         since_s, record.at = now - record.at, now
+        record.used_s *= 0.5 ** (since_s / RECENT_S)
         self._records.move_to_end(sender)
         self._recent[sender] = None
         self._recent.move_to_end(sender)
