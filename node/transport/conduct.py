@@ -14,7 +14,9 @@ from protocol.identity import PeerId
 MESSAGE_SHARE = 0.25
 """Of the thread's time that messages may take while several peers send, in equal parts among them."""
 MODEST = 0.5
-"""Whoever uses less than this part of what the heaviest sender uses is heard all the same: the flood pays for itself."""
+"""Whoever uses less than this part of what the heaviest sender uses is heard in any case: a flood pays for itself."""
+REFUSED_S = 0.001
+"""What a request counts for which there is no room: whoever asks on and on is soon not read any more."""
 BURST_S = 0.1
 """Time that a peer may use at once after a pause."""
 RECENT_S = 1.0

@@ -20,7 +20,7 @@ from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
 from node.transport.bulk import BulkThread
-from node.transport.conduct import Conduct
+from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames, send_or_wait
@@ -405,6 +405,7 @@ class DataPlane:
                 job = Job(peer_id, received.id, request, socket, route, is_long=self._worker.is_long(request))
                 if self._work.push(job):
                     return job
+                self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
                 self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
