@@ -19,15 +19,15 @@ import zmq
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
-from node.transport.bulk import BulkThread
+from node.transport.computing import Computing
 from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames, send_or_wait
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, bind_socket, curve_key_of_frame
-from node.work_queue import Job, WorkQueue
-from node.worker import ALONE_PART_S, SHARED_PART_S, Answer, LinearWorker
+from node.work_queue import Job
+from node.worker import LinearWorker
 from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
@@ -54,8 +54,6 @@ MAX_PORT = 65535
 MAX_MESSAGES_A_TURN = 64
 READ_S = 0.0003
 """Messages are read for so long, then a part is computed: somebody's flood holds up nobody's chunk."""
-OVERLONG_PARTS = 4.0
-"""A part is charged so many times its intended length at most: the rest, the system gave the processor to others."""
 RETRY_MS = 2
 LOOK_MS = 20
 """A node that leaves looks for so long whether more is asked."""
@@ -112,10 +110,7 @@ class DataPlane:
     ) -> None:
         self._secure = secure
         self._registry = registry
-        self._worker = worker
         self._is_paired = is_paired
-        self._work = WorkQueue(self._may_take)
-        self._bulk = BulkThread(worker.parts, lambda: self._command(_Look()))
         self._conduct = Conduct()
         self._on_fault = on_fault
         self.blobs = BlobService(find_blob, lambda: self._command(_Look()))
@@ -125,6 +120,14 @@ class DataPlane:
         self._lent = LentConnections(secure, self._poller)
         self._complaints = LogLimit(log)
         self._outbox = Outbox()
+        self._computing = Computing(
+            worker,
+            self._outbox.is_full,
+            lambda peer_id: self._conduct.is_shared(peer_id, time.monotonic()),
+            self._computed,
+            lambda: self._command(_Look()),
+        )
+        self._work = self._computing.work
         self._asked_at = -math.inf
         """When somebody asked this node to compute last."""
         self._turned_at = -math.inf
@@ -152,7 +155,7 @@ class DataPlane:
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
         self.blobs.start()
-        self._bulk.start()
+        self._computing.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
@@ -173,7 +176,7 @@ class DataPlane:
             if not self._ends():
                 return False
             self._thread = None
-            self._bulk.stop()
+            self._computing.stop()
             with self._wake_lock:
                 self._wake_out.close(linger=0)
         return True
@@ -225,7 +228,7 @@ class DataPlane:
         self._send_blobs()
         if not self._hear(self._timeout_ms()):
             return False
-        self._compute_part()
+        self._computing.step()
         return True
 
     def _hear(self, timeout_ms: int | None) -> bool:
@@ -241,39 +244,9 @@ class DataPlane:
                 self._read(socket)
         return True
 
-    def _compute_part(self) -> None:
-        """One part for whoever has used the least; the answer leaves with the last one."""
-        if (finished := self._bulk.collect()) is not None:
-            self._computed(finished.job, finished.answer, finished.seconds)
-        job = self._work.take(self._outbox.is_full)
-        if job is None:
-            return
-        shared = self._conduct.is_shared(job.peer_id, time.monotonic())
-        self._worker.part_s = SHARED_PART_S if shared else ALONE_PART_S
-        if job.is_long:
-            self._bulk.give(job)
-            return
-        started = time.perf_counter()
-        answer = job.advance(self._worker.parts)
-        self._computed(job, answer, time.perf_counter() - started)
-
-    def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
-        """A part of a job took so long; this was its last one where there is an answer."""
-        self._work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s)
-        job.owed_s = 0.0
-        self.blobs.computed()
-        if answer is not None or job.cancelled:
-            self._work.finish(job)
-        if answer is not None and not job.cancelled and not job.socket.closed:
-            self._reply(job, answer)
-
-    def _may_take(self, job: Job) -> bool:
-        """Whether a part of it can be computed now: one long request at a time, short ones beside it."""
-        return not job.running and not (job.is_long and self._bulk.busy_s is not None)
-
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
-        if self._work.ready(self._outbox.is_full):
+        if self._computing.is_ready:
             return 0
         blobs_s = self.blobs.wait_s()
         waits_ms = [RETRY_MS] if self._outbox else []
@@ -295,13 +268,13 @@ class DataPlane:
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
-            self._hear(0 if self._work.ready(self._outbox.is_full) else LOOK_MS)
-            self._compute_part()
-            busy_s = self._bulk.busy_s
+            self._hear(0 if self._computing.is_ready else LOOK_MS)
+            self._computing.step()
+            busy_s = self._computing.busy_s
             if busy_s is not None and busy_s < STUCK_LIMIT_S:
                 continue
             quiet = time.monotonic() - self._asked_at > DRAIN_QUIET_S
-            if quiet and not self._work.ready(self._outbox.is_full):
+            if quiet and not self._computing.is_ready:
                 return
 
     def _obey(self) -> bool:
@@ -402,8 +375,8 @@ class DataPlane:
                 self._answer(peer_id, socket, route, denied, received.id)
             case Linear() | TrustedLinear() as request:
                 self._asked_at = time.monotonic()
-                job = Job(peer_id, received.id, request, socket, route, is_long=self._worker.is_long(request))
-                if self._work.push(job):
+                job = Job(peer_id, received.id, request, socket, route)
+                if self._computing.push(job):
                     return job
                 self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
                 self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
@@ -427,6 +400,10 @@ class DataPlane:
         if is_guilty:
             self._work.forget(peer_id)
             self._on_fault(peer_id, f"it sent too many {what}")
+
+    def _computed(self, job: Job, answer: Message) -> None:
+        self.blobs.computed()
+        self._reply(job, answer)
 
     def _reply(self, job: Job, answer: Message) -> None:
         self._answer(job.peer_id, job.socket, job.route, answer, job.request_id)
