@@ -132,10 +132,9 @@ class _Line:
 
     def release(self, job: Job) -> None:
         """Its memory is free."""
-        left = self.num_bytes[job.route] - job.num_bytes
-        self.num_bytes[job.route] = left
-        if not left and job.route not in self.routes:
-            del self.num_bytes[job.route]
+        left = self.num_bytes.pop(job.route, 0) - job.num_bytes
+        if left:
+            self.num_bytes[job.route] = left
 
     def drop(self, request_id: int) -> Iterator[Job]:
         """Take out what waits under this id."""

@@ -242,6 +242,54 @@ def test_sessions_of_a_peer_take_turns() -> None:
 # --- nothing is lost, everything is bounded
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["push", "take", "finish", "cancel", "forget"]),
+            st.integers(0, 3),
+            st.integers(0, 5),
+            st.integers(0, 2),
+            st.sampled_from([0, 40]),
+        ),
+        max_size=120,
+    )
+)
+@relaxed
+def test_whatever_happens_the_books_are_right(steps: list[tuple[str, int, int, int, int]]) -> None:
+    """Jobs with a share and without, of several connections, begun or not, in any order."""
+    queue = WorkQueue()
+    held: list[Job] = []
+    begun: dict[PeerId, Job] = {}
+    for what, peer, request_id, route, num_bytes in steps:
+        match what:
+            case "push":
+                one = job(peer, request_id, num_bytes, ROUTES[route])
+                assert queue.push(one)
+                held.append(one)
+            case "take":
+                following = queue.take(nobody_is_full)
+                assert (following is None) == (not held)
+                if following is not None:
+                    queue.charge(following.peer_id, 0.001)
+                    begun[following.peer_id] = following
+            case "finish" if PEERS[peer] in begun:
+                held.remove(begun[PEERS[peer]])
+                queue.finish(begun.pop(PEERS[peer]))
+            case "cancel":
+                queue.cancel(PEERS[peer], request_id)
+                held = [one for one in held if (one.peer_id, one.request_id) != (PEERS[peer], request_id)]
+            case "forget":
+                queue.forget(PEERS[peer])
+                held = [one for one in held if one.peer_id != PEERS[peer]]
+        begun = {peer_id: one for peer_id, one in begun.items() if one in held}
+        assert len(queue) == len(held) - len(begun)
+        assert queue._num_bytes == sum(one.num_bytes for one in held)
+        assert queue._begun_bytes == sum(one.result_bytes for one in begun.values())
+        assert set(queue._lines) == {one.peer_id for one in held}
+        for peer_id, line in queue._lines.items():
+            assert sum(line.num_bytes.values()) == sum(one.num_bytes for one in held if one.peer_id == peer_id)
+
+
 @given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), st.none()), max_size=80))
 @relaxed
 def test_no_job_is_lost_or_served_twice(steps: list[tuple[int, int, bool] | None]) -> None:
