@@ -265,4 +265,4 @@ class WorkQueue:
         line.release(job)
         self._num_bytes -= job.num_bytes
         if line.is_empty:
-            del self._lines[job.peer_id]
+            self._lines.pop(job.peer_id, None)  # several may have had one id
