@@ -109,7 +109,9 @@ class Node:
         self.worker = self.make_worker()
         devices = config.paired or PairedDevices(config.identity)
         is_paired = devices.__contains__
-        self.data = DataPlane(self.secure, self.registry, self.worker, self.hosted.find_blob, is_paired)
+        self.data = DataPlane(
+            self.secure, self.registry, self.worker, self.hosted.find_blob, is_paired, self._keep_out_for_a_while
+        )
         self.control = ControlPlane(
             self.secure,
             self.registry,

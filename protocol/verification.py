@@ -32,11 +32,26 @@ DIGEST_DOMAIN = b"kek/1 result"
 RandomBytes = Callable[[int], bytes]
 
 
+class ResultDigest:
+    """SHA-256 of the domain, the binding as deterministic CBOR and the result bytes (u32 or i32 LE), as they come."""
+
+    def __init__(self, binding: ChunkBinding) -> None:
+        self._sha256 = hashlib.sha256(DIGEST_DOMAIN)
+        self._sha256.update(cbor.encode(binding.as_list()))
+
+    def update(self, rows: Elements | Sums) -> None:
+        """The next rows of the result, `[any, outputs]`."""
+        self._sha256.update(buffer_bytes(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))))
+
+    def digest(self) -> bytes:
+        """The 32 bytes that go with the result."""
+        return self._sha256.digest()
+
+
 def result_digest(binding: ChunkBinding, rows: Elements | Sums) -> bytes:
-    """SHA-256 of the domain, the binding as deterministic CBOR and the result bytes (u32 or i32 LE)."""
-    digest = hashlib.sha256(DIGEST_DOMAIN)
-    digest.update(cbor.encode(binding.as_list()))
-    digest.update(buffer_bytes(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))))
+    """The digest of a whole result."""
+    digest = ResultDigest(binding)
+    digest.update(rows)
     return digest.digest()
 
 

@@ -32,10 +32,10 @@ from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
-from node.worker import LinearWorker
+from node.worker import Answer, LinearWorker, Parts
 from protocol import cbor
 from protocol.field import P
-from protocol.messages import ErrorCode, ErrorReply, Hello, Linear, LinearResult, Pong, Role
+from protocol.messages import ErrorCode, ErrorReply, Hello, Linear, LinearResult, Pong, Role, TrustedLinear
 from protocol.multiaddr import Multiaddr
 from protocol.verification import result_digest
 
@@ -59,13 +59,13 @@ class FaultyWorker(LinearWorker):
         self._answered = 0
         self._earlier: list[LinearResult] = []
 
-    def spoils(self, request: Linear) -> bool:
+    def spoils(self, request: Linear | TrustedLinear) -> bool:
         """Whether the answer to this request is one that it spoils."""
         over = self._until is not None and self._answered > self._until
         return self._answered > self._after and not over and request.binding.role in self._roles
 
-    def answer(self, request: Linear) -> LinearResult | ErrorReply:
-        honest = super().answer(request)
+    def parts(self, request: Linear | TrustedLinear) -> Parts:
+        honest = yield from super().parts(request)
         self._answered += 1
         if not isinstance(honest, LinearResult) or not self.spoils(request):
             self._remember(honest)
@@ -83,7 +83,7 @@ class FaultyWorker(LinearWorker):
         self._remember(honest)
         return lie
 
-    def _remember(self, result: LinearResult | ErrorReply) -> None:
+    def _remember(self, result: Answer) -> None:
         if isinstance(result, LinearResult):
             self._earlier = [*self._earlier[-63:], result]
 

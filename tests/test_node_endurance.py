@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from gateway_fakes import serving
 from live_nodes import LOOPBACK, LiveNode, RawClient
-from made_parts import KERNELS, MODEL_ID, identity, make_unit, weights_of
+from made_parts import MODEL_ID, identity, make_unit
 from waiting import until
 
 from node import endurance
@@ -26,7 +26,6 @@ from node.endurance import FIRST_PAUSE_S, GOOD_S, MAX_FAILURES, MAX_PAUSE_S, End
 from node.gateway.feed import Broadcaster
 from node.transfer.librarian import Errand, Fetched, Librarian
 from node.transport.control import ControlPlane
-from node.worker import LinearWorker
 from protocol.messages import ChunkBinding, Linear, Role
 
 
@@ -132,24 +131,23 @@ REQUEST = Linear(ChunkBinding(bytes(16), 1, MODEL_ID, UNIT.ref.sha256, Role.PAD,
 
 
 def test_a_turn_of_the_data_plane_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = LinearWorker(KERNELS, weights_of([UNIT]))
-    answer, failures = worker.answer, [RuntimeError("nobody foresaw this")]
+    failures = [RuntimeError("nobody foresaw this")]
+    with LiveNode(0, [UNIT]) as node:
+        step = node.data._computing.step
 
-    def answer_or_fail(request: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return answer(request)
+        def step_or_fail() -> None:
+            if failures:
+                raise failures.pop()
+            step()
 
-    monkeypatch.setattr(worker, "answer", answer_or_fail)
-    with LiveNode(0, [UNIT], worker=worker) as node:
+        monkeypatch.setattr(node.data._computing, "step", step_or_fail)
         assert node.address is not None
         with RawClient(node.address.endpoint, node.peer_id, identity(1)) as control:
             control.say_hello()
             with RawClient(node.data_endpoint, node.peer_id, identity(1)) as data:
                 data.send(REQUEST, 1)
-                data.send(REQUEST, 2)
                 received = data.receive(10.0)
-                assert received is not None and received.id == 2
+                assert received is not None and received.id == 1
     assert not failures
 
 

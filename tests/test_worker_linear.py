@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_parts import KERNELS, MODEL_ID, identity, make_unit, weights_of
+from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
 
-from node import work_queue
 from node.errors import CorruptModelError
-from node.work_queue import MAX_JOBS_A_PEER, MAX_PEERS, Job, WorkQueue
 from node.worker import LinearWorker
 from protocol.field import P, elements_of_integers
-from protocol.identity import PeerId
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
 from protocol.messages import (
     ChunkBinding,
@@ -234,131 +231,51 @@ def test_plain_rows_that_cannot_be_used() -> None:
     assert refused(plain_of(1, tile_end=4)).code == ErrorCode.INVALID
 
 
-# --- who waits, and for how long
-
-PEERS: list[PeerId] = [identity(index).peer_id for index in range(4)]
-
-
-def job(peer: int, request_id: int, request: Linear | None = None) -> Job:
-    return Job(PEERS[peer], request_id, request or Linear(BINDING, seed=SEED), None, None)
-
-
-def popped(queue: WorkQueue) -> list[tuple[int, int]]:
-    jobs = []
-    while (following := queue.pop()) is not None:
-        jobs.append((PEERS.index(following.peer_id), following.request_id))
-    return jobs
-
-
-def test_peers_take_turns() -> None:
-    queue = WorkQueue()
-    for index in range(100):
-        assert queue.push(job(0, index))
-    for index in range(3):
-        assert queue.push(job(1, index))
-    assert queue.push(job(2, 0))
-    assert popped(queue)[:7] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2), (1, 2)]
-
-
-def test_who_cannot_take_an_answer_is_passed_over() -> None:
-    queue = WorkQueue()
-    for peer, request_id in ((0, 1), (1, 1), (0, 2)):
-        assert queue.push(job(peer, request_id))
-    following = queue.pop(but=[PEERS[0]])
-    assert following is not None and following.peer_id == PEERS[1]
-    assert queue.pop(but=[PEERS[0]]) is None
-    assert not queue.ready(but=[PEERS[0]])
-    assert queue.ready()
-    assert popped(queue) == [(0, 1), (0, 2)]
-
-
-@given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), st.none()), max_size=80))
-@relaxed
-def test_no_job_is_lost_or_served_twice(steps: list[tuple[int, int, bool] | None]) -> None:
-    queue = WorkQueue()
-    model: dict[int, list[int]] = {peer: [] for peer in range(4)}
-    for step in steps:
-        if step is None:
-            following = queue.pop()
-            if following is None:
-                assert not any(model.values())
-            else:
-                assert model[PEERS.index(following.peer_id)].pop(0) == following.request_id
-            continue
-        peer, request_id, cancel = step
-        if cancel:
-            queue.cancel(PEERS[peer], request_id)
-            model[peer] = [known for known in model[peer] if known != request_id]
-        else:
-            assert queue.push(job(peer, request_id))
-            model[peer].append(request_id)
-        assert len(queue) == sum(map(len, model.values()))
-    for peer, request_id in popped(queue):
-        assert model[peer].pop(0) == request_id
-    assert not any(model.values())
-    assert len(queue) == 0
-
-
-def test_a_peer_may_have_so_many_jobs_waiting() -> None:
-    queue = WorkQueue()
-    assert all(queue.push(job(0, index)) for index in range(MAX_JOBS_A_PEER))
-    assert not queue.push(job(0, 1000))
-    assert queue.push(job(1, 0))
-    assert len(queue) == MAX_JOBS_A_PEER + 1
-    queue.cancel(PEERS[0], 5)
-    assert queue.push(job(0, 1001))
-    assert not queue.push(job(0, 1002))
-
-
-def test_so_many_peers_may_wait() -> None:
-    queue = WorkQueue()
-
-    def of(index: int) -> Job:
-        return Job(PeerId(str(index)), 1, Linear(BINDING, seed=SEED), None, None)
-
-    assert all(queue.push(of(index)) for index in range(MAX_PEERS))
-    assert not queue.push(of(MAX_PEERS))
-    assert queue.pop() is not None
-    assert queue.push(of(MAX_PEERS))
-
-
-@pytest.mark.parametrize("release", [lambda queue: queue.pop(), lambda queue: queue.cancel(PEERS[0], 1)])
-def test_bytes_are_bounded_and_come_back(release: Callable[[WorkQueue], object], monkeypatch: Any) -> None:
-    large = share_of(8)
-    assert large.rows is not None
-    monkeypatch.setattr(work_queue, "MAX_BYTES_A_PEER", 2 * large.rows.nbytes)
-    monkeypatch.setattr(work_queue, "MAX_BYTES", 3 * large.rows.nbytes)
-    queue = WorkQueue()
-    assert queue.push(job(0, 1, large))
-    assert queue.push(job(0, 2, large))
-    assert not queue.push(job(0, 3, large))
-    assert queue.push(job(1, 1, large))
-    assert not queue.push(job(2, 1, large))
-    assert queue.push(job(2, 2))
-    release(queue)
-    assert queue.push(job(2, 3, large))
-    assert len(queue) == 4
-    assert len(popped(queue)) == 4
-    assert queue.push(job(0, 1, large))
-
-
 # --- long requests
 
 
-def test_a_long_request_is_computed_in_parts_and_can_be_cancelled_between_them() -> None:
-    """The same numbers, however it is cut; and after `wanted` said no, only an error that nobody is sent."""
+@pytest.mark.parametrize("role", [Role.SHARE, Role.PAD])
+def test_a_long_request_is_computed_in_parts(role: Role) -> None:
+    """The same numbers and the same digest, however it is cut."""
     unit = make_unit(TILE_OUTPUTS * 5 + 7, 64)
-    share = np.random.default_rng(3).integers(0, P, (32, 64), dtype=np.uint32)
+    share = np.random.default_rng(3).integers(0, P, (70, 64), dtype=np.uint32)
     tiles = -(-unit.ref.num_outputs // TILE_OUTPUTS)
-    binding = ChunkBinding(b"s" * 16, 1, MODEL_ID, unit.ref.sha256, Role.SHARE, 0, 32, 0, tiles)
-    whole = LinearWorker(KERNELS, weights_of([unit])).answer(Linear(binding, rows=share))
-    slow = LinearWorker(KERNELS, weights_of([unit]))
-    slow._macs_per_s = 1.0
-    asked: list[bool] = []
-    slow.wanted = lambda: asked.append(True) is None
-    cut = slow.answer(Linear(binding, rows=share))
-    assert isinstance(whole, LinearResult) and isinstance(cut, LinearResult)
-    assert np.array_equal(whole.rows, cut.rows) and len(asked) == 5
-    slow.wanted = lambda: False
-    cancelled = slow.answer(Linear(binding, rows=share))
-    assert isinstance(cancelled, ErrorReply) and cancelled.code == ErrorCode.CANCELLED
+    binding = ChunkBinding(b"s" * 16, 1, MODEL_ID, unit.ref.sha256, role, 0, 70, 0, tiles)
+    request = Linear(binding, seed=SEED) if role is Role.PAD else Linear(binding, rows=share)
+    whole = LinearWorker(KERNELS, weights_of([unit])).answer(request)
+    assert isinstance(whole, LinearResult)
+    for macs_per_part, num_pauses in ((1, 17), (2 * 64 * TILE_OUTPUTS * 32, 6), (unit.weights.size * 64, 1)):
+        worker = LinearWorker(KERNELS, weights_of([unit]))
+        worker._macs_per_s, worker.part_s = float(macs_per_part), 1.0
+        parts = worker.parts(request)
+        for _ in range(num_pauses):
+            next(parts)
+        with pytest.raises(StopIteration) as finished:
+            next(parts)
+        cut = finished.value.value
+        assert isinstance(cut, LinearResult)
+        assert np.array_equal(whole.rows, cut.rows) and whole.digest == cut.digest
+
+
+def test_plain_rows_are_computed_in_parts_too() -> None:
+    request = plain_of(100)
+    whole = TRUSTED.answer(request)
+    cut = LinearWorker(KERNELS, weights_of([UNIT]), row_norm_of)
+    cut.part_s = 0.0  # every tile of every 32 rows is a part
+    parts = cut.parts(request)
+    for _ in range(11):
+        next(parts)
+    with pytest.raises(StopIteration) as finished:
+        next(parts)
+    answer = finished.value.value
+    assert isinstance(whole, TrustedResult) and isinstance(answer, TrustedResult)
+    assert np.array_equal(whole.sums, answer.sums) and whole.digest == answer.digest
+
+
+def test_a_late_row_is_looked_at_as_well() -> None:
+    request = share_of(100)
+    assert request.rows is not None
+    request.rows[99, 3] = P
+    worker = LinearWorker(KERNELS, weights_of([UNIT]))
+    worker.part_s = 0.0
+    assert refusal(request, worker).code == ErrorCode.INVALID

@@ -20,12 +20,14 @@ from node.endurance import Endurance
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.computing import Computing
+from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
-from node.transport.outbox import Outbox, send_frames
+from node.transport.outbox import Outbox, send_frames, send_or_wait
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, curve_key_of_frame
-from node.work_queue import Job, WorkQueue
+from node.work_queue import Job
 from node.worker import LinearWorker
 from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
@@ -50,7 +52,9 @@ log = logging.getLogger(__name__)
 
 WAKE_ENDPOINT = "inproc://data-plane-wake"
 MAX_PORT = 65535
-MAX_FRAMES_A_TURN = 64
+MAX_MESSAGES_A_TURN = 64
+READ_S = 0.0003
+"""Messages are read for so long, then a part is computed: somebody's flood holds up nobody's chunk."""
 RETRY_MS = 2
 LOOK_MS = 20
 """A node that leaves looks for so long whether more is asked."""
@@ -85,7 +89,7 @@ class _Borrow:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The librarian has brought something."""
+    """The librarian has brought something, or a part was computed."""
 
 
 class DataPlane:
@@ -94,6 +98,7 @@ class DataPlane:
     Args:
         find_blob: where blobs lie that others may fetch from here.
         is_paired: whose plain rows are taken.
+        on_fault: called in the data plane's thread with who is to be kept out, and why.
     """
 
     def __init__(
@@ -103,16 +108,13 @@ class DataPlane:
         worker: LinearWorker,
         find_blob: FindBlob = lambda sha256: None,
         is_paired: Callable[[PeerId], bool] = lambda peer_id: False,
+        on_fault: Callable[[PeerId, str], None] = lambda peer_id, reason: None,
     ) -> None:
         self._secure = secure
         self._registry = registry
-        self._worker = worker
         self._is_paired = is_paired
-        self._work = WorkQueue()
-        self._computing: Job | None = None
-        """The request that is being computed, for as long as it is wanted."""
-        self._ending = False
-        worker.wanted = self._still_wanted
+        self._conduct = Conduct()
+        self._on_fault = on_fault
         self.blobs = BlobService(find_blob, lambda: self._command(_Look()))
         self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
@@ -121,6 +123,14 @@ class DataPlane:
         self._complaints = LogLimit(log)
         self._outbox = Outbox()
         self._routes = secure.gate.routes()
+        self._computing = Computing(
+            worker,
+            self._outbox.is_full,
+            lambda peer_id: self._conduct.is_shared(peer_id, time.monotonic()),
+            self._computed,
+            lambda: self._command(_Look()),
+        )
+        self._work = self._computing.work
         self._asked_at = -math.inf
         """When somebody asked this node to compute last."""
         self._turned_at = -math.inf
@@ -134,7 +144,7 @@ class DataPlane:
 
     @property
     def queued(self) -> int:
-        """Requests that wait for the worker."""
+        """Requests that wait for the worker and have not begun."""
         return len(self._work)
 
     def start(self, listen: Multiaddr | None) -> int:
@@ -147,10 +157,11 @@ class DataPlane:
         self._poller.register(self._wake_in, zmq.POLLIN)
         port = 0
         if listen is not None:
-            self._router = self._outbox.router = context.socket(zmq.ROUTER)
+            self._router = context.socket(zmq.ROUTER)
             port = self._bind_beside(self._router, listen)
             self._poller.register(self._router, zmq.POLLIN)
         self.blobs.start()
+        self._computing.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
@@ -172,7 +183,9 @@ class DataPlane:
             if not self._ends():
                 return False
             self._thread = None
-            self._wake_out.close(linger=0)
+            self._computing.stop()
+            with self._wake_lock:
+                self._wake_out.close(linger=0)
         return True
 
     def _ends(self) -> bool:
@@ -197,7 +210,9 @@ class DataPlane:
 
     def _command(self, command: _Offer | _Borrow | _Look | None) -> None:
         with self._wake_lock:
-            if not self._is_over:  # without a reader the send would wait without an end
+            if (
+                not self._is_over
+            ):  # without a reader the send would wait without an end; a part may outlast this plane
                 self._commands.put(command)
                 self._wake_out.send(b"")
 
@@ -217,7 +232,7 @@ class DataPlane:
         finally:
             with self._wake_lock:
                 self._is_over = True
-            linger_ms = 0 if self._outbox.unsent else FAREWELL_MS
+            linger_ms = 0 if self._outbox else FAREWELL_MS
             self._lent.close(linger_ms)
             for socket in (self._wake_in, self._router):
                 if socket is not None:
@@ -231,16 +246,16 @@ class DataPlane:
             raise
         except Exception as exc:
             time.sleep(endurance.failed(exc))
-            return not self._ending
+            return True
 
     def _turn(self) -> bool:
-        """Read what is there, then compute one job; False when it is time to end."""
+        """Read what is there, then compute one part; False when it is time to end."""
         self._outbox.send_again()
         self._send_blobs()
         if not self._hear(self._timeout_ms()):
             return False
-        self._compute_one()
-        return not self._ending
+        self._computing.step()
+        return True
 
     def _hear(self, timeout_ms: int | None) -> bool:
         """Read whatever comes in this time; False where this node is to end."""
@@ -259,37 +274,19 @@ class DataPlane:
             self._lent.look(self._registry.is_heard)
         return True
 
-    def _compute_one(self) -> None:
-        job = self._computing = self._work.pop(self._outbox.unsent)
-        if job is not None:
-            answer = self._worker.answer(job.request)
-            if self._computing is job and not job.socket.closed:
-                self._reply(job, answer)
-            self._computing = None
-            self.blobs.computed()
-
-    def _still_wanted(self) -> bool:
-        """Read what has come while a request is being computed; whether that one is still wanted."""
-        try:
-            self._ending = not self._hear(0) or self._ending
-        except zmq.ContextTerminated:
-            return False  # the node is gone; the next turn ends the thread
-        return self._computing is not None
-
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
-        if self._work.ready(self._outbox.unsent):
+        if self._computing.is_ready:
             return 0
         blobs_s = self.blobs.wait_s()
-        waits_ms = [RETRY_MS] if self._outbox.unsent else []
+        waits_ms = [RETRY_MS] if self._outbox else []
         waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
         return min(waits_ms, default=None)
 
     def _send_blobs(self) -> None:
         reply = self.blobs.collect()
-        if reply is not None and not self._outbox.routed(
-            [reply.route, *encode_message(reply.message, reply.message_id)]
-        ):
+        frames = [] if reply is None else [reply.route, *encode_message(reply.message, reply.message_id)]
+        if reply is not None and self._router is not None and not send_or_wait(self._router, frames):
             self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
 
     def _drain(self) -> None:
@@ -301,10 +298,13 @@ class DataPlane:
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
-            self._hear(0 if self._work.ready(self._outbox.unsent) else LOOK_MS)
-            self._compute_one()
+            self._hear(0 if self._computing.is_ready else LOOK_MS)
+            self._computing.step()
+            busy_s = self._computing.busy_s
+            if busy_s is not None and busy_s < STUCK_LIMIT_S:
+                continue
             quiet = time.monotonic() - self._asked_at > DRAIN_QUIET_S
-            if quiet and not self._work.ready(self._outbox.unsent):
+            if quiet and not self._computing.is_ready:
                 return
 
     def _obey(self) -> bool:
@@ -321,37 +321,61 @@ class DataPlane:
         return True
 
     def _read(self, socket: Socket) -> bool:
-        """Read messages, so many a turn; False where none come over this socket: it watches another."""
+        """Read for a little while, or until a request has come whose turn it is; False where no messages come over
+        this socket: it watches another."""
         lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
         if socket is not self._router and lent is None and served is None:
             return False
-        for _ in range(MAX_FRAMES_A_TURN):
+        until = time.perf_counter() + READ_S
+        for _ in range(MAX_MESSAGES_A_TURN):
             try:
                 frames: list[zmq.Frame] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
+            asked = None
             if socket is self._router:
-                self._handle_routed(bytes(frames[0].buffer), frames[1:])
+                asked = self._handle_routed(bytes(frames[0].buffer), frames[1:])
             elif lent is not None:
                 self._forward_to_peer(lent, frames)
             elif served is not None and self._registry.is_heard(served):
-                self._handle(served, socket, None, frames)
+                asked = self._handle(served, socket, None, frames)
             else:  # its link has ended, or it was banned: this connection outlives both
-                self._refuse_stranger(socket, [], frames)
+                asked = self._handle(None, socket, None, frames)
+            if (asked is not None and self._work.is_next(asked)) or time.perf_counter() > until:
+                break
         return True
 
-    def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
+    def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> PeerId | None:
         if not frames or self._router is None or self._routes.took(route, frames) is None:
-            return
+            return None
         peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:
-            self._refuse_stranger(self._router, [route], frames)
-            return
+            return self._handle(None, self._router, route, frames)
         borrower = self._lent.borrower_of(peer.peer_id)
         if borrower is not None and self._registry.route_of(peer.peer_id) == route:
             send_frames(borrower, frames)
+            return None
+        return self._handle(peer.peer_id, self._router, route, frames)
+
+    def _handle(
+        self, peer_id: PeerId | None, socket: Socket, route: bytes | None, frames: list[zmq.Frame]
+    ) -> PeerId | None:
+        """Look at a message, at the cost of whoever sent it (None: no member); the peer, where it asked for work."""
+        if not self._conduct.may_send(peer_id, time.monotonic()):
+            return None
+        started = time.thread_time()
+        job = None
+        if peer_id is None:
+            self._refuse_stranger(socket, [] if route is None else [route], frames)
         else:
-            self._handle(peer.peer_id, self._router, route, frames)
+            job = self._obey_peer(peer_id, socket, route, frames)
+        seconds = time.thread_time() - started
+        self._conduct.spent(peer_id, seconds, time.monotonic())
+        if job is not None:
+            job.owed_s = seconds
+        elif peer_id is not None:
+            self._work.charge(peer_id, seconds)
+        return None if job is None else peer_id
 
     def _refuse_stranger(self, socket: Socket, route: list[bytes], frames: list[zmq.Frame]) -> None:
         """Its hello has not been heard, or this node was restarted since."""
@@ -367,16 +391,19 @@ class DataPlane:
         if route is not None and self._router is not None:
             send_frames(self._router, [route, *frames])
 
-    def _handle(self, peer_id: PeerId, socket: Socket, route: bytes | None, frames: list[zmq.Frame]) -> None:
+    def _obey_peer(self, peer_id: PeerId, socket: Socket, route: bytes | None, frames: list[zmq.Frame]) -> Job | None:
+        """Do what a message says; the request that waits now, where it was one."""
         try:
             received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
         except UnknownMessageError as exc:
             self._answer(peer_id, socket, route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
-            return
+            self._judge(peer_id, self._conduct.unknown(peer_id, time.monotonic()), "messages of unknown types")
+            return None
         except RemoteProtocolError as exc:
             self._complaints.warning("a data frame of %s was dropped: %s", peer_id, exc)
             self._answer(peer_id, socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
-            return
+            self._judge(peer_id, self._conduct.malformed(peer_id, time.monotonic()), "messages against the format")
+            return None
         match received.message:
             case TrustedLinear() if not self._is_paired(peer_id):
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
@@ -384,13 +411,12 @@ class DataPlane:
             case Linear() | TrustedLinear() as request:
                 self._asked_at = time.monotonic()
                 job = Job(peer_id, received.id, request, socket, route)
-                if not self._work.push(job):
-                    self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
+                if self._computing.push(job):
+                    return job
+                self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
+                self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
-                now = self._computing
-                if now is not None and (now.peer_id, now.request_id) == (peer_id, request_id):
-                    self._computing = None
                 if route is not None:
                     self.blobs.cancel(route, request_id)
             case BlobAsk() | PieceAsk() | Credit() if route is not None:
@@ -402,6 +428,17 @@ class DataPlane:
                 log.info("peer %s serves over the connection it dialled", peer_id)
             case _:
                 pass
+        return None
+
+    def _judge(self, peer_id: PeerId, is_guilty: bool, what: str) -> None:
+        """A rule was broken; keep out whoever breaks rules again and again."""
+        if is_guilty:
+            self._work.forget(peer_id)
+            self._on_fault(peer_id, f"it sent too many {what}")
+
+    def _computed(self, job: Job, answer: Message) -> None:
+        self.blobs.computed()
+        self._reply(job, answer)
 
     def _reply(self, job: Job, answer: Message) -> None:
         self._answer(job.peer_id, job.socket, job.route, answer, job.request_id)
@@ -410,8 +447,4 @@ class DataPlane:
         self, peer_id: PeerId, socket: Socket, route: bytes | None, message: Message, message_id: int
     ) -> None:
         """Answer now, or as soon as the peer has read what it got before."""
-        frames = encode_message(message, message_id)
-        if route is None:
-            send_frames(socket, frames)
-            return
-        self._outbox.send(peer_id, route, frames)
+        self._outbox.send(peer_id, socket, route, encode_message(message, message_id))

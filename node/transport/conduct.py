@@ -1,0 +1,116 @@
+"""How peers behave on the data plane: how much of its thread their messages take, and what rules they break.
+
+Requests are computed in turn (`node.work_queue`), but messages come in one stream, which cannot be read for one peer
+and not for another. So a message of somebody who has used up its part of the time is dropped before it is decoded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from protocol.identity import PeerId
+
+MESSAGE_SHARE = 0.25
+"""Of the thread's time that messages may take while several peers send, in equal parts among them."""
+MODEST = 0.5
+"""Whoever uses less than this part of what the heaviest sender uses is heard in any case: a flood pays for itself."""
+REFUSED_S = 0.001
+"""What a request counts for which there is no room: whoever asks on and on is soon not read any more."""
+BURST_S = 0.1
+"""Time that a peer may use at once after a pause."""
+RECENT_S = 1.0
+"""Whoever sent something so long ago counts as sending."""
+MAX_KNOWN = 1024
+"""Peers that are remembered; of more, the one that sent longest ago starts anew."""
+PARDON_S = 60.0
+"""Broken rules are forgotten over this time."""
+MALFORMED_LIMIT = 32
+"""Messages against the format, within the time of pardon, for which a peer is kept out."""
+UNKNOWN_LIMIT = 1024
+"""The same of unknown types: a peer of a later version may send some."""
+
+Sender = PeerId | None
+"""None: everybody who is not let in, together."""
+
+
+@dataclass(slots=True)
+class _Record:
+    at: float
+    """When it sent something last."""
+    credit_s: float = BURST_S
+    used_s: float = 0.0
+    """What its messages took lately: halved over `RECENT_S`."""
+    faults: float = 0.0
+    """1 is the limit."""
+    faults_at: float = 0.0
+
+
+class Conduct:
+    """Of every peer that sent something lately. The clock is an argument."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[Sender, _Record] = OrderedDict()
+        """The one that sent longest ago first."""
+        self._recent: OrderedDict[Sender, None] = OrderedDict()
+        self.dropped = 0
+        """Messages that were not decoded."""
+
+    def is_shared(self, sender: Sender, now: float) -> bool:
+        """Whether anybody else sent something lately."""
+        self._expire(now)
+        return len(self._recent) > (sender in self._recent)
+
+    def may_send(self, sender: Sender, now: float) -> bool:
+        """Whether a message that has come is looked at; time that nobody else wants is anybody's."""
+        record = self._record(sender, now)
+        if record.credit_s > 0.0 or not self.is_shared(sender, now):
+            return True
+        if record.used_s < MODEST * max(self._records[other].used_s for other in self._recent):
+            return True
+        self.dropped += 1
+        return False
+
+    def spent(self, sender: Sender, seconds: float, now: float) -> None:
+        """A message took so long."""
+        record = self._record(sender, now)
+        record.credit_s = max(record.credit_s - seconds, -BURST_S)
+        record.used_s += seconds
+
+    def malformed(self, sender: Sender, now: float) -> bool:
+        """A message broke the format; whether its sender is to be kept out."""
+        return self._fault(sender, 1 / MALFORMED_LIMIT, now)
+
+    def unknown(self, sender: Sender, now: float) -> bool:
+        """A message was of an unknown type; whether its sender is to be kept out."""
+        return self._fault(sender, 1 / UNKNOWN_LIMIT, now)
+
+    def _fault(self, sender: Sender, weight: float, now: float) -> bool:
+        record = self._record(sender, now)
+        record.faults = max(0.0, record.faults - (now - record.faults_at) / PARDON_S) + weight
+        record.faults_at = now
+        return record.faults >= 1.0 - weight / 2  # not a sum of fractions against a whole
+
+    def _record(self, sender: Sender, now: float) -> _Record:
+        """Of somebody who sends now, with the credit that has come in since."""
+        record = self._records.get(sender)
+        if record is None:
+            record = self._records[sender] = _Record(now)
+            if len(self._records) > MAX_KNOWN:
+                oldest, _record = self._records.popitem(last=False)
+                self._recent.pop(oldest, None)
+        since_s, record.at = now - record.at, now
+        record.used_s *= 0.5 ** (since_s / RECENT_S)
+        self._records.move_to_end(sender)
+        self._recent[sender] = None
+        self._recent.move_to_end(sender)
+        self._expire(now)
+        record.credit_s = min(BURST_S, record.credit_s + since_s * MESSAGE_SHARE / len(self._recent))
+        return record
+
+    def _expire(self, now: float) -> None:
+        while self._recent:
+            sender = next(iter(self._recent))
+            if now - self._records[sender].at <= RECENT_S:
+                return
+            del self._recent[sender]

@@ -1,0 +1,49 @@
+"""A hostile member loads a guard: real processes, an honest client beside it. What it loses is counted, not timed."""
+
+import pytest
+from member_load import GUARD, Attacker, HonestClient
+from swarm_harness import Swarm
+
+from node.execution.ledger import ChunkCounts
+
+pytestmark = pytest.mark.swarm
+
+TOKENS = 8
+
+
+@pytest.mark.parametrize("attack", ["shares", "seeds", "rows", "unread"])
+def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(attack: str) -> None:
+    """The answer is the same, every chunk of it is the guards', and the attacker got what the client left."""
+    with Swarm() as swarm:
+        swarm.start(2)
+        with HonestClient(swarm, TOKENS) as client, Attacker(swarm, [GUARD], 2) as attacker:
+            quiet = client.answer()
+            attacker.begin(GUARD, attack, 2)
+            loaded = client.answer()
+            counts = attacker.end()
+        assert loaded.text == quiet.text
+        _all_by_guards(loaded.chunks)
+        assert counts["sent"] > 0
+        assert counts["LinearResult"] > 0
+        if attack == "seeds":  # more than may wait
+            assert counts["error 8"] > 0
+
+
+def test_a_member_that_sends_garbage_is_kept_out_and_the_honest_client_is_not() -> None:
+    with Swarm() as swarm:
+        swarm.start(2)
+        with HonestClient(swarm, TOKENS) as client, Attacker(swarm, [GUARD], 1) as attacker:
+            attacker.begin(GUARD, "cheap", 1)
+            loaded = client.answer()
+            attacker.end()
+            assert attacker.begin(GUARD, "rows", 1)["kept out"] == 1
+            attacker.end()
+            assert client.answer().text == loaded.text
+            kept_out = (swarm.nodes[GUARD].data_dir / "access.json").read_text()
+        assert "it sent too many messages against the format" in kept_out
+        _all_by_guards(loaded.chunks)
+
+
+def _all_by_guards(chunks: ChunkCounts) -> None:
+    assert chunks.verified == chunks.merged > 0
+    assert chunks.hedged == chunks.local == chunks.rejected == chunks.lost == 0
