@@ -140,7 +140,7 @@ class Session:
     def attend(self, timeout_s: float) -> None:
         """While nothing runs in it: read what peers send, at most so long (or until its interrupt is nudged)."""
         if self._manager is not None:
-            self._manager.pump(timeout_s)
+            self._manager.attend(timeout_s)
 
     def rest(self) -> None:
         """Nobody waits for anything any more: call off what peers still work on."""

@@ -113,7 +113,7 @@ class ExecutionManager:
 
     def begin_step(self, start: int, num_rows: int, units: Sequence[Unit]) -> None:
         """Read the news, then decide for every row of this pass in which lane it stays."""
-        self.pump(0)
+        self.attend(0)
         self.check_wanted()
         self.before_step()
         self._patience.begin_pass()
@@ -269,6 +269,13 @@ class ExecutionManager:
 
     # --- news from peers
 
+    def attend(self, timeout_s: float) -> None:
+        """`pump`; and nobody may have sent more than a session can be asked to hold unread."""
+        self.pump(timeout_s)
+        for peer in self.peers:
+            if not peer.gone and peer.channel.is_overfull():
+                self._shut(peer)
+
     def pump(self, timeout_s: float) -> float:
         """Wait at most so long for news and apply all there is; how long it was waited for."""
         started = time.perf_counter()
@@ -316,9 +323,12 @@ class ExecutionManager:
     def _unasked(self, peer: SessionPeer) -> None:
         peer.account.heard_unasked(time.monotonic())
         if peer.account.floods:
-            log.warning("%s sends what nobody asked for: its connection is closed for this session", peer.peer_id)
-            peer.status = PeerStatus.SHUT
-            self._hang_up(peer)
+            self._shut(peer)
+
+    def _shut(self, peer: SessionPeer) -> None:
+        log.warning("%s sends what nobody asked for: its connection is closed for this session", peer.peer_id)
+        peer.status = PeerStatus.SHUT
+        self._hang_up(peer)
 
     def _refused(self, peer: SessionPeer, request: Request, code: int) -> None:
         """It answers, so it is there; whether to ask it again depends on what it says."""

@@ -101,15 +101,11 @@ class Channel:
             self._read_bytes = 0
         return news.losses
 
-    def shed(self) -> bool:
-        """Break a connection over which the peer has sent more than this side can be asked to hold unread: libzmq
-        gives no message before its last frame, and does not bound their number. Whether it was broken."""
+    def is_overfull(self) -> bool:
+        """Whether the peer has sent more than this side can be asked to hold unread: libzmq gives no message before
+        its last frame, and does not bound their number."""
         received = None if self._line is None else self._line.num_bytes_received()
-        if self._line is None or received is None or received - self._read_bytes <= MAX_UNREAD_BYTES:
-            return False
-        self._line.hang_up()
-        self._read_bytes = 0
-        return True
+        return received is not None and received - self._read_bytes > MAX_UNREAD_BYTES
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the connection stands before the time is over."""
