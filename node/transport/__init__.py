@@ -15,6 +15,9 @@ dialler        a link that this node opens
 dials          dialling as tasks
 link, links    what every link shares; every open link
 names          host names become addresses
+computing      which part of whose request is computed next, and in which thread (bulk)
+conduct        how much of a thread's time messages of one peer may take, and which rules it broke
+commands       what other threads want of the data plane's
 data           one blocking thread: requests in, results out, for the worker of this node
 outbox         what it sends
 lent           connections of the data plane that it did not accept itself

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import zmq
 
@@ -20,6 +18,7 @@ from node.endurance import Endurance
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.commands import Borrow, Commands, Look, Offer
 from node.transport.computing import Computing
 from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.lent import LentConnections
@@ -50,7 +49,6 @@ from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
 
 log = logging.getLogger(__name__)
 
-WAKE_ENDPOINT = "inproc://data-plane-wake"
 MAX_PORT = 65535
 MAX_MESSAGES_A_TURN = 64
 READ_S = 0.0003
@@ -68,28 +66,6 @@ FAREWELL_MS = 200
 """Time for the last answers to leave."""
 
 Socket = zmq.Socket[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """Dial this peer's data plane and serve over the connection."""
-
-    peer_id: PeerId
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Borrow:
-    """Connect a session's inproc pair to an attached peer."""
-
-    peer_id: PeerId
-    endpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """The librarian has brought something, or a part was computed."""
 
 
 class DataPlane:
@@ -115,9 +91,8 @@ class DataPlane:
         self._is_paired = is_paired
         self._conduct = Conduct()
         self._on_fault = on_fault
-        self.blobs = BlobService(find_blob, lambda: self._command(_Look()))
-        self._commands: queue.SimpleQueue[_Offer | _Borrow | _Look | None] = queue.SimpleQueue()
-        self._wake_lock = threading.Lock()
+        self._commands = Commands()
+        self.blobs = BlobService(find_blob, lambda: self._commands.put(Look()))
         self._poller = zmq.Poller()
         self._lent = LentConnections(secure, self._poller)
         self._complaints = LogLimit(log)
@@ -128,7 +103,7 @@ class DataPlane:
             self._outbox.is_full,
             lambda peer_id: self._conduct.is_shared(peer_id, time.monotonic()),
             self._computed,
-            lambda: self._command(_Look()),
+            lambda: self._commands.put(Look()),
         )
         self._work = self._computing.work
         self._asked_at = -math.inf
@@ -137,8 +112,6 @@ class DataPlane:
         """When the thread was last seen to go on, while it drains."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
-        self._is_over = False
-        """The thread has ended, or is about to: nobody reads commands any more."""
         self.on_end: Callable[[Exception], None] = lambda exc: None
         """Told, in the plane's thread, that it ended though nobody stopped it."""
 
@@ -150,11 +123,8 @@ class DataPlane:
     def start(self, listen: Multiaddr | None) -> int:
         """Bind where asked (any free port of that host) and start; the port bound, or 0 for none."""
         context = self._secure.context
-        self._wake_out: Socket = context.socket(zmq.PAIR)
-        self._wake_in: Socket = context.socket(zmq.PAIR)
-        self._wake_in.bind(WAKE_ENDPOINT)
-        self._wake_out.connect(WAKE_ENDPOINT)
-        self._poller.register(self._wake_in, zmq.POLLIN)
+        self._woken = self._commands.start(context)
+        self._poller.register(self._woken, zmq.POLLIN)
         port = 0
         if listen is not None:
             self._router = context.socket(zmq.ROUTER)
@@ -179,13 +149,12 @@ class DataPlane:
         """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
         if self._thread is not None:
             self.blobs.stop()
-            self._command(None)
+            self._commands.put(None)
             if not self._ends():
                 return False
             self._thread = None
             self._computing.stop()
-            with self._wake_lock:
-                self._wake_out.close(linger=0)
+            self._commands.close()
         return True
 
     def _ends(self) -> bool:
@@ -202,19 +171,11 @@ class DataPlane:
 
     def offer(self, peer_id: PeerId, host: str, port: int) -> None:
         """Serve `peer_id` over a connection that this node dials (from any thread)."""
-        self._command(_Offer(peer_id, host, port))
+        self._commands.put(Offer(peer_id, host, port))
 
     def borrow(self, peer_id: PeerId, endpoint: str) -> None:
         """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""
-        self._command(_Borrow(peer_id, endpoint))
-
-    def _command(self, command: _Offer | _Borrow | _Look | None) -> None:
-        with self._wake_lock:
-            if (
-                not self._is_over
-            ):  # without a reader the send would wait without an end; a part may outlast this plane
-                self._commands.put(command)
-                self._wake_out.send(b"")
+        self._commands.put(Borrow(peer_id, endpoint))
 
     # --- the thread
 
@@ -230,11 +191,10 @@ class DataPlane:
             log.exception("the data plane ended")
             self.on_end(exc)
         finally:
-            with self._wake_lock:
-                self._is_over = True
+            self._commands.end()
             linger_ms = 0 if self._outbox else FAREWELL_MS
             self._lent.close(linger_ms)
-            for socket in (self._wake_in, self._router):
+            for socket in (self._woken, self._router):
                 if socket is not None:
                     socket.close(linger=linger_ms)
 
@@ -262,7 +222,7 @@ class DataPlane:
         self._lent.repoll()
         of_lines = False
         for socket, _events in self._poller.poll(timeout_ms):
-            if socket is self._wake_in:
+            if socket is self._woken:
                 socket.recv()
                 if not self._obey():
                     return False
@@ -308,15 +268,15 @@ class DataPlane:
                 return
 
     def _obey(self) -> bool:
-        command = self._commands.get()
+        command = self._commands.take()
         match command:
             case None:
                 return False
-            case _Offer(peer_id, host, port):
+            case Offer(peer_id, host, port):
                 self._lent.offer(peer_id, host, port)
-            case _Borrow(peer_id, endpoint):
+            case Borrow(peer_id, endpoint):
                 self._lent.lend(peer_id, endpoint)
-            case _Look():
+            case Look():
                 pass
         return True
 
