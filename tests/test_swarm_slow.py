@@ -48,9 +48,10 @@ def check(result: RunResult, alone: RunResult, faulty: list[str], standing: str)
     assert chunks["merged"] == chunks["verified"] + chunks["local"]
     assert chunks["rejected"] == 0
     left = {peer["peer_id"]: peer["status"] for peer in receipt["peers"]}
-    assert [left[peer_id] for peer_id in faulty] == [standing] * len(faulty), receipt
     for peer_id in faulty:
-        assert f"peer …{peer_id[-6:]}" in receipt["note"]
+        # Two late answers in a row suspend a peer until it answers, which may come before its credit is used up.
+        assert left[peer_id] in (standing, "suspended" if standing == "late" else standing), receipt
+        assert left[peer_id] == "suspended" or f"peer …{peer_id[-6:]}" in receipt["note"]
     config = ExecutionConfig()
     most_s = config.exchange_s + config.way_factor * config.way_limit_s
     assert receipt["timings_s"]["wait"] < len(left) * 2 * CREDIT_S + chunks["sent"] * most_s

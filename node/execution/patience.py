@@ -78,7 +78,7 @@ class Patience:
         for peer, num_rows in _owing(record, lane):
             deadline = max(deadline, self._deadline(peer, ref, num_rows, record.sent_at, now))
         credit_s = config.credit_s - self._pass_debt_s
-        pass_s = credit_s + self.allowed_s(lane.share_peer, ref, record.chunk.num_rows)
+        pass_s = credit_s + self.allowed_s(lane.share_peer, ref, _rows_sent(record))
         return min(deadline, now + pass_s, record.sent_at + config.progress_limit_s) - now
 
     def _deadline(self, peer: SessionPeer, ref: UnitRef, num_rows: int, sent_at: float, now: float) -> float:
@@ -99,7 +99,7 @@ class Patience:
 
     def served(self, record: ChunkRecord, lane: Lane, now: float) -> None:
         """A chunk was merged from what its peers returned; pads of one exchange are paid for as they are used."""
-        ref, num_rows = record.chunk.unit, record.chunk.num_rows
+        ref, num_rows = record.chunk.unit, _rows_sent(record)
         allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
         lane.share_peer.account.served(allowed_s, now)
         self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
@@ -122,6 +122,11 @@ class Patience:
 
 def _peers(lane: Lane) -> list[SessionPeer]:
     return [lane.share_peer] if lane.guard is None else [lane.share_peer, lane.guard]
+
+
+def _rows_sent(record: ChunkRecord) -> int:
+    """Rows of a chunk as it travels, filled to its bucket."""
+    return record.chunk.num_rows if record.share is None else len(record.share)
 
 
 def _owing(record: ChunkRecord, lane: Lane) -> Iterator[tuple[SessionPeer, int]]:
