@@ -120,6 +120,7 @@ class Node:
             self._peer_up,
             config.swarm_key,
             self.access.refusal,
+            self._keep_out_for_a_while,
         )
         self.on_failure: Callable[[str], None] = lambda reason: None
         """Told, from any thread, when a part of this node has ended that it cannot go on without."""

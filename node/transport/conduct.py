@@ -1,4 +1,4 @@
-"""How peers behave on the data plane: how much of its thread their messages take, and what rules they break.
+"""How peers behave on a plane: how much of its thread their messages take, and what rules they break.
 
 Requests are computed in turn (`node.work_queue`), but messages come in one stream, which cannot be read for one peer
 and not for another. So a message of somebody who has used up its part of the time is dropped before it is decoded.
@@ -30,8 +30,8 @@ MALFORMED_LIMIT = 32
 UNKNOWN_LIMIT = 1024
 """The same of unknown types: a peer of a later version may send some."""
 
-Sender = PeerId | None
-"""None: everybody who is not let in, together."""
+Sender = PeerId | bytes | None
+"""A peer, or the CURVE key of one; None: all who said no hello, together."""
 
 
 @dataclass(slots=True)

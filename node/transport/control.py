@@ -64,11 +64,12 @@ class ControlPlane:
         on_up: Callable[[PeerId], None] = lambda peer_id: None,
         swarm: SwarmKey | None = None,
         refusal: Callable[[PeerId], str | None] = lambda peer_id: None,
+        on_fault: Callable[[PeerId, str], None] = lambda peer_id, reason: None,
     ) -> None:
         sockets = zmq.asyncio.Context.shadow(secure.context)
         self.links = Links(registry)
         self._context = LinkContext(
-            secure, sockets, registry, self.links, hello, queued, on_up, DEFAULT_PACE, swarm, refusal
+            secure, sockets, registry, self.links, hello, queued, on_up, DEFAULT_PACE, swarm, refusal, on_fault
         )
         self._farewell = GoAway("")
         self.on_end: Callable[[BaseException], None] = lambda exc: None

@@ -56,6 +56,8 @@ class LinkContext:
     """Key of the swarm; None: it is open."""
     refusal: Callable[[PeerId], str | None] = lambda peer_id: None
     """Why this node does not want a peer; None where it does."""
+    on_fault: Callable[[PeerId, str], None] = lambda peer_id, reason: None
+    """Called with who is to be kept out for a while, and why."""
 
     @property
     def ping_interval_s(self) -> float:

@@ -11,6 +11,7 @@ import zmq
 import zmq.asyncio
 
 from node.transport.callers import Caller
+from node.transport.conduct import Conduct
 from node.transport.link import LinkContext
 from node.transport.log_limit import LogLimit
 from node.transport.registry import peer_of_hello
@@ -80,6 +81,7 @@ class Listener:
         self._complaints = LogLimit(log)
         self._router = context.sockets.socket(zmq.ROUTER)
         self._routes = context.secure.gate.routes()
+        self._conduct = Conduct()
 
     def bind(self, listen: Multiaddr) -> Multiaddr:
         """Listen; the address with the port really bound. Raises ConfigError."""
@@ -102,9 +104,16 @@ class Listener:
             await asyncio.sleep(0)  # a receive that is ready does not yield: whoever floods would have the loop alone
 
     def _take(self, route: bytes, frames: list[zmq.Frame]) -> None:
+        """Handle a message, at the cost of whoever sent it: of a flood, others' messages are heard all the same."""
         caller = self._routes.took(route, frames) if frames else None
-        if caller is not None:
-            self._handle(route, caller, frames)
+        if caller is None:
+            return
+        sender = curve_key_of_frame(frames[-1])
+        if not self._conduct.may_send(sender, time.monotonic()):
+            return
+        started = time.thread_time()
+        self._handle(route, caller, frames)
+        self._conduct.spent(sender, time.thread_time() - started, time.monotonic())
 
     async def expire(self) -> None:
         """Forget links that have fallen silent."""
@@ -143,6 +152,9 @@ class Listener:
             return
         except RemoteProtocolError as exc:
             self._complaints.warning("a frame from %s was dropped: %s", link.host, exc)
+            peer_id = link.handshake.peer_id
+            if self._conduct.malformed(link.curve_key, time.monotonic()) and peer_id is not None:
+                self._context.on_fault(peer_id, "it sent too many messages against the format")
             return
         try:
             link.handshake.receive(received.message, link.curve_key)
