@@ -307,7 +307,7 @@ class DataPlane:
                 asked = self._handle(served, socket, None, frames)
             else:  # its link has ended, or it was banned: this connection outlives both
                 asked = self._handle(None, socket, None, frames)
-            if (asked is not None and self._work.is_next(asked)) or time.perf_counter() > until:
+            if (asked is not None and self._work.is_urgent(asked)) or time.perf_counter() > until:
                 return
 
     def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> PeerId | None:
