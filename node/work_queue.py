@@ -188,8 +188,11 @@ class WorkQueue:
         self._num_bytes += job.num_bytes
         return True
 
-    def is_next(self, peer_id: PeerId) -> bool:
-        """Whether nobody who waits has used less than this peer."""
+    def is_urgent(self, peer_id: PeerId) -> bool:
+        """Whether a peer asks for one thing at a time, and nobody who waits has used less."""
+        line = self._lines.get(peer_id)
+        if line is None or line.begun is not None or line.count > 1:
+            return False
         mine = self._turns.start_s(peer_id)
         return all(mine <= self._turns.start_s(other) for other in self._lines)
 

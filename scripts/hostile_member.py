@@ -54,7 +54,7 @@ from protocol.messages import (
 from protocol.multiaddr import Multiaddr
 from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
 
-LINK_TIMEOUT_S = 10.0
+LINK_TIMEOUT_S = 15.0
 CALM_S = 5.0
 """How long the end of an attack may take."""
 MESSAGES_A_STEP = 64

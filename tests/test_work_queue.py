@@ -77,7 +77,7 @@ def test_a_short_request_is_computed_between_two_parts_of_a_long_one() -> None:
     assert long is not None
     queue.charge(PEERS[0], 0.001)
     assert queue.push(job(1, 1))
-    assert queue.is_next(PEERS[1]) and not queue.is_next(PEERS[0])
+    assert queue.is_urgent(PEERS[1]) and not queue.is_urgent(PEERS[0])
     assert served(queue) == (1, 1)
     assert queue.take(nobody_is_full) is long
     queue.finish(long)

@@ -301,7 +301,7 @@ class DataPlane:
                 asked = self._handle(served, socket, None, frames)
             else:  # its link has ended, or it was banned: this connection outlives both
                 asked = self._handle(None, socket, None, frames)
-            if (asked is not None and self._work.is_next(asked)) or time.perf_counter() > until:
+            if (asked is not None and self._work.is_urgent(asked)) or time.perf_counter() > until:
                 break
         return True
 
