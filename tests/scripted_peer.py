@@ -66,7 +66,7 @@ class ScriptedChannel:
     def pollables(self) -> list[zmq.Socket[bytes]]:
         return [self.near, self._news]
 
-    def is_overfull(self) -> bool:
+    def is_overfull(self, owed_bytes: int) -> bool:
         return False
 
     def send(self, message: Message, message_id: int) -> bool:

@@ -14,9 +14,11 @@ from swarm_harness import SCRIPTS, Swarm
 pytestmark = pytest.mark.swarm
 
 SERVING = [sys.executable, str(Path(SCRIPTS) / "attack_serving.py")]
-WATCH_S = 8.0
+WATCH_S = 5.0
 """The peer turns after a second of silence and ends half a second later; libzmq's heartbeats come every second."""
-MAX_GROWN_MIB = 16.0
+MAX_GROWN_MIB = {"frames": 96.0}
+"""Of a message without an end, the client is told nothing: it looks ten times a second how much has come."""
+OTHERWISE_MIB = 16.0
 ALLOWANCE_MIB = 24.0
 """What the first answer itself takes: a session, its checks, a cache."""
 
@@ -35,5 +37,6 @@ def test_a_guard_that_turns_on_its_idle_client(deed: str) -> None:
             while node.process.poll() is None and time.monotonic() < until:
                 time.sleep(0.05)
         assert node.process.poll() is None, f"{deed} ended the client: {node.narration()[-300:]}"
-        assert memory.grown_mib < MAX_GROWN_MIB + ALLOWANCE_MIB, f"{deed} made it hold {memory.grown_mib:.0f} MiB"
+        limit_mib = MAX_GROWN_MIB.get(deed, OTHERWISE_MIB) + ALLOWANCE_MIB
+        assert memory.grown_mib < limit_mib, f"{deed} made it hold {memory.grown_mib:.0f} MiB"
         client.ask("split")  # and it answers as before

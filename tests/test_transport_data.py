@@ -23,9 +23,9 @@ from node.execution.pads import GuardPads
 from node.execution.peer import SessionPeer
 from node.planning.measures import PeerMeasures
 from node.transport import control
-from node.transport.channel import MAX_UNREAD_BYTES, Channel, open_channel
+from node.transport.channel import MAX_UNASKED_BYTES, Channel, open_channel
 from node.transport.link import Pace
-from node.transport.outbox import MAX_UNREAD_BYTES_A_ROUTE
+from node.transport.outbox import MAX_UNASKED_BYTES_A_ROUTE
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from node.worker import LinearWorker, Parts
@@ -306,7 +306,7 @@ def test_who_does_not_read_holds_up_nobody_and_loses_nothing() -> None:
             standstill = standstill + 1 if 0 < node.data.queued == waiting else 0
         assert standstill == 10  # nothing more is computed for whoever does not read
         assert [path[0] for path in outbox._unread if outbox.is_full(path)] == [lazy.identity.peer_id]
-        assert outbox.num_bytes < MAX_UNREAD_BYTES_A_ROUTE + MAX_DATA_BYTES
+        assert outbox.num_bytes < MAX_UNASKED_BYTES_A_ROUTE + MAX_DATA_BYTES
         answers = [received for received in (lazy.receive() for _ in range(100)) if received is not None]
         assert [received.id for received in answers] == list(range(100))
         assert all(isinstance(received.message, LinearResult) for received in answers)
@@ -502,9 +502,9 @@ def test_a_peer_cannot_make_a_session_hold_a_message_without_an_end() -> None:
         said = peer.receive(Linear)
         assert said is not None
         frame = bytes(1 << 20)
-        peer.socket.send_multipart([said[0]] + [frame] * (2 * MAX_UNREAD_BYTES // len(frame)), copy=False)
+        peer.socket.send_multipart([said[0]] + [frame] * (2 * MAX_UNASKED_BYTES // len(frame)), copy=False)
         deadline = time.monotonic() + 4 * WAIT_S
-        while not channel.is_overfull():
+        while not channel.is_overfull(0):
             assert time.monotonic() < deadline, "the bound is met"
             time.sleep(0.005)
         channel.close()

@@ -33,7 +33,7 @@ IDLE_LIMIT_S = 300.0
 """A runner without requests gives its session up after this."""
 REST_AFTER_S = 2.0
 """A runner that had nothing to do for so long gives back the memory that answers have left."""
-ATTEND_S = 1.0
+ATTEND_S = 0.1
 """So often, at least, it looks what the peers of an idle session have sent."""
 
 OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]

@@ -273,7 +273,7 @@ class ExecutionManager:
         """`pump`; and nobody may have sent more than a session can be asked to hold unread."""
         self.pump(timeout_s)
         for peer in self.peers:
-            if not peer.gone and peer.channel.is_overfull():
+            if not peer.gone and peer.channel.is_overfull(sum(owed.num_bytes for owed in peer.in_flight.values())):
                 self._shut(peer)
 
     def pump(self, timeout_s: float) -> float:

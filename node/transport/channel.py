@@ -25,8 +25,8 @@ from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.messages import Message, Received, decode_message, encode_message
 
 _names = itertools.count(1)
-MAX_UNREAD_BYTES = 96 << 20
-"""Of one peer; a session has never asked for so much at a time."""
+MAX_UNASKED_BYTES = 32 << 20
+"""What a peer may have sent beyond what it was asked for: answers that came too late, and were forgotten."""
 FAREWELL_MS = 200
 """Time for last cancellations to leave when a channel is closed."""
 
@@ -101,11 +101,11 @@ class Channel:
             self._read_bytes = 0
         return news.losses
 
-    def is_overfull(self) -> bool:
-        """Whether the peer has sent more than this side can be asked to hold unread: libzmq gives no message before
-        its last frame, and does not bound their number."""
+    def is_overfull(self, owed_bytes: int) -> bool:
+        """Whether the peer has sent more, unread, than it owes and some: libzmq gives no message before its last
+        frame, and does not bound their number."""
         received = None if self._line is None else self._line.num_bytes_received()
-        return received is not None and received - self._read_bytes > MAX_UNREAD_BYTES
+        return received is not None and received - self._read_bytes > owed_bytes + MAX_UNASKED_BYTES
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the connection stands before the time is over."""
