@@ -117,8 +117,10 @@ def _cheap(_model: StoredModel, number: int) -> list[Frame]:
 def _pieces(model: StoredModel, number: int) -> list[Frame]:
     """Asks for the first piece of a unit, with credit for all of it."""
     unit = model.manifest.units[0].sha256
-    asks: list[Message] = [Credit(ENOUGH_CREDIT), BlobAsk(unit), PieceAsk(unit, 0), PieceAsk(unit, 0)]
-    return encode_message(asks[number % len(asks)], number)
+    if number == 1:
+        return encode_message(Credit(ENOUGH_CREDIT), number)
+    ask = BlobAsk(unit) if number % 4 == 0 else PieceAsk(unit, 0)
+    return encode_message(ask, number)
 
 
 ATTACKS: dict[str, Attack] = {

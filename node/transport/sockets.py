@@ -30,6 +30,9 @@ DATA_HIGH_WATER_MARK_MESSAGES = 32
 """The same for what others make us hold: with frames of 8 MiB, 256 MiB a connection at the very most."""
 MAX_SOCKETS = 4096
 """libzmq's own limit of 1023 is near where many members are linked and sessions run beside."""
+IO_THREADS = 8
+"""Threads that encrypt. One message of 2 MiB takes one of them 5 ms, and all connections of that thread wait: with two,
+somebody's large answers held up half of the others."""
 HANDSHAKE_TIMEOUT_MS = 3000
 RECONNECT_MS = 100
 RECONNECT_MAX_MS = 5000
@@ -59,7 +62,7 @@ class SecureContext:
     def __init__(self, identity: Identity, is_banned: Callable[[bytes], bool] = lambda curve_key: False) -> None:
         """`is_banned` is asked, in the handler's thread, for every connection (32 raw bytes of X25519 key)."""
         self.identity = identity
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(2)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._gate = _Gate(is_banned)
         self._authenticator = ThreadAuthenticator(self.context)
