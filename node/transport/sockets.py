@@ -31,8 +31,8 @@ DATA_HIGH_WATER_MARK_MESSAGES = 32
 MAX_SOCKETS = 4096
 """libzmq's own limit of 1023 is near where many members are linked and sessions run beside."""
 IO_THREADS = 8
-"""Threads that encrypt. One message of 2 MiB takes one of them 5 ms, and all connections of that thread wait: with two,
-somebody's large answers held up half of the others."""
+"""Threads that encrypt. One message of 2 MiB takes one of them 5 ms, and all connections of that thread wait: with
+two, large answers to one peer held up half of the others."""
 HANDSHAKE_TIMEOUT_MS = 3000
 RECONNECT_MS = 100
 RECONNECT_MAX_MS = 5000
