@@ -26,6 +26,7 @@ import numpy as np
 import zmq
 
 from node.cli.options import AddressType
+from node.errors import PeerRefusedError
 from node.paths import DataDir
 from node.store.library import Library
 from node.store.stored import StoredModel
@@ -117,8 +118,10 @@ def _cheap(_model: StoredModel, number: int) -> list[Frame]:
 def _pieces(model: StoredModel, number: int) -> list[Frame]:
     """Asks for the first piece of a unit, with credit for all of it."""
     unit = model.manifest.units[0].sha256
-    asks: list[Message] = [Credit(ENOUGH_CREDIT), BlobAsk(unit), PieceAsk(unit, 0), PieceAsk(unit, 0)]
-    return encode_message(asks[number % len(asks)], number)
+    if number == 1:
+        return encode_message(Credit(ENOUGH_CREDIT), number)
+    ask = BlobAsk(unit) if number % 4 == 0 else PieceAsk(unit, 0)
+    return encode_message(ask, number)
 
 
 ATTACKS: dict[str, Attack] = {
@@ -138,7 +141,7 @@ class HostileMember:
     def __init__(self, targets: Sequence[Multiaddr], swarm: SwarmKey | None, model: StoredModel) -> None:
         self._targets, self._model = targets, model
         self.registry = PeerRegistry()
-        self.secure = SecureContext(Identity.from_seed(secrets.token_bytes(32)))
+        self.secure = SecureContext(Identity.from_seed(secrets.token_bytes(32)), swarm=swarm)
         self._control = ControlPlane(self.secure, self.registry, self._hello, swarm=swarm)
 
     def _hello(self) -> Hello:
@@ -164,6 +167,10 @@ class HostileMember:
         self.registry.wait_up(peer_id, LINK_TIMEOUT_S)  # on a busy machine a link may break, and is dialled again
         peer = next((peer for peer in self.registry.usable() if peer.peer_id == peer_id), None)
         if peer is None:
+            return None
+        try:
+            self.secure.knocks.knock(peer.peer_id, peer.host, peer.hello.data_port).result(LINK_TIMEOUT_S)
+        except PeerRefusedError:
             return None
         socket = self.secure.context.socket(zmq.DEALER)
         self.secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)

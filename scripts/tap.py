@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protocol import cbor
 from protocol.field import P
 from protocol.limits import MAX_CONTROL_FRAME_BYTES, ROW_BUCKETS
-from protocol.messages import Attach, Cancel, GoAway, Hello, Linear, Ping, Role, decode_message
+from protocol.messages import Attach, Cancel, GoAway, Hello, Linear, Ping, Pong, Role, decode_message
 
 MAX_RECORD_BYTES = 16 << 20
 NEAR = 1 << 13
@@ -49,7 +49,7 @@ def read_tap(path: Path) -> Tapped:
         match message:
             case Linear() if plane == "data":
                 _note_linear(tapped, message)
-            case Hello() | Ping() | GoAway() if plane == "control":
+            case Hello() | Ping() | Pong() | GoAway() if plane == "control":
                 pass
             case Attach() | Cancel() if plane == "data":
                 pass

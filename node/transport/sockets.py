@@ -35,6 +35,9 @@ DATA_HIGH_WATER_MARK_MESSAGES = 32
 """The same for what others make us hold: with frames of 8 MiB, 256 MiB a connection at the very most."""
 MAX_SOCKETS = 4096
 """libzmq's own limit of 1023 is near where many members are linked and sessions run beside."""
+IO_THREADS = 8
+"""Threads that encrypt. One message of 2 MiB takes one of them 5 ms, and all connections of that thread wait: with
+two, large answers to one peer held up half of the others."""
 HANDSHAKE_TIMEOUT_MS = 3000
 NEVER = -1
 KEEPALIVE_IDLE_S = 10
@@ -76,7 +79,7 @@ class SecureContext:
         self.identity = identity
         self.gate = Gate(identity, swarm, is_banned)
         self.knocks = Knocks(identity, swarm)
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(2)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._authenticator = ThreadAuthenticator(self.context)
 
