@@ -41,7 +41,7 @@ PROGRAM = [sys.executable, str(Path(__file__).resolve().parent / "hostile_member
 GUARD, UNINVOLVED = 1, 2
 STOP_TIMEOUT_S = 20.0
 LINK_TIMEOUT_S = 20.0
-PATIENT = ExecutionConfig(hedge_floor_s=20.0, hedge_unmeasured_s=20.0, patience_limit_s=20.0)
+PATIENT = ExecutionConfig(hedge_floor_s=20.0, hedge_unmeasured_s=20.0, exchange_s=20.0, credit_s=60.0)
 """The client computes nothing itself that a guard answers late: what the guard lets through is to be seen."""
 
 
