@@ -18,6 +18,7 @@ from node.endurance import Endurance
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.callers import curve_key_of_frame
 from node.transport.commands import Borrow, Commands, Look, Offer
 from node.transport.computing import Computing
 from node.transport.conduct import REFUSED_S, Conduct
@@ -25,7 +26,7 @@ from node.transport.lent import LentConnections
 from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames, send_or_wait
 from node.transport.registry import PeerRegistry
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, curve_key_of_frame
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from node.work_queue import Job
 from node.worker import LinearWorker
 from protocol.envelope import KEY_ID, decode_header

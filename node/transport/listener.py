@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import zmq
 import zmq.asyncio
 
-from node.transport.callers import Caller
+from node.transport.callers import Caller, curve_key_of_frame
 from node.transport.conduct import Conduct
 from node.transport.link import LinkContext
 from node.transport.log_limit import LogLimit
 from node.transport.registry import peer_of_hello
-from node.transport.sockets import curve_key_of_frame, send_now
+from node.transport.sockets import send_now
 from protocol.errors import RemoteProtocolError
 from protocol.handshake import Handshake, HandshakeError, LinkState, Side
 from protocol.identity import PeerId

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Self
 
 import zmq
@@ -138,17 +137,6 @@ def _bound(socket: zmq.Socket[Any], max_frame_bytes: int) -> None:
     }
     for option, value in options.items():
         socket.setsockopt(option, value)
-
-
-def curve_key_of_frame(frame: zmq.Frame) -> bytes:
-    """The X25519 key (32 raw bytes) that CURVE proved for the sender of a received frame."""
-    return _curve_key(str(frame.get("User-Id")))
-
-
-@lru_cache(maxsize=MAX_SOCKETS)
-def _curve_key(user_id: str) -> bytes:
-    """Decoded in Python, which takes longer than the rest of reading a small message."""
-    return bytes(z85.decode(user_id))
 
 
 def send_now(socket: zmq.asyncio.Socket, frames: list[bytes | memoryview]) -> bool:
