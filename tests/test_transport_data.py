@@ -25,7 +25,7 @@ from node.planning.measures import PeerMeasures
 from node.transport import control
 from node.transport.channel import MAX_UNASKED_BYTES, Channel, open_channel
 from node.transport.link import Pace
-from node.transport.outbox import MAX_UNASKED_BYTES_A_ROUTE
+from node.transport.outbox import MAX_UNREAD_BYTES_A_ROUTE
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from node.worker import LinearWorker, Parts
@@ -306,7 +306,7 @@ def test_who_does_not_read_holds_up_nobody_and_loses_nothing() -> None:
             standstill = standstill + 1 if 0 < node.data.queued == waiting else 0
         assert standstill == 10  # nothing more is computed for whoever does not read
         assert [path[0] for path in outbox._unread if outbox.is_full(path)] == [lazy.identity.peer_id]
-        assert outbox.num_bytes < MAX_UNASKED_BYTES_A_ROUTE + MAX_DATA_BYTES
+        assert outbox.num_bytes < MAX_UNREAD_BYTES_A_ROUTE + MAX_DATA_BYTES
         answers = [received for received in (lazy.receive() for _ in range(100)) if received is not None]
         assert [received.id for received in answers] == list(range(100))
         assert all(isinstance(received.message, LinearResult) for received in answers)
