@@ -171,6 +171,11 @@ class WorkQueue:
         """Requests that have not begun."""
         return self._count
 
+    def count_of(self, peer_id: PeerId) -> int:
+        """Requests of a peer that have not begun."""
+        line = self._lines.get(peer_id)
+        return 0 if line is None else line.count
+
     def push(self, job: Job) -> bool:
         """Whether there was room."""
         line = self._lines.get(job.peer_id)
@@ -195,6 +200,11 @@ class WorkQueue:
             return False
         mine = self._turns.start_s(peer_id)
         return all(mine <= self._turns.start_s(other) for other in self._lines)
+
+    @property
+    def has_single(self) -> bool:
+        """Whether somebody waits who asks for one thing at a time."""
+        return any(line.count == 1 and line.begun is None for line in self._lines.values())
 
     def ready(self, is_full: IsFull) -> bool:
         """Whether `take` gives something."""

@@ -21,32 +21,17 @@ from node.transfer.service import BlobService
 from node.transport.callers import curve_key_of_frame
 from node.transport.commands import Borrow, Commands, Look, Offer
 from node.transport.computing import Computing
-from node.transport.conduct import REFUSED_S, Conduct
+from node.transport.conduct import Conduct
 from node.transport.lent import LentConnections
-from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames, send_or_wait
+from node.transport.reception import Reception
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from node.work_queue import Job
 from node.worker import LinearWorker
-from protocol.envelope import KEY_ID, decode_header
-from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ErrorCode,
-    ErrorReply,
-    Linear,
-    Message,
-    TrustedLinear,
-    UnknownMessageError,
-    decode_message,
-    encode_message,
-)
+from protocol.messages import Message, encode_message
 from protocol.multiaddr import Multiaddr
-from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
 
 log = logging.getLogger(__name__)
 
@@ -89,28 +74,24 @@ class DataPlane:
     ) -> None:
         self._secure = secure
         self._registry = registry
-        self._is_paired = is_paired
-        self._conduct = Conduct()
-        self._on_fault = on_fault
         self._commands = Commands()
         self.blobs = BlobService(find_blob, lambda: self._commands.put(Look()))
         self._poller = zmq.Poller()
         self._lent = LentConnections(secure, self._poller)
-        self._complaints = LogLimit(log)
         self._outbox = Outbox()
         self._routes = secure.gate.routes()
+        conduct = Conduct()
         self._computing = Computing(
             worker,
             self._outbox.is_full,
-            lambda peer_id: self._conduct.is_shared(peer_id, time.monotonic()),
+            lambda peer_id: conduct.is_shared(peer_id, time.monotonic()),
             self._computed,
             lambda: self._commands.put(Look()),
         )
-        self._work = self._computing.work
-        self._asked_at = -math.inf
-        """When somebody asked this node to compute last."""
+        self._reception = Reception(registry, self._computing, self.blobs, self._outbox, conduct, is_paired, on_fault)
         self._turned_at = -math.inf
         """When the thread was last seen to go on, while it drains."""
+        self._opens_next = False
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
         self.on_end: Callable[[Exception], None] = lambda exc: None
@@ -118,8 +99,8 @@ class DataPlane:
 
     @property
     def queued(self) -> int:
-        """Requests that wait for the worker and have not begun."""
-        return len(self._work)
+        """Requests that wait for the worker and have not begun, and messages that are not opened."""
+        return len(self._computing.work) + self._reception.waiting
 
     def start(self, listen: Multiaddr | None) -> int:
         """Bind where asked (any free port of that host) and start; the port bound, or 0 for none."""
@@ -215,7 +196,12 @@ class DataPlane:
         self._send_blobs()
         if not self._hear(self._timeout_ms()):
             return False
-        self._computing.step()
+        if self._opens_next and self._reception.is_ready and not self._computing.work.has_single:
+            self._reception.catch_up()
+            self._opens_next = False
+        else:
+            self._computing.step()
+            self._opens_next = True
         return True
 
     def _hear(self, timeout_ms: int | None) -> bool:
@@ -235,9 +221,14 @@ class DataPlane:
             self._lent.look(self._registry.is_heard)
         return True
 
+    @property
+    def _is_ready(self) -> bool:
+        """Whether there is something to do without another message."""
+        return self._computing.is_ready or self._reception.is_ready
+
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
-        if self._computing.is_ready:
+        if self._is_ready:
             return 0
         blobs_s = self.blobs.wait_s()
         waits_ms = [RETRY_MS] if self._outbox else []
@@ -259,13 +250,14 @@ class DataPlane:
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
-            self._hear(0 if self._computing.is_ready else LOOK_MS)
+            self._hear(0 if self._is_ready else LOOK_MS)
             self._computing.step()
+            self._reception.catch_up()
             busy_s = self._computing.busy_s
             if busy_s is not None and busy_s < STUCK_LIMIT_S:
                 continue
-            quiet = time.monotonic() - self._asked_at > DRAIN_QUIET_S
-            if quiet and not self._computing.is_ready:
+            quiet = time.monotonic() - self._reception.asked_at > DRAIN_QUIET_S
+            if quiet and not self._is_ready:
                 return
 
     def _obey(self) -> bool:
@@ -299,10 +291,10 @@ class DataPlane:
             elif lent is not None:
                 self._forward_to_peer(lent, frames)
             elif served is not None and self._registry.is_heard(served):
-                asked = self._handle(served, socket, None, frames)
+                asked = self._reception.take(served, socket, None, frames)
             else:  # its link has ended, or it was banned: this connection outlives both
-                asked = self._handle(None, socket, None, frames)
-            if (asked is not None and self._work.is_urgent(asked)) or time.perf_counter() > until:
+                self._reception.take_of_nobody(socket, None, frames)
+            if (asked is not None and self._computing.work.is_urgent(asked)) or time.perf_counter() > until:
                 break
         return True
 
@@ -311,101 +303,20 @@ class DataPlane:
             return None
         peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:
-            return self._handle(None, self._router, route, frames)
+            self._reception.take_of_nobody(self._router, route, frames)
+            return None
         borrower = self._lent.borrower_of(peer.peer_id)
         if borrower is not None and self._registry.route_of(peer.peer_id) == route:
             send_frames(borrower, frames)
             return None
-        return self._handle(peer.peer_id, self._router, route, frames)
-
-    def _handle(
-        self, peer_id: PeerId | None, socket: Socket, route: bytes | None, frames: list[zmq.Frame]
-    ) -> PeerId | None:
-        """Look at a message, at the cost of whoever sent it (None: no member); the peer, where it asked for work."""
-        if not self._conduct.may_send(peer_id, time.monotonic()):
-            return None
-        started = time.thread_time()
-        job = None
-        if peer_id is None:
-            self._refuse_stranger(socket, [] if route is None else [route], frames)
-        else:
-            job = self._obey_peer(peer_id, socket, route, frames)
-        seconds = time.thread_time() - started
-        self._conduct.spent(peer_id, seconds, time.monotonic())
-        if job is not None:
-            job.owed_s = seconds
-        elif peer_id is not None:
-            self._work.charge(peer_id, seconds)
-        return None if job is None else peer_id
-
-    def _refuse_stranger(self, socket: Socket, route: list[bytes], frames: list[zmq.Frame]) -> None:
-        """Its hello has not been heard, or this node was restarted since."""
-        try:
-            message_id = decode_header(frames[0].buffer, MAX_DATA_HEADER_BYTES)[KEY_ID]
-        except RemoteProtocolError:
-            return
-        refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
-        send_frames(socket, [*route, *encode_message(refusal, message_id)])
+        return self._reception.take(peer.peer_id, self._router, route, frames)
 
     def _forward_to_peer(self, peer_id: PeerId, frames: list[zmq.Frame]) -> None:
         route = self._registry.route_of(peer_id)
         if route is not None and self._router is not None:
             send_frames(self._router, [route, *frames])
 
-    def _obey_peer(self, peer_id: PeerId, socket: Socket, route: bytes | None, frames: list[zmq.Frame]) -> Job | None:
-        """Do what a message says; the request that waits now, where it was one."""
-        try:
-            received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
-        except UnknownMessageError as exc:
-            self._answer(peer_id, socket, route, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
-            self._judge(peer_id, self._conduct.unknown(peer_id, time.monotonic()), "messages of unknown types")
-            return None
-        except RemoteProtocolError as exc:
-            self._complaints.warning("a data frame of %s was dropped: %s", peer_id, exc)
-            self._answer(peer_id, socket, route, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
-            self._judge(peer_id, self._conduct.malformed(peer_id, time.monotonic()), "messages against the format")
-            return None
-        match received.message:
-            case TrustedLinear() if not self._is_paired(peer_id):
-                denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
-                self._answer(peer_id, socket, route, denied, received.id)
-            case Linear() | TrustedLinear() as request:
-                self._asked_at = time.monotonic()
-                job = Job(peer_id, received.id, request, socket, route)
-                if self._computing.push(job):
-                    return job
-                self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
-                self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
-            case Cancel(request_id):
-                self._work.cancel(peer_id, request_id)
-                if route is not None:
-                    self.blobs.cancel(route, request_id)
-            case BlobAsk() | PieceAsk() | Credit() if route is not None:
-                refusal = self.blobs.handle(peer_id, route, received.id, received.message)
-                if refusal is not None:
-                    self._answer(peer_id, socket, route, refusal, received.id)
-            case Attach() if route is not None:
-                self._registry.attach(curve_key_of_frame(frames[-1]), route)
-                log.info("peer %s serves over the connection it dialled", peer_id)
-            case _:
-                pass
-        return None
-
-    def _judge(self, peer_id: PeerId, is_guilty: bool, what: str) -> None:
-        """A rule was broken; keep out whoever breaks rules again and again."""
-        if is_guilty:
-            self._work.forget(peer_id)
-            self._on_fault(peer_id, f"it sent too many {what}")
-
     def _computed(self, job: Job, answer: Message) -> None:
-        self.blobs.computed()
-        self._reply(job, answer)
-
-    def _reply(self, job: Job, answer: Message) -> None:
-        self._answer(job.peer_id, job.socket, job.route, answer, job.request_id)
-
-    def _answer(
-        self, peer_id: PeerId, socket: Socket, route: bytes | None, message: Message, message_id: int
-    ) -> None:
         """Answer now, or as soon as the peer has read what it got before."""
-        self._outbox.send(peer_id, socket, route, encode_message(message, message_id))
+        self.blobs.computed()
+        self._outbox.send(job.peer_id, job.socket, job.route, encode_message(answer, job.request_id))
