@@ -16,16 +16,16 @@ from made_parts import KERNELS, MODEL_ID, identity, make_rows, make_unit, weight
 from scripted_session import PATIENT
 from waiting import until
 
-from node import work_queue
 from node.execution import ExecutionManager, execute_distributed
 from node.execution.gate import UnitChecks
 from node.execution.pads import GuardPads
 from node.execution.peer import SessionPeer
 from node.planning.measures import PeerMeasures
-from node.transport import control
+from node.transport import control, inbox
 from node.transport.channel import MAX_UNASKED_BYTES, Channel, open_channel
 from node.transport.link import Pace
 from node.transport.outbox import MAX_UNREAD_BYTES_A_ROUTE
+from node.transport.reception import OPENED_AHEAD
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from node.worker import LinearWorker, Parts
@@ -271,7 +271,7 @@ def test_a_frame_that_is_too_large_costs_the_connection_only() -> None:
 
 
 def test_too_many_requests_are_refused_and_none_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_queue, "MAX_JOBS_A_PEER", 128)
+    monkeypatch.setattr(inbox, "MAX_JOBS_A_PEER", 128 - OPENED_AHEAD)
     worker = GatedWorker()
     worker.listens = True
     with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
@@ -313,6 +313,40 @@ def test_who_does_not_read_holds_up_nobody_and_loses_nothing() -> None:
         is_served(lazy)
 
 
+def test_breaks_and_waiting_messages_hold_up_no_long_request() -> None:
+    """One peer always has many short requests waiting; another asks for a long one, then for a short one, in turn."""
+    with LiveNode(1, UNITS) as node, introduced(node, 7) as greedy, introduced(node, 8) as single:
+        sent, answered = itertools.count(), 0
+        for index in itertools.islice(sent, 200):
+            greedy.send(pad_request(index), index)
+        for nonce in range(1000, 1040):
+            single.send(pad_request(nonce, 512 if nonce % 2 else 1, unit=1), nonce)
+            while True:
+                while (received := greedy.receive(0.0)) is not None:
+                    assert isinstance(received.message, LinearResult)
+                    answered += 1
+                    index = next(sent)
+                    greedy.send(pad_request(index), index)
+                if (received := single.receive(0.001)) is not None:
+                    break
+            assert received.id == nonce and isinstance(received.message, LinearResult)
+        assert answered > 40
+
+
+def test_requests_beyond_those_that_are_opened_are_answered_in_order_and_can_be_cancelled() -> None:
+    worker = GatedWorker()
+    worker.listens = True
+    with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
+        for index in range(100):
+            client.send(pad_request(index), index)
+        client.send(Cancel(99), 1000)
+        until(lambda: node.data.queued == 100, "99 requests and the message that takes one back wait")
+        worker.leave.set()
+        answers = [received for received in (client.receive() for _ in range(99)) if received is not None]
+        assert [received.id for received in answers] == list(range(99))
+        is_served(client)
+
+
 def test_what_was_cancelled_is_not_computed() -> None:
     worker = GatedWorker()
     worker.listens = True
@@ -339,7 +373,7 @@ def test_a_request_is_cancelled_while_it_is_computed() -> None:
         client.send(pad_request(1, unit=1), 1)
         assert worker.reached.wait(WAIT_S)
         client.send(Cancel(1), 2)
-        until(lambda: not node.data._work.ready(lambda path: False), "it is dropped")
+        until(lambda: not node.data._computing.work.ready(lambda path: False), "it is dropped")
         worker.leave.set()
         client.send(pad_request(3), 3)
         answer = client.receive()

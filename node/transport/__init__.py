@@ -19,6 +19,7 @@ computing      which part of whose request is computed next, and in which thread
 conduct        how much of a thread's time messages of one peer may take, and which rules it broke
 inbox          messages of peers that ask faster than they are served, unopened
 reception      what is done with a message of a peer: an answer at once, or a request that waits for its turn
+breaks         when a thread that is asked for too much only listens
 commands       what other threads want of the data plane's
 data           one blocking thread: requests in, results out, for the worker of this node
 outbox         what it sends

@@ -21,7 +21,7 @@ class Computing:
         is_full: whether no result is to be computed for a path, since those before are unread.
         is_shared: whether others than this peer ask, too.
         reply: sends the answer of a job.
-        wake: called in another thread when `step` has something to do.
+        wake: called in another thread when `collect` has something to do.
     """
 
     def __init__(
@@ -58,10 +58,13 @@ class Computing:
         job.is_long = self._worker.is_long(job.request)
         return self.work.push(job)
 
-    def step(self) -> None:
-        """One part for whoever has used the least; the answer leaves with the last one."""
+    def collect(self) -> None:
+        """Take over what another thread has computed; that wakes this one when it is done."""
         if (finished := self._bulk.collect()) is not None:
             self._computed(finished.job, finished.answer, finished.seconds)
+
+    def step(self) -> None:
+        """One part for whoever has used the least; the answer leaves with the last one."""
         job = self.work.take(self._is_full)
         if job is None:
             return

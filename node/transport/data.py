@@ -18,6 +18,7 @@ from node.endurance import Endurance
 from node.errors import ConfigError
 from node.transfer.librarian import FindBlob
 from node.transfer.service import BlobService
+from node.transport.breaks import Breaks
 from node.transport.callers import curve_key_of_frame
 from node.transport.commands import Borrow, Commands, Look, Offer
 from node.transport.computing import Computing
@@ -91,7 +92,9 @@ class DataPlane:
         self._reception = Reception(registry, self._computing, self.blobs, self._outbox, conduct, is_paired, on_fault)
         self._turned_at = -math.inf
         """When the thread was last seen to go on, while it drains."""
+        self._breaks = Breaks()
         self._opens_next = False
+        """Whether a waiting message is opened before a part is computed."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
         self.on_end: Callable[[Exception], None] = lambda exc: None
@@ -191,17 +194,26 @@ class DataPlane:
             return True
 
     def _turn(self) -> bool:
-        """Read what is there, then compute one part; False when it is time to end."""
+        """Read what is there, then open a message or compute one part; False when it is time to end."""
         self._outbox.send_again()
         self._send_blobs()
         if not self._hear(self._timeout_ms()):
             return False
-        if self._opens_next and self._reception.is_ready and not self._computing.work.has_single:
+        self._computing.collect()
+        work, started = self._computing.work, time.monotonic()
+        is_single = work.has_single
+        if is_single:
+            self._breaks.saw_single(started)
+        elif self._breaks.left_s(started) > 0:
+            return True
+        if self._opens_next and self._reception.is_ready and not is_single:
             self._reception.catch_up()
-            self._opens_next = False
         else:
             self._computing.step()
-            self._opens_next = True
+        self._opens_next = not self._opens_next
+        if not is_single:
+            now = time.monotonic()
+            self._breaks.worked(now - started, now)
         return True
 
     def _hear(self, timeout_ms: int | None) -> bool:
@@ -229,7 +241,7 @@ class DataPlane:
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
         if self._is_ready:
-            return 0
+            return math.ceil(1000 * max(0.0, self._breaks.left_s(time.monotonic())))
         blobs_s = self.blobs.wait_s()
         waits_ms = [RETRY_MS] if self._outbox else []
         waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
@@ -251,6 +263,7 @@ class DataPlane:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
             self._hear(0 if self._is_ready else LOOK_MS)
+            self._computing.collect()
             self._computing.step()
             self._reception.catch_up()
             busy_s = self._computing.busy_s

@@ -45,7 +45,7 @@ class Unopened:
 
 
 class Inbox:
-    """Unopened messages: first in first out for each peer, peers in turn; bounded like the requests that they hold."""
+    """Unopened messages: first in first out for each peer, peers in turn; bounded as requests are."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[PeerId, deque[Unopened]] = OrderedDict()

@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 OPENED_AHEAD = 8
 """Requests of a peer that wait decoded; its further messages wait as they came."""
-OPENED_A_TURN = 1
-"""Of those, messages that are opened between two parts of work: one is used up by each."""
 
 
 class Reception:
@@ -115,11 +113,9 @@ class Reception:
         self._conduct.spent(None, time.thread_time() - started, time.monotonic())
 
     def catch_up(self) -> None:
-        """Open some of what waits, of those whose requests before are nearly served."""
-        for _ in range(OPENED_A_TURN):
-            message = self._inbox.take(self._may_open)
-            if message is None:
-                return
+        """Open one message that waits, of a peer whose requests before are nearly served."""
+        message = self._inbox.take(self._may_open)
+        if message is not None:
             started = time.thread_time()
             job = None if message.socket.closed else self._open(message, has_room=True)
             self._charge(message, job, time.thread_time() - started)

@@ -1,0 +1,80 @@
+"""Messages that wait unopened: in order for each peer, in turn between peers, within bounds."""
+
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from made_parts import identity
+
+from node.transport import inbox
+from node.transport.inbox import Inbox, Unopened
+from protocol.identity import PeerId
+
+PEERS = [identity(index).peer_id for index in range(4)]
+
+
+def message(peer: int, number: int, route: bytes = b"r", size: int = 10) -> Unopened:
+    return Unopened(PEERS[peer], None, route, [zmq.Frame(number.to_bytes(4, "big")), zmq.Frame(bytes(size))])
+
+
+def number_of(unopened: Unopened | None) -> int | None:
+    return None if unopened is None else int.from_bytes(bytes(unopened.frames[0].buffer), "big")
+
+
+def anybody(_peer_id: PeerId) -> bool:
+    return True
+
+
+def test_peers_are_opened_in_turn_and_each_in_its_order() -> None:
+    box = Inbox()
+    for number in (1, 2, 3):
+        assert box.push(message(0, number))
+    assert box.push(message(1, 10))
+    assert len(box) == 4
+    assert [number_of(box.take(anybody)) for _ in range(5)] == [1, 10, 2, 3, None]
+    assert len(box) == 0
+
+
+def test_whoever_is_not_served_yet_waits_without_holding_up_others() -> None:
+    box = Inbox()
+    box.push(message(0, 1))
+    box.push(message(1, 2))
+    assert not box.is_ready(lambda peer_id: False)
+    assert number_of(box.take(lambda peer_id: peer_id == PEERS[1])) == 2
+    assert PEERS[0] in box and PEERS[1] not in box
+
+
+def test_a_connection_leaves_room_for_others_of_its_peer_and_a_peer_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inbox, "MAX_BYTES_A_ROUTE", 100)
+    monkeypatch.setattr(inbox, "MAX_BYTES_A_PEER", 150)
+    monkeypatch.setattr(inbox, "MAX_BYTES", 200)
+    box = Inbox()
+    assert box.push(message(0, 1, b"a", 90))
+    assert not box.push(message(0, 2, b"a", 90))
+    assert box.push(message(0, 3, b"b", 40))
+    assert not box.push(message(0, 4, b"c", 40))
+    assert box.push(message(1, 5, size=40))
+    assert not box.push(message(2, 6, size=40))
+    box.forget(PEERS[0])
+    assert box.push(message(2, 7, size=40))
+    assert len(box) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"a", b"b"]), st.integers(0, 40)), max_size=60))
+def test_whatever_came_and_went_the_bounds_are_those_of_an_empty_box(steps: list[tuple[int, bytes, int]]) -> None:
+    box, held = Inbox(), 0
+    for number, (peer, route, size) in enumerate(steps):
+        if size % 4 == 3:
+            held -= box.take(anybody) is not None
+        elif size % 11 == 10:
+            held -= sum(1 for _ in box._waiting.get(PEERS[peer], ()))
+            box.forget(PEERS[peer])
+        else:
+            held += box.push(message(peer, number, route, size))
+        assert len(box) == held
+    while box.take(anybody) is not None:
+        pass
+    assert len(box) == 0 and box._num_bytes == 0
+    assert not box._bytes_of and not box._count_of and not box._waiting
