@@ -11,10 +11,10 @@ from typing import Protocol
 from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER, Manifest, unit_places
 from node.store.stored import StoredModel
 from node.store.unit import Unit, UnitRef, unit_path
-from protocol.field import Weights
 from protocol.limits import MAX_HOSTED_MODELS, MAX_HOSTED_UNITS
-from protocol.messages import HostedModel
-from protocol.records import MAX_LAYER_RANGES, HostedLayers
+from protocol.linear.field import Weights
+from protocol.link.hello import HostedModel
+from protocol.membership.records import MAX_LAYER_RANGES, HostedLayers
 
 MAX_ANNOUNCED_UNITS = 1600
 """Hashes in one hello, which is a control frame of at most 64 KiB; a record says the rest as layers."""

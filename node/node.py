@@ -43,13 +43,13 @@ from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.trust import PairedDevices, TrustDesk
 from node.worker import LinearWorker
-from protocol.admission import SwarmKey
 from protocol.identity import Identity, PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
-from protocol.membership_actions import Changed, Forgotten
-from protocol.messages import Hello, WorkKind
+from protocol.link.admission import SwarmKey
+from protocol.link.hello import Hello, WorkKind
+from protocol.membership.actions import Changed, Forgotten
+from protocol.membership.records import Capabilities, PeerFacts
 from protocol.multiaddr import Multiaddr
-from protocol.records import Capabilities, PeerFacts
 
 log = logging.getLogger(__name__)
 

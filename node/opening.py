@@ -19,8 +19,8 @@ from node.transport.registry import ConnectedPeer
 from node.trust.paired import NotPairedError
 from protocol.identity import PeerId
 from protocol.limits import SEED_BYTES
-from protocol.messages import Role
-from protocol.shares import PadSeeds
+from protocol.linear.messages import Role
+from protocol.linear.shares import PadSeeds
 
 CONNECT_TIMEOUT_S = 3.0
 MAX_LANES = 64

@@ -11,7 +11,7 @@ from node.execution.ledger import ChunkCounts
 from node.execution.peer import SessionPeer
 from node.model.generate import FinishReason
 from node.plan_line import PlanLine
-from protocol.messages import Role
+from protocol.linear.messages import Role
 
 RoleName = Literal["pad", "share", "plain"]
 

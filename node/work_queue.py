@@ -15,7 +15,7 @@ from node.turns import Turns
 from node.worker import Answer, Parts
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_BYTES, TILE_OUTPUTS
-from protocol.messages import Linear, TrustedLinear
+from protocol.linear.messages import Linear, TrustedLinear
 
 MAX_JOBS_A_PEER = 512
 MAX_JOBS_A_ROUTE = 256

@@ -17,19 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import KekahydeError, ModelError
-from protocol.field import Elements, Floats, Sums, Weights
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
-from protocol.messages import (
-    ChunkBinding,
-    ErrorCode,
-    ErrorReply,
-    Linear,
-    LinearResult,
-    TrustedLinear,
-    TrustedResult,
-)
-from protocol.shares import pad_rows
-from protocol.verification import ResultDigest
+from protocol.linear.field import Elements, Floats, Sums, Weights
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, TrustedLinear, TrustedResult
+from protocol.linear.shares import pad_rows
+from protocol.linear.verification import ResultDigest
+from protocol.message import ErrorCode, ErrorReply
 
 log = logging.getLogger(__name__)
 

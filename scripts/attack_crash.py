@@ -17,9 +17,10 @@ from attack_time import hello_of, nested_maps, ping
 from raw_zmtp import COMMAND, DoorShutError, RawZmtp, connect, frame, greeted, reset
 
 from protocol import cbor
-from protocol.admission import SwarmKey
+from protocol.codec import encode_message
 from protocol.limits import MAGIC, MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION
-from protocol.messages import Hello, encode_message
+from protocol.link.admission import SwarmKey
+from protocol.link.hello import Hello
 
 FILL_S = 0.4
 """How long one connection is filled: more than queues and buffers hold goes through in less."""

@@ -34,7 +34,9 @@ from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from node.transport.data import DataPlane
 from node.work_queue import Job
-from protocol.messages import LinearResult, Message, encode_message
+from protocol.codec import encode_message
+from protocol.linear.messages import LinearResult
+from protocol.message import Message
 from protocol.multiaddr import Multiaddr
 
 DEEDS = ("push", "reset", "pour", "frames", "junk")

@@ -18,8 +18,9 @@ from connections import listening_ports
 from raw_zmtp import LIMIT_S, DoorShutError, RawZmtp, connect
 from swarm_harness import NodeProcess
 
-from protocol.admission import SwarmKey
-from protocol.door import (
+from protocol.identity import Identity, curve_public_key_of, public_key_of
+from protocol.link.admission import SwarmKey
+from protocol.link.door import (
     ANSWER_BYTES,
     BOX_NONCE_BYTES,
     CHALLENGE_BYTES,
@@ -28,7 +29,6 @@ from protocol.door import (
     Knock,
     door_box,
 )
-from protocol.identity import Identity, curve_public_key_of, public_key_of
 from protocol.multiaddr import parse_multiaddr
 
 OPEN_SWARM_KEY = bytes(32)

@@ -15,10 +15,12 @@ from contextlib import suppress
 from attack_target import OPEN_SWARM_KEY, Attack, Attacker, Target
 from raw_zmtp import COMMAND, GREETING, DoorShutError, RawZmtp, connect, frame, greeted, reset
 
-from protocol.door import DOOR_MAGIC, DOOR_NONCE_BYTES
+from protocol.codec import encode_message
 from protocol.identity import Identity, curve_public_key_of
 from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES, MAX_DATA_HEADER_BYTES
-from protocol.messages import Hello, Ping, encode_message
+from protocol.link.door import DOOR_MAGIC, DOOR_NONCE_BYTES
+from protocol.link.hello import Hello
+from protocol.message import Ping
 
 MAX_HELD = 2000
 """Connections that are held open at once: above a node's limit of descriptors in common settings (1024)."""

@@ -29,8 +29,8 @@ from node.receipt import Receipt
 from node.session import Session, SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
-from protocol.admission import SwarmKey
 from protocol.identity import Identity
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
 
 TEXT = "Once upon a time there was a little fox who lived in a wood with her mother and liked to sing . "

@@ -39,9 +39,9 @@ from node.node import Node, NodeConfig
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 from node.transport.channel import Channel, open_channel
-from protocol.admission import SwarmKey
 from protocol.identity import Identity
-from protocol.messages import ChunkBinding, Linear, LinearResult, Role
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
 
 CONFIG: dict[str, Any] = {

@@ -17,8 +17,8 @@ from typing import Any
 
 from node.node import Node, NodeConfig
 from node.paths import DataDir
-from protocol.admission import SwarmKey
-from protocol.membership_actions import Changed, Forgotten
+from protocol.link.admission import SwarmKey
+from protocol.membership.actions import Changed, Forgotten
 from protocol.multiaddr import parse_multiaddr
 
 

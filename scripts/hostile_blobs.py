@@ -6,7 +6,7 @@ import time
 
 from node.node import Node
 from node.transfer.librarian import Errand
-from protocol.transfer_outline import Outline
+from protocol.transfer.outline import Outline
 
 BLOB_FAULTS = ("false-piece", "false-outline", "slow-pieces")
 

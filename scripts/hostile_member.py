@@ -36,24 +36,17 @@ from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from protocol import cbor
-from protocol.admission import SwarmKey
+from protocol.codec import decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity
 from protocol.limits import MAGIC, MAX_CHUNK_ROWS, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION, TILE_OUTPUTS
-from protocol.messages import (
-    Cancel,
-    ChunkBinding,
-    ErrorReply,
-    Hello,
-    Linear,
-    Message,
-    Role,
-    decode_message,
-    encode_message,
-)
+from protocol.linear.messages import ChunkBinding, Linear, Role
+from protocol.link.admission import SwarmKey
+from protocol.link.hello import Hello
+from protocol.message import Cancel, ErrorReply, Message
 from protocol.multiaddr import Multiaddr
-from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
+from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
 
 LINK_TIMEOUT_S = 15.0
 CALM_S = 5.0

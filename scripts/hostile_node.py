@@ -34,10 +34,13 @@ from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from node.worker import Answer, LinearWorker, Parts
 from protocol import cbor
-from protocol.field import P
-from protocol.messages import ErrorCode, ErrorReply, Hello, Linear, LinearResult, Pong, Role, TrustedLinear
+from protocol.linear.field import P
+from protocol.linear.messages import Linear, LinearResult, Role, TrustedLinear
+from protocol.linear.verification import result_digest
+from protocol.link.hello import Hello
+from protocol.link.messages import Pong
+from protocol.message import ErrorCode, ErrorReply
 from protocol.multiaddr import Multiaddr
-from protocol.verification import result_digest
 
 LIES = ("bit", "row", "replay", "other", "range", "digest")
 FAULTS = ("none", "slow", "later", "error-13", "junk", "version", *(f"lie-{lie}" for lie in LIES), *BLOB_FAULTS)

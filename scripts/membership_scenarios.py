@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 
 from membership_sim import Conditions, SimNode, Simulation
 
-from protocol.membership_actions import Changed, Send
-from protocol.membership_messages import Gossip, State
-from protocol.records import sign_record
+from protocol.membership.actions import Changed, Send
+from protocol.membership.messages import Gossip, State
+from protocol.membership.records import sign_record
 
 ROUND_S = 0.2
 MAX_ROUNDS = 12.0

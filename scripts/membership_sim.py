@@ -19,13 +19,14 @@ from protocol import cbor
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, PeerId
 from protocol.limits import MAX_CONTROL_FRAME_BYTES
-from protocol.membership import Membership
-from protocol.membership_actions import Action, Changed, Forked, Issued, Misbehaved, Send
-from protocol.membership_config import MembershipConfig
-from protocol.membership_messages import MembershipMessage, State
-from protocol.messages import Ping, Pong
-from protocol.peer_table import Entry
-from protocol.records import Capabilities, PeerFacts, PeerRecord, next_seq, open_record
+from protocol.link.messages import Pong
+from protocol.membership.actions import Action, Changed, Forked, Issued, Misbehaved, Send
+from protocol.membership.config import MembershipConfig
+from protocol.membership.member import Membership
+from protocol.membership.messages import MembershipMessage, State
+from protocol.membership.peer_table import Entry
+from protocol.membership.records import Capabilities, PeerFacts, PeerRecord, next_seq, open_record
+from protocol.message import Ping
 
 UNIX_MS = 1_800_000_000_000
 ENVELOPE_BYTES = 32

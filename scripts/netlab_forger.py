@@ -15,11 +15,11 @@ from pathlib import Path
 
 from node.node import Node, NodeConfig
 from node.paths import DataDir
-from protocol.admission import SwarmKey
 from protocol.identity import Identity, PeerId
-from protocol.membership_messages import Gossip
+from protocol.link.admission import SwarmKey
+from protocol.membership.messages import Gossip
+from protocol.membership.records import PeerRecord, sign_record
 from protocol.multiaddr import parse_multiaddr
-from protocol.records import PeerRecord, sign_record
 
 WAIT_S = 30.0
 ROUNDS = 3

@@ -18,7 +18,7 @@ from node.kernels.portable import PortableKernels
 from node.paths import DataDir
 from node.trust import PairedDevices
 from protocol.limits import HASH_BYTES, OPERATOR_BYTES
-from protocol.pairing_code import CERTIFICATE_DOMAIN, Certificate, certified
+from protocol.pairing.code import CERTIFICATE_DOMAIN, Certificate, certified
 
 MIN_P = 1e-9
 PAIRED = "strict, pads by a paired device"

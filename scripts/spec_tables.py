@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from node.execution import chunk
 from node.gateway import limits as gateway_limits
-from protocol import handshake, limits, pairing_states
+from protocol import limits
+from protocol.link import handshake
+from protocol.pairing import states as pairing_states
 
 
 def handshake_table() -> list[str]:

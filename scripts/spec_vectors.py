@@ -12,23 +12,16 @@ from typing import Any
 import numpy as np
 
 from node.kernels.portable import PortableKernels
-from protocol.admission import SwarmKey
-from protocol.door import Doorway, Knock, door_box
+from protocol.codec import decode_message, encode_message
 from protocol.identity import Identity
 from protocol.limits import MAX_DATA_HEADER_BYTES, TILE_OUTPUTS
-from protocol.messages import (
-    ChunkBinding,
-    ErrorReply,
-    Linear,
-    LinearResult,
-    Ping,
-    Role,
-    decode_message,
-    encode_message,
-)
-from protocol.pairing_code import CERTIFICATE_DOMAIN, Meeting, certified, commitment, sign_consent
-from protocol.shares import PadSeeds, pad_row, pad_rows, row_seed
-from protocol.verification import result_digest
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
+from protocol.linear.shares import PadSeeds, pad_row, pad_rows, row_seed
+from protocol.linear.verification import result_digest
+from protocol.link.admission import SwarmKey
+from protocol.link.door import Doorway, Knock, door_box
+from protocol.message import ErrorReply, Ping
+from protocol.pairing.code import CERTIFICATE_DOMAIN, Meeting, certified, commitment, sign_consent
 
 # Found by search: the element stream of this seed meets the rejected word 2^31 - 1 at this index.
 REJECTION_SEED = hashlib.sha256(b"kek/1 rejection 1764").digest()

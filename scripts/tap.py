@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol import cbor
-from protocol.field import P
+from protocol.codec import decode_message
 from protocol.limits import MAX_CONTROL_FRAME_BYTES, ROW_BUCKETS
-from protocol.messages import Attach, Cancel, GoAway, Hello, Linear, Ping, Pong, Role, decode_message
+from protocol.linear.field import P
+from protocol.linear.messages import Linear, Role
+from protocol.link.hello import Hello
+from protocol.link.messages import Attach, GoAway, Pong
+from protocol.message import Cancel, Ping
 
 MAX_RECORD_BYTES = 16 << 20
 NEAR = 1 << 13

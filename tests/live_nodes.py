@@ -16,20 +16,13 @@ from node.transport.knock import Knocks
 from node.transport.registry import DialOutcome, DialState, PeerRegistry
 from node.transport.sockets import SecureContext
 from node.worker import LinearWorker
-from protocol.admission import SwarmKey
+from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_of
 from protocol.limits import MAX_CONTROL_FRAME_BYTES, PROTOCOL_VERSION
-from protocol.messages import (
-    ErrorReply,
-    Hello,
-    HelloOk,
-    HostedModel,
-    Message,
-    Received,
-    decode_message,
-    encode_message,
-)
+from protocol.link.admission import SwarmKey
+from protocol.link.hello import Hello, HelloOk, HostedModel
+from protocol.message import ErrorReply, Message
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")

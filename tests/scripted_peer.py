@@ -19,26 +19,14 @@ from node.execution.peer import PeerStatus, SessionPeer
 from node.planning.measures import PeerMeasures
 from node.store.unit import Unit
 from node.worker import LinearWorker
+from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
-from protocol.field import P
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.messages import (
-    Cancel,
-    ErrorCode,
-    ErrorReply,
-    Linear,
-    LinearResult,
-    Message,
-    Ping,
-    Received,
-    Role,
-    TrustedLinear,
-    TrustedResult,
-    decode_message,
-    encode_message,
-)
-from protocol.verification import result_digest
+from protocol.linear.field import P
+from protocol.linear.messages import Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.verification import result_digest
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 
 _names = itertools.count(1)
 

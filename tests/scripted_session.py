@@ -22,10 +22,8 @@ from node.execution.pads_paired import PairedPads
 from node.execution.plain import NoPads
 from node.kernels.interface import Kernels
 from node.store.unit import Unit
-from protocol.messages import (
-    Role,
-)
-from protocol.shares import PadSeeds
+from protocol.linear.messages import Role
+from protocol.linear.shares import PadSeeds
 
 IMPATIENT = ExecutionConfig(progress_limit_s=0.06, hedge_floor_s=0.02, hedge_unmeasured_s=0.03)
 PATIENT = ExecutionConfig()

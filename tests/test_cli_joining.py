@@ -16,8 +16,8 @@ import pytest
 from swarm_harness import NodeProcess
 
 from node.gateway.client import call_node
+from protocol.finding.invitation import Invitation, format_invitation
 from protocol.identity import Identity
-from protocol.invitation import Invitation, format_invitation
 from protocol.multiaddr import Multiaddr
 
 PROGRAM = [sys.executable, "-m", "node"]

@@ -12,7 +12,8 @@ from scripted_session import PATIENT, Swarm
 
 from node.execution.chunk import ChunkState
 from node.execution.interrupt import PassCancelledError
-from protocol.messages import Cancel, Linear, Role
+from protocol.linear.messages import Linear, Role
+from protocol.message import Cancel
 
 UNITS = [make_unit(6, 8, layer, seed=layer) for layer in range(3)]
 

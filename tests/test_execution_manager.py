@@ -40,9 +40,10 @@ from node.execution.peer import LATE_LIMIT, MAX_ABANDONED, REST_FIRST_S, PeerSta
 from node.store.unit import Unit
 from protocol import cbor
 from protocol.envelope import KEY_BODY, KEY_ID, KEY_TYPE, MAGIC
-from protocol.field import P
 from protocol.limits import ROW_BUCKETS
-from protocol.messages import ErrorCode, Linear, LinearResult, Role
+from protocol.linear.field import P
+from protocol.linear.messages import Linear, LinearResult, Role
+from protocol.message import ErrorCode
 
 UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
 FOREVER = ExecutionConfig(progress_limit_s=1000, hedge_floor_s=1000)

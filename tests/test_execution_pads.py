@@ -14,9 +14,9 @@ from scripted_session import Swarm, WatchedSeeds
 from node.execution.pads import DECODE_BATCH_ROWS, GuardPads, OwnPads, PadBatch, PadTicket
 from node.execution.peer import SessionPeer
 from node.store.unit import Unit
-from protocol.field import P
 from protocol.limits import row_bucket
-from protocol.shares import pad_rows
+from protocol.linear.field import P
+from protocol.linear.shares import pad_rows
 
 relaxed = settings(deadline=None, max_examples=60)
 UNITS = [make_unit(20, 6), make_unit(12, 5, layer=1, kind="qkv")]

@@ -22,7 +22,7 @@ from node.execution.patience import LocalSpeed, Patience
 from node.execution.peer import SessionPeer
 from node.planning.measures import Exchange
 from node.planning.series import MIN_SAMPLES
-from protocol.messages import Role
+from protocol.linear.messages import Role
 
 UNIT = make_unit(20, 6)
 CONFIG = ExecutionConfig()

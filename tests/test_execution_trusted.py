@@ -18,9 +18,10 @@ from node.execution.pads import GuardPads
 from node.execution.peer import PeerStatus
 from node.execution.plain import NoPads
 from protocol.errors import LocalProtocolError
-from protocol.field import P
-from protocol.messages import ErrorCode, LinearResult, Role, TrustedLinear, TrustedResult
-from protocol.verification import result_digest
+from protocol.linear.field import P
+from protocol.linear.messages import LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.verification import result_digest
+from protocol.message import ErrorCode
 
 UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
 PASSES = (40, 1, 1, 3, 1)

@@ -7,7 +7,7 @@ from swarm_harness import RunResult, Swarm
 
 from node.swarm.credentials import Swarm as StoredSwarm
 from node.swarm.credentials import store_swarm
-from protocol.admission import SwarmKey
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
 
 pytestmark = pytest.mark.swarm

@@ -11,13 +11,13 @@ from membership_sim import identity_of
 
 from protocol import cbor
 from protocol.errors import RemoteProtocolError
-from protocol.gossip import transmissions
 from protocol.identity import PeerId
 from protocol.limits import MAX_CONTROL_FRAME_BYTES
-from protocol.membership import Membership
-from protocol.membership_actions import Action, Changed, Forgotten, Forked, Issued, Misbehaved, Send
-from protocol.membership_config import MembershipConfig
-from protocol.membership_messages import (
+from protocol.membership.actions import Action, Changed, Forgotten, Forked, Issued, Misbehaved, Send
+from protocol.membership.config import MembershipConfig
+from protocol.membership.gossip import transmissions
+from protocol.membership.member import Membership
+from protocol.membership.messages import (
     Claim,
     Digest,
     DigestEntry,
@@ -28,10 +28,10 @@ from protocol.membership_messages import (
     Sync,
     SyncOk,
 )
-from protocol.messages import Ping
-from protocol.records import PeerFacts, PeerRecord, claimed_key, sign_record
-from protocol.suspicion import Suspicion, suspicion_bounds
-from protocol.timers import Timer, Timers
+from protocol.membership.records import PeerFacts, PeerRecord, claimed_key, sign_record
+from protocol.membership.suspicion import Suspicion, suspicion_bounds
+from protocol.membership.timers import Timer, Timers
+from protocol.message import Ping
 
 CONFIG = MembershipConfig()
 KEYS = [identity_of(number).public_key for number in range(20)]

@@ -7,7 +7,7 @@ import pytest
 from membership_scenarios import Report, chaos, crash, dishonest, farewell, partition, restart, slow, spread
 from membership_sim import Conditions, Simulation
 
-from protocol.membership_messages import State
+from protocol.membership.messages import State
 
 LOSSY = Conditions(loss=0.1)
 ENCODED = Conditions(loss=0.1, encoded=True)

@@ -9,9 +9,9 @@ from membership_sim import identity_of
 from nacl.bindings import crypto_core_ed25519_sub
 
 from protocol.identity import curve_public_key_of
-from protocol.membership_messages import State
-from protocol.peer_table import Merge, PeerTable, Standing, join
-from protocol.records import PeerFacts, PeerRecord, sign_record
+from protocol.membership.messages import State
+from protocol.membership.peer_table import Merge, PeerTable, Standing, join
+from protocol.membership.records import PeerFacts, PeerRecord, sign_record
 
 RNG = random.Random(0)
 RECORDS = [

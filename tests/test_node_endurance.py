@@ -26,7 +26,7 @@ from node.endurance import FIRST_PAUSE_S, GOOD_S, MAX_FAILURES, MAX_PAUSE_S, End
 from node.gateway.feed import Broadcaster
 from node.transfer.librarian import Errand, Fetched, Librarian
 from node.transport.control import ControlPlane
-from protocol.messages import ChunkBinding, Linear, Role
+from protocol.linear.messages import ChunkBinding, Linear, Role
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from node.store.unit import UnitRef
 from protocol import cbor
 from protocol.cbor_form import MAX_DEPTH, MAX_KEYS_AND_FLOATS
 from protocol.errors import RemoteProtocolError
-from protocol.hello import Hello, HostedModel
 from protocol.limits import MAX_BUFFERS, MAX_CONTROL_FRAME_BYTES, MAX_HOSTED_MODELS
-from protocol.membership_messages import (
+from protocol.link.hello import Hello, HostedModel
+from protocol.membership.messages import (
     MAX_DIGEST_ENTRIES,
     MAX_MESSAGE_CLAIMS,
     MAX_MESSAGE_RECORDS,

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol import cbor
-from protocol.dialback import DialBack, DialBackResult, DialBackStatus
+from protocol.codec import Received, UnknownMessageError, decode_message, encode_message
 from protocol.envelope import (
     KEY_BODY,
     KEY_BUFFERS,
@@ -24,6 +24,7 @@ from protocol.envelope import (
     encode_envelope,
 )
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.finding.dialback import DialBack, DialBackResult, DialBackStatus
 from protocol.limits import (
     MAGIC,
     MAX_BLOB_PIECES,
@@ -32,7 +33,10 @@ from protocol.limits import (
     MAX_DATA_HEADER_BYTES,
     PIECE_BYTES,
 )
-from protocol.membership_messages import (
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.link.hello import Hello, HelloOk, HostedModel
+from protocol.link.messages import Attach, GoAway, Pong
+from protocol.membership.messages import (
     Claim,
     Digest,
     DigestEntry,
@@ -43,30 +47,8 @@ from protocol.membership_messages import (
     Sync,
     SyncOk,
 )
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ChunkBinding,
-    ErrorReply,
-    GoAway,
-    Hello,
-    HelloOk,
-    HostedModel,
-    Linear,
-    LinearResult,
-    Message,
-    MessageType,
-    Ping,
-    Pong,
-    Received,
-    Role,
-    TrustedLinear,
-    TrustedResult,
-    UnknownMessageError,
-    decode_message,
-    encode_message,
-)
-from protocol.pairing_messages import (
+from protocol.message import Cancel, ErrorReply, Message, MessageType, Ping
+from protocol.pairing.messages import (
     PairAnswer,
     PairAsk,
     PairConfirm,
@@ -75,8 +57,8 @@ from protocol.pairing_messages import (
     PairReveal,
     Unpair,
 )
-from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
-from protocol.transfer_outline import Outline
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.transfer.outline import Outline
 
 MAX_HEADER = MAX_CONTROL_FRAME_BYTES
 relaxed = settings(deadline=None)

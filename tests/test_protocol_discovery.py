@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.announcement import announce, read_announcement
-from protocol.dialback import (
+from protocol.errors import RemoteProtocolError
+from protocol.finding.announcement import announce, read_announcement
+from protocol.finding.dialback import (
     SERVE_AT_ONCE,
     SERVE_BURST,
     SERVE_PERIOD_S,
@@ -18,11 +19,10 @@ from protocol.dialback import (
     dialable,
     host_of,
 )
-from protocol.errors import RemoteProtocolError
+from protocol.finding.reachability import ASK_AGAIN_S, ASK_BUSY_S, ASK_TIMEOUT_S, CONFIRM_AGAIN_S, Reachability
 from protocol.identity import Identity
 from protocol.limits import MAX_ADDRESSES
 from protocol.multiaddr import parse_multiaddr
-from protocol.reachability import ASK_AGAIN_S, ASK_BUSY_S, ASK_TIMEOUT_S, CONFIRM_AGAIN_S, Reachability
 
 ME, ALICE, BOB = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 KEY, NONCE = bytes(range(32)), bytes(24)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_parts import identity
 
-from protocol.admission import SwarmKey
-from protocol.door import (
+from protocol.link.admission import SwarmKey
+from protocol.link.door import (
     ANSWER_BYTES,
     BOX_NONCE_BYTES,
     CHALLENGE_BYTES,

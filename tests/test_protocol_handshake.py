@@ -1,32 +1,23 @@
 """Every state and every event of a link, and every way in which a hello can be a lie."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
-from protocol.admission import SwarmKey
 from protocol.errors import LocalProtocolError, RemoteProtocolError, SwarmKeyError
-from protocol.handshake import TRANSITIONS, Handshake, HandshakeError, LinkEvent, LinkState, Side, event_of
 from protocol.identity import Identity, curve_public_key_of
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ErrorCode,
-    ErrorReply,
-    GoAway,
-    Hello,
-    HelloOk,
-    LinearResult,
-    Message,
-    Ping,
-    Pong,
-)
+from protocol.linear.messages import LinearResult
+from protocol.link.admission import SwarmKey
+from protocol.link.handshake import TRANSITIONS, Handshake, HandshakeError, LinkEvent, LinkState, Side, event_of
+from protocol.link.hello import Hello, HelloOk
+from protocol.link.messages import Attach, GoAway, Pong
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 
 ME, OTHER = Identity.from_seed(bytes(32)), Identity.from_seed(bytes([1] * 32))
 HELLO = Hello(ME.public_key, (1,), "test", (), 0, (), 0, (1,), bytes(16))
-HELLO_OK = HelloOk(**{name: getattr(HELLO, name) for name in Hello.__dataclass_fields__})
+HELLO_OK = HelloOk(**{name: getattr(HELLO, name) for name in [field.name for field in fields(HELLO)]})
 
 # What is legal, written down a second time: anything that is not here is refused.
 LEGAL = {

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from protocol import cbor
 from protocol.errors import LocalProtocolError
-from protocol.identity import Identity
-from protocol.invitation import (
+from protocol.finding.invitation import (
     Invitation,
     InvitationError,
     InvitedModel,
     format_invitation,
     parse_invitation,
 )
+from protocol.identity import Identity
 from protocol.multiaddr import MAX_ADDRESS_CHARACTERS, Multiaddr, parse_multiaddr
 
 PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(4)]

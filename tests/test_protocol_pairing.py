@@ -14,7 +14,19 @@ from made_parts import identity
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.pairing import (
+from protocol.pairing.attempt import ANSWER_TIMEOUT_S, OWNER_TIMEOUT_S, REPEAT_S, Attempt
+from protocol.pairing.code import Meeting, sign_consent, verify_consent
+from protocol.pairing.messages import (
+    PairAnswer,
+    PairAsk,
+    PairConfirm,
+    PairingMessage,
+    PairRefusal,
+    PairRefuse,
+    PairReveal,
+    Unpair,
+)
+from protocol.pairing.pairing import (
     LOCK_S,
     MAX_FAILURES,
     MAX_FAILURES_A_PEER,
@@ -27,19 +39,7 @@ from protocol.pairing import (
     Send,
     common_operator,
 )
-from protocol.pairing_attempt import ANSWER_TIMEOUT_S, OWNER_TIMEOUT_S, REPEAT_S, Attempt
-from protocol.pairing_code import Meeting, sign_consent, verify_consent
-from protocol.pairing_messages import (
-    PairAnswer,
-    PairAsk,
-    PairConfirm,
-    PairingMessage,
-    PairRefusal,
-    PairRefuse,
-    PairReveal,
-    Unpair,
-)
-from protocol.pairing_states import OVER, TRANSITIONS, PairEvent, PairState
+from protocol.pairing.states import OVER, TRANSITIONS, PairEvent, PairState
 
 _numbers = itertools.count()
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.utils import randombytes_deterministic
 
-from protocol import cbor, shares
+from protocol import cbor
 from protocol.errors import LocalProtocolError
-from protocol.field import P, elements_of_words
 from protocol.limits import (
     MAX_CHUNK_ROWS,
     MAX_DATA_BYTES,
@@ -19,7 +18,9 @@ from protocol.limits import (
     max_rows_per_chunk,
     row_bucket,
 )
-from protocol.shares import PadSeeds, pad_row, pad_rows, row_seed
+from protocol.linear import shares
+from protocol.linear.field import P, elements_of_words
+from protocol.linear.shares import PadSeeds, pad_row, pad_rows, row_seed
 
 MASTER = bytes(range(32))
 MODEL = hashlib.sha256(b"model").digest()

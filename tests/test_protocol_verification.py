@@ -13,10 +13,10 @@ from node.kernels import select_kernels
 from node.kernels.interface import Kernels
 from node.kernels.portable import PortableKernels
 from protocol import cbor
-from protocol.field import P
 from protocol.limits import FREIVALDS_VECTORS, TILE_OUTPUTS
-from protocol.messages import ChunkBinding, LinearResult, Role
-from protocol.verification import UnitCheck, freivalds, passes_gate, random_elements, result_digest
+from protocol.linear.field import P
+from protocol.linear.messages import ChunkBinding, LinearResult, Role
+from protocol.linear.verification import UnitCheck, freivalds, passes_gate, random_elements, result_digest
 
 NUM_OUTPUTS, NUM_INPUTS = 2 * TILE_OUTPUTS + 76, 40
 KERNELS = select_kernels(1)

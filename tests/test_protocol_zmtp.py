@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from made_parts import identity
 from zmq.utils import z85
 
-from protocol.zmtp import GREETING_BYTES, CurveOutcome, ServerHandshake
+from protocol.link.zmtp import GREETING_BYTES, CurveOutcome, ServerHandshake
 
 WELCOME = b"\x04\xa8\x07WELCOME" + bytes(160)
 READY = b"\x04\x26\x05READY" + bytes(32)

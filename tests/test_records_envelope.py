@@ -10,7 +10,7 @@ from nacl.signing import VerifyKey
 from protocol import cbor
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import Identity
-from protocol.records import (
+from protocol.membership.records import (
     MAX_RECORD_BYTES,
     MAX_SEQ,
     RECORD_DOMAIN,

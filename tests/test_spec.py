@@ -16,11 +16,17 @@ import spec_vectors
 
 from node.kernels import select_kernels
 from protocol import cbor
-from protocol.dialback import DialBack, DialBackResult, DialBackStatus
+from protocol.codec import decode_message, encode_message
+from protocol.finding.dialback import DialBack, DialBackResult, DialBackStatus
+from protocol.finding.invitation import InvitedModel, format_invitation, parse_invitation
 from protocol.identity import Identity, public_key_of
-from protocol.invitation import InvitedModel, format_invitation, parse_invitation
 from protocol.limits import MAX_DATA_HEADER_BYTES, PIECE_BYTES
-from protocol.membership_messages import (
+from protocol.linear.messages import ChunkBinding, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.shares import pad_row, pad_rows
+from protocol.linear.verification import result_digest
+from protocol.link.hello import Hello, HelloOk, HostedModel
+from protocol.link.messages import Attach, GoAway, Pong
+from protocol.membership.messages import (
     Claim,
     Digest,
     DigestEntry,
@@ -31,26 +37,8 @@ from protocol.membership_messages import (
     Sync,
     SyncOk,
 )
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ChunkBinding,
-    ErrorReply,
-    GoAway,
-    Hello,
-    HelloOk,
-    HostedModel,
-    LinearResult,
-    Message,
-    Ping,
-    Pong,
-    Role,
-    TrustedLinear,
-    TrustedResult,
-    decode_message,
-    encode_message,
-)
-from protocol.pairing_messages import (
+from protocol.message import Cancel, ErrorReply, Message, Ping
+from protocol.pairing.messages import (
     PairAnswer,
     PairAsk,
     PairConfirm,
@@ -59,10 +47,8 @@ from protocol.pairing_messages import (
     PairReveal,
     Unpair,
 )
-from protocol.shares import pad_row, pad_rows
-from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
-from protocol.transfer_outline import Outline
-from protocol.verification import result_digest
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.transfer.outline import Outline
 
 SPEC = (Path(__file__).parent.parent / "SPEC.md").read_text()
 

@@ -21,9 +21,9 @@ from node.swarm.credentials import (
     store_swarm,
 )
 from node.swarm.memory import MAX_ANCHORS, SwarmMemory
-from protocol.admission import SwarmKey
+from protocol.link.admission import SwarmKey
+from protocol.membership.records import PeerFacts, sign_record
 from protocol.multiaddr import parse_multiaddr
-from protocol.records import PeerFacts, sign_record
 
 KEY = SwarmKey(bytes(range(32)))
 ADDRESS = parse_multiaddr(f"/ip4/127.0.0.1/tcp/4711/p2p/{identity(1).peer_id}")

@@ -11,9 +11,9 @@ from node.errors import ConfigError
 from node.swarm.credentials import Swarm, load_swarm, read_stored, store_swarm
 from node.swarm.inviting import key_is_shared, offline_swarm, write_invitation
 from node.swarm.joining import join_swarm
-from protocol.admission import SwarmKey
+from protocol.finding.invitation import Invitation, InvitedModel, parse_invitation
 from protocol.identity import Identity
-from protocol.invitation import Invitation, InvitedModel, parse_invitation
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import Multiaddr
 
 PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(10)]

@@ -15,7 +15,7 @@ from waiting import until
 
 from node.gateway.client import call_node
 from node.swarm.memory import SwarmMemory
-from protocol.admission import SwarmKey
+from protocol.link.admission import SwarmKey
 
 pytestmark = pytest.mark.swarm
 

@@ -18,8 +18,8 @@ from node.privacy import Privacy
 from node.receipt import Receipt
 from node.session import Session, SessionConfig
 from node.store.library import Library
-from protocol.admission import SwarmKey
 from protocol.identity import Identity
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
 
 pytestmark = pytest.mark.swarm

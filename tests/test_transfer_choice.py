@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from node.hosting import ranges_of, ranges_text
 from node.transfer.choice import LayerView, choose_layers, start_of
-from protocol.records import MAX_LAYER_RANGES
+from protocol.membership.records import MAX_LAYER_RANGES
 
 relaxed = settings(deadline=None, max_examples=200)
 

@@ -8,10 +8,10 @@ import pytest
 from transfer_sim import HONEST, LIARS, Simulation, outline_of, random_blob
 
 from protocol.limits import PIECE_BYTES
-from protocol.messages import ErrorCode, ErrorReply
-from protocol.transfer_actions import Drop, Send, Verdict, Wanted
-from protocol.transfer_fetch import Fetch, FetchConfig
-from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.message import ErrorCode, ErrorReply
+from protocol.transfer.actions import Drop, Send, Verdict, Wanted
+from protocol.transfer.fetch import Fetch, FetchConfig
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 
 
 def check(simulation: Simulation) -> None:
@@ -195,7 +195,7 @@ def test_a_refusal_is_no_lie(code: ErrorCode, dropped: bool) -> None:
 
 
 def test_urgent_blobs_first_then_the_rare_ones() -> None:
-    from protocol.transfer_choice import fetch_order
+    from protocol.transfer.choice import fetch_order
 
     assert fetch_order([("late", 1, 1, 0), ("common", 0, 3, 1), ("rare", 0, 1, 2), ("nowhere", 0, 0, 3)]) == [
         "rare",

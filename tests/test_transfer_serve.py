@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES
-from protocol.transfer_serve import PieceJob, ServeConfig, Serving
+from protocol.transfer.serve import PieceJob, ServeConfig, Serving
 
 
 def job(route: str, message_id: int, num_bytes: int = PIECE_BYTES) -> PieceJob[str]:

@@ -17,9 +17,9 @@ from node.transfer.disk import BlobDisk
 from node.transfer.jobs import KEPT_JOBS, Job, Jobs, JobState
 from node.transfer.service import MAX_CONNECTIONS_A_PEER, MAX_KNOWN_A_PEER, MAX_OPEN_OUTLINES, BlobService, Reply
 from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES, SLICE_BYTES
-from protocol.messages import ErrorCode, ErrorReply, Message
-from protocol.transfer_actions import Verdict
-from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.message import ErrorCode, ErrorReply, Message
+from protocol.transfer.actions import Verdict
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 
 CONTENT = bytes(range(256)) * (2 * PIECE_BYTES // 256) + b"and a little more"
 SHA256 = hashlib.sha256(CONTENT).digest()

@@ -18,19 +18,11 @@ from node.swarm.access import AccessList, Verdict
 from node.transport import control
 from node.transport.link import Pace
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
-from protocol.membership_messages import Claim, Gossip, State
-from protocol.messages import (
-    Attach,
-    ChunkBinding,
-    ErrorCode,
-    ErrorReply,
-    GoAway,
-    Hello,
-    HelloOk,
-    Linear,
-    LinearResult,
-    Role,
-)
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
+from protocol.link.hello import Hello, HelloOk
+from protocol.link.messages import Attach, GoAway
+from protocol.membership.messages import Claim, Gossip, State
+from protocol.message import ErrorCode, ErrorReply
 from protocol.multiaddr import parse_multiaddr
 
 LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")

@@ -24,21 +24,12 @@ from node.transport.link import Pace
 from node.transport.registry import DialState
 from node.transport.sockets import SecureContext
 from protocol import cbor
+from protocol.codec import encode_message
 from protocol.identity import Identity
 from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ErrorCode,
-    ErrorReply,
-    GoAway,
-    Hello,
-    HelloOk,
-    Message,
-    Ping,
-    Pong,
-    encode_message,
-)
+from protocol.link.hello import Hello, HelloOk
+from protocol.link.messages import Attach, GoAway, Pong
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 from protocol.multiaddr import Multiaddr
 
 PLANES = ("control plane", "data plane")

@@ -30,26 +30,15 @@ from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from node.worker import LinearWorker, Parts
 from protocol import cbor
-from protocol.field import P
+from protocol.codec import Received
 from protocol.identity import PeerId
 from protocol.limits import MAGIC, MAX_DATA_BYTES
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ChunkBinding,
-    ErrorCode,
-    ErrorReply,
-    Hello,
-    Linear,
-    LinearResult,
-    Message,
-    Ping,
-    Received,
-    Role,
-    TrustedLinear,
-    TrustedResult,
-)
-from protocol.shares import PadSeeds, pad_rows
+from protocol.linear.field import P
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.shares import PadSeeds, pad_rows
+from protocol.link.hello import Hello
+from protocol.link.messages import Attach
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 
 UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
 SEED = bytes(range(32))

@@ -18,9 +18,17 @@ from node.transport import gate as gates
 from node.transport.admissions import GRANT_S, MAX_GRANTS_A_HOST, Admissions
 from node.transport.gate import Gate
 from node.transport.sockets import SecureContext
-from protocol.admission import SwarmKey
-from protocol.door import ANSWER_BYTES, CHALLENGE_BYTES, KEY_PROOF_BYTES, KNOCK_BYTES, DoorStatus, Knock, door_box
 from protocol.limits import MAX_DATA_BYTES
+from protocol.link.admission import SwarmKey
+from protocol.link.door import (
+    ANSWER_BYTES,
+    CHALLENGE_BYTES,
+    KEY_PROOF_BYTES,
+    KNOCK_BYTES,
+    DoorStatus,
+    Knock,
+    door_box,
+)
 
 SWARM = SwarmKey(bytes(range(32)))
 HOME, MEMBER = identity(1), identity(2)

@@ -8,7 +8,7 @@ from made_parts import identity
 from node.transport import registry as registry_module
 from node.transport.registry import ConnectedPeer, DialOutcome, DialState, PeerRegistry, peer_of_hello
 from protocol.identity import curve_public_key_of
-from protocol.messages import Hello
+from protocol.link.hello import Hello
 
 
 def peer_of(index: int, data_port: int = 1) -> ConnectedPeer:

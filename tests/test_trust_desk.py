@@ -19,7 +19,7 @@ from node.trust.desk import AttemptView, PairingError
 from node.trust.paired import NotPairedError
 from protocol.identity import PeerId
 from protocol.multiaddr import Multiaddr
-from protocol.pairing_states import PairState
+from protocol.pairing.states import PairState
 
 
 @pytest.fixture(autouse=True)

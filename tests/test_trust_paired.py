@@ -15,7 +15,7 @@ from node.errors import ConfigError
 from node.trust.paired import FILE_NAME, NotPairedError, PairedDevices
 from node.trust.paired_file import MAX_DEVICES
 from protocol.identity import Identity, PeerId
-from protocol.pairing_code import CERTIFICATE_DOMAIN, Certificate, certified
+from protocol.pairing.code import CERTIFICATE_DOMAIN, Certificate, certified
 
 OWN, OTHER, THIRD = identity(1), identity(2), identity(3)
 OPERATOR = bytes(range(16))

@@ -16,7 +16,8 @@ from node.turns import MAX_DEBT_S, MAX_SAVED_S, Turns
 from node.work_queue import MAX_JOBS_A_PEER, MAX_JOBS_A_ROUTE, MAX_PEERS, Job, Path, Route, WorkQueue
 from node.worker import Answer
 from protocol.identity import PeerId
-from protocol.messages import ChunkBinding, ErrorCode, ErrorReply, Linear, Role
+from protocol.linear.messages import ChunkBinding, Linear, Role
+from protocol.message import ErrorCode, ErrorReply
 
 relaxed = settings(deadline=None, max_examples=100)
 BINDING = ChunkBinding(bytes(16), 1, MODEL_ID, bytes(32), Role.PAD, 0, 1, 0, 1)

@@ -13,20 +13,12 @@ from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
 
 from node.errors import CorruptModelError
 from node.worker import LinearWorker
-from protocol.field import P, elements_of_integers
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
-from protocol.messages import (
-    ChunkBinding,
-    ErrorCode,
-    ErrorReply,
-    Linear,
-    LinearResult,
-    Role,
-    TrustedLinear,
-    TrustedResult,
-)
-from protocol.shares import pad_rows
-from protocol.verification import UnitCheck, passes_gate, result_digest
+from protocol.linear.field import P, elements_of_integers
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.shares import pad_rows
+from protocol.linear.verification import UnitCheck, passes_gate, result_digest
+from protocol.message import ErrorCode, ErrorReply
 
 relaxed = settings(deadline=None, max_examples=60)
 UNIT = make_unit(2 * TILE_OUTPUTS + 76, 12)

@@ -8,12 +8,12 @@ import random
 from dataclasses import dataclass, field
 
 from protocol.limits import PIECE_BYTES, SLICE_BYTES
-from protocol.messages import Cancel, ErrorCode, ErrorReply, Message
-from protocol.transfer_actions import Begin, Check, Drop, Send, Verdict, Wanted, Write
-from protocol.transfer_fetch import Fetch, FetchConfig
-from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
-from protocol.transfer_outline import Outline, num_pieces
-from protocol.transfer_serve import PieceJob, Serving
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message
+from protocol.transfer.actions import Begin, Check, Drop, Send, Verdict, Wanted, Write
+from protocol.transfer.fetch import Fetch, FetchConfig
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.transfer.outline import Outline, num_pieces
+from protocol.transfer.serve import PieceJob, Serving
 
 HONEST = ("honest", "slow", "silent", "flaky", "forgetful")
 LIARS = ("piece", "outline", "size", "order")

@@ -19,7 +19,7 @@ from node.errors import NodeNotRunningError
 from node.gateway.client import call_node
 from node.swarm.credentials import known_addresses
 from node.swarm.inviting import MAX_EXPIRY_S, key_is_shared, offline_swarm, write_invitation
-from protocol.invitation import MAX_INVITED_MODELS, InvitedModel
+from protocol.finding.invitation import MAX_INVITED_MODELS, InvitedModel
 
 QR_BORDER = 2
 

@@ -16,7 +16,7 @@ from node.errors import ConfigError
 from node.paths import DataDir, default_data_dir
 from node.swarm.credentials import ENVIRONMENT_KEY
 from node.swarm.joining import join_swarm
-from protocol.invitation import MAX_INVITATION_CHARACTERS, Invitation, parse_invitation
+from protocol.finding.invitation import MAX_INVITATION_CHARACTERS, Invitation, parse_invitation
 
 
 @click.command(epilog=EXIT_CODES)

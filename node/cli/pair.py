@@ -19,7 +19,7 @@ from node.gateway.client import call_node
 from node.operations.pairing import device_as_json
 from node.paths import DataDir
 from node.trust.paired import PairedDevices
-from protocol.pairing_states import PairState
+from protocol.pairing.states import PairState
 
 POLL_S = 0.2
 READS = "This device can read your prompt: with --privacy trusted it gets your text's activations as they are."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from protocol.dialback import host_of
+from protocol.finding.dialback import host_of
 from protocol.multiaddr import Multiaddr
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from zeroconf import Error, IPVersion, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
 from node.discovery.addresses import lan_hosts
-from protocol.announcement import ANNOUNCEMENT_NONCE_BYTES, SERVICE_TYPE, announce, read_announcement
 from protocol.errors import AddressError
+from protocol.finding.announcement import ANNOUNCEMENT_NONCE_BYTES, SERVICE_TYPE, announce, read_announcement
 from protocol.identity import PeerId, peer_id_of
 from protocol.limits import MAX_ADDRESSES
 from protocol.multiaddr import Multiaddr, parse_multiaddr

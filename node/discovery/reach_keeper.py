@@ -1,7 +1,7 @@
 """Finds out by which addresses others can dial this node, and does the same for them.
 
-Lives in the control plane's loop; decides nothing: `protocol.reachability` says what to ask and what it proves,
-`protocol.dialback` what may be dialled for whom.
+Lives in the control plane's loop; decides nothing: `protocol.finding.reachability` says what to ask and what it
+proves, `protocol.finding.dialback` what may be dialled for whom.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from node.errors import TransportError
 from node.transport.control import ControlPlane
 from node.transport.link import new_nonce
 from node.transport.links import Link
-from protocol.dialback import DialBack, DialBackResult, DialBackServer, DialBackStatus, dialable
+from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
+from protocol.finding.dialback import DialBack, DialBackResult, DialBackServer, DialBackStatus, dialable
+from protocol.finding.reachability import Reachability
 from protocol.identity import PeerId
 from protocol.limits import MAX_ADDRESSES
-from protocol.messages import ErrorCode, ErrorReply, Received
+from protocol.message import ErrorCode, ErrorReply
 from protocol.multiaddr import Multiaddr
-from protocol.reachability import Reachability
 
 log = logging.getLogger(__name__)
 

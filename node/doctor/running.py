@@ -14,9 +14,9 @@ from node.doctor.finding import Finding, broken, note, ok
 from node.errors import AddressError
 from node.node import Node
 from node.transport.registry import DialState
-from protocol.membership_messages import State
+from protocol.membership.messages import State
+from protocol.membership.peer_table import Entry
 from protocol.multiaddr import Multiaddr, parse_multiaddr
-from protocol.peer_table import Entry
 
 REACH_TIMEOUT_S = 2.0
 REACH_AT_ONCE = 32

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any
 
 from node.store.unit import UnitRef
-from protocol.field import Elements, Floats
 from protocol.identity import PeerId
+from protocol.linear.field import Elements, Floats
 
 next_number = itertools.count(1).__next__
 """Chunks, and batches of pads, are numbered in the life of this process."""

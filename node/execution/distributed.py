@@ -11,7 +11,7 @@ from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.interrupt import PassCancelledError
 from node.execution.manager import ExecutionManager
 from node.store.unit import Unit
-from protocol.field import Floats, Sums
+from protocol.linear.field import Floats, Sums
 
 
 def execute_distributed(

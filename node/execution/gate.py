@@ -7,8 +7,8 @@ import secrets
 from node.execution.peer import Request
 from node.kernels.interface import Kernels
 from node.store.unit import Unit, UnitRef
-from protocol.messages import LinearResult, TrustedResult
-from protocol.verification import UnitCheck, passes_gate
+from protocol.linear.messages import LinearResult, TrustedResult
+from protocol.linear.verification import UnitCheck, passes_gate
 
 
 class UnitChecks:

@@ -13,7 +13,7 @@ from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
 from node.kernels.interface import Floats, Kernels
 from node.store.unit import Unit
-from protocol.field import Sums
+from protocol.linear.field import Sums
 
 
 class HybridExecutor:

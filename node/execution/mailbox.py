@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import zmq
 
 from node.execution.peer import SessionPeer
-from protocol.messages import ErrorCode, ErrorReply, Received, UnknownMessageError
+from protocol.codec import Received, UnknownMessageError
+from protocol.message import ErrorCode, ErrorReply
 
 MAX_MESSAGES_A_TURN = 64
 """Messages of one peer that are read before the clock is looked at again: a flood must not stop the session."""

@@ -28,9 +28,11 @@ from node.execution.roster import Roster
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
 from node.store.unit import Unit
+from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
-from protocol.field import Floats, Sums
-from protocol.messages import Cancel, ErrorCode, ErrorReply, LinearResult, Received, TrustedResult
+from protocol.linear.field import Floats, Sums
+from protocol.linear.messages import LinearResult, TrustedResult
+from protocol.message import Cancel, ErrorCode, ErrorReply
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.kernels.interface import Kernels
-from protocol.field import Elements, Sums
+from protocol.linear.field import Elements, Sums
 
 
 def merge_results(share_result: Elements, pad_products: Elements, kernels: Kernels) -> Sums:

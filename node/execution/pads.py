@@ -19,9 +19,9 @@ from node.execution.chunk import next_number
 from node.execution.peer import SessionPeer
 from node.kernels.interface import Kernels
 from node.store.unit import Unit, UnitRef
-from protocol.field import Elements
 from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
-from protocol.shares import PadSeeds, pad_rows
+from protocol.linear.field import Elements
+from protocol.linear.shares import PadSeeds, pad_rows
 
 DECODE_BATCH_ROWS = 8
 """Pads of this many future rows are asked for in one request: an eighth of the messages, weights read once."""

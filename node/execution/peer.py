@@ -15,10 +15,10 @@ from node.execution.account import Account
 from node.planning.measures import Exchange, PeerMeasures
 from node.store.unit import UnitRef
 from node.transport.channel import Channel
-from protocol.field import Elements
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
-from protocol.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.field import Elements
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
 
 MAX_ABANDONED = 16
 """Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from node.execution.pads import PadBatch
 from node.store.unit import Unit, UnitRef
-from protocol.field import Elements
 from protocol.limits import row_bucket
+from protocol.linear.field import Elements
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from node.execution.pads import PadBatch
 from node.execution.peer import Request, SessionPeer
 from protocol.errors import LocalProtocolError
 from protocol.limits import TILE_OUTPUTS
-from protocol.messages import ChunkBinding, Linear, Role, TrustedLinear
+from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear
 
 
 def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Request:

@@ -11,7 +11,7 @@ from node.execution.peer import SessionPeer
 from node.store.unit import Unit, UnitRef
 from protocol.errors import LocalProtocolError
 from protocol.limits import MAX_CHUNK_ROWS, TILE_OUTPUTS, max_rows_per_chunk, row_bucket
-from protocol.messages import Role
+from protocol.linear.messages import Role
 
 
 class Roster:

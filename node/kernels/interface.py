@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.field import P
+from protocol.linear.field import P
 
 Int8s = NDArray[np.int8]
 Int16s = NDArray[np.int16]

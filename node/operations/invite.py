@@ -11,8 +11,8 @@ from typing import Any
 from node.errors import AddressError, ConfigError
 from node.node import Node
 from node.swarm.inviting import DEFAULT_EXPIRY_S, MAX_EXPIRY_S, key_is_shared, write_invitation
-from protocol.invitation import MAX_INVITED_MODELS, MAX_MODEL_NAME_CHARACTERS, InvitedModel
-from protocol.membership_messages import State
+from protocol.finding.invitation import MAX_INVITED_MODELS, MAX_MODEL_NAME_CHARACTERS, InvitedModel
+from protocol.membership.messages import State
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 

@@ -10,8 +10,8 @@ from node.node import Node
 from node.swarm.tally import PeerTally
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
-from protocol.peer_table import Entry
-from protocol.records import HostedLayers
+from protocol.membership.peer_table import Entry
+from protocol.membership.records import HostedLayers
 
 
 def peers(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from node.model.decoder import Decoder
 from node.planning.figures import DeviceFigures, Line
 from node.store.stored import StoredModel
 from node.store.unit import Unit
-from protocol.field import Sums
+from protocol.codec import encode_message
 from protocol.limits import TILE_OUTPUTS
-from protocol.messages import ChunkBinding, Linear, LinearResult, Role, encode_message
-from protocol.shares import pad_rows
-from protocol.verification import UnitCheck, passes_gate, result_digest
+from protocol.linear.field import Sums
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
+from protocol.linear.shares import pad_rows
+from protocol.linear.verification import UnitCheck, passes_gate, result_digest
 
 PROBE_ROWS = 16
 """Rows of the second measurement: enough for the kernels' speed with many, few enough for a large model."""

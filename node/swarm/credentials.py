@@ -18,9 +18,9 @@ from typing import Any
 from node.errors import AddressError, ConfigError
 from node.store.files import replace_private
 from node.swarm.memory import SwarmMemory, addresses_of
-from protocol.admission import SwarmKey
 from protocol.errors import SwarmKeyError
 from protocol.limits import HASH_BYTES, MAX_ADDRESSES, SWARM_KEY_BYTES
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 ENVIRONMENT_KEY = "KEKAHYDE_SWARM_KEY"

@@ -9,9 +9,9 @@ from pathlib import Path
 from node.discovery.addresses import is_loopback
 from node.errors import ConfigError
 from node.swarm.credentials import Swarm, read_stored, store_swarm
-from protocol.admission import SwarmKey
-from protocol.invitation import Invitation, InvitedModel, format_invitation
+from protocol.finding.invitation import Invitation, InvitedModel, format_invitation
 from protocol.limits import MAX_ADDRESSES
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import Multiaddr
 
 MAX_EXPIRY_S = 366 * 24 * 3600.0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from node.errors import ConfigError
 from node.swarm.credentials import KnownModel, Swarm, read_stored, store_swarm
-from protocol.admission import SwarmKey
-from protocol.invitation import Invitation
+from protocol.finding.invitation import Invitation
 from protocol.limits import MAX_ADDRESSES
+from protocol.link.admission import SwarmKey
 
 
 @dataclass(frozen=True, slots=True)

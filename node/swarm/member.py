@@ -18,13 +18,15 @@ from node.errors import KekahydeError
 from node.swarm.memory import SwarmMemory
 from node.transport.control import ControlPlane
 from node.transport.links import Link, Links
+from protocol.codec import Received
 from protocol.identity import Identity, PeerId
-from protocol.membership import Membership
-from protocol.membership_actions import Action, Changed, Forgotten, Forked, Issued, Misbehaved, Send
-from protocol.membership_messages import Gossip, PingReq, PingResult, Sync, SyncOk
-from protocol.messages import Ping, Pong, Received
-from protocol.peer_table import Entry
-from protocol.records import PeerFacts, PeerRecord, next_seq
+from protocol.link.messages import Pong
+from protocol.membership.actions import Action, Changed, Forgotten, Forked, Issued, Misbehaved, Send
+from protocol.membership.member import Membership
+from protocol.membership.messages import Gossip, PingReq, PingResult, Sync, SyncOk
+from protocol.membership.peer_table import Entry
+from protocol.membership.records import PeerFacts, PeerRecord, next_seq
+from protocol.message import Ping
 
 log = logging.getLogger(__name__)
 

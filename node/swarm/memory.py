@@ -15,8 +15,8 @@ from node.errors import AddressError, ConfigError
 from node.store.files import replace_private
 from protocol import cbor
 from protocol.errors import RemoteProtocolError
+from protocol.membership.records import MAX_RECORD_BYTES, MAX_SEQ, PeerRecord, open_record
 from protocol.multiaddr import Multiaddr, parse_multiaddr
-from protocol.records import MAX_RECORD_BYTES, MAX_SEQ, PeerRecord, open_record
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from node.swarm.memory import addresses_of
 from node.swarm.mesh import Candidate, Mesh
 from node.transport.control import ControlPlane
 from protocol.identity import PeerId
-from protocol.membership_actions import Changed, Forgotten
-from protocol.membership_messages import State
+from protocol.membership.actions import Changed, Forgotten
+from protocol.membership.messages import State
 
 INTERVAL_S = 0.5
 

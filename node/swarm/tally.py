@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from node.execution.peer import SessionPeer
 from protocol.identity import PeerId
-from protocol.messages import Role
+from protocol.linear.messages import Role
 
 
 @dataclass(slots=True)

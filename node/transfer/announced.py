@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from node.hosting import HostedModels
 from node.transfer.holders import units_of_record
 from node.transport.registry import PeerRegistry
-from protocol.records import PeerRecord
+from protocol.membership.records import PeerRecord
 
 
 class Announcements:

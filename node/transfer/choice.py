@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from node.hosting import ranges_of
 from protocol.identity import PeerId
-from protocol.records import MAX_LAYER_RANGES
+from protocol.membership.records import MAX_LAYER_RANGES
 
 ENOUGH_OPERATORS = 2
 """The two guards of a lane come from two operators."""

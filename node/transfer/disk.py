@@ -12,8 +12,8 @@ from pathlib import Path
 
 from node.store.files import sha256_file, sync, sync_folder, writing_to
 from protocol.limits import PIECE_BYTES
-from protocol.transfer_actions import Verdict
-from protocol.transfer_outline import Outline
+from protocol.transfer.actions import Verdict
+from protocol.transfer.outline import Outline
 
 Destination = Callable[[bytes], list[Path]]
 

@@ -1,4 +1,4 @@
-"""One fetch: the state machine of `protocol.transfer_fetch` with its sockets and its disk, in the caller's thread."""
+"""One fetch: the state machine of `protocol.transfer.fetch` with its sockets and its disk, in the caller's thread."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from node.transfer.sources import Broke, Down, Got, Sources, Up
 from node.transport.registry import ConnectedPeer
 from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
-from protocol.transfer_actions import Action, Begin, Check, Drop, Send, Verdict, Wanted, Write
-from protocol.transfer_fetch import Fetch
+from protocol.transfer.actions import Action, Begin, Check, Drop, Send, Verdict, Wanted, Write
+from protocol.transfer.fetch import Fetch
 
 log = logging.getLogger(__name__)
 

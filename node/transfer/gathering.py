@@ -24,7 +24,7 @@ from node.transfer.jobs import Job
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
-from protocol.transfer_actions import Wanted
+from protocol.transfer.actions import Wanted
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from node.transfer.choice import LayerView
 from node.transfer.download import Holder
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
-from protocol.records import HostedLayers
+from protocol.membership.records import HostedLayers
 
 
 def holders_of(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manifest | None) -> dict[PeerId, Holder]:

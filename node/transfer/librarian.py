@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from node.hosting import BlobPlace
 from protocol.limits import PIECE_BYTES
-from protocol.transfer_outline import Outline
+from protocol.transfer.outline import Outline
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from time import monotonic
 from node.transfer.librarian import Errand, Fetched, FindBlob, Librarian
 from protocol.identity import PeerId
 from protocol.limits import PIECE_BYTES, SLICE_BYTES
-from protocol.messages import ErrorCode, ErrorReply, Message
-from protocol.transfer_messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
-from protocol.transfer_outline import Outline
-from protocol.transfer_serve import PieceJob, Serving
+from protocol.message import ErrorCode, ErrorReply, Message
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+from protocol.transfer.outline import Outline
+from protocol.transfer.serve import PieceJob, Serving
 
 MAX_READ_AHEAD = 4
 """Pieces that are being read or wait to be sent: as many MiB of memory."""

@@ -16,7 +16,7 @@ from node.transport.registry import ConnectedPeer
 from node.transport.sockets import SecureContext
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.messages import Message
+from protocol.message import Message
 
 MAX_SOURCES = 16
 """Peers that one fetch uses at a time."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from node.work_queue import Job
 from node.worker import Answer, Parts
-from protocol.messages import Linear, TrustedLinear
+from protocol.linear.messages import Linear, TrustedLinear
 
 STOP_LIMIT_S = 1.0
 

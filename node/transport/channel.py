@@ -19,10 +19,11 @@ from node.transport.line import Line, Socket
 from node.transport.outbox import send_frames
 from node.transport.registry import ConnectedPeer
 from node.transport.sockets import SecureContext
+from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.messages import Message, Received, decode_message, encode_message
+from protocol.message import Message
 
 _names = itertools.count(1)
 MAX_UNASKED_BYTES = 32 << 20

@@ -1,7 +1,7 @@
 """The control plane: the thread and the event loop in which links live, from the first hello to the goodbye.
 
 It is a thread of its own so that neither generation nor the terminal ever delays a ping. It decides nothing:
-`protocol.handshake` says what is legal, the registry holds what was learned.
+`protocol.link.handshake` says what is legal, the registry holds what was learned.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from node.transport.links import Links
 from node.transport.listener import Listener
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
-from protocol.admission import SwarmKey
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
-from protocol.messages import GoAway, Hello, Message
+from protocol.link.admission import SwarmKey
+from protocol.link.hello import Hello
+from protocol.link.messages import GoAway
+from protocol.message import Message
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)

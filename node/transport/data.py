@@ -30,8 +30,9 @@ from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from node.work_queue import Job
 from node.worker import LinearWorker
+from protocol.codec import encode_message
 from protocol.identity import PeerId
-from protocol.messages import Message, encode_message
+from protocol.message import Message
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)

@@ -17,23 +17,14 @@ from node.transport.link import LinkContext
 from node.transport.names import resolve
 from node.transport.registry import DialOutcome, DialState, peer_of_hello
 from node.transport.sockets import connect_socket, send_now
+from protocol.codec import Received, UnknownMessageError, decode_message, encode_message
 from protocol.errors import RemoteProtocolError
-from protocol.handshake import Handshake, LinkState, Side
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
 from protocol.limits import MAX_CONTROL_FRAME_BYTES
-from protocol.messages import (
-    ErrorCode,
-    ErrorReply,
-    GoAway,
-    Hello,
-    Message,
-    Ping,
-    Pong,
-    Received,
-    UnknownMessageError,
-    decode_message,
-    encode_message,
-)
+from protocol.link.handshake import Handshake, LinkState, Side
+from protocol.link.hello import Hello
+from protocol.link.messages import GoAway, Pong
+from protocol.message import ErrorCode, ErrorReply, Message, Ping
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from node.endurance import endure
 from node.errors import TransportError
 from node.transport.dialler import Dialler
 from node.transport.link import LinkContext
-from protocol.messages import GoAway, Message
+from protocol.link.messages import GoAway
+from protocol.message import Message
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The gate in front of this node's ROUTERs: the TCP ports are the gate's, and libzmq never meets a stranger.
 
 libzmq bounds neither the connections of a socket nor what they make it hold, and a process that it aborts is gone. So
-the ROUTERs listen on Unix sockets in a folder of this process. Whoever dials is first held to `protocol.door`; a
+the ROUTERs listen on Unix sockets in a folder of this process. Whoever dials is first held to `protocol.link.door`; a
 connection that a proof lets in passes its CURVE handshake byte by counted byte; after that the pump connects both.
 """
 
@@ -33,10 +33,10 @@ from node.transport.callers import Callers, Routes
 from node.transport.log_limit import LogLimit
 from node.transport.pump import new_pump
 from node.transport.stranger import Entry, House, Stranger, StrangerEnded
-from protocol.admission import SwarmKey
-from protocol.door import DoorStatus, Doorway, door_box
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, curve_public_key_of
+from protocol.link.admission import SwarmKey
+from protocol.link.door import DoorStatus, Doorway, door_box
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ import threading
 from concurrent.futures import Future
 
 from node.errors import PeerRefusedError, TransportError
-from protocol.admission import SwarmKey
-from protocol.door import (
+from protocol.identity import Identity, PeerId, public_key_of
+from protocol.link.admission import SwarmKey
+from protocol.link.door import (
     ANSWER_BYTES,
     BOX_NONCE_BYTES,
     CHALLENGE_BYTES,
@@ -21,7 +22,6 @@ from protocol.door import (
     Knock,
     door_box,
 )
-from protocol.identity import Identity, PeerId, public_key_of
 
 KNOCK_TIMEOUT_S = 3.0
 

@@ -14,8 +14,9 @@ import zmq
 from node.transport.line import Line, Socket
 from node.transport.outbox import send_frames
 from node.transport.sockets import SecureContext
+from protocol.codec import encode_message
 from protocol.identity import PeerId
-from protocol.messages import Attach, encode_message
+from protocol.link.messages import Attach
 
 PAIR_HIGH_WATER_MARK = 16
 """Messages that wait on each side of a pair: with 8 MiB each, what an idle session may be made to hold."""

@@ -11,11 +11,11 @@ import zmq.asyncio
 from node.transport.links import Links
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
-from protocol.admission import SwarmKey
-from protocol.handshake import Handshake, Side
 from protocol.identity import PeerId
 from protocol.limits import NONCE_BYTES
-from protocol.messages import Hello
+from protocol.link.admission import SwarmKey
+from protocol.link.handshake import Handshake, Side
+from protocol.link.hello import Hello
 
 
 @dataclass(frozen=True, slots=True)

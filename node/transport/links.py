@@ -12,9 +12,10 @@ from typing import Protocol
 
 from node.transport.log_limit import LogLimit
 from node.transport.registry import ConnectedPeer, PeerRegistry
+from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
-from protocol.messages import Message, Received
+from protocol.message import Message
 
 log = logging.getLogger(__name__)
 

@@ -22,23 +22,15 @@ from node.transport.log_limit import LogLimit
 from node.transport.outbox import Outbox, send_frames
 from node.transport.registry import PeerRegistry
 from node.work_queue import Job, Route
+from protocol.codec import UnknownMessageError, decode_message, encode_message
 from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.messages import (
-    Attach,
-    Cancel,
-    ErrorCode,
-    ErrorReply,
-    Linear,
-    Message,
-    TrustedLinear,
-    UnknownMessageError,
-    decode_message,
-    encode_message,
-)
-from protocol.transfer_messages import BlobAsk, Credit, PieceAsk
+from protocol.linear.messages import Linear, TrustedLinear
+from protocol.link.messages import Attach
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message
+from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
 
 log = logging.getLogger(__name__)
 

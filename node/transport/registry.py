@@ -10,7 +10,7 @@ from enum import Enum
 
 from node.planning.measures import Measures
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
-from protocol.messages import Hello
+from protocol.link.hello import Hello
 
 FAREWELL_S = 10.0
 """How long answers of a peer that said goodbye are waited for."""

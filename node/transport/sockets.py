@@ -20,9 +20,9 @@ from zmq.utils import z85
 from node.errors import TransportError
 from node.transport.gate import Gate
 from node.transport.knock import Knocks
-from protocol.admission import SwarmKey
 from protocol.identity import Identity, curve_public_key_of, public_key_of
 from protocol.limits import MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
+from protocol.link.admission import SwarmKey
 from protocol.multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)

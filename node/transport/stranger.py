@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from protocol.door import (
+from protocol.link.door import (
     BOX_NONCE_BYTES,
     DOOR_MAGIC,
     DOOR_NONCE_BYTES,
@@ -22,7 +22,7 @@ from protocol.door import (
     DoorStatus,
     Doorway,
 )
-from protocol.zmtp import MAX_CLIENT_HANDSHAKE_BYTES, ZMTP_FIRST_BYTE, CurveOutcome, ServerHandshake
+from protocol.link.zmtp import MAX_CLIENT_HANDSHAKE_BYTES, ZMTP_FIRST_BYTE, CurveOutcome, ServerHandshake
 
 READ_BYTES = 4096
 

@@ -1,4 +1,4 @@
-"""The pairing desk of a running node: links, clock and the file around `protocol.pairing`.
+"""The pairing desk of a running node: links, clock and the file around `protocol.pairing.pairing`.
 
 Owners act through management operations, from any thread; peers' messages come in the control plane's loop.
 """
@@ -18,13 +18,12 @@ from node.transport.control import ControlPlane
 from node.transport.links import Link
 from node.transport.registry import PeerRegistry
 from node.trust.paired import PairedDevices
+from protocol.codec import Received
 from protocol.errors import LocalProtocolError
 from protocol.identity import Identity, PeerId
 from protocol.limits import NONCE_BYTES, OPERATOR_BYTES
-from protocol.messages import Received
-from protocol.pairing import PairAction, Paired, PairingDesk, Revoked, Send
-from protocol.pairing_attempt import Attempt
-from protocol.pairing_messages import (
+from protocol.pairing.attempt import Attempt
+from protocol.pairing.messages import (
     PAIR_NONCE_BYTES,
     PairAnswer,
     PairAsk,
@@ -35,6 +34,7 @@ from protocol.pairing_messages import (
     PairReveal,
     Unpair,
 )
+from protocol.pairing.pairing import PairAction, Paired, PairingDesk, Revoked, Send
 
 log = logging.getLogger(__name__)
 

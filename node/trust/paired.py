@@ -23,8 +23,8 @@ from node.trust.paired_file import (
     read_paired,
 )
 from protocol.identity import Identity, PeerId, public_key_of
-from protocol.pairing import common_operator
-from protocol.pairing_code import Certificate, sign_consent
+from protocol.pairing.code import Certificate, sign_consent
+from protocol.pairing.pairing import common_operator
 
 FILE_NAME = "paired.json"
 

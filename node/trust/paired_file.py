@@ -16,8 +16,8 @@ from node.errors import ConfigError
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
 from protocol.limits import HASH_BYTES, OPERATOR_BYTES
-from protocol.pairing_code import Certificate, verify_consent
-from protocol.pairing_messages import SIGNATURE_BYTES
+from protocol.pairing.code import Certificate, verify_consent
+from protocol.pairing.messages import SIGNATURE_BYTES
 
 MAX_DEVICES = 64
 MAX_REVOKED = 256

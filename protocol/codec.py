@@ -1,0 +1,63 @@
+"""Messages as frames and back: one registry of all messages.
+
+Parsing is strict about what it knows and silent about unknown keys, so that later versions can add some.
+The CDDL in SPEC.md section 5 says the same and is checked against these classes by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocol.envelope import Envelope, Frame, decode_envelope, encode_envelope
+from protocol.errors import RemoteProtocolError
+from protocol.finding.dialback import DialBack, DialBackResult
+from protocol.linear.messages import Linear, LinearResult, TrustedLinear, TrustedResult
+from protocol.link.hello import Hello, HelloOk
+from protocol.link.messages import Attach, GoAway, Pong
+from protocol.membership.messages import Gossip, PingReq, PingResult, Sync, SyncOk
+from protocol.message import Cancel, ErrorReply, Message, Ping
+from protocol.pairing.messages import PairAnswer, PairAsk, PairConfirm, PairRefuse, PairReveal, Unpair
+from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
+
+MESSAGES: tuple[type[Message], ...] = (
+    *(Hello, HelloOk, Ping, Pong, GoAway, Attach, Cancel, ErrorReply),
+    *(PingReq, Gossip, Sync, SyncOk, PingResult),
+    *(DialBack, DialBackResult),
+    *(PairAsk, PairAnswer, PairReveal, PairConfirm, PairRefuse, Unpair),
+    *(Linear, LinearResult, TrustedLinear, TrustedResult),
+    *(BlobAsk, BlobOutline, PieceAsk, PieceSlice, Credit),
+)
+"""All that this version speaks."""
+
+_BY_TYPE: dict[int, type[Message]] = {kind.TYPE: kind for kind in MESSAGES}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message with the id it came under."""
+
+    id: int
+    message: Message
+
+
+class UnknownMessageError(RemoteProtocolError):
+    """A well-formed message of a type this node does not know: answered with UNIMPLEMENTED."""
+
+    def __init__(self, message_type: int, message_id: int) -> None:
+        super().__init__(f"message type {message_type} is not known here")
+        self.message_id = message_id
+
+
+def encode_message(message: Message, message_id: int) -> list[Frame]:
+    """Frames of one message."""
+    return encode_envelope(Envelope(message.TYPE, message_id, message.to_body(), message.to_buffers()))
+
+
+def decode_message(frames: Sequence[Frame], max_header_bytes: int) -> Received:
+    """Read one message; raises RemoteProtocolError, whose `UnknownMessageError` form may be answered."""
+    received = decode_envelope(frames, max_header_bytes)
+    kind = _BY_TYPE.get(received.type)
+    if kind is None:
+        raise UnknownMessageError(received.type, received.id)
+    return Received(received.id, kind.from_parts(received.body, received.buffers))

@@ -1,0 +1,69 @@
+"""One-time pads: where seeds come from and how a seed becomes the pad of a row.
+
+A pad is used for one row once. Seeds are keyed by a session master that never leaves memory and by a
+strictly increasing counter, so neither a retry nor a regeneration can meet an old pad with a new row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from nacl.utils import randombytes_deterministic
+
+from protocol import cbor
+from protocol.errors import LocalProtocolError
+from protocol.limits import SEED_BYTES
+from protocol.linear.field import Elements, elements_of_words
+
+# BLAKE2b's personalisation field, at most 16 bytes, separates the two uses of the function (SPEC.md section 7).
+CHUNK_PERSON = b"kek/1 pad chunk"
+ROW_PERSON = b"kek/1 pad row"
+# Extra words drawn when a stream holds the one rejected value (probability 2^-31 a word).
+_SPARE_WORDS = 16
+
+
+@dataclass(slots=True)
+class PadSeeds:
+    """Source of chunk seeds of one session; every call to `next` burns one counter value."""
+
+    master: bytes
+    """32 bytes of the operating system's CSPRNG, memory only."""
+    model_id: bytes
+    counter: int = 0
+
+    def next(self, layer: int | None, kind: str, role: str) -> bytes:
+        """32-byte seed of a new chunk. The counter moves before the seed exists, so it cannot recur."""
+        if len(self.master) != SEED_BYTES:
+            raise LocalProtocolError("the session master has 32 bytes")
+        self.counter += 1
+        message = cbor.encode([self.model_id, layer, kind, role, self.counter])
+        return hashlib.blake2b(message, key=self.master, digest_size=SEED_BYTES, person=CHUNK_PERSON).digest()
+
+    def __repr__(self) -> str:
+        return f"PadSeeds(counter={self.counter})"
+
+
+def row_seed(chunk_seed: bytes, row: int) -> bytes:
+    """32-byte seed of one row of a chunk: keyed BLAKE2b of the row's index, so that chunks can be re-cut."""
+    return hashlib.blake2b(cbor.encode([row]), key=chunk_seed, digest_size=SEED_BYTES, person=ROW_PERSON).digest()
+
+
+def pad_row(seed: bytes, num_inputs: int) -> Elements:
+    """Pad of one row, `[num_inputs]` u32: ChaCha20 (libsodium's fixed nonce) as LE words, rejecting 2^31 - 1."""
+    spare = 0
+    while True:
+        stream = randombytes_deterministic(4 * (num_inputs + spare), seed)
+        elements = elements_of_words(np.frombuffer(stream, dtype="<u4"))
+        if len(elements) >= num_inputs:
+            return elements[:num_inputs]
+        spare += _SPARE_WORDS  # the longer stream has the shorter one as its prefix
+
+
+def pad_rows(chunk_seed: bytes, row_start: int, row_end: int, num_inputs: int) -> Elements:
+    """Pads of rows `[row_start, row_end)` of a chunk: `[row_end - row_start, num_inputs]` u32."""
+    pads = np.empty((row_end - row_start, num_inputs), dtype=np.uint32)
+    for index in range(row_start, row_end):
+        pads[index - row_start] = pad_row(row_seed(chunk_seed, index), num_inputs)
+    return pads

@@ -1,0 +1,153 @@
+"""The gate: every result passes binding, SHA-256, canonical range and Freivalds' check before it is used.
+
+Freivalds (1977): for secret random `u`, `u (W b) = (u W) b`; `u W` is computed once, so checking a row costs
+two dot products. Soundness over F_p and why composite moduli will not do: Slalom (arXiv 1806.03287).
+A verdict is one bit, taken after everything was computed: an early exit would tell a liar which test it failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protocol import cbor
+from protocol.envelope import buffer_bytes
+from protocol.limits import FREIVALDS_VECTORS, TILE_OUTPUTS
+from protocol.linear.field import (
+    Elements,
+    FieldArithmetic,
+    P,
+    Sums,
+    Weights,
+    all_centred,
+    elements_of_words,
+)
+from protocol.linear.messages import ChunkBinding, LinearResult, Role, TrustedResult
+
+DIGEST_DOMAIN = b"kek/1 result"
+
+RandomBytes = Callable[[int], bytes]
+
+
+class ResultDigest:
+    """SHA-256 of the domain, the binding as deterministic CBOR and the result bytes (u32 or i32 LE), as they come."""
+
+    def __init__(self, binding: ChunkBinding) -> None:
+        self._sha256 = hashlib.sha256(DIGEST_DOMAIN)
+        self._sha256.update(cbor.encode(binding.as_list()))
+
+    def update(self, rows: Elements | Sums) -> None:
+        """The next rows of the result, `[any, outputs]`."""
+        self._sha256.update(buffer_bytes(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))))
+
+    def digest(self) -> bytes:
+        """The 32 bytes that go with the result."""
+        return self._sha256.digest()
+
+
+def result_digest(binding: ChunkBinding, rows: Elements | Sums) -> bytes:
+    """The digest of a whole result."""
+    digest = ResultDigest(binding)
+    digest.update(rows)
+    return digest.digest()
+
+
+def random_elements(shape: tuple[int, int], random_bytes: RandomBytes) -> Elements:
+    """Uniform elements from `random_bytes(n)`, by rejection."""
+    wanted = shape[0] * shape[1]
+    elements = elements_of_words(np.frombuffer(random_bytes(4 * wanted), dtype="<u4"))
+    while len(elements) < wanted:
+        more = elements_of_words(np.frombuffer(random_bytes(4 * 16), dtype="<u4"))
+        elements = np.concatenate([elements, more])
+    return elements[:wanted].reshape(shape)
+
+
+@dataclass(slots=True)
+class UnitCheck:
+    """Secret `U` and `V = U W` of one unit, kept a tile at a time so that any slice can be checked."""
+
+    vectors: Elements
+    """`[3, N]`, secret: whoever knows it can forge results."""
+    projections: Elements
+    """`[tiles, 3, K]`: the part of V that each tile of 512 outputs contributes."""
+    _sums: dict[tuple[int, int], Elements] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, weights: Weights, arithmetic: FieldArithmetic, random_bytes: RandomBytes) -> UnitCheck:
+        """Draw U and stream once over `weights [N, K]` int8."""
+        num_outputs, num_inputs = weights.shape
+        vectors = random_elements((FREIVALDS_VECTORS, num_outputs), random_bytes)
+        starts = range(0, num_outputs, TILE_OUTPUTS)
+        projections = np.empty((len(starts), FREIVALDS_VECTORS, num_inputs), dtype=np.uint32)
+        for tile, start in enumerate(starts):
+            part = np.ascontiguousarray(vectors[:, start : start + TILE_OUTPUTS])
+            projections[tile] = arithmetic.field_project(part, weights[start : start + TILE_OUTPUTS])
+        return cls(vectors, projections)
+
+    def slice(self, tile_start: int, tile_end: int) -> tuple[Elements, Elements]:
+        """`U [3, outputs]` and `V [3, K]` of tiles `[tile_start, tile_end)`."""
+        vectors = self.vectors[:, tile_start * TILE_OUTPUTS : tile_end * TILE_OUTPUTS]
+        key = (tile_start, tile_end)
+        if key not in self._sums:
+            total = self.projections[tile_start:tile_end].sum(axis=0, dtype=np.uint64) % np.uint64(P)
+            self._sums[key] = total.astype(np.uint32)
+        return np.ascontiguousarray(vectors), self._sums[key]
+
+    def __repr__(self) -> str:
+        return f"UnitCheck({self.vectors.shape[1]} outputs)"
+
+
+def freivalds(
+    check: UnitCheck,
+    binding: ChunkBinding,
+    inputs: Elements,
+    outputs: Elements,
+    arithmetic: FieldArithmetic,
+    random_bytes: RandomBytes,
+) -> bool:
+    """Whether `outputs [T, N'] = inputs [T, K] W'` mod p for the tiles of `binding`.
+
+    Up to three rows: every row against every vector. More: one fresh secret combination of the rows for
+    each vector, drawn after the result came; error at most (2/p)^3 either way.
+    """
+    vectors, projections = check.slice(binding.tile_start, binding.tile_end)
+    if len(outputs) > FREIVALDS_VECTORS:
+        coefficients = random_elements((FREIVALDS_VECTORS, len(outputs)), random_bytes)
+        outputs = arithmetic.field_combine(coefficients, outputs)
+        inputs = arithmetic.field_combine(coefficients, inputs)
+    left = arithmetic.field_dot(vectors, outputs)
+    right = arithmetic.field_dot(projections, inputs)
+    return bool(np.array_equal(left, right))
+
+
+def passes_gate(
+    binding: ChunkBinding,
+    inputs: Elements,
+    result: LinearResult | TrustedResult,
+    check: UnitCheck,
+    arithmetic: FieldArithmetic,
+    random_bytes: RandomBytes,
+) -> bool:
+    """The one gate: shape, digest over the binding, canonical range, Freivalds. One bit out.
+
+    `inputs [T, K]` are the elements the peer worked on: the share it was sent, the pads of its seed, or this device's
+    own quantization of the rows it was sent as they are.
+    """
+    rows = result.sums if isinstance(result, TrustedResult) else result.rows
+    num_outputs = check.vectors[:, binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS].shape[1]
+    if isinstance(result, TrustedResult) != (binding.role is Role.PLAIN) or rows.shape != (
+        binding.num_rows,
+        num_outputs,
+    ):
+        return False
+    bound = result_digest(binding, rows) == result.digest
+    elements = result.elements
+    whole = all_centred(result.sums) if isinstance(result, TrustedResult) else True
+    canonical = arithmetic.all_canonical(elements) and whole
+    # Freivalds needs canonical input; a value out of range is replaced for the computation and refused all the same.
+    outputs = elements if canonical else np.zeros_like(elements)
+    correct = freivalds(check, binding, inputs, outputs, arithmetic, random_bytes)
+    return bound and canonical and correct

@@ -1,0 +1,63 @@
+"""What membership asks its driver to do, in the order in which it is to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.identity import PeerId
+from protocol.membership.messages import MembershipMessage, State
+from protocol.membership.records import PeerRecord
+from protocol.message import Ping
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send over any link to this peer, or drop it where there is none: loss is expected."""
+
+    peer: PeerId
+    message: MembershipMessage | Ping
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something is news of a peer: it is new, its record is, or its state."""
+
+    peer: PeerId
+    state: State
+    previous: State | None
+    """None: it was unknown."""
+    record: PeerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """This node's own record is a new one. Its seq is to be on disk before any later action is done."""
+
+    record: PeerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A peer signed two records with one seq: proof of a broken or dishonest node."""
+
+    peer: PeerId
+    first: PeerRecord
+    second: PeerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaved:
+    """A peer sent what no honest one sends."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A peer is no longer in the table: its tombstone ran out, or it made room."""
+
+    peer: PeerId
+
+
+Action = Send | Changed | Issued | Forked | Misbehaved | Forgotten

@@ -1,0 +1,81 @@
+"""What a fetch asks of the program around it, and what it may be told to fetch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from protocol.identity import PeerId
+from protocol.message import Cancel
+from protocol.transfer.messages import TransferMessage
+from protocol.transfer.outline import Outline
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One blob that is to be fetched."""
+
+    sha256: bytes
+    max_bytes: int
+    """A source that states more is not believed."""
+    size_bytes: int | None = None
+    """Where the manifest says it."""
+    level: int = 0
+    """Blobs of a lower level come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this to a source."""
+
+    peer_id: PeerId
+    message_id: int
+    message: TransferMessage | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """This outline is followed from now on: say with `have` which pieces of it are on the disk already."""
+
+    sha256: bytes
+    outline: Outline
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A verified piece; `written` gives its source credit for the next."""
+
+    peer_id: PeerId
+    sha256: bytes
+    index: int
+    data: bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Every piece is written: compare the whole blob with its hash and say so with `checked`."""
+
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """This source is not used any more."""
+
+    peer_id: PeerId
+    reason: str
+    lied: bool
+    """It sent or stated what cannot be true, and never by accident of the network: it may be banned."""
+
+
+Action = Send | Begin | Write | Check | Drop
+
+
+class Verdict(Enum):
+    """What the comparison of a whole blob with its hash gave."""
+
+    WHOLE = "whole"
+    FALSE_OUTLINE = "false outline"
+    """Every piece is as the outline says, and the whole is not as the hash says."""
+    DAMAGED = "damaged"
+    """The disk does not hold what was written to it; `have` says what it holds."""
