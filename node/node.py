@@ -15,34 +15,34 @@ from typing import Self
 
 import psutil
 
-from node.descriptors import raise_descriptor_limit
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
-from node.endurance import GivenUpError
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
+from node.execution.tally import Tally
 from node.guards import GuardKeeper
 from node.guards.watch import GuardWatch
-from node.hosting import HostedModels
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
+from node.kernels.speed import field_macs_per_s
 from node.planning.planner import Planner
-from node.speed import field_macs_per_s
+from node.process.descriptors import raise_descriptor_limit
+from node.process.endurance import GivenUpError
+from node.serving.data_plane import DataPlane
+from node.serving.hosting import HostedModels
+from node.serving.worker import LinearWorker
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList, Verdict
 from node.swarm.member import Member
 from node.swarm.memory import SwarmMemory
 from node.swarm.mesh_keeper import MeshKeeper
-from node.swarm.tally import Tally
 from node.transfer.announced import Announcements
 from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
-from node.transport.data import DataPlane
 from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.trust import PairedDevices, TrustDesk
-from node.worker import LinearWorker
 from protocol.identity import Identity, PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
 from protocol.link.admission import SwarmKey

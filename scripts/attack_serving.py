@@ -30,10 +30,10 @@ from node.cli.options import AddressType
 from node.cli.stop_signal import StopSignal
 from node.node import Node, NodeConfig
 from node.paths import DataDir
+from node.serving.data_plane import DataPlane
+from node.serving.work_queue import Job
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
-from node.transport.data import DataPlane
-from node.work_queue import Job
 from protocol.codec import encode_message
 from protocol.linear.messages import LinearResult
 from protocol.message import Message

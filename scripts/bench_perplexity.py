@@ -14,11 +14,11 @@ import torch
 
 from node.execution.hybrid import HybridExecutor
 from node.kernels import select_kernels
-from node.kernels.interface import Floats
-from node.model.checkpoint import open_checkpoint
 from node.model.decoder import Decoder
-from node.model.reference import ReferenceModel
+from node.store.hf.checkpoint import open_checkpoint
+from node.store.hf.reference import ReferenceModel
 from node.store.library import BUILT_IN_FOLDER, Library
+from protocol.linear.field import Floats
 
 WINDOW_TOKENS = 255
 

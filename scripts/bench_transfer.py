@@ -31,11 +31,11 @@ from safetensors.numpy import save_file
 from swarm_harness import NodeProcess, Swarm
 from tokenizers import Tokenizer, models
 
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.kernels import select_kernels
-from node.model.hf_config import parse_config
-from node.model.layout import tensor_shapes
 from node.node import Node, NodeConfig
+from node.store.hf.config import parse_config
+from node.store.hf.layout import tensor_shapes
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 from node.transport.channel import Channel, open_channel

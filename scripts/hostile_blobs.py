@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from node.node import Node
-from node.transfer.librarian import Errand
+from node.serving.librarian import Errand
 from protocol.transfer.outline import Outline
 
 BLOB_FAULTS = ("false-piece", "false-outline", "slow-pieces")

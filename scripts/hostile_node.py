@@ -23,16 +23,16 @@ import click
 import numpy as np
 from hostile_blobs import BLOB_FAULTS, spoil_blobs
 
-import node.transport.data as data_plane
+import node.serving.data_plane as data_plane
 import node.transport.dialler as dialler
 import node.transport.listener as listener
 from node.cli.options import AddressType
 from node.cli.stop_signal import StopSignal
 from node.node import Node, NodeConfig
 from node.paths import DataDir
+from node.serving.worker import Answer, LinearWorker, Parts
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
-from node.worker import Answer, LinearWorker, Parts
 from protocol import cbor
 from protocol.linear.field import P
 from protocol.linear.messages import Linear, LinearResult, Role, TrustedLinear

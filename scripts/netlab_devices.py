@@ -18,7 +18,7 @@ from typing import Any, Self
 from netlab_network import Network
 
 from node.errors import KekahydeError
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 
 PROGRAM = [sys.executable, "-m", "node"]
 READY_TIMEOUT_S = 60.0

@@ -13,7 +13,7 @@ from typing import Any
 from bench_transfer import make_model
 from netlab_devices import Device, Lab, LabError, invitation_of, must, wait
 
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.store.stored import StoredModel
 
 COPY_PORT = 4999

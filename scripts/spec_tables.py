@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.execution import chunk
-from node.gateway import limits as gateway_limits
+from node.gateway.http import limits as gateway_limits
 from protocol import limits
 from protocol.link import handshake
 from protocol.pairing import states as pairing_states
@@ -46,7 +46,7 @@ def limits_table() -> list[str]:
 
 
 def gateway_table() -> list[str]:
-    """Rows of the section on the gateway: every constant of `node.gateway.limits`."""
+    """Rows of the section on the gateway: every constant of `node.gateway.http.limits`."""
     constants = {name: value for name, value in vars(gateway_limits).items() if name.isupper()}
     return [f"| {name} | {_shown(value)} |" for name, value in constants.items()]
 

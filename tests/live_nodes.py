@@ -9,13 +9,13 @@ from made_parts import KERNELS, MODEL_ID, identity, weights_of
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from node.store.unit import Unit
+from node.model.unit import Unit
+from node.serving.data_plane import DataPlane
+from node.serving.worker import LinearWorker
 from node.transport.control import ControlPlane
-from node.transport.data import DataPlane
 from node.transport.knock import Knocks
 from node.transport.registry import DialOutcome, DialState, PeerRegistry
 from node.transport.sockets import SecureContext
-from node.worker import LinearWorker
 from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from node.kernels import select_kernels
-from node.store.unit import Unit, UnitRef
+from node.model.unit import Unit, UnitRef
 from protocol.identity import Identity
 
 KERNELS = select_kernels(1)

@@ -16,9 +16,9 @@ import zmq
 from made_parts import KERNELS, weights_of
 
 from node.execution.peer import PeerStatus, SessionPeer
-from node.planning.measures import PeerMeasures
-from node.store.unit import Unit
-from node.worker import LinearWorker
+from node.measures.peers import PeerMeasures
+from node.model.unit import Unit
+from node.serving.worker import LinearWorker
 from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import PeerId

@@ -21,7 +21,7 @@ from node.execution.pads import GuardPads, OwnPads
 from node.execution.pads_paired import PairedPads
 from node.execution.plain import NoPads
 from node.kernels.interface import Kernels
-from node.store.unit import Unit
+from node.model.unit import Unit
 from protocol.linear.messages import Role
 from protocol.linear.shares import PadSeeds
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from swarm_harness import NodeProcess
 
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from protocol.finding.invitation import Invitation, format_invitation
 from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr

@@ -22,7 +22,7 @@ from node.model.decoder import BLOCK_ROWS, Decoder, Part
 from node.model.linear import LocalLinear
 from node.model.sampling import SamplingParams
 from node.privacy import Privacy
-from node.receipt import Receipt
+from node.session.receipt import Receipt
 
 relaxed = settings(deadline=None, max_examples=25)
 LONG = SamplingParams(max_tokens=60, temperature=0.9, seed=5, ignore_eos=True)

@@ -37,7 +37,7 @@ from node.execution.config import ExecutionConfig
 from node.execution.mailbox import MAX_MESSAGES_A_TURN
 from node.execution.manager import MAX_ATTEMPTS, NOT_AGAIN
 from node.execution.peer import LATE_LIMIT, MAX_ABANDONED, REST_FIRST_S, PeerStatus
-from node.store.unit import Unit
+from node.model.unit import Unit
 from protocol import cbor
 from protocol.envelope import KEY_BODY, KEY_ID, KEY_TYPE, MAGIC
 from protocol.limits import ROW_BUCKETS

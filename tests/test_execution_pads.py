@@ -11,9 +11,10 @@ from made_parts import KERNELS, MODEL_ID, make_unit
 from scripted_peer import honest
 from scripted_session import Swarm, WatchedSeeds
 
-from node.execution.pads import DECODE_BATCH_ROWS, GuardPads, OwnPads, PadBatch, PadTicket
+from node.execution.pads import GuardPads, OwnPads, PadBatch, PadTicket
 from node.execution.peer import SessionPeer
-from node.store.unit import Unit
+from node.model.unit import Unit
+from node.planning.cut import DECODE_BATCH_ROWS
 from protocol.limits import row_bucket
 from protocol.linear.field import P
 from protocol.linear.shares import pad_rows

@@ -20,8 +20,8 @@ from node.execution.config import ExecutionConfig
 from node.execution.lane import Lane
 from node.execution.patience import LocalSpeed, Patience
 from node.execution.peer import SessionPeer
-from node.planning.measures import Exchange
-from node.planning.series import MIN_SAMPLES
+from node.measures.peers import Exchange
+from node.measures.series import MIN_SAMPLES
 from protocol.linear.messages import Role
 
 UNIT = make_unit(20, 6)

@@ -9,7 +9,8 @@ from made_parts import make_unit
 
 from node.execution import split_prompt_for_remote
 from node.execution.chunk import TRANSITIONS, Chunk, ChunkEvent, ChunkRecord, ChunkState
-from node.execution.lanes import SMALL_PASS_ROWS, cut_rows, pair_guards
+from node.execution.lanes import pair_guards
+from node.planning.cut import SMALL_PASS_ROWS, cut_rows
 from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
 relaxed = settings(deadline=None)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import identity
 
-from node.formation import FORMERS, LanePlan, Offer, PadMaker, form
 from node.privacy import Privacy
+from node.session.formation import FORMERS, LanePlan, Offer, PadMaker, form
 
 PEERS = [identity(index).peer_id for index in range(8)]
 places = st.lists(st.booleans(), max_size=8).map(

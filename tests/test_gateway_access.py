@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from node.gateway.access import AccessRules, Caller
-from node.gateway.addresses import host_of
-from node.gateway.errors import ApiError
+from node.gateway.http.access import AccessRules, Caller
+from node.gateway.http.addresses import host_of
+from node.gateway.http.errors import ApiError
 
 TOKEN = "t" * 43
 LOOPBACK = AccessRules(TOKEN)

@@ -14,11 +14,11 @@ from made_parts import identity
 
 from node.engine import Engine
 from node.errors import ConfigError, NodeNotRunningError, OperationError
-from node.gateway.client import call_node, node_runs
+from node.gateway.client.client import call_node, node_runs
 from node.gateway.config import GatewayConfig
-from node.gateway.places import POINTER_NAME, socket_path, token_of
 from node.gateway.server import Gateway
 from node.node import Node, NodeConfig
+from node.places import POINTER_NAME, socket_path, token_of
 from node.store.library import Library
 
 

@@ -19,8 +19,9 @@ import pytest
 from gateway_fakes import Serving, serving
 from waiting import until
 
-from node.gateway import connection, limits, sse
-from node.gateway.outbox import MAX_BEHIND_BYTES, Outbox
+from node.gateway.http import connection, limits
+from node.gateway.live.outbox import MAX_BEHIND_BYTES, Outbox
+from node.gateway.openai import sse
 
 LIMIT_S = 10.0
 IN_THE_NETWORK = 16 << 20
@@ -240,7 +241,7 @@ def test_a_body_in_chunks_that_is_not_too_large_is_read(node: Serving) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(node: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.gateway.app.BODY_LIMIT_S", 0.2)
+    monkeypatch.setattr("node.gateway.http.app.BODY_LIMIT_S", 0.2)
     with connect(node) as raw:
         raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         assert raw.recv(65536).startswith(b"HTTP/1.1 408")
@@ -284,7 +285,7 @@ def test_a_reader_that_takes_nothing_is_hung_up_and_its_work_ends(
 ) -> None:
     monkeypatch.setattr(sse, "WRITE_LIMIT_S", 0.3)
     monkeypatch.setattr(sse, "frame", lambda value: b"data: " + b"x" * 200_000 + b"\n\n")
-    monkeypatch.setattr("node.gateway.openai.frame", sse.frame)
+    monkeypatch.setattr("node.gateway.openai.endpoints.frame", sse.frame)
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.connect(("127.0.0.1", node.port))

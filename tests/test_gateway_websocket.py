@@ -16,8 +16,8 @@ import pytest
 from gateway_fakes import Serving, serving
 
 from node.engine.request import Completed
-from node.gateway import websocket
-from node.gateway.places import socket_path, token_of
+from node.gateway.live import websocket
+from node.places import socket_path, token_of
 
 WAIT_S = 10.0
 

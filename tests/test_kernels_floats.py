@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from node.kernels import Kernels, every_backend
-from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Floats
+from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN
+from protocol.linear.field import Floats
 
 BACKENDS = every_backend()
 THREADED = every_backend(threads=2)

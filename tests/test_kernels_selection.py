@@ -17,9 +17,10 @@ from node.kernels import CHOICE_VARIABLE, Kernels, every_backend, select_kernels
 from node.kernels.build_kernels import HERE, declarations
 from node.kernels.cuda import CudaKernels, float64_product, int8_product
 from node.kernels.delegating import DelegatingKernels
-from node.kernels.interface import ACTIVATION_LIMIT, PRIME, Int8s, Int16s, Int32s, Words
+from node.kernels.interface import ACTIVATION_LIMIT, PRIME, Int16s
 from node.kernels.portable import PortableKernels
 from node.kernels.selftest import self_test
+from protocol.linear.field import Elements, Sums, Weights
 
 BACKENDS = every_backend()
 each_backend = pytest.mark.parametrize("kernels", BACKENDS, ids=lambda kernels: kernels.name)
@@ -138,7 +139,7 @@ def test_a_mutant_is_caught_by_name(broken: str) -> None:
 class Rounding(DelegatingKernels):
     """Right for small sums only, as float32 in the place of float64 would be."""
 
-    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+    def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         return self.base.linear_a12(weights, rows).astype(np.float32).astype(np.int32)
 
 
@@ -149,7 +150,7 @@ def test_a_backend_that_fails_for_large_sums_alone_is_caught() -> None:
 
 def test_a_backend_that_raises_is_refused() -> None:
     class Raising(DelegatingKernels):
-        def merge(self, first: Words, second: Words) -> Int32s:
+        def merge(self, first: Elements, second: Elements) -> Sums:
             raise MemoryError("gone")
 
     failure = self_test(Raising(PortableKernels()))

@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from node.errors import CorruptModelError, ModelError, ModelNotFoundError, UnsupportedModelError
-from node.model.checkpoint import open_checkpoint
 from node.model.config import ModelConfig
-from node.model.hf_config import parse_config
-from node.model.layout import EMBEDDING, HEAD, tensor_shapes
+from node.store.hf.checkpoint import open_checkpoint
+from node.store.hf.config import parse_config
+from node.store.hf.layout import EMBEDDING, HEAD, tensor_shapes
 
 TINY: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -17,18 +17,19 @@ from test_model_checkpoints import write_checkpoint
 
 from node.errors import PromptError
 from node.kernels import select_kernels
-from node.kernels.interface import Floats, Int16s, Int32s
+from node.kernels.interface import Int16s
 from node.kernels.portable import PortableKernels
 from node.model.cache import GROWTH_TOKENS, KVCache
-from node.model.checkpoint import Checkpoint, open_checkpoint
 from node.model.decoder import Decoder
 from node.model.generate import Finished, GeneratedToken, check_prompt, generate
 from node.model.linear import LinearExecutor, LocalLinear
-from node.model.reference import ReferenceModel
 from node.model.sampling import SamplingParams
+from node.model.unit import Unit
+from node.store.hf.checkpoint import Checkpoint, open_checkpoint
+from node.store.hf.reference import ReferenceModel
 from node.store.library import BUILT_IN_FOLDER, Library
 from node.store.quantize import quantize_rows
-from node.store.unit import Unit
+from protocol.linear.field import Floats, Sums
 
 SHARED = Path(__file__).parents[2] / "shared"
 NUM_WINDOWS = 8
@@ -156,7 +157,7 @@ class FailingLinear(LocalLinear):
     def begin_step(self, start: int, num_rows: int) -> None:
         self.steps.append((start, num_rows))
 
-    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Int32s:
+    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         if self.fail and unit.ref.layer == 1:
             self.fail = False
             raise ConnectionError("gone")

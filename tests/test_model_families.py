@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from node.errors import ModelError
-from node.model.checkpoint import open_checkpoint
-from node.model.hf_config import read_config
-from node.model.reference import ReferenceModel
 from node.model.rope import inverse_frequencies
+from node.store.hf.checkpoint import open_checkpoint
+from node.store.hf.config import read_config
+from node.store.hf.reference import ReferenceModel
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,

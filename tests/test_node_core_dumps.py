@@ -81,7 +81,7 @@ def test_a_node_that_crashes_leaves_no_core(node: Crashing, how: signal.Signals)
 
 PROGRAM = """
 import resource, time
-from node.core_dumps import forbid_core_dumps
+from node.process.core_dumps import forbid_core_dumps
 resource.setrlimit = lambda *_: None  # as where the system pipes cores: the limit does not count
 if {forbids}:
     forbid_core_dumps()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from waiting import until
 
-from node.descriptors import NEEDED
+from node.process.descriptors import NEEDED
 
 pytestmark = pytest.mark.swarm
 

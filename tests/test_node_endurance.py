@@ -19,12 +19,12 @@ from live_nodes import LOOPBACK, LiveNode, RawClient
 from made_parts import MODEL_ID, identity, make_unit
 from waiting import until
 
-from node import endurance
 from node.discovery.discovery import Discovery
 from node.discovery.mdns import LanIdentity
-from node.endurance import FIRST_PAUSE_S, GOOD_S, MAX_FAILURES, MAX_PAUSE_S, Endurance, GivenUpError, endure
-from node.gateway.feed import Broadcaster
-from node.transfer.librarian import Errand, Fetched, Librarian
+from node.gateway.live.feed import Broadcaster
+from node.process import endurance
+from node.process.endurance import FIRST_PAUSE_S, GOOD_S, MAX_FAILURES, MAX_PAUSE_S, Endurance, GivenUpError, endure
+from node.serving.librarian import Errand, Fetched, Librarian
 from node.transport.control import ControlPlane
 from protocol.linear.messages import ChunkBinding, Linear, Role
 
@@ -220,7 +220,7 @@ def test_a_gateway_that_cannot_go_on_is_told(tmp_path: Path, monkeypatch: pytest
 
 PROGRAM = """
 import sys
-from node import endurance
+from node.process import endurance
 from node.cli.main import main
 from node.guards.watch import GuardWatch
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import identity, make_unit
 
-from node.formation import Offer, SessionPlan, form
+from node.measures.peers import PeerFigures
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures, Line
-from node.planning.measures import PeerFigures
 from node.planning.planner import CORRECTION_LIMIT, _corrected
 from node.privacy import Privacy
+from node.session.formation import Offer, SessionPlan, form
 
 PEERS = [identity(index).peer_id for index in range(4)]
 UNITS = [make_unit(64, 32, layer=layer, kind=kind).ref for layer in range(3) for kind in ("qkv", "o")]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.planning.measures import LARGE_MESSAGE_BYTES, Exchange, Measures, PeerMeasures
-from node.planning.series import MIN_SAMPLES, WINDOW, Series
+from node.measures.peers import LARGE_MESSAGE_BYTES, Exchange, Measures, PeerMeasures
+from node.measures.series import MIN_SAMPLES, WINDOW, Series
 
 seconds = st.floats(1e-5, 30)
 MODEL = b"m" * 32

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.model.config import MAX_LAYERS
+from node.model.unit import UnitRef
 from node.store.library import Library
 from node.store.manifest import MAX_MANIFEST_BYTES, REQUIRED_FILES, Manifest, unit_places
-from node.store.unit import UnitRef
 from protocol import cbor
 from protocol.cbor_form import MAX_DEPTH, MAX_KEYS_AND_FLOATS
 from protocol.errors import RemoteProtocolError

@@ -3,8 +3,8 @@
 from dataclasses import fields
 
 from node.execution.ledger import ChunkCounts
-from node.plan_line import PlanLine
-from node.receipt import PeerShare, Receipt
+from node.session.plan_line import PlanLine
+from node.session.receipt import PeerShare, Receipt
 
 
 def example() -> Receipt:

@@ -14,8 +14,8 @@ from node.model.generate import GeneratedToken
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.privacy import Privacy
-from node.receipt import Receipt
-from node.session import Session, SessionConfig
+from node.session.receipt import Receipt
+from node.session.session import Session, SessionConfig
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 

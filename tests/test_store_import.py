@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 from test_model_checkpoints import TINY, random_tensors, write_byte_tokenizer, write_checkpoint
 
 from node.errors import ConfigError, CorruptModelError, ModelNotFoundError, UnsupportedModelError
-from node.model.checkpoint import open_checkpoint
+from node.store.hf.checkpoint import open_checkpoint
 from node.store.importer import ImportProgress, import_checkpoint, remove_stale_imports
 from node.store.library import Library
 from node.store.names import Names
 from node.store.quantize import quantize_rows, squared_row_norms
 from node.store.stored import StoredModel
-from node.store.unit import load_unit, unit_path
+from node.store.unit_file import load_unit, unit_path
 
 GOLDEN_UNITS = "0990bb0c74ab"
 """Beginning of the SHA-256 over the unit hashes of the model that `golden` writes: the same on every machine."""

@@ -13,8 +13,8 @@ from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.privacy import Privacy
-from node.receipt import Receipt
-from node.session import Session, SessionConfig
+from node.session.receipt import Receipt
+from node.session.session import Session, SessionConfig
 from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey

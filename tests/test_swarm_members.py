@@ -13,7 +13,7 @@ import pytest
 from swarm_harness import NodeProcess, Swarm
 from waiting import until
 
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.swarm.memory import SwarmMemory
 from protocol.link.admission import SwarmKey
 

@@ -13,7 +13,7 @@ import pytest
 from swarm_harness import PROGRAM, NodeProcess, RunResult, Swarm
 from waiting import until
 
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 
 pytestmark = pytest.mark.swarm
 

@@ -13,7 +13,7 @@ import pytest
 from swarm_harness import PROGRAM, NodeProcess, RunResult, Swarm
 from test_model_checkpoints import write_checkpoint
 
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 from protocol.limits import PIECE_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.hosting import ranges_of, ranges_text
+from node.serving.hosting import ranges_of, ranges_text
 from node.transfer.choice import LayerView, choose_layers, start_of
 from protocol.membership.records import MAX_LAYER_RANGES
 

@@ -11,7 +11,7 @@ from hostile_blobs import spoil_blobs
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 
-from node.gateway.state import partial_statuses
+from node.gateway.live.state import partial_statuses
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
 from node.node import Node, NodeConfig

@@ -12,10 +12,10 @@ import pytest
 from transfer_sim import outline_of
 
 from node.errors import ConfigError
-from node.hosting import BlobPlace
+from node.serving.blobs import MAX_CONNECTIONS_A_PEER, MAX_KNOWN_A_PEER, MAX_OPEN_OUTLINES, BlobService, Reply
+from node.serving.hosting import BlobPlace
 from node.transfer.disk import BlobDisk
 from node.transfer.jobs import KEPT_JOBS, Job, Jobs, JobState
-from node.transfer.service import MAX_CONNECTIONS_A_PEER, MAX_KNOWN_A_PEER, MAX_OPEN_OUTLINES, BlobService, Reply
 from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES, SLICE_BYTES
 from protocol.message import ErrorCode, ErrorReply, Message
 from protocol.transfer.actions import Verdict

@@ -1,6 +1,6 @@
 """When a thread that is asked for too much only listens."""
 
-from node.transport.breaks import MIN_BREAK_S, RECENT_S, Breaks
+from node.serving.breaks import MIN_BREAK_S, RECENT_S, Breaks
 
 PART_S = 0.0004
 

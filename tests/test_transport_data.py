@@ -20,15 +20,16 @@ from node.execution import ExecutionManager, execute_distributed
 from node.execution.gate import UnitChecks
 from node.execution.pads import GuardPads
 from node.execution.peer import SessionPeer
-from node.planning.measures import PeerMeasures
-from node.transport import control, inbox
+from node.measures.peers import PeerMeasures
+from node.serving import inbox
+from node.serving.outbox import MAX_UNREAD_BYTES_A_ROUTE
+from node.serving.reception import OPENED_AHEAD
+from node.serving.worker import LinearWorker, Parts
+from node.transport import control
 from node.transport.channel import MAX_UNASKED_BYTES, Channel, open_channel
 from node.transport.link import Pace
-from node.transport.outbox import MAX_UNREAD_BYTES_A_ROUTE
-from node.transport.reception import OPENED_AHEAD
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
-from node.worker import LinearWorker, Parts
 from protocol import cbor
 from protocol.codec import Received
 from protocol.identity import PeerId

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_parts import identity
 
-from node.transport import inbox
-from node.transport.inbox import Inbox, Unopened
+from node.serving import inbox
+from node.serving.inbox import Inbox, Unopened
 from protocol.identity import PeerId
 
 PEERS = [identity(index).peer_id for index in range(4)]

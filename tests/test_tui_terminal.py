@@ -12,7 +12,7 @@ from swarm_harness import LaneWatch, Swarm
 from terminal import Terminal, needs_tmux
 from waiting import until
 
-from node.gateway.client import node_runs
+from node.gateway.client.client import node_runs
 from node.paths import DataDir
 
 SIZE = (110, 34)

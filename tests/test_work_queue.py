@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import MODEL_ID, identity
 
-from node import turns, work_queue
-from node.turns import MAX_DEBT_S, MAX_SAVED_S, Turns
-from node.work_queue import MAX_JOBS_A_PEER, MAX_JOBS_A_ROUTE, MAX_PEERS, Job, Path, Route, WorkQueue
-from node.worker import Answer
+from node.serving import turns, work_queue
+from node.serving.turns import MAX_DEBT_S, MAX_SAVED_S, Turns
+from node.serving.work_queue import MAX_JOBS_A_PEER, MAX_JOBS_A_ROUTE, MAX_PEERS, Job, Path, Route, WorkQueue
+from node.serving.worker import Answer
 from protocol.identity import PeerId
 from protocol.linear.messages import ChunkBinding, Linear, Role
 from protocol.message import ErrorCode, ErrorReply

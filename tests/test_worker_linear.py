@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
 
 from node.errors import CorruptModelError
-from node.worker import LinearWorker
+from node.serving.worker import LinearWorker
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
 from protocol.linear.field import P, elements_of_integers
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult

@@ -14,7 +14,7 @@ from node.cli.duration import DurationType
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.errors import NodeNotRunningError, OperationError
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.paths import DataDir
 from node.swarm.access import AccessList, Verdict
 

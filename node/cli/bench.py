@@ -12,9 +12,9 @@ from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option, model_option, threads_option
 from node.execution.hybrid import HybridExecutor
 from node.kernels import select_kernels
+from node.kernels.speed import field_macs_per_s, local_macs_per_s
 from node.model.decoder import Decoder
 from node.paths import DataDir
-from node.speed import field_macs_per_s, local_macs_per_s
 from node.store.library import Library
 
 BENCH_TOKENS = 64

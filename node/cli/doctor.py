@@ -15,9 +15,9 @@ from node.doctor.finding import Finding, Level, broken, finding_of, note, ok
 from node.doctor.folder import folder_findings
 from node.doctor.network import network_findings
 from node.errors import KekahydeError, NodeNotRunningError
-from node.gateway.client import call_node
-from node.gateway.places import socket_path
+from node.gateway.client.client import call_node
 from node.paths import DataDir
+from node.places import socket_path
 from protocol.multiaddr import Multiaddr
 
 SIGNS = {Level.OK: ("ok  ", "green"), Level.NOTE: ("note", "yellow"), Level.BROKEN: ("FAIL", "red")}

@@ -16,7 +16,7 @@ from node.cli.duration import DurationType
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.errors import NodeNotRunningError
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.swarm.credentials import known_addresses
 from node.swarm.inviting import MAX_EXPIRY_S, key_is_shared, offline_swarm, write_invitation
 from protocol.finding.invitation import MAX_INVITED_MODELS, InvitedModel

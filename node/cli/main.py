@@ -26,8 +26,8 @@ from node.cli.options import (
     verbose_option,
     web_options,
 )
-from node.core_dumps import forbid_core_dumps
 from node.errors import KekahydeError
+from node.process.core_dumps import forbid_core_dumps
 from protocol.multiaddr import Multiaddr
 
 EXIT_FAILED = 1

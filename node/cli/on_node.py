@@ -11,11 +11,11 @@ import click
 from click.core import ParameterSource
 
 from node.cli.narrate import say
-from node.gateway.client import node_runs
+from node.gateway.client.client import node_runs
 from node.model.generate import GeneratedToken
 from node.model.sampling import SamplingParams
 from node.privacy import Privacy
-from node.receipt import Receipt
+from node.session.receipt import Receipt
 from node.store.stored import StoredModel
 
 OWN_NODE_OPTIONS = (
@@ -51,7 +51,7 @@ def asked_of(
 
 def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[GeneratedToken | Receipt]:
     """Tokens as they come, then the receipt; notes are narrated when they come. Raises OperationError."""
-    from node.gateway.generating import generate_on_node  # aiohttp: only where a node runs
+    from node.gateway.client.generating import generate_on_node  # aiohttp: only where a node runs
 
     for event in generate_on_node(data_dir, **asked):
         match event["event"]:

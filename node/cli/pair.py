@@ -15,7 +15,7 @@ import click
 from node.cli.narrate import say
 from node.cli.options import data_dir_option, json_option
 from node.errors import ConfigError, KekahydeError, NodeNotRunningError
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.operations.pairing import device_as_json
 from node.paths import DataDir
 from node.trust.paired import PairedDevices

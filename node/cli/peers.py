@@ -13,7 +13,7 @@ from rich.table import Table
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 
 PIPED_WIDTH = 200
 WHOLE_IDS_WIDTH = 130

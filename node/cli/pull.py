@@ -16,7 +16,7 @@ import click
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.errors import OperationError
-from node.gateway.client import call_node
+from node.gateway.client.client import call_node
 from node.paths import DataDir
 from node.store.library import Library
 from node.store.names import is_model_id

@@ -35,9 +35,9 @@ from node.model.generate import GeneratedToken, check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
-from node.plan_line import PlanLine
-from node.receipt import Receipt
-from node.session import Privacy, Session, SessionConfig
+from node.session.plan_line import PlanLine
+from node.session.receipt import Receipt
+from node.session.session import Privacy, Session, SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList

@@ -15,8 +15,8 @@ from node.cli.narrate import always_tell, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
 from node.cli.wanted import lendable_bytes, wanted_models
 from node.errors import ConfigError, NodeFailedError
-from node.gateway.addresses import is_loopback
 from node.gateway.config import GatewayConfig
+from node.gateway.http.addresses import is_loopback
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.store.library import Library

@@ -12,8 +12,8 @@ import click
 from click.shell_completion import get_completion_class
 
 from node.cli.options import EXIT_CODES, data_dir_option
-from node.descriptors import NEEDED, WANTED
 from node.errors import ConfigError
+from node.process.descriptors import NEEDED, WANTED
 
 PROGRAM = "kekahyde-node"
 COMPLETE_VARIABLE = "_KEKAHYDE_NODE_COMPLETE"

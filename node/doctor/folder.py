@@ -11,9 +11,9 @@ from pathlib import Path
 
 from node.doctor.finding import Finding, Level, broken, note, ok
 from node.errors import KekahydeError
-from node.gateway.places import TOKEN_NAME, read_token
 from node.guards.book import read_book
 from node.paths import IDENTITY_BYTES, DataDir
+from node.places import TOKEN_NAME, read_token
 from node.store.library import Library
 from node.swarm.access import AccessList
 from node.swarm.credentials import ENVIRONMENT_KEY, load_swarm, lost_key, read_stored

@@ -1,7 +1,7 @@
-"""Requests of a serving node: queued, run side by side, batched where they meet, ended when nobody wants them.
+"""Requests of a running node: queued, computed side by side, batched where they can be, cancelled.
 
     request   what is asked, and what its asker is told
-    engine    takes requests, finds each a runner                          Engine
+    engine    takes requests, finds each a runner    Engine
     runner    the thread of one model in one privacy mode: its session, its passes
     batch     whose rows go into the next pass, decided purely
     running   one request under way
@@ -12,7 +12,7 @@
     watch     what becomes of a session's peers, in words
     models    the models that requests may name
 
-A token of one request is the same bits in whatever company it is computed: that is what kernels and decoder promise.
+A token of one request is the same bits in whatever company it is computed: kernels and decoder promise that.
 """
 
 from node.engine.engine import Engine

@@ -18,7 +18,7 @@ from node.execution.config import ExecutionConfig
 from node.execution.interrupt import Interrupt
 from node.node import Node
 from node.privacy import Privacy
-from node.session import Session, SessionConfig
+from node.session.session import Session, SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.ledger import ChunkCounts
 from node.execution.peer import SessionPeer
-from node.receipt import PeerShare
+from node.session.receipt import PeerShare
 
 
 @dataclass(frozen=True, slots=True)

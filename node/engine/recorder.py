@@ -11,8 +11,8 @@ from node.engine.running import Running
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.pads import PadBatch
 from node.execution.peer import SessionPeer
-from node.receipt import role_name
-from node.session import Session
+from node.session.receipt import role_name
+from node.session.session import Session
 from protocol.identity import PeerId
 
 Share = tuple[Running, int]

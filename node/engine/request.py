@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from node.model.sampling import SamplingParams
 from node.privacy import Privacy
-from node.receipt import Receipt
+from node.session.receipt import Receipt
 from node.store.stored import StoredModel
 
 

@@ -18,12 +18,12 @@ from node.engine.watch import PeerWatch, explain
 from node.errors import KekahydeError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
-from node.memory import give_back
 from node.model.cache import KVCache
 from node.model.decoder import Part
 from node.model.generate import Finished
 from node.privacy import Privacy
-from node.session import Session
+from node.process.memory import give_back
+from node.session.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from node.engine.ledger import RequestLedger
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
 from node.model.cache import KVCache
 from node.model.generate import Answer, Finished, GeneratedToken
-from node.plan_line import PlanLine
 from node.planning.cost import Cost
-from node.receipt import Receipt
-from node.session import Session
+from node.session.plan_line import PlanLine
+from node.session.receipt import Receipt
+from node.session.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.execution.peer import SessionPeer
-from node.formation import PadMaker
-from node.plan_line import PlanLine
 from node.planning.cost import Cost
 from node.privacy import Privacy
-from node.receipt import LEFT_FOR
-from node.session import Session
+from node.session.formation import PadMaker
+from node.session.plan_line import PlanLine
+from node.session.receipt import LEFT_FOR
+from node.session.session import Session
 
 
 class PeerWatch:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from node.store.unit import UnitRef
+from node.model.unit import UnitRef
 from protocol.identity import PeerId
 from protocol.linear.field import Elements, Floats
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.interrupt import PassCancelledError
 from node.execution.manager import ExecutionManager
-from node.store.unit import Unit
+from node.model.unit import Unit
 from protocol.linear.field import Floats, Sums
 
 

@@ -6,7 +6,7 @@ import secrets
 
 from node.execution.peer import Request
 from node.kernels.interface import Kernels
-from node.store.unit import Unit, UnitRef
+from node.model.unit import Unit, UnitRef
 from protocol.linear.messages import LinearResult, TrustedResult
 from protocol.linear.verification import UnitCheck, passes_gate
 

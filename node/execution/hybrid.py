@@ -11,9 +11,9 @@ from node.execution.distributed import execute_distributed
 from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
-from node.kernels.interface import Floats, Kernels
-from node.store.unit import Unit
-from protocol.linear.field import Sums
+from node.kernels.interface import Kernels
+from node.model.unit import Unit
+from protocol.linear.field import Floats, Sums
 
 
 class HybridExecutor:

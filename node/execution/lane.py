@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from node.execution.pads import PadSource
 from node.execution.peer import SessionPeer
 from node.execution.plain import NoPads
-from node.store.unit import UnitRef
+from node.model.unit import UnitRef
 
 
 @dataclass(slots=True)

@@ -20,14 +20,15 @@ from node.execution.lane import Lane
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
 from node.execution.merge import merge_results
-from node.execution.pads import DECODE_BATCH_ROWS, PadBatch, PadSource
+from node.execution.pads import PadBatch, PadSource
 from node.execution.patience import LocalSpeed, Patience
 from node.execution.peer import PeerStatus, Request, SessionPeer
 from node.execution.requests import fill_bucket, pad_request, share_request
 from node.execution.roster import Roster
 from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
-from node.store.unit import Unit
+from node.model.unit import Unit
+from node.planning.cut import DECODE_BATCH_ROWS
 from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
 from protocol.linear.field import Floats, Sums

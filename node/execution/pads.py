@@ -18,13 +18,12 @@ import numpy as np
 from node.execution.chunk import next_number
 from node.execution.peer import SessionPeer
 from node.kernels.interface import Kernels
-from node.store.unit import Unit, UnitRef
+from node.model.unit import Unit, UnitRef
+from node.planning.cut import DECODE_BATCH_ROWS
 from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
 from protocol.linear.field import Elements
 from protocol.linear.shares import PadSeeds, pad_rows
 
-DECODE_BATCH_ROWS = 8
-"""Pads of this many future rows are asked for in one request: an eighth of the messages, weights read once."""
 MAX_REQUESTS_AHEAD = 48
 """Requests that a guard is sent ahead of need; a deeper model's later units ask when their turn comes."""
 OWN_BATCH_ROWS = 32

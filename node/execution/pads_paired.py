@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from node.execution.pads import GuardPads, OwnPads, PadTicket
 from node.execution.peer import SessionPeer
-from node.store.unit import Unit, UnitRef
+from node.model.unit import Unit, UnitRef
 
 
 class PairedPads:

@@ -13,8 +13,8 @@ from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.lane import Lane
 from node.execution.peer import SessionPeer
-from node.planning.series import MIN_SAMPLES, Series
-from node.store.unit import UnitRef
+from node.measures.series import MIN_SAMPLES, Series
+from node.model.unit import UnitRef
 
 ELEMENT_BYTES = 4
 

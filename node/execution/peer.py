@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any
 
 from node.execution.account import Account
-from node.planning.measures import Exchange, PeerMeasures
-from node.store.unit import UnitRef
+from node.measures.peers import Exchange, PeerMeasures
+from node.model.unit import UnitRef
 from node.transport.channel import Channel
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from node.execution.pads import PadBatch
-from node.store.unit import Unit, UnitRef
+from node.model.unit import Unit, UnitRef
 from protocol.limits import row_bucket
 from protocol.linear.field import Elements
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from node.execution.chunk import Chunk, ChunkRecord
 from node.execution.lane import Lane
-from node.execution.lanes import RowSpan, cut_rows, split_prompt_for_remote
 from node.execution.peer import SessionPeer
-from node.store.unit import Unit, UnitRef
+from node.model.unit import Unit, UnitRef
+from node.planning.cut import RowSpan, cut_rows, split_prompt_for_remote
 from protocol.errors import LocalProtocolError
 from protocol.limits import MAX_CHUNK_ROWS, TILE_OUTPUTS, max_rows_per_chunk, row_bucket
 from protocol.linear.messages import Role

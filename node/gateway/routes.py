@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from node.gateway.control import control
-from node.gateway.facts import health, metrics
-from node.gateway.openai import chat_completions, completions, get_model, list_models
-from node.gateway.websocket import websocket
+from node.gateway.http.control import control
+from node.gateway.http.facts import health, metrics
+from node.gateway.live.websocket import websocket
+from node.gateway.openai.endpoints import chat_completions, completions, get_model, list_models
 
 
 def add_routes(app: web.Application) -> None:

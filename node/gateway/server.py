@@ -14,17 +14,15 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from node.endurance import endure
 from node.engine import Engine
 from node.errors import ConfigError
-from node.gateway.access import AccessRules
-from node.gateway.addresses import is_loopback
-from node.gateway.app import add_headers, admit
 from node.gateway.config import GatewayConfig
-from node.gateway.connection import Connections, guarded, room_for_connections
-from node.gateway.context import CONTEXT, FEED, RULES, GatewayContext
-from node.gateway.feed import Broadcaster
-from node.gateway.limits import (
+from node.gateway.http.access import AccessRules
+from node.gateway.http.addresses import is_loopback
+from node.gateway.http.app import add_headers, admit
+from node.gateway.http.connection import Connections, guarded, room_for_connections
+from node.gateway.http.context import CONTEXT, RULES, GatewayContext
+from node.gateway.http.limits import (
     DEFAULT_PORT,
     IDLE_LIMIT_S,
     LINGER_S,
@@ -33,12 +31,14 @@ from node.gateway.limits import (
     MAX_HEADERS,
     PREPARING_THREADS,
 )
-from node.gateway.logs import LogFeed, is_worth_a_line
-from node.gateway.metrics import Metrics
-from node.gateway.places import new_socket_path, remove_socket, token_of
+from node.gateway.http.logs import LogFeed, is_worth_a_line
+from node.gateway.http.metrics import Metrics
+from node.gateway.live.feed import FEED, Broadcaster
 from node.gateway.routes import add_routes
 from node.node import Node
 from node.paths import default_data_dir
+from node.places import new_socket_path, remove_socket, token_of
+from node.process.endurance import endure
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from node.errors import ConfigError, ModelNotFoundError, TransportError
 from node.hub.fetch import FileFetcher
 from node.hub.reference import HubReference
 from node.hub.selection import CONFIG_FILES, HubFile, small_files, weight_files
-from node.model.checkpoint import INDEX_FILE
-from node.model.json_file import read_json_object
+from node.json_file import read_json_object
+from node.store.hf.checkpoint import INDEX_FILE
 from node.store.importer import ImportedModel
 from node.store.library import Library
 from node.store.names import name_from_text

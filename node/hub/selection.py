@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from node.errors import UnsupportedModelError
-from node.model.checkpoint import INDEX_FILE, SINGLE_FILE
+from node.store.hf.checkpoint import INDEX_FILE, SINGLE_FILE
 from node.store.manifest import OPTIONAL_FILES
 
 CONFIG_FILES = ("config.json", "tokenizer.json")

@@ -1,14 +1,16 @@
-"""Exact integer arithmetic and row-invariant float arithmetic, behind one seam.
+"""Exact integer arithmetic and row-invariant float arithmetic, behind one interface.
 
-interface        `Kernels`: what a backend offers, and the constants of the arithmetic
-checks           shapes, dtypes and contiguity, refused in one place
-portable         `PortableKernels`: numpy alone, the reference
-native           `NativeKernels`: C at the machine's instruction-set level (AVX-512 VNNI, AVX2, NEON or plain)
-native_floats    its float half; native_library: the extension, pointers, threads
-cuda             the two linear layers on a GPU through torch, the rest from another backend
-delegating       `DelegatingKernels`: passes every call on; cuda and mutants in tests start from it
-selftest         exactness, tested at every start; who fails is refused
-build_kernels    compiles kernels.c at install; optional
+    interface       `Kernels`: what a backend offers, and the constants of the arithmetic
+    checks          shapes, dtypes and contiguity, refused in one place
+    portable        `PortableKernels`: numpy alone, the reference
+    native          `NativeKernels`: C at the machine's instruction-set level (AVX-512 VNNI, AVX2, NEON or plain)
+    native_floats   its float half
+    native_library  the extension, pointers, threads
+    cuda            the two linear layers on a GPU through torch, the rest from another backend
+    delegating      `DelegatingKernels`: passes every call on; cuda and mutants in tests start from it
+    selftest        exactness, tested at every start; a backend that fails is refused
+    speed           how fast this device multiplies
+    build_kernels   compiles kernels.c at install; optional
 
 The C side, one file an idea: kernels.c exports; levels.h instruction sets and dispatch; linear.h drives tile_*.h over
 limbs.h; residues.h, project.h, rows.h, attention.h and lanes.h are compiled once for each level through wide.h.
@@ -21,10 +23,9 @@ from pathlib import Path
 from typing import Final
 
 from node.errors import ConfigError
-
-from .interface import Kernels
-from .portable import PortableKernels
-from .selftest import self_test
+from node.kernels.interface import Kernels
+from node.kernels.portable import PortableKernels
+from node.kernels.selftest import self_test
 
 __all__ = ["Kernels", "every_backend", "select_kernels"]
 
@@ -99,7 +100,7 @@ def _on_gpu(base: Kernels) -> Kernels:
     """The backend with its linear layers on the GPU where there is one; torch is imported only then."""
     if not any(path.exists() for path in CUDA_DRIVER_PATHS):
         return base
-    from .cuda import cuda_kernels
+    from node.kernels.cuda import cuda_kernels
 
     kernels, reason = cuda_kernels(base)
     if kernels is not None:

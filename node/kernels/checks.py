@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .interface import MAX_INPUTS, Floats, Int8s, Int32s, Int64s, Words
+from node.kernels.interface import MAX_INPUTS, Int64s
+from protocol.linear.field import Elements, Floats, Sums, Weights
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -32,7 +33,7 @@ def shape(value: NDArray[Any], name: str, expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {expected}, not {value.shape}")
 
 
-def linear(weights: Int8s, rows: NDArray[Any], dtype: type[Scalar]) -> tuple[Int8s, NDArray[Scalar]]:
+def linear(weights: Weights, rows: NDArray[Any], dtype: type[Scalar]) -> tuple[Weights, NDArray[Scalar]]:
     """weights [N, K] int8 and rows [T, K] of the dtype, with K within the exactness bound."""
     weights = array(weights, "weights", np.int8, 2)
     rows = array(rows, "rows", dtype, 2)
@@ -68,7 +69,7 @@ def inner_contiguous(value: NDArray[Any], name: str, num_axes: int) -> Floats:
 
 def twins(
     first: NDArray[Any], second: NDArray[Any], names: tuple[str, str], dtype: type[Scalar]
-) -> tuple[NDArray[Scalar], Words]:
+) -> tuple[NDArray[Scalar], Elements]:
     """Two matrices of one shape: the first of the dtype, the second of field elements."""
     first = array(first, names[0], dtype, 2)
     second = array(second, names[1], np.uint32, 2)
@@ -76,7 +77,7 @@ def twins(
     return first, second
 
 
-def dot(vectors: Words, rows: Words) -> tuple[Words, Words]:
+def dot(vectors: Elements, rows: Elements) -> tuple[Elements, Elements]:
     """vectors [k, N] and rows [T, N]."""
     vectors = array(vectors, "vectors", np.uint32, 2)
     rows = array(rows, "rows", np.uint32, 2)
@@ -84,7 +85,7 @@ def dot(vectors: Words, rows: Words) -> tuple[Words, Words]:
     return vectors, rows
 
 
-def combination(coefficients: Words, rows: Words) -> tuple[Words, Words]:
+def combination(coefficients: Elements, rows: Elements) -> tuple[Elements, Elements]:
     """coefficients [k, T] and rows [T, N]."""
     coefficients = array(coefficients, "coefficients", np.uint32, 2)
     rows = array(rows, "rows", np.uint32, 2)
@@ -92,7 +93,7 @@ def combination(coefficients: Words, rows: Words) -> tuple[Words, Words]:
     return coefficients, rows
 
 
-def projection(vectors: Words, weights: Int8s) -> tuple[Words, Int8s]:
+def projection(vectors: Elements, weights: Weights) -> tuple[Elements, Weights]:
     """vectors [k, N] and weights [N, K]."""
     vectors = array(vectors, "vectors", np.uint32, 2)
     weights = array(weights, "weights", np.int8, 2)
@@ -117,8 +118,8 @@ def gated(gate_up: Floats) -> Floats:
 
 
 def dequantization(
-    sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None
-) -> tuple[Int32s, Floats, Floats, Floats | None]:
+    sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None
+) -> tuple[Sums, Floats, Floats, Floats | None]:
     """sums [T, N], row_scales [T], weight_scales and bias [N]."""
     sums = array(sums, "sums", np.int32, 2)
     row_scales = array(row_scales, "row_scales", np.float32, 1)

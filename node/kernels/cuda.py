@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import checks
-from .delegating import DelegatingKernels
-from .interface import ACTIVATION_LIMIT, PRIME, Int8s, Int16s, Int32s, Kernels, Words
-from .selftest import self_test
+from node.kernels import checks
+from node.kernels.delegating import DelegatingKernels
+from node.kernels.interface import ACTIVATION_LIMIT, PRIME, Int16s, Kernels
+from node.kernels.selftest import self_test
+from protocol.linear.field import Elements, Sums, Weights
 
 # Implementation.
 DOUBLE_BLOCK: Final = 16_384
@@ -71,11 +72,11 @@ class CudaKernels(DelegatingKernels):
         self.min_weights = min_weights
         self._device = device
         self._arithmetic = arithmetic
-        self._resident: OrderedDict[tuple[int, tuple[int, ...]], tuple[Int8s, torch.Tensor]] = OrderedDict()
+        self._resident: OrderedDict[tuple[int, tuple[int, ...]], tuple[Weights, torch.Tensor]] = OrderedDict()
         self._lock = Lock()
         self._capacity_bytes = _free_bytes(device) if capacity_bytes is None else capacity_bytes
 
-    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+    def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         weights, rows = checks.linear(weights, rows, np.int16)
         if weights.size < self.min_weights:
             return self.base.linear_a12(weights, rows)
@@ -83,7 +84,7 @@ class CudaKernels(DelegatingKernels):
             raise ValueError(f"rows hold a value beyond {ACTIVATION_LIMIT}")
         return self._product(weights, rows, num_limbs=2).astype(np.int32)
 
-    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         weights, rows = checks.linear(weights, rows, np.uint32)
         if weights.size < self.min_weights:
             return self.base.linear_field(weights, rows)
@@ -92,7 +93,7 @@ class CudaKernels(DelegatingKernels):
         residues = self._product(weights, self.base.centre(rows), num_limbs=4)
         return (residues % PRIME).astype(np.uint32)
 
-    def _product(self, weights: Int8s, rows: NDArray[np.signedinteger], num_limbs: int) -> NDArray[np.int64]:
+    def _product(self, weights: Weights, rows: NDArray[np.signedinteger], num_limbs: int) -> NDArray[np.int64]:
         """Rows near zero [T, K] times the weights -> [T, N], exact or, for four limbs, right mod p."""
         resident = self._upload(weights)
         values = torch.from_numpy(rows.astype(np.int32)).to(self._device)
@@ -100,7 +101,7 @@ class CudaKernels(DelegatingKernels):
         product = multiply(values, resident, num_limbs)[:, : weights.shape[0]]
         return product.cpu().numpy()
 
-    def _upload(self, weights: Int8s) -> torch.Tensor:
+    def _upload(self, weights: Weights) -> torch.Tensor:
         """The weights on the device, padded to multiples of ALIGNMENT; the longest unused give way to new ones."""
         key = weights.ctypes.data, weights.shape
         with self._lock:

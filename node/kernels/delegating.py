@@ -1,6 +1,7 @@
 """A backend that passes every call on to another one: what a partial backend, or a test's mutant, starts from."""
 
-from .interface import Floats, Int8s, Int16s, Int32s, Int64s, Kernels, Words
+from node.kernels.interface import Int16s, Int64s, Kernels
+from protocol.linear.field import Elements, Floats, Sums, Weights
 
 
 class DelegatingKernels:
@@ -12,31 +13,31 @@ class DelegatingKernels:
         self.note = base.note
         self.threads = base.threads
 
-    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+    def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         return self.base.linear_a12(weights, rows)
 
-    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         return self.base.linear_field(weights, rows)
 
-    def share(self, rows: Int16s, pads: Words) -> Words:
+    def share(self, rows: Int16s, pads: Elements) -> Elements:
         return self.base.share(rows, pads)
 
-    def merge(self, first: Words, second: Words) -> Int32s:
+    def merge(self, first: Elements, second: Elements) -> Sums:
         return self.base.merge(first, second)
 
-    def centre(self, elements: Words) -> Int32s:
+    def centre(self, elements: Elements) -> Sums:
         return self.base.centre(elements)
 
-    def field_dot(self, vectors: Words, rows: Words) -> Words:
+    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
         return self.base.field_dot(vectors, rows)
 
-    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+    def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         return self.base.field_combine(coefficients, rows)
 
-    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+    def field_project(self, vectors: Elements, weights: Weights) -> Elements:
         return self.base.field_project(vectors, weights)
 
-    def all_canonical(self, elements: Words) -> bool:
+    def all_canonical(self, elements: Elements) -> bool:
         return self.base.all_canonical(elements)
 
     def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
@@ -53,7 +54,7 @@ class DelegatingKernels:
     def gated(self, gate_up: Floats) -> Floats:
         return self.base.gated(gate_up)
 
-    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
+    def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         return self.base.dequantize(sums, row_scales, weight_scales, bias)
 
     def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:

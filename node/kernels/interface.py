@@ -14,14 +14,10 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.linear.field import P
+from protocol.linear.field import Elements, Floats, P, Sums, Weights
 
-Int8s = NDArray[np.int8]
 Int16s = NDArray[np.int16]
-Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
-Words = NDArray[np.uint32]
-Floats = NDArray[np.float32]
 
 # Specification (SPEC.md, arithmetic).
 PRIME: Final = P
@@ -44,42 +40,42 @@ class Kernels(Protocol):
     threads: int
     """Threads that a large call is spread over."""
 
-    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+    def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         """W x in plain integers: weights [N, K], rows [T, K] with |x| <= 2047 -> [T, N].
 
         The caller's scale guarantees |W x| < p / 2. A row value beyond 12 bits is a ValueError.
         """
         ...
 
-    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         """W b mod p, canonical: weights [N, K], rows [T, K] -> [T, N]. An element >= p is a ValueError."""
         ...
 
-    def share(self, rows: Int16s, pads: Words) -> Words:
+    def share(self, rows: Int16s, pads: Elements) -> Elements:
         """x - r mod p, canonical: rows [T, K], pads [T, K] canonical -> [T, K]."""
         ...
 
-    def merge(self, first: Words, second: Words) -> Int32s:
+    def merge(self, first: Elements, second: Elements) -> Sums:
         """first + second mod p as the integer nearest to zero: [T, N] canonical, twice -> [T, N]."""
         ...
 
-    def centre(self, elements: Words) -> Int32s:
+    def centre(self, elements: Elements) -> Sums:
         """Canonical elements as integers in (-p / 2, p / 2): [T, N] -> [T, N]."""
         ...
 
-    def field_dot(self, vectors: Words, rows: Words) -> Words:
+    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
         """u_i . y_t mod p: vectors [k, N], rows [T, N], both canonical -> [T, k]."""
         ...
 
-    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+    def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         """sum over t of c_it y_t mod p: coefficients [k, T], rows [T, N], both canonical -> [k, N]."""
         ...
 
-    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+    def field_project(self, vectors: Elements, weights: Weights) -> Elements:
         """U W mod p: vectors [k, N] canonical, weights [N, K] -> [k, K]."""
         ...
 
-    def all_canonical(self, elements: Words) -> bool:
+    def all_canonical(self, elements: Elements) -> bool:
         """Whether every element, of any shape, is below p; reads all of them whatever it finds."""
         ...
 
@@ -112,7 +108,7 @@ class Kernels(Protocol):
         """The rows that `gated_quantize` rounds: gate_up [T, 2F] -> [T, F]. What is not finite passes through."""
         ...
 
-    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
+    def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         """(sum * weight_scale) * row_scale + bias: sums [T, N], scales [T] and [N], bias [N] -> [T, N]."""
         ...
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
-from .interface import Int8s, Int16s, Int32s, Words
-from .native_floats import NativeFloats
+from node.kernels import checks
+from node.kernels.interface import Int16s
+from node.kernels.native_floats import NativeFloats
+from protocol.linear.field import Elements, Sums, Weights
 
 
 class NativeKernels(NativeFloats):
@@ -24,19 +25,19 @@ class NativeKernels(NativeFloats):
 
     # ---- linear layers ----
 
-    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+    def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         weights, rows = checks.linear(weights, rows, np.int16)
         sums = np.empty((rows.shape[0], weights.shape[0]), np.int32)
         self._linear(self._lib.kernel_linear_a12, weights, rows, sums)
         return sums
 
-    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         weights, rows = checks.linear(weights, rows, np.uint32)
         sums = np.empty((rows.shape[0], weights.shape[0]), np.uint32)
         self._linear(self._lib.kernel_linear_field, weights, rows, sums)
         return sums
 
-    def _linear(self, kernel: Any, weights: Int8s, rows: NDArray[Any], sums: NDArray[Any]) -> None:
+    def _linear(self, kernel: Any, weights: Weights, rows: NDArray[Any], sums: NDArray[Any]) -> None:
         read, written = (self.pointer(weights), self.pointer(rows)), self.pointer(sums)
         sizes = *weights.shape, rows.shape[0]
 
@@ -47,27 +48,27 @@ class NativeKernels(NativeFloats):
 
     # ---- the field ----
 
-    def share(self, rows: Int16s, pads: Words) -> Words:
+    def share(self, rows: Int16s, pads: Elements) -> Elements:
         rows, pads = checks.twins(rows, pads, ("rows", "pads"), np.int16)
         shares = np.empty(rows.shape, np.uint32)
         read = self.pointer(rows), self.pointer(pads)
         self._lib.kernel_share(self._level, *read, rows.size, self.pointer(shares))
         return shares
 
-    def merge(self, first: Words, second: Words) -> Int32s:
+    def merge(self, first: Elements, second: Elements) -> Sums:
         first, second = checks.twins(first, second, ("first", "second"), np.uint32)
         sums = np.empty(first.shape, np.int32)
         read = self.pointer(first), self.pointer(second)
         self._lib.kernel_merge(self._level, *read, first.size, self.pointer(sums))
         return sums
 
-    def centre(self, elements: Words) -> Int32s:
+    def centre(self, elements: Elements) -> Sums:
         elements = checks.array(elements, "elements", np.uint32, 2)
         integers = np.empty(elements.shape, np.int32)
         self._lib.kernel_centre(self._level, self.pointer(elements), elements.size, self.pointer(integers))
         return integers
 
-    def field_dot(self, vectors: Words, rows: Words) -> Words:
+    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
         vectors, rows = checks.dot(vectors, rows)
         dots = np.empty((rows.shape[0], vectors.shape[0]), np.uint32)
         read = self.pointer(vectors), self.pointer(rows)
@@ -75,7 +76,7 @@ class NativeKernels(NativeFloats):
         self._lib.kernel_field_dot(self._level, *read, *sizes, self.pointer(dots))
         return dots
 
-    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+    def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         coefficients, rows = checks.combination(coefficients, rows)
         combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)
         read = self.pointer(coefficients), self.pointer(rows)
@@ -83,7 +84,7 @@ class NativeKernels(NativeFloats):
         self._lib.kernel_field_combine(self._level, *read, *sizes, self.pointer(combined))
         return combined
 
-    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+    def field_project(self, vectors: Elements, weights: Weights) -> Elements:
         vectors, weights = checks.projection(vectors, weights)
         projected = np.zeros((vectors.shape[0], weights.shape[1]), np.uint32)
         read, written = (self.pointer(vectors), self.pointer(weights)), self.pointer(projected)
@@ -95,7 +96,7 @@ class NativeKernels(NativeFloats):
         self.spread(task, weights.shape[1], weights.size * vectors.shape[0])
         return projected
 
-    def all_canonical(self, elements: Words) -> bool:
+    def all_canonical(self, elements: Elements) -> bool:
         elements = checks.array(elements, "elements", np.uint32)
         return bool(self._lib.kernel_all_canonical(self._level, self.pointer(elements), elements.size))
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
-from .interface import Floats, Int16s, Int32s, Int64s
-from .native_library import NativeLibrary
+from node.kernels import checks
+from node.kernels.interface import Int16s, Int64s
+from node.kernels.native_library import NativeLibrary
+from protocol.linear.field import Floats, Sums
 
 
 class NativeFloats(NativeLibrary):
@@ -55,7 +56,7 @@ class NativeFloats(NativeLibrary):
             raise ValueError(f"row {num_done} holds a value that is not finite")
         return rounded, scales
 
-    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
+    def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
         values = np.empty(sums.shape, np.float32)
         scales = self.pointer(row_scales), self.pointer(weight_scales)

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
-from .interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Floats, Int8s, Int16s, Int32s, Int64s, Words
+from node.kernels import checks
+from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Int16s, Int64s
+from protocol.linear.field import Elements, Floats, Sums, Weights
 
 Doubles = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ class PortableKernels:
 
     # ---- linear layers ----
 
-    def linear_a12(self, weights: Int8s, rows: Int16s) -> Int32s:
+    def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         weights, rows = checks.linear(weights, rows, np.int16)
         if rows.size and max(int(rows.max()), -int(rows.min())) > ACTIVATION_LIMIT:
             raise ValueError(f"rows hold a value beyond {ACTIVATION_LIMIT}")
@@ -45,7 +46,7 @@ class PortableKernels:
             sums[:, outputs] += product.astype(np.int32)
         return sums
 
-    def linear_field(self, weights: Int8s, rows: Words) -> Words:
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         weights, rows = checks.linear(weights, rows, np.uint32)
         if not self.all_canonical(rows):
             raise ValueError("rows hold an element that is not below p")
@@ -56,36 +57,36 @@ class PortableKernels:
 
     # ---- the field ----
 
-    def share(self, rows: Int16s, pads: Words) -> Words:
+    def share(self, rows: Int16s, pads: Elements) -> Elements:
         rows, pads = checks.twins(rows, pads, ("rows", "pads"), np.int16)
         return ((rows.astype(np.int64) - pads) % PRIME).astype(np.uint32)
 
-    def merge(self, first: Words, second: Words) -> Int32s:
+    def merge(self, first: Elements, second: Elements) -> Sums:
         first, second = checks.twins(first, second, ("first", "second"), np.uint32)
         return _centred((first.astype(np.int64) + second) % PRIME)
 
-    def centre(self, elements: Words) -> Int32s:
+    def centre(self, elements: Elements) -> Sums:
         return _centred(checks.array(elements, "elements", np.uint32, 2).astype(np.int64))
 
-    def field_dot(self, vectors: Words, rows: Words) -> Words:
+    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
         vectors, rows = checks.dot(vectors, rows)
         return _residue_product(rows, vectors.T)
 
-    def field_combine(self, coefficients: Words, rows: Words) -> Words:
+    def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         coefficients, rows = checks.combination(coefficients, rows)
         combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)
         for columns in _spans(rows.shape[1], max(1, BLOCK_ELEMENTS // max(1, rows.shape[0]))):
             combined[:, columns] = _residue_product(coefficients, rows[:, columns])
         return combined
 
-    def field_project(self, vectors: Words, weights: Int8s) -> Words:
+    def field_project(self, vectors: Elements, weights: Weights) -> Elements:
         vectors, weights = checks.projection(vectors, weights)
         sums = np.zeros((vectors.shape[0], weights.shape[1]), np.int64)
         for outputs, inputs in _blocks(weights.shape):
             sums[:, inputs] += _exact_product(vectors[:, outputs], weights[outputs, inputs]) % PRIME
         return (sums % PRIME).astype(np.uint32)
 
-    def all_canonical(self, elements: Words) -> bool:
+    def all_canonical(self, elements: Elements) -> bool:
         elements = checks.array(elements, "elements", np.uint32)
         return bool(np.all(elements < PRIME))
 
@@ -113,7 +114,7 @@ class PortableKernels:
                 np.multiply(gate / (np.float32(1.0) + np.exp(-gate)), row[width:], out=result)
         return gated
 
-    def dequantize(self, sums: Int32s, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
+    def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
         values = (sums.astype(np.float32) * weight_scales) * row_scales[:, None]
         if bias is not None:
@@ -176,7 +177,7 @@ def _exact_product(left: NDArray[np.generic], right: NDArray[np.generic]) -> Int
     return product.astype(np.int64)
 
 
-def _residue_product(left: Words, right: Words) -> Words:
+def _residue_product(left: Elements, right: Elements) -> Elements:
     """left @ right mod p of canonical elements, from 16-bit halves of both: exact for 2^20 terms."""
     left_low, left_high = left & 0xFFFF, left >> 16
     right_low, right_high = right & 0xFFFF, right >> 16
@@ -186,7 +187,7 @@ def _residue_product(left: Words, right: Words) -> Words:
     return ((high * 2 + (middle << 16) + low) % PRIME).astype(np.uint32)  # 2^32 = 2 mod p
 
 
-def _centred(residues: Int64s) -> Int32s:
+def _centred(residues: Int64s) -> Sums:
     """Canonical residues as the integers nearest to zero."""
     return np.where(residues > PRIME // 2, residues - PRIME, residues).astype(np.int32)
 

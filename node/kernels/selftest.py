@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from .interface import ACTIVATION_LIMIT, PRIME, Int8s, Int64s, Kernels, Words
+from node.kernels.interface import ACTIVATION_LIMIT, PRIME, Int64s, Kernels
+from protocol.linear.field import Elements, Weights
 
 BLOCK_CROSSING: Final = 16_385
 """One input more than the longest block that any backend sums before it reduces."""
@@ -33,7 +34,7 @@ def self_test(kernels: Kernels) -> str | None:
 Check = Callable[[Kernels, np.random.Generator], str | None]
 
 
-def _product(weights: Int8s, rows: Int64s) -> Int64s:
+def _product(weights: Weights, rows: Int64s) -> Int64s:
     """rows @ weights.T mod p in int64: residues times int8 over at most 16 385 inputs stay below 2^53."""
     return (rows @ weights.T.astype(np.int64)) % PRIME
 
@@ -92,7 +93,7 @@ def _field_products(kernels: Kernels, random: np.random.Generator) -> str | None
 
 def _elementwise(kernels: Kernels, random: np.random.Generator) -> str | None:
     """Shares and their merging, at the ends of every range."""
-    edges: Words = np.array([[0, 1, PRIME // 2, PRIME // 2 + 1, PRIME - 2, PRIME - 1] * 7], np.uint32)
+    edges: Elements = np.array([[0, 1, PRIME // 2, PRIME // 2 + 1, PRIME - 2, PRIME - 1] * 7], np.uint32)
     small = np.array([[-ACTIVATION_LIMIT, -1, 0, 1, 2, ACTIVATION_LIMIT] * 7], np.int16)[:, ::-1].copy()
     if not np.array_equal(kernels.share(small, edges), (small - edges.astype(np.int64)) % PRIME):
         return "share"

@@ -1,10 +1,15 @@
-"""The model at the client's side: what a checkpoint is, and how tokens become logits and text.
+"""The model at the client: how tokens become logits and text.
 
-config        the architecture as numbers            hf_config   read from a Hugging Face config.json
-layout        which tensors a checkpoint holds       checkpoint  opens them; tensor_file maps one file
-rope          rotary tables                          reference   the float32 model (torch), for comparison alone
-tokenizer     text <-> token ids, streamed text      template    chat messages -> prompt
-sampling      logits -> token id                     stops       stop strings across tokens
-linear        the seam to whoever computes W x       decoder     hidden states around that seam; cache its memory
-generate      the loop that joins all of it
+config       the architecture as numbers
+unit         one fused linear layer as integers, the piece that peers hold
+linear       the interface to whoever computes W x
+decoder      hidden states, from the embedding to the logits
+rope         rotary position tables
+cache        keys and values of one sequence
+tokenizer    text to token ids and back
+text_stream  text of tokens that come one by one
+template     chat messages to a prompt
+sampling     logits to a token id
+stops        stop strings across tokens
+generate     the loop that joins all of it
 """

@@ -10,7 +10,7 @@ import numpy as np
 
 from node.errors import PromptError
 from node.model.config import ModelConfig
-from node.model.tensor_file import F32
+from protocol.linear.field import Floats
 
 GROWTH_TOKENS = 512
 """Slots are added this many at a time: memory follows the text, and copying stays rare."""
@@ -28,9 +28,9 @@ class KVCache:
         self.token_ids: list[int] = []
         """The tokens whose keys and values are held, in order."""
         self._shape = (config.num_kv_heads, config.head_dim)
-        self.keys: list[F32] = [self._empty(0) for _ in range(config.num_layers)]
+        self.keys: list[Floats] = [self._empty(0) for _ in range(config.num_layers)]
         """Rotated keys by layer: [G, S, d]; slots from `length` on hold nothing."""
-        self.values: list[F32] = [self._empty(0) for _ in range(config.num_layers)]
+        self.values: list[Floats] = [self._empty(0) for _ in range(config.num_layers)]
         """Values by layer: [G, S, d]."""
 
     @property
@@ -77,7 +77,7 @@ class KVCache:
         self.truncate(shared)
         return shared
 
-    def _empty(self, num_slots: int) -> F32:
+    def _empty(self, num_slots: int) -> Floats:
         """Zeros in a mapping of their own: the memory of a text that has ended goes back to the system at once, which
         no arena of the C library promises."""
         num_groups, head_dim = self._shape
@@ -87,7 +87,7 @@ class KVCache:
         pages = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return np.frombuffer(pages, dtype=np.float32).reshape(shape)
 
-    def _grown(self, layer: F32, num_slots: int) -> F32:
+    def _grown(self, layer: Floats, num_slots: int) -> Floats:
         grown = self._empty(num_slots)
         grown[:, : self.length] = layer[:, : self.length]
         return grown

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from node.errors import PromptError
-from node.kernels.interface import Floats, Int16s, Int64s, Kernels
+from node.kernels.interface import Int16s, Int64s, Kernels
 from node.model.cache import KVCache
+from node.model.config import ModelConfig, UnitKind
 from node.model.linear import LinearExecutor
 from node.model.rope import rope_tables
-from node.store.stored import StoredModel
-from node.store.unit import Unit
+from node.model.unit import Unit
+from protocol.linear.field import Floats
 
 BLOCK_ROWS = 512
 """Rows of one forward pass: the largest chunk that is sent, and a bound on the memory of a pass."""
@@ -63,6 +65,22 @@ class _Layer:
     window: int | None
 
 
+class ModelParts(Protocol):
+    """What a decoder needs of a model: what is computed at home, and its units, with or without weights."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def final_norm(self) -> Floats: ...
+
+    def unit(self, layer: int | None, kind: UnitKind) -> Unit: ...
+
+    def norm(self, layer: int, name: str) -> Floats: ...
+
+    def embedding_rows(self, token_ids: Sequence[int]) -> Floats: ...
+
+
 class Decoder:
     """A model that computes logits; one thread at a time, any number of caches.
 
@@ -75,7 +93,7 @@ class Decoder:
         CorruptModelError: a unit's file is damaged.
     """
 
-    def __init__(self, model: StoredModel, kernels: Kernels, executor: LinearExecutor) -> None:
+    def __init__(self, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> None:
         self.model = model
         self.config = model.config
         self.executor = executor
@@ -234,7 +252,7 @@ def _row_blocks(parts: Sequence[Part]) -> list[_Rows]:
     return blocks
 
 
-def _open_layer(model: StoredModel, layer: int) -> _Layer:
+def _open_layer(model: ModelParts, layer: int) -> _Layer:
     return _Layer(
         qkv=model.unit(layer, "qkv"),
         o=model.unit(layer, "o"),

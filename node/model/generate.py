@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from node.errors import PromptError
-from node.kernels.interface import Floats
 from node.model.cache import KVCache
 from node.model.config import ModelConfig
 from node.model.decoder import Decoder
 from node.model.sampling import Sampler, SamplingParams
 from node.model.stops import StopMatcher
 from node.model.tokenizer import Tokenizer
+from protocol.linear.field import Floats
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

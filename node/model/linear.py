@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from node.kernels.interface import Floats, Int16s, Int32s, Kernels
-from node.store.unit import Unit
+from node.kernels.interface import Int16s, Kernels
+from node.model.unit import Unit
+from protocol.linear.field import Floats, Sums
 
 
 class LinearExecutor(Protocol):
@@ -27,7 +28,7 @@ class LinearExecutor(Protocol):
         """
         ...
 
-    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Int32s:
+    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x in plain integers: rows i16[T, K], |x| <= 2047 and |W x| < p / 2 -> i32[T, N]; no bias, no scale.
 
         Rows belong to the caller again when this returns.
@@ -49,6 +50,6 @@ class LocalLinear:
     def begin_step(self, start: int, num_rows: int) -> None:
         """Nothing to prepare."""
 
-    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Int32s:
+    def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x by this machine's kernels."""
         return self._kernels.linear_a12(unit.weights, rows)

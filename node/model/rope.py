@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from node.model.config import ModelConfig, RopeConfig
-from node.model.tensor_file import F32
+from protocol.linear.field import Floats
 
 
-def inverse_frequencies(rope: RopeConfig, head_dim: int) -> F32:
+def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Floats:
     """Radians per position of each pair of a head's features: f32[head_dim / 2]."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     frequencies = np.float32(1.0) / np.power(rope.theta, exponents.astype(np.float64)).astype(np.float32)
@@ -26,7 +26,7 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> F32:
     return frequencies
 
 
-def _llama3(frequencies: F32, rope: RopeConfig) -> F32:
+def _llama3(frequencies: Floats, rope: RopeConfig) -> Floats:
     """Llama 3.1's scaling: long waves are stretched by `factor`, short ones kept, those between interpolated."""
     factor, low, high = np.float32(rope.factor), np.float32(rope.low_freq_factor), np.float32(rope.high_freq_factor)
     context = np.float32(rope.original_context_length)
@@ -37,7 +37,7 @@ def _llama3(frequencies: F32, rope: RopeConfig) -> F32:
     return np.where(wavelengths < context / high, frequencies, scaled).astype(np.float32)
 
 
-def rope_tables(config: ModelConfig, positions: npt.NDArray[np.int64]) -> tuple[F32, F32]:
+def rope_tables(config: ModelConfig, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Cosine and sine of each position's angles: two f32[T, head_dim / 2] for positions [T]."""
     frequencies = inverse_frequencies(config.rope, config.head_dim)
     angles = (positions.astype(np.float32)[:, None] * frequencies).astype(np.float64)

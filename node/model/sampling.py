@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.errors import ModelError, PromptError
-from node.model.tensor_file import F32
+from protocol.linear.field import Floats
 
 F64 = npt.NDArray[np.float64]
 
@@ -106,7 +106,7 @@ class Sampler:
         """The seed in use, also where none was given."""
         self._random = np.random.Philox(key=self.seed)
 
-    def pick(self, logits: F32) -> int:
+    def pick(self, logits: Floats) -> int:
         """The next token for logits f32[V].
 
         Raises:
@@ -117,7 +117,7 @@ class Sampler:
         self._answered[token_id] += 1
         return token_id
 
-    def _pick(self, scores: F32) -> int:
+    def _pick(self, scores: Floats) -> int:
         best = int(scores.argmax())
         if not np.isfinite(scores[best]):
             raise ModelError("the model's logits are not finite numbers; its weights are damaged, import it again")
@@ -129,7 +129,7 @@ class Sampler:
         chosen = int(np.searchsorted(cumulative, point, side="right"))
         return int(candidates[min(chosen, len(candidates) - 1)])
 
-    def _penalized(self, logits: F32) -> F32:
+    def _penalized(self, logits: Floats) -> Floats:
         params = self._params
         scores = logits
         if params.repetition_penalty != 1:
@@ -151,7 +151,7 @@ class Sampler:
         return (int(self._random.random_raw()) >> 11) * 2.0**-53
 
 
-def _candidates(scores: F32, params: SamplingParams) -> tuple[npt.NDArray[np.int64], F64]:
+def _candidates(scores: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.int64], F64]:
     """The tokens that may be drawn, in the order of their ids, with their relative probabilities."""
     ids: npt.NDArray[np.int64] = np.arange(len(scores))
     if 0 < params.top_k < len(scores):  # before the temperature, which keeps the order: fewer numbers to scale

@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from node.errors import CorruptModelError, PromptError
-from node.model.json_file import read_bounded, read_json_object
+from node.json_file import read_bounded, read_json_object
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"

@@ -1,12 +1,12 @@
 """Management operations: what a user may ask of a running node, over its control socket or the gateway.
 
-    peers                   who is known and how it stands
-    access                  who is kept out, and who alone is let in
-    invite                  a line that lets another device into the swarm
-    doctor                  what is wrong with the node and its surroundings
-    pair_start .. unpair    devices of the same owner
-    pull, pull_cancel       a model from peers or from the hub
-    transfers               what is being fetched
+    arguments  arguments, checked
+    peers      who is known and how it stands
+    access     who is kept out, and who alone is let in
+    invite     a line that lets another device into the swarm
+    doctor     what is wrong with the node and its surroundings
+    pairing    pair_start .. unpair: devices of the same owner
+    transfers  pull, pull_cancel: a model from peers or from the hub, and what is being fetched
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
 gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from node.hosting import ranges_text, whole_layers
+from node.execution.tally import PeerTally
 from node.node import Node
-from node.swarm.tally import PeerTally
+from node.serving.hosting import ranges_text, whole_layers
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
 from protocol.membership.peer_table import Entry

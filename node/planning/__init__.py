@@ -1,8 +1,8 @@
 """What a request will cost, before it is made.
 
-series    a figure measured again and again: its mean, its median, its 95th percentile
-measures  what is known of each peer's speed, queue and way, over all sessions of a node
-probe     what this device does in what time
-cost      the cost model: seconds and bytes of a request, purely
-forecast  the forecast of each mode, and which of them `auto` means
+figures  what the cost model adds up
+probe    measures this device for one model
+cut      which rows go to which lane, and as which chunks    split_prompt_for_remote
+cost     the cost model: seconds and bytes of a request
+planner  the forecast of each mode, and which of them `auto` means
 """

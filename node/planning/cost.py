@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from node.execution.lanes import cut_rows, split_prompt_for_remote
-from node.execution.pads import DECODE_BATCH_ROWS
+from node.measures.peers import PeerFigures
+from node.model.unit import UnitRef
+from node.planning.cut import DECODE_BATCH_ROWS, cut_rows, split_prompt_for_remote
 from node.planning.figures import DeviceFigures, LaneFigures
-from node.planning.measures import PeerFigures
-from node.store.unit import UnitRef
 from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
 
 ELEMENT_BYTES = 4

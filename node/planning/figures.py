@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.planning.measures import PeerFigures
+from node.measures.peers import PeerFigures
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The planner of a node: what its sessions know together about time. Thread-safe.
 
-It holds no decision: `node.formation` decides, from what is predicted here.
+It holds no decision: `node.session.formation` decides, from what is predicted here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import threading
 from collections.abc import Sequence
 
 from node.kernels.interface import Kernels
+from node.measures.peers import Measures
+from node.measures.series import WEIGHT
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures
-from node.planning.measures import Measures
 from node.planning.probe import probe
-from node.planning.series import WEIGHT
 from node.privacy import Privacy
 from node.store.stored import StoredModel
 

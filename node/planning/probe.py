@@ -15,14 +15,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from node.kernels.interface import Floats, Kernels
+from node.kernels.interface import Kernels
 from node.model.decoder import Decoder
+from node.model.unit import Unit
 from node.planning.figures import DeviceFigures, Line
 from node.store.stored import StoredModel
-from node.store.unit import Unit
 from protocol.codec import encode_message
 from protocol.limits import TILE_OUTPUTS
-from protocol.linear.field import Sums
+from protocol.linear.field import Floats, Sums
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
 from protocol.linear.shares import pad_rows
 from protocol.linear.verification import UnitCheck, passes_gate, result_digest

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.errors import CorruptModelError
-from node.model.checkpoint import Checkpoint, open_checkpoint
+from node.json_file import read_bounded
 from node.model.config import UnitKind
-from node.model.json_file import read_bounded
-from node.model.layout import projections
 from node.model.template import ChatTemplate
-from node.model.tensor_file import F32
 from node.model.tokenizer import Tokenizer
+from node.model.unit import UnitRef
 from node.store.client_file import write_client_file
 from node.store.files import sha256_file, sync_folder, write_synced, writing_to
+from node.store.hf.checkpoint import Checkpoint, open_checkpoint
+from node.store.hf.layout import projections
 from node.store.manifest import (
     CLIENT_FILE,
     MANIFEST_FILE,
@@ -36,7 +36,8 @@ from node.store.manifest import (
     unit_places,
 )
 from node.store.names import Names, check_name, fingerprint, locked
-from node.store.unit import UnitRef, write_unit
+from node.store.unit_file import write_unit
+from protocol.linear.field import Floats
 
 TEMPORARY_PREFIX = ".import-"
 HELD_FILE = ".held"
@@ -167,7 +168,7 @@ def _write_unit(checkpoint: Checkpoint, folder: Path, layer: int | None, kind: U
     return UnitRef(layer, kind, num_outputs, num_inputs, sha256)
 
 
-def _blocks(checkpoint: Checkpoint, parts: list[tuple[str, int]], step: int) -> Iterator[F32]:
+def _blocks(checkpoint: Checkpoint, parts: list[tuple[str, int]], step: int) -> Iterator[Floats]:
     """The rows of several tensors, one after the other, at most `step` together."""
     for tensor, num_rows in parts:
         for start in range(0, num_rows, step):

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from node.errors import CorruptModelError
 from node.model.config import LAYER_KINDS, ModelConfig, UnitKind
-from node.store.unit import UnitRef
+from node.model.unit import UnitRef
 from protocol import cbor
 from protocol.errors import RemoteProtocolError
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import ConfigError, CorruptModelError, ModelNotFoundError
-from node.model.json_file import read_json_object
+from node.json_file import read_json_object
 from node.store.files import replace_atomically
 
 NAMES_FILE = "names.json"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Self
 
 from node.errors import CorruptModelError
+from node.model.unit import Unit, UnitRef
 from node.store.files import remember_moved, sync_folder, verify_file, write_synced, writing_to
 from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER, Manifest, model_id_of
-from node.store.unit import Unit, UnitRef, load_unit, unit_path
+from node.store.unit_file import load_unit, unit_path
 
 PARTIAL_FOLDER = ".partial"
 PIECES_FOLDER = "pieces"

@@ -10,18 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from node.errors import UnsupportedModelError
-from node.model.tensor_file import F32
+from protocol.linear.field import Floats, Weights
 
 # Specification (SPEC.md, arithmetic).
 WEIGHT_LIMIT = 127
 SMALLEST_MAGNITUDE = 2.0**-100
 """A row whose largest weight is below this becomes a row of zeros with scale 1."""
 
-I8 = npt.NDArray[np.int8]
 I64 = npt.NDArray[np.int64]
 
 
-def quantize_rows(weights: F32) -> tuple[I8, F32]:
+def quantize_rows(weights: Floats) -> tuple[Weights, Floats]:
     """Integers and scales of weight rows: f32[n, K] -> i8[n, K] in -127..127, f32[n].
 
     Raises:
@@ -39,7 +38,7 @@ def quantize_rows(weights: F32) -> tuple[I8, F32]:
     return quotients.astype(np.int8), scales
 
 
-def squared_row_norms(weights: I8) -> I64:
+def squared_row_norms(weights: Weights) -> I64:
     """Exact sum of squares of every row: i8[n, K] -> i64[n]; K is at most 2^17, so int32 holds a row's sum."""
     wide = weights.astype(np.int32)
     sums: I64 = np.einsum("nk,nk->n", wide, wide).astype(np.int64)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from node.errors import CorruptModelError, ModelNotFoundError, PromptError
+from node.json_file import read_bounded, read_json_object
 from node.model.config import ModelConfig, UnitKind
-from node.model.json_file import read_bounded, read_json_object
 from node.model.template import ChatTemplate
-from node.model.tensor_file import F32, TensorFile, widen
 from node.model.tokenizer import Tokenizer
+from node.model.unit import Unit, UnitRef
 from node.store.client_file import EMBEDDING, bias_key, norm_key
 from node.store.files import verify_file
 from node.store.manifest import (
@@ -26,7 +26,9 @@ from node.store.manifest import (
     Manifest,
     model_id_of,
 )
-from node.store.unit import Unit, UnitRef, load_unit
+from node.store.tensor_file import TensorFile, widen
+from node.store.unit_file import load_unit
+from protocol.linear.field import Floats
 
 
 class StoredModel:
@@ -95,7 +97,7 @@ class StoredModel:
                 self._units[ref] = unit
             return unit
 
-    def embedding_rows(self, token_ids: Sequence[int]) -> F32:
+    def embedding_rows(self, token_ids: Sequence[int]) -> Floats:
         """Embeddings of tokens: f32[T, D].
 
         Raises:
@@ -106,12 +108,12 @@ class StoredModel:
             raise PromptError(f"a token id is outside 0..{self.config.vocab_size - 1}; use the model's own tokenizer")
         return widen(self._embedding[ids], self._client.tensors[EMBEDDING].dtype)
 
-    def norm(self, layer: int, name: str) -> F32:
+    def norm(self, layer: int, name: str) -> Floats:
         """Gain of a layer's norm: `attention` and `mlp` f32[D], `q` and `k` f32[d]."""
         return self._float_tensor(norm_key(layer, name))
 
     @property
-    def final_norm(self) -> F32:
+    def final_norm(self) -> Floats:
         """Gain of the norm before the head: f32[D]."""
         return self._float_tensor("final_norm")
 
@@ -134,12 +136,12 @@ class StoredModel:
         path = self.path / "generation_config.json"
         return read_json_object(path) if path.exists() else {}
 
-    def _bias(self, ref: UnitRef) -> F32 | None:
+    def _bias(self, ref: UnitRef) -> Floats | None:
         if ref.layer is None or not self.config.has_bias(ref.kind):
             return None
         return self._float_tensor(bias_key(ref.layer, ref.kind))
 
-    def _float_tensor(self, name: str) -> F32:
+    def _float_tensor(self, name: str) -> Floats:
         info = self._client.tensors.get(name)
         if info is None:
             raise CorruptModelError(f"{self._client.path} lacks {name}; import the model again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from node.hosting import HostedModels
+from node.serving.hosting import HostedModels
 from node.transfer.holders import units_of_record
 from node.transport.registry import PeerRegistry
 from protocol.membership.records import PeerRecord

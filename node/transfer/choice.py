@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from node.hosting import ranges_of
+from node.serving.hosting import ranges_of
 from protocol.identity import PeerId
 from protocol.membership.records import MAX_LAYER_RANGES
 

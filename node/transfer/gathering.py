@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.errors import ConfigError
-from node.hosting import HostedModels, ranges_text, units_of_layers, whole_layers
+from node.model.unit import UnitRef
+from node.serving.hosting import HostedModels, ranges_text, units_of_layers, whole_layers
 from node.store.importer import MAX_COPIED_BYTES
 from node.store.manifest import CLIENT_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
 from node.store.partial import PIECES_FOLDER, PartialModel, partial_path
 from node.store.stored import StoredModel
-from node.store.unit import UnitRef
 from node.transfer.choice import choose_layers, start_of
 from node.transfer.disk import BlobDisk
 from node.transfer.download import Download

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from node.hosting import units_of_layers, whole_layers
+from node.serving.hosting import units_of_layers, whole_layers
 from node.store.manifest import Manifest
 from node.transfer.choice import LayerView
 from node.transfer.download import Holder

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import ConfigError, KekahydeError, ModelNotFoundError
-from node.hosting import HostedModels
 from node.hub.pull import HubPull, PullProgress
 from node.hub.reference import HubReference
+from node.serving.hosting import HostedModels
 from node.store.files import writing_to
 from node.store.library import Library
 from node.store.names import is_model_id

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
 from node.transport.callers import FRAME_OVERHEAD_BYTES
-from node.transport.data import DataPlane
-from node.transport.lent import PAIR_HIGH_WATER_MARK
 from node.transport.line import Line, Socket
-from node.transport.outbox import send_frames
 from node.transport.registry import ConnectedPeer
-from node.transport.sockets import SecureContext
+from node.transport.sockets import PAIR_HIGH_WATER_MARK, SecureContext, send_frames
 from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import PeerId
@@ -30,6 +27,13 @@ MAX_UNASKED_BYTES = 32 << 20
 """What a peer may have sent beyond what it was asked for: answers that came too late, and were forgotten."""
 FAREWELL_MS = 200
 """Time for last cancellations to leave when a channel is closed."""
+
+
+class Lender(Protocol):
+    """Whoever owns the connections of peers that dialled in."""
+
+    def borrow(self, peer_id: PeerId, endpoint: str) -> None:
+        """Join the inproc pair connected to `endpoint` with this peer's connection."""
 
 
 class Channel:
@@ -132,7 +136,7 @@ def num_bytes(frames: list[Frame]) -> int:
     return sum(len(frame) for frame in frames)
 
 
-def open_channel(secure: SecureContext, plane: DataPlane, peer: ConnectedPeer) -> Channel:
+def open_channel(secure: SecureContext, lender: Lender, peer: ConnectedPeer) -> Channel:
     """A channel to a usable peer: by dialling it where it listens, else over the connection it attached."""
     if peer.hello.data_port:
         return Channel(peer.peer_id, Line(secure, secure.context, peer.peer_id, peer.host, peer.hello.data_port))
@@ -140,6 +144,6 @@ def open_channel(secure: SecureContext, plane: DataPlane, peer: ConnectedPeer) -
     pair.setsockopt(zmq.SNDHWM, PAIR_HIGH_WATER_MARK)
     pair.setsockopt(zmq.RCVHWM, PAIR_HIGH_WATER_MARK)
     endpoint = f"inproc://session-{next(_names)}"
-    pair.connect(endpoint)  # before the plane binds: what is sent at once waits in the pair
-    plane.borrow(peer.peer_id, endpoint)
+    pair.connect(endpoint)  # before the lender binds: what is sent at once waits in the pair
+    lender.borrow(peer.peer_id, endpoint)
     return Channel(peer.peer_id, pair)

@@ -1,7 +1,8 @@
 """How peers behave on a plane: how much of its thread their messages take, and what rules they break.
 
-Requests are computed in turn (`node.work_queue`), but messages come in one stream, which cannot be read for one peer
-and not for another. So a message of somebody who has used up its part of the time is dropped before it is decoded.
+Requests are computed in turn (`node.serving.work_queue`), but messages come in one stream, which cannot be read for
+one peer and not for another. So a message of somebody who has used up its part of the time is dropped before it is
+decoded.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import zmq.asyncio
 
-from node.endurance import endure
+from node.process.endurance import endure
 from node.transport.dials import Dials
 from node.transport.link import DEFAULT_PACE, LinkContext
 from node.transport.links import Links

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from node.endurance import endure
 from node.errors import TransportError
+from node.process.endurance import endure
 from node.transport.dialler import Dialler
 from node.transport.link import LinkContext
 from protocol.link.messages import GoAway

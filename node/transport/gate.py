@@ -26,8 +26,8 @@ from pathlib import Path
 
 import zmq
 
-from node.endurance import Endurance, GivenUpError
 from node.errors import ConfigError, TransportError
+from node.process.endurance import Endurance, GivenUpError
 from node.transport.admissions import Admissions
 from node.transport.callers import Callers, Routes
 from node.transport.log_limit import LogLimit

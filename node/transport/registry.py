@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from node.planning.measures import Measures
+from node.measures.peers import Measures
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
 from protocol.link.hello import Hello
 

@@ -44,6 +44,8 @@ KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 CURVE_OVERHEAD_BYTES = 33
 """What a CurveZMQ MESSAGE adds to a frame; libzmq counts it."""
+PAIR_HIGH_WATER_MARK = 16
+"""Messages that wait on each side of an inproc pair: with 8 MiB each, what an idle session may be made to hold."""
 MAX_DATA_FRAME_BYTES = MAX_DATA_BYTES + MAX_DATA_HEADER_BYTES
 
 
@@ -159,3 +161,13 @@ def connect_socket(socket: Any, address: Multiaddr) -> None:
         socket.connect(address.endpoint)
     except zmq.ZMQError as exc:
         raise TransportError(f"cannot dial {address}: {exc.strerror}") from exc
+
+
+def send_frames(socket: Any, frames: list[Any]) -> bool:
+    """Send without waiting; False when the peer is gone or does not read (the other side times out)."""
+    try:
+        socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
+    except zmq.ZMQError as exc:
+        log.debug("a data frame was not sent: %s", exc)
+        return False
+    return True

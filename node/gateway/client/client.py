@@ -1,0 +1,65 @@
+"""How a command reaches the node that runs on a data directory: one JSON request over its Unix socket.
+
+Standard library alone, so that a command starts fast.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from node.errors import NodeNotRunningError, OperationError
+from node.places import socket_path
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 600.0
+"""Some operations wait for a person at another device."""
+
+
+def node_runs(data_dir: Path) -> bool:
+    """Whether a node answers on this data directory's socket."""
+    try:
+        _connect(data_dir).close()
+    except NodeNotRunningError:
+        return False
+    return True
+
+
+def call_node(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
+    """The result of a management operation of the node that runs on `data_dir`.
+
+    Raises:
+        NodeNotRunningError: none runs there.
+        OperationError: it refused; the message is the node's own.
+    """
+    connection = http.client.HTTPConnection("localhost", timeout=ANSWER_TIMEOUT_S)
+    connection.sock = _connect(data_dir)
+    try:
+        body = json.dumps({"op": op, **arguments})
+        connection.request("POST", "/control", body, {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise OperationError(f"the node on {data_dir} did not answer ({exc}): see whether it still runs") from exc
+    finally:
+        connection.close()
+    if "error" in answer:
+        raise OperationError(str(answer["error"]["message"]))
+    return dict(answer["result"])
+
+
+def _connect(data_dir: Path) -> socket.socket:
+    path = socket_path(data_dir)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        connection.connect(str(path))
+    except OSError as exc:
+        connection.close()
+        raise NodeNotRunningError(
+            f"no node runs on {data_dir}: start one with `kekahyde-node --data-dir {data_dir}`"
+        ) from exc
+    connection.settimeout(ANSWER_TIMEOUT_S)
+    return connection

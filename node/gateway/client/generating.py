@@ -1,0 +1,98 @@
+"""How a command has the running node generate: `/ws` over its Unix socket, one event after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from node.errors import NodeNotRunningError, OperationError
+from node.places import socket_path
+
+Result = TypeVar("Result")
+
+
+def generate_on_node(data_dir: Path, **asked: Any) -> Iterator[dict[str, Any]]:
+    """The events of one generation by the node that runs on `data_dir`, the receipt last.
+
+    A caller that stops reading ends the work everywhere.
+
+    Raises:
+        NodeNotRunningError: none runs there, or it ended meanwhile.
+        OperationError: it refused, or the generation failed; in its words.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        conversation = _Conversation(data_dir)
+        _finish(loop, conversation.open())
+        try:
+            _finish(loop, conversation.ask(asked))
+            while True:
+                event = _finish(loop, conversation.next_event())
+                yield event
+                if event["event"] == "receipt":
+                    return
+        finally:
+            _finish(loop, conversation.close())
+    finally:
+        loop.close()
+
+
+def _finish(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it to its end. An interruption ends it too, instead of leaving it to fail when the socket closes."""
+    task = loop.create_task(work)
+    try:
+        return loop.run_until_complete(task)
+    except KeyboardInterrupt:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        raise
+
+
+class _Conversation:
+    """One WebSocket to the node."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    async def open(self) -> None:
+        """Connect."""
+        connector = aiohttp.UnixConnector(str(socket_path(self._data_dir)))
+        self._http = aiohttp.ClientSession(connector=connector)
+        try:
+            self._socket = await self._http.ws_connect("http://localhost/ws", max_msg_size=0)
+        except (aiohttp.ClientError, OSError) as exc:
+            await self._http.close()
+            raise NodeNotRunningError(f"no node answers on {self._data_dir}: start one, or run without it") from exc
+
+    async def ask(self, asked: dict[str, Any]) -> None:
+        """Begin the generation; each connection has a name of its own for it."""
+        name = f"run-{secrets.token_hex(6)}"
+        await self._socket.send_json({"op": "generate", "id": 1, "request": name, **asked})
+
+    async def next_event(self) -> dict[str, Any]:
+        """The next event of the generation; raises OperationError where it is an error."""
+        while True:
+            message = await self._socket.receive()
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                raise NodeNotRunningError(f"the node on {self._data_dir} ended before the answer did: run it again")
+            frame: dict[str, Any] = json.loads(message.data)
+            if frame["type"] == "reply" and not frame["ok"]:
+                raise OperationError(frame["error"]["message"])
+            if frame["type"] != "generation":
+                continue
+            if frame["event"] == "error":
+                raise OperationError(frame["message"])
+            return frame
+
+    async def close(self) -> None:
+        """Hang up; what is still computed for us ends."""
+        await self._socket.close()
+        await self._http.close()

@@ -1,0 +1,139 @@
+"""The routes, and what every request passes before it reaches one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from node.errors import KekahydeError
+from node.gateway.http.access import AccessRules, Caller
+from node.gateway.http.context import CONTEXT, RULES
+from node.gateway.http.errors import ApiError, api_error_of
+from node.gateway.http.limits import BODY_LIMIT_S, MAX_BODY_BYTES, MAX_CHUNKING_BYTES
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Where a request says that it comes from."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    shown = token.strip() if scheme.lower() == "bearer" else request.query.get("token")
+    return Caller(
+        request.headers.get("Host", ""),
+        request.headers.get("Origin"),
+        request.headers.get("Sec-Fetch-Site"),
+        shown,
+    )
+
+
+@web.middleware
+async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Access first, then the handler; whatever goes wrong becomes one JSON object."""
+    request.app[CONTEXT].connections.began(request)
+    try:
+        rules = rules_of(request)
+        rules.check(caller_of(request))
+        if request.method == "OPTIONS":
+            return _preflight(request)
+        return await handler(request)
+    except ApiError as exc:
+        return _refuse(exc)
+    except KekahydeError as exc:
+        return _refuse(api_error_of(exc))
+    except web.HTTPRequestEntityTooLarge:
+        return _refuse(ApiError(413, f"the body has more than {MAX_BODY_BYTES} bytes: send less", "body_too_large"))
+    except web.HTTPNotFound:
+        return _refuse(ApiError(404, f"there is no {request.path}: see SPEC.md, «Gateway»", "unknown_url"))
+    except web.HTTPMethodNotAllowed as exc:
+        allowed = ", ".join(sorted(exc.allowed_methods))
+        message = f"{request.method} is not for {request.path}: use {allowed}"
+        return _refuse(ApiError(405, message, "method_not_allowed", headers={"Allow": allowed}))
+    except web.HTTPException:
+        raise
+    except ConnectionError:
+        raise  # whoever asked has left; `is_worth_a_line` keeps it out of the log
+    except Exception as exc:
+        log.exception("a request to %s failed", request.path)
+        return _refuse(ApiError(500, f"the node failed ({type(exc).__name__}): see its log", "internal"))
+    finally:
+        request.app[CONTEXT].connections.ended(request)
+
+
+def rules_of(request: web.Request) -> AccessRules:
+    """The rules of the site that a request came in by."""
+    transport = request.transport
+    name = None if transport is None else transport.get_extra_info("sockname")
+    context = request.app[CONTEXT]
+    return context.socket_rules if isinstance(name, str | bytes) else request.app[RULES]
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """The body as one JSON object; raises ApiError."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError(400, "compressed bodies are not read: send it as it is", "unsupported_encoding")
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
+    try:
+        async with asyncio.timeout(BODY_LIMIT_S):
+            raw = await _read_body(request)
+    except TimeoutError:
+        raise ApiError(
+            408, f"the body did not arrive within {BODY_LIMIT_S:.0f} s: send it again", "timeout"
+        ) from None
+    return parse_object(raw)
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """All of it; raises HTTPRequestEntityTooLarge as soon as there is too much. aiohttp's own `read` would first let
+    as much again wait in memory."""
+    body, connections = bytearray(), request.app[CONTEXT].connections
+    async for piece in request.content.iter_any():
+        body += piece
+        too_large = len(body) > MAX_BODY_BYTES
+        if too_large or connections.taken_bytes(request) > len(body) + MAX_CHUNKING_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
+    return bytes(body)
+
+
+def parse_object(raw: bytes | str) -> dict[str, Any]:
+    """One JSON object; raises ApiError that says what it is instead."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        reason = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        raise ApiError(400, f"the body is not valid JSON: {reason}", "invalid_json") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, 'the body must be a JSON object, such as {"model": ...}', "invalid_json")
+    return value
+
+
+def _preflight(request: web.Request) -> web.Response:
+    """A browser asks before a page's request; its Origin was found good."""
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, POST",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Kekahyde-Privacy",
+            "Access-Control-Max-Age": "600",
+        },
+    )
+
+
+async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Headers of every answer; a page on loopback may read it."""
+    origin = request.headers.get("Origin")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if origin is not None and response.status != 403:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Vary"] = "Origin"
+
+
+def _refuse(error: ApiError) -> web.Response:
+    return error.as_response()

@@ -1,0 +1,126 @@
+"""The state object of /ws: everything that an interface shows, always whole. Reads the disk: not for the loop."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from node.engine import Engine
+from node.engine.models import ListedModel
+from node.engine.running import Running
+from node.gateway.http.context import GatewayContext
+from node.node import Node
+from node.operations.peers import peer_statuses
+from node.privacy import Privacy
+from node.serving.hosting import coverage_text, missing_layers, ranges_text, whole_layers
+
+
+def state_of(context: GatewayContext) -> dict[str, Any]:
+    """NODE, PEERs, MODELs, TRANSFERs and REQUESTs (SPEC.md, Gateway)."""
+    return {
+        "node": node_status(context),
+        "peers": peer_statuses(context.node),
+        "models": [
+            *(model_status(context.node, listed) for listed in context.engine.models.usable()),
+            *partial_statuses(context.node),
+        ],
+        "transfers": context.node.transfers.as_json(),
+        "requests": request_statuses(context.engine),
+    }
+
+
+def node_status(context: GatewayContext) -> dict[str, Any]:
+    """The NODE object."""
+    node = context.node
+    models = node.hosted.models
+    return {
+        "peer_id": node.peer_id,
+        "version": version("kekahyde"),
+        "addrs": [str(address) for address in node.addresses],
+        "gateway": context.url,
+        "started_at": round(node.started_at, 3),
+        "swarm": {"name": node.swarm_name, "open": node.config.swarm_key is None},
+        "kernels": {"name": node.kernels.name, "threads": node.kernels.threads},
+        "speed_gmacs": round(node.macs_per_s / 1e9, 2),
+        "memory_bytes": node.config.memory_bytes or psutil.virtual_memory().total,
+        "default_privacy": (Privacy.STRICT if node.is_open else Privacy.AUTO).value,
+        "model": models[0].name if models else "",
+    }
+
+
+def partial_statuses(node: Node) -> list[dict[str, Any]]:
+    """MODEL objects of models of which parts, or nothing yet, came from peers."""
+    whole = {model.model_id_bytes for model in node.hosted.models}
+    fetched = {bytes.fromhex(job.model) for job in node.transfers.running_by_id()}
+    return [
+        _partial_status(node, model_id, model_id in fetched)
+        for model_id in node.hosted.known
+        if model_id not in whole
+    ]
+
+
+def _partial_status(node: Node, model_id: bytes, is_fetched: bool) -> dict[str, Any]:
+    manifest, held = node.hosted.manifest(model_id), node.hosted.held(model_id)
+    assert manifest is not None, "known models have one"
+    layers = whole_layers(manifest, held) - {manifest.config.num_layers}
+    return {
+        "name": model_id.hex()[:16],
+        "model_id": model_id.hex(),
+        "layers": manifest.config.num_layers,
+        "held": ranges_text(layers),
+        "size_bytes": sum(ref.num_bytes for ref in manifest.units),
+        "state": "fetching" if is_fetched else "partial" if layers else "remote",
+        "coverage": coverage_text(_missing(node, model_id)),
+    }
+
+
+def _missing(node: Node, model_id: bytes) -> set[int]:
+    """Layers that neither a peer nor this node holds."""
+    manifest = node.hosted.manifest(model_id)
+    held = {ref.sha256 for ref in node.hosted.held(model_id)}
+    held.update(*(peer.hosts(model_id) for peer in node.registry.usable()))
+    return set() if manifest is None else missing_layers(manifest.units, held)
+
+
+def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
+    """The MODEL object of a model that is wholly here."""
+    summary = listed.summary
+    return {
+        "name": listed.name,
+        "model_id": summary.model_id,
+        "layers": summary.num_layers,
+        "held": f"0-{summary.num_layers - 1}",
+        "size_bytes": summary.num_weights,
+        "state": "ready",
+        "chat": summary.chat,
+        "context": summary.context_length,
+        "coverage": coverage_text(_missing(node, bytes.fromhex(summary.model_id))),
+    }
+
+
+def request_statuses(engine: Engine) -> list[dict[str, Any]]:
+    """One REQUEST object for each that runs or waits."""
+    return [_request_status(running, mode) for running, mode in engine.requests()]
+
+
+def _request_status(running: Running, mode: str | None) -> dict[str, Any]:
+    counts = running.ledger.counts
+    ttft_s = running.ttft_s
+    return {
+        "request": running.request.id,
+        "state": "running" if running.started else "queued",
+        "mode": mode or running.request.privacy.value,
+        "model": running.request.model.name,
+        "tokens": running.answer.num_tokens,
+        "tokens_per_s": round(running.tokens_per_s, 2),
+        "ttft_s": None if ttft_s is None else round(ttft_s, 4),
+        "chunks": {
+            "sent": counts.sent,
+            "verified": counts.verified,
+            "rejected": counts.rejected,
+            "hedged": counts.hedged,
+            "local": counts.local,
+        },
+    }

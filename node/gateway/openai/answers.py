@@ -1,0 +1,95 @@
+"""OpenAI's objects, made of what the engine says."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from node.engine.models import ListedModel
+from node.session.receipt import Receipt
+
+FINGERPRINT = f"kekahyde-{version('kekahyde')}"
+CREATED = 0
+"""Models have no date here."""
+
+
+def model_object(listed: ListedModel) -> dict[str, Any]:
+    """One entry of /v1/models."""
+    summary = listed.summary
+    return {
+        "id": listed.name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "kekahyde",
+        "kekahyde": {
+            "model_id": summary.model_id,
+            "type": summary.model_type,
+            "layers": summary.num_layers,
+            "context_length": summary.context_length,
+            "weights": summary.num_weights,
+        },
+    }
+
+
+def receipt_object(receipt: Receipt) -> dict[str, Any]:
+    """The receipt beside an answer, without the text that is there already."""
+    return {name: value for name, value in receipt.as_json().items() if name not in ("type", "text")}
+
+
+def usage_of(receipt: Receipt) -> dict[str, Any]:
+    """Tokens of prompt and answer."""
+    return {
+        "prompt_tokens": receipt.prompt_tokens,
+        "completion_tokens": receipt.tokens,
+        "total_tokens": receipt.prompt_tokens + receipt.tokens,
+    }
+
+
+class AnswerForm:
+    """The form of one answer: of a chat or of a completion, with id, time and model."""
+
+    def __init__(self, answer_id: str, created: int, model: str, chat: bool, include_usage: bool = False) -> None:
+        self._base = {"id": answer_id, "created": created, "model": model, "system_fingerprint": FINGERPRINT}
+        self._chat = chat
+        self._include_usage = include_usage
+
+    def whole(self, receipt: Receipt) -> dict[str, Any]:
+        """The answer in one piece."""
+        text, reason = receipt.text, _reason(receipt)
+        message = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}
+        )
+        return {
+            **self._base,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "choices": [{"index": 0, **message, "logprobs": None, "finish_reason": reason}],
+            "usage": usage_of(receipt),
+            "kekahyde": receipt_object(receipt),
+        }
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Chunks before the first token: a chat says who speaks."""
+        return [self._chunk({"delta": {"role": "assistant", "content": ""}})] if self._chat else []
+
+    def text(self, text: str) -> dict[str, Any]:
+        """A chunk with more text."""
+        return self._chunk({"delta": {"content": text}} if self._chat else {"text": text})
+
+    def closing(self, receipt: Receipt) -> list[dict[str, Any]]:
+        """The last chunk, with the receipt; behind it the usage where it was asked for."""
+        empty: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
+        chunks = [{**self._chunk(empty, _reason(receipt)), "kekahyde": receipt_object(receipt)}]
+        if self._include_usage:
+            chunks.append({**self._chunk(None), "usage": usage_of(receipt)})
+        return chunks
+
+    def _chunk(self, content: dict[str, Any] | None, reason: str | None = None) -> dict[str, Any]:
+        choices = [] if content is None else [{"index": 0, **content, "logprobs": None, "finish_reason": reason}]
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        usage: dict[str, Any] = {"usage": None} if self._include_usage else {}
+        return {**self._base, "object": kind, "choices": choices, **usage}
+
+
+def _reason(receipt: Receipt) -> str:
+    """OpenAI knows stop and length; an answer that somebody stopped has stopped."""
+    return "length" if receipt.finish_reason == "length" else "stop"

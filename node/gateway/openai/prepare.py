@@ -1,0 +1,43 @@
+"""From what was asked to a request of the engine: model found, prompt rendered and cut into tokens. Blocks."""
+
+from __future__ import annotations
+
+from node.engine import Engine, GenerationRequest
+from node.errors import PromptError
+from node.gateway.openai.body import Asked, sampling_params
+from node.store.stored import StoredModel
+
+
+def prepare(engine: Engine, asked: Asked, request_id: str) -> GenerationRequest:
+    """The whole request.
+
+    Raises:
+        ApiError, KekahydeError: it cannot be done, with the reason.
+    """
+    model = engine.models.resolve(asked.model)
+    params = sampling_params(asked, model)
+    token_ids, continues = _tokens(asked, model)
+    return GenerationRequest(request_id, model, tuple(token_ids), params, asked.privacy, continues)
+
+
+def _tokens(asked: Asked, model: StoredModel) -> tuple[list[int], bool]:
+    """Tokens of the prompt, and whether the answer goes on from its text.
+
+    A model without a chat template only goes on from a text: it gets the contents of all messages, a line each.
+    """
+    if asked.messages is None:
+        if isinstance(asked.prompt, list):
+            return _checked(asked.prompt, model), True
+        assert asked.prompt is not None
+        return model.tokenizer().encode(asked.prompt), True
+    template = model.chat_template
+    if template is None:
+        text = "\n".join(message["content"] for message in asked.messages)
+        return model.tokenizer().encode(text), True
+    return model.tokenizer().encode(template.render(asked.messages), add_special=False), False
+
+
+def _checked(token_ids: list[int], model: StoredModel) -> list[int]:
+    if not all(0 <= token_id < model.config.vocab_size for token_id in token_ids):
+        raise PromptError(f"a token of the prompt is outside 0..{model.config.vocab_size - 1}: use the model's own")
+    return token_ids

@@ -1,0 +1,67 @@
+"""Server-sent events to a reader who may be slow, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from node.gateway.http.limits import KEEP_ALIVE_S, WRITE_LIMIT_S
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def frame(value: dict[str, Any]) -> bytes:
+    """One event."""
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+
+
+class EventWriter:
+    """A response that streams; says something every ten seconds, so that nobody between gives up."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._written_at = 0.0
+        self._response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+            }
+        )
+
+    async def open(self) -> None:
+        """Send the head."""
+        await self._response.prepare(self._request)
+        self._written_at = time.monotonic()
+
+    @property
+    def due_s(self) -> float:
+        """Seconds until something must be said."""
+        return max(0.0, self._written_at + KEEP_ALIVE_S - time.monotonic())
+
+    async def write(self, frames: Sequence[bytes]) -> None:
+        """Send events in one piece; a comment where there is none and it is time. Raises TimeoutError for a reader
+        that takes nothing."""
+        if not frames and self.due_s > 0:
+            return
+        async with asyncio.timeout(WRITE_LIMIT_S):
+            await self._response.write(b"".join(frames) or KEEP_ALIVE)
+        self._written_at = time.monotonic()
+
+    async def close(self) -> web.StreamResponse:
+        """The last event was sent."""
+        async with asyncio.timeout(WRITE_LIMIT_S):
+            await self._response.write_eof()
+        return self._response
+
+    def abort(self) -> web.StreamResponse:
+        """It reads nothing: what waits for it is not kept."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        return self._response

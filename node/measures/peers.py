@@ -1,0 +1,172 @@
+"""What is known of each peer, measured all the time and kept over all sessions of a node.
+
+A peer states a speed in its hello; it is believed until the first result came from it, and never after. The time that
+a result says it took to compute only divides the time that was measured here into a part that grows with the work
+and a part that does not: whatever a peer claims, the two add up to what was really waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+
+from node.measures.series import MIN_SAMPLES, Series
+from protocol.identity import PeerId
+
+UNMEASURED_RTT_S = 0.001
+"""The way to a peer before any ping came back."""
+UNMEASURED_BYTES_PER_S = 100e6
+"""How fast bytes travel, before a message was large enough to tell: a wire of 1 Gbit/s."""
+LARGE_MESSAGE_BYTES = 256 * 1024
+"""From here on a message tells how fast bytes travel; below, how long the way is."""
+
+MAX_PEERS = 4096
+"""Peers that are remembered; who was met first is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer, as they were seen from here."""
+
+    num_rows: int
+    macs: int
+    num_bytes: int
+    """Both ways."""
+    latency_s: float
+    stated_s: float
+    """What the peer says it computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFigures:
+    """What is expected of a peer now."""
+
+    rtt_s: float
+    """What an exchange takes beside computing and moving bytes, waiting in its queue included."""
+    rtt_p95_s: float | None
+    queued: float
+    """Requests that waited at its worker when it was last asked."""
+    row_macs_per_s: float
+    """Speed with one row, which reads all weights for it."""
+    rows_macs_per_s: float
+    """Speed with 8 rows and more."""
+    bytes_per_s: float
+    measured: bool
+    """Whether any result was seen; else the speeds are what the peer states."""
+    row_latency_s: float | None = None
+    """Median of what one row through one unit of the model in question took; None where none was seen."""
+
+    def exchange_s(self, num_rows: int, macs: int, num_bytes: int) -> float:
+        """Expected seconds from a request to its answer."""
+        if num_rows == 1 and self.row_latency_s is not None:
+            return self.row_latency_s
+        speed = self.row_macs_per_s if num_rows == 1 else self.rows_macs_per_s
+        return self.rtt_s + macs / max(speed, 1.0) + num_bytes / self.bytes_per_s
+
+
+@dataclass(slots=True)
+class PeerMeasures:
+    """One peer's figures; written by the control plane and by every session, from any thread."""
+
+    stated_macs_per_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _ping_s: Series = field(default_factory=Series, repr=False)
+    _queued: Series = field(default_factory=Series, repr=False)
+    _way_s: Series = field(default_factory=Series, repr=False)
+    _row_speed: Series = field(default_factory=Series, repr=False)
+    _rows_speed: Series = field(default_factory=Series, repr=False)
+    _bytes_per_s: Series = field(default_factory=Series, repr=False)
+    _compute_s: Series = field(default_factory=Series, repr=False)
+    _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict, repr=False)
+
+    def ponged(self, rtt_s: float, queued: int | None) -> None:
+        """A ping came back; None where it did not say how many requests wait."""
+        with self._lock:
+            self._ping_s.add(rtt_s)
+            if queued is not None:
+                self._queued.add(float(queued))
+
+    def answered(self, model_id: bytes, exchange: Exchange) -> None:
+        """A result came, true or not: it is about time alone."""
+        latency_s = max(exchange.latency_s, 1e-6)
+        compute_s = min(max(exchange.stated_s, 1e-6), latency_s)
+        with self._lock:
+            self._latency_s.setdefault((model_id, exchange.num_rows), Series()).add(latency_s)
+            self._compute_s.add(compute_s)
+            (self._row_speed if exchange.num_rows == 1 else self._rows_speed).add(exchange.macs / compute_s)
+            if exchange.num_bytes < LARGE_MESSAGE_BYTES:
+                self._way_s.add(latency_s - compute_s)
+            else:
+                moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.least or 0.0)
+                self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
+
+    @property
+    def ping_s(self) -> float | None:
+        """The quickest of the last pings: nearest to the way itself. None before any came back."""
+        with self._lock:
+            return self._ping_s.least
+
+    def figures_for(self, model_id: bytes) -> PeerFigures:
+        """What is expected of it now, and of a row of this model where that was seen."""
+        return replace(self.figures, row_latency_s=self.latency_s(model_id, 1))
+
+    @property
+    def figures(self) -> PeerFigures:
+        """What is expected of it now."""
+        with self._lock:
+            queued = self._queued.mean or 0.0
+            # A link's first pings come back while everything else starts too: the quickest is nearest to the way.
+            ping_s = self._ping_s.least if self._ping_s else UNMEASURED_RTT_S
+            # Exchanges that were seen have waited in the queue themselves; a ping has not.
+            way_s = self._way_s.median if self._way_s else (ping_s or 0.0) + queued * (self._compute_s.mean or 0.0)
+            row = self._row_speed.mean or self._rows_speed.mean
+            rows = self._rows_speed.mean or self._row_speed.mean
+            return PeerFigures(
+                rtt_s=way_s or UNMEASURED_RTT_S,
+                rtt_p95_s=self._way_s.percentile_95 or self._ping_s.percentile_95,
+                queued=queued,
+                row_macs_per_s=row or self.stated_macs_per_s,
+                rows_macs_per_s=rows or self.stated_macs_per_s,
+                bytes_per_s=self._bytes_per_s.mean or UNMEASURED_BYTES_PER_S,
+                measured=row is not None,
+            )
+
+    def latency_p95_s(self, model_id: bytes, num_rows: int) -> float | None:
+        """95th percentile of the latency of a model's chunks of this many rows.
+
+        Where such chunks were too few, that of another bucket stands in, scaled up to more rows but never down
+        to fewer. None where nothing was measured often enough.
+        """
+        with self._lock:
+            measured = {
+                rows: seen
+                for (model, rows), seen in self._latency_s.items()
+                if model == model_id and len(seen) >= MIN_SAMPLES
+            }
+            if not measured:
+                return None
+            bucket = num_rows if num_rows in measured else min(measured, key=lambda rows: abs(rows - num_rows))
+            percentile_s = measured[bucket].percentile_95
+        return None if percentile_s is None else percentile_s * max(1.0, num_rows / bucket)
+
+    def latency_s(self, model_id: bytes, num_rows: int) -> float | None:
+        """Median latency of a model's chunks of this many rows; None where there was none."""
+        with self._lock:
+            seen = self._latency_s.get((model_id, num_rows))
+            return None if seen is None else seen.median
+
+
+class Measures:
+    """The measures of every peer that this node has met. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._peers: dict[PeerId, PeerMeasures] = {}
+
+    def of(self, peer_id: PeerId) -> PeerMeasures:
+        """A peer's measures, empty ones where it was never met."""
+        with self._lock:
+            known = self._peers.setdefault(peer_id, PeerMeasures())
+            if len(self._peers) > MAX_PEERS:
+                del self._peers[next(iter(self._peers))]
+            return known

@@ -1,0 +1,82 @@
+"""Where a running node can be reached by programs of the same user.
+
+<data dir>/control.sock    Unix socket, mode 0600
+<data dir>/control.path    where that path is too long for a socket: its path, in a directory of mode 0700
+<data dir>/gateway.token   what management over TCP must show, mode 0600; made once and kept
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from node.errors import ConfigError
+
+SOCKET_NAME = "control.sock"
+POINTER_NAME = "control.path"
+TOKEN_NAME = "gateway.token"
+TOKEN_BYTES = 32
+MAX_SOCKET_PATH_BYTES = 100
+"""Longer paths do not fit a Unix socket's address (108 bytes on Linux, 104 elsewhere)."""
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Path of the socket of the node that runs on a data directory, whether it is there or not."""
+    pointer = data_dir / POINTER_NAME
+    try:
+        return Path(pointer.read_text().strip()) if pointer.exists() else data_dir.resolve() / SOCKET_NAME
+    except OSError as exc:
+        raise ConfigError(f"cannot read {pointer}: {exc.strerror}") from exc
+
+
+def new_socket_path(data_dir: Path) -> Path:
+    """Path for the socket of the node that starts: nothing is there, and only this user can look into its folder."""
+    (data_dir / POINTER_NAME).unlink(missing_ok=True)
+    path = data_dir.resolve() / SOCKET_NAME
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        path = Path(tempfile.mkdtemp(prefix="kekahyde-")) / SOCKET_NAME
+        (data_dir / POINTER_NAME).write_text(str(path))
+    path.unlink(missing_ok=True)
+    return path
+
+
+def remove_socket(data_dir: Path, path: Path) -> None:
+    """The node leaves: nothing of its socket stays."""
+    path.unlink(missing_ok=True)
+    if path.parent != data_dir.resolve():
+        (data_dir / POINTER_NAME).unlink(missing_ok=True)
+        path.parent.rmdir()
+
+
+def read_token(data_dir: Path) -> str | None:
+    """The token that is kept there; None where none is. Raises ConfigError for what is no token."""
+    path = data_dir / TOKEN_NAME
+    try:
+        token = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it holds no text"
+        raise ConfigError(f"cannot read {path}: {reason}; delete the file, a new one is made") from exc
+    if len(token) < TOKEN_BYTES:
+        raise ConfigError(f"the token in {path} is too short: delete the file, a new one is made")
+    return token
+
+
+def token_of(data_dir: Path) -> str:
+    """The token of this data directory; made on the first call."""
+    path = data_dir / TOKEN_NAME
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        token = read_token(data_dir)
+        assert token is not None, "it was there a moment ago"
+        return token
+    except OSError as exc:
+        raise ConfigError(f"cannot write {path}: {exc.strerror}") from exc
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+    return token

@@ -1,0 +1,18 @@
+"""What this node does for others: linear layers and pieces of models, by the data plane.
+
+data_plane   the thread: requests in, results out
+lent         connections of the data plane that it did not accept itself
+commands     what other threads want of the data plane
+inbox        messages of peers that ask faster than they are served, unopened
+reception    what is done with a message of a peer: an answer at once, or a request that waits for its turn
+work_queue   requests that wait
+turns        whose turn it is, by time used
+breaks       when a thread that is asked for too much only listens
+computing    which part of whose request is computed next
+bulk         the thread of long requests
+worker       linear layers, computed in parts
+outbox       answers on their way
+hosting      which units this node holds and announces
+blobs        answers to questions for blobs
+librarian    the thread that reads pieces and makes outlines
+"""

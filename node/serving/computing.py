@@ -1,0 +1,90 @@
+"""What a data plane computes for others: which part comes next, and in which thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from node.serving.bulk import BulkThread
+from node.serving.work_queue import IsFull, Job, WorkQueue
+from node.serving.worker import ALONE_PART_S, SHARED_PART_S, Answer, LinearWorker
+from protocol.identity import PeerId
+
+OVERLONG_PARTS = 4.0
+"""A part is charged so many times its intended length at most: the rest, the system gave the processor to others."""
+
+
+class Computing:
+    """Requests that wait, and what is computed of them. Used by the data plane's thread.
+
+    Args:
+        is_full: whether no result is to be computed for a path, since those before are unread.
+        is_shared: whether others than this peer ask, too.
+        reply: sends the answer of a job.
+        wake: called in another thread when `collect` has something to do.
+    """
+
+    def __init__(
+        self,
+        worker: LinearWorker,
+        is_full: IsFull,
+        is_shared: Callable[[PeerId], bool],
+        reply: Callable[[Job, Answer], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._worker, self._is_full, self._is_shared, self._reply = worker, is_full, is_shared, reply
+        self.work = WorkQueue(self._may_take)
+        self._bulk = BulkThread(worker.parts, wake)
+
+    def start(self) -> None:
+        self._bulk.start()
+
+    def stop(self) -> None:
+        """End the thread of long requests, unless it takes long."""
+        self._bulk.stop()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `step` would compute something."""
+        return self.work.ready(self._is_full)
+
+    @property
+    def busy_s(self) -> float | None:
+        """How long a part of a long request has been computed; None where none is."""
+        return self._bulk.busy_s
+
+    def push(self, job: Job) -> bool:
+        """Whether there was room for a request."""
+        job.is_long = self._worker.is_long(job.request)
+        return self.work.push(job)
+
+    def collect(self) -> None:
+        """Take over what another thread has computed; that wakes this one when it is done."""
+        if (finished := self._bulk.collect()) is not None:
+            self._computed(finished.job, finished.answer, finished.seconds)
+
+    def step(self) -> None:
+        """One part for whoever has used the least; the answer leaves with the last one."""
+        job = self.work.take(self._is_full)
+        if job is None:
+            return
+        self._worker.part_s = SHARED_PART_S if self._is_shared(job.peer_id) else ALONE_PART_S
+        if job.is_long:
+            self._bulk.give(job)
+            return
+        started = time.perf_counter()
+        answer = job.advance(self._worker.parts)
+        self._computed(job, answer, time.perf_counter() - started)
+
+    def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
+        """A part of a job took so long; this was its last one where there is an answer."""
+        self.work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s)
+        job.owed_s = 0.0
+        if answer is not None or job.cancelled:
+            self.work.finish(job)
+        if answer is not None and not job.cancelled and not job.socket.closed:
+            self._reply(job, answer)
+
+    def _may_take(self, job: Job) -> bool:
+        """Whether a part of it can be computed now: one long request at a time, short ones beside it."""
+        return not job.running and not (job.is_long and self._bulk.busy_s is not None)

@@ -1,0 +1,336 @@
+"""The data plane of a node that serves: one blocking thread that reads requests, computes, answers.
+
+It owns every socket it reads: the ROUTER that clients dial, and what `lent` holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import zmq
+
+from node.errors import ConfigError
+from node.process.endurance import Endurance
+from node.serving.blobs import BlobService
+from node.serving.breaks import Breaks
+from node.serving.commands import Borrow, Commands, Look, Offer
+from node.serving.computing import Computing
+from node.serving.lent import LentConnections
+from node.serving.librarian import FindBlob
+from node.serving.outbox import Outbox, send_or_wait
+from node.serving.reception import Reception
+from node.serving.work_queue import Job
+from node.serving.worker import LinearWorker
+from node.transport.callers import curve_key_of_frame
+from node.transport.conduct import Conduct
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, send_frames
+from protocol.codec import encode_message
+from protocol.identity import PeerId
+from protocol.message import Message
+from protocol.multiaddr import Multiaddr
+
+log = logging.getLogger(__name__)
+
+MAX_PORT = 65535
+MAX_MESSAGES_A_TURN = 64
+READ_S = 0.0003
+"""Messages are read for so long, then a part is computed: somebody's flood holds up nobody's chunk."""
+RETRY_MS = 2
+LOOK_MS = 20
+"""A node that leaves looks for so long whether more is asked."""
+DRAIN_QUIET_S = 0.5
+"""Nobody asked for so long: sessions that heard the goodbye have finished the passes that they had begun."""
+DRAIN_LIMIT_S = 8.0
+"""A node that leaves does not serve on for longer, whoever asks."""
+STUCK_LIMIT_S = 2.0
+"""A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
+FAREWELL_MS = 200
+"""Time for the last answers to leave."""
+
+Socket = zmq.Socket[bytes]
+
+
+class DataPlane:
+    """Serves `worker` to whoever said hello. `start` binds, `stop` ends the thread.
+
+    Args:
+        find_blob: where blobs lie that others may fetch from here.
+        is_paired: whose plain rows are taken.
+        on_fault: called in the data plane's thread with who is to be kept out, and why.
+    """
+
+    def __init__(
+        self,
+        secure: SecureContext,
+        registry: PeerRegistry,
+        worker: LinearWorker,
+        find_blob: FindBlob = lambda sha256: None,
+        is_paired: Callable[[PeerId], bool] = lambda peer_id: False,
+        on_fault: Callable[[PeerId, str], None] = lambda peer_id, reason: None,
+    ) -> None:
+        self._secure = secure
+        self._registry = registry
+        self._commands = Commands()
+        self.blobs = BlobService(find_blob, lambda: self._commands.put(Look()))
+        self._poller = zmq.Poller()
+        self._lent = LentConnections(secure, self._poller)
+        self._outbox = Outbox()
+        self._routes = secure.gate.routes()
+        conduct = Conduct()
+        self._computing = Computing(
+            worker,
+            self._outbox.is_full,
+            lambda peer_id: conduct.is_shared(peer_id, time.monotonic()),
+            self._computed,
+            lambda: self._commands.put(Look()),
+        )
+        self._reception = Reception(registry, self._computing, self.blobs, self._outbox, conduct, is_paired, on_fault)
+        self._turned_at = -math.inf
+        """When the thread was last seen to go on, while it drains."""
+        self._breaks = Breaks()
+        self._opens_next = False
+        """Whether a waiting message is opened before a part is computed."""
+        self._router: Socket | None = None
+        self._thread: threading.Thread | None = None
+        self.on_end: Callable[[Exception], None] = lambda exc: None
+        """Told, in the plane's thread, that it ended though nobody stopped it."""
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for the worker and have not begun, and messages that are not opened."""
+        return len(self._computing.work) + self._reception.waiting
+
+    def start(self, listen: Multiaddr | None) -> int:
+        """Bind where asked (any free port of that host) and start; the port bound, or 0 for none."""
+        context = self._secure.context
+        self._woken = self._commands.start(context)
+        self._poller.register(self._woken, zmq.POLLIN)
+        port = 0
+        if listen is not None:
+            self._router = context.socket(zmq.ROUTER)
+            port = self._bind_beside(self._router, listen)
+            self._poller.register(self._router, zmq.POLLIN)
+        self.blobs.start()
+        self._computing.start()
+        self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
+        self._thread.start()
+        return port
+
+    def _bind_beside(self, router: Socket, listen: Multiaddr) -> int:
+        """The port after the control plane's, so that a firewall can be told; any free one where that is taken."""
+        if 0 < listen.port < MAX_PORT:
+            with contextlib.suppress(ConfigError):
+                return self._secure.listen(
+                    router, "data", listen.with_port(listen.port + 1), MAX_DATA_FRAME_BYTES
+                ).port
+        return self._secure.listen(router, "data", listen.with_port(0), MAX_DATA_FRAME_BYTES).port
+
+    def stop(self) -> bool:
+        """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
+        if self._thread is not None:
+            self.blobs.stop()
+            self._commands.put(None)
+            if not self._ends():
+                return False
+            self._thread = None
+            self._computing.stop()
+            self._commands.close()
+        return True
+
+    def _ends(self) -> bool:
+        """Wait for the thread while it drains; False where it is stuck in a chunk, or serves on for too long."""
+        assert self._thread is not None, "started"
+        started = time.monotonic()
+        while (now := time.monotonic()) < started + DRAIN_LIMIT_S + STUCK_LIMIT_S:
+            self._thread.join(max(0.01, min(max(started, self._turned_at) + STUCK_LIMIT_S - now, 0.1)))
+            if not self._thread.is_alive():
+                return True
+            if time.monotonic() > max(started, self._turned_at) + STUCK_LIMIT_S:
+                break
+        return False
+
+    def offer(self, peer_id: PeerId, host: str, port: int) -> None:
+        """Serve `peer_id` over a connection that this node dials (from any thread)."""
+        self._commands.put(Offer(peer_id, host, port))
+
+    def borrow(self, peer_id: PeerId, endpoint: str) -> None:
+        """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""
+        self._commands.put(Borrow(peer_id, endpoint))
+
+    # --- the thread
+
+    def _main(self) -> None:
+        endurance = Endurance("the data plane")
+        try:
+            while self._endured(endurance):
+                pass
+            self._drain()
+        except zmq.ContextTerminated:
+            return
+        except Exception as exc:
+            log.exception("the data plane ended")
+            self.on_end(exc)
+        finally:
+            self._commands.end()
+            linger_ms = 0 if self._outbox else FAREWELL_MS
+            self._lent.close(linger_ms)
+            for socket in (self._woken, self._router):
+                if socket is not None:
+                    socket.close(linger=linger_ms)
+
+    def _endured(self, endurance: Endurance) -> bool:
+        """One turn, which may fail; False when it is time to end."""
+        try:
+            return self._turn()
+        except zmq.ContextTerminated:
+            raise
+        except Exception as exc:
+            time.sleep(endurance.failed(exc))
+            return True
+
+    def _turn(self) -> bool:
+        """Read what is there, then open a message or compute one part; False when it is time to end."""
+        self._outbox.send_again()
+        self._send_blobs()
+        if not self._hear(self._timeout_ms()):
+            return False
+        self._computing.collect()
+        work, started = self._computing.work, time.monotonic()
+        is_single = work.has_single
+        if is_single:
+            self._breaks.saw_single(started)
+        elif self._breaks.left_s(started) > 0:
+            return True
+        if self._opens_next and self._reception.is_ready and not is_single:
+            self._reception.catch_up()
+        else:
+            self._computing.step()
+        self._opens_next = not self._opens_next
+        if not is_single:
+            now = time.monotonic()
+            self._breaks.worked(now - started, now)
+        return True
+
+    def _hear(self, timeout_ms: int | None) -> bool:
+        """Read whatever comes in this time; False where this node is to end."""
+        self._lent.repoll()
+        of_lines = False
+        for socket, _events in self._poller.poll(timeout_ms):
+            if socket is self._woken:
+                socket.recv()
+                if not self._obey():
+                    return False
+            elif not isinstance(socket, zmq.Socket):
+                of_lines = True
+            elif not socket.closed:  # it may have been replaced by a command of this very turn
+                of_lines = not self._read(socket) or of_lines
+        if of_lines:
+            self._lent.look(self._registry.is_heard)
+        return True
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether there is something to do without another message."""
+        return self._computing.is_ready or self._reception.is_ready
+
+    def _timeout_ms(self) -> int | None:
+        """How long the thread may sleep; None until something comes."""
+        if self._is_ready:
+            return math.ceil(1000 * max(0.0, self._breaks.left_s(time.monotonic())))
+        blobs_s = self.blobs.wait_s()
+        waits_ms = [RETRY_MS] if self._outbox else []
+        waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
+        return min(waits_ms, default=None)
+
+    def _send_blobs(self) -> None:
+        reply = self.blobs.collect()
+        frames = [] if reply is None else [reply.route, *encode_message(reply.message, reply.message_id)]
+        if reply is not None and self._router is not None and not send_or_wait(self._router, frames):
+            self.blobs.gone(reply.route)  # it gave credit and does not read: it may ask again
+
+    def _drain(self) -> None:
+        """Serve on until nobody asks any more: the others have heard the goodbye, and finish what they began.
+
+        Whatever is left when the time is over, its clients compute themselves.
+        """
+        deadline = time.monotonic() + DRAIN_LIMIT_S
+        while time.monotonic() < deadline:
+            self._turned_at = time.monotonic()
+            self._outbox.send_again()
+            self._hear(0 if self._is_ready else LOOK_MS)
+            self._computing.collect()
+            self._computing.step()
+            self._reception.catch_up()
+            busy_s = self._computing.busy_s
+            if busy_s is not None and busy_s < STUCK_LIMIT_S:
+                continue
+            quiet = time.monotonic() - self._reception.asked_at > DRAIN_QUIET_S
+            if quiet and not self._is_ready:
+                return
+
+    def _obey(self) -> bool:
+        command = self._commands.take()
+        match command:
+            case None:
+                return False
+            case Offer(peer_id, host, port):
+                self._lent.offer(peer_id, host, port)
+            case Borrow(peer_id, endpoint):
+                self._lent.lend(peer_id, endpoint)
+            case Look():
+                pass
+        return True
+
+    def _read(self, socket: Socket) -> bool:
+        """Read for a little while, or until a request has come whose turn it is; False where no messages come over
+        this socket: it watches another."""
+        lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
+        if socket is not self._router and lent is None and served is None:
+            return False
+        until = time.perf_counter() + READ_S
+        for _ in range(MAX_MESSAGES_A_TURN):
+            try:
+                frames: list[zmq.Frame] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
+            asked = None
+            if socket is self._router:
+                asked = self._handle_routed(bytes(frames[0].buffer), frames[1:])
+            elif lent is not None:
+                self._forward_to_peer(lent, frames)
+            elif served is not None and self._registry.is_heard(served):
+                asked = self._reception.take(served, socket, None, frames)
+            else:  # its link has ended, or it was banned: this connection outlives both
+                self._reception.take_of_nobody(socket, None, frames)
+            if (asked is not None and self._computing.work.is_urgent(asked)) or time.perf_counter() > until:
+                break
+        return True
+
+    def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> PeerId | None:
+        if not frames or self._router is None or self._routes.took(route, frames) is None:
+            return None
+        peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
+        if peer is None:
+            self._reception.take_of_nobody(self._router, route, frames)
+            return None
+        borrower = self._lent.borrower_of(peer.peer_id)
+        if borrower is not None and self._registry.route_of(peer.peer_id) == route:
+            send_frames(borrower, frames)
+            return None
+        return self._reception.take(peer.peer_id, self._router, route, frames)
+
+    def _forward_to_peer(self, peer_id: PeerId, frames: list[zmq.Frame]) -> None:
+        route = self._registry.route_of(peer_id)
+        if route is not None and self._router is not None:
+            send_frames(self._router, [route, *frames])
+
+    def _computed(self, job: Job, answer: Message) -> None:
+        """Answer now, or as soon as the peer has read what it got before."""
+        self.blobs.computed()
+        self._outbox.send(job.peer_id, job.socket, job.route, encode_message(answer, job.request_id))

@@ -1,0 +1,103 @@
+"""Reads pieces and makes outlines for the data plane, in a thread of its own: a slow disk must not delay a chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from node.serving.hosting import BlobPlace
+from protocol.limits import PIECE_BYTES
+from protocol.transfer.outline import Outline
+
+log = logging.getLogger(__name__)
+
+FindBlob = Callable[[bytes], BlobPlace | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """An outline that is to be made, or (with an index) a piece that is to be read. `tag` comes back with it."""
+
+    sha256: bytes
+    index: int | None
+    tag: object
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What an errand gave: an outline, a piece's bytes, or None where the blob cannot be served."""
+
+    errand: Errand
+    found: Outline | bytes | None
+
+
+class Librarian:
+    """Does one errand after the other; `done` is called in the librarian's thread."""
+
+    def __init__(self, find_blob: FindBlob, done: Callable[[Fetched], None]) -> None:
+        self.find_blob = find_blob
+        self._done = done
+        self._errands: queue.SimpleQueue[Errand | None] = queue.SimpleQueue()
+        self._outlines: dict[bytes, Outline | None] = {}
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._main, name="librarian", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the errand at hand."""
+        if self._thread is not None:
+            self._errands.put(None)
+            self._thread.join(1.0)
+
+    def send(self, errand: Errand) -> None:
+        """Do this when the others before are done."""
+        self._errands.put(errand)
+
+    def _main(self) -> None:
+        while (errand := self._errands.get()) is not None:
+            try:
+                found = self.outline(errand.sha256) if errand.index is None else self.read(errand)
+            except OSError as exc:
+                log.warning("blob %s cannot be read: %s", errand.sha256.hex()[:16], exc.strerror)
+                found = None
+            except Exception:  # whoever comes next must not wait for ever
+                log.exception("blob %s cannot be read", errand.sha256.hex()[:16])
+                found = None
+            self._done(Fetched(errand, found))
+
+    def outline(self, sha256: bytes) -> Outline | None:
+        """Made once for each blob; a file that has changed since it was imported is not offered."""
+        if sha256 not in self._outlines:
+            place = self.find_blob(sha256)
+            if place is None:
+                return None
+            self._outlines[sha256] = _outline_of(sha256, place)
+        return self._outlines[sha256]
+
+    def read(self, errand: Errand) -> bytes | None:
+        """The piece that an errand is for."""
+        outline, place = self.outline(errand.sha256), self.find_blob(errand.sha256)
+        if outline is None or place is None or errand.index is None or errand.index >= len(outline.pieces):
+            return None
+        with place.path.open("rb") as file:
+            file.seek(errand.index * PIECE_BYTES)
+            piece = file.read(outline.piece_bytes(errand.index))
+        return piece if len(piece) == outline.piece_bytes(errand.index) else None
+
+
+def _outline_of(sha256: bytes, place: BlobPlace) -> Outline | None:
+    whole, pieces = hashlib.sha256(), []
+    with place.path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            whole.update(piece)
+            pieces.append(hashlib.sha256(piece).digest())
+    if whole.digest() != sha256 or not pieces:
+        log.error("%s is damaged: it is not given to others", place.path)
+        return None
+    return Outline(place.num_bytes, tuple(pieces))

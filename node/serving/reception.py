@@ -1,0 +1,174 @@
+"""What the data plane does with a message of a peer: an answer at once, or a request that waits for its turn.
+
+Each message is looked at on the account of whoever sent it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from node.serving.blobs import BlobService
+from node.serving.computing import Computing
+from node.serving.inbox import Inbox, Unopened
+from node.serving.outbox import Outbox
+from node.serving.work_queue import Job, Route
+from node.transport.callers import curve_key_of_frame
+from node.transport.conduct import REFUSED_S, Conduct
+from node.transport.log_limit import LogLimit
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import send_frames
+from protocol.codec import UnknownMessageError, decode_message, encode_message
+from protocol.envelope import KEY_ID, decode_header
+from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
+from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.linear.messages import Linear, TrustedLinear
+from protocol.link.messages import Attach
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message
+from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
+
+log = logging.getLogger(__name__)
+
+OPENED_AHEAD = 8
+"""Requests of a peer that wait decoded; its further messages wait as they came."""
+
+
+class Reception:
+    """Opens messages, in the data plane's thread.
+
+    Args:
+        is_paired: whose plain rows are taken.
+        on_fault: called with who is to be kept out, and why.
+    """
+
+    def __init__(
+        self,
+        registry: PeerRegistry,
+        computing: Computing,
+        blobs: BlobService,
+        outbox: Outbox,
+        conduct: Conduct,
+        is_paired: Callable[[PeerId], bool],
+        on_fault: Callable[[PeerId, str], None],
+    ) -> None:
+        self._registry, self._computing, self._blobs = registry, computing, blobs
+        self._work = computing.work
+        self._outbox, self._conduct = outbox, conduct
+        self._is_paired, self._on_fault = is_paired, on_fault
+        self._inbox = Inbox()
+        self._complaints = LogLimit(log)
+        self.asked_at = -math.inf
+        """When somebody asked this node to compute last."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have come and are not opened."""
+        return len(self._inbox)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `catch_up` would open something."""
+        return self._inbox.is_ready(self._may_open)
+
+    def take(self, peer_id: PeerId, socket: Any, route: Route, frames: list[zmq.Frame]) -> PeerId | None:
+        """A message has come; who sent it, where it was opened and asks for work."""
+        message = Unopened(peer_id, socket, route, frames)
+        has_to_wait = peer_id in self._inbox or not self._may_open(peer_id)
+        if has_to_wait and self._inbox.push(message):
+            return None
+        if not self._conduct.may_send(peer_id, time.monotonic()):
+            return None
+        started = time.thread_time()
+        job = self._open(message, has_room=not has_to_wait)
+        seconds = time.thread_time() - started
+        self._conduct.spent(peer_id, seconds, time.monotonic())
+        self._charge(message, job, seconds)
+        return None if job is None else peer_id
+
+    def take_of_nobody(self, socket: Any, route: Route, frames: list[zmq.Frame]) -> None:
+        """A message has come whose sender's hello has not been heard, or this node was restarted since."""
+        if not self._conduct.may_send(None, time.monotonic()):
+            return
+        started = time.thread_time()
+        try:
+            message_id = decode_header(frames[0].buffer, MAX_DATA_HEADER_BYTES)[KEY_ID]
+        except RemoteProtocolError:
+            pass
+        else:
+            refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
+            send_frames(socket, [*([] if route is None else [route]), *encode_message(refusal, message_id)])
+        self._conduct.spent(None, time.thread_time() - started, time.monotonic())
+
+    def catch_up(self) -> None:
+        """Open one message that waits, of a peer whose requests before are nearly served."""
+        message = self._inbox.take(self._may_open)
+        if message is not None:
+            started = time.thread_time()
+            job = None if message.socket.closed else self._open(message, has_room=True)
+            self._charge(message, job, time.thread_time() - started)
+
+    def _may_open(self, peer_id: PeerId) -> bool:
+        return self._work.count_of(peer_id) < OPENED_AHEAD
+
+    def _charge(self, message: Unopened, job: Job | None, seconds: float) -> None:
+        if job is not None:
+            job.owed_s = seconds
+        else:
+            self._work.charge(message.peer_id, seconds)
+
+    def _open(self, message: Unopened, has_room: bool) -> Job | None:
+        """Do what a message says; the request that waits now, where it was one."""
+        peer_id, route, frames = message.peer_id, message.route, message.frames
+        try:
+            received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
+        except UnknownMessageError as exc:
+            self._answer(message, ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
+            self._judge(peer_id, self._conduct.unknown(peer_id, time.monotonic()), "messages of unknown types")
+            return None
+        except RemoteProtocolError as exc:
+            self._complaints.warning("a data frame of %s was dropped: %s", peer_id, exc)
+            self._answer(message, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
+            self._judge(peer_id, self._conduct.malformed(peer_id, time.monotonic()), "messages against the format")
+            return None
+        match received.message:
+            case TrustedLinear() if not self._is_paired(peer_id):
+                denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
+                self._answer(message, denied, received.id)
+            case Linear() | TrustedLinear() as request:
+                self.asked_at = time.monotonic()
+                job = Job(peer_id, received.id, request, message.socket, route)
+                if has_room and self._computing.push(job):
+                    return job
+                self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
+                self._answer(message, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"), received.id)
+            case Cancel(request_id):
+                self._work.cancel(peer_id, request_id)
+                if route is not None:
+                    self._blobs.cancel(route, request_id)
+            case BlobAsk() | PieceAsk() | Credit() if route is not None:
+                refusal = self._blobs.handle(peer_id, route, received.id, received.message)
+                if refusal is not None:
+                    self._answer(message, refusal, received.id)
+            case Attach() if route is not None:
+                self._registry.attach(curve_key_of_frame(frames[-1]), route)
+                log.info("peer %s serves over the connection it dialled", peer_id)
+            case _:
+                pass
+        return None
+
+    def _judge(self, peer_id: PeerId, is_guilty: bool, what: str) -> None:
+        """A rule was broken; keep out whoever breaks rules again and again."""
+        if is_guilty:
+            self._work.forget(peer_id)
+            self._inbox.forget(peer_id)
+            self._on_fault(peer_id, f"it sent too many {what}")
+
+    def _answer(self, message: Unopened, answer: Message, message_id: int) -> None:
+        """Answer now, or as soon as the peer has read what it got before."""
+        self._outbox.send(message.peer_id, message.socket, message.route, encode_message(answer, message_id))

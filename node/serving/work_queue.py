@@ -1,0 +1,281 @@
+"""Requests that wait for this node's worker: bounded, fair between peers by the time they take, cancellable.
+
+A request that has begun stays at the head of its peer's line until it is finished, so that another peer's may be
+computed between two of its parts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from node.serving.turns import Turns
+from node.serving.worker import Answer, Parts
+from protocol.identity import PeerId
+from protocol.limits import MAX_DATA_BYTES, TILE_OUTPUTS
+from protocol.linear.messages import Linear, TrustedLinear
+
+MAX_JOBS_A_PEER = 512
+MAX_JOBS_A_ROUTE = 256
+"""Of one connection, so that a session that reads nothing leaves room for its peer's others."""
+MAX_PEERS = 256
+MAX_BYTES_A_PEER = 64 << 20
+"""Shares of one peer that wait, in bytes: eight chunks of the largest size."""
+MAX_BYTES_A_ROUTE = 32 << 20
+MAX_BYTES = 512 << 20
+"""Shares of all peers that wait."""
+MAX_BEGUN_BYTES = 64 << 20
+"""Results that are half computed, of all peers: eight of the largest size."""
+SMALL_RESULT_BYTES = 256 << 10
+"""A request with a smaller result begins whatever else has: one of each peer is as much memory again at most."""
+
+Route = bytes | None
+Path = tuple[PeerId, Route]
+"""A peer and the connection it dialled; None for the connection that this node dialled to serve it."""
+IsFull = Callable[[Path], bool]
+"""Whether no result is to be computed for a path, since those before are unread."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request and where its answer goes."""
+
+    peer_id: PeerId
+    request_id: int
+    request: Linear | TrustedLinear
+    socket: Any
+    route: Route
+    parts: Parts | None = None
+    """Its computation, from when it has begun."""
+    owed_s: float = 0.0
+    """Time that reading it took, charged with its first part: whoever is about to be served does not pay before."""
+    is_long: bool = False
+    """Whether it is expected to take longer than a short part."""
+    running: bool = False
+    """Whether another thread computes a part of it now."""
+    cancelled: bool = False
+    """Whether it is to be finished without an answer once that part is computed."""
+
+    @property
+    def path(self) -> Path:
+        return self.peer_id, self.route
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it holds while it waits."""
+        return self.request.num_bytes
+
+    @property
+    def result_bytes(self) -> int:
+        """Memory that its result takes, at most."""
+        binding = self.request.binding
+        outputs = (binding.tile_end - binding.tile_start) * TILE_OUTPUTS
+        return min(4 * binding.num_rows * outputs, MAX_DATA_BYTES)
+
+    def advance(self, begin: Callable[[Linear | TrustedLinear], Parts]) -> Answer | None:
+        """Compute one part more; the answer where that was the last one."""
+        if self.parts is None:
+            self.parts = begin(self.request)
+        try:
+            next(self.parts)
+        except StopIteration as finished:
+            answer: Answer = finished.value
+            return answer
+        return None
+
+
+@dataclass(slots=True)
+class _Line:
+    """What waits of one peer."""
+
+    begun: Job | None = None
+    routes: OrderedDict[Route, deque[Job]] = field(default_factory=OrderedDict)
+    """By connection, the one whose turn is next first; none is empty."""
+    count: int = 0
+    num_bytes: dict[Route, int] = field(default_factory=dict)
+    """Of all jobs, the one that has begun included."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self.begun is None and not self.routes
+
+    def has_room(self, job: Job) -> bool:
+        of_route = len(self.routes.get(job.route, ()))
+        if self.count >= MAX_JOBS_A_PEER or of_route >= MAX_JOBS_A_ROUTE:
+            return False
+        if self.num_bytes.get(job.route, 0) + job.num_bytes > MAX_BYTES_A_ROUTE:
+            return False
+        return sum(self.num_bytes.values()) + job.num_bytes <= MAX_BYTES_A_PEER
+
+    def push(self, job: Job) -> None:
+        self.routes.setdefault(job.route, deque()).append(job)
+        self.count += 1
+        self.num_bytes[job.route] = self.num_bytes.get(job.route, 0) + job.num_bytes
+
+    def first(self, is_full: IsFull, may_begin: Callable[[Job], bool]) -> Job | None:
+        """What is computed next of this peer: what has begun, else the first of a connection that takes answers."""
+        if self.begun is not None:
+            return self.begun
+        heads = (jobs[0] for jobs in self.routes.values())
+        return next((job for job in heads if not is_full(job.path) and may_begin(job)), None)
+
+    def begin(self, job: Job) -> None:
+        """From now on it is this peer's one; its connection goes to the end of the line."""
+        self.begun = job
+        jobs = self.routes.pop(job.route)
+        jobs.popleft()
+        self.count -= 1
+        if jobs:
+            self.routes[job.route] = jobs
+
+    def release(self, job: Job) -> None:
+        """Its memory is free."""
+        left = self.num_bytes.pop(job.route, 0) - job.num_bytes
+        if left:
+            self.num_bytes[job.route] = left
+
+    def drop(self, request_id: int) -> Iterator[Job]:
+        """Take out what waits under this id."""
+        for route in list(self.routes):
+            jobs = self.routes[route]
+            dropped = [job for job in jobs if job.request_id == request_id]
+            if not dropped:
+                continue
+            kept = deque(job for job in jobs if job.request_id != request_id)
+            self.count -= len(dropped)
+            if kept:
+                self.routes[route] = kept
+            else:
+                del self.routes[route]
+            yield from dropped
+
+
+class WorkQueue:
+    """Peers in turn by the time they used, connections of a peer in turn, first in first out within one.
+
+    Used by one thread; `len` from any.
+    """
+
+    def __init__(self, may_take: Callable[[Job], bool] = lambda job: not job.running) -> None:
+        self._may_take = may_take
+        self._lines: OrderedDict[PeerId, _Line] = OrderedDict()
+        """Of everybody who waits; who was served longest ago comes first where two stand equal."""
+        self._turns = Turns()
+        self._count = 0
+        self._num_bytes = 0
+        self._begun_bytes = 0
+
+    def __len__(self) -> int:
+        """Requests that have not begun."""
+        return self._count
+
+    def count_of(self, peer_id: PeerId) -> int:
+        """Requests of a peer that have not begun."""
+        line = self._lines.get(peer_id)
+        return 0 if line is None else line.count
+
+    def push(self, job: Job) -> bool:
+        """Whether there was room."""
+        line = self._lines.get(job.peer_id)
+        if line is None:
+            if len(self._lines) >= MAX_PEERS:
+                return False
+            line = _Line()
+        if self._num_bytes + job.num_bytes > MAX_BYTES or not line.has_room(job):
+            return False
+        if job.peer_id not in self._lines:
+            self._lines[job.peer_id] = line
+            self._lines.move_to_end(job.peer_id, last=False)  # it has waited for its turn longer than anybody here
+        line.push(job)
+        self._count += 1
+        self._num_bytes += job.num_bytes
+        return True
+
+    def is_urgent(self, peer_id: PeerId) -> bool:
+        """Whether a peer asks for one thing at a time, and nobody who waits has used less."""
+        line = self._lines.get(peer_id)
+        if line is None or line.begun is not None or line.count > 1:
+            return False
+        mine = self._turns.start_s(peer_id)
+        return all(mine <= self._turns.start_s(other) for other in self._lines)
+
+    @property
+    def has_single(self) -> bool:
+        """Whether somebody waits who asks for one thing at a time."""
+        return any(line.count == 1 and line.begun is None for line in self._lines.values())
+
+    def ready(self, is_full: IsFull) -> bool:
+        """Whether `take` gives something."""
+        return any(self._first(line, is_full) is not None for line in self._lines.values())
+
+    def take(self, is_full: IsFull) -> Job | None:
+        """The job of which a part is computed next. It stays here until `finish`."""
+        firsts = {peer_id: self._first(line, is_full) for peer_id, line in self._lines.items()}
+        peer_id = self._turns.next(peer_id for peer_id, job in firsts.items() if job is not None)
+        job = None if peer_id is None else firsts[peer_id]
+        if job is None or peer_id is None:
+            return None
+        self._lines.move_to_end(peer_id)
+        line = self._lines[peer_id]
+        if line.begun is None:
+            line.begin(job)
+            self._count -= 1
+            self._begun_bytes += job.result_bytes
+        return job
+
+    def charge(self, peer_id: PeerId, seconds: float) -> None:
+        """A peer's request or message has taken so much of the thread's time."""
+        self._turns.charge(peer_id, seconds)
+
+    def finish(self, job: Job) -> None:
+        """Nothing more is computed of a job that has begun."""
+        line = self._lines[job.peer_id]
+        assert line.begun is job, "it has begun"
+        line.begun = None
+        if job.parts is not None:
+            job.parts.close()
+        self._begun_bytes -= job.result_bytes
+        self._release(line, job)
+
+    def cancel(self, peer_id: PeerId, request_id: int) -> None:
+        """Drop a request of this peer, begun or not; nothing happens if it is not there."""
+        line = self._lines.get(peer_id)
+        if line is None:
+            return
+        for job in line.drop(request_id):
+            self._count -= 1
+            self._release(line, job)
+        if line.begun is not None and line.begun.request_id == request_id:
+            self._end(line.begun)
+
+    def forget(self, peer_id: PeerId) -> None:
+        """Drop all requests of a peer that is not served any more."""
+        line = self._lines.get(peer_id)
+        if line is None:
+            return
+        for request_id in {job.request_id for jobs in line.routes.values() for job in jobs}:
+            self.cancel(peer_id, request_id)
+        if line.begun is not None:
+            self._end(line.begun)
+
+    def _end(self, begun: Job) -> None:
+        if begun.running:
+            begun.cancelled = True
+        else:
+            self.finish(begun)
+
+    def _first(self, line: _Line, is_full: IsFull) -> Job | None:
+        job = line.first(is_full, self._may_begin)
+        return None if job is None or not self._may_take(job) else job
+
+    def _may_begin(self, job: Job) -> bool:
+        needed = job.result_bytes
+        return needed <= SMALL_RESULT_BYTES or self._begun_bytes + needed <= MAX_BEGUN_BYTES
+
+    def _release(self, line: _Line, job: Job) -> None:
+        line.release(job)
+        self._num_bytes -= job.num_bytes
+        if line.is_empty:
+            self._lines.pop(job.peer_id, None)  # several may have had one id

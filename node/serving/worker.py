@@ -1,0 +1,239 @@
+"""Linear layers for others: stateless, exact, and none the wiser.
+
+A request holds a seed or a share, a unit's hash and a slice of its output tiles; the answer is `W b mod p` and a
+digest that binds it to the request. Nothing is kept between requests but the memory-mapped weights. An answer is
+computed in parts, between which the thread can read, serve somebody else, or drop the rest.
+A request with plain rows is answered for a device of the same owner alone: `node.serving.data_plane` sees to that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.errors import KekahydeError, ModelError
+from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
+from protocol.linear.field import Elements, Floats, Sums, Weights
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult, TrustedLinear, TrustedResult
+from protocol.linear.shares import pad_rows
+from protocol.linear.verification import ResultDigest
+from protocol.message import ErrorCode, ErrorReply
+
+log = logging.getLogger(__name__)
+
+WeightsOf = Callable[[bytes, bytes], Weights | None]
+"""Int8 weights `[N, K]` of (model id, unit hash), or None where this node does not hold them."""
+RowNormOf = Callable[[bytes, bytes], float | None]
+"""Largest Euclidean norm of a row of a whole unit, by which activations are quantized; None where it is not held."""
+
+
+class FieldKernels(Protocol):
+    """What a worker needs of a kernel backend."""
+
+    def linear_field(self, weights: Weights, rows: Elements) -> Elements:
+        """`weights [N, K]`, `rows [T, K]` -> `[T, N]` mod p."""
+
+    def all_canonical(self, elements: Elements) -> bool:
+        """Whether every element is below p."""
+
+    def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[NDArray[np.int16], Floats]:
+        """Integers of 12 bits and a scale for each row of `hidden [T, K]`; ValueError where one is not finite."""
+
+    def linear_a12(self, weights: Weights, rows: NDArray[np.int16]) -> Sums:
+        """`weights [N, K]`, `rows [T, K]` -> `[T, N]`."""
+
+
+Answer = LinearResult | TrustedResult | ErrorReply
+Parts = Generator[None, None, Answer]
+"""A computation: each step is one part, the answer comes with the last."""
+RowsOf = Callable[[int, int], NDArray[Any]]
+"""Rows `[start, end)` of a request, `[end - start, K]`, in the form that its kernel takes."""
+
+SHORT_S = 0.0005
+"""Requests that take longer are computed in parts, beside the data plane: half an exchange on one machine."""
+SHARED_PART_S = 0.002
+"""Length of a part while others ask too: what a long request waits at most whose turn comes while one is computed."""
+ALONE_PART_S = 0.01
+"""Length of a part while nobody else asks: what the first request of somebody else may wait."""
+MIN_BLOCK_ROWS = 32
+"""Rows are cut no finer while a part can be cut by outputs: with fewer, reading the weights is the price."""
+FIRST_MACS_PER_S = 4e9
+MIN_MEASURED_MACS = 10_000_000
+"""Smaller requests say little about speed."""
+SPEED_WEIGHT = 0.3
+
+
+class RequestError(KekahydeError):
+    """A request that cannot be served, with the code that goes back."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Stopwatch:
+    """Seconds in which a computation ran, not those in which it waited for its turn."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._resumed_at = time.perf_counter()
+
+    def pause(self) -> None:
+        self.seconds += time.perf_counter() - self._resumed_at
+
+    def resume(self) -> None:
+        self._resumed_at = time.perf_counter()
+
+
+class LinearWorker:
+    """Answers requests part by part; kernels spread each part over threads themselves."""
+
+    def __init__(
+        self, kernels: FieldKernels, weights_of: WeightsOf, row_norm_of: RowNormOf = lambda model_id, unit: None
+    ) -> None:
+        self._kernels = kernels
+        self._weights_of = weights_of
+        self._row_norm_of = row_norm_of
+        self.answered = 0
+        """Requests that were computed for others since the start."""
+        self.part_s = ALONE_PART_S
+        """Length of the parts that are computed from now on, seconds."""
+        self._macs_per_s = FIRST_MACS_PER_S
+
+    def answer(self, request: Linear | TrustedLinear) -> Answer:
+        """The result, or an error for the client, computed without a pause."""
+        parts = self.parts(request)
+        while True:
+            try:
+                next(parts)
+            except StopIteration as finished:
+                answer: Answer = finished.value
+                return answer
+
+    def parts(self, request: Linear | TrustedLinear) -> Parts:
+        """Compute the result, or an error for the client, part by part; never raises on what a peer can send."""
+        self.answered += 1
+        try:
+            if isinstance(request, TrustedLinear):
+                return (yield from self._plain_parts(request))
+            return (yield from self._field_parts(request))
+        except RequestError as exc:
+            return ErrorReply(exc.code, str(exc))
+        except ModelError as exc:
+            log.error("a unit cannot be served: %s", exc)
+            return ErrorReply(ErrorCode.UNAVAILABLE, "the unit cannot be read here")
+        except Exception:  # whatever it is (memory, say), one request must not end the service
+            log.exception("a request could not be computed")
+            return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
+
+    def is_long(self, request: Linear | TrustedLinear) -> bool:
+        """Whether a request is expected to take longer than `SHORT_S`; never raises on what a peer can send."""
+        binding = request.binding
+        try:
+            weights = self._weights_of(binding.model_id, binding.unit)
+        except ModelError:
+            return False  # the answer says so
+        if weights is None:
+            return False
+        outputs = min(len(weights), (binding.tile_end - binding.tile_start) * TILE_OUTPUTS)
+        return bool(binding.num_rows * outputs * weights.shape[1] > SHORT_S * self._macs_per_s)
+
+    def _field_parts(self, request: Linear) -> Generator[None, None, LinearResult]:
+        """The rows of a share, or the pads of a seed, times the slice."""
+        weights = self._slice(request.binding)
+        result = np.empty((request.binding.num_rows, len(weights)), np.uint32)
+        rows_of = self._rows_of(request, weights.shape[1])
+        digest, seconds = yield from self._fill(result, request.binding, self._kernels.linear_field, weights, rows_of)
+        return LinearResult(digest, round(seconds * 1e6), result)
+
+    def _plain_parts(self, request: TrustedLinear) -> Generator[None, None, TrustedResult]:
+        """Rows as they are, quantized as everywhere, times the slice."""
+        weights, binding = self._slice(request.binding), request.binding
+        norm = self._row_norm_of(binding.model_id, binding.unit)
+        if norm is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
+        if request.rows.shape != (binding.num_rows, weights.shape[1]):
+            raise RequestError(ErrorCode.INVALID, f"rows of this unit have {weights.shape[1]} elements")
+        max_row_norm = norm
+
+        def rows_of(start: int, end: int) -> NDArray[np.int16]:
+            try:
+                return self._kernels.quantize(request.rows[start:end], max_row_norm)[0]
+            except ValueError as exc:
+                raise RequestError(ErrorCode.INVALID, "a row holds a value that is not finite") from exc
+
+        sums = np.empty((binding.num_rows, len(weights)), np.int32)
+        digest, seconds = yield from self._fill(sums, binding, self._kernels.linear_a12, weights, rows_of)
+        return TrustedResult(digest, round(seconds * 1e6), sums)
+
+    def _fill(
+        self,
+        result: NDArray[Any],
+        binding: ChunkBinding,
+        linear: Callable[[Weights, NDArray[Any]], NDArray[Any]],
+        weights: Weights,
+        rows_of: RowsOf,
+    ) -> Generator[None, None, tuple[bytes, float]]:
+        """Compute `result [T, N]`, block by block; its digest and the seconds that it took."""
+        watch, digest, row = _Stopwatch(), ResultDigest(binding), 0
+        while row < len(result):
+            num_rows, num_outputs = self._block(len(result) - row, weights)
+            rows = rows_of(row, row + num_rows)
+            for output in range(0, len(weights), num_outputs):
+                if row or output:
+                    watch.pause()
+                    yield
+                    watch.resume()
+                part = weights[output : output + num_outputs]
+                result[row : row + num_rows, output : output + len(part)] = linear(part, rows)
+            digest.update(result[row : row + num_rows])
+            row += num_rows
+        watch.pause()
+        macs = weights.size * len(result)
+        if macs >= MIN_MEASURED_MACS:
+            self._macs_per_s += SPEED_WEIGHT * (macs / watch.seconds - self._macs_per_s)
+        return digest.digest(), watch.seconds
+
+    def _block(self, num_rows: int, weights: Weights) -> tuple[int, int]:
+        """Rows of these, and outputs of `weights [N, K]`, that make a part: all outputs where that leaves enough
+        rows, else whole tiles of them."""
+        macs = self._macs_per_s * self.part_s
+        fitting = int(macs / weights.size)
+        if fitting >= min(num_rows, MIN_BLOCK_ROWS):
+            return min(num_rows, fitting - fitting % MIN_BLOCK_ROWS or fitting), len(weights)
+        block = min(num_rows, MIN_BLOCK_ROWS)
+        tiles = max(1, int(macs / (block * weights.shape[1] * TILE_OUTPUTS)))
+        return block, tiles * TILE_OUTPUTS
+
+    def _slice(self, binding: ChunkBinding) -> Weights:
+        """The weights that a request is about, where its size is served."""
+        weights = self._weights_of(binding.model_id, binding.unit)
+        if weights is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
+        if (binding.tile_end - 1) * TILE_OUTPUTS >= weights.shape[0]:
+            raise RequestError(ErrorCode.INVALID, "the unit has fewer tiles")
+        weights = weights[binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS]
+        if binding.num_rows > max_rows_per_chunk(weights.shape[1], weights.shape[0]):
+            raise RequestError(ErrorCode.EXHAUSTED, "more rows than one chunk of this unit may have")
+        return weights
+
+    def _rows_of(self, request: Linear, num_inputs: int) -> RowsOf:
+        binding, seed, rows = request.binding, request.seed, request.rows
+        if seed is not None:
+            first = binding.row_start
+            return lambda start, end: pad_rows(seed, first + start, first + end, num_inputs)
+        if rows is None or rows.shape != (binding.num_rows, num_inputs):
+            raise RequestError(ErrorCode.INVALID, f"rows of this unit have {num_inputs} elements")
+        shares = rows
+
+        def canonical(start: int, end: int) -> Elements:
+            if not self._kernels.all_canonical(shares[start:end]):
+                raise RequestError(ErrorCode.INVALID, "an element is not below p")
+            return shares[start:end]
+
+        return canonical

@@ -1,0 +1,183 @@
+"""How a session is formed, decided purely: its mode, its lanes, who makes its pads, and what the user is told.
+
+A new mode is a new function in `FORMERS`; opening the lanes that a plan names is `node.session.opening`'s part.
+A request never falls to a weaker mode than it asked for: where the peers that it needs are missing, it is computed
+here, and the plan says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from node.execution.lanes import DEFAULT_MAX_LANES, pair_guards
+from node.planning.cost import Cost
+from node.privacy import Privacy
+from protocol.identity import PeerId
+
+
+class PadMaker(Enum):
+    """Who makes the products of a session's pads: the one thing in which modes differ."""
+
+    NOBODY = "nobody"
+    """No row leaves this device, or it leaves without a pad."""
+    OWN = "own"
+    """This device."""
+    PEER = "peer"
+    """The peer that the lane names."""
+    PAIRED = "paired"
+    """A paired device, which every lane names, and this device where that one is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """One lane: who gets the shares, and which peer makes their pads."""
+
+    share: PeerId
+    pads: PeerId | None = None
+    """None where no peer makes them."""
+
+    @property
+    def peers(self) -> tuple[PeerId, ...]:
+        return (self.share,) if self.pads is None else (self.pads, self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """What a session is to be."""
+
+    mode: Privacy
+    pad_maker: PadMaker = PadMaker.NOBODY
+    lanes: tuple[LanePlan, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the user is told, one sentence each."""
+    cost: Cost | None = None
+    """What it is expected to cost; None where nobody asked."""
+    cost_here: Cost | None = None
+    """What it would cost on this device alone; None where it cannot be computed here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The peers that hold the model, as far as they may take part."""
+
+    places: tuple[PeerId | None, ...] = ()
+    """Guards in their places: 2i and 2i + 1 make a lane in `split`; None is a place that is empty now."""
+    sharers: tuple[PeerId, ...] | None = None
+    """Who may get shares where the pads are our own; None for those in the places."""
+    paired: frozenset[PeerId] = field(default_factory=frozenset)
+    """Devices of the same owner that hold the whole model, named or not."""
+    readers: frozenset[PeerId] = field(default_factory=frozenset)
+    """Devices of the same owner that hold some of it and may read prompts, by their user's word."""
+    max_lanes: int = DEFAULT_MAX_LANES
+    is_open: bool = False
+    """Whether anybody may be in the swarm: `auto` is then never weaker than `strict`."""
+    computable: bool = True
+    """Whether this device holds all that it needs to compute alone."""
+    new_tokens: int = 128
+    """Tokens of the answer that is expected."""
+    named: bool = True
+    """Whether the user chose the places; else this node's guards hold them."""
+    notes: tuple[str, ...] = ()
+    """What whoever chose the places has to say of them."""
+
+    @property
+    def present(self) -> tuple[PeerId, ...]:
+        """Peers that are there and may get shares, in the order of their places."""
+        if self.sharers is not None:
+            return self.sharers
+        return tuple(peer_id for peer_id in self.places if peer_id is not None)
+
+
+Predict = Callable[[SessionPlan], Cost]
+
+
+def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> SessionPlan:
+    """The plan of a session that was asked for in this mode.
+
+    Args:
+        predict: what a plan costs. `auto` offloads only where that is faster than this device alone, or where
+            this device alone cannot do it; a mode that was asked for by name is not weighed.
+    """
+    here = SessionPlan(Privacy.LOCAL)
+    cost_here = predict(here) if predict is not None and offer.computable else None
+    here = replace(here, cost=cost_here, cost_here=cost_here)
+    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not offer.places and not offer.present):
+        return here
+    auto = Privacy.STRICT if offer.is_open else Privacy.SPLIT
+    plan = FORMERS[auto if asked is Privacy.AUTO else asked](offer)
+    if plan.mode is Privacy.LOCAL:
+        return replace(here, notes=plan.notes)
+    plan = replace(plan, cost=None if predict is None else predict(plan), cost_here=cost_here)
+    if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
+        away_s, here_s = plan.cost.total_s(offer.new_tokens), cost_here.total_s(offer.new_tokens)
+        if here_s <= away_s:
+            return replace(here, notes=(_why_here(plan, offer, here_s, away_s),))
+    empty = offer.places.count(None)
+    if empty and plan.mode is not Privacy.TRUSTED:
+        note = f"{empty} of {len(offer.places)} places are empty: their lanes are not used"
+        plan = replace(plan, notes=(*plan.notes, note))
+    return plan
+
+
+def _why_here(plan: SessionPlan, offer: Offer, here_s: float, away_s: float) -> str:
+    return (
+        f"auto: {offer.new_tokens} tokens take about {here_s:.2g} s on this device alone and about {away_s:.2g} s "
+        f"in {plan.mode.value} over {len(plan.lanes)} lane{'s' * (len(plan.lanes) > 1)}: computed here "
+        f"(--privacy {plan.mode.value} forces it)"
+    )
+
+
+def _form_split(offer: Offer) -> SessionPlan:
+    lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(offer.places, offer.max_lanes))
+    if lanes:
+        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, offer.notes)
+    if offer.named:
+        return _here(Privacy.SPLIT, "2 peers, named one after the other,", offer)
+    if len(offer.present) < 2:
+        return _here(Privacy.SPLIT, "2 peers of the swarm", offer)
+    guards = len(offer.places) - offer.places.count(None)
+    note = f"split needs both guards of one lane, {guards} of {len(offer.places)} are there: computed here"
+    return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
+
+
+def _form_strict(offer: Offer) -> SessionPlan:
+    if not offer.present:
+        return _here(Privacy.STRICT, "a peer", offer)
+    maker = _pad_maker(offer)
+    lanes = tuple(LanePlan(peer_id, maker) for peer_id in offer.present if peer_id != maker)
+    return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes)
+
+
+def _pad_maker(offer: Offer) -> PeerId | None:
+    """A paired device that makes the pads and gets no shares, where somebody else is left to get them.
+
+    A peer that holds pads and shares of a session could read its rows, whoever it belongs to.
+    """
+    candidates = sorted(offer.paired, key=lambda peer_id: (peer_id in offer.present, peer_id))
+    return next((peer_id for peer_id in candidates if set(offer.present) - {peer_id}), None)
+
+
+def _form_trusted(offer: Offer) -> SessionPlan:
+    lanes = tuple(LanePlan(peer_id) for peer_id in sorted(offer.readers))
+    if not lanes:
+        note = (
+            "trusted needs a paired device that holds this model and may read your prompt "
+            "(`kekahyde-node pair PEER --may-read-prompts`), none found: computed here"
+        )
+        return SessionPlan(Privacy.LOCAL, notes=(note,))
+    return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes)
+
+
+def _here(asked: Privacy, needed: str, offer: Offer) -> SessionPlan:
+    found = len(offer.present)
+    note = f"{asked.value} needs {needed} that hold this model, {found} found: computed here"
+    return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
+
+
+FORMERS: dict[Privacy, Callable[[Offer], SessionPlan]] = {
+    Privacy.SPLIT: _form_split,
+    Privacy.STRICT: _form_strict,
+    Privacy.TRUSTED: _form_trusted,
+}

@@ -1,0 +1,49 @@
+"""What is expected of an answer before it begins: a line for a person, an object for receipt and gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from node.planning.cost import Cost
+from node.session.formation import SessionPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """What was expected of an answer before it began."""
+
+    mode: str
+    lanes: int
+    ttft_s: float
+    tokens_per_s: float
+    exchanges_per_token: int
+    bytes_per_token: int
+    """Both ways."""
+    here_ttft_s: float | None
+    here_tokens_per_s: float | None
+    """This device alone; None where it cannot compute alone."""
+
+    @classmethod
+    def of(cls, plan: SessionPlan, cost: Cost | None = None) -> PlanLine | None:
+        """A plan's line, with one request's own cost where that is known; None where nothing was predicted."""
+        cost, here = cost or plan.cost, plan.cost_here
+        if cost is None:
+            return None
+        return cls(
+            mode=plan.mode.value,
+            lanes=len(plan.lanes),
+            ttft_s=round(cost.ttft_s, 6),
+            tokens_per_s=round(1 / cost.token_s, 3),
+            exchanges_per_token=cost.exchanges,
+            bytes_per_token=cost.bytes_up + cost.bytes_down,
+            here_ttft_s=None if here is None else round(here.ttft_s, 6),
+            here_tokens_per_s=None if here is None else round(1 / here.token_s, 3),
+        )
+
+    def as_line(self) -> str:
+        """One line for a person."""
+        lanes = f" over {self.lanes} lane{'s' * (self.lanes > 1)}" if self.lanes else ""
+        line = f"plan: {self.mode}{lanes}, first token in {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
+        if self.lanes and self.here_ttft_s is not None:
+            line += f" (this device alone: {self.here_ttft_s:.2g} s, {self.here_tokens_per_s:.3g} tokens/s)"
+        return line

@@ -1,0 +1,159 @@
+"""The receipt of an answer: what was computed where, by whom, verified how. It never says more than was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from node.execution.account import Reason
+from node.execution.ledger import ChunkCounts
+from node.execution.peer import SessionPeer
+from node.model.generate import FinishReason
+from node.session.plan_line import PlanLine
+from protocol.linear.messages import Role
+
+RoleName = Literal["pad", "share", "plain"]
+
+
+def role_name(role: Role) -> RoleName:
+    """What interfaces call a role."""
+    names: dict[Role, RoleName] = {Role.PAD: "pad", Role.SHARE: "share", Role.PLAIN: "plain"}
+    return names[role]
+
+
+LEFT_FOR = {
+    Reason.LATE: "cost more time than it was worth: it is left for a while, others or this device do its part",
+    Reason.FAILING: "answered with errors: it is left for a while, others or this device do its part",
+    Reason.NOISY: "sent what nobody asked for: it is left alone, others or this device do its part",
+}
+"""What the user is told of a peer that was left."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerShare:
+    """One peer's part in an answer."""
+
+    peer_id: str
+    role: RoleName
+    chunks: int
+    """Requests sent to it."""
+    rejected: int
+    """Results of it that failed verification."""
+    status: str
+
+    @classmethod
+    def of(cls, peer: SessionPeer) -> PeerShare:
+        return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, peer.standing)
+
+
+_PLAIN_FIELDS = (
+    "text",
+    "tokens",
+    "prompt_tokens",
+    "mode",
+    "asked",
+    "model",
+    "model_id",
+    "ttft_s",
+    "tokens_per_s",
+    "finish_reason",
+    "timings_s",
+    "note",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Everything that is known about how an answer came to be."""
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    mode: str
+    asked: str
+    """The privacy mode that was asked for; `mode` is never weaker."""
+    model: str
+    model_id: str
+    peers: list[PeerShare]
+    chunks: ChunkCounts
+    bytes_up: int
+    bytes_down: int
+    ttft_s: float
+    """Seconds from the prompt to its first token."""
+    tokens_per_s: float
+    """Tokens after the first, over the time from the first to the last."""
+    finish_reason: FinishReason
+    pads_made: int
+    """Rows of pads that this device made."""
+    pads_paired: int
+    """Rows of pads that a paired device was asked for."""
+    pad_s: float
+    """Seconds in which this device made pads before the clock started."""
+    timings_s: dict[str, float]
+    plan: PlanLine | None
+    """What was predicted."""
+    note: str | None
+
+    @property
+    def readers(self) -> list[str]:
+        """Devices that could read the prompt: each that was sent a row as it is."""
+        return [peer.peer_id for peer in self.peers if peer.role == "plain" and peer.chunks]
+
+    def as_json(self) -> dict[str, Any]:
+        """The line that `run --json` prints last."""
+        return {
+            "type": "receipt",
+            "text": self.text,
+            "tokens": self.tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "mode": self.mode,
+            "asked": self.asked,
+            "model": self.model,
+            "model_id": self.model_id,
+            "peers": [asdict(peer) for peer in self.peers],
+            "chunks": asdict(self.chunks),
+            "bytes": {"up": self.bytes_up, "down": self.bytes_down},
+            "ttft_s": round(self.ttft_s, 6),
+            "tokens_per_s": round(self.tokens_per_s, 3),
+            "finish_reason": self.finish_reason,
+            "could_read": self.readers,
+            "pads": {"rows": self.pads_made, "paired_rows": self.pads_paired, "seconds": round(self.pad_s, 6)},
+            "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
+            "plan": None if self.plan is None else asdict(self.plan),
+            "note": self.note,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Receipt:
+        """The receipt that another process printed with `as_json`."""
+        plan = value["plan"]
+        return cls(
+            **{name: value[name] for name in _PLAIN_FIELDS},
+            peers=[PeerShare(**peer) for peer in value["peers"]],
+            chunks=ChunkCounts(**value["chunks"]),
+            bytes_up=value["bytes"]["up"],
+            bytes_down=value["bytes"]["down"],
+            pads_made=value["pads"]["rows"],
+            pads_paired=value["pads"]["paired_rows"],
+            pad_s=value["pads"]["seconds"],
+            plan=None if plan is None else PlanLine(**plan),
+        )
+
+    def as_line(self) -> str:
+        """One line for a person."""
+        chunks = self.chunks
+        trusted = sum(peer.chunks > peer.rejected for peer in self.peers)
+        computed = f"{chunks.verified} chunks by {trusted} peers, all verified" if chunks.verified else "no peer"
+        parts = [
+            f"{self.mode}: {computed}, {chunks.local} here",
+            f"{chunks.rejected} rejected, {chunks.hedged} hedged",
+            f"{self.bytes_up / 1e6:.2f} MB up, {self.bytes_down / 1e6:.2f} MB down",
+            f"{self.prompt_tokens}+{self.tokens} tokens, first after {self.ttft_s:.2f} s",
+            f"{self.tokens_per_s:.1f} tokens/s",
+        ]
+        if self.readers:
+            parts.append(f"{', '.join(self.readers)} could read the prompt")
+        if self.pads_paired:
+            parts.append(f"{self.pads_paired} rows of pads by a paired device, {self.pads_made} here")
+        return "; ".join(parts)

@@ -1,0 +1,335 @@
+"""A prompt answered: the mode is settled, lanes are formed, tokens stream, a true receipt ends it.
+
+A request never falls to a weaker mode than it asked for: where peers are missing it is computed here, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from node.errors import CorruptModelError
+from node.execution.chunk import ChunkRecord
+from node.execution.config import ExecutionConfig
+from node.execution.hybrid import HybridExecutor
+from node.execution.interrupt import Interrupt
+from node.execution.lanes import DEFAULT_MAX_LANES
+from node.execution.manager import ExecutionManager, OnPad
+from node.execution.pads import OwnPads
+from node.execution.pads_paired import PairedPads
+from node.execution.peer import SessionPeer
+from node.kernels.speed import local_macs_per_s
+from node.model.decoder import Decoder
+from node.model.generate import Finished, GeneratedToken, generate
+from node.model.sampling import SamplingParams
+from node.model.unit import Unit
+from node.node import Node
+from node.planning.cost import Cost
+from node.planning.figures import LaneFigures
+from node.privacy import Privacy
+from node.serving.hosting import layers_text, missing_layers
+from node.session.crew import Crew, Muster
+from node.session.formation import LanePlan, Offer, PadMaker, SessionPlan, form
+from node.session.opening import LaneOpener
+from node.session.plan_line import PlanLine
+from node.session.receipt import LEFT_FOR, PeerShare, Receipt
+from node.store.files import sha256_file
+from node.store.manifest import UNITS_FOLDER
+from node.store.stored import StoredModel
+from node.store.unit_file import unit_path
+from protocol.identity import PeerId
+
+__all__ = ["Privacy", "Session", "SessionConfig"]
+
+log = logging.getLogger(__name__)
+
+LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.OWN}
+"""Modes that begin although nobody is there yet, and use who joins in the middle: who makes the pads then."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What one session is asked for."""
+
+    privacy: Privacy = Privacy.AUTO
+    max_lanes: int = DEFAULT_MAX_LANES
+    named: tuple[PeerId, ...] | None = None
+    """Peers in the order in which the user named them; None for those whose addresses the node was started with."""
+    by_guards: bool = False
+    """Nobody was named: this node chooses guards among the members of its swarm, and keeps them."""
+    inbound_peers: bool = False
+    """Whether peers that came in by themselves may be used beside those that the user named: in `split` mode two of
+    them could be one adversary in both roles of a lane."""
+    pad_rows: int = 0
+    """`strict`: pads of every unit to make before the clock starts."""
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    prompt_tokens: int = 64
+    new_tokens: int = 128
+    """What the session is expected to be used for, as far as it is known: `auto` weighs this."""
+
+
+class Session:
+    """One model, one mode, fixed lanes; answers prompts one after the other. A context manager."""
+
+    def __init__(
+        self,
+        node: Node,
+        model: StoredModel,
+        config: SessionConfig,
+        on_change: Callable[[ChunkRecord], None] = lambda record: None,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        self._node = node
+        self._model = model
+        self._config = config
+        self._on_change = on_change
+        self._interrupt = interrupt
+        self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
+        self._own_pads: OwnPads | None = None
+        self._paired_pads: PairedPads | None = None
+        self._pad_s = 0.0
+        self._predicted: Cost | None = None
+        self.note: str | None = None
+        self._version = node.registry.version
+        self._crew = Crew(node, model, self._named(), config.inbound_peers, config.max_lanes)
+        self._muster = Muster()
+        self._opener: LaneOpener | None = None
+        self.plan = self.replan(config.prompt_tokens, config.new_tokens)
+        for note in self.plan.notes:
+            self._say(note)
+        self._manager = self._open()
+        self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
+        self._decoder = Decoder(model, node.kernels, self.executor)
+
+    def watch_pads(self, on_pad: OnPad) -> None:
+        """Tell of pads that guards make for it."""
+        if self._manager is not None:
+            self._manager.on_pad = on_pad
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model, computing in this session; for the session's thread alone."""
+        return self._decoder
+
+    @property
+    def peers(self) -> list[SessionPeer]:
+        """Its peers, each in one role."""
+        return [] if self._manager is None else self._manager.peers
+
+    @property
+    def pads_made(self) -> int:
+        """Rows of pads that this device has made for it."""
+        return 0 if self._own_pads is None else self._own_pads.rows_made
+
+    @property
+    def pads_paired(self) -> int:
+        """Rows of pads that a paired device was asked for."""
+        return 0 if self._paired_pads is None else self._paired_pads.rows_asked
+
+    @property
+    def pad_s(self) -> float:
+        """Seconds in which this device made pads before the clock started."""
+        return self._pad_s
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether somebody may send something to it."""
+        return bool(self.peers)
+
+    def attend(self, timeout_s: float) -> None:
+        """While nothing runs in it: read what peers send, at most so long (or until its interrupt is nudged)."""
+        if self._manager is not None:
+            self._manager.attend(timeout_s)
+
+    def rest(self) -> None:
+        """Nobody waits for anything any more: call off what peers still work on."""
+        if self._manager is not None:
+            self._manager.cancel_all()
+
+    @property
+    def mode(self) -> Privacy:
+        """The mode in which it really runs."""
+        return self.plan.mode
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for peer in self.peers:
+            self._node.tally.left(peer)
+        if self._manager is not None:
+            self._manager.close()
+
+    def answer(
+        self, prompt_ids: Sequence[int], params: SamplingParams, continues: bool = True
+    ) -> Iterator[GeneratedToken | Receipt]:
+        """Tokens as they come, then the receipt. Raises PromptError before the first token.
+
+        Args:
+            continues: the text goes on from the prompt; False for the answer in a chat.
+        """
+        self._predicted = self.predict(self.plan, len(prompt_ids))
+        started = time.perf_counter()
+        token_times: list[float] = []
+        for event in generate(self._decoder, self._model.tokenizer(), prompt_ids, params, continues=continues):
+            if isinstance(event, Finished):
+                yield self._receipt(event, len(prompt_ids), started, token_times)
+                return
+            token_times.append(time.perf_counter())
+            yield event
+
+    # --- how a session is formed
+
+    def _named(self) -> tuple[PeerId, ...] | None:
+        config = self._config
+        if config.by_guards:
+            return None
+        bootstrap = self._node.config.bootstrap
+        return config.named or tuple(address.peer_id for address in bootstrap if address.peer_id)
+
+    def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
+        """How it would be formed now, for a request of this size; while nothing runs in it."""
+        if self._config.privacy is not Privacy.LOCAL:
+            self._muster = self._crew.muster(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
+        return self._plan(self._config.privacy, prompt_tokens, new_tokens)
+
+    def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
+        devices, muster = self._node.trust.devices, self._muster
+        offer = Offer(
+            muster.places,
+            muster.sharers,
+            paired=devices.peer_ids & self._crew.whole_holders(muster),
+            readers=devices.readers & muster.holders.keys(),
+            max_lanes=self._config.max_lanes,
+            is_open=self._node.is_open,
+            new_tokens=new_tokens,
+            named=not self._config.by_guards,
+            notes=muster.notes,
+        )
+        return form(asked, offer, lambda plan: self.predict(plan, prompt_tokens))
+
+    def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
+        """What a request in a plan over the peers of this session costs, as far as is known now."""
+        lanes = [self._figures_of(lane) for lane in plan.lanes]
+        return self._node.planner.predict(self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows)
+
+    def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
+        """How a request that was alone in it really went; 0 for what was not seen."""
+        self._node.planner.learn(self._model, self.mode, predicted, ttft_s, token_s)
+
+    def _figures_of(self, lane: LanePlan) -> LaneFigures:
+        of, model_id = self._node.planner.measures.of, self._model.model_id_bytes
+        guard = None if lane.pads is None else of(lane.pads).figures_for(model_id)
+        return LaneFigures(of(lane.share).figures_for(model_id), guard, self._crew.units_of(lane, self._muster))
+
+    def _open(self) -> ExecutionManager | None:
+        maker = self.plan.pad_maker if self.plan.lanes else LATER_MAKERS.get(self._config.privacy)
+        if maker is None:
+            return None
+        manager = self._new_manager()
+        manager.before_step = self._look_around
+        self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes)
+        if self.plan.lanes:
+            self._open_lanes(self._opener)
+        self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
+        if self._own_pads is not None and self.plan.lanes:
+            self._own_pads.fill(self._units, self._config.pad_rows)
+            self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+        return manager
+
+    def _open_lanes(self, opener: LaneOpener) -> None:
+        for lane in self.plan.lanes:
+            self._open_lane(lane)
+        for peer_id in opener.wait_connected():
+            self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
+        covered = frozenset[bytes]().union(*(self._crew.units_of(lane, self._muster) for lane in self.plan.lanes))
+        if missing := missing_layers((unit.ref for unit in self._units), covered):
+            self._say(f"no lane holds {layers_text(missing)}: computed here")
+
+    def _open_lane(self, lane: LanePlan) -> None:
+        assert self._opener is not None, "a session with lanes has somebody to open them"
+        self._opener.open_lane(lane, self._muster.holders, self._crew.units_of(lane, self._muster))
+
+    def _look_around(self) -> None:
+        """Before each pass: who said goodbye or is kept out gets no new rows, who joined is used from now on."""
+        registry = self._node.registry
+        if registry.version == self._version or self._manager is None or self._opener is None:
+            return
+        self._version = registry.version
+        for peer in self._manager.peers:
+            kept_out = self._node.access.refusal(peer.peer_id) is not None
+            peer.leaving = kept_out or registry.is_leaving(peer.peer_id)
+        asked = self._config.privacy if self.mode is Privacy.LOCAL else self.mode
+        self._muster = self._crew.muster(asked is Privacy.SPLIT)
+        plan = self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)
+        for lane in plan.lanes:
+            if self._opener.may_open(lane):
+                log.info("peers %s join the session as a lane", ", ".join(lane.peers))
+                self._open_lane(lane)
+        if self.mode is Privacy.LOCAL and plan.lanes:
+            self.plan = plan
+            self._say(f"{plan.mode.value} from the middle on: peers joined")
+
+    def _new_manager(self) -> ExecutionManager:
+        kernels = self._node.kernels
+        checks = self._node.checks_of(self._model.model_id_bytes)
+        for unit in self._units:
+            checks.of(unit)
+        return ExecutionManager(
+            kernels,
+            self._model.model_id_bytes,
+            checks,
+            local_macs_per_s(kernels),
+            self._config.execution,
+            self._recheck,
+            self._on_change,
+            self._interrupt,
+        )
+
+    def _say(self, note: str) -> None:
+        log.info("%s", note)
+        self.note = note if self.note is None else f"{self.note}; {note}"
+
+    def _recheck(self, unit: Unit) -> None:
+        """Before a peer is banned: are our own weights still those that the manifest names?"""
+        path = unit_path(self._model.path / UNITS_FOLDER, unit.ref.sha256)
+        if sha256_file(path) != unit.ref.sha256:
+            raise CorruptModelError(f"{path} has changed since it was imported: import the model again")
+
+    # --- how it ends
+
+    def _receipt(self, finished: Finished, prompt_tokens: int, started: float, token_times: list[float]) -> Receipt:
+        tokens = len(token_times)
+        decode_s = token_times[-1] - token_times[0] if tokens else 0.0
+        peers = [] if self._manager is None else self._manager.peers
+        ttft_s = token_times[0] - started if tokens else 0.0
+        token_s = decode_s / (tokens - 1) if tokens > 1 else 0.0
+        left = [(peer.peer_id[-6:], peer.account.left_for) for peer in peers]
+        notes = [] if self.note is None else [self.note]
+        notes += [f"peer …{peer_id} {LEFT_FOR[reason]}" for peer_id, reason in left if reason is not None]
+        if self._predicted is not None:
+            self.learn(self._predicted, ttft_s, token_s)
+        return Receipt(
+            text=finished.text,
+            tokens=tokens,
+            prompt_tokens=prompt_tokens,
+            mode=self.plan.mode.value,
+            asked=self._config.privacy.value,
+            model=self._model.name,
+            model_id=self._model.model_id,
+            peers=[PeerShare.of(peer) for peer in peers],
+            chunks=self.executor.counts,
+            bytes_up=sum(peer.channel.bytes_up for peer in peers),
+            bytes_down=sum(peer.channel.bytes_down for peer in peers),
+            ttft_s=ttft_s,
+            tokens_per_s=1 / token_s if token_s > 0 else 0.0,
+            plan=PlanLine.of(self.plan, self._predicted),
+            finish_reason=finished.reason,
+            pads_made=0 if self._own_pads is None else self._own_pads.rows_made,
+            pads_paired=self.pads_paired,
+            pad_s=self._pad_s,
+            timings_s=self.executor.timings.seconds,
+            note="; ".join(notes) or None,
+        )

@@ -1,0 +1,139 @@
+"""A Hugging Face checkpoint folder, opened lazily and checked whole before a weight is read.
+
+Every tensor that the architecture needs must be there in its shape, and no other may be: a tensor that we do not
+know would be a part of the model that we do not compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from node.json_file import read_json_object
+from node.model.config import ModelConfig
+from node.store.hf.config import read_config
+from node.store.hf.layout import EMBEDDING, HEAD, IGNORED_SUFFIX, tensor_shapes
+from node.store.tensor_file import TensorFile
+from protocol.linear.field import Floats
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+
+class Checkpoint:
+    """The weights of a checkpoint by name, widened to float32 when they are asked for."""
+
+    def __init__(self, folder: Path, config: ModelConfig, files: dict[str, TensorFile]) -> None:
+        self.folder = folder
+        self.config = config
+        self._files = files
+        """The file of every tensor name."""
+        self.embedding = EMBEDDING if EMBEDDING in files else HEAD
+        """The tensor that holds the embedding: a tied model may have saved it as its head."""
+        self.head = self.embedding if config.tie_word_embeddings else HEAD
+
+    def tensor(self, name: str) -> Floats:
+        """The whole tensor; `name` is one that the architecture has."""
+        return self.rows(name, 0, self._files[name].tensors[name].shape[0])
+
+    def rows(self, name: str, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
+        return self._files[name].rows(name, start, stop)
+
+    def stored_in(self, name: str) -> TensorFile:
+        """The file that holds a tensor, for those that want its bytes unchanged."""
+        return self._files[name]
+
+
+def open_checkpoint(path: Path | str) -> Checkpoint:
+    """Opens a checkpoint folder.
+
+    Raises:
+        ModelNotFoundError: there is no such folder, or a file of it is missing.
+        UnsupportedModelError: it holds a model that is not supported.
+        CorruptModelError: its files contradict each other.
+    """
+    folder = Path(path)
+    _refuse_other_formats(folder)
+    config = read_config(folder)
+    _refuse_without_safetensors(folder)
+    files = _open_files(folder)
+    _check_tensors(folder, config, files)
+    return Checkpoint(folder, config, files)
+
+
+def _refuse_other_formats(folder: Path) -> None:
+    if folder.suffix == ".gguf" or (folder.is_dir() and any(folder.glob("*.gguf")) and not _has_config(folder)):
+        raise UnsupportedModelError(
+            f"{folder} is a GGUF model, which is not supported; use its safetensors checkpoint instead"
+        )
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"no model folder at {folder}; name a folder that holds config.json and safetensors")
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").exists()
+
+
+def _refuse_without_safetensors(folder: Path) -> None:
+    if (folder / SINGLE_FILE).exists() or (folder / INDEX_FILE).exists():
+        return
+    if any(True for pattern in ("*.bin", "*.pt", "*.pth") for _ in folder.glob(pattern)):
+        raise UnsupportedModelError(
+            f"{folder} holds pickled weights only, which can run code and are never read; use its safetensors version"
+        )
+    raise ModelNotFoundError(f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}; fetch the model again")
+
+
+def _open_files(folder: Path) -> dict[str, TensorFile]:
+    """The open file of every tensor name in the checkpoint."""
+    if (folder / SINGLE_FILE).exists():
+        file = TensorFile(folder / SINGLE_FILE)
+        return dict.fromkeys(file.tensors, file)
+    weight_map = read_json_object(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CorruptModelError(f"{folder / INDEX_FILE} has no weight_map; fetch the model again")
+    shards = {name: TensorFile(_shard_path(folder, name)) for name in sorted(set(map(str, weight_map.values())))}
+    files = {tensor: shards[shard] for tensor, shard in weight_map.items()}
+    for tensor, file in files.items():
+        if tensor not in file.tensors:
+            raise CorruptModelError(f"{file.path} lacks the tensor {tensor} that the index names; fetch it again")
+    return files
+
+
+def _shard_path(folder: Path, name: str) -> Path:
+    """Only a plain file name may stand in an index, or it could name any file of this machine."""
+    if not name.endswith(".safetensors") or name != Path(name).name or "\\" in name or "\0" in name:
+        raise CorruptModelError(f"{folder / INDEX_FILE} names the file {name!r}, which is not one of this folder")
+    return folder / name
+
+
+def _check_tensors(folder: Path, config: ModelConfig, files: dict[str, TensorFile]) -> None:
+    expected: dict[str, Any] = dict(tensor_shapes(config))
+    if config.tie_word_embeddings:
+        expected[HEAD] = expected[EMBEDDING]
+        if EMBEDDING not in files and HEAD in files:
+            del expected[EMBEDDING]
+    missing = [name for name in expected if name not in files and not (name == HEAD and config.tie_word_embeddings)]
+    if missing:
+        raise CorruptModelError(f"{folder} lacks the tensor {_first(missing)}; fetch the model again")
+    unknown = [name for name in files if name not in expected and not name.endswith(IGNORED_SUFFIX)]
+    if unknown:
+        raise UnsupportedModelError(
+            f"{folder} holds the tensor {_first(unknown)}, which a plain {config.model_type} model has not; "
+            "use an unmodified checkpoint"
+        )
+    for name, shape in expected.items():
+        if name in files and files[name].tensors[name].shape != shape:
+            found = list(files[name].tensors[name].shape)
+            raise CorruptModelError(
+                f"{folder}: tensor {name} has the shape {found}, config.json says {list(shape)}; fetch it again"
+            )
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first name, and how many more there are."""
+    ordered = sorted(names)
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} (and {len(ordered) - 1} more)"

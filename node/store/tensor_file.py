@@ -1,0 +1,106 @@
+"""One safetensors file, memory-mapped, with bfloat16 that numpy does not know.
+
+The safetensors library reads and checks the header; this module only maps the bytes that the header describes, as
+its own numpy front end refuses bfloat16. Nothing is copied before it is asked for and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from protocol.linear.field import Floats
+
+_STORAGE: dict[str, np.dtype[np.generic]] = {
+    "Floats": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+_HEADER_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor lies in its file."""
+
+    dtype: str
+    """The name in the header: Floats, F16, BF16, or another that cannot be read."""
+    shape: tuple[int, ...]
+    offset: int
+    """Bytes from the start of the file."""
+    num_bytes: int
+
+
+class TensorFile:
+    """The tensors of one safetensors file.
+
+    Raises:
+        ModelNotFoundError: the file is not there.
+        CorruptModelError: it is no safetensors file, or is cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.tensors = _read_header(path)
+            self._bytes: npt.NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+        except FileNotFoundError as exc:
+            raise ModelNotFoundError(f"{path} is missing; fetch the model again") from exc
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
+            raise CorruptModelError(f"{path} is not a whole safetensors file ({exc}); fetch the model again") from exc
+        if any(info.offset + info.num_bytes > self._bytes.size for info in self.tensors.values()):
+            raise CorruptModelError(f"{path} is cut short; fetch the model again")
+
+    def raw(self, name: str) -> npt.NDArray[np.generic]:
+        """The stored bytes of a tensor as a read-only view: f4, f2, or the u2 that hold bfloat16.
+
+        Raises:
+            UnsupportedModelError: the tensor has another dtype.
+        """
+        info = self.tensors[name]
+        if info.dtype not in _STORAGE:
+            raise UnsupportedModelError(
+                f"{self.path}: tensor {name} is {info.dtype}; only Floats, F16 and BF16 weights are supported"
+            )
+        flat = self._bytes[info.offset : info.offset + info.num_bytes].view(_STORAGE[info.dtype])
+        return np.asarray(flat.reshape(info.shape))
+
+    def rows(self, name: str, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop` of a tensor, widened exactly to float32."""
+        return widen(self.raw(name)[start:stop], self.tensors[name].dtype)
+
+
+def widen(stored: npt.NDArray[np.generic], dtype: str) -> Floats:
+    """A float32 copy of stored values; every f16 and bf16 value is a float32, so nothing is rounded."""
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return stored.astype(np.float32)
+
+
+def _read_header(path: Path) -> dict[str, TensorInfo]:
+    """The header as the safetensors library checked it; the offsets alone are read beside it."""
+    with safe_open(path, framework="numpy") as checked:
+        described = {}
+        for name in checked.keys():  # noqa: SIM118 - not a mapping
+            part = checked.get_slice(name)
+            described[name] = (str(part.get_dtype()), tuple(int(size) for size in part.get_shape()))
+    with path.open("rb") as file:
+        (length,) = _HEADER_LENGTH.unpack(file.read(_HEADER_LENGTH.size))
+        header = json.loads(file.read(length))
+    data_start = _HEADER_LENGTH.size + length
+    return {name: _info(header[name]["data_offsets"], data_start, *about) for name, about in described.items()}
+
+
+def _info(offsets: list[int], data_start: int, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
+    begin, end = offsets
+    if dtype in _STORAGE and end - begin != math.prod(shape) * _STORAGE[dtype].itemsize:
+        raise ValueError("a tensor's size is not that of its shape")
+    return TensorInfo(dtype, shape, data_start + begin, end - begin)

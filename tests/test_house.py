@@ -1,0 +1,35 @@
+"""The house: every package says what each of its files is for, and no file is a hall."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = sorted(path.parent for name in ("protocol", "node", "tui") for path in (ROOT / name).rglob("__init__.py"))
+MAX_LINES = 400
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=relative)
+def test_a_package_names_its_files(package: Path) -> None:
+    text = (package / "__init__.py").read_text().split('"""')[1]
+    listed = {
+        word.strip(",/")
+        for line in text.splitlines()
+        for word in re.split(r" {2,}|\t", line.strip())[0].replace(",", " ").split()
+    }
+    files = {path.stem for path in package.glob("*.py") if path.stem not in ("__init__", "__main__")}
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert files | rooms <= listed, f"not described: {sorted((files | rooms) - listed)}"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=relative)
+def test_no_file_is_a_hall(package: Path) -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in package.glob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
