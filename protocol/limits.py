@@ -20,8 +20,10 @@ MAX_DIMENSIONS = 4
 
 TILE_OUTPUTS = 512
 """A unit's output rows are cut into fixed tiles of this many; a slice is whole tiles."""
-ROW_BUCKETS = (1, 8, 32, 128, 512)
-"""A chunk's row count on the wire is one of these; shares of zero rows fill it up."""
+ROW_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512)
+"""The rows of a pass, and those of a chunk, are one of these on the wire; shares of zero rows fill them up."""
+CHUNK_LIMITS = (1, 8, 32, 128, 512)
+"""The most rows that a chunk of a unit may have is one of these."""
 MAX_CHUNK_ROWS = ROW_BUCKETS[-1]
 MAX_UNIT_INPUTS = 1 << 16
 MAX_UNIT_OUTPUTS = 1 << 20
@@ -58,6 +60,6 @@ def row_bucket(num_rows: int) -> int:
 
 
 def max_rows_per_chunk(num_inputs: int, num_outputs: int) -> int:
-    """Largest bucket whose share and whose result both stay within MAX_DATA_BYTES."""
+    """Largest of the limits with which share and result both stay within MAX_DATA_BYTES."""
     fitting = MAX_DATA_BYTES // (4 * max(num_inputs, num_outputs))
-    return max((bucket for bucket in ROW_BUCKETS if bucket <= fitting), default=1)
+    return max((limit for limit in CHUNK_LIMITS if limit <= fitting), default=1)

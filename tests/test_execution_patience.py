@@ -98,7 +98,7 @@ class Playground:
     def _chunk(self, lane: Lane) -> None:
         """What `distributed` does with one chunk, on this clock."""
         self.chunks += 1
-        record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1), lane.index, sent_at=self.now)
+        record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1, 1), lane.index, sent_at=self.now)
         record.advance(ChunkEvent.SEND)
         record.share = np.zeros((1, UNIT.ref.num_inputs), np.uint32)
         record.ticket = Made()
@@ -222,7 +222,7 @@ def test_pads_that_come_together_are_paid_for_row_by_row() -> None:
     ground = Playground((quick, quick))
     lane = ground.lanes[0]
     assert lane.guard is not None
-    record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1), 0, sent_at=ground.now)
+    record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1, 1), 0, sent_at=ground.now)
     record.ticket = Made()
     record.ticket.batch_rows = 8
     lane.guard.account.debt_s = lane.share_peer.account.debt_s = 0.9
@@ -277,7 +277,7 @@ def test_a_peers_past_buys_it_no_more_than_its_credit() -> None:
         peer, lane = ground.peers[0], ground.lanes[0]
         for _ in range(MIN_SAMPLES if usual_s is not None else 0):
             peer.measures.answered(MODEL_ID, Exchange(1, 100, 100, usual_s or 0.0, 1e-6))
-        record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1), 0, sent_at=ground.now)
+        record = ChunkRecord(Chunk(UNIT.ref, 0, 1, 0, 1, 1), 0, sent_at=ground.now)
         record.share, record.ticket = np.zeros((1, 6), np.uint32), Made()
         return ground.patience.left_s(record, lane, ground.now)
 

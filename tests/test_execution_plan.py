@@ -10,8 +10,8 @@ from made_parts import make_unit
 from node.execution import split_prompt_for_remote
 from node.execution.chunk import TRANSITIONS, Chunk, ChunkEvent, ChunkRecord, ChunkState
 from node.execution.lanes import pair_guards
-from node.planning.cut import SMALL_PASS_ROWS, cut_rows
-from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
+from node.planning.cut import DECODE_BATCH_ROWS, cut_rows
+from protocol.limits import CHUNK_LIMITS, MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
 relaxed = settings(deadline=None)
 S, E = ChunkState, ChunkEvent
@@ -42,7 +42,7 @@ LEGAL = {
 
 @pytest.mark.parametrize(("state", "event"), list(product(ChunkState, ChunkEvent)))
 def test_every_state_and_event(state: ChunkState, event: ChunkEvent) -> None:
-    record = ChunkRecord(Chunk(make_unit(2, 2).ref, 0, 1, 0, 1), 0, state)
+    record = ChunkRecord(Chunk(make_unit(2, 2).ref, 0, 1, 0, 1, 1), 0, state)
     following = LEGAL.get((state, event))
     assert TRANSITIONS[state].get(event) is following
     if following is None:
@@ -76,7 +76,7 @@ def test_every_chunk_can_end() -> None:
 speeds = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), max_size=6)
 
 
-@given(st.integers(0, 600), speeds)
+@given(st.integers(0, 512), speeds)
 @relaxed
 def test_rows_are_covered_once_and_in_order(num_rows: int, lane_speeds: list[float]) -> None:
     spans = split_prompt_for_remote(num_rows, lane_speeds)
@@ -92,7 +92,7 @@ def test_rows_are_covered_once_and_in_order(num_rows: int, lane_speeds: list[flo
     assert all(lane_speeds[lane] > 0 for lane in lanes)
 
 
-@given(st.integers(1, SMALL_PASS_ROWS), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
+@given(st.integers(1, DECODE_BATCH_ROWS), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
 @relaxed
 def test_few_rows_go_to_the_fastest_lane_together(num_rows: int, lane_speeds: list[float]) -> None:
     (span,) = split_prompt_for_remote(num_rows, lane_speeds)
@@ -100,43 +100,60 @@ def test_few_rows_go_to_the_fastest_lane_together(num_rows: int, lane_speeds: li
     assert lane_speeds[span.lane] == max(lane_speeds)
 
 
-@given(st.integers(SMALL_PASS_ROWS + 1, 512), st.lists(st.floats(0.1, 10), min_size=1, max_size=5))
+@given(st.integers(DECODE_BATCH_ROWS + 1, 512), st.lists(st.floats(0.1, 10), min_size=1, max_size=5))
 @relaxed
 def test_rows_are_shared_out_by_speed(num_rows: int, lane_speeds: list[float]) -> None:
-    counts = dict.fromkeys(range(len(lane_speeds)), 0)
+    sent = dict.fromkeys(range(len(lane_speeds)), 0)
+    bucket = row_bucket(num_rows)
     for span in split_prompt_for_remote(num_rows, lane_speeds):
-        counts[span.lane] = span.end - span.start
+        sent[span.lane] = span.num_sent
+        assert abs((span.end - span.start) - num_rows * span.num_sent / bucket) < 1
+    assert sum(sent.values()) == bucket
     for lane, speed in enumerate(lane_speeds):
-        assert abs(counts[lane] - num_rows * speed / sum(lane_speeds)) <= 1.001
+        assert abs(sent[lane] - bucket * speed / sum(lane_speeds)) <= max(8, bucket / 8) * 1.001
 
 
 # --- chunks
 
+lanes_of_one_pass = st.lists(st.floats(0.1, 10), min_size=1, max_size=4)
 
-@given(st.integers(0, 500), st.integers(1, 1200), st.sampled_from(ROW_BUCKETS))
+
+def pattern(num_rows: int, lane_speeds: list[float], max_rows: int) -> tuple[tuple[int, int], ...]:
+    """What peers see of a pass of so many rows: the rows of each message, by lane."""
+    spans = split_prompt_for_remote(num_rows, lane_speeds)
+    return tuple((cut.lane, cut.num_sent) for span in spans for cut in cut_rows(span, max_rows))
+
+
+@given(st.integers(1, 512), lanes_of_one_pass, st.sampled_from(CHUNK_LIMITS))
 @relaxed
-def test_chunks_cover_their_rows(start: int, count: int, max_rows: int) -> None:
-    cuts = cut_rows(start, start + count, max_rows)
-    assert cuts[0][0] == start
-    assert cuts[-1][1] == start + count
-    assert all(before[1] == after[0] for before, after in pairwise(cuts))
-    for first, last in cuts:
-        bucket = row_bucket(last - first)
-        assert bucket <= max_rows <= MAX_CHUNK_ROWS
-        assert bucket - (last - first) < bucket / 2
+def test_chunks_cover_the_rows_and_hold_them(num_rows: int, lane_speeds: list[float], max_rows: int) -> None:
+    cuts = [cut for span in split_prompt_for_remote(num_rows, lane_speeds) for cut in cut_rows(span, max_rows)]
+    assert cuts[0].start == 0 and cuts[-1].end == num_rows
+    assert all(before.end == after.start for before, after in pairwise(cuts))
+    for cut in cuts:
+        assert cut.num_sent in ROW_BUCKETS and cut.end - cut.start <= cut.num_sent <= max_rows
 
 
-@given(st.integers(1, 512))
+@pytest.mark.parametrize("lane_speeds", [[1.0], [1.0, 1.0], [1.0, 3.0], [5.0, 2.0, 1.0], [0.3, 0.1, 7.0, 2.0]])
+@pytest.mark.parametrize("max_rows", CHUNK_LIMITS)
+def test_a_pass_shows_its_bucket_and_no_more(lane_speeds: list[float], max_rows: int) -> None:
+    """SPEC.md section 7: as many classes as buckets over 1 to 512 rows."""
+    seen = {num_rows: pattern(num_rows, lane_speeds, max_rows) for num_rows in range(1, 513)}
+    assert len(set(seen.values())) == len(ROW_BUCKETS) == 8
+    assert all(seen[num_rows] == seen[row_bucket(num_rows)] for num_rows in seen)
+
+
+@pytest.mark.parametrize("num_rows", range(2, 9))
+def test_two_to_eight_rows_are_one_chunk(num_rows: int) -> None:
+    (span,) = split_prompt_for_remote(num_rows, [1.0, 2.0])
+    assert [cut.num_sent for cut in cut_rows(span, MAX_CHUNK_ROWS)] == [8]
+
+
+@given(lanes_of_one_pass)
 @relaxed
-def test_whole_prompts_take_few_chunks(count: int) -> None:
-    assert len(cut_rows(0, count, MAX_CHUNK_ROWS)) <= 14
-    assert len(cut_rows(0, 512, MAX_CHUNK_ROWS)) == 1
-
-
-@given(st.integers(1, 100), st.sampled_from([2, 5, 7, 33, 511]))
-@relaxed
-def test_no_chunk_has_more_rows_than_were_allowed(count: int, max_rows: int) -> None:
-    assert all(last - first <= max_rows for first, last in cut_rows(0, count, max_rows))
+def test_whole_prompts_take_few_chunks(lane_speeds: list[float]) -> None:
+    for span in split_prompt_for_remote(512, lane_speeds):
+        assert len(cut_rows(span, MAX_CHUNK_ROWS)) <= 3
 
 
 # --- guards

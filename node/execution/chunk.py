@@ -28,6 +28,8 @@ class Chunk:
     row_end: int
     tile_start: int
     tile_end: int
+    num_sent: int
+    """Rows that travel: these, and zero rows up to a bucket."""
 
     @property
     def num_rows(self) -> int:

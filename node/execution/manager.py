@@ -31,6 +31,7 @@ from node.model.unit import Unit
 from node.planning.cut import DECODE_BATCH_ROWS
 from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
+from protocol.limits import row_bucket
 from protocol.linear.field import Floats, Sums
 from protocol.linear.messages import LinearResult, TrustedResult
 from protocol.message import Cancel, ErrorCode, ErrorReply
@@ -126,7 +127,7 @@ class ExecutionManager:
                 for lane in self.lanes:
                     chosen = self._roster.units_of(lane, units)
                     if chosen:
-                        lane.pads.prepare(chosen, num_rows)
+                        lane.pads.prepare(chosen, row_bucket(num_rows))
 
     def plan(self, unit: Unit, num_rows: int) -> list[ChunkRecord]:
         """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
@@ -147,7 +148,7 @@ class ExecutionManager:
             return
         self._units[unit.ref.sha256] = unit
         with self.timings.of("pads"):
-            record.ticket = lane.pads.take(unit, len(rows))
+            record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
         with self.timings.of("share"):
             record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
         if lane.plain:

@@ -20,7 +20,7 @@ from node.execution.peer import SessionPeer
 from node.kernels.interface import Kernels
 from node.model.unit import Unit, UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
-from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
+from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk
 from protocol.linear.field import Elements
 from protocol.linear.shares import PadSeeds, pad_rows
 
@@ -59,7 +59,7 @@ class PadTicket:
     """Pads of the rows of one chunk, used once."""
 
     pads: Elements = field(repr=False)
-    """`[bucket, K]`: the rows' pads, then the negated shares of the zero rows that fill the bucket."""
+    """`[num_sent, K]`: the rows' pads, then the negated shares of the zero rows that fill the bucket."""
     num_rows: int
     batches: Sequence[Span] = field(repr=False)
 
@@ -79,7 +79,7 @@ class PadTicket:
             if batch.products is None:
                 return None
             parts.append(batch.products[start:end])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[: self.num_rows]
 
 
 class Ticket(Protocol):
@@ -108,11 +108,11 @@ class PadSource(Protocol):
     def binds_rows(self) -> bool:
         """Whether a share must never leave its lane: whoever makes the pads is nobody's device."""
 
-    def take(self, unit: Unit, num_rows: int) -> Ticket:
-        """Pads for a chunk of `num_rows`, never handed out before or again."""
+    def take(self, unit: Unit, num_rows: int, num_sent: int) -> Ticket:
+        """Pads for a chunk of `num_rows` that travels as `num_sent`, never handed out before or again."""
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
-        """A few rows are about to be decoded: see that pads for them and the next are there or under way."""
+        """A few rows are about to be sent: see that pads for them and the next are there or under way."""
 
     def lacks(self, ref: UnitRef) -> None:
         """The maker does not hold this unit after all."""
@@ -153,14 +153,15 @@ class GuardPads:
     def takes_rows(self) -> bool:
         return self.guard.takes_rows
 
-    def take(self, unit: Unit, num_rows: int) -> PadTicket:
-        if num_rows > DECODE_BATCH_ROWS:
-            batch = self._request(unit, row_bucket(num_rows))
+    def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
+        """Zero rows get pads of the guard too: what it is asked for tells it no more than the bucket."""
+        if num_sent > DECODE_BATCH_ROWS:
+            batch = self._request(unit, num_sent)
             batch.next_row = len(batch.pads)
-            return PadTicket(batch.pads, num_rows, [(batch, 0, num_rows)])
+            return PadTicket(batch.pads, num_rows, [(batch, 0, num_sent)])
         batches = self._ahead.setdefault(unit.ref, deque())
         parts: list[Span] = []
-        missing = num_rows
+        missing = num_sent
         while missing:
             while batches and (batches[0].failed or not batches[0].left):
                 batches.popleft()
@@ -168,8 +169,8 @@ class GuardPads:
                 batches.append(self._request(unit, self._batch_rows(unit)))
             parts.append(_rows_of(batches[0], missing))
             missing -= parts[-1][2] - parts[-1][1]
-        self._top_up(unit, batches, num_rows)
-        return PadTicket(_with_filling(self._seeds, unit, parts, num_rows), num_rows, parts)
+        self._top_up(unit, batches, num_sent)
+        return PadTicket(_joined([batch.pads[start:end] for batch, start, end in parts]), num_rows, parts)
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         for unit in units:
@@ -219,18 +220,23 @@ class OwnPads:
             while missing > 0:
                 missing -= self._make(unit, min(missing, MAX_CHUNK_ROWS)).left
 
-    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+    def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
+        """Zero rows get pads whose products nobody makes: the results of such rows are not used."""
         batches = self._pool.setdefault(unit.ref, deque())
         parts: list[Span] = []
-        missing = num_rows
+        missing = max(1, num_rows)  # a chunk may be zero rows alone
         while missing:
             if not batches:
-                self._make(unit, max(missing, OWN_BATCH_ROWS if num_rows <= DECODE_BATCH_ROWS else 0))
+                self._make(unit, max(missing, OWN_BATCH_ROWS if num_sent <= DECODE_BATCH_ROWS else 0))
             parts.append(_rows_of(batches[0], missing))
             missing -= parts[-1][2] - parts[-1][1]
             if not batches[0].left:
                 batches.popleft()
-        return PadTicket(_with_filling(self._seeds, unit, parts, num_rows), num_rows, parts)
+        pads = [batch.pads[start:end] for batch, start, end in parts]
+        if filling := num_sent - sum(map(len, pads)):
+            seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "filling")
+            pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))
+        return PadTicket(_joined(pads), num_rows, parts)
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
@@ -256,11 +262,5 @@ def _rows_of(batch: PadBatch, most: int) -> Span:
     return batch, start, batch.next_row
 
 
-def _with_filling(seeds: PadSeeds, unit: Unit, parts: Sequence[Span], num_rows: int) -> Elements:
-    """Pads of the rows, and behind them those of the zero rows that fill the bucket."""
-    pads = [batch.pads[start:end] for batch, start, end in parts]
-    filling = row_bucket(num_rows) - num_rows
-    if filling:
-        seed = seeds.next(unit.ref.layer, unit.ref.kind, "filling")
-        pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))
+def _joined(pads: Sequence[Elements]) -> Elements:
     return pads[0] if len(pads) == 1 else np.concatenate(pads)

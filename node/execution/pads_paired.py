@@ -37,12 +37,12 @@ class PairedPads:
     def _is_there(self) -> bool:
         return self._theirs.takes_rows and self._still_paired()
 
-    def take(self, unit: Unit, num_rows: int) -> PadTicket:
+    def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
         if self._is_there() and unit.ref not in self._lacking:
-            ticket = self._theirs.take(unit, num_rows)
+            ticket = self._theirs.take(unit, num_rows, num_sent)
             if not ticket.failed:
                 return ticket
-        return self._own.take(unit, num_rows)
+        return self._own.take(unit, num_rows, num_sent)
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         if self._is_there():

@@ -12,7 +12,6 @@ import numpy as np
 
 from node.execution.pads import PadBatch
 from node.model.unit import Unit, UnitRef
-from protocol.limits import row_bucket
 from protocol.linear.field import Elements
 
 
@@ -47,8 +46,8 @@ class NoPads:
     def takes_rows(self) -> bool:
         return self._allowed()
 
-    def take(self, unit: Unit, num_rows: int) -> ZeroTicket:
-        shape = (row_bucket(num_rows), unit.ref.num_inputs)
+    def take(self, unit: Unit, num_rows: int, num_sent: int) -> ZeroTicket:
+        shape = (num_sent, unit.ref.num_inputs)
         return ZeroTicket(np.zeros(shape, dtype=np.uint32), num_rows, unit.ref.num_outputs)
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:

@@ -64,12 +64,12 @@ class Roster:
         tiles = -(-ref.num_outputs // TILE_OUTPUTS)
         spans = self.spans_of(ref)
         if not spans:
-            return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles), lane=None)]
+            return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles, num_rows), lane=None)]
         limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
         return [
-            ChunkRecord(Chunk(ref, start, end, 0, tiles), self._stand_in(span.lane, ref))
+            ChunkRecord(Chunk(ref, cut.start, cut.end, 0, tiles, cut.num_sent), self._stand_in(cut.lane, ref))
             for span in spans
-            for start, end in cut_rows(span.start, span.end, limit)
+            for cut in cut_rows(span, limit)
         ]
 
     def for_retry(self, own: Lane, ref: UnitRef, same_peer_again: bool) -> list[Lane]:
@@ -96,6 +96,7 @@ def _rows_per_s(lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
     """As far as it is known; 0 for a lane that takes no new rows."""
     if not lane.takes_rows:
         return 0.0
-    macs = max(unit.ref.num_inputs * unit.ref.num_outputs for unit in units) * num_rows
-    expected_s = lane.share_peer.expected_s(row_bucket(min(num_rows, MAX_CHUNK_ROWS)), macs)
+    num_sent = row_bucket(min(num_rows, MAX_CHUNK_ROWS))  # the cut must not depend on more than that
+    macs = max(unit.ref.num_inputs * unit.ref.num_outputs for unit in units) * num_sent
+    expected_s = lane.share_peer.expected_s(num_sent, macs)
     return 1.0 / max(expected_s, 1e-6)

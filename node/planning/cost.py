@@ -126,10 +126,9 @@ def _pass_s(ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], n
     slowest_s = own_s = 0.0
     for span in split_prompt_for_remote(num_rows, speeds):
         lane, sent = lanes[span.lane], 0
-        for start, end in cut_rows(span.start, span.end, limit):
-            bucket = row_bucket(end - start)
-            sent += bucket
-            own_s += _own_work_s(ref, device, bucket) * (2 if lane.guard is not None else 1)
+        for cut in cut_rows(span, limit):
+            sent += cut.num_sent
+            own_s += _own_work_s(ref, device, cut.num_sent) * (2 if lane.guard is not None else 1)
         slowest_s = max(slowest_s, _share_s(ref, lane.share, sent))
         if lane.guard is not None:
             num_bytes = ELEMENT_BYTES * sent * ref.num_outputs

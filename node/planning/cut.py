@@ -1,4 +1,8 @@
-"""The cutting of a pass: which rows go to which lane, and as which chunks."""
+"""The cutting of a pass: which rows go to which lane, and as which chunks.
+
+What travels depends on the bucket of the pass and on the lanes, never on the number of rows within the bucket: the
+bucket is cut, and the rows are spread over what came out. Peers that put their messages together learn the bucket.
+"""
 
 from __future__ import annotations
 
@@ -7,61 +11,70 @@ from dataclasses import dataclass
 
 from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
-SMALL_PASS_ROWS = 8
-"""A pass of so many rows (running streams, a very short prompt) stays in one lane."""
 DECODE_BATCH_ROWS = 8
-"""Pads of this many future rows are asked for in one request: an eighth of the messages, weights read once."""
+"""A pass of so many rows (running streams, a very short prompt) is one chunk in one lane; pads of this many future
+rows are asked for in one request: an eighth of the messages, weights read once."""
+LANE_PARTS = 8
+"""A bucket is divided among lanes in eighths, so that a lane's part is few chunks."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSpan:
-    """Rows `[start, end)` of one forward pass that stay in one lane."""
+    """Rows `[start, end)` of one forward pass that stay in one lane, or in one chunk of it."""
 
     lane: int
     start: int
     end: int
+    num_sent: int
+    """Rows that travel: these, and zero rows."""
 
 
 def split_prompt_for_remote(num_rows: int, lane_speeds: Sequence[float]) -> list[RowSpan]:
-    """Cut the rows of a forward pass over the lanes that are alive, in proportion to their speed.
+    """Cut the bucket of a forward pass over the lanes that are alive, in proportion to their speed.
 
     Args:
-        num_rows: rows of the pass (prompt tokens, or 1 while decoding).
+        num_rows: rows of the pass, 512 at most (prompt tokens, or 1 while decoding).
         lane_speeds: rows a second of each lane; 0 for a lane that is not to be used.
 
     Returns:
-        Spans that cover `[0, num_rows)` in order, one a lane at most; none where no lane is alive. Few rows go to the
-        fastest lane together: reading the weights and the messages are the price of a chunk, not its rows.
+        Spans that cover `[0, num_rows)` in order, one a lane at most, none without a row; no span where no lane is
+        alive. Few rows go to the fastest lane together: reading the weights and the messages are the price of a
+        chunk, not its rows.
     """
     alive = [lane for lane, speed in enumerate(lane_speeds) if speed > 0]
     if not alive or num_rows == 0:
         return []
-    if num_rows <= SMALL_PASS_ROWS:
-        return [RowSpan(max(alive, key=lambda lane: lane_speeds[lane]), 0, num_rows)]
+    bucket = row_bucket(num_rows)
+    if bucket <= DECODE_BATCH_ROWS:
+        return [RowSpan(max(alive, key=lambda lane: lane_speeds[lane]), 0, num_rows, bucket)]
     total = sum(lane_speeds[lane] for lane in alive)
-    spans, start, passed = [], 0, 0.0
+    granule = max(DECODE_BATCH_ROWS, bucket // LANE_PARTS)
+    spans, sent, passed = [], 0, 0.0
     for lane in alive:
         passed += lane_speeds[lane]
-        end = num_rows if lane == alive[-1] else round(num_rows * passed / total)
-        if end > start:
-            spans.append(RowSpan(lane, start, end))
-            start = end
+        until = bucket if lane == alive[-1] else granule * round(bucket * passed / total / granule)
+        if until > sent:
+            spans.append(_spread(RowSpan(lane, 0, num_rows, bucket), sent, until))
+            sent = until
     return spans
 
 
-def cut_rows(start: int, end: int, max_rows: int) -> list[tuple[int, int]]:
-    """Cut rows `[start, end)` of one lane into chunks of at most `max_rows` (a bucket size).
+def cut_rows(span: RowSpan, max_rows: int) -> list[RowSpan]:
+    """Cut a lane's part of a pass into chunks of at most `max_rows`, each a bucket; the largest first.
 
-    A chunk travels as the smallest bucket that holds it. Whole buckets go first; a rest that fills more than half
-    of a bucket travels as that bucket, a smaller rest is cut again: few messages, less than half of them padding.
+    Where a chunk of the unit may have very few rows, some are without a row of the pass: they travel all the same.
     """
-    buckets = [bucket for bucket in ROW_BUCKETS if bucket <= min(max_rows, MAX_CHUNK_ROWS)]
-    cuts = []
-    while start < end:
-        rest = end - start
-        size = next(bucket for bucket in reversed(buckets) if bucket <= rest)
-        if size != buckets[-1] and rest > row_bucket(rest) // 2:
-            size = rest
-        cuts.append((start, start + size))
-        start += size
+    largest = min(max_rows, MAX_CHUNK_ROWS)
+    cuts, sent = [], 0
+    while sent < span.num_sent:
+        size = max(bucket for bucket in ROW_BUCKETS if bucket <= min(largest, span.num_sent - sent))
+        cuts.append(_spread(span, sent, sent + size))
+        sent += size
     return cuts
+
+
+def _spread(whole: RowSpan, sent: int, until: int) -> RowSpan:
+    """The part of the rows that travels as rows `[sent, until)` of what is sent: in proportion."""
+    num_rows = whole.end - whole.start
+    start, end = (whole.start + num_rows * place // whole.num_sent for place in (sent, until))
+    return RowSpan(whole.lane, start, end, until - sent)
