@@ -23,7 +23,7 @@ import click
 import numpy as np
 from hostile_blobs import BLOB_FAULTS, spoil_blobs
 
-import node.serving.data_plane as data_plane
+import node.serving.reception as reception
 import node.transport.dialler as dialler
 import node.transport.listener as listener
 from node.cli.options import AddressType
@@ -34,6 +34,7 @@ from node.serving.worker import Answer, LinearWorker, Parts
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from protocol import cbor
+from protocol.codec import encode_message
 from protocol.linear.field import P
 from protocol.linear.messages import Linear, LinearResult, Role, TrustedLinear
 from protocol.linear.verification import result_digest
@@ -140,17 +141,18 @@ class HostileNode(Node):
 def junk_before_answers(hostile: HostileNode) -> None:
     """Before each answer that it spoils, send results that nobody asked for, under ids that nobody gave."""
     plane, worker = hostile.data, hostile.worker
-    reply = plane._reply
+    reply = plane._computing._reply
     numbers = np.zeros((1, JUNK_BYTES // 4), dtype=np.uint32)
     junk = LinearResult(bytes(32), 1, numbers)
 
     def reply_with_junk(job: Any, answer: Any) -> None:
         if isinstance(worker, FaultyWorker) and worker.spoils(job.request):
             for _ in range(JUNK_BEFORE_EACH):
-                plane._answer(job.peer_id, job.socket, job.route, junk, secrets.randbits(62))
+                frames = encode_message(junk, secrets.randbits(62))
+                plane._outbox.send(job.peer_id, job.socket, job.route, frames)
         reply(job, answer)
 
-    plane._reply = reply_with_junk  # type: ignore[method-assign]
+    plane._computing._reply = reply_with_junk
 
 
 def delay_pongs(delay_s: float) -> None:
@@ -182,7 +184,7 @@ def tap_everything(file: BinaryIO) -> None:
 
     listener.decode_message = tapped("control", listener.decode_message)
     dialler.decode_message = tapped("control", dialler.decode_message)
-    data_plane.decode_message = tapped("data", data_plane.decode_message)
+    reception.decode_message = tapped("data", reception.decode_message)
 
 
 @click.command()
