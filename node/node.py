@@ -88,6 +88,9 @@ class NodeConfig:
     """Addresses that the user vouches for: the record names them without a dial-back."""
     on_lan: bool = False
     """Whether a member looks for others by multicast DNS."""
+    named: tuple[PeerId, ...] = ()
+    """Peers whose places in lanes the user chose: 2i and 2i + 1 are the guards of lane i (SPEC.md section 2). None:
+    this node chooses guards among the members of its swarm, and keeps them."""
     guards_path: Path | None = None
     """Where this node keeps its guards; None: in memory."""
 
@@ -240,6 +243,7 @@ class Node:
         if self.discovery is not None:
             self.discovery.stop()
         self.control.stop()
+        self.guards.close()
         if self.data.stop():
             self.secure.__exit__()
 

@@ -8,7 +8,8 @@ from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 from protocol.envelope import MAX_ID, Tensor
-from protocol.fields import take_integer, take_text
+from protocol.errors import RemoteProtocolError
+from protocol.fields import take_integer
 from protocol.limits import MAX_ERROR_CHARACTERS
 
 
@@ -140,4 +141,8 @@ class ErrorReply(BodyMessage):
 
     @classmethod
     def from_body(cls, body: Mapping[int, Any]) -> Self:
-        return cls(take_integer(body, 0, 0, 65535), take_text(body, 1, MAX_ERROR_CHARACTERS))
+        """The code counts. A text that may not be shown is left out: it says nothing of what was computed."""
+        code, text = take_integer(body, 0, 0, 65535), body.get(1)
+        if not isinstance(text, str) or len(text) > MAX_ERROR_CHARACTERS:
+            raise RemoteProtocolError(f"field 1 is not text of at most {MAX_ERROR_CHARACTERS} characters")
+        return cls(code, text if text.isprintable() else "")

@@ -25,8 +25,8 @@ from swarm_harness import Swarm
 
 PROMPT = "Once upon a time, there was a little girl named Lily. She loved to play outside with her dog. One day they"
 PARTS = {
-    "network, waiting": lambda t: t.get("wait", 0.0) - t.get("peers' kernels", 0.0),
-    "peers' kernels": lambda t: t.get("peers' kernels", 0.0),
+    "network, waiting": lambda t: t.get("wait", 0.0) - t.get("peers", 0.0),
+    "peers' kernels": lambda t: t.get("peers", 0.0),
     "encode and send": lambda t: t.get("send", 0.0),
     "pads": lambda t: t.get("pads", 0.0),
     "share and merge": lambda t: t.get("share", 0.0) + t.get("merge", 0.0),

@@ -30,7 +30,7 @@ from scripted_peer import (
 from scripted_session import IMPATIENT, Swarm
 
 from node.errors import CorruptModelError
-from node.execution import execute_distributed
+from node.execution import execute_distributed, roster
 from node.execution.account import CREDIT_S, EXCUSED, FAILURE_S, UNASKED_LIMIT, Reason
 from node.execution.chunk import ChunkState
 from node.execution.config import ExecutionConfig
@@ -258,15 +258,15 @@ def test_in_split_mode_a_lane_with_a_liar_is_computed_here(name: str, role: str)
 
 def test_a_liar_is_banned_only_after_our_own_weights_were_looked_at() -> None:
     with swarm_of("strict", [["lie: one more"]], FOREVER) as swarm:
-        before = swarm.manager._checks.known(UNITS[0].ref)
+        before = swarm.manager.gate.checks.known(UNITS[0].ref)
         swarm.step(1)
         assert swarm.rechecked == [UNITS[0]]
-        assert swarm.manager._checks.known(UNITS[0].ref) is not before
+        assert swarm.manager.gate.checks.known(UNITS[0].ref) is not before
 
 
 def test_a_spoilt_check_of_ours_bans_nobody() -> None:
     with swarm_of("strict", [["honest"]], FOREVER) as swarm:
-        check = swarm.manager._checks.known(UNITS[0].ref)
+        check = swarm.manager.gate.checks.known(UNITS[0].ref)
         check.projections[0, 0, 0] ^= 1
         swarm.step(1)
         check_counts(swarm)
@@ -281,7 +281,7 @@ def test_corrupt_weights_of_ours_end_the_answer() -> None:
         def recheck(unit: Unit) -> None:
             raise CorruptModelError("changed")
 
-        swarm.manager._recheck = recheck
+        swarm.manager.gate.recheck = recheck
         with pytest.raises(CorruptModelError):
             swarm.step(1)
         assert swarm.peers[0].session.status is PeerStatus.ACTIVE
@@ -489,7 +489,7 @@ def test_a_peer_that_leaves_finishes_and_gets_no_new_rows() -> None:
     with swarm_of("split", [["honest", "honest"]] * 2, FOREVER) as swarm:
         swarm.step(1)
         used = next(lane for lane in swarm.manager.lanes if lane.share_peer.chunks)
-        swarm.manager.begin_step(0, 1, UNITS)
+        swarm.manager.begin_step(1, UNITS)
         for index, unit in enumerate(UNITS):
             rows = make_rows(1, unit.ref.num_inputs)
             execute_distributed(swarm.manager, unit, rows)
@@ -550,7 +550,8 @@ def test_stray_messages_change_nothing(name: str) -> None:
             assert swarm.manager.counts.local == 0
 
 
-def test_results_come_in_any_order() -> None:
+def test_results_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "max_rows_per_chunk", lambda num_inputs, num_outputs: 8)
     with Swarm(UNITS, "strict", FOREVER) as swarm:
         (peer,) = swarm.add_lane(newest_first)
         swarm.step(16)  # two chunks a unit; the second is answered first

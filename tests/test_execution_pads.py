@@ -75,7 +75,7 @@ def test_every_pad_row_is_handed_out_once(
         elif what == "fail" and asked:
             asked[amount % len(asked)][1].failed = True
         elif what == "take":
-            ticket = source.take(unit, amount)
+            ticket = source.take(unit, amount, row_bucket(amount))
             assert ticket.pads.shape == (row_bucket(amount), unit.ref.num_inputs)
             assert ticket.num_rows == amount
             assert (ticket.pads < P).all()
@@ -88,7 +88,7 @@ def test_every_pad_row_is_handed_out_once(
 def test_a_long_decode_uses_each_row_once() -> None:
     guarded, own, _asked = sources(new_seeds())
     for source in (guarded, own):
-        pads = [source.take(UNITS[0], 1).pads.tobytes() for _ in range(100)]
+        pads = [source.take(UNITS[0], 1, row_bucket(1)).pads.tobytes() for _ in range(100)]
         assert len(set(pads)) == len(pads)
 
 
@@ -99,7 +99,7 @@ def test_own_products_are_those_of_the_pads(counts: list[int], pool: int) -> Non
     own.fill(UNITS, pool)
     for count in counts:
         for unit in UNITS:
-            ticket = own.take(unit, count)
+            ticket = own.take(unit, count, row_bucket(count))
             assert not ticket.failed
             products = ticket.products()
             assert products is not None
@@ -113,9 +113,9 @@ def test_a_pool_is_filled_as_asked_and_then_used() -> None:
     own.fill(UNITS, 600)
     assert own.rows_made == 600 * len(UNITS)
     for _ in range(600):
-        own.take(UNITS[0], 1)
+        own.take(UNITS[0], 1, row_bucket(1))
     assert own.rows_made == 600 * len(UNITS)
-    own.take(UNITS[0], 1)
+    own.take(UNITS[0], 1, row_bucket(1))
     assert own.rows_made > 600 * len(UNITS)
 
 
@@ -127,14 +127,14 @@ def test_guards_are_asked_for_a_row_before_it_is_needed(num_steps: int) -> None:
         guarded.prepare(UNITS)
         for unit in UNITS:
             under_way = [batch for _unit, batch in asked]
-            ticket = guarded.take(unit, 1)
+            ticket = guarded.take(unit, 1, row_bucket(1))
             assert ticket.batch_rows == DECODE_BATCH_ROWS
             assert any(ticket.batches[0][0] is batch for batch in under_way), "asked for only when it was needed"
 
 
 def test_the_seed_that_a_guard_gets_makes_the_pads() -> None:
     guarded, _own, asked = sources(new_seeds())
-    ticket = guarded.take(UNITS[0], 9)
+    ticket = guarded.take(UNITS[0], 9, row_bucket(9))
     ((unit, batch),) = asked
     assert np.array_equal(ticket.pads, pad_rows(batch.seed, 0, row_bucket(9), unit.ref.num_inputs))
     assert ticket.products() is None
@@ -146,10 +146,10 @@ def test_the_seed_that_a_guard_gets_makes_the_pads() -> None:
 
 def test_a_failed_batch_gives_no_more_rows() -> None:
     guarded, _own, asked = sources(new_seeds())
-    first = guarded.take(UNITS[0], 1)
+    first = guarded.take(UNITS[0], 1, row_bucket(1))
     asked[0][1].failed = True
     assert first.failed
-    second = guarded.take(UNITS[0], 1)
+    second = guarded.take(UNITS[0], 1, row_bucket(1))
     assert not second.failed
     assert len(asked) == 2
 
@@ -157,8 +157,8 @@ def test_a_failed_batch_gives_no_more_rows() -> None:
 def test_nothing_secret_is_printed() -> None:
     seeds = new_seeds()
     guarded, own, asked = sources(seeds)
-    ticket = guarded.take(UNITS[0], 1)
-    mine = own.take(UNITS[0], 3)
+    ticket = guarded.take(UNITS[0], 1, row_bucket(1))
+    mine = own.take(UNITS[0], 3, row_bucket(3))
     batch = asked[0][1]
     batch.products = KERNELS.linear_field(UNITS[0].weights, batch.pads)
     for thing in (seeds, batch, ticket, mine, guarded, own):

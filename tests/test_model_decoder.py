@@ -151,11 +151,11 @@ class FailingLinear(LocalLinear):
 
     def __init__(self) -> None:
         super().__init__(select_kernels(1))
-        self.steps: list[tuple[int, int]] = []
+        self.steps: list[int] = []
         self.fail = True
 
-    def begin_step(self, start: int, num_rows: int) -> None:
-        self.steps.append((start, num_rows))
+    def begin_step(self, num_rows: int) -> None:
+        self.steps.append(num_rows)
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         if self.fail and unit.ref.layer == 1:
@@ -173,7 +173,7 @@ def test_a_failed_pass_leaves_the_cache_usable(family_decoders: dict[str, tuple[
         decoder.forward([1, 2, 3], cache)
     assert cache.length == 0
     np.testing.assert_array_equal(decoder.forward([1, 2, 3], cache), whole.forward([1, 2, 3], whole.new_cache()))
-    assert executor.steps == [(0, 3), (0, 3)]
+    assert executor.steps == [3, 3]
 
 
 def test_portable_kernels_give_the_same_text_shape(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
@@ -283,7 +283,7 @@ def test_perplexity_is_that_of_the_float_model(
 
 def test_executor_seam_is_what_local_linear_offers() -> None:
     executor: LinearExecutor = LocalLinear(select_kernels(1))
-    executor.begin_step(0, 1)
+    executor.begin_step(1)
 
 
 def test_cache_capacity_never_exceeds_the_context(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:

@@ -12,6 +12,7 @@ from nacl.utils import randombytes_deterministic
 from protocol import cbor
 from protocol.errors import LocalProtocolError
 from protocol.limits import (
+    CHUNK_LIMITS,
     MAX_CHUNK_ROWS,
     MAX_DATA_BYTES,
     ROW_BUCKETS,
@@ -212,5 +213,5 @@ def test_every_row_count_has_the_smallest_bucket() -> None:
 def test_chunks_fit_their_message(num_inputs: int, num_outputs: int, rows: int) -> None:
     assert max_rows_per_chunk(num_inputs, num_outputs) == rows
     assert rows * 4 * max(num_inputs, num_outputs) <= MAX_DATA_BYTES
-    larger = [bucket for bucket in ROW_BUCKETS if bucket > rows]
+    larger = [limit for limit in CHUNK_LIMITS if limit > rows]
     assert not larger or larger[0] * 4 * max(num_inputs, num_outputs) > MAX_DATA_BYTES

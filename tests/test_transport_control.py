@@ -27,7 +27,7 @@ from protocol import cbor
 from protocol.codec import encode_message
 from protocol.identity import Identity
 from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES
-from protocol.link.hello import Hello, HelloOk
+from protocol.link.hello import Hello, hello_ok
 from protocol.link.messages import Attach, GoAway, Pong
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 from protocol.multiaddr import Multiaddr
@@ -217,7 +217,7 @@ def test_nothing_counts_before_the_hello(message: Message) -> None:
         assert received.id == 77
         assert isinstance(received.message, ErrorReply)
         assert received.message.code == ErrorCode.NO_SESSION
-        client.send(HelloOk(**{name: getattr(client.hello, name) for name in Hello.__dataclass_fields__}))
+        client.send(hello_ok(client.hello))
         assert client.error().code == ErrorCode.NO_SESSION
         client.say_hello()
 

@@ -23,6 +23,7 @@ from node.store.library import Library
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
 from node.trust import PairedDevices
+from protocol.identity import PeerId
 from protocol.multiaddr import Multiaddr
 
 
@@ -95,6 +96,7 @@ def serve(
             on_lan=choice.on_lan,
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
+            named=named_guards(bootstrap),
             memory_bytes=lendable_bytes() if memory_bytes is None else memory_bytes,
         )
         library = Library(directory.models)
@@ -138,3 +140,9 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
         say("others reach it with --bootstrap and an address above; Ctrl-C stops it")
     else:
         say("nobody can dial in: it serves the peers that it dials itself; Ctrl-C stops it")
+
+
+def named_guards(bootstrap: tuple[Multiaddr, ...]) -> tuple[PeerId, ...]:
+    """Peers whose places in lanes the user chose: two or more; a single address is just a way into the swarm."""
+    named = tuple(dict.fromkeys(address.peer_id for address in bootstrap if address.peer_id))
+    return named if len(named) > 1 else ()

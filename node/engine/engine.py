@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from node.engine.chunks import ChunkFeed
 from node.engine.models import Models
@@ -14,7 +13,6 @@ from node.engine.runner import SessionRunner
 from node.engine.running import Running
 from node.errors import KekahydeError
 from node.execution.chunk import ChunkRecord
-from node.execution.config import ExecutionConfig
 from node.execution.interrupt import Interrupt
 from node.node import Node
 from node.privacy import Privacy
@@ -40,20 +38,11 @@ class DuplicateRequestError(KekahydeError):
     """A request with this id is under way already."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """What holds for all sessions of an engine."""
-
-    inbound_peers: bool = False
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-
-
 class Engine:
     """Requests of one serving node; a context manager."""
 
-    def __init__(self, node: Node, library: Library, config: EngineConfig | None = None) -> None:
+    def __init__(self, node: Node, library: Library) -> None:
         self._node = node
-        self._config = config or EngineConfig()
         self.models = Models(node, library)
         self.feed = ChunkFeed()
         self._lock = threading.Lock()
@@ -94,10 +83,11 @@ class Engine:
             key = (request.model.model_id, request.privacy)
             runner = self._runner(key, request.model)
             self._under_way[request.id] = (running, runner)
-            while not runner.submit(running):
+            while (position := runner.submit(running)) is None:
                 del self._runners[key]  # it gave up while we looked
                 runner = self._runner(key, request.model)
                 self._under_way[request.id] = (running, runner)
+        runner.announce(running, position)
 
     def cancel(self, request_id: str) -> bool:
         """Nobody wants a request any more; whether there was one with this id."""
@@ -148,9 +138,8 @@ class Engine:
         request = first.request
         config = SessionConfig(
             request.privacy,
-            by_guards=True,
-            inbound_peers=self._config.inbound_peers,
-            execution=self._config.execution,
+            named=self._node.config.named,
+            by_guards=not self._node.config.named,
             prompt_tokens=len(request.prompt_ids),
             new_tokens=request.params.max_tokens,
         )

@@ -74,16 +74,20 @@ class SessionRunner:
 
     # --- from any thread
 
-    def submit(self, running: Running) -> bool:
-        """Queue a request; False where this runner has just given up."""
+    def submit(self, running: Running) -> int | None:
+        """Queue a request until it is announced; its place, or None where this runner has just given up."""
         with self._news:
             if self.ended or self._closing:
-                return False
+                return None
             self._waiting.append(running)
-            position = len(self._waiting) - 1 + len(self._running)
-            running.tell(Queued(position))
+            return len(self._waiting) - 1 + len(self._running)
+
+    def announce(self, running: Running, position: int) -> None:
+        """Tell whoever asked that it is queued, then let it begin; under no lock, for it may call the engine."""
+        running.tell(Queued(position))
+        with self._news:
+            running.announced = True
             self._wake()
-        return True
 
     def cancel(self, running: Running) -> None:
         """Nobody wants it any more; a pass that is of it alone, or computes its prompt, ends at once."""
@@ -183,7 +187,7 @@ class SessionRunner:
             self._close_session()
 
     def _is_wanted(self) -> bool:
-        return bool(self._waiting or self._running or self._closing)
+        return bool((self._waiting and self._waiting[0].announced) or self._running or self._closing)
 
     def _turn(self) -> None:
         try:
@@ -210,6 +214,8 @@ class SessionRunner:
                 if not self._waiting or len(self._running) >= MAX_RUNNING:
                     return
                 first = self._waiting[0]
+                if not first.announced:
+                    return
             session = self._fresh_session(first)  # may take seconds: nobody is kept waiting for the lock
             with self._news:
                 if not self._waiting:

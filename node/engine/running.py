@@ -42,6 +42,8 @@ class Running:
         self.pending: list[int] = []
         """Tokens that are still to be computed before the next can be chosen."""
         self.cancelled = False
+        self.announced = False
+        """Its asker was told that it waits; it is not begun before."""
         self.started = False
         self.prefill_rows = 0
         """Rows of the prompt that are computed for it: those that no cache held."""

@@ -19,7 +19,7 @@ mailbox      what the peers send
 manager      which chunk to whom, until when, and what if not    ExecutionManager
 distributed  the life of all chunks of one layer, in order    execute_distributed
 hybrid       one call, local or distributed    HybridExecutor
-config       when to stop waiting
+config       when to stop waiting and trying
 ledger       counts and times for the receipt
 tally        what each peer has done for the sessions of this node
 """

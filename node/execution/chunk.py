@@ -130,11 +130,6 @@ class ChunkRecord:
         assert following is not None, f"{event.value} does not follow {self.state.value}"
         self.state = following
 
-    @property
-    def waiting(self) -> bool:
-        """Whether somebody else has to move next."""
-        return self.state in (ChunkState.SENT, ChunkState.VERIFIED, ChunkState.LOST)
-
     def release(self) -> None:
         """Forget every share and pad: the chunk is merged."""
         self.share = self.plain = self.ticket = self.result = None

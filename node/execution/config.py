@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node.execution.account import CREDIT_S
+from protocol.message import ErrorCode
+
+MAX_ATTEMPTS = 2
+"""A share is sent at most twice; after one failed retry its rows are computed locally."""
+NOT_AGAIN = (ErrorCode.EXHAUSTED, ErrorCode.NOT_FOUND, ErrorCode.DENIED)
+"""Errors that the same question would bring again."""
 
 
 @dataclass(frozen=True, slots=True)

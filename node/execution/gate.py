@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 from node.execution.peer import Request
 from node.kernels.interface import Kernels
@@ -32,6 +33,34 @@ class UnitChecks:
         check = UnitCheck.of(unit.weights, self._kernels, secrets.token_bytes)
         self._checks[unit.ref] = check
         return check
+
+
+class ResultGate:
+    """What every result of a session passes before it counts.
+
+    Args:
+        recheck: called before a peer is blamed; raises CorruptModelError where our own weights are not those that the
+            manifest names.
+    """
+
+    def __init__(self, kernels: Kernels, checks: UnitChecks, recheck: Callable[[Unit], None]) -> None:
+        self._kernels = kernels
+        self.checks = checks
+        self.recheck = recheck
+        self._units: dict[UnitRef, Unit] = {}
+
+    def expect(self, unit: Unit) -> None:
+        """Results for this unit may come."""
+        self._units[unit.ref] = unit
+
+    def lets_in(self, request: Request, result: LinearResult | TrustedResult) -> bool:
+        """Whether a result counts. A refusal is confirmed with a fresh check on weights that were hashed again: our
+        memory may be at fault."""
+        if verify_result(request, result, self.checks.known(request.unit), self._kernels):
+            return True
+        unit = self._units[request.unit]
+        self.recheck(unit)
+        return verify_result(request, result, self.checks.renew(unit), self._kernels)
 
 
 def verify_result(request: Request, result: LinearResult | TrustedResult, check: UnitCheck, kernels: Kernels) -> bool:

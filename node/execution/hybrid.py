@@ -44,10 +44,10 @@ class HybridExecutor:
     def timings(self) -> Timings:
         return self._timings if self._manager is None else self._manager.timings
 
-    def begin_step(self, start: int, num_rows: int) -> None:
+    def begin_step(self, num_rows: int) -> None:
         """A forward pass over rows `[start, start + num_rows)` of the sequence begins."""
         if self._manager is not None:
-            self._manager.begin_step(start, num_rows, self._units)
+            self._manager.begin_step(num_rows, self._units)
 
     @property
     def wants_floats(self) -> bool:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
-from node.execution.config import ExecutionConfig
-from node.execution.gate import UnitChecks, verify_result
+from node.execution.config import MAX_ATTEMPTS, NOT_AGAIN, ExecutionConfig
+from node.execution.gate import ResultGate, UnitChecks
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
 from node.execution.ledger import ChunkCounts, Timings
@@ -29,6 +29,7 @@ from node.execution.send import send_chunk_to_peer
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
 from node.planning.cut import DECODE_BATCH_ROWS
+from node.transport.log_limit import LogLimit
 from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
 from protocol.limits import row_bucket
@@ -37,12 +38,6 @@ from protocol.linear.messages import LinearResult, TrustedResult
 from protocol.message import Cancel, ErrorCode, ErrorReply
 
 log = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 2
-"""A share is sent at most twice; after one failed retry its rows are computed locally."""
-NOT_AGAIN = (ErrorCode.EXHAUSTED, ErrorCode.NOT_FOUND, ErrorCode.DENIED)
-"""Errors that the same question would bring again."""
-
 
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
 """Pads, their guard, what became of them, and when they were sent."""
@@ -64,16 +59,15 @@ class ExecutionManager:
     ) -> None:
         self._kernels = kernels
         self._model_id = model_id
-        self._checks = checks
         self._config = config
         self._patience = Patience(config, model_id, LocalSpeed(local_macs_per_s))
-        self._recheck = recheck
+        self.gate = ResultGate(kernels, checks, recheck)
         self._on_change = on_change
         self._interrupt = interrupt
         self._mailbox = Mailbox()
+        self._news = LogLimit(log)
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
-        self._units: dict[bytes, Unit] = {}
         self._roster = Roster()
         self.before_step: Callable[[], None] = lambda: None
         """Called before the rows of a pass are cut: the moment for lanes to be added and goodbyes to be heard."""
@@ -115,7 +109,7 @@ class ExecutionManager:
 
     # --- one forward pass
 
-    def begin_step(self, start: int, num_rows: int, units: Sequence[Unit]) -> None:
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Read the news, then decide for every row of this pass in which lane it stays."""
         self.attend(0)
         self.check_wanted()
@@ -146,7 +140,7 @@ class ExecutionManager:
         lane = None if record.lane is None else self.lanes[record.lane]
         if lane is None or not lane.usable or self._patience.used_up:
             return
-        self._units[unit.ref.sha256] = unit
+        self.gate.expect(unit)
         with self.timings.of("pads"):
             record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
         with self.timings.of("share"):
@@ -169,7 +163,7 @@ class ExecutionManager:
 
     def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
         """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
-        self._units[unit.ref.sha256] = unit
+        self.gate.expect(unit)
         request = pad_request(guard, self._model_id, batch)
         sent = send_chunk_to_peer(guard, request)
         if sent:
@@ -318,7 +312,7 @@ class ExecutionManager:
         if request is None:
             return False
         if isinstance(answer, ErrorReply):
-            log.info("peer %s answered with error %d: %s", peer.peer_id, answer.code, answer.text)
+            self._news.info("peer %s answered with error %d: %s", peer.peer_id, answer.code, answer.text)
             self._refused(peer, request, answer.code)
         else:
             self._result(peer, request, answer)
@@ -350,9 +344,10 @@ class ExecutionManager:
         record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
         if record is not None:
             self._move(record, ChunkEvent.RECEIVE)
-            self.timings.add("peers' kernels", result.compute_us / 1e6)
+            waited_s = time.monotonic() - request.sent_at
+            self.timings.add("peers", min(result.compute_us / 1e6, waited_s))  # no more than was waited for
         with self.timings.of("verify"):
-            genuine = self._genuine(request, result)
+            genuine = self.gate.lets_in(request, result)
         if not genuine:
             log.warning("a result of %s failed verification: it is banned for this session", peer.peer_id)
             self._ban(peer, request)
@@ -362,14 +357,6 @@ class ExecutionManager:
         elif isinstance(request.owner, PadBatch):
             request.owner.products = result.elements
             self.on_pad(request.owner, peer, ChunkState.VERIFIED, request.sent_at)
-
-    def _genuine(self, request: Request, result: LinearResult | TrustedResult) -> bool:
-        """The gate; a refusal is confirmed with a fresh check on re-hashed weights: our memory may be at fault."""
-        if verify_result(request, result, self._checks.known(request.unit), self._kernels):
-            return True
-        unit = self._units[request.unit.sha256]
-        self._recheck(unit)
-        return verify_result(request, result, self._checks.renew(unit), self._kernels)
 
     def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
         peer.ban()

@@ -31,6 +31,8 @@ def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Re
 
 def pad_request(peer: SessionPeer, model_id: bytes, batch: PadBatch) -> Request:
     """Ask for the products of a batch of pads, all output tiles of its unit."""
+    if peer.role is not Role.PAD:
+        raise LocalProtocolError(f"the seed of a pad is not for a peer in the role {peer.role.name}")
     ref, message_id, num_rows = batch.unit, next(peer.ids), len(batch.pads)
     tiles = 0, -(-ref.num_outputs // TILE_OUTPUTS)
     binding = ChunkBinding(peer.session, message_id, model_id, ref.sha256, Role.PAD, 0, num_rows, *tiles)

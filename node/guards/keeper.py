@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from node.errors import KekahydeError
-from node.guards.book import MAX_CAUGHT, SIDES, GuardBook, Side, read_book, write_book
+from node.guards.book import MAX_CAUGHT, SIDES, GuardBook, read_book, write_book
 from node.guards.rules import DAY_S, MAX_DOWN_S, choose, is_known, look
 from node.guards.separation import Candidate, what_gave_way
 from protocol.identity import PeerId
@@ -53,6 +53,7 @@ class GuardKeeper:
         stored = None if path is None else read_book(path)
         self._book = GuardBook(born=now, looked=now) if stored is None else stored
         self._written_at = now
+        self._written = self._book
 
     def look(self, present: Collection[PeerId]) -> None:
         """Note who is there."""
@@ -77,7 +78,7 @@ class GuardKeeper:
             before = self._book
             seen = look(before, present, now)
             self._book = choose(seen, model_id, candidates, max_lanes, self._banned, now, self._rng)
-            if self._book.roles() != before.roles():
+            if self._book.lanes != before.lanes:
                 log.info("guards of this node were chosen anew: see guards.json")
                 self._write(now)
             lanes = self._book.lanes[model_id][:max_lanes]
@@ -111,13 +112,14 @@ class GuardKeeper:
                 self._book = replace(self._book, caught=frozenset([*kept, peer_id]))
                 self._write(self._unix_s())
 
-    def sides(self) -> dict[PeerId, Side]:
-        """Who is a guard, and on which side."""
+    def close(self) -> None:
+        """Keep what was seen since the book was written: a peer that was met in a short run is known in the next."""
         with self._lock:
-            return self._book.roles()
+            if self._book != self._written:
+                self._write(self._unix_s())
 
     def _write(self, now: float) -> None:
-        self._written_at = now
+        self._written_at, self._written = now, self._book
         if self._path is None:
             return
         try:

@@ -11,6 +11,7 @@ class DelegatingKernels:
         self.base = base
         self.name = base.name
         self.note = base.note
+        self.keeps_weights = base.keeps_weights
         self.threads = base.threads
 
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:

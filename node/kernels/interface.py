@@ -39,6 +39,8 @@ class Kernels(Protocol):
     """Why nothing faster serves, in words for a user; None where this is the fastest for the machine."""
     threads: int
     """Threads that a large call is spread over."""
+    keeps_weights: bool
+    """Whether weights are copied to a device and kept there, whole: parts of them would be copied anew."""
 
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         """W x in plain integers: weights [N, K], rows [T, K] with |x| <= 2047 -> [T, N].

@@ -19,6 +19,8 @@ from protocol.linear.field import Elements, Sums, Weights
 class NativeKernels(NativeFloats):
     """`Kernels` in C, at one instruction-set level: the fastest that runs here unless one is named."""
 
+    keeps_weights = False
+
     def __init__(self, threads: int = 1, level: str | None = None, note: str | None = None) -> None:
         super().__init__(threads, level)
         self.note = note

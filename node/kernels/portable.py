@@ -30,6 +30,8 @@ class PortableKernels:
 
     name = "portable"
 
+    keeps_weights = False
+
     def __init__(self, threads: int = 1, note: str | None = None) -> None:
         self.threads = threads
         self.note = note

@@ -43,7 +43,6 @@ class PeerFigures:
 
     rtt_s: float
     """What an exchange takes beside computing and moving bytes, waiting in its queue included."""
-    rtt_p95_s: float | None
     queued: float
     """Requests that waited at its worker when it was last asked."""
     row_macs_per_s: float
@@ -123,7 +122,6 @@ class PeerMeasures:
             rows = self._rows_speed.mean or self._row_speed.mean
             return PeerFigures(
                 rtt_s=way_s or UNMEASURED_RTT_S,
-                rtt_p95_s=self._way_s.percentile_95 or self._ping_s.percentile_95,
                 queued=queued,
                 row_macs_per_s=row or self.stated_macs_per_s,
                 rows_macs_per_s=rows or self.stated_macs_per_s,

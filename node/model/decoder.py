@@ -157,7 +157,7 @@ class Decoder:
         tables = [self._tables(int(block.positions[0]), int(block.positions[-1]) + 1) for block in blocks]
         cos = tables[0][0] if len(tables) == 1 else np.concatenate([table[0] for table in tables])
         sin = tables[0][1] if len(tables) == 1 else np.concatenate([table[1] for table in tables])
-        self.executor.begin_step(int(blocks[0].positions[0]), len(hidden))
+        self.executor.begin_step(len(hidden))
         for index, layer in enumerate(self._layers):
             mixed = self._attention(index, layer, hidden, cos, sin, blocks)
             hidden += self._float_linear(layer.o, mixed)

@@ -19,11 +19,10 @@ class LinearExecutor(Protocol):
     def wants_floats(self) -> bool:
         """Whether `linear` is to be given the rows before their quantization too: trusted devices quantize them."""
 
-    def begin_step(self, start: int, num_rows: int) -> None:
+    def begin_step(self, num_rows: int) -> None:
         """A forward pass begins; called once, before its first `linear`.
 
         Args:
-            start: position of its first token in the sequence.
             num_rows: tokens in it, at most 512; every `linear` until the next `begin_step` has this many rows.
         """
         ...
@@ -47,7 +46,7 @@ class LocalLinear:
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
 
-    def begin_step(self, start: int, num_rows: int) -> None:
+    def begin_step(self, num_rows: int) -> None:
         """Nothing to prepare."""
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:

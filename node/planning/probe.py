@@ -77,7 +77,7 @@ class _TimedLinear:
         self._kernels = kernels
         self.seconds = 0.0
 
-    def begin_step(self, start: int, num_rows: int) -> None:
+    def begin_step(self, num_rows: int) -> None:
         """Nothing to prepare."""
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:

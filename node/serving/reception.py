@@ -63,6 +63,7 @@ class Reception:
         self._is_paired, self._on_fault = is_paired, on_fault
         self._inbox = Inbox()
         self._complaints = LogLimit(log)
+        self._news = LogLimit(log)
         self.asked_at = -math.inf
         """When somebody asked this node to compute last."""
 
@@ -157,7 +158,7 @@ class Reception:
                     self._answer(message, refusal, received.id)
             case Attach() if route is not None:
                 self._registry.attach(curve_key_of_frame(frames[-1]), route)
-                log.info("peer %s serves over the connection it dialled", peer_id)
+                self._news.info("peer %s serves over the connection it dialled", peer_id)
             case _:
                 pass
         return None

@@ -35,6 +35,10 @@ RowNormOf = Callable[[bytes, bytes], float | None]
 class FieldKernels(Protocol):
     """What a worker needs of a kernel backend."""
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether it keeps weights that it was given, whole: a computation is then cut by rows alone."""
+
     def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         """`weights [N, K]`, `rows [T, K]` -> `[T, N]` mod p."""
 
@@ -204,6 +208,8 @@ class LinearWorker:
         rows, else whole tiles of them."""
         macs = self._macs_per_s * self.part_s
         fitting = int(macs / weights.size)
+        if self._kernels.keeps_weights:
+            return min(num_rows, max(fitting, MIN_BLOCK_ROWS)), len(weights)
         if fitting >= min(num_rows, MIN_BLOCK_ROWS):
             return min(num_rows, fitting - fitting % MIN_BLOCK_ROWS or fitting), len(weights)
         block = min(num_rows, MIN_BLOCK_ROWS)

@@ -11,6 +11,7 @@ from node.session.formation import LanePlan
 from node.store.stored import StoredModel
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
+from protocol.link.hello import WorkKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Crew:
             with_guards: whether lanes of two are wanted; else nobody is made a guard.
         """
         usable = self._node.registry.usable()
-        holders = {peer.peer_id: peer for peer in usable if self._units & peer.hosts(self._model_id)}
+        working = (peer for peer in usable if WorkKind.LINEAR in peer.hello.work)
+        holders = {peer.peer_id: peer for peer in working if self._units & peer.hosts(self._model_id)}
         if self._named is None:
             return self._guarded(holders, usable) if with_guards else Muster(holders, sharers=tuple(sorted(holders)))
         places: list[PeerId | None] = [peer_id if peer_id in holders else None for peer_id in self._named]

@@ -17,6 +17,7 @@ from node.session.formation import LanePlan, PadMaker
 from node.transport.channel import open_channel
 from node.transport.registry import ConnectedPeer
 from node.trust.paired import NotPairedError
+from protocol.errors import LocalProtocolError
 from protocol.identity import PeerId
 from protocol.limits import SEED_BYTES
 from protocol.linear.messages import Role
@@ -103,7 +104,8 @@ class LaneOpener:
     def _join(self, peer: ConnectedPeer, role: Role) -> SessionPeer:
         known = next((joined for joined in self._manager.peers if joined.peer_id == peer.peer_id), None)
         if known is not None:
-            assert known.role is role, "nobody holds both roles in a session"
+            if known.role is not role:
+                raise LocalProtocolError(f"{peer.peer_id} would hold two roles in one session")
             return known
         node = self._node
         channel = open_channel(node.secure, node.data, peer)

@@ -99,9 +99,14 @@ class Session:
         self.plan = self.replan(config.prompt_tokens, config.new_tokens)
         for note in self.plan.notes:
             self._say(note)
-        self._manager = self._open()
-        self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
-        self._decoder = Decoder(model, node.kernels, self.executor)
+        self._manager: ExecutionManager | None = None
+        try:
+            self._open()
+            self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
+            self._decoder = Decoder(model, node.kernels, self.executor)
+        except BaseException:
+            self._close()  # nobody else knows of the channels
+            raise
 
     def watch_pads(self, on_pad: OnPad) -> None:
         """Tell of pads that guards make for it."""
@@ -157,6 +162,9 @@ class Session:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for peer in self.peers:
             self._node.tally.left(peer)
         if self._manager is not None:
@@ -224,11 +232,11 @@ class Session:
         guard = None if lane.pads is None else of(lane.pads).figures_for(model_id)
         return LaneFigures(of(lane.share).figures_for(model_id), guard, self._crew.units_of(lane, self._muster))
 
-    def _open(self) -> ExecutionManager | None:
+    def _open(self) -> None:
         maker = self.plan.pad_maker if self.plan.lanes else LATER_MAKERS.get(self._config.privacy)
         if maker is None:
-            return None
-        manager = self._new_manager()
+            return
+        self._manager = manager = self._new_manager()
         manager.before_step = self._look_around
         self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes)
         if self.plan.lanes:
@@ -237,7 +245,6 @@ class Session:
         if self._own_pads is not None and self.plan.lanes:
             self._own_pads.fill(self._units, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
-        return manager
 
     def _open_lanes(self, opener: LaneOpener) -> None:
         for lane in self.plan.lanes:

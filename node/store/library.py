@@ -10,7 +10,7 @@ from pathlib import Path
 
 from node.errors import ConfigError, ModelError, ModelNotFoundError
 from node.store.files import writing_to
-from node.store.importer import ImportedModel, ImportProgress, import_checkpoint, remove_stale_imports
+from node.store.importer import ImportedModel, ImportProgress, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder
 from node.store.stored import StoredModel
@@ -115,13 +115,6 @@ class Library:
     def named(self) -> dict[str, str]:
         """Model id of every name."""
         return self._names.all()
-
-    def clean(self) -> Sequence[Path]:
-        """Removes what interrupted imports left behind; returns what was removed."""
-        if not self.models_dir.is_dir():
-            return []
-        with writing_to(self.models_dir):
-            return remove_stale_imports(self.models_dir)
 
     def _summary(self, model_id: str, names: dict[str, str]) -> ModelSummary:
         own = tuple(sorted(name for name, other in names.items() if other == model_id))

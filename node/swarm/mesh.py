@@ -36,7 +36,6 @@ class Candidate:
 
 @dataclass(slots=True)
 class _Attempt:
-    wanted_since: float
     next_at: float
     pause_s: float = FIRST_PAUSE_S
     running: bool = False
@@ -100,8 +99,8 @@ class Mesh:
 
     def _first(self, candidate: Candidate, now: float, eager: bool) -> _Attempt:
         if eager:
-            return _Attempt(now, now)
+            return _Attempt(now)
         if not candidate.alive:
-            return _Attempt(now, now + DEAD_PAUSE_S * self._rng.random())
+            return _Attempt(now + DEAD_PAUSE_S * self._rng.random())
         grace_s = GRACE_S if candidate.peer_id < self._me else 0.0
-        return _Attempt(now, now + grace_s)
+        return _Attempt(now + grace_s)

@@ -22,6 +22,13 @@ class LogLimit:
 
     def warning(self, message: str, *arguments: object, exc_info: bool = False) -> None:
         """Log a warning, with the exception that is being handled where `exc_info`, unless there were too many."""
+        self._write(logging.WARNING, message, arguments, exc_info)
+
+    def info(self, message: str, *arguments: object) -> None:
+        """Log a line of information, unless there were too many."""
+        self._write(logging.INFO, message, arguments, False)
+
+    def _write(self, level: int, message: str, arguments: tuple[object, ...], exc_info: bool) -> None:
         now = self._clock()
         self._credit = min(BURST, self._credit + (now - self._at) * LINES_A_SECOND)
         self._at = now
@@ -30,6 +37,6 @@ class LogLimit:
             return
         self._credit -= 1.0
         if self._kept_back:
-            self._log.warning("%d lines like the next one were left out", self._kept_back)
+            self._log.log(level, "%d lines like the next one were left out", self._kept_back)
             self._kept_back = 0
-        self._log.warning(message, *arguments, exc_info=exc_info)
+        self._log.log(level, message, *arguments, exc_info=exc_info)

@@ -167,9 +167,10 @@ class PeerRegistry:
             peer_id = self._by_curve_key.get(curve_key)
             if peer_id is None:
                 return False
-            self._attached[peer_id] = route
-            self.version += 1
-            self._changed.notify_all()
+            if self._attached.get(peer_id) != route:  # said again, it is no news for sessions
+                self._attached[peer_id] = route
+                self.version += 1
+                self._changed.notify_all()
             return True
 
     def outcome(self, outcome: DialOutcome) -> None:

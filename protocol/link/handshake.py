@@ -137,10 +137,6 @@ class Handshake:
         answer = hello_ok(hello)
         return answer if self.swarm is None else self.swarm.prove_answer(self.peer, answer)
 
-    def lost(self) -> None:
-        """The connection is gone."""
-        self.state = TRANSITIONS[self.side][self.state].get(LinkEvent.LOST, self.state)
-
     def receive(self, message: Message, curve_key: bytes) -> None:
         """Check and apply one received message; `curve_key` is what CURVE proved (32 raw bytes).
 
