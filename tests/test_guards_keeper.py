@@ -100,3 +100,27 @@ def test_one_host_is_said_and_a_newcomer_too(tmp_path: Path) -> None:
     keeper(path).places("m", PEERS[:2], IDS[:2], 1)
     later = keeper(path, 1e9 + 3 * 86400).places("m", PEERS[:4], IDS[:4], 2)
     assert len(later.places) == 2 and "known for less than a day" in later.notes[-1]
+
+
+def test_a_peer_that_was_met_in_a_short_run_is_known_in_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "guards.json"
+    short = keeper(path)
+    short.look(IDS[:3])
+    assert not path.exists(), "it is not written at every look"
+    short.close()
+    book = read_book(path)
+    assert book is not None and set(book.seen) == set(IDS[:3])
+    written = path.stat().st_mtime_ns
+    keeper(path).close()
+    assert path.stat().st_mtime_ns == written, "nothing new was seen"
+
+
+def test_guards_of_a_second_model_over_the_same_peers_are_kept_too(tmp_path: Path) -> None:
+    path = tmp_path / "guards.json"
+    guards = keeper(path)
+    first = guards.places("m", PEERS[:4], IDS, 2)
+    second = guards.places("n", PEERS[:4], IDS, 2)
+    book = read_book(path)
+    assert book is not None and set(book.lanes) == {"m", "n"}
+    again = keeper(path, 1e9 + 60, seed=9)
+    assert again.places("m", PEERS[:4], IDS, 2) == first and again.places("n", PEERS[:4], IDS, 2) == second

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
 
 from node.errors import CorruptModelError
+from node.kernels.delegating import DelegatingKernels
 from node.serving.worker import LinearWorker
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
 from protocol.linear.field import P, elements_of_integers
@@ -271,3 +272,27 @@ def test_a_late_row_is_looked_at_as_well() -> None:
     worker = LinearWorker(KERNELS, weights_of([UNIT]))
     worker.part_s = 0.0
     assert refusal(request, worker).code == ErrorCode.INVALID
+
+
+class Keeping(DelegatingKernels):
+    """Notes which weights it is given, as a backend does that keeps them on a device."""
+
+    def __init__(self) -> None:
+        super().__init__(KERNELS)
+        self.keeps_weights = True
+        self.given: set[tuple[int, tuple[int, ...]]] = set()
+
+    def linear_field(self, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        self.given.add((weights.ctypes.data, weights.shape))
+        return super().linear_field(weights, rows)
+
+
+def test_a_backend_that_keeps_weights_is_given_them_whole() -> None:
+    kernels = Keeping()
+    worker = LinearWorker(kernels, weights_of([UNIT]))
+    worker.part_s = 1e-9  # parts as small as they get
+    request = share_of(200)
+    answer = worker.answer(request)
+    assert isinstance(answer, LinearResult) and request.rows is not None
+    assert np.array_equal(answer.rows, product(request.rows))
+    assert kernels.given == {(UNIT.weights.ctypes.data, UNIT.weights.shape)}

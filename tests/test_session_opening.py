@@ -1,0 +1,163 @@
+"""How a session is opened: who may be in it, in which role, and what is left behind where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from live_nodes import LOOPBACK, WAIT_S
+from made_parts import KERNELS, identity
+from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
+from waiting import until
+
+from node.engine import Engine, GenerationRequest
+from node.engine.request import Completed, Event
+from node.errors import CorruptModelError
+from node.execution.manager import ExecutionManager
+from node.execution.pads import PadBatch
+from node.execution.requests import pad_request
+from node.model.sampling import SamplingParams
+from node.node import Node, NodeConfig
+from node.privacy import Privacy
+from node.session import opening
+from node.session import session as session_module
+from node.session.formation import LanePlan
+from node.session.session import Session, SessionConfig
+from node.store.importer import import_checkpoint
+from node.store.library import Library
+from node.store.stored import StoredModel
+from node.transport.channel import Channel
+from protocol.errors import LocalProtocolError
+from protocol.link.hello import Hello
+
+WORKERS = 4
+
+
+class Idle(Node):
+    """A node that offers no linear work."""
+
+    def hello(self) -> Hello:
+        return replace(super().hello(), work=())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    folder = tmp_path_factory.mktemp("store")
+    checkpoint = write_checkpoint(folder / "checkpoint", {})
+    write_byte_tokenizer(checkpoint)
+    return StoredModel(import_checkpoint(checkpoint, folder / "models").path)
+
+
+@pytest.fixture
+def workers(model: StoredModel) -> Iterator[list[Node]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Node(NodeConfig(identity(index), LOOPBACK, threads=1), [model], KERNELS))
+            for index in range(WORKERS)
+        ]
+
+
+def client_of(stack: ExitStack, workers: list[Node], model: StoredModel, named: bool = False) -> Node:
+    addresses = tuple(worker.addresses[0] for worker in workers)
+    peers = tuple(worker.peer_id for worker in workers) if named else ()
+    config = NodeConfig(identity(99), LOOPBACK, addresses, threads=1, named=peers)
+    client = stack.enter_context(Node(config, [model], KERNELS))
+    for worker in workers:
+        assert client.registry.wait_up(worker.peer_id, WAIT_S)
+    return client
+
+
+def test_a_session_that_cannot_be_opened_hangs_up(
+    workers: list[Node], model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Channel] = []
+
+    def open_and_note(*arguments: object) -> Channel:
+        opened.append(open_channel(*arguments))  # type: ignore[arg-type]
+        return opened[-1]
+
+    open_channel = opening.open_channel
+    monkeypatch.setattr(opening, "open_channel", open_and_note)
+
+    def refuse(*_arguments: object) -> None:
+        raise CorruptModelError("the head is damaged")
+
+    monkeypatch.setattr(session_module, "Decoder", refuse)
+    with ExitStack() as stack:
+        client = client_of(stack, workers, model)
+        with pytest.raises(CorruptModelError, match="the head is damaged"):
+            Session(client, model, SessionConfig(Privacy.STRICT))
+        assert len(opened) == WORKERS and all(channel.closed for channel in opened)
+
+
+def test_nobody_holds_both_roles_whatever_a_plan_says(workers: list[Node], model: StoredModel) -> None:
+    with ExitStack() as stack:
+        client = client_of(stack, workers, model)
+        with Session(client, model, SessionConfig(Privacy.SPLIT)) as session:
+            first = session.plan.lanes[0]
+            assert first.pads is not None
+            peers = {peer.peer_id: peer for peer in client.registry.usable()}
+            opener = session._opener
+            assert opener is not None
+            with pytest.raises(LocalProtocolError, match="two roles"):
+                opener.open_lane(LanePlan(first.pads, first.share), peers)
+            sharer = next(peer for peer in session.peers if peer.peer_id == first.share)
+            assert isinstance(session._manager, ExecutionManager)
+            unit = model.unit(0, "qkv")
+            batch = PadBatch(unit.ref, bytes(32), unit.weights[:1].astype("uint32"))
+            with pytest.raises(LocalProtocolError, match="the seed of a pad"):
+                pad_request(sharer, model.model_id_bytes, batch)
+
+
+def test_who_offers_no_linear_work_is_asked_for_none(model: StoredModel) -> None:
+    with ExitStack() as stack:
+        idle = stack.enter_context(Idle(NodeConfig(identity(1), LOOPBACK, threads=1), [model], KERNELS))
+        busy = stack.enter_context(Node(NodeConfig(identity(2), LOOPBACK, threads=1), [model], KERNELS))
+        client = client_of(stack, [idle, busy], model)
+        with Session(client, model, SessionConfig(Privacy.STRICT)) as session:
+            assert [peer.peer_id for peer in session.peers] == [busy.peer_id]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_serving_node_takes_the_places_that_its_user_chose(
+    workers: list[Node], model: StoredModel, turned: bool
+) -> None:
+    """Peers 2i and 2i + 1 of --bootstrap are the guards of lane i (SPEC.md section 2)."""
+    order = workers[::-1] if turned else workers
+    heard: list[Event] = []
+    with ExitStack() as stack:
+        client = client_of(stack, order, model, named=True)
+        engine = stack.enter_context(Engine(client, Library(model.path.parent)))
+        params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
+        engine.submit(GenerationRequest("one", model, (1, 2, 3), params, Privacy.SPLIT, True), heard.append)
+        session = _session_of(engine)
+        lanes = [(lane.pads, lane.share) for lane in session.plan.lanes]
+        assert lanes == [(a.peer_id, b.peer_id) for a, b in zip(order[::2], order[1::2], strict=True)]
+
+
+def _session_of(engine: Engine) -> Session:
+    """The session of the only request, as soon as it is over."""
+    (runner,) = engine._runners.values()
+    until(lambda: runner._session is not None and not runner.requests(), "it is answered")
+    assert runner._session is not None
+    return runner._session
+
+
+def test_a_listener_may_ask_the_engine_while_it_is_told(workers: list[Node], model: StoredModel) -> None:
+    """Queued is told under no lock: whoever cancels on it, or looks who waits, does not stop the engine."""
+    heard: list[Event] = []
+    with ExitStack() as stack:
+        client = client_of(stack, workers, model)
+        engine = stack.enter_context(Engine(client, Library(model.path.parent)))
+
+        def listen(event: Event) -> None:
+            heard.append(event)
+            if len(heard) == 1:
+                assert len(engine.requests()) == 1
+                assert engine.cancel("one")
+
+        params = SamplingParams(max_tokens=50, temperature=0.0, ignore_eos=True)
+        engine.submit(GenerationRequest("one", model, (1, 2, 3), params, Privacy.LOCAL, True), listen)
+        assert isinstance(heard[-1], Completed) and heard[-1].receipt.finish_reason == "cancelled"
