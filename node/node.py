@@ -91,6 +91,9 @@ class NodeConfig:
     named: tuple[PeerId, ...] = ()
     """Peers whose places in lanes the user chose: 2i and 2i + 1 are the guards of lane i (SPEC.md section 2). None:
     this node chooses guards among the members of its swarm, and keeps them."""
+    sends_all_rows: bool = False
+    """Whether the next turn of a conversation sends the rows of its beginning again, in modes that show rows to
+    others: they then cannot tell that it continues the turn before."""
     guards_path: Path | None = None
     """Where this node keeps its guards; None: in memory."""
 

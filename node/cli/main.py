@@ -60,6 +60,12 @@ class Commands(LazyGroup):
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--send-all-rows",
+    "sends_all_rows",
+    is_flag=True,
+    help="Send the whole prompt at every turn: peers cannot tell that it continues the turn before.",
+)
 @click.option("--headless", is_flag=True, help="No interface: lines on stdout and stderr only.")
 @web_options
 @json_option
@@ -77,6 +83,7 @@ class Commands(LazyGroup):
 @click.pass_context
 def cli(
     context: click.Context,
+    sends_all_rows: bool,
     headless: bool,
     web: bool,
     web_port: int | None,
@@ -122,7 +129,17 @@ def cli(
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
         serve.serve(
-            data_dir, listen, bootstrap, swarm, endpoint, model, memory_bytes, threads, as_json, until_stdin_ends
+            data_dir,
+            listen,
+            bootstrap,
+            swarm,
+            endpoint,
+            model,
+            memory_bytes,
+            threads,
+            as_json,
+            until_stdin_ends,
+            sends_all_rows,
         )
 
 

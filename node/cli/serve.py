@@ -64,6 +64,7 @@ def serve(
     threads: int | None,
     as_json: bool,
     until_stdin_ends: bool,
+    sends_all_rows: bool,
 ) -> None:
     """Run a node in the foreground; returns after a signal to stop."""
     from node.engine import Engine
@@ -97,6 +98,7 @@ def serve(
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
             named=named_guards(bootstrap),
+            sends_all_rows=sends_all_rows,
             memory_bytes=lendable_bytes() if memory_bytes is None else memory_bytes,
         )
         library = Library(directory.models)

@@ -128,6 +128,7 @@ class Engine:
             self._open_session,
             lambda: self._fingerprint(model),
             self.feed,
+            self._node.config.sends_all_rows,
         )
         self._runners[key] = runner
         return runner

@@ -22,6 +22,9 @@ class GenerationRequest:
     privacy: Privacy
     continues: bool
     """The text goes on from the prompt; False for the answer in a chat."""
+    conversation: str | None = None
+    """Who asks, and in which conversation: its next turn need not send its beginning again. None: never reused in a
+    mode that shows rows to others."""
 
 
 @dataclass(frozen=True, slots=True)

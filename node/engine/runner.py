@@ -43,12 +43,20 @@ Fingerprint = Callable[[], object]
 class SessionRunner:
     """Requests of one model and one privacy mode, first come first served, side by side."""
 
-    def __init__(self, name: str, open_session: OpenSession, fingerprint: Fingerprint, feed: ChunkFeed) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_session: OpenSession,
+        fingerprint: Fingerprint,
+        feed: ChunkFeed,
+        sends_all_rows: bool = False,
+    ) -> None:
         """
         Args:
             open_session: forms the session for a first request; called in the runner's thread.
             fingerprint: of the peers that a session could be formed with; while nothing runs, another one means that
                 the session is formed anew.
+            sends_all_rows: never take over the beginning of an earlier prompt where rows are shown to others.
         """
         self._open_session = open_session
         self._fingerprint = fingerprint
@@ -68,6 +76,7 @@ class SessionRunner:
         self._watch = PeerWatch()
         self._pacer = PassPacer()
         self._caches = KeptCaches()
+        self._sends_all_rows = sends_all_rows
         self._recorder = PassRecorder(feed)
         self._thread = threading.Thread(target=self._main, name=f"runner {name}", daemon=True)
         self._thread.start()
@@ -222,13 +231,21 @@ class SessionRunner:
                     return
                 running = self._waiting.popleft()
                 self._running.append(running)
-            running.begin(self._caches.take(running.answer.prompt_ids) or session.decoder.new_cache())
+            running.begin(self._cache_for(running, session.mode) or session.decoder.new_cache())
             prompt_tokens = len(running.request.prompt_ids)
             running.predicted = session.predict(session.plan, prompt_tokens)
             why = explain(session, running.predicted)
             running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
             if session.note:
                 running.tell(Note(session.note))
+
+    def _cache_for(self, running: Running, mode: Privacy) -> KVCache | None:
+        """What an earlier answer left that this prompt begins with, where using it tells nobody anything new."""
+        if mode in (Privacy.LOCAL, Privacy.TRUSTED):
+            return self._caches.take(running.answer.prompt_ids)
+        if self._sends_all_rows:
+            return None
+        return self._caches.take_turn(running.answer.prompt_ids, running.request.conversation)
 
     def _fresh_session(self, first: Running) -> Session:
         """The session; formed anew where nothing runs and the peers, or the best plan now, are others."""
@@ -304,7 +321,8 @@ class SessionRunner:
             if running in self._running:
                 self._running.remove(running)
         if running.cache is not None:
-            self._caches.put(running.cache)
+            request = running.request
+            self._caches.put(running.cache, request.conversation, len(request.prompt_ids))
             running.cache = None  # whoever still holds the request does not hold its memory
         if session is not None and running.alone and running.predicted is not None and not running.cached_tokens:
             token_s = 1 / running.tokens_per_s if running.tokens_per_s else 0.0

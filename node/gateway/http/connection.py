@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
@@ -67,6 +68,11 @@ class Connections:
         connection = self._busy.get(request.protocol)
         return 0 if connection is None else connection.taken_bytes
 
+    def name_of(self, request: web.Request) -> str | None:
+        """A name for the connection that a request came over, which no other has or had."""
+        connection = self._busy.get(request.protocol)
+        return None if connection is None else connection.name
+
     def ended(self, request: web.Request) -> None:
         """A request was answered; its connection is idle again."""
         connection = self._busy.pop(request.protocol, None)
@@ -79,6 +85,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self.inner = inner
+        self.name = secrets.token_hex(8)
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -177,7 +177,8 @@ class Client:
     async def _run_generation(self, name: str, frame: Mapping[str, Any]) -> None:
         context = self._context
         try:
-            wanted = await context.in_background(prepare, context.engine, read_generate(frame), name)
+            connection = context.connections.name_of(self._request)
+            wanted = await context.in_background(prepare, context.engine, read_generate(frame), name, connection)
             async with generation(context.engine, wanted) as events:
                 self._reply(frame, {"request": name})
                 over = False

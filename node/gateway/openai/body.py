@@ -28,7 +28,6 @@ IGNORED = frozenset(
     {
         "metadata",
         "parallel_tool_calls",
-        "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
@@ -58,6 +57,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """What this gateway cannot do, and the values (beside null) that do not ask for it."""
+MAX_CACHE_KEY_CHARACTERS = 256
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MAX_SEED = (1 << 64) - 1
 
@@ -73,6 +73,8 @@ class Asked:
     prompt: str | list[int] | None = field(default=None, repr=False)
     stream: bool = False
     include_usage: bool = False
+    cache_key: str | None = field(default=None, repr=False)
+    """`prompt_cache_key`: what the program calls this conversation."""
 
 
 def read_chat(body: Mapping[str, Any], header: str | None) -> Asked:
@@ -163,7 +165,8 @@ def _prompt(prompt: Any) -> str | list[int]:
 
 
 def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> dict[str, Any]:
-    known = {"model", "privacy", "stream", "stream_options", "stop", "seed", "max_tokens", *SAMPLING, *own}
+    known = {"model", "privacy", "prompt_cache_key", "stream", "stream_options", "stop", "seed", "max_tokens"}
+    known |= {*SAMPLING, *own}
     for name, value in body.items():
         if name in known or name in IGNORED or value is None:
             continue
@@ -181,7 +184,15 @@ def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> 
         "sampling": _sampling(body),
         "stream": stream,
         "include_usage": usage,
+        "cache_key": _cache_key(body.get("prompt_cache_key")),
     }
+
+
+def _cache_key(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_CACHE_KEY_CHARACTERS):
+        said = f"prompt_cache_key must be text of at most {MAX_CACHE_KEY_CHARACTERS} characters"
+        raise _invalid(said, "prompt_cache_key")
+    return value
 
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def _answer(request: web.Request, asked: Asked, answer_id: str, chat: bool) -> web.StreamResponse:
     context = request.app[CONTEXT]
-    wanted = await context.in_background(prepare, context.engine, asked, answer_id)
+    name = context.connections.name_of(request)
+    wanted = await context.in_background(prepare, context.engine, asked, answer_id, name)
     form = AnswerForm(answer_id, int(time.time()), asked.model or wanted.model.name, chat, asked.include_usage)
     try:
         if asked.stream:

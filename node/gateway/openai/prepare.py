@@ -8,8 +8,12 @@ from node.gateway.openai.body import Asked, sampling_params
 from node.store.stored import StoredModel
 
 
-def prepare(engine: Engine, asked: Asked, request_id: str) -> GenerationRequest:
+def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | None = None) -> GenerationRequest:
     """The whole request.
+
+    Args:
+        connection: names the connection that it came over. Requests over one connection, or with one
+            `prompt_cache_key`, are of one requester.
 
     Raises:
         ApiError, KekahydeError: it cannot be done, with the reason.
@@ -17,7 +21,8 @@ def prepare(engine: Engine, asked: Asked, request_id: str) -> GenerationRequest:
     model = engine.models.resolve(asked.model)
     params = sampling_params(asked, model)
     token_ids, continues = _tokens(asked, model)
-    return GenerationRequest(request_id, model, tuple(token_ids), params, asked.privacy, continues)
+    conversation = connection if asked.cache_key is None else f"key {asked.cache_key}"
+    return GenerationRequest(request_id, model, tuple(token_ids), params, asked.privacy, continues, conversation)
 
 
 def _tokens(asked: Asked, model: StoredModel) -> tuple[list[int], bool]:
