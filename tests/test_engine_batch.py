@@ -53,8 +53,8 @@ def test_a_pass_has_a_row_of_every_stream_and_prompts_share_the_rest(
     prompts = [row for row, count in zip(rows, pending, strict=True) if count > 1]
     assert all(row == 1 for row in streams), "nobody who streams is left out"
     if streams:
-        assert sum(prompts) <= beside
-    room = min(BLOCK_ROWS - len(streams), beside if streams else alone)
+        assert sum(rows) <= max(beside, len(streams) + 1)
+    room = max(1, min(BLOCK_ROWS, beside if streams else alone) - len(streams))
     waiting = [(count, row) for row, count in zip(rows, pending, strict=True) if count > 1]
     if any(row < count for count, row in waiting):
         assert sum(prompts) == room, "no room is left unused"
@@ -71,7 +71,10 @@ def test_prompts_beside_streams_get_as_many_rows_as_fit_the_target() -> None:
     assert pacer.rows_beside >= MIN_BLOCK_ROWS
     for _ in range(20):
         pacer.measured(100, 100 * PASS_TARGET_S / 64)
-    assert pacer.rows_beside == pytest.approx(64, abs=1)
+    assert pacer.rows_beside in (32, 64), "a bucket: with a row more a pass would cost twice as much"
+    for _ in range(20):
+        pacer.measured(100, 100 * PASS_TARGET_S / 100)
+    assert pacer.rows_beside == 64
     for _ in range(40):
         pacer.measured(100, 1000.0)
     assert pacer.rows_beside == MIN_BLOCK_ROWS

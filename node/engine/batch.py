@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.model.decoder import BLOCK_ROWS
+from protocol.limits import ROW_BUCKETS
 
 MIN_BLOCK_ROWS = 16
 """A prompt beside running streams advances by at least so many rows a pass, if there is room."""
@@ -22,7 +23,10 @@ OLDEST_SHARE = 4
 
 
 class PassPacer:
-    """How many rows of prompts a pass may have: as many as fit its target, as measured."""
+    """How many rows a pass with prompts may have: the bucket that fits its target, as measured.
+
+    A pass travels as its bucket: with a row more it would cost twice as much.
+    """
 
     def __init__(self) -> None:
         self._row_s: float | None = None
@@ -31,17 +35,17 @@ class PassPacer:
 
     @property
     def rows_beside(self) -> int:
-        """Rows of prompts in a pass beside running streams."""
+        """Rows of a pass with prompts and running streams, the streams' included."""
         if self._row_s is None:
             return 2 * MIN_BLOCK_ROWS
-        return max(MIN_BLOCK_ROWS, min(BLOCK_ROWS, int(PASS_TARGET_S / self._row_s)))
+        return max(MIN_BLOCK_ROWS, _bucket_within(PASS_TARGET_S / self._row_s))
 
     @property
     def rows_alone(self) -> int:
         """Rows of prompts in a pass where nobody streams."""
         if self._row_s is None:
             return BLOCK_ROWS
-        return max(MIN_ALONE_ROWS, min(BLOCK_ROWS, int(ALONE_TARGET_S / self._row_s)))
+        return max(MIN_ALONE_ROWS, _bucket_within(ALONE_TARGET_S / self._row_s))
 
     def measured(self, num_rows: int, seconds: float) -> None:
         """A pass took so long; one of a few rows says what any pass takes, others what a row adds."""
@@ -52,16 +56,21 @@ class PassPacer:
         self._row_s = row_s if self._row_s is None else self._row_s + SPEED_WEIGHT * (row_s - self._row_s)
 
 
+def _bucket_within(rows: float) -> int:
+    """The largest bucket of at most so many rows; a row where that is less than one."""
+    return max((bucket for bucket in ROW_BUCKETS if bucket <= rows), default=1)
+
+
 def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[int]:
     """Rows of each sequence in the next pass, at most BLOCK_ROWS together.
 
     Args:
         pending: tokens that each still has to have computed, at least one; the oldest request first.
         rows_alone: rows of prompts at most where nobody decodes.
-        rows_beside: ... and where somebody does.
+        rows_beside: rows at most where somebody does, those who decode included.
     """
     decoding = sum(count == 1 for count in pending)
-    room = min(BLOCK_ROWS - decoding, rows_beside if decoding else rows_alone)
+    room = max(1, min(BLOCK_ROWS, rows_beside if decoding else rows_alone) - decoding)
     rows = [min(count, 1) for count in pending]
     prompts = [index for index, count in enumerate(pending) if count > 1]
     for index in prompts[:1]:
