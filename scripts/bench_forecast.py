@@ -16,17 +16,19 @@ from pathlib import Path
 
 import click
 import psutil
+from asking import answer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from swarm_harness import Swarm
 
+from node.engine import Engine
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.privacy import Privacy
 from node.session.receipt import Receipt
-from node.session.session import Session, SessionConfig
+from node.session.session import SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol.identity import Identity
@@ -68,12 +70,11 @@ def trials(
     params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
     with Node(config, [model]) as node:
         node.registry.wait_settled([str(address) for address in addresses], peers, PEERS_TIMEOUT_S)
-        with Session(node, model, SessionConfig(mode, prompt_tokens=len(prompt), new_tokens=new_tokens)) as session:
-            if session.mode is not mode:
-                raise click.ClickException(f"{mode.value} over {peers} peers did not form: {session.note}")
+        with Engine(node, Library(model.path.parent), SessionConfig()) as engine:
             for _ in range(rounds):
-                *_tokens, receipt = session.answer(prompt, params)
-                assert isinstance(receipt, Receipt)
+                _tokens, receipt = answer(engine, model, prompt, params, mode)
+                if receipt.mode != mode.value:
+                    raise click.ClickException(f"{mode.value} over {peers} peers did not form: {receipt.note}")
                 yield Trial.of(receipt)
 
 

@@ -20,17 +20,19 @@ from statistics import median
 from typing import Any, Self
 
 import click
+from asking import answer
 from hostile_member import ATTACKS
 from rich.console import Console
 from rich.table import Table
 from swarm_harness import Swarm
 
+from node.engine import Engine
 from node.execution.config import ExecutionConfig
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.privacy import Privacy
 from node.session.receipt import Receipt
-from node.session.session import Session, SessionConfig
+from node.session.session import SessionConfig
 from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey
@@ -136,8 +138,8 @@ class HonestClient:
     """A node of this process that answers a prompt in `split` over two guards; a context manager."""
 
     def __init__(self, swarm: Swarm, max_tokens: int) -> None:
-        library = Library(swarm.folder / "client")
-        self._model = library.resolve(swarm.model)
+        self._library = Library(swarm.folder / "client")
+        self._model = self._library.resolve(swarm.model)
         guards = tuple(parse_multiaddr(swarm.nodes[index].address) for index in (0, GUARD))
         key = SwarmKey(bytes.fromhex(swarm.key))
         identity = Identity.from_seed(secrets.token_bytes(32))
@@ -159,9 +161,8 @@ class HonestClient:
 
     def answer(self) -> Receipt:
         """One answer; raises where its text is not the same as ever."""
-        with Session(self._node, self._model, SessionConfig(Privacy.SPLIT, execution=PATIENT)) as session:
-            *_tokens, receipt = session.answer(self._prompt, self._params)
-        assert isinstance(receipt, Receipt)
+        with Engine(self._node, self._library, SessionConfig(execution=PATIENT)) as engine:
+            _tokens, receipt = answer(engine, self._model, self._prompt, self._params, Privacy.SPLIT)
         if self._text is None:
             self._text = receipt.text
         if receipt.text != self._text:

@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from asking import answer, request_of
 from live_nodes import LOOPBACK, WAIT_S
 from made_parts import KERNELS, identity
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
+from waiting import until
 
-from node.model.generate import GeneratedToken
+from node.engine import Engine
+from node.engine.request import Event, Token
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.privacy import Privacy
-from node.session.receipt import Receipt
-from node.session.session import Session, SessionConfig
+from node.session.session import SessionConfig
 from node.store.importer import import_checkpoint
+from node.store.library import Library
 from node.store.stored import StoredModel
 
 PROMPT = [5, 6, 7]
@@ -46,24 +49,31 @@ def nodes(model: StoredModel) -> Iterator[list[Node]]:
         yield [*workers, client]
 
 
-def tokens_of(events: Iterator[GeneratedToken | Receipt], count: int) -> list[int]:
-    return [event.id for _, event in zip(range(count), events, strict=False) if isinstance(event, GeneratedToken)]
-
-
 @pytest.mark.parametrize("mode", [Privacy.SPLIT, Privacy.STRICT])
 def test_a_peer_that_is_banned_in_the_middle_gets_no_more_rows(
     nodes: list[Node], model: StoredModel, mode: Privacy
 ) -> None:
     *workers, client = nodes
-    with Session(client, model, SessionConfig(Privacy.LOCAL)) as session:
-        expected = tokens_of(session.answer(PROMPT, PARAMS), 99)
-    with Session(client, model, SessionConfig(mode)) as session:
-        events = session.answer(PROMPT, PARAMS)
-        tokens = tokens_of(events, 4)
-        assert any(peer.chunks for peer in session.peers), "it is computed with the peers"
-        for worker in workers[: 1 if mode is Privacy.SPLIT else 2]:
-            client.ban(worker.peer_id, "another session caught it")
-        before = [peer.chunks for peer in session.peers]
-        tokens += tokens_of(events, 99)
-        assert [peer.chunks for peer in session.peers] == before
+    with Engine(client, Library(model.path.parent), SessionConfig()) as engine:
+        expected, _receipt = answer(engine, model, PROMPT, PARAMS, Privacy.LOCAL)
+        tokens, chunks = [], []
+        banned = workers[: 1 if mode is Privacy.SPLIT else 2]
+
+        def listen(event: Event) -> None:
+            """In the engine's thread, between two passes: what was sent until now is settled."""
+            if not isinstance(event, Token):
+                return
+            tokens.append(event.id)
+            (session,) = [runner._session for runner in engine._runners.values() if runner.mode == mode.value]
+            assert session is not None
+            chunks.append([peer.chunks for peer in session.peers])
+            if len(tokens) == 4:
+                for worker in banned:
+                    client.ban(worker.peer_id, "another session caught it")
+
+        request = request_of(model, PROMPT, PARAMS, mode)
+        engine.submit(request, listen)
+        until(lambda: not engine.requests(), "it is answered")
+    assert any(chunks[3]), "it is computed with the peers"
+    assert chunks[-1] == chunks[3]
     assert tokens == expected and len(tokens) == 12

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import queue
 import secrets
 import threading
 import time
 
 import pytest
+from asking import answer, request_of
 from swarm_harness import LaneWatch, NodeProcess, RunResult, Swarm
 
+from node.engine import Engine
+from node.engine.request import Completed, Event, Token
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.privacy import Privacy
-from node.session.receipt import Receipt
-from node.session.session import Session, SessionConfig
+from node.session.session import SessionConfig
 from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey
@@ -105,9 +108,16 @@ def test_a_lane_that_comes_up_in_the_middle_is_used(alone: RunResult) -> None:
         assert "2 of 4 places are empty" in result.receipt["note"]
 
 
+def next_token(events: queue.Queue[Event]) -> int:
+    """The id of the next token; notes and progress are passed over."""
+    while not isinstance(event := events.get(timeout=30), Token):
+        pass
+    return event.id
+
+
 def test_a_request_that_found_nobody_is_helped_by_who_comes() -> None:
     """Who was named is away at first: the answer begins here, says so, and goes on with them; text as alone."""
-    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
     with Swarm() as swarm:
         swarm.start(2)
         addresses = tuple(parse_multiaddr(node.address) for node in swarm.nodes)
@@ -117,22 +127,22 @@ def test_a_request_that_found_nobody_is_helped_by_who_comes() -> None:
         identity = Identity.from_seed(secrets.token_bytes(32))
         config = NodeConfig(identity, None, addresses, threads=1, swarm_key=SwarmKey.from_hex(swarm.key))
         prompt = model.tokenizer().encode(PROMPT)
-        with Node(config, [model]) as node:
-            with Session(node, model, SessionConfig(Privacy.LOCAL)) as session:
-                *here, _receipt = session.answer(prompt, params)
-            with Session(node, model, SessionConfig(Privacy.SPLIT)) as session:
-                assert session.mode is Privacy.LOCAL and session.note and "computed here" in session.note
-                answer = session.answer(prompt, params)
-                tokens = [next(answer), next(answer)]
-                for process in swarm.nodes:
-                    swarm.restart(process)
-                deadline = time.monotonic() + 30
-                while len(node.registry.usable()) < 2:
-                    assert time.monotonic() < deadline, "they are not found again"
-                    time.sleep(0.05)
-                tokens.append(next(answer))
-                assert all(peer.channel.wait_connected(10) for peer in session.peers) and session.peers
-                *rest, receipt = answer
-        assert [token.id for token in [*tokens, *rest]] == [token.id for token in here]
-        assert isinstance(receipt, Receipt) and receipt.mode == "split"
+        with Node(config, [model]) as node, Engine(node, Library(model.path.parent), SessionConfig()) as engine:
+            here, _receipt = answer(engine, model, prompt, params, Privacy.LOCAL)
+            events: queue.Queue[Event] = queue.Queue(maxsize=1)  # the engine goes no faster than it is read
+            engine.submit(request_of(model, prompt, params, Privacy.SPLIT), events.put)
+            tokens = [next_token(events), next_token(events)]
+            for process in swarm.nodes:
+                swarm.restart(process)
+            deadline = time.monotonic() + 30
+            while len(node.registry.usable()) < 2:
+                assert time.monotonic() < deadline, "they are not found again"
+                time.sleep(0.05)
+            while len(tokens) < params.max_tokens:
+                time.sleep(0.05)  # a slow reader: lanes have time to come up before the answer is over
+                tokens.append(next_token(events))
+            while not isinstance(completed := events.get(timeout=30), Completed):
+                pass
+        receipt = completed.receipt
+        assert tokens == here and receipt.mode == "split"
         assert receipt.chunks.verified > 0 and "from the middle on" in (receipt.note or "")

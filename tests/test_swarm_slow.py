@@ -7,16 +7,17 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from asking import answer
 from swarm_harness import RunResult, Swarm
 
+from node.engine import Engine
 from node.execution.account import CREDIT_S, Reason
 from node.execution.config import ExecutionConfig
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.privacy import Privacy
-from node.session.receipt import Receipt
-from node.session.session import Session, SessionConfig
+from node.session.session import SessionConfig
 from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey
@@ -109,20 +110,21 @@ def test_a_peer_that_recovers_is_used_again() -> None:
         prompt = model.tokenizer().encode(PROMPT)
         with Node(config, [model]) as node:
             assert node.registry.wait_settled([str(address)], 1, 20) is None and node.registry.usable()
-            with Session(node, model, SessionConfig(Privacy.STRICT)) as session:
-                *first, receipt = session.answer(prompt, params)
-                (peer,) = session.peers
+            with Engine(node, Library(model.path.parent), SessionConfig()) as engine:
+                first, receipt = answer(engine, model, prompt, params, Privacy.STRICT)
+                (runner,) = engine._runners.values()
+                assert runner._session is not None
+                (peer,) = runner._session.peers
                 for _ in range(20):  # two late answers suspend it until it answers; that takes no credit
                     if peer.account.left_for is None:
-                        *first, receipt = session.answer(prompt, params)
-                assert isinstance(receipt, Receipt) and receipt.chunks.local > 0
+                        first, receipt = answer(engine, model, prompt, params, Privacy.STRICT)
+                assert receipt.chunks.local > 0
                 assert peer.account.left_for is Reason.LATE and peer.standing == "late"
                 deadline = time.monotonic() + 60
-                verified = receipt.chunks.verified
                 while peer.account.reason is not None:
                     assert time.monotonic() < deadline, "it is not used again"
                     time.sleep(max(0.0, peer.account.rests_until - time.monotonic()))  # when it is tried again
-                    *again, receipt = session.answer(prompt, params)
-                    assert [token.id for token in again] == [token.id for token in first]  # type: ignore[union-attr]
-                assert isinstance(receipt, Receipt) and receipt.chunks.verified > verified + UNITS_A_TOKEN
+                    again, receipt = answer(engine, model, prompt, params, Privacy.STRICT)
+                    assert again == first
+                assert receipt.chunks.verified > UNITS_A_TOKEN
                 assert peer.standing == "active"

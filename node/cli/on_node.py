@@ -10,11 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from node.cli.narrate import say
+from node.engine.request import Completed, Event, Note, Started, Token
 from node.gateway.client.client import node_runs
-from node.model.generate import GeneratedToken
 from node.model.sampling import SamplingParams
-from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.store.stored import StoredModel
 
@@ -49,17 +47,17 @@ def asked_of(
     return {**wanted, **sampling, "stop": list(params.stop), "model": model.model_id, "privacy": privacy}
 
 
-def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[GeneratedToken | Receipt]:
-    """Tokens as they come, then the receipt; notes are narrated when they come. Raises OperationError."""
+def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[Event]:
+    """What becomes of it, as the engine of that node tells it. Raises OperationError."""
     from node.gateway.client.generating import generate_on_node  # aiohttp: only where a node runs
 
     for event in generate_on_node(data_dir, **asked):
         match event["event"]:
-            case "started" if event["mode"] != Privacy.LOCAL.value:
-                say(event["plan"])
+            case "started":
+                yield Started(event["mode"], event["model"], event["plan"], event["prompt_tokens"])
             case "note":
-                say(f"note: {event['text']}")
+                yield Note(event["text"])
             case "token":
-                yield GeneratedToken(event["index"], event["id"], event["text"])
+                yield Token(event["index"], event["id"], event["text"])
             case "receipt":
-                yield Receipt.from_json(event["receipt"])
+                yield Completed(Receipt.from_json(event["receipt"]))

@@ -1,4 +1,4 @@
-"""Answer a prompt: a full node in this process, a session on it, tokens as they come, the receipt."""
+"""Answer a prompt: a full node in this process and its engine, tokens as they come, the receipt."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from node.cli.options import (
 )
 from node.cli.pull import from_peers
 from node.cli.wanted import absent_id, meant
+from node.engine import Engine, GenerationRequest
+from node.engine.request import Completed, Event, Note, Started, Token
 from node.errors import ModelNotFoundError, PeerRefusedError, PromptError
 from node.execution.config import ExecutionConfig
 from node.execution.lanes import DEFAULT_MAX_LANES
-from node.model.generate import GeneratedToken, check_prompt
+from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
-from node.session.plan_line import PlanLine
-from node.session.receipt import Receipt
-from node.session.session import Privacy, Session, SessionConfig
+from node.privacy import Privacy
+from node.session.session import SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList
@@ -141,8 +142,8 @@ def run(
     stored = None if absent is not None else library.resolve(model)
     asked = None if stored is None else _prepare(stored, text, chat, sampling)
     if by_node and stored is not None and asked is not None:
-        request = asked_of(stored, text, asked[0], chat, asked[1], privacy)
-        _stream(answer_of_node(directory.path, request), as_json)
+        wanted = asked_of(stored, text, asked[0], chat, asked[1], privacy)
+        _show(answer_of_node(directory.path, wanted), as_json)
         return
     identity, lock = _identity(directory)
     by_guards = not bootstrap and not min_peers  # nobody is named: this device keeps guards of its own
@@ -170,23 +171,16 @@ def run(
             stored = _bring(node, library, str(absent))
             asked = _prepare(stored, text, chat, sampling)
         prompt_ids, params = asked
-        session_config = SessionConfig(
-            Privacy(privacy),
+        sessions = SessionConfig(
             max_lanes=lanes,
             by_guards=by_guards,
             inbound_peers=min_peers > 0,
             pad_rows=pad_rows,
             execution=ExecutionConfig(progress_limit_s=deadline),
-            prompt_tokens=len(prompt_ids),
-            new_tokens=params.max_tokens,
         )
-        with Session(node, stored, session_config) as session:
-            plan = PlanLine.of(session.plan)
-            if plan is not None and (session.plan.lanes or session.note):  # where there was a choice
-                say(plan.as_line())
-            if session.note:
-                say(f"note: {session.note}")
-            _stream(session.answer(prompt_ids, params, continues=not chat), as_json)
+        request = GenerationRequest("run", stored, tuple(prompt_ids), params, Privacy(privacy), not chat)
+        with Engine(node, library, sessions) as engine:
+            _show(engine.ask(request), as_json)
 
 
 def _prepare(
@@ -275,19 +269,24 @@ def _wait_for_peers(
         say(f"note: {outcome.reason}")
 
 
-def _stream(events: Iterator[GeneratedToken | Receipt], as_json: bool) -> None:
+def _show(events: Iterator[Event], as_json: bool) -> None:
+    """Tokens on stdout as they come, what a person should know on stderr, the receipt last."""
     for event in events:
         match event:
-            case GeneratedToken(index, token_id, text) if as_json:
+            case Started(mode, _model, plan) if mode != Privacy.LOCAL.value:
+                say(plan)
+            case Note(text):
+                say(f"note: {text}")
+            case Token(index, token_id, text) if as_json:
                 _print_line({"type": "token", "index": index, "id": token_id, "text": text})
-            case GeneratedToken(text=text):
+            case Token(text=text):
                 click.echo(text, nl=False)
                 sys.stdout.flush()
-            case Receipt() if as_json:
-                _print_line(event.as_json())
-            case Receipt():
+            case Completed(receipt) if as_json:
+                _print_line(receipt.as_json())
+            case Completed(receipt):
                 click.echo()
-                say(event.as_line())
+                say(receipt.as_line())
 
 
 def _print_line(value: dict[str, Any]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from node.engine.chunks import ChunkFeed
 from node.engine.models import Models
@@ -41,8 +43,15 @@ class DuplicateRequestError(KekahydeError):
 class Engine:
     """Requests of one serving node; a context manager."""
 
-    def __init__(self, node: Node, library: Library) -> None:
+    def __init__(self, node: Node, library: Library, sessions: SessionConfig | None = None) -> None:
+        """
+        Args:
+            sessions: how sessions are formed, but for what each request says itself; by default over guards that the
+                user named, or else that the node chooses.
+        """
         self._node = node
+        named = node.config.named
+        self._sessions = sessions or SessionConfig(named=named, by_guards=not named)
         self.models = Models(node, library)
         self.feed = ChunkFeed()
         self._lock = threading.Lock()
@@ -88,6 +97,25 @@ class Engine:
                 runner = self._runner(key, request.model)
                 self._under_way[request.id] = (running, runner)
         runner.announce(running, position)
+
+    def ask(self, request: GenerationRequest) -> Iterator[Event]:
+        """Queue a request and wait for everything that becomes of it; whoever stops reading cancels it.
+
+        Raises:
+            As `submit` does, and KekahydeError where the request fails later: its message is for a person.
+        """
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.submit(request, events.put)
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, Failed):
+                    raise KekahydeError(event.message)
+                yield event
+                if isinstance(event, Completed):
+                    return
+        finally:
+            self.cancel(request.id)
 
     def cancel(self, request_id: str) -> bool:
         """Nobody wants a request any more; whether there was one with this id."""
@@ -137,10 +165,9 @@ class Engine:
         self, first: Running, on_change: Callable[[ChunkRecord], None], interrupt: Interrupt
     ) -> Session:
         request = first.request
-        config = SessionConfig(
-            request.privacy,
-            named=self._node.config.named,
-            by_guards=not self._node.config.named,
+        config = replace(
+            self._sessions,
+            privacy=request.privacy,
             prompt_tokens=len(request.prompt_ids),
             new_tokens=request.params.max_tokens,
         )

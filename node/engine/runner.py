@@ -256,6 +256,7 @@ class SessionRunner:
             self._watch = PeerWatch()
             self._session = self._open_session(first, self._recorder.on_change, self._interrupt)
             self._recorder.follow(self._session)
+            first.ledger.pads_made += self._session.pads_made  # before the clock started
             self._watch.news(self._session.peers)
         return self._session
 

@@ -6,8 +6,7 @@ A request never falls to a weaker mode than it asked for: where peers are missin
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from node.errors import CorruptModelError
@@ -22,8 +21,6 @@ from node.execution.pads_paired import PairedPads
 from node.execution.peer import SessionPeer
 from node.kernels.speed import local_macs_per_s
 from node.model.decoder import Decoder
-from node.model.generate import Finished, GeneratedToken, generate
-from node.model.sampling import SamplingParams
 from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
@@ -33,8 +30,6 @@ from node.serving.hosting import layers_text, missing_layers
 from node.session.crew import Crew, Muster
 from node.session.formation import LanePlan, Offer, PadMaker, SessionPlan, form
 from node.session.opening import LaneOpener
-from node.session.plan_line import PlanLine
-from node.session.receipt import LEFT_FOR, PeerShare, Receipt
 from node.store.files import sha256_file
 from node.store.manifest import UNITS_FOLDER
 from node.store.stored import StoredModel
@@ -90,7 +85,6 @@ class Session:
         self._own_pads: OwnPads | None = None
         self._paired_pads: PairedPads | None = None
         self._pad_s = 0.0
-        self._predicted: Cost | None = None
         self.note: str | None = None
         self._version = node.registry.version
         self._crew = Crew(node, model, self._named(), config.inbound_peers, config.max_lanes)
@@ -169,24 +163,6 @@ class Session:
             self._node.tally.left(peer)
         if self._manager is not None:
             self._manager.close()
-
-    def answer(
-        self, prompt_ids: Sequence[int], params: SamplingParams, continues: bool = True
-    ) -> Iterator[GeneratedToken | Receipt]:
-        """Tokens as they come, then the receipt. Raises PromptError before the first token.
-
-        Args:
-            continues: the text goes on from the prompt; False for the answer in a chat.
-        """
-        self._predicted = self.predict(self.plan, len(prompt_ids))
-        started = time.perf_counter()
-        token_times: list[float] = []
-        for event in generate(self._decoder, self._model.tokenizer(), prompt_ids, params, continues=continues):
-            if isinstance(event, Finished):
-                yield self._receipt(event, len(prompt_ids), started, token_times)
-                return
-            token_times.append(time.perf_counter())
-            yield event
 
     # --- how a session is formed
 
@@ -304,39 +280,3 @@ class Session:
         path = unit_path(self._model.path / UNITS_FOLDER, unit.ref.sha256)
         if sha256_file(path) != unit.ref.sha256:
             raise CorruptModelError(f"{path} has changed since it was imported: import the model again")
-
-    # --- how it ends
-
-    def _receipt(self, finished: Finished, prompt_tokens: int, started: float, token_times: list[float]) -> Receipt:
-        tokens = len(token_times)
-        decode_s = token_times[-1] - token_times[0] if tokens else 0.0
-        peers = [] if self._manager is None else self._manager.peers
-        ttft_s = token_times[0] - started if tokens else 0.0
-        token_s = decode_s / (tokens - 1) if tokens > 1 else 0.0
-        left = [(peer.peer_id[-6:], peer.account.left_for) for peer in peers]
-        notes = [] if self.note is None else [self.note]
-        notes += [f"peer …{peer_id} {LEFT_FOR[reason]}" for peer_id, reason in left if reason is not None]
-        if self._predicted is not None:
-            self.learn(self._predicted, ttft_s, token_s)
-        return Receipt(
-            text=finished.text,
-            tokens=tokens,
-            prompt_tokens=prompt_tokens,
-            mode=self.plan.mode.value,
-            asked=self._config.privacy.value,
-            model=self._model.name,
-            model_id=self._model.model_id,
-            peers=[PeerShare.of(peer) for peer in peers],
-            chunks=self.executor.counts,
-            bytes_up=sum(peer.channel.bytes_up for peer in peers),
-            bytes_down=sum(peer.channel.bytes_down for peer in peers),
-            ttft_s=ttft_s,
-            tokens_per_s=1 / token_s if token_s > 0 else 0.0,
-            plan=PlanLine.of(self.plan, self._predicted),
-            finish_reason=finished.reason,
-            pads_made=0 if self._own_pads is None else self._own_pads.rows_made,
-            pads_paired=self.pads_paired,
-            pad_s=self._pad_s,
-            timings_s=self.executor.timings.seconds,
-            note="; ".join(notes) or None,
-        )
