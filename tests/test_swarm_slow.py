@@ -99,10 +99,10 @@ def test_in_strict_a_good_peer_takes_over(alone: RunResult) -> None:
 
 
 def test_a_peer_that_recovers_is_used_again() -> None:
-    """Late for fourteen answers, then honest: left, tried again when its rest is over, and used."""
+    """Late for five answers, then honest: left, tried again when its rest is over, and used."""
     params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
     with Swarm() as swarm:
-        swarm.start(1, {0: [*LATE, "--until", "14"]})
+        swarm.start(1, {0: ["--fault", "slow", "--delay", "0.6", "--until", "5"]})
         model = Library(DataDir.open(swarm.folder / "client").models).resolve("story")
         address = parse_multiaddr(swarm.nodes[0].address)
         identity = Identity.from_seed(secrets.token_bytes(32))
