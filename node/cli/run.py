@@ -194,7 +194,7 @@ def _prepare(
 ) -> tuple[list[int], SamplingParams]:
     """The prompt as the model reads it, and how it is to answer; raises PromptError before anything starts."""
     prompt_ids = _tokenize(stored, text, chat)
-    check_prompt(prompt_ids, stored.config.context_length)
+    check_prompt(prompt_ids, stored.config, stored.tokenizer())
     return prompt_ids, _sampling_params(stored, sampling)
 
 

@@ -49,6 +49,11 @@ class Tokenizer:
         """Ids that the tokenizer knows, special tokens included."""
         return int(self._rust.get_vocab_size(with_added_tokens=True))
 
+    def word(self, token_id: int) -> str | None:
+        """How `tokenizer.json` spells a token; None for an id that it does not know."""
+        word: str | None = self._rust.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
+        return word
+
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         """Token ids of a text, with the special tokens around it that the model was trained with."""
         ids: list[int] = self._rust.encode(text, add_special_tokens=add_special).ids

@@ -1,0 +1,79 @@
+"""Models that say exactly what they are told to, asked through the gateway as a user would."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gateway_fakes import Serving, serving
+from puppets import write_puppet
+from safetensors.numpy import load_file, save_file
+
+from node.engine.request import Completed, Failed, Token
+from node.model.sampling import SamplingParams
+from node.store.hf.layout import EMBEDDING
+
+A, B = ord("a"), ord("b")
+ENDLESS = SamplingParams(max_tokens=1 << 15)
+LONG_CONTEXT = {"max_position_embeddings": 1 << 16}
+
+
+def post(node: Serving, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    """Status and body of one request without streaming."""
+    content = json.dumps({"model": "puppet", **body}).encode()
+    asked = urllib.request.Request(node.url + path, content, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+@contextmanager
+def another_streams(node: Serving) -> Iterator[None]:
+    """Somebody else's answer is under way all through the block and goes on after it."""
+    other = node.ask("other", "ab", ENDLESS)
+    while not isinstance(other.next(), Token):
+        pass
+    yield
+    count = next(running.answer.num_tokens for running, _mode in node.engine.requests())
+    while not (isinstance(event := other.next(), Token) and event.index > count):
+        pass
+    node.engine.cancel("other")
+    ended = other.finish()
+    assert isinstance(ended, Completed) and ended.receipt.finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_token_that_the_model_lacks_is_a_400_for_its_asker_alone(tmp_path: Path, stream: bool) -> None:
+    """The tokenizer knows `<pad>`, the embedding has no row for it: who writes it ends nobody else's answer."""
+    checkpoint = write_puppet(
+        tmp_path / "checkpoint", {A: B, B: A}, special=["<pad>"], vocab_size=256, config=LONG_CONTEXT
+    )
+    with serving(tmp_path / "data", checkpoint) as node, another_streams(node):
+        for path, asked in (
+            ("/v1/completions", {"prompt": "a<pad>b"}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a<pad>b"}]}),
+        ):
+            status, body = post(node, path, **asked, stream=stream, privacy="local")
+            assert status == 400, body
+            assert "'<pad>'" in body["error"]["message"] and body["error"]["code"] == "invalid_value"
+
+
+def test_a_request_that_fails_ends_alone(tmp_path: Path) -> None:
+    """The embedding of one token is damaged: only answers that come to it cannot go on."""
+    checkpoint = write_puppet(tmp_path / "checkpoint", {A: B, B: A, ord("m"): ord("n")}, config=LONG_CONTEXT)
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors[EMBEDDING][ord("n")] = np.nan
+    save_file(tensors, checkpoint / "model.safetensors")
+    with serving(tmp_path / "data", checkpoint) as node, another_streams(node):
+        for prompt in ("n", "amnab", "m"):  # alone, in the middle of a prompt, as a token of the answer
+            ended = node.ask(f"damaged {prompt}", prompt, ENDLESS).finish()
+            assert isinstance(ended, Failed) and "not finite numbers" in ended.message
