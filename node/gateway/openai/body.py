@@ -129,21 +129,31 @@ def _message(message: Any, where: str) -> dict[str, str]:
         raise _invalid(f"{where}.role is {str(role)[:32]!r}; there are: {', '.join(ROLES)}", f"{where}.role")
     if message.get("tool_calls") or message.get("function_call"):
         raise _unsupported(f"{where} has tool calls, which this gateway cannot do", f"{where}.tool_calls")
-    return {"role": ROLES[role], "content": _content(message.get("content"), f"{where}.content")}
+    return {"role": ROLES[role], "content": _content(message, role, f"{where}.content")}
 
 
-def _content(content: Any, where: str) -> str:
-    """Text, given whole or in parts of type text."""
+def _content(message: Mapping[str, Any], role: str, where: str) -> str:
+    """Text, given whole or in parts. What an assistant said may also be nothing, or a refusal."""
+    content, assistant = message.get("content"), role == "assistant"
+    if content is None and assistant:
+        content = message.get("refusal") or ""
     if isinstance(content, list):
-        for part in content:
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind != "text" or not isinstance(part.get("text"), str):
-                raise _unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text can be read", where)
-        content = "".join(part["text"] for part in content)
+        content = "".join(_part(part, assistant, where) for part in content)
     if not isinstance(content, str):
         raise _invalid(f"{where} must be text", where)
     _check_text(content, where)
     return content
+
+
+def _part(part: Any, assistant: bool, where: str) -> str:
+    """One part of a content: the field that bears its type's name holds its text."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind != "text" and not (assistant and kind == "refusal"):
+        raise _unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text can be read", where)
+    text = part.get(kind)
+    if not isinstance(text, str):
+        raise _invalid(f"{where} has a part of type {kind} whose {kind} is no text", where)
+    return text
 
 
 def _prompt(prompt: Any) -> str | list[int]:
