@@ -77,3 +77,14 @@ def test_a_request_that_fails_ends_alone(tmp_path: Path) -> None:
         for prompt in ("n", "amnab", "m"):  # alone, in the middle of a prompt, as a token of the answer
             ended = node.ask(f"damaged {prompt}", prompt, ENDLESS).finish()
             assert isinstance(ended, Failed) and "not finite numbers" in ended.message
+
+
+def test_bytes_that_are_no_text_stream_as_what_they_are(tmp_path: Path) -> None:
+    """A model that goes on for ever in bytes of which none begins a character: each is U+FFFD when it comes."""
+    checkpoint = write_puppet(tmp_path / "checkpoint", {A: 0x80, 0x80: 0x81, 0x81: 0x80})
+    with serving(tmp_path / "data", checkpoint) as node:
+        asked = node.ask("bytes", "a", SamplingParams(max_tokens=40))
+        ended = asked.finish()
+        texts = [event.text for event in asked.heard if isinstance(event, Token)]
+        assert texts == ["\ufffd"] * 40
+        assert isinstance(ended, Completed) and ended.receipt.text == "\ufffd" * 40

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as RustTokenizer
 
-from node.errors import CorruptModelError, ModelNotFoundError, PromptError
+from node.errors import CorruptModelError, ModelNotFoundError, PromptError, UnsupportedModelError
 from node.model.stops import StopMatcher
 from node.model.template import ChatTemplate
-from node.model.tokenizer import Tokenizer
+from node.model.tokenizer import _BYTE_OF_LETTER, Tokenizer
 
 
 def byte_level_tokenizer() -> Tokenizer:
@@ -63,13 +64,119 @@ def streamed(tokenizer: Tokenizer, ids: list[int], context: list[int]) -> list[s
     return [*(stream.push(token_id) for token_id in ids), stream.finish()]
 
 
+def rust_text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """The library's decoding, but for runs of byte tokens that are no UTF-8: of those it spoils what is."""
+    text: str = tokenizer._rust.decode(ids, skip_special_tokens=True)
+    if tokenizer is not TOKENIZERS["byte-fallback"]:
+        return text
+    words = [tokenizer.word(token_id) or "" for token_id in ids if token_id > 2]
+    content = b"".join(
+        bytes([int(word[3:5], 16)]) if word.startswith("<0x") else word.replace("▁", " ").encode() for word in words
+    )
+    return content.decode(errors="replace").removeprefix(" ")
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_stream_is_the_decoding_of_the_whole(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
-    assert "".join(streamed(tokenizer, ids, [])) == tokenizer.decode(ids)
+    assert "".join(streamed(tokenizer, ids, [])) == rust_text(tokenizer, ids) == tokenizer.decode(ids)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=8), starts=st.lists(st.sampled_from(["▁the", "▁", "<0x20>", "s", "<0x0A>"]), max_size=3))
+def test_well_formed_bytes_are_decoded_as_by_the_library(text: str, starts: list[str]) -> None:
+    tokenizer = TOKENIZERS["byte-fallback"]
+    vocabulary = tokenizer._rust.get_vocab()
+    ids = [*(vocabulary[word] for word in starts), *tokenizer.encode(text, add_special=False)]
+    assert tokenizer.decode(ids) == tokenizer._rust.decode(ids)
+
+
+def byte_tokens(name: str, content: bytes) -> list[int]:
+    """One token for each byte."""
+    spelled = {"byte-fallback": "<0x{:02X}>".format, "byte-level": lambda byte: byte_letter(byte)}[name]
+    ids = [TOKENIZERS[name]._rust.token_to_id(spelled(byte)) for byte in content]
+    assert None not in ids
+    return ids
+
+
+def byte_letter(byte: int) -> str:
+    return next(letter for letter, value in _BYTE_OF_LETTER.items() if value == byte)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "byte-fallback"])
+@settings(max_examples=200, deadline=None)
+@given(content=st.one_of(st.binary(max_size=24), st.text(max_size=10).map(str.encode)))
+def test_bytes_are_text_as_soon_as_no_character_can_be_pending(name: str, content: bytes) -> None:
+    """After each byte all is out but the three at most that may be the beginning of a character."""
+    stream, out = TOKENIZERS[name].stream(TOKENIZERS[name].encode("s")), ""
+    for count, token_id in enumerate(byte_tokens(name, content), 1):
+        out += stream.push(token_id)
+        so_far = content[:count]
+        for pending in range(4):  # a character is pending where bytes could still make it whole
+            certain = so_far[: count - pending].decode(errors="replace")
+            if out == certain:
+                tail = so_far[count - pending :]
+                break
+        else:
+            raise AssertionError(f"{out!r} lags behind {so_far!r}")
+        assert not tail or any(is_character(tail + rest) for rest in CONTINUATIONS), "it waits for nothing"
+    assert out + stream.finish() == content.decode(errors="replace")
+
+
+CONTINUATIONS = [
+    bytes([first, *more]) for first in (0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF) for more in ((), (0x80,), (0x80, 0x80))
+]
+
+
+def is_character(content: bytes) -> bool:
+    """Half a surrogate pair is none, but Python's decoder waits for its third byte before it says so."""
+    try:
+        return len(content.decode(errors="surrogatepass")) == 1
+    except UnicodeDecodeError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["byte-level", "byte-fallback"])
+@pytest.mark.parametrize("content", [b"\x80\x81\x82", "\ufffd".encode(), b"\xf0\x9f", "日".encode(), b"\xac\xe2\x82"])
+def test_no_bytes_make_a_stream_slow(name: str, content: bytes) -> None:
+    """What is decoded for a token does not depend on how many came before it."""
+    tokenizer, decoded = TOKENIZERS[name], 0
+    stream = tokenizer.stream()
+
+    def counted(ids: Sequence[int]) -> str:
+        nonlocal decoded
+        decoded += len(ids)
+        return tokenizer._text(ids)
+
+    stream._decode = counted  # type: ignore[method-assign]
+    ids = byte_tokens(name, content * 700)
+    texts = [stream.push(token_id) for token_id in ids]
+    assert decoded <= 2 * len(ids)
+    silences = [len(list(group)) for is_text, group in groupby(texts, bool) if not is_text]
+    assert max(silences, default=0) <= 3, "text comes all the time"
+
+
+def test_a_real_replacement_sign_is_a_character_like_any_other() -> None:
+    tokenizer = TOKENIZERS["byte-fallback"]
+    sign = tokenizer._rust.token_to_id("\ufffd")
+    assert streamed(tokenizer, [sign, sign], []) == ["\ufffd", "\ufffd", ""]
+
+
+def test_ids_that_the_tokenizer_lacks_are_no_text() -> None:
+    tokenizer = TOKENIZERS["byte-fallback"]
+    the = tokenizer._rust.token_to_id("▁the")
+    assert tokenizer.decode([the, tokenizer.vocab_size + 5, the]) == "the the"
+
+
+def test_a_decoder_that_mixes_bytes_with_more_is_refused(tmp_path: Path) -> None:
+    rust = byte_level_tokenizer()._rust
+    rust.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    rust.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UnsupportedModelError, match="mixes ByteLevel, Strip"):
+        Tokenizer.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["byte-level", "byte-fallback"])
