@@ -192,6 +192,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "max_tokens": ({"max_tokens": 0}, "max_tokens"),
     "both limits": ({"max_completion_tokens": 13}, "max_tokens"),
     "stop": ({"stop": [1]}, "stop"),
+    "stop ids": ({"extra_body": {"stop_token_ids": 3}}, "stop_token_ids"),
+    "a stop id": ({"extra_body": {"stop_token_ids": ["x"]}}, "stop_token_ids"),
+    "many stop ids": ({"extra_body": {"stop_token_ids": [1] * 300}}, "stop_token_ids"),
     "privacy": ({"extra_body": {"privacy": "none"}}, "privacy"),
     "unknown": ({"extra_body": {"colour": "red"}}, "colour"),
 }

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,32 @@ def test_bytes_that_are_no_text_stream_as_what_they_are(tmp_path: Path) -> None:
         texts = [event.text for event in asked.heard if isinstance(event, Token)]
         assert texts == ["\ufffd"] * 40
         assert isinstance(ended, Completed) and ended.receipt.text == "\ufffd" * 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"stop": "<|eot|>"}, "abc"),
+        ({"stop": ["zebra", "<|eot|>"]}, "abc"),
+        ({"stop": "c<|eot|>d"}, "ab"),
+        ({"stop": "<|eot|>e"}, "abcdef"),
+        ({"stop": "cd"}, "ab"),
+        ({"stop": ["eot", "|", "<"]}, "abcdef"),
+        ({"stop_token_ids": [256]}, "abc"),
+        ({"stop_token_ids": [ord("d"), 257]}, "abcd"),
+        ({"stop_token_ids": []}, "abcdef"),
+        ({"stop": "<|end|>", "ignore_eos": True}, "abcdef"),
+    ],
+)
+def test_an_answer_ends_at_special_tokens(tmp_path: Path, asked: dict[str, Any], text: str) -> None:
+    """abc<|eot|>def<|end|>, of which the last alone is the model's own end."""
+    chain = [ord("x"), *b"abc", 256, *b"def", 257]
+    checkpoint = write_puppet(
+        tmp_path / "checkpoint",
+        dict(pairwise(chain)),
+        special=["<|eot|>", "<|end|>"],
+        config={"eos_token_id": 257},
+    )
+    with serving(tmp_path / "data", checkpoint) as node:
+        status, body = post(node, "/v1/completions", prompt="x", max_tokens=20, temperature=0, **asked)
+        assert (status, body["choices"][0]["text"], body["choices"][0]["finish_reason"]) == (200, text, "stop")

@@ -242,6 +242,43 @@ def test_stop_strings_do_not_depend_on_the_pieces(strings: list[str], text: str,
     assert not any(string in result for string in strings)
 
 
+WORDS = ["<x>", "<a>"]
+SPELLED = st.sampled_from(["a", "b", "<", "x", ">", *WORDS])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    strings=st.lists(st.lists(SPELLED, min_size=1, max_size=4).map("".join), max_size=3),
+    tokens=st.lists(
+        st.one_of(SPELLED.map(lambda text: (text, False)), st.sampled_from([(word, True) for word in WORDS]))
+    ),
+)
+def test_stop_strings_may_hold_words_of_special_tokens(strings: list[str], tokens: list[tuple[str, bool]]) -> None:
+    def pushed(pieces: list[tuple[str, bool]]) -> tuple[str, bool]:
+        matcher = StopMatcher(strings, WORDS)
+        out = "".join(matcher.push_word(text) if is_word else matcher.push(text) for text, is_word in pieces)
+        return out + matcher.finish(), matcher.stopped
+
+    pieces = [(part, is_word) for text, is_word in tokens for part in ([text] if is_word else text)]
+    out, stopped = pushed(tokens)
+    assert (out, stopped) == pushed(pieces)
+    shown = "".join(text for text, is_word in tokens if not is_word)
+    symbols = "".join(text.replace("<x>", "1").replace("<a>", "2") if is_word else text for text, is_word in tokens)
+    worded = [string.replace("<x>", "1").replace("<a>", "2") for string in strings]
+    assert stopped == any(string in shown or word in symbols for string, word in zip(strings, worded, strict=True))
+    assert shown.startswith(out) and (stopped or out == shown)
+
+
+def test_special_tokens_without_end_are_not_kept() -> None:
+    matcher = StopMatcher(["ab", "a<x><y>"], ["<x>", "<y>"])
+    assert matcher.push("a") == ""
+    for _ in range(1000):
+        assert matcher.push_word("<x>") == ""
+        assert len(matcher._held) <= 1 + len("a<x><y>")
+    assert (matcher.push_word("<y>"), matcher.stopped) == ("", False)
+    assert (matcher.push("b"), matcher.stopped) == ("", True)
+
+
 TEMPLATES = {
     "llama2": (
         "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"

@@ -34,7 +34,7 @@ class Finished:
     """The last event of a generation."""
 
     reason: FinishReason
-    """stop: the model ended, or a stop string came; length: a limit was reached; cancelled: nobody wants the rest."""
+    """stop: the model ended, or what it was to end at; length: a limit was reached; cancelled: nobody wants more."""
     text: str
     """The whole text: that of all tokens, joined."""
     num_tokens: int
@@ -121,8 +121,9 @@ class Answer:
         self.num_tokens = 0
         self._sampler = Sampler(params, prompt_ids)
         self._stream = tokenizer.stream(prompt_ids if continues else ())
-        self._stops = StopMatcher(params.stop)
-        self._end_ids = frozenset() if params.ignore_eos else frozenset(config.eos_ids)
+        self._words = tokenizer.special_words
+        self._stops = StopMatcher(params.stop, self._words.values())
+        self._end_ids = frozenset(params.stop_token_ids) | frozenset(() if params.ignore_eos else config.eos_ids)
         room = config.context_length - len(prompt_ids)
         self._max_tokens = min(params.max_tokens, room)
         self._text: list[str] = []
@@ -145,6 +146,8 @@ class Answer:
     def _shown(self, token_id: int, is_last: bool) -> str:
         """The text that a token makes certain; with the last token, all that was held back."""
         text = self._stops.push(self._stream.push(token_id))
+        if token_id in self._words:
+            text += self._stops.push_word(self._words[token_id])
         if is_last:
             text += self._stops.push(self._stream.finish())
             text += self._stops.finish()

@@ -27,9 +27,9 @@ class Tokenizer:
         self._rust = rust
         rust.no_truncation()
         rust.no_padding()
-        self._special_ids = frozenset(
-            token_id for token_id, token in rust.get_added_tokens_decoder().items() if token.special
-        )
+        added = rust.get_added_tokens_decoder()
+        self.special_words: dict[int, str] = {i: token.content for i, token in added.items() if token.special}
+        """The words of special tokens by id; they are no part of any text."""
         kinds = set(_decoder_kinds(json.loads(rust.to_str())["decoder"]))
         self._is_byte_level = "ByteLevel" in kinds
         if self._is_byte_level and kinds - {"Sequence", "ByteLevel", "Fuse"}:
@@ -96,7 +96,7 @@ class Tokenizer:
         """What `TextStream` asks. A run of byte tokens that is no UTF-8 is not, as the library has it, wrong from its
         beginning on: that could be told only at its end, however long it is."""
         word = self.word(token_id)
-        if word is None or token_id in self._special_ids:
+        if word is None or token_id in self.special_words:
             return b""  # a model may have more tokens than its tokenizer
         if self._is_byte_level:
             values = [_BYTE_OF_LETTER.get(letter) for letter in word]
@@ -109,7 +109,7 @@ class Tokenizer:
         for token_id in reversed(context):
             if len(tail) == CONTEXT_TOKENS:
                 break
-            if token_id not in self._special_ids:
+            if token_id not in self.special_words:
                 tail.append(token_id)
         return tail[::-1]
 

@@ -173,7 +173,8 @@ def _prompt(prompt: Any) -> str | list[int]:
 
 
 def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> dict[str, Any]:
-    known = {"model", "privacy", "stream", "stream_options", "stop", "seed", "max_tokens", *SAMPLING, *own}
+    known = {"model", "privacy", "stream", "stream_options", "stop", "stop_token_ids", "seed", "max_tokens"}
+    known |= {*SAMPLING, *own}
     for name, value in body.items():
         if name in known or name in IGNORED or value is None:
             continue
@@ -217,6 +218,11 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
             raise _invalid("stop must be a text or a list of texts", "stop")
         wanted["stop"] = tuple(stops)
+    stop_ids = body.get("stop_token_ids")
+    if stop_ids is not None:
+        if not isinstance(stop_ids, list):
+            raise _invalid("stop_token_ids must be a list of token ids", "stop_token_ids")
+        wanted["stop_token_ids"] = tuple(stop_ids)
     return wanted
 
 
