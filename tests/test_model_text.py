@@ -323,6 +323,36 @@ def test_template_is_byte_for_byte_that_of_transformers(name: str, generation_pr
     assert template.render(MESSAGES, generation_prompt).encode() == expected.encode()
 
 
+NAMES_TOKENS = "{{ bos_token }}|{{ eos_token }}|{{ unk_token }}"
+ADDED = {"content": "</s>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+
+
+@pytest.mark.parametrize(
+    ("in_config", "in_map"),
+    [
+        ({}, {"bos_token": "<s>", "eos_token": ADDED}),
+        ({"bos_token": "<unk>", "unk_token": "<unk>"}, {"bos_token": "<s>"}),
+        ({"bos_token": "<unk>"}, {"bos_token": None}),
+        ({"bos_token": "<unk>", "added_tokens_decoder": {}}, {"bos_token": "<s>", "eos_token": "</s>"}),
+        ({"bos_token": "<s>", "added_tokens_decoder": {"2": ADDED}}, None),
+        (None, {"bos_token": "<s>"}),
+    ],
+)
+def test_special_tokens_of_two_files_are_those_of_transformers(
+    in_config: dict[str, Any] | None, in_map: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    byte_fallback_tokenizer()._rust.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "chat_template.jinja").write_text(NAMES_TOKENS)
+    for name, content in (("tokenizer_config.json", in_config), ("special_tokens_map.json", in_map)):
+        if content is not None:
+            (tmp_path / name).write_text(json.dumps(content))
+    expected = PreTrainedTokenizerFast.from_pretrained(tmp_path).apply_chat_template(MESSAGES, tokenize=False)
+    template = ChatTemplate.from_folder(tmp_path)
+    assert template is not None and template.render(MESSAGES) == expected
+
+
 def test_template_file_goes_first_and_none_is_none(tmp_path: Path) -> None:
     assert ChatTemplate.from_folder(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**CONFIG, "chat_template": "config"}))

@@ -23,6 +23,7 @@ from node.json_file import read_bounded, read_json_object
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_PROMPT_CHARACTERS = 1 << 24
 
@@ -44,10 +45,9 @@ class ChatTemplate:
     @classmethod
     def from_folder(cls, folder: Path) -> ChatTemplate | None:
         """The template of a checkpoint or an imported model; None where it has none."""
-        config_file = folder / TOKENIZER_CONFIG_FILE
-        config = read_json_object(config_file) if config_file.exists() else {}
+        config = _object(folder / TOKENIZER_CONFIG_FILE)
         source = _source(folder, config)
-        return None if source is None else cls(source, _special_tokens(config))
+        return None if source is None else cls(source, _special_tokens(folder, config))
 
     def render(
         self,
@@ -98,8 +98,14 @@ def _source(folder: Path, config: Mapping[str, Any]) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens by role; a token stands there as text or as the fields of an added token."""
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens by role; a token stands there as text or as the fields of an added token.
+
+    Two files name them. `special_tokens_map.json`, of the older form, goes first, but is not read where
+    `tokenizer_config.json` is of the newer one, which lists all added tokens.
+    """
+    if "added_tokens_decoder" not in config:
+        config = {**config, **_object(folder / SPECIAL_TOKENS_FILE)}
     found = {}
     for role in _SPECIAL_TOKENS:
         token = config.get(role)
@@ -107,6 +113,11 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(content, str):
             found[role] = content
     return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file."""
+    return read_json_object(path) if path.exists() else {}
 
 
 class _Generation(Extension):
