@@ -353,6 +353,45 @@ def test_special_tokens_of_two_files_are_those_of_transformers(
     assert template is not None and template.render(MESSAGES) == expected
 
 
+def named(content: str, special: bool = True) -> dict[str, Any]:
+    return {**ADDED, "content": content, "special": special}
+
+
+@pytest.mark.parametrize(
+    "in_config",
+    [
+        {"pad_token": "<x>"},
+        {"pad_token": {"__type": "AddedToken", **named("<x>")}, "bos_token": "<y>"},
+        {"image_token": "<x>", "pad_token": "<y>"},
+        {"additional_special_tokens": ["<y>", "<x>"]},
+        {"added_tokens_decoder": {"99": named("<y>"), "9": named("<x>", special=False)}},
+        {"added_tokens_decoder": {"9": named("<x>", special=False)}, "pad_token": "<x>"},
+        {"added_tokens_decoder": {"2": named("</s>")}},
+        {"bos_token": "the"},
+    ],
+)
+def test_tokens_that_other_files_name_are_tokens(in_config: dict[str, Any], tmp_path: Path) -> None:
+    """transformers adds what tokenizer.json lacks; without it `<x>` would be read as three characters."""
+    from transformers import PreTrainedTokenizerFast
+
+    byte_level_tokenizer()._rust.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(in_config))
+    peer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    for text in ("a <x> <y></s>the<|end|>", "<y><x>"):
+        ids = tokenizer.encode(text)
+        assert ids == peer(text)["input_ids"]
+        assert tokenizer.decode(ids) == peer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("listed", [[], ["x"], {"x": ADDED}, {"1": "x"}, {"1": {"special": True}}])
+def test_a_list_of_added_tokens_that_is_none(listed: Any, tmp_path: Path) -> None:
+    byte_level_tokenizer()._rust.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
+    with pytest.raises(CorruptModelError, match=r"tokenizer_config\.json has no valid added_tokens_decoder"):
+        Tokenizer.from_folder(tmp_path)
+
+
 def test_template_file_goes_first_and_none_is_none(tmp_path: Path) -> None:
     assert ChatTemplate.from_folder(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**CONFIG, "chat_template": "config"}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as RustTokenizer
 
 from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from node.model.named_tokens import added_tokens, tokenizer_config
 from node.model.text_stream import TextStream
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -39,18 +40,25 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of a checkpoint or of an imported model.
+        """The tokenizer of a checkpoint or of an imported model, with the tokens that other files name.
 
         Raises:
             ModelNotFoundError: there is no `tokenizer.json`.
-            CorruptModelError: it cannot be read.
+            CorruptModelError: it, or what else names its tokens, cannot be read.
             UnsupportedModelError: its text cannot be streamed.
         """
         path = folder / TOKENIZER_FILE
         if not path.exists():
             raise ModelNotFoundError(f"{path} is missing; fetch the model's tokenizer too")
         try:
-            return cls(RustTokenizer.from_file(str(path)))
+            rust = RustTokenizer.from_file(str(path))
+            known = {token.content for token in rust.get_added_tokens_decoder().values()}
+            rust.add_tokens(
+                [token for token in added_tokens(tokenizer_config(folder), folder) if token.content not in known]
+            )
+            return cls(rust)
+        except CorruptModelError:
+            raise
         except UnsupportedModelError as exc:
             raise UnsupportedModelError(f"{path}: {exc}") from exc
         except Exception as exc:  # the library raises bare Exception for whatever it cannot parse
