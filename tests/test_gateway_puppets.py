@@ -118,3 +118,13 @@ def test_an_answer_ends_at_special_tokens(tmp_path: Path, asked: dict[str, Any],
     with serving(tmp_path / "data", checkpoint) as node:
         status, body = post(node, "/v1/completions", prompt="x", max_tokens=20, temperature=0, **asked)
         assert (status, body["choices"][0]["text"], body["choices"][0]["finish_reason"]) == (200, text, "stop")
+
+
+@pytest.mark.parametrize("limit", [None, 0, -1, "many", 1.5, True, 3])
+def test_a_model_s_own_limit_that_makes_no_sense_is_not_the_asker_s_mistake(tmp_path: Path, limit: Any) -> None:
+    checkpoint = write_puppet(tmp_path / "checkpoint", {A: B, B: A}, config={"max_position_embeddings": 8})
+    (checkpoint / "generation_config.json").write_text(json.dumps({"max_new_tokens": limit}))
+    with serving(tmp_path / "data", checkpoint) as node:
+        status, body = post(node, "/v1/chat/completions", messages=[{"role": "user", "content": "a"}])
+        assert status == 200, body
+        assert body["choices"][0]["message"]["content"] == ("bab" if limit == 3 else "bababab")

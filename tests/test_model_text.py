@@ -205,6 +205,13 @@ def test_streamed_characters_come_as_soon_as_they_are_whole() -> None:
     assert streamed(tokenizer, tokenizer.encode("a€b"), []) == ["a", "", "", "€", "b", ""]
 
 
+def test_a_text_that_the_tokenizer_cannot_read_is_a_prompt_error() -> None:
+    tokenizer = Tokenizer(RustTokenizer(models.WordLevel({"the": 0}, unk_token="<unk>")))
+    assert tokenizer.encode("the") == [0]
+    with pytest.raises(PromptError, match="cannot read this text"):
+        tokenizer.encode("cat")
+
+
 def test_missing_and_damaged_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"tokenizer\.json is missing"):
         Tokenizer.from_folder(tmp_path)

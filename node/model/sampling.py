@@ -27,6 +27,7 @@ NUCLEUS_TOKENS = 512
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 256
+MAX_TOKENS = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class SamplingParams:
         _check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _check_number("frequency_penalty", self.frequency_penalty, -2, 2)
         _check_number("presence_penalty", self.presence_penalty, -2, 2)
-        _check_integer("max_tokens", self.max_tokens, 1, 1 << 31)
+        _check_integer("max_tokens", self.max_tokens, 1, MAX_TOKENS)
         if self.seed is not None:
             _check_integer("seed", self.seed, 0, (1 << 64) - 1)
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):

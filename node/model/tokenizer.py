@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from node.errors import CorruptModelError, ModelNotFoundError, PromptError, UnsupportedModelError
 from node.model.named_tokens import added_tokens, tokenizer_config
 from node.model.text_stream import TextStream
 
@@ -75,8 +75,15 @@ class Tokenizer:
         return word
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
-        """Token ids of a text, with the special tokens around it that the model was trained with."""
-        ids: list[int] = self._rust.encode(text, add_special_tokens=add_special).ids
+        """Token ids of a text, with the special tokens around it that the model was trained with.
+
+        Raises:
+            PromptError: the tokenizer has no token for a part of it.
+        """
+        try:
+            ids: list[int] = self._rust.encode(text, add_special_tokens=add_special).ids
+        except Exception as exc:  # the library raises bare Exception, for instance where a vocabulary lacks its <unk>
+            raise PromptError(f"the model's tokenizer cannot read this text ({exc}); change it") from exc
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:

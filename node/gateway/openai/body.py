@@ -10,7 +10,7 @@ from typing import Any
 from node.errors import PromptError
 from node.gateway.http.errors import ApiError
 from node.gateway.http.limits import MAX_MESSAGES, MAX_PROMPT_CHARACTERS
-from node.model.sampling import SamplingParams
+from node.model.sampling import MAX_TOKENS, SamplingParams
 from node.privacy import Privacy
 from node.store.stored import StoredModel
 
@@ -101,10 +101,12 @@ def sampling_params(asked: Asked, model: StoredModel) -> SamplingParams:
     """The model's defaults with what was asked for; raises ApiError that names the field."""
     wanted = dict(asked.sampling)
     wanted.setdefault("seed", secrets.randbits(32))
-    if "max_tokens" not in wanted and asked.messages is not None:
-        wanted["max_tokens"] = model.generation_config.get("max_new_tokens") or model.config.context_length
+    defaults = dict(model.generation_config)
+    limit = defaults.get("max_new_tokens")
+    if asked.messages is not None and not (type(limit) is int and 0 < limit <= MAX_TOKENS):
+        defaults["max_new_tokens"] = model.config.context_length
     try:
-        return SamplingParams.from_generation_config(model.generation_config, **wanted)
+        return SamplingParams.from_generation_config(defaults, **wanted)
     except PromptError as exc:
         message = str(exc)
         raise _invalid(message, message.split(" ", 1)[0]) from exc
