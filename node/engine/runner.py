@@ -333,6 +333,8 @@ class SessionRunner:
             if running in self._running:
                 self._running.remove(running)
         running.cache = None
+        if not self._running and self._session is not None:
+            self._session.rest()
         running.fail(*_failure("a request", exc))
 
     def _fail_all(self, message: str, code: str) -> None:
