@@ -24,6 +24,7 @@ __all__ = [
     "OperationError",
     "PeerRefusedError",
     "PromptError",
+    "PromptTooLongError",
     "ProtocolError",
     "RemoteProtocolError",
     "TransportError",
@@ -56,7 +57,11 @@ class CorruptModelError(ModelError):
 
 
 class PromptError(KekahydeError):
-    """The prompt is empty or does not fit the model's context."""
+    """The prompt, or how it is to be answered, is nothing that the model can read or do; nothing was computed."""
+
+
+class PromptTooLongError(PromptError):
+    """The prompt does not fit the model's context."""
 
 
 class TransportError(KekahydeError):

@@ -1,4 +1,4 @@
-"""A whole serving node inside this process: node, engine and gateway over the built-in model."""
+"""A whole serving node inside this process: node, engine and gateway over the built-in model, or another."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from node.gateway.server import Gateway
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.privacy import Privacy
+from node.store.importer import import_checkpoint
 from node.store.library import Library
 from node.store.stored import StoredModel
 
@@ -66,10 +67,12 @@ class Asked:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[Serving]:
-    """A node with the built-in model that listens nowhere but with its gateway."""
+def serving(data_dir: Path, checkpoint: Path | None = None) -> Iterator[Serving]:
+    """A node with the built-in model, or with a checkpoint as `puppet`; listens nowhere but with its gateway."""
     library = Library(data_dir / "models")
-    model = library.resolve("story")
+    if checkpoint is not None:
+        import_checkpoint(checkpoint, data_dir / "models", "puppet")
+    model = library.resolve("story" if checkpoint is None else "puppet")
     with (
         Node(NodeConfig(identity(7), None, threads=1), [model]) as node,
         Engine(node, library) as engine,

@@ -83,6 +83,19 @@ def test_json_run_keeps_its_contract(data_dir: Path) -> None:
     assert receipt["finish_reason"] in ("stop", "length") and receipt["tokens"] == len(tokens)
 
 
+def test_a_run_ends_at_a_token_that_is_named(data_dir: Path) -> None:
+    def token_ids(*options: str) -> tuple[list[int], str]:
+        result = call(
+            "run", "--json", "--data-dir", str(data_dir), "--temperature", "0", *options, "Once upon a time"
+        )
+        events = [json.loads(line) for line in result.stdout.splitlines()]
+        return [event["id"] for event in events[:-1]], events[-1]["finish_reason"]
+
+    whole, _reason = token_ids("--max-tokens", "8")
+    ended = token_ids("--max-tokens", "8", "--stop-token-id", str(whole[4]), "--stop-token-id", "1")
+    assert ended == (whole[: whole.index(whole[4]) + 1], "stop")
+
+
 def test_same_seed_same_text_other_seed_other_text(data_dir: Path) -> None:
     def text(seed: str) -> str:
         return call(

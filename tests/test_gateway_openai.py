@@ -127,6 +127,30 @@ def test_max_completion_tokens_and_parts_of_text(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content == client.chat.completions.create(**STORY).choices[0].message.content
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"content": None}, ""),
+        ({}, ""),
+        ({"content": ""}, ""),
+        ({"content": []}, ""),
+        ({"content": None, "refusal": None, "audio": None, "tool_calls": None, "function_call": None}, ""),
+        ({"content": None, "refusal": "No."}, "No."),
+        ({"content": [{"type": "text", "text": "I "}, {"type": "refusal", "refusal": "won't."}]}, "I won't."),
+    ],
+)
+def test_whatever_an_assistant_may_have_said_is_read_again(
+    client: openai.OpenAI, said: dict[str, Any], text: str
+) -> None:
+    """A history is sent with every turn: what it holds once would otherwise end the conversation for good."""
+
+    def answer(assistant: dict[str, Any]) -> str | None:
+        turns: list[Any] = [*STORY["messages"], {"role": "assistant", **assistant}, STORY["messages"][0]]
+        return client.chat.completions.create(**{**STORY, "messages": turns}).choices[0].message.content
+
+    assert answer(said) == answer({"content": text})
+
+
 def test_the_privacy_mode_is_a_header_too(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(**STORY, extra_headers={"X-Kekahyde-Privacy": "strict"})
     receipt = answer.model_extra["kekahyde"]
@@ -152,12 +176,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "role": ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].role"),
     "no messages": ({"messages": []}, "messages"),
+    "no content": ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+    "a user's refusal": (
+        {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}]},
+        "messages[0].content",
+    ),
+    "a part without text": (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages[0].content",
+    ),
+    "a number": ({"messages": [{"role": "assistant", "content": 1}]}, "messages[0].content"),
     "temperature": ({"temperature": -1}, "temperature"),
     "top_p": ({"top_p": 2}, "top_p"),
     "frequency_penalty": ({"frequency_penalty": 3}, "frequency_penalty"),
     "max_tokens": ({"max_tokens": 0}, "max_tokens"),
     "both limits": ({"max_completion_tokens": 13}, "max_tokens"),
     "stop": ({"stop": [1]}, "stop"),
+    "stop ids": ({"extra_body": {"stop_token_ids": 3}}, "stop_token_ids"),
+    "a stop id": ({"extra_body": {"stop_token_ids": ["x"]}}, "stop_token_ids"),
+    "many stop ids": ({"extra_body": {"stop_token_ids": [1] * 300}}, "stop_token_ids"),
     "privacy": ({"extra_body": {"privacy": "none"}}, "privacy"),
     "unknown": ({"extra_body": {"colour": "red"}}, "colour"),
 }

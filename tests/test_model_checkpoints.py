@@ -143,6 +143,46 @@ def test_tied_weights_under_either_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(as_head.tensor(as_head.head), as_embedding.tensor(EMBEDDING))
 
 
+def test_a_stored_head_that_differs_is_the_head(tmp_path: Path) -> None:
+    """`tie_word_embeddings` and the weights state one fact; transformers believes the weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tied = {"tie_word_embeddings": True}
+    folder = write_checkpoint(tmp_path, tied)
+    tensors = random_tensors({**TINY, **tied})
+    for head, is_tied in ((tensors[EMBEDDING].copy(), True), (tensors[EMBEDDING][::-1].copy(), False)):
+        save_file({**tensors, HEAD: head}, folder / "model.safetensors", metadata={"format": "pt"})
+        checkpoint = open_checkpoint(folder)
+        assert checkpoint.config.tie_word_embeddings is is_tied
+        assert (checkpoint.embedding, checkpoint.head) == (EMBEDDING, EMBEDDING if is_tied else HEAD)
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).get_output_embeddings().weight
+        np.testing.assert_array_equal(checkpoint.tensor(checkpoint.head), theirs.detach().numpy())
+    last = tensors[EMBEDDING].copy()
+    last[-1, -1] += 1
+    save_file({**tensors, HEAD: last}, folder / "model.safetensors")
+    assert open_checkpoint(folder).head == HEAD, "every row is compared"
+
+
+def test_shards_hold_what_the_index_says_and_no_more(tmp_path: Path) -> None:
+    """A head that only its file knows of would be left out in silence."""
+    tied = {"tie_word_embeddings": True}
+    folder = write_checkpoint(tmp_path, tied)
+    tensors = random_tensors({**TINY, **tied})
+    (folder / "model.safetensors").unlink()
+    names = ["one.safetensors", "two.safetensors"]
+    save_file({**tensors, HEAD: tensors[EMBEDDING][::-1].copy()}, folder / names[0])
+    save_file({EMBEDDING: tensors[EMBEDDING]}, folder / names[1])
+    index = {"weight_map": dict.fromkeys(tensors, names[0])}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CorruptModelError, match=rf"one.safetensors holds the tensor {HEAD}, which .* does not name"):
+        open_checkpoint(folder)
+    index["weight_map"].update({HEAD: names[0], EMBEDDING: names[1]})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CorruptModelError, match=rf"one.safetensors holds the tensor {EMBEDDING}, which"):
+        open_checkpoint(folder)
+
+
 def test_missing_unknown_and_misshapen_tensors(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     name = "model.layers.1.mlp.down_proj.weight"

@@ -264,7 +264,10 @@ def test_bad_prompts_are_refused_at_once(
         generate(decoder, decoder.model.tokenizer(), [], SamplingParams())
     with pytest.raises(PromptError, match="64 tokens, the model's context is 64"):
         generate(decoder, decoder.model.tokenizer(), [1] * 64, SamplingParams())
-    check_prompt([1] * 63, 64)
+    check_prompt([1] * 63, decoder.config, decoder.model.tokenizer())
+    for outside in (-1, decoder.config.vocab_size, 1 << 40):
+        with pytest.raises(PromptError, match=f"the prompt holds token {outside}; the model has 0..79 alone"):
+            generate(decoder, decoder.model.tokenizer(), [1, outside], SamplingParams())
 
 
 @pytest.mark.parametrize("folder", [MODELS / "stories260K", BUILT_IN_FOLDER], ids=["stories260K", "built-in"])

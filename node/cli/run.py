@@ -93,6 +93,13 @@ MAX_PAD_ROWS = 1 << 16
 @click.option("--min-p", type=float, default=None, help="Only tokens at least this likely, beside the likeliest.")
 @click.option("--repetition-penalty", type=float, default=None, help="Above 1 repeats less.")
 @click.option("--stop", multiple=True, help="End the text before this string. May be repeated.")
+@click.option(
+    "--stop-token-id",
+    "stop_token_ids",
+    type=click.IntRange(0),
+    multiple=True,
+    help="End the text with the token of this id. May be repeated.",
+)
 @click.option("--seed", type=int, default=None, help="Same seed, same text.")
 @click.option(
     "--deadline", type=click.FloatRange(0.05), default=30.0, show_default=True, help="Seconds without progress."
@@ -188,7 +195,7 @@ def _prepare(
 ) -> tuple[list[int], SamplingParams]:
     """The prompt as the model reads it, and how it is to answer; raises PromptError before anything starts."""
     prompt_ids = _tokenize(stored, text, chat)
-    check_prompt(prompt_ids, stored.config.context_length)
+    check_prompt(prompt_ids, stored.config, stored.tokenizer())
     return prompt_ids, _sampling_params(stored, sampling)
 
 

@@ -79,7 +79,7 @@ class Engine:
         """Queue a request; `listener` hears of everything from now on.
 
         Raises:
-            PromptError: the prompt is empty, or too long for the model's context.
+            PromptError: the model cannot compute the prompt.
             QueueFullError: too many wait.
             DuplicateRequestError: its id is taken.
         """

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from node.engine.batch import PassPacer, compose
 from node.engine.caches import KeptCaches
@@ -19,7 +20,7 @@ from node.errors import KekahydeError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
 from node.model.cache import KVCache
-from node.model.decoder import Part
+from node.model.decoder import Part, PartError
 from node.model.generate import Finished
 from node.privacy import Privacy
 from node.process.memory import give_back
@@ -205,11 +206,8 @@ class SessionRunner:
                 self._pass()
         except PassCancelledError:
             pass
-        except KekahydeError as exc:
-            self._fail_all(str(exc), type(exc).__name__)
         except Exception as exc:
-            log.exception("a pass failed")
-            self._fail_all(f"the pass failed ({type(exc).__name__}): see the node's log", "internal")
+            self._fail_all(*_failure("a pass", exc))
         finally:
             with self._news:
                 self._in_pass = []
@@ -231,13 +229,17 @@ class SessionRunner:
                     return
                 running = self._waiting.popleft()
                 self._running.append(running)
-            running.begin(self._cache_for(running, session.mode) or session.decoder.new_cache())
-            prompt_tokens = len(running.request.prompt_ids)
-            running.predicted = session.predict(session.plan, prompt_tokens)
-            why = explain(session, running.predicted)
-            running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
-            if session.note:
-                running.tell(Note(session.note))
+            with self._blaming(running):
+                self._begin(running, session)
+
+    def _begin(self, running: Running, session: Session) -> None:
+        running.begin(self._cache_for(running, session.mode) or session.decoder.new_cache())
+        prompt_tokens = len(running.request.prompt_ids)
+        running.predicted = session.predict(session.plan, prompt_tokens)
+        why = explain(session, running.predicted)
+        running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
+        if session.note:
+            running.tell(Note(session.note))
 
     def _cache_for(self, running: Running, mode: Privacy) -> KVCache | None:
         """What an earlier answer left that this prompt begins with, where using it tells nobody anything new."""
@@ -289,11 +291,16 @@ class SessionRunner:
         parts = [Part(each.pending[:count], _cache(each)) for each, count in chosen]
         wanted = [count == len(each.pending) for each, count in chosen]
         started = time.perf_counter()
-        with self._recorder.watching(chosen):
-            logits = session.decoder.forward_parts(parts, wanted)
+        try:
+            with self._recorder.watching(chosen):
+                logits = session.decoder.forward_parts(parts, wanted)
+        except PartError as exc:  # the others' rows are computed again, without it
+            self._fail_one(chosen[exc.index][0], exc)
+            return
         self._pacer.measured(sum(rows), time.perf_counter() - started)
         for each, count, row in zip(running, rows, _spread(rows, logits), strict=True):
-            self._advance(each, count, row)
+            with self._blaming(each):
+                self._advance(each, count, row)
         for note in self._watch.news(session.peers):
             for each in running:
                 each.notes.append(note)
@@ -337,6 +344,24 @@ class SessionRunner:
             if not self._running and self._session is not None:
                 self._session.rest()
 
+    @contextmanager
+    def _blaming(self, running: Running) -> Iterator[None]:
+        """What fails here is of one request, which ends by it; those beside it go on."""
+        try:
+            yield
+        except Exception as exc:
+            self._fail_one(running, exc)
+
+    def _fail_one(self, running: Running, exc: Exception) -> None:
+        """Called where the exception is handled."""
+        with self._news:
+            if running in self._running:
+                self._running.remove(running)
+        running.cache = None
+        if not self._running and self._session is not None:
+            self._session.rest()
+        running.fail(*_failure("a request", exc))
+
     def _fail_all(self, message: str, code: str) -> None:
         """A pass failed: everybody in it is told, and the session is not trusted with another."""
         with self._news:
@@ -353,6 +378,14 @@ class SessionRunner:
 def _cache(running: Running) -> KVCache:
     assert running.cache is not None, "a request that runs has its cache"
     return running.cache
+
+
+def _failure(what: str, exc: Exception) -> tuple[str, str]:
+    """Message and code for whoever asked; what nobody foresaw is in the log. Called where it is handled."""
+    if isinstance(exc, KekahydeError):
+        return str(exc), type(exc).__name__
+    log.exception("%s failed", what)
+    return f"{what} failed ({type(exc).__name__}): see the node's log", "internal"
 
 
 def _spread(rows: Sequence[int], logits: Sequence[object]) -> list[object]:

@@ -23,7 +23,7 @@ class Running:
     """A request from its queue to its receipt; computed by its runner's thread alone.
 
     Raises:
-        PromptError: the prompt is empty, or too long for the model's context.
+        PromptError: the model cannot compute the prompt.
     """
 
     def __init__(

@@ -30,6 +30,14 @@ MAX_INPUTS: Final = 65_536
 """Longest contraction K that the linear kernels accept: gate_up of a 70B model is 57 344."""
 
 
+class NotFiniteError(ValueError):
+    """A row that cannot be rounded, as a value of it is infinite or no number; the other rows are not to blame."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} holds a value that is not finite")
+        self.row = row
+
+
 class Kernels(Protocol):
     """One arithmetic backend; every method may be called from several threads at once."""
 
@@ -92,7 +100,7 @@ class Kernels(Protocol):
             max_row_norm: the largest Euclidean norm of a weight row of the unit that these rows go through.
 
         Raises:
-            ValueError: a value is not finite; the message names the first such row.
+            NotFiniteError: a value is not finite; it names the first such row.
         """
         ...
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from node.kernels import checks
-from node.kernels.interface import Int16s, Int64s
+from node.kernels.interface import Int16s, Int64s, NotFiniteError
 from node.kernels.native_library import NativeLibrary
 from protocol.linear.field import Floats, Sums
 
@@ -53,7 +53,7 @@ class NativeFloats(NativeLibrary):
         outputs = self.pointer(rounded), self.pointer(scales)
         num_done: int = kernel(self._level, *outputs, *shape, bound, *inputs)
         if num_done < shape[0]:
-            raise ValueError(f"row {num_done} holds a value that is not finite")
+            raise NotFiniteError(num_done)
         return rounded, scales
 
     def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.kernels import checks
-from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Int16s, Int64s
+from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Int16s, Int64s, NotFiniteError
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
 Doubles = NDArray[np.float64]
@@ -198,7 +198,7 @@ def _quantized(values: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
     """The quantization rule of `Kernels.quantize`; only exact reductions, so rows may share numpy calls."""
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
-        raise ValueError(f"row {int(np.argmin(finite))} holds a value that is not finite")
+        raise NotFiniteError(int(np.argmin(finite)))
     largest = np.abs(values).max(axis=1, initial=0.0)
     scales = largest / np.float32(ACTIVATION_LIMIT)
     scales[scales == 0.0] = 1.0

@@ -7,6 +7,7 @@ decoder      hidden states, from the embedding to the logits
 rope         rotary position tables
 cache        keys and values of one sequence
 tokenizer    text to token ids and back
+named_tokens tokens that other files than the tokenizer's name
 text_stream  text of tokens that come one by one
 template     chat messages to a prompt
 sampling     logits to a token id

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from node.errors import PromptError
-from node.kernels.interface import Int16s, Int64s, Kernels
+from node.errors import ModelError, PromptError
+from node.kernels.interface import Int16s, Int64s, Kernels, NotFiniteError
 from node.model.cache import KVCache
 from node.model.config import ModelConfig, UnitKind
 from node.model.linear import LinearExecutor
@@ -38,6 +38,16 @@ class Part:
         """Where its tokens stand in their sequence."""
         start = self.cache.length
         return np.arange(start, start + len(self.token_ids), dtype=np.int64)
+
+
+class PartError(ModelError):
+    """One part of a pass cannot be computed; the others can without it."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(
+            "what the model computes of this text is not finite numbers: its weights are damaged, import it again"
+        )
+        self.index = index
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +126,21 @@ class Decoder:
 
         Raises:
             PromptError: no token, one outside the vocabulary, or more than the cache has room for.
+            PartError: what comes out is not finite.
         """
         if len(token_ids) == 0:
             raise PromptError("there is no token to compute; give at least one")
+        try:
+            return self._forward(token_ids, cache, all_logits)
+        except NotFiniteError as exc:
+            raise PartError(0) from exc
+
+    def _forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: bool) -> Floats:
         blocks = []
         for start in range(0, len(token_ids), BLOCK_ROWS):
-            hidden = self._block([Part(token_ids[start : start + BLOCK_ROWS], cache)])
+            part = Part(token_ids[start : start + BLOCK_ROWS], cache)
+            hidden = self._block([part])
+            cache.commit(part.token_ids)
             if all_logits:
                 blocks.append(self._logits(hidden))
         if all_logits:
@@ -139,17 +158,27 @@ class Decoder:
         Returns:
             Logits f32[V] after the last token of each part that wanted them. Whatever is raised leaves every cache as
             it was.
+
+        Raises:
+            PartError: one part cannot be computed.
         """
         if not parts or not all(part.token_ids for part in parts):
             raise PromptError("there is no token to compute; give at least one")
-        hidden = self._block(parts)
         ends = np.cumsum([len(part.token_ids) for part in parts]) - 1
         rows = [int(end) for end, wants in zip(ends, wanted, strict=True) if wants]
-        logits = iter(self._logits(np.ascontiguousarray(hidden[rows]))) if rows else iter(())
+        numbered: Sequence[int] = range(int(ends[-1]) + 1)  # which row of the pass each computed row is
+        try:
+            hidden = self._block(parts)
+            numbered = rows
+            logits = iter(self._logits(np.ascontiguousarray(hidden[rows]))) if rows else iter(())
+        except NotFiniteError as exc:
+            raise PartError(int(np.searchsorted(ends, numbered[exc.row]))) from exc
+        for part in parts:
+            part.cache.commit(part.token_ids)
         return [next(logits) if wants else None for wants in wanted]
 
     def _block(self, parts: Sequence[Part]) -> Floats:
-        """One pass over all layers: hidden states f32[T, D] of at most BLOCK_ROWS tokens."""
+        """One pass over all layers: hidden states f32[T, D] of at most BLOCK_ROWS tokens, not yet committed."""
         hidden = self.model.embedding_rows([token_id for part in parts for token_id in part.token_ids])
         for part in parts:
             part.cache.reserve(len(part.token_ids))
@@ -162,8 +191,6 @@ class Decoder:
             mixed = self._attention(index, layer, hidden, cos, sin, blocks)
             hidden += self._float_linear(layer.o, mixed)
             hidden += self._mlp(layer, hidden)
-        for part in parts:
-            part.cache.commit(part.token_ids)
         return hidden
 
     def _attention(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from node.errors import PromptError
+from node.errors import PromptError, PromptTooLongError
 from node.model.cache import KVCache
 from node.model.config import ModelConfig
 from node.model.decoder import Decoder
@@ -34,21 +34,31 @@ class Finished:
     """The last event of a generation."""
 
     reason: FinishReason
-    """stop: the model ended, or a stop string came; length: a limit was reached; cancelled: nobody wants the rest."""
+    """stop: the model ended, or what it was to end at; length: a limit was reached; cancelled: nobody wants more."""
     text: str
     """The whole text: that of all tokens, joined."""
     num_tokens: int
 
 
-def check_prompt(prompt_ids: Sequence[int], context_length: int) -> None:
-    """Raises PromptError for a prompt that is empty or leaves no room for an answer."""
+def check_prompt(prompt_ids: Sequence[int], config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Whether a model can compute a prompt, found out before it joins a pass that others share.
+
+    Raises:
+        PromptError: it is empty, leaves no room for an answer, or holds a token that the model does not have.
+    """
     if not prompt_ids:
         raise PromptError("the prompt is empty; type something to go on from")
-    if len(prompt_ids) >= context_length:
-        raise PromptError(
-            f"the prompt has {len(prompt_ids)} tokens, the model's context is {context_length} with the answer; "
-            "shorten the prompt or take a model with a longer context"
+    if len(prompt_ids) >= config.context_length:
+        raise PromptTooLongError(
+            f"the prompt has {len(prompt_ids)} tokens, the model's context is {config.context_length} with the "
+            "answer; shorten the prompt or take a model with a longer context"
         )
+    if min(prompt_ids) >= 0 and max(prompt_ids) < config.vocab_size:
+        return
+    lacking = next(token_id for token_id in prompt_ids if not 0 <= token_id < config.vocab_size)
+    word = tokenizer.word(lacking)  # a tokenizer may know more tokens than the embedding has rows
+    named = f"token {lacking}" if word is None else f"{word!r}, which is token {lacking}"
+    raise PromptError(f"the prompt holds {named}; the model has 0..{config.vocab_size - 1} alone: leave it out")
 
 
 def generate(
@@ -69,7 +79,7 @@ def generate(
             in a chat does.
 
     Raises:
-        PromptError: the prompt is empty, or too long for the context; before anything is computed.
+        PromptError: the model cannot compute the prompt; before anything is computed.
     """
     answer = Answer(decoder.config, tokenizer, prompt_ids, params, continues)
     cache = decoder.new_cache() if cache is None else cache
@@ -95,7 +105,7 @@ class Answer:
     """One generation without its computing: the parts that turn logits into text, and where they stand.
 
     Raises:
-        PromptError: the prompt is empty, or too long for the context.
+        PromptError: the model cannot compute the prompt.
     """
 
     def __init__(
@@ -106,13 +116,14 @@ class Answer:
         params: SamplingParams,
         continues: bool,
     ) -> None:
-        check_prompt(prompt_ids, config.context_length)
+        check_prompt(prompt_ids, config, tokenizer)
         self.prompt_ids = list(prompt_ids)
         self.num_tokens = 0
         self._sampler = Sampler(params, prompt_ids)
         self._stream = tokenizer.stream(prompt_ids if continues else ())
-        self._stops = StopMatcher(params.stop)
-        self._end_ids = frozenset() if params.ignore_eos else frozenset(config.eos_ids)
+        self._words = tokenizer.special_words
+        self._stops = StopMatcher(params.stop, self._words.values())
+        self._end_ids = frozenset(params.stop_token_ids) | frozenset(() if params.ignore_eos else config.eos_ids)
         room = config.context_length - len(prompt_ids)
         self._max_tokens = min(params.max_tokens, room)
         self._text: list[str] = []
@@ -135,6 +146,8 @@ class Answer:
     def _shown(self, token_id: int, is_last: bool) -> str:
         """The text that a token makes certain; with the last token, all that was held back."""
         text = self._stops.push(self._stream.push(token_id))
+        if token_id in self._words:
+            text += self._stops.push_word(self._words[token_id])
         if is_last:
             text += self._stops.push(self._stream.finish())
             text += self._stops.finish()

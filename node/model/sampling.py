@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.errors import ModelError, PromptError
+from node.model.config import MAX_VOCABULARY
 from protocol.linear.field import Floats
 
 F64 = npt.NDArray[np.float64]
@@ -25,6 +26,8 @@ NUCLEUS_TOKENS = 512
 """Likeliest tokens among which a nucleus is looked for first."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1024
+MAX_STOP_TOKENS = 256
+MAX_TOKENS = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,9 @@ class SamplingParams:
     """None draws one from the operating system."""
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
-    """Texts that end the answer and are not part of it."""
+    """Texts that end the answer and are not part of it; words of special tokens may stand in them."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer, as an end-of-sequence token does: the text of one that has any is part of it."""
     ignore_eos: bool = False
     """Go on after an end-of-sequence token."""
 
@@ -65,13 +70,17 @@ class SamplingParams:
         _check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _check_number("frequency_penalty", self.frequency_penalty, -2, 2)
         _check_number("presence_penalty", self.presence_penalty, -2, 2)
-        _check_integer("max_tokens", self.max_tokens, 1, 1 << 31)
+        _check_integer("max_tokens", self.max_tokens, 1, MAX_TOKENS)
         if self.seed is not None:
             _check_integer("seed", self.seed, 0, (1 << 64) - 1)
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise PromptError("stop must be texts that are not empty; leave it out to stop at the model's own end")
         if len(self.stop) > MAX_STOP_STRINGS or any(len(text) > MAX_STOP_CHARACTERS for text in self.stop):
             raise PromptError(f"stop takes {MAX_STOP_STRINGS} texts of {MAX_STOP_CHARACTERS} characters; give fewer")
+        if not isinstance(self.stop_token_ids, tuple) or len(self.stop_token_ids) > MAX_STOP_TOKENS:
+            raise PromptError(f"stop_token_ids takes {MAX_STOP_TOKENS} token ids at most; give fewer")
+        for token_id in self.stop_token_ids:
+            _check_integer("stop_token_ids", token_id, 0, MAX_VOCABULARY - 1)
 
     @classmethod
     def from_generation_config(cls, generation: Mapping[str, Any], **overrides: Any) -> SamplingParams:

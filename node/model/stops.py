@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+_FIRST_SYMBOL, _OTHER_WORD = 0xD800, "\udfff"
+"""A special token's word is held as half of a surrogate pair, which no text has; those of no stop string alike."""
 
 
 class StopMatcher:
@@ -10,39 +13,93 @@ class StopMatcher:
 
     Where stop strings overlap, the one that ends first counts, and of those that end together the longest; so the
     result does not depend on how the text was cut into pieces.
+
+    Special tokens are no text and never shown, but a stop string may hold their words. Each word counts whole, so
+    that "end" is not found in `<|end|>`. A string without words is found in the text as it is shown.
     """
 
-    def __init__(self, strings: Sequence[str] = ()) -> None:
+    def __init__(self, strings: Sequence[str] = (), words: Iterable[str] = ()) -> None:
+        """
+        Args:
+            words: those of special tokens.
+        """
         self._strings = [string for string in strings if string]
+        named = sorted((word for word in words if any(word in string for string in self._strings)), key=len)[::-1]
+        self._symbols = {
+            word: chr(_FIRST_SYMBOL + i) for i, word in enumerate(named[: ord(_OTHER_WORD) - _FIRST_SYMBOL])
+        }
+        worded = {string: self._with_symbols(string) for string in self._strings}
+        self._worded = [with_symbols for string, with_symbols in worded.items() if with_symbols != string]
+        self._longest = max(map(len, self._strings), default=0)
         self._held = ""
+        """Text that was not given out, and words within it."""
         self.stopped = False
         """A stop string was found; nothing more comes out."""
 
     def push(self, text: str) -> str:
         """The part of the text so far that no stop string can begin in and that was not given out yet."""
-        if self.stopped:
-            return ""
-        self._held += text
-        found = [(start + len(string), start) for string in self._strings if (start := self._held.find(string)) >= 0]
-        if found:
-            self.stopped = True
-            _, start = min(found)
-            return self._release(start)
-        return self._release(len(self._held) - self._possible_prefix())
+        return self._take(text) if self._strings else text
+
+    def push_word(self, word: str) -> str:
+        """As `push`, for the word of a special token."""
+        return self._take(self._symbols.get(word, _OTHER_WORD)) if self._worded else ""
 
     def finish(self) -> str:
         """The text that was held back in vain."""
         return "" if self.stopped else self._release(len(self._held))
 
+    def _take(self, symbols: str) -> str:
+        if self.stopped:
+            return ""
+        num_old = len(self._held)
+        self._held += symbols
+        found = [
+            (where[start + len(string) - 1], where[start])
+            for view, where, strings in self._views()
+            for string in strings
+            if (start := view.find(string, max(0, num_old - len(string) + 1) if strings is self._worded else 0)) >= 0
+        ]
+        if found:
+            self.stopped = True
+            _, start = min(found)
+            return self._release(start)
+        shown = self._release(len(self._held) - self._possible_prefix())
+        self._forget_words()
+        return shown
+
+    def _views(self) -> Iterator[tuple[str, Sequence[int], list[str]]]:
+        """What is held without words and with them, where each symbol of it is held, what is looked for in it."""
+        where = [i for i, symbol in enumerate(self._held) if not _is_word(symbol)]
+        yield "".join(self._held[i] for i in where), where, self._strings
+        if self._worded:
+            yield self._held, range(len(self._held)), self._worded
+
     def _release(self, length: int) -> str:
-        text, self._held = self._held[:length], self._held[length:]
-        return text
+        released, self._held = self._held[:length], self._held[length:]
+        return "".join(symbol for symbol in released if not _is_word(symbol))
 
     def _possible_prefix(self) -> int:
-        """Length of the longest end of the held text with which a stop string begins."""
-        longest = min(len(self._held), max(map(len, self._strings), default=1) - 1)
-        for length in range(longest, 0, -1):
-            end = self._held[-length:]
-            if any(string.startswith(end) for string in self._strings):
-                return length
-        return 0
+        """Length of the longest end of what is held with which a stop string begins."""
+        return max(
+            (
+                len(self._held) - where[-length]
+                for view, where, strings in self._views()
+                for length in range(1, min(len(view), self._longest - 1) + 1)
+                if any(string.startswith(view[-length:]) for string in strings)
+            ),
+            default=0,
+        )
+
+    def _forget_words(self) -> None:
+        """Words too far back for any stop string that is still to end: special tokens may come without end."""
+        first = len(self._held) - self._longest + 1
+        self._held = "".join(symbol for i, symbol in enumerate(self._held) if i >= first or not _is_word(symbol))
+
+    def _with_symbols(self, string: str) -> str:
+        for word, symbol in self._symbols.items():
+            string = string.replace(word, symbol)
+        return string
+
+
+def _is_word(symbol: str) -> bool:
+    return "\ud800" <= symbol <= "\udfff"

@@ -19,14 +19,12 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from node.errors import CorruptModelError, PromptError
-from node.json_file import read_bounded, read_json_object
+from node.json_file import read_bounded
+from node.model.named_tokens import special_tokens, tokenizer_config
 
 TEMPLATE_FILE = "chat_template.jinja"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_PROMPT_CHARACTERS = 1 << 24
-
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class ChatTemplate:
@@ -44,10 +42,9 @@ class ChatTemplate:
     @classmethod
     def from_folder(cls, folder: Path) -> ChatTemplate | None:
         """The template of a checkpoint or an imported model; None where it has none."""
-        config_file = folder / TOKENIZER_CONFIG_FILE
-        config = read_json_object(config_file) if config_file.exists() else {}
+        config = tokenizer_config(folder)
         source = _source(folder, config)
-        return None if source is None else cls(source, _special_tokens(config))
+        return None if source is None else cls(source, special_tokens(config))
 
     def render(
         self,
@@ -96,17 +93,6 @@ def _source(folder: Path, config: Mapping[str, Any]) -> str | None:
         named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
         source = named.get("default")
     return source if isinstance(source, str) else None
-
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens by role; a token stands there as text or as the fields of an added token."""
-    found = {}
-    for role in _SPECIAL_TOKENS:
-        token = config.get(role)
-        content = token.get("content") if isinstance(token, dict) else token
-        if isinstance(content, str):
-            found[role] = content
-    return found
 
 
 class _Generation(Extension):

@@ -1,52 +1,47 @@
-"""Text from tokens that come one by one, never half a character.
+"""Text from tokens that come one by one, never half a character, and never later than it is certain.
 
-Decoding is not a sum over tokens: a character may be spread over several, a run of byte tokens is one valid text or
-all replacement characters, and the first word loses its space. So tokens are held until their text is settled, and
-they are decoded together with the last settled token, whose text is then cut off.
+A character may be spread over several tokens, so bytes wait until they are one, or can become none any more: at most
+three at a time. All else is decoded together with the token before it, whose text is then cut off, as decoding is
+not a sum over tokens: the first word loses its space.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
-
-REPLACEMENT = "\ufffd"
 
 
 class TextStream:
-    """What `push` and `finish` return, joined, is the decoding of all tokens together."""
+    """What `push` and `finish` return, joined, is the text of all tokens together."""
 
-    def __init__(
-        self, decode: Callable[[Sequence[int]], str], special_ids: frozenset[int], byte_ids: frozenset[int]
-    ) -> None:
+    def __init__(self, decode: Callable[[Sequence[int]], str], bytes_of: Callable[[int], bytes | None]) -> None:
+        """
+        Args:
+            decode: the text of tokens that are not given as bytes, or begin the text.
+            bytes_of: the bytes of UTF-8 that a token stands for, none for a special token; None for one whose text
+                stands for itself.
+        """
         self._decode = decode
-        self._special_ids = special_ids
-        self._byte_ids = byte_ids
-        self._settled: list[int] = []
-        """The last token whose text was given out; none at the start."""
-        self._held: list[int] = []
-        """Tokens whose text was not given out."""
+        self._bytes_of = bytes_of
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._last: list[int] = []
+        """The last token with a text; none at the start."""
 
     def push(self, token_id: int) -> str:
         """The text that this token settles: often its own, empty while a character is incomplete."""
-        if token_id in self._special_ids:
+        piece = self._bytes_of(token_id)
+        if piece == b"":
             return ""
-        self._held.append(token_id)
-        if token_id in self._byte_ids:
-            return ""
-        text = self._held_text()
-        # An incomplete character decodes to one U+FFFD at the end; a real one waits for its neighbour too.
-        return "" if text.endswith(REPLACEMENT) else self._settle(text)
+        before, self._last = self._last, [token_id]
+        if piece is None:
+            return self._utf8.decode(b"", final=True) + self._after(before, token_id)
+        text = self._utf8.decode(piece)
+        return text if before or text != " " else self._decode([token_id])  # the first space may be dropped
 
     def finish(self) -> str:
         """The text of what is still held, incomplete as it is."""
-        return self._settle(self._held_text()) if self._held else ""
+        return self._utf8.decode(b"", final=True)
 
-    def _held_text(self) -> str:
-        if not self._settled:
-            return self._decode(self._held)
-        return self._decode(self._settled + self._held)[len(self._decode(self._settled)) :]
-
-    def _settle(self, text: str) -> str:
-        self._settled = self._held[-1:]
-        self._held = []
-        return text
+    def _after(self, before: Sequence[int], token_id: int) -> str:
+        text = self._decode([*before, token_id])
+        return text[len(self._decode(before)) :] if before else text

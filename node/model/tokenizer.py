@@ -3,44 +3,64 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from node.errors import CorruptModelError, ModelNotFoundError
+from node.errors import CorruptModelError, ModelNotFoundError, PromptError, UnsupportedModelError
+from node.model.named_tokens import added_tokens, tokenizer_config
 from node.model.text_stream import TextStream
 
 TOKENIZER_FILE = "tokenizer.json"
 CONTEXT_TOKENS = 16
-"""Ordinary tokens of a context that a stream looks at: four characters of four tokens each."""
+"""Tokens of a context that a stream looks at: more than a character has, so it never begins in the middle of one."""
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer; safe to share between threads, as it holds no state of a text."""
+    """A Hugging Face tokenizer; safe to share between threads, as it holds no state of a text.
+
+    Raises:
+        UnsupportedModelError: text cannot be told from its tokens one by one.
+    """
 
     def __init__(self, rust: RustTokenizer) -> None:
         self._rust = rust
         rust.no_truncation()
         rust.no_padding()
-        self._special_ids = frozenset(
-            token_id for token_id, token in rust.get_added_tokens_decoder().items() if token.special
-        )
-        self._byte_ids = _byte_fallback_ids(rust)
+        added = rust.get_added_tokens_decoder()
+        self.special_words: dict[int, str] = {i: token.content for i, token in added.items() if token.special}
+        """The words of special tokens by id; they are no part of any text."""
+        kinds = set(_decoder_kinds(json.loads(rust.to_str())["decoder"]))
+        self._is_byte_level = "ByteLevel" in kinds
+        if self._is_byte_level and kinds - {"Sequence", "ByteLevel", "Fuse"}:
+            mixed = ", ".join(sorted(kinds - {"Sequence"}))
+            raise UnsupportedModelError(f"its tokenizer's decoder mixes {mixed}; choose a model whose decoder is one")
+        self._byte_of = _byte_fallback_ids(rust) if "ByteFallback" in kinds else {}
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of a checkpoint or of an imported model.
+        """The tokenizer of a checkpoint or of an imported model, with the tokens that other files name.
 
         Raises:
             ModelNotFoundError: there is no `tokenizer.json`.
-            CorruptModelError: it cannot be read.
+            CorruptModelError: it, or what else names its tokens, cannot be read.
+            UnsupportedModelError: its text cannot be streamed.
         """
         path = folder / TOKENIZER_FILE
         if not path.exists():
             raise ModelNotFoundError(f"{path} is missing; fetch the model's tokenizer too")
         try:
-            return cls(RustTokenizer.from_file(str(path)))
+            rust = RustTokenizer.from_file(str(path))
+            known = {token.content for token in rust.get_added_tokens_decoder().values()}
+            rust.add_tokens(
+                [token for token in added_tokens(tokenizer_config(folder), folder) if token.content not in known]
+            )
+            return cls(rust)
+        except CorruptModelError:
+            raise
+        except UnsupportedModelError as exc:
+            raise UnsupportedModelError(f"{path}: {exc}") from exc
         except Exception as exc:  # the library raises bare Exception for whatever it cannot parse
             raise CorruptModelError(f"{path} is not a tokenizer ({exc}); fetch the model again") from exc
 
@@ -49,15 +69,27 @@ class Tokenizer:
         """Ids that the tokenizer knows, special tokens included."""
         return int(self._rust.get_vocab_size(with_added_tokens=True))
 
+    def word(self, token_id: int) -> str | None:
+        """How `tokenizer.json` spells a token; None for an id that it does not know."""
+        word: str | None = self._rust.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
+        return word
+
     def encode(self, text: str, add_special: bool = True) -> list[int]:
-        """Token ids of a text, with the special tokens around it that the model was trained with."""
-        ids: list[int] = self._rust.encode(text, add_special_tokens=add_special).ids
+        """Token ids of a text, with the special tokens around it that the model was trained with.
+
+        Raises:
+            PromptError: the tokenizer has no token for a part of it.
+        """
+        try:
+            ids: list[int] = self._rust.encode(text, add_special_tokens=add_special).ids
+        except Exception as exc:  # the library raises bare Exception, for instance where a vocabulary lacks its <unk>
+            raise PromptError(f"the model's tokenizer cannot read this text ({exc}); change it") from exc
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, special ones skipped and incomplete UTF-8 replaced by U+FFFD."""
-        text: str = self._rust.decode(list(token_ids), skip_special_tokens=True)
-        return text
+        """The text of tokens, special ones skipped and what is no UTF-8 replaced by U+FFFD."""
+        stream = self.stream()
+        return "".join([*map(stream.push, token_ids), stream.finish()])
 
     def stream(self, context: Sequence[int] = ()) -> TextStream:
         """Text for tokens that come one by one.
@@ -66,25 +98,60 @@ class Tokenizer:
             context: tokens before the first one: the text continues theirs. Without them it starts afresh, and a
                 tokenizer that marks words by a space before them drops the first space.
         """
-        stream = TextStream(self.decode, self._special_ids, self._byte_ids)
-        for token_id in _tail(context, self._special_ids | self._byte_ids):
+        stream = TextStream(self._text, self._bytes)
+        for token_id in self._tail(context):
             stream.push(token_id)
         return stream
 
+    def _text(self, token_ids: Sequence[int]) -> str:
+        text: str = self._rust.decode(list(token_ids), skip_special_tokens=True)
+        return text
 
-def _byte_fallback_ids(rust: RustTokenizer) -> frozenset[int]:
-    """Ids of the tokens `<0x00>` to `<0xFF>`, where the decoder joins runs of them to characters."""
-    if "ByteFallback" not in json.dumps(json.loads(rust.to_str())["decoder"]):
-        return frozenset()
-    ids = (rust.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
-    return frozenset(token_id for token_id in ids if token_id is not None)
+    def _bytes(self, token_id: int) -> bytes | None:
+        """What `TextStream` asks. A run of byte tokens that is no UTF-8 is not, as the library has it, wrong from its
+        beginning on: that could be told only at its end, however long it is."""
+        word = self.word(token_id)
+        if word is None or token_id in self.special_words:
+            return b""  # a model may have more tokens than its tokenizer
+        if self._is_byte_level:
+            values = [_BYTE_OF_LETTER.get(letter) for letter in word]
+            return word.encode() if None in values else bytes(value for value in values if value is not None)
+        return self._byte_of.get(token_id)
+
+    def _tail(self, context: Sequence[int]) -> list[int]:
+        """The end of `context` that the text after it may depend on."""
+        tail: list[int] = []
+        for token_id in reversed(context):
+            if len(tail) == CONTEXT_TOKENS:
+                break
+            if token_id not in self.special_words:
+                tail.append(token_id)
+        return tail[::-1]
 
 
-def _tail(context: Sequence[int], unsettled: frozenset[int]) -> Sequence[int]:
-    """The end of `context` that decoding may still depend on, with enough before it to settle.
+def _letters() -> Iterator[tuple[str, int]]:
+    """GPT-2's printable letter of every byte."""
+    others = 256
+    for byte in range(256):
+        if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174:
+            yield chr(byte), byte
+        else:
+            yield chr(others), byte
+            others += 1
 
-    Where it begins in the middle of a character, that one is settled (and dropped) within the next character, which
-    is at most four tokens long.
-    """
-    ordinary = [i for i, token_id in enumerate(context) if token_id not in unsettled][-CONTEXT_TOKENS:]
-    return context[ordinary[0] :] if ordinary else context
+
+_BYTE_OF_LETTER = dict(_letters())
+
+
+def _decoder_kinds(decoder: object) -> Iterator[str]:
+    """The types of a decoder and of all that it is made of."""
+    if isinstance(decoder, dict):
+        yield str(decoder.get("type"))
+        for part in decoder.get("decoders") or ():
+            yield from _decoder_kinds(part)
+
+
+def _byte_fallback_ids(rust: RustTokenizer) -> dict[int, bytes]:
+    """The bytes of the tokens `<0x00>` to `<0xFF>`, by id."""
+    ids = ((rust.token_to_id(f"<0x{byte:02X}>"), bytes([byte])) for byte in range(256))
+    return {token_id: piece for token_id, piece in ids if token_id is not None}

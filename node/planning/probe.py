@@ -62,7 +62,8 @@ class _FirstLayer:
 
     def __init__(self, model: StoredModel) -> None:
         self._model = model
-        self.config = replace(model.config, num_layers=1)
+        context_length = max(model.config.context_length, PROBE_ROWS)  # what is measured is no text
+        self.config = replace(model.config, num_layers=1, context_length=context_length)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

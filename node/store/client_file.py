@@ -1,7 +1,7 @@
 """`client.safetensors`: the float part of a model, which never leaves the client.
 
     embedding                [V, D]  in the checkpoint's own dtype: F32, F16 or BF16
-    final_norm               [D]     Floats, as all that follows
+    final_norm               [D]     F32, as all that follows
     layers.<i>.norm.<name>           attention and mlp [D]; q and k [d] where the model has them
     layers.<i>.bias.<kind>   [N]     biases of a unit's fused rows, where the model has them
 

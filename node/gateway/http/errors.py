@@ -11,6 +11,7 @@ from node.errors import (
     KekahydeError,
     ModelNotFoundError,
     PromptError,
+    PromptTooLongError,
 )
 
 
@@ -53,10 +54,9 @@ def api_error_of(error: KekahydeError) -> ApiError:
     match error:
         case ModelNotFoundError():
             return ApiError(404, str(error), "model_not_found", "model")
-        case PromptError():
-            too_long = "context" in str(error)
-            return ApiError(400, str(error), "context_length_exceeded" if too_long else "invalid_value")
-        case ConfigError():
+        case PromptTooLongError():
+            return ApiError(400, str(error), "context_length_exceeded")
+        case PromptError() | ConfigError():
             return ApiError(400, str(error), "invalid_value")
         case _:
             return ApiError(500, str(error), "node_error")

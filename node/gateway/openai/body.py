@@ -10,7 +10,7 @@ from typing import Any
 from node.errors import PromptError
 from node.gateway.http.errors import ApiError
 from node.gateway.http.limits import MAX_MESSAGES, MAX_PROMPT_CHARACTERS
-from node.model.sampling import SamplingParams
+from node.model.sampling import MAX_TOKENS, SamplingParams
 from node.privacy import Privacy
 from node.store.stored import StoredModel
 
@@ -103,10 +103,12 @@ def sampling_params(asked: Asked, model: StoredModel) -> SamplingParams:
     """The model's defaults with what was asked for; raises ApiError that names the field."""
     wanted = dict(asked.sampling)
     wanted.setdefault("seed", secrets.randbits(32))
-    if "max_tokens" not in wanted and asked.messages is not None:
-        wanted["max_tokens"] = model.generation_config.get("max_new_tokens") or model.config.context_length
+    defaults = dict(model.generation_config)
+    limit = defaults.get("max_new_tokens")
+    if asked.messages is not None and not (type(limit) is int and 0 < limit <= MAX_TOKENS):
+        defaults["max_new_tokens"] = model.config.context_length
     try:
-        return SamplingParams.from_generation_config(model.generation_config, **wanted)
+        return SamplingParams.from_generation_config(defaults, **wanted)
     except PromptError as exc:
         message = str(exc)
         raise _invalid(message, message.split(" ", 1)[0]) from exc
@@ -131,21 +133,31 @@ def _message(message: Any, where: str) -> dict[str, str]:
         raise _invalid(f"{where}.role is {str(role)[:32]!r}; there are: {', '.join(ROLES)}", f"{where}.role")
     if message.get("tool_calls") or message.get("function_call"):
         raise _unsupported(f"{where} has tool calls, which this gateway cannot do", f"{where}.tool_calls")
-    return {"role": ROLES[role], "content": _content(message.get("content"), f"{where}.content")}
+    return {"role": ROLES[role], "content": _content(message, role, f"{where}.content")}
 
 
-def _content(content: Any, where: str) -> str:
-    """Text, given whole or in parts of type text."""
+def _content(message: Mapping[str, Any], role: str, where: str) -> str:
+    """Text, given whole or in parts. What an assistant said may also be nothing, or a refusal."""
+    content, assistant = message.get("content"), role == "assistant"
+    if content is None and assistant:
+        content = message.get("refusal") or ""
     if isinstance(content, list):
-        for part in content:
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind != "text" or not isinstance(part.get("text"), str):
-                raise _unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text can be read", where)
-        content = "".join(part["text"] for part in content)
+        content = "".join(_part(part, assistant, where) for part in content)
     if not isinstance(content, str):
         raise _invalid(f"{where} must be text", where)
     _check_text(content, where)
     return content
+
+
+def _part(part: Any, assistant: bool, where: str) -> str:
+    """One part of a content: the field that bears its type's name holds its text."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind != "text" and not (assistant and kind == "refusal"):
+        raise _unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text can be read", where)
+    text = part.get(kind)
+    if not isinstance(text, str):
+        raise _invalid(f"{where} has a part of type {kind} whose {kind} is no text", where)
+    return text
 
 
 def _prompt(prompt: Any) -> str | list[int]:
@@ -165,8 +177,8 @@ def _prompt(prompt: Any) -> str | list[int]:
 
 
 def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> dict[str, Any]:
-    known = {"model", "privacy", "prompt_cache_key", "stream", "stream_options", "stop", "seed", "max_tokens"}
-    known |= {*SAMPLING, *own}
+    known = {"model", "privacy", "prompt_cache_key", "stream", "stream_options", "stop", "stop_token_ids", "seed"}
+    known |= {"max_tokens", *SAMPLING, *own}
     for name, value in body.items():
         if name in known or name in IGNORED or value is None:
             continue
@@ -218,6 +230,11 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
             raise _invalid("stop must be a text or a list of texts", "stop")
         wanted["stop"] = tuple(stops)
+    stop_ids = body.get("stop_token_ids")
+    if stop_ids is not None:
+        if not isinstance(stop_ids, list):
+            raise _invalid("stop_token_ids must be a list of token ids", "stop_token_ids")
+        wanted["stop_token_ids"] = tuple(stop_ids)
     return wanted
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from node.engine import Engine, GenerationRequest
-from node.errors import PromptError
 from node.gateway.openai.body import Asked, sampling_params
 from node.store.stored import StoredModel
 
@@ -32,7 +31,7 @@ def _tokens(asked: Asked, model: StoredModel) -> tuple[list[int], bool]:
     """
     if asked.messages is None:
         if isinstance(asked.prompt, list):
-            return _checked(asked.prompt, model), True
+            return asked.prompt, True
         assert asked.prompt is not None
         return model.tokenizer().encode(asked.prompt), True
     template = model.chat_template
@@ -40,9 +39,3 @@ def _tokens(asked: Asked, model: StoredModel) -> tuple[list[int], bool]:
         text = "\n".join(message["content"] for message in asked.messages)
         return model.tokenizer().encode(text), True
     return model.tokenizer().encode(template.render(asked.messages), add_special=False), False
-
-
-def _checked(token_ids: list[int], model: StoredModel) -> list[int]:
-    if not all(0 <= token_id < model.config.vocab_size for token_id in token_ids):
-        raise PromptError(f"a token of the prompt is outside 0..{model.config.vocab_size - 1}: use the model's own")
-    return token_ids

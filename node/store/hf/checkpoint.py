@@ -7,8 +7,11 @@ know would be a part of the model that we do not compute.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
 from node.json_file import read_json_object
@@ -20,6 +23,8 @@ from protocol.linear.field import Floats
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+COMPARED_WEIGHTS = 1 << 22
+"""Weights of embedding and head that are widened and compared together."""
 
 
 class Checkpoint:
@@ -61,7 +66,21 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     _refuse_without_safetensors(folder)
     files = _open_files(folder)
     _check_tensors(folder, config, files)
-    return Checkpoint(folder, config, files)
+    return Checkpoint(folder, _as_stored(config, files), files)
+
+
+def _as_stored(config: ModelConfig, files: dict[str, TensorFile]) -> ModelConfig:
+    """The configuration, not tied where a head is stored that is another than the embedding: as in transformers, the
+    weights say what the model is."""
+    if not config.tie_word_embeddings or not (EMBEDDING in files and HEAD in files):
+        return config
+    step = max(1, COMPARED_WEIGHTS // config.hidden_size)
+    for start in range(0, config.vocab_size, step):
+        stop = min(start + step, config.vocab_size)
+        embedding, head = (files[name].rows(name, start, stop) for name in (EMBEDDING, HEAD))
+        if not np.array_equal(embedding, head, equal_nan=True):
+            return replace(config, tie_word_embeddings=False)
+    return config
 
 
 def _refuse_other_formats(folder: Path) -> None:
@@ -100,6 +119,15 @@ def _open_files(folder: Path) -> dict[str, TensorFile]:
     for tensor, file in files.items():
         if tensor not in file.tensors:
             raise CorruptModelError(f"{file.path} lacks the tensor {tensor} that the index names; fetch it again")
+    for shard in shards.values():  # where file and index differ, others would read another model
+        unnamed = [
+            name for name in shard.tensors if files.get(name) is not shard and not name.endswith(IGNORED_SUFFIX)
+        ]
+        if unnamed:
+            raise CorruptModelError(
+                f"{shard.path} holds the tensor {_first(unnamed)}, which {INDEX_FILE} does not name there; "
+                "fetch both again"
+            )
     return files
 
 
