@@ -1,7 +1,7 @@
 """`client.safetensors`: the float part of a model, which never leaves the client.
 
-    embedding                [V, D]  in the checkpoint's own dtype: Floats, F16 or BF16
-    final_norm               [D]     Floats, as all that follows
+    embedding                [V, D]  in the checkpoint's own dtype: F32, F16 or BF16
+    final_norm               [D]     F32, as all that follows
     layers.<i>.norm.<name>           attention and mlp [D]; q and k [d] where the model has them
     layers.<i>.bias.<kind>   [N]     biases of a unit's fused rows, where the model has them
 
@@ -34,7 +34,7 @@ HEADER_ALIGNMENT = 64
 BLOCK_ROWS = 4096
 """Embedding rows that are copied together."""
 
-_ITEM_BYTES = {"Floats": 4, "F16": 2, "BF16": 2}
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +112,4 @@ def _embedding_entry(checkpoint: Checkpoint) -> _Entry:
 
 def _float_entry(name: str, values: Floats) -> _Entry:
     content = values.astype("<f4").tobytes()
-    return _Entry(name, "Floats", values.shape, lambda: iter([content]))
+    return _Entry(name, "F32", values.shape, lambda: iter([content]))

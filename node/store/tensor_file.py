@@ -20,7 +20,7 @@ from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelE
 from protocol.linear.field import Floats
 
 _STORAGE: dict[str, np.dtype[np.generic]] = {
-    "Floats": np.dtype("<f4"),
+    "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
@@ -32,7 +32,7 @@ class TensorInfo:
     """Where a tensor lies in its file."""
 
     dtype: str
-    """The name in the header: Floats, F16, BF16, or another that cannot be read."""
+    """The name in the header: F32, F16, BF16, or another that cannot be read."""
     shape: tuple[int, ...]
     offset: int
     """Bytes from the start of the file."""
@@ -68,7 +68,7 @@ class TensorFile:
         info = self.tensors[name]
         if info.dtype not in _STORAGE:
             raise UnsupportedModelError(
-                f"{self.path}: tensor {name} is {info.dtype}; only Floats, F16 and BF16 weights are supported"
+                f"{self.path}: tensor {name} is {info.dtype}; only F32, F16 and BF16 weights are supported"
             )
         flat = self._bytes[info.offset : info.offset + info.num_bytes].view(_STORAGE[info.dtype])
         return np.asarray(flat.reshape(info.shape))
