@@ -66,13 +66,13 @@ class Asked:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[Serving]:
+def serving(data_dir: Path, host: str = "127.0.0.1") -> Iterator[Serving]:
     """A node with the built-in model that listens nowhere but with its gateway."""
     library = Library(data_dir / "models")
     model = library.resolve("story")
     with (
         Node(NodeConfig(identity(7), None, threads=1), [model]) as node,
         Engine(node, library) as engine,
-        Gateway(node, engine, GatewayConfig(data_dir)) as gateway,
+        Gateway(node, engine, GatewayConfig(data_dir, host=host)) as gateway,
     ):
         yield Serving(node, engine, gateway, model, data_dir)
