@@ -65,14 +65,25 @@ def _lan(discovery: Discovery | None) -> list[Finding]:
 
 def _bootstrap(node: Node) -> list[Finding]:
     """Addresses that the node was told to dial and that gave no link."""
-    found = []
-    for outcome in node.registry.outcomes():
+    found, outcomes = [], node.registry.outcomes()
+    if outcomes and not _has_met_anyone(node) and all(item.state is DialState.UNREACHABLE for item in outcomes):
+        step = (
+            "on the inviting device see by which address this one reaches it (`ip address`; a VPN, the local "
+            "network), give that to its node with --announce, and invite again"
+        )
+        found.append(broken("swarm", f"none of the {len(outcomes)} addresses known leads to a member", step))
+    for outcome in outcomes:
         if outcome.state is DialState.REFUSED:
             found.append(broken("bootstrap", outcome.reason, "the message says which of the two has to change"))
         elif outcome.state is DialState.UNREACHABLE:
             step = "see that the node runs there, and that a firewall lets its port through; it is dialled again"
             found.append(note("bootstrap", f"{outcome.address}: {outcome.reason}", step))
     return found
+
+
+def _has_met_anyone(node: Node) -> bool:
+    """Whether there was ever a member: then all that are unreachable may just be off."""
+    return bool(node.registry.peers() or (node.member is not None and node.member.peers()))
 
 
 def _peers(node: Node) -> list[Finding]:
