@@ -176,9 +176,13 @@ class NodeSession:
         if answer.ended:  # stopped before the node was there
             return
         answer.asked_at = self.clock()
-        fields = self.conversation.fields_for(self.model)
+        asked = self.conversation.asked_of(self.model)
+        if asked.note:
+            answer.notes.append(asked.note)
+            self._on_change("note", asked.note)
+        names = {"request": answer.request, "model": self.model_name, "privacy": self.privacy}
         try:
-            await self.call("generate", request=answer.request, model=self.model_name, privacy=self.privacy, **fields)
+            await self.call("generate", **names, **asked.fields)
         except GatewayError as exc:
             answer.fail(str(exc))
         self._on_change("answer", answer)
