@@ -20,6 +20,8 @@ from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 REACH_TIMEOUT_S = 2.0
 REACH_AT_ONCE = 32
+DOUBLED_FOR_S = 3600.0
+"""How long another device's record counts as a sign that it runs."""
 CLOCK_NOTE_S = 5.0
 CLOCK_BROKEN_S = 120.0
 
@@ -28,8 +30,22 @@ def running_findings(node: Node) -> list[Finding]:
     """Everything that only the running node can tell. Takes up to a few seconds: it tries every peer's address."""
     up_s = time.time() - node.started_at
     found = [ok("node", f"{node.peer_id} runs since {up_s:.0f} s, kernels {node.kernels.name}")]
-    found += _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
+    found += _doubles(node) + _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
     return [*found, _clocks([peer.clock_ahead_s for peer in node.registry.peers() if peer.clock_ahead_s is not None])]
+
+
+def _doubles(node: Node) -> list[Finding]:
+    """Identities that more than one device has: a data directory was copied."""
+    step = "stop one of the devices and start it with a new --data-dir, which gives it an identity of its own"
+    met = node.member.doubled if node.member is not None else None
+    found = []
+    if met is not None and time.monotonic() - met[0] < DOUBLED_FOR_S:
+        text = f"another device has the identity of this node; its addresses: {', '.join(met[1])}"
+        found.append(broken("identity", text, step))
+    for peer_id, hosts in node.registry.doubles.items():
+        text = f"two devices have the identity {peer_id}, connected from {' and '.join(hosts)}"
+        found.append(broken("identity", text, step))
+    return found
 
 
 def _reached(node: Node) -> list[Finding]:

@@ -89,6 +89,7 @@ class PeerRegistry:
         self._attached: dict[PeerId, bytes] = {}
         self._outcomes: dict[str, DialOutcome] = {}
         self._farewells: dict[PeerId, _Farewell] = {}
+        self._doubled: dict[PeerId, tuple[str, ...]] = {}
         self.measures = Measures()
         self.version = 0
         """Grows whenever a peer comes, goes or says goodbye."""
@@ -101,7 +102,8 @@ class PeerRegistry:
             if known is not None and known != peer.peer_id:
                 return False  # the first stays
             before = self._peers.get(peer.peer_id)
-            if before is not None and before.dialled and not peer.dialled:
+            one_device = before is None or not are_two_devices(before.hello, peer.hello)
+            if before is not None and before.dialled and not peer.dialled and one_device:
                 peer = replace(peer, host=before.host, dialled=True, rtt_s=before.rtt_s)
             self._peers[peer.peer_id] = peer
             self._farewells.pop(peer.peer_id, None)
@@ -110,6 +112,29 @@ class PeerRegistry:
             self._by_curve_key[key] = peer.peer_id
             self._changed.notify_all()
             return True
+
+    def stays(self, peer: ConnectedPeer) -> None:
+        """One link of a peer ended; another stands, over which its hello said this."""
+        with self._changed:
+            before = self._peers.get(peer.peer_id)
+            if before is not None:
+                self._peers[peer.peer_id] = replace(peer, rtt_s=before.rtt_s, announced=before.announced)
+                self.version += 1
+                self._changed.notify_all()
+
+    def doubled(self, peer_id: PeerId, hosts: tuple[str, ...]) -> None:
+        """Two devices at these hosts have one identity; none: no longer."""
+        with self._changed:
+            if hosts:
+                self._doubled[peer_id] = hosts
+            else:
+                self._doubled.pop(peer_id, None)
+
+    @property
+    def doubles(self) -> dict[PeerId, tuple[str, ...]]:
+        """Identities that more than one connected device has, and the hosts of these devices."""
+        with self._changed:
+            return dict(self._doubled)
 
     def leave(self, peer_id: PeerId) -> None:
         """A peer said goodbye: it gets nothing new, but what it was asked before is still answered."""
@@ -238,6 +263,13 @@ class PeerRegistry:
     def _state(self, address: str) -> DialState:
         outcome = self._outcomes.get(address)
         return DialState.CONNECTING if outcome is None else outcome.state
+
+
+def are_two_devices(first: Hello, second: Hello) -> bool:
+    """Whether hellos of one identity, over links that stand at the same time, can only be of two processes: the data
+    port of a process stays, and so does some address of a device."""
+    one, other = set(first.addrs), set(second.addrs)
+    return first.data_port != second.data_port or (bool(one and other) and one.isdisjoint(other))
 
 
 def peer_of_hello(hello: Hello, host: str, dialled: bool) -> ConnectedPeer:
