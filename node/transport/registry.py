@@ -16,6 +16,7 @@ FAREWELL_S = 10.0
 """How long answers of a peer that said goodbye are waited for."""
 MAX_FAREWELLS = 1024
 MAX_OUTCOMES = 1024
+MAX_ROUTES_A_PEER = 4
 
 
 class DialState(Enum):
@@ -86,7 +87,8 @@ class PeerRegistry:
         self._changed = threading.Condition()
         self._peers: dict[PeerId, ConnectedPeer] = {}
         self._by_curve_key: dict[bytes, PeerId] = {}
-        self._attached: dict[PeerId, bytes] = {}
+        self._attached: dict[PeerId, list[bytes]] = {}
+        """Routes of the connections over which a peer serves, the newest last; two devices may have its identity."""
         self._outcomes: dict[str, DialOutcome] = {}
         self._farewells: dict[PeerId, _Farewell] = {}
         self._doubled: dict[PeerId, tuple[str, ...]] = {}
@@ -142,7 +144,7 @@ class PeerRegistry:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 key, until = curve_public_key_of(peer.hello.public_key), time.monotonic() + FAREWELL_S
-                self._farewells[peer_id] = _Farewell(peer, key, self._attached.get(peer_id), until)
+                self._farewells[peer_id] = _Farewell(peer, key, self._newest_route(peer_id), until)
                 if len(self._farewells) > MAX_FAREWELLS:
                     del self._farewells[next(iter(self._farewells))]
                 self.version += 1
@@ -192,10 +194,26 @@ class PeerRegistry:
             peer_id = self._by_curve_key.get(curve_key)
             if peer_id is None:
                 return False
-            self._attached[peer_id] = route
+            routes = [known for known in self._attached.get(peer_id, []) if known != route]
+            self._attached[peer_id] = [*routes[-MAX_ROUTES_A_PEER + 1 :], route]
             self.version += 1
             self._changed.notify_all()
             return True
+
+    def detach(self, peer_id: PeerId, route: bytes) -> bool:
+        """A connection over which a peer served has ended; whether it was one of those that count."""
+        with self._changed:
+            before = self._attached.pop(peer_id, [])
+            routes = [known for known in before if known != route]
+            if routes:
+                self._attached[peer_id] = routes
+            self.version += 1
+            self._changed.notify_all()
+            return len(routes) < len(before)
+
+    def _newest_route(self, peer_id: PeerId) -> bytes | None:
+        routes = self._attached.get(peer_id)
+        return routes[-1] if routes else None
 
     def outcome(self, outcome: DialOutcome) -> None:
         """News of a dialled address."""
@@ -226,7 +244,7 @@ class PeerRegistry:
         """ROUTER id of a peer that attached itself, if it did."""
         with self._changed:
             if peer_id in self._attached or peer_id not in self._farewells:
-                return self._attached.get(peer_id)
+                return self._newest_route(peer_id)
             farewell = self._farewells[peer_id]
             return farewell.route if farewell.until > time.monotonic() else None
 
