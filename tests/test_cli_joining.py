@@ -132,12 +132,22 @@ def test_a_lost_key_makes_no_other_swarm(tmp_path: Path) -> None:
 
 
 @contextmanager
-def node(data_dir: Path) -> Iterator[NodeProcess]:
+def node(data_dir: Path, *options: str) -> Iterator[NodeProcess]:
     """A node that gets its swarm from its directory alone."""
     data_dir.mkdir(exist_ok=True)
     with (data_dir / "stderr.txt").open("w") as narration:
         process = subprocess.Popen(
-            [*PROGRAM, "--headless", "--json", "--no-gateway", "--threads", "1", "--data-dir", str(data_dir)],
+            [
+                *PROGRAM,
+                "--headless",
+                "--json",
+                "--no-gateway",
+                "--threads",
+                "1",
+                "--data-dir",
+                str(data_dir),
+                *options,
+            ],
             stdout=subprocess.PIPE,
             stderr=narration,
             text=True,
@@ -189,6 +199,13 @@ def test_an_invitation_that_leads_nowhere_is_broken_and_says_what_to_do(tmp_path
         until(lambda: "swarm" in findings(), "the doctor finds that no address leads to a member")
         assert "none of the 1 addresses" in findings()["swarm"]["text"]
         assert "--announce" in findings()["swarm"]["next_step"]
+
+
+@pytest.mark.swarm
+def test_a_node_that_lends_more_than_it_may_use_is_told(tmp_path: Path) -> None:
+    with node(tmp_path, "--memory", "1000TiB"):
+        findings = {finding["check"]: finding for finding in call_node(tmp_path, "doctor")["findings"]}
+    assert findings["memory"]["level"] == "broken" and "--memory" in findings["memory"]["next_step"]
 
 
 def peers_of(data_dir: Path) -> dict[str, str]:

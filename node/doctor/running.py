@@ -13,6 +13,7 @@ from node.discovery.discovery import Discovery
 from node.doctor.finding import Finding, broken, note, ok
 from node.errors import AddressError
 from node.node import Node
+from node.process.allowance import total_memory
 from node.transport.registry import DialState
 from protocol.membership.messages import State
 from protocol.membership.peer_table import Entry
@@ -30,8 +31,17 @@ def running_findings(node: Node) -> list[Finding]:
     """Everything that only the running node can tell. Takes up to a few seconds: it tries every peer's address."""
     up_s = time.time() - node.started_at
     found = [ok("node", f"{node.peer_id} runs since {up_s:.0f} s, kernels {node.kernels.name}")]
-    found += _doubles(node) + _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
+    found += _memory(node) + _doubles(node) + _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
     return [*found, _clocks([peer.clock_ahead_s for peer in node.registry.peers() if peer.clock_ahead_s is not None])]
+
+
+def _memory(node: Node) -> list[Finding]:
+    """Whether it lends what it may not take."""
+    lent, most = node.config.memory_bytes, total_memory()
+    if lent < most:
+        return []
+    text = f"{lent / 2**20:.0f} MiB are lent to layers, and this process may use {most / 2**20:.0f} MiB in all"
+    return [broken("memory", text, "start it with less --memory, or give the machine or container more")]
 
 
 def _doubles(node: Node) -> list[Finding]:
