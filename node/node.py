@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from node.discovery.discovery import Discovery
+from node.discovery.interfaces import own_hosts
 from node.discovery.mdns import LanIdentity
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
@@ -156,20 +153,17 @@ class Node:
 
     @property
     def addresses(self) -> list[Multiaddr]:
-        """Where others can dial this node: its address, or one for every interface where it listens on all."""
+        """Where others can dial this node, as many addresses as may be told, the most useful first."""
+        return self.every_address[:MAX_ADDRESSES]
+
+    @property
+    def every_address(self) -> list[Multiaddr]:
+        """Its address, or one for every interface where it listens on all."""
         if self.address is None:
             return []
         if self.address.host not in WILDCARDS:
             return [self.address]
-        family = socket.AF_INET if self.address.protocol == "ip4" else socket.AF_INET6
-        hosts = [
-            entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == family
-        ]
-        plain = [
-            host for host in hosts if "%" not in host
-        ]  # link-local ones need a zone, which an address cannot name
-        outside_first = sorted(plain, key=lambda host: ipaddress.ip_address(host).is_loopback)
-        return [replace(self.address, host=host) for host in outside_first[:MAX_ADDRESSES]]
+        return [replace(self.address, host=host) for host in own_hosts(self.address.protocol)]
 
     @property
     def macs_per_s(self) -> int:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from node.kernels import Kernels, available_cores, every_backend
+from node.kernels import Kernels, every_backend
 from node.kernels.interface import ACTIVATION_LIMIT, PRIME
 from node.kernels.native import NativeKernels
+from node.process.allowance import available_cores
 
 READ_BYTES: Final = 256 << 20
 """Far beyond any L3 cache of the machines that this runs on."""

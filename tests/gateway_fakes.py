@@ -67,7 +67,7 @@ class Asked:
 
 
 @contextmanager
-def serving(data_dir: Path, checkpoint: Path | None = None) -> Iterator[Serving]:
+def serving(data_dir: Path, checkpoint: Path | None = None, host: str = "127.0.0.1") -> Iterator[Serving]:
     """A node with the built-in model, or with a checkpoint as `puppet`; listens nowhere but with its gateway."""
     library = Library(data_dir / "models")
     if checkpoint is not None:
@@ -76,6 +76,6 @@ def serving(data_dir: Path, checkpoint: Path | None = None) -> Iterator[Serving]
     with (
         Node(NodeConfig(identity(7), None, threads=1), [model]) as node,
         Engine(node, library) as engine,
-        Gateway(node, engine, GatewayConfig(data_dir)) as gateway,
+        Gateway(node, engine, GatewayConfig(data_dir, host=host)) as gateway,
     ):
         yield Serving(node, engine, gateway, model, data_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from swarm_harness import NodeProcess
+from waiting import until
 
 from node.gateway.client.client import call_node
 from protocol.finding.invitation import Invitation, format_invitation
@@ -130,12 +132,22 @@ def test_a_lost_key_makes_no_other_swarm(tmp_path: Path) -> None:
 
 
 @contextmanager
-def node(data_dir: Path) -> Iterator[NodeProcess]:
+def node(data_dir: Path, *options: str) -> Iterator[NodeProcess]:
     """A node that gets its swarm from its directory alone."""
     data_dir.mkdir(exist_ok=True)
     with (data_dir / "stderr.txt").open("w") as narration:
         process = subprocess.Popen(
-            [*PROGRAM, "--headless", "--json", "--no-gateway", "--threads", "1", "--data-dir", str(data_dir)],
+            [
+                *PROGRAM,
+                "--headless",
+                "--json",
+                "--no-gateway",
+                "--threads",
+                "1",
+                "--data-dir",
+                str(data_dir),
+                *options,
+            ],
             stdout=subprocess.PIPE,
             stderr=narration,
             text=True,
@@ -170,6 +182,30 @@ def test_who_was_invited_is_in(tmp_path: Path) -> None:
             assert not report["broken"], report
             assert host.peer_id in findings["peer"]["text"] and findings["peer"]["level"] == "ok"
             assert findings["clock of peers"]["level"] == "ok"
+
+
+@pytest.mark.swarm
+def test_an_invitation_that_leads_nowhere_is_broken_and_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = Multiaddr("ip4", "127.0.0.1", taken.getsockname()[1], PEER)
+    text = format_invitation(Invitation((nobody,), int(time.time() + 3600), KEY))
+    assert call(tmp_path, "join", text).returncode == 0
+    with node(tmp_path):
+
+        def findings() -> dict[str, dict[str, str]]:
+            report = json.loads(call(tmp_path, "doctor", "--json").stdout)
+            return {finding["check"]: finding for finding in report["findings"] if report["broken"]}
+
+        until(lambda: "swarm" in findings(), "the doctor finds that no address leads to a member")
+        assert "none of the 1 addresses" in findings()["swarm"]["text"]
+        assert "--announce" in findings()["swarm"]["next_step"]
+
+
+@pytest.mark.swarm
+def test_a_node_that_lends_more_than_it_may_use_is_told(tmp_path: Path) -> None:
+    with node(tmp_path, "--memory", "1000TiB"):
+        findings = {finding["check"]: finding for finding in call_node(tmp_path, "doctor")["findings"]}
+    assert findings["memory"]["level"] == "broken" and "--memory" in findings["memory"]["next_step"]
 
 
 def peers_of(data_dir: Path) -> dict[str, str]:

@@ -80,6 +80,13 @@ def test_pages_of_others_may_not(origin: str) -> None:
 def test_a_browser_that_says_where_a_page_is_from_is_believed() -> None:
     assert refusal(LOOPBACK, "127.0.0.1:1", None, "cross-site") == "foreign_origin"
     assert refusal(LOOPBACK, "127.0.0.1:1", None, "same-origin") == ""
+    assert refusal(LOOPBACK, "127.0.0.1:1", "https://evil.example", "same-origin") == "foreign_origin"
+
+
+def test_localhost_and_127_0_0_1_are_two_sites_to_a_browser_and_one_device_here() -> None:
+    assert refusal(LOOPBACK, "127.0.0.1:1", "http://localhost:3000", "cross-site") == ""
+    assert refusal(LOOPBACK, "localhost:1", "http://127.0.0.1:3000", "cross-site") == ""
+    assert refusal(LOOPBACK, "127.0.0.1:1", "null", "cross-site") == "foreign_origin"
 
 
 def test_beyond_loopback_everything_needs_the_token_and_a_name_is_foreign() -> None:
@@ -91,6 +98,25 @@ def test_beyond_loopback_everything_needs_the_token_and_a_name_is_foreign() -> N
     assert refusal(BEYOND, "host.docker.internal:11435", token=TOKEN) == "", "a rebound page has no token"
     assert refusal(BEYOND, "192.168.1.4:80", "http://192.168.1.4:80", token=TOKEN) == ""
     assert refusal(BEYOND, "192.168.1.4:80", "http://192.168.1.5:80", token=TOKEN) == "foreign_origin"
+
+
+def preflight_refusal(rules: AccessRules, host: str, origin: str) -> str:
+    """Code of the refusal of a browser's question, which never carries a token."""
+    try:
+        rules.check_preflight(Caller(host, origin, "cross-site", None))
+    except ApiError as exc:
+        assert exc.status == 403
+        return exc.code or ""
+    return ""
+
+
+def test_a_browsers_question_is_answered_without_the_token_and_to_no_foreign_page() -> None:
+    for host in ("192.168.1.4:80", "127.0.0.1:80", "host.docker.internal:80"):
+        assert preflight_refusal(BEYOND, host, "http://localhost:3000") == ""
+        assert preflight_refusal(BEYOND, host, "http://evil.example") == "foreign_origin"
+        assert refusal(BEYOND, host, "http://localhost:3000") != "", "the request itself must show it"
+    assert preflight_refusal(BEYOND, "", "http://localhost:3000") == "foreign_host"
+    assert preflight_refusal(LOOPBACK, "evil.example", "http://localhost:3000") == "foreign_host"
 
 
 def test_management_needs_the_token_but_on_the_socket() -> None:

@@ -129,6 +129,8 @@ def test_a_page_on_loopback_may_read_answers(node: Serving) -> None:
     head += b"Origin: http://localhost:3000\r\n\r\n"
     answer = say(node, head)
     assert answer.startswith(b"HTTP/1.1 204") and b"Access-Control-Allow-Origin: http://localhost:3000" in answer
+    assert b"Access-Control-Allow-Headers: *, Authorization\r\n" in answer
+    assert b"Access-Control-Expose-Headers: Retry-After\r\n" in answer, "how long a full queue is to be waited for"
     evil = head.replace(b"http://localhost:3000", b"http://evil.example")
     answer = say(node, evil)
     assert answer.startswith(b"HTTP/1.1 403") and b"Access-Control-Allow-Origin" not in answer

@@ -13,7 +13,7 @@ from protocol import cbor
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.limits import MAX_CONTROL_FRAME_BYTES
-from protocol.membership.actions import Action, Changed, Forgotten, Forked, Issued, Misbehaved, Send
+from protocol.membership.actions import Action, Changed, Doubled, Forgotten, Forked, Issued, Misbehaved, Send
 from protocol.membership.config import MembershipConfig
 from protocol.membership.gossip import transmissions
 from protocol.membership.member import Membership
@@ -177,6 +177,10 @@ def test_an_earlier_life_is_outdone() -> None:
     member = node()
     actions = member.receive(0.1, IDS[1], Gossip((record_of(0, seq=50).envelope,)))
     assert [a.record.seq for a in actions if isinstance(a, Issued)] == [51]
+    assert [a.record.seq for a in actions if isinstance(a, Doubled)] == [50], "it may be that of another device"
+    echo = member.record.envelope
+    actions = member.receive(0.2, IDS[1], Gossip((echo, record_of(0, seq=49).envelope)))
+    assert not [a for a in actions if isinstance(a, Issued | Doubled)], "its own, or one from before"
 
 
 def test_a_sender_introduces_a_bounded_number_a_minute() -> None:

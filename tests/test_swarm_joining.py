@@ -84,6 +84,19 @@ def test_an_invitation_leads_to_this_node_first_and_then_to_others() -> None:
     assert written.note is None
 
 
+def test_what_an_invitation_has_no_room_for_is_said() -> None:
+    own = [Multiaddr("ip4", f"10.0.{number}.1", 4711, PEERS[0]) for number in range(10)]
+    alone = write_invitation(None, [LOOPBACK, *own], [], [], 2_000_000_000)
+    assert alone.invitation.addresses == tuple(own[:8])
+    assert "10.0.8.1, 10.0.9.1" in str(alone.note) and "10.0.7.1" not in str(alone.note)
+    among_others = write_invitation(None, own, OUTSIDE, [], 2_000_000_000)
+    assert among_others.invitation.addresses == (*own[:5], *OUTSIDE[:3]), "in case this node is off"
+    assert "10.0.5.1" in str(among_others.note)
+    models = [InvitedModel(bytes([number]) * 32, f"m{number}") for number in range(9)]
+    written = write_invitation(None, own[:1], [], models, 2_000_000_000)
+    assert written.invitation.models == tuple(models[:8]) and "8 of 9 models" in str(written.note)
+
+
 def test_an_invitation_of_a_node_on_loopback_says_so() -> None:
     written = write_invitation(None, [LOOPBACK], [], [], 2_000_000_000)
     assert written.invitation.addresses == (LOOPBACK,) and written.invitation.swarm_key is None

@@ -10,21 +10,24 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 import zmq
 from live_nodes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener, knock
 from made_parts import identity
+from waiting import until
 from zmq.utils import z85
 
 from node.errors import ConfigError, PeerRefusedError, TransportError
-from node.transport import control, names
+from node.transport import control, links, names
 from node.transport.link import Pace
 from node.transport.registry import DialState
 from node.transport.sockets import SecureContext
 from protocol import cbor
 from protocol.codec import encode_message
+from protocol.finding.dialback import DialBackResult, DialBackStatus
 from protocol.identity import Identity
 from protocol.limits import MAGIC, MAX_CONTROL_FRAME_BYTES
 from protocol.link.hello import Hello, hello_ok
@@ -562,6 +565,41 @@ def test_a_peer_with_two_links_survives_the_loss_of_one(quick: None) -> None:
             listener.send(route, GoAway("this way is closed"))
             node.until_dialled(listener.address, DialState.UNREACHABLE)
             assert [known.peer_id for known in node.registry.peers()] == [peer.peer_id]
+
+
+def test_of_two_devices_with_one_identity_the_one_that_stays_is_used(
+    quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(links, "TWO_DEVICES_S", 0.3)
+    with LiveNode(1) as node, ExitStack() as rest:
+        assert node.address is not None
+        first = rest.enter_context(LiveNode(2, bootstrap=[node.address]))
+        node.until_knows(first.peer_id)
+        with LiveNode(2, bootstrap=[node.address]) as second:
+            node.until(lambda: {each.hello.data_port for each in node.registry.peers()} == {second.data_port}, "both")
+            until(lambda: node.registry.doubles == {first.peer_id: ("127.0.0.1",)}, "somebody says so")
+            assert f"two devices have the identity {first.peer_id}" in caplog.text
+        node.until(
+            lambda: {each.hello.data_port for each in node.registry.usable()} == {first.data_port}, "one stays"
+        )
+        assert not node.registry.is_leaving(first.peer_id)
+        until(lambda: not node.registry.doubles, "there is one left")
+        rest.close()
+        node.until_knows()
+        assert node.registry.is_leaving(first.peer_id), "what it was asked is still answered"
+
+
+def test_whoever_dials_back_and_hangs_up_does_not_leave(quick: None) -> None:
+    with LiveNode(1) as helper, LiveNode(2, bootstrap=[helper.address] if helper.address else []) as asker:
+        asker.until_knows(helper.peer_id)
+        came_in = threading.Event()
+        down = asker.control.links.down
+        asker.control.links.down = lambda link: (down(link), came_in.set())[0]  # type: ignore[method-assign]
+        assert asker.address is not None and helper.control._loop is not None
+        dial_back = helper.control.dials.deliver(asker.address, DialBackResult(bytes(16), DialBackStatus.REACHED))
+        asyncio.run_coroutine_threadsafe(dial_back, helper.control._loop).result(WAIT_S)
+        assert came_in.wait(WAIT_S), "the second connection ended"
+        assert [peer.peer_id for peer in asker.registry.usable()] == [helper.peer_id]
 
 
 # --- the end of a node

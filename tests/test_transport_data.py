@@ -497,6 +497,27 @@ def test_sessions_come_and_go_over_one_attached_connection() -> None:
             assert other.error().code == ErrorCode.NOT_FOUND
 
 
+def test_of_two_devices_that_serve_over_their_own_connections_the_one_that_stays_is_asked() -> None:
+    with LiveNode(1) as client, contextlib.ExitStack() as rest:
+        bootstrap = [client.address] if client.address else []
+        first = rest.enter_context(LiveNode(2, UNITS, listen=None, bootstrap=bootstrap))
+        peer = known_peer(client, first)
+        before = client.registry.route_of(peer.peer_id)
+        with LiveNode(2, UNITS, listen=None, bootstrap=bootstrap):
+            client.until(lambda: client.registry.route_of(peer.peer_id) != before, "the second one attached too")
+        channel = open_channel(client.secure, client.data, peer)
+        nonces = itertools.count(1)
+
+        def answers() -> bool:
+            nonce = next(nonces)
+            return channel.send(pad_request(nonce), nonce) and channel.receive() is not None
+
+        until(answers, "the one that stays answers")
+        assert client.registry.route_of(peer.peer_id) == before
+        assert [known.peer_id for known in client.registry.usable()] == [peer.peer_id]
+        channel.close()
+
+
 def test_a_lost_connection_is_noticed() -> None:
     with LiveNode(1) as client:
         with LiveNode(2, UNITS) as worker:

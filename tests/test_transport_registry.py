@@ -33,6 +33,19 @@ def test_whoever_says_goodbye_gets_nothing_new_and_is_still_heard(monkeypatch: p
     assert table.by_curve_key(key) is None and table.route_of(peer.peer_id) is None
 
 
+def test_a_connection_that_ended_gives_way_to_the_one_before_it() -> None:
+    table, peer = PeerRegistry(), peer_of(1, data_port=0)
+    key = curve_public_key_of(peer.hello.public_key)
+    table.up(peer)
+    for number in range(6):
+        assert table.attach(key, b"%d" % number)
+    assert table.route_of(peer.peer_id) == b"5" and table.detach(peer.peer_id, b"5")
+    assert table.route_of(peer.peer_id) == b"4" and not table.detach(peer.peer_id, b"5")
+    assert not table.detach(peer.peer_id, b"1"), "so many are not kept"
+    assert all(table.detach(peer.peer_id, route) for route in (b"2", b"3", b"4"))
+    assert table.route_of(peer.peer_id) is None and table.usable() == [], "it serves over none any more"
+
+
 def test_whoever_comes_back_is_not_leaving() -> None:
     table, peer = PeerRegistry(), peer_of(1)
     table.up(peer)

@@ -80,6 +80,28 @@ def test_a_story_goes_on_with_enter_and_a_chat_sends_messages(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
+def test_a_chat_that_outgrew_the_context_says_how_to_go_on(tmp_path: Path) -> None:
+    async def outgrown(connection: TwinConnection, request: dict[str, Any]) -> None:
+        if len(request["messages"]) == 1:
+            await connection.answer(request["request"], ["Hello"])
+        else:
+            message, code = "the prompt has 600 tokens, the model's context is 512", "context_length_exceeded"
+            await connection.generation(request["request"], "error", message=message, code=code)
+
+    async def scenario() -> None:
+        async with interface(tmp_path, GatewayTwin(outgrown)) as driver:
+            await driver.twin.tell(models=[model(chat=True)])
+            await driver.sees("Ask something")
+            for text in ("Hi", "Bye"):
+                await driver.type(text)
+                await driver.keys("enter")
+                await driver.until(lambda: driver.app.session.answer and driver.app.session.answer.ended)
+            answer = driver.app.session.answer
+            assert answer is not None and "context is 512" in answer.error and "ctrl+n begins a new" in answer.error
+
+    asyncio.run(scenario())
+
+
 def test_escape_stops_keeps_the_text_and_says_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path, GatewayTwin(endless)) as driver:

@@ -14,6 +14,7 @@ from gateway_twin import GatewayTwin
 from tui_driver import Driver
 
 from tui.app import KekahydeApp
+from tui.conversation import AnswerStatus
 from tui.launcher import NodeLauncher, StartError
 
 pytestmark = pytest.mark.swarm
@@ -42,6 +43,29 @@ def test_a_real_node_answers_is_stopped_is_lost_and_comes_back(tmp_path: Path) -
             await driver.keys("escape")
             await driver.until(lambda: app.session.answer and app.session.answer.receipt)
             await lose_the_node(driver, launcher)
+        await launcher.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_prompt_longer_than_the_context_is_refused_as_everywhere_and_does_no_harm(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        launcher = NodeLauncher(tmp_path, node_command(tmp_path))
+        app = KekahydeApp(launcher)
+        async with app.run_test(size=(100, 30), notifications=True) as pilot:
+            driver = Driver(app, pilot, GatewayTwin())
+            await driver.until(lambda: app.session.model)
+            await driver.type("The cat sat on the mat. " * 1125)
+            await driver.keys("enter")
+            await driver.until(lambda: app.session.answer and app.session.answer.ended)
+            answer = app.session.answer
+            assert answer is not None and answer.status is AnswerStatus.FAILED and not answer.text
+            assert "tokens" in answer.error and "context is 512" in answer.error and "shorten" in answer.error
+            await driver.sees("context is 512")
+            await driver.type("One day")
+            await driver.keys("enter")
+            await driver.until(lambda: app.session.answer and app.session.answer.receipt)
+            assert app.session.answer is not None and not app.session.answer.notes
         await launcher.stop()
 
     asyncio.run(scenario())

@@ -138,20 +138,43 @@ def conversation(*turns: tuple[str, str]) -> Conversation:
     return found
 
 
+def sent(found: Conversation, context: int | None = None) -> tuple[str, str]:
+    """The text for a model that continues text, and what is said of it."""
+    asked = found.asked_of(ModelFacts("story", context=context))
+    return asked.fields["prompt"], asked.note
+
+
 def test_a_model_without_template_is_given_the_text_so_far() -> None:
-    story = ModelFacts("story")
-    assert conversation(("Once", " upon a time."), ("Then", "")).fields_for(story) == {
-        "prompt": "Once upon a time. Then"
-    }
-    assert conversation(("Once", " upon"), ("", "")).fields_for(story) == {"prompt": "Once upon"}
+    assert sent(conversation(("Once", " upon a time."), ("Then", ""))) == ("Once upon a time. Then", "")
+    assert sent(conversation(("Once", " upon"), ("", "")), 512) == ("Once upon", "")
+
+
+def test_old_text_that_is_not_read_any_more_is_said() -> None:
     long = conversation(("A. ", "The cat sat. " * 400), ("Then", ""))
-    prompt = long.fields_for(ModelFacts("story", context=512))["prompt"]
+    prompt, note = sent(long, 512)
     assert len(prompt) <= 512 * 1.5 and prompt.endswith("Then") and prompt.startswith("The cat")
+    unread = 3 + 13 * 400 - (len(prompt) - len("Then"))
+    assert f"the first {unread} characters" in note and "512 tokens" in note and "ctrl+n" in note
+
+
+def test_a_new_prompt_is_never_cut() -> None:
+    pasted = "The cat sat. " * 2000
+    assert sent(conversation((pasted, "")), 512) == (pasted, "")
+    prompt, note = sent(conversation(("Once", " upon"), (pasted, "")), 512)
+    assert prompt == pasted and "the first 9 characters" in note
+
+
+def test_a_prompt_that_was_refused_is_no_part_of_what_follows() -> None:
+    refused = conversation(("Once", " upon"), ("x" * 27_000, ""), ("a time", ""))
+    refused.turns[1].answer.fail("too long")
+    assert sent(refused, 512) == ("Once upon a time", "")
+    refused.turns[2].prompt = ""
+    assert sent(refused)[0] == "Once upon " + "x" * 27_000, "nothing was typed after it: it is asked again"
 
 
 def test_a_model_with_template_is_given_messages() -> None:
     chat = ModelFacts("chat", chat=True)
-    assert conversation(("Hi", "Hello"), ("Bye", "")).fields_for(chat) == {
+    assert conversation(("Hi", "Hello"), ("Bye", "")).asked_of(chat).fields == {
         "messages": [
             {"role": "user", "content": "Hi"},
             {"role": "assistant", "content": "Hello"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +14,9 @@ from typing import Any
 
 import pyte
 import pytest
+from browser import needs_chromium, open_browser
 from swarm_harness import Swarm
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-CHROMEDRIVER = shutil.which("chromedriver")
 DEADLINE_S = 90.0
 COLLECT = """
 window.drawn = [];
@@ -41,9 +37,6 @@ TAKE = "return window.drawn.splice(0)"
 COLUMNS, ROWS = 160, 60
 
 pytestmark = pytest.mark.swarm
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None or CHROMEDRIVER is None, reason="no Chromium: apt-get install chromium chromium-driver"
-)
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +83,6 @@ def test_only_who_has_the_address_gets_in(page: str) -> None:
     assert status_of(f"{root}static/js/textual.js?token={token}", Host="evil.example") == 403
     assert status_of(f"{root}ws?token={token}", Origin="http://evil.example") == 403
     assert status_of(f"{root}ws?token={token}") == 403
-
-
-def open_browser(folder: Path) -> Any:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={folder / 'profile'}")
-    options.add_argument("--window-size=1100,760")
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
 
 
 @needs_chromium

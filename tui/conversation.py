@@ -146,6 +146,20 @@ class Turn:
     prompt: str
     answer: Answer
 
+    @property
+    def came_to_nothing(self) -> bool:
+        """It was refused, or failed before a word was written."""
+        return self.answer.status is AnswerStatus.FAILED and not self.answer.text
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is sent for a turn."""
+
+    fields: dict[str, Any]
+    note: str = ""
+    """What a person should know of it, in words; empty where all of the conversation is sent."""
+
 
 class Conversation:
     """All turns since the conversation began."""
@@ -157,40 +171,61 @@ class Conversation:
     def last(self) -> Turn | None:
         return self.turns[-1] if self.turns else None
 
-    def fields_for(self, model: ModelFacts | None) -> dict[str, Any]:
-        """What is sent for the newest turn: messages where the model can chat, else the text so far."""
+    def asked_of(self, model: ModelFacts | None) -> Asked:
+        """What is sent for the newest turn: messages where the model can chat, else the text so far.
+
+        The newest prompt is sent whole, whatever its length: one that the model cannot read is refused by the node,
+        as it is everywhere else. Of what was written before, the end is sent that leaves room, and that is said.
+        """
         if model is not None and model.chat:
-            return {"messages": self._messages()}
-        return {"prompt": _readable(self._text(), None if model is None else model.context)}
+            return Asked({"messages": self._messages()})
+        before, prompt = self._text()
+        kept = before if model is None or model.context is None else _readable(before, model.context, len(prompt))
+        unread = len(before) - len(kept)
+        note = (
+            f"the model reads {model.context} tokens at once: the first {unread} characters of this conversation are "
+            "not read any more; ctrl+n begins a new one"
+            if unread and model is not None
+            else ""
+        )
+        return Asked({"prompt": _joined(kept, prompt)}, note)
 
     def _messages(self) -> list[dict[str, str]]:
         messages: list[dict[str, str]] = []
         for turn in self.turns:
-            if turn.answer.status is AnswerStatus.FAILED and not turn.answer.text:
+            if turn.came_to_nothing:
                 continue
             messages.append({"role": "user", "content": turn.prompt or "Go on."})
             if turn.answer.text:
                 messages.append({"role": "assistant", "content": turn.answer.text})
         return messages
 
-    def _text(self) -> str:
+    def _text(self) -> tuple[str, str]:
+        """What was written before, and the newest prompt. A prompt that came to nothing is no part of the text, and
+        is the newest again where nothing was typed after it."""
+        newest = max(0, len(self.turns) - 1)
+        while newest and not self.turns[newest].prompt and self.turns[newest - 1].came_to_nothing:
+            newest -= 1
         text = ""
-        for turn in self.turns:
-            for part in (turn.prompt, turn.answer.text):
-                glued = not text or not part or text[-1].isspace() or part[0].isspace()
-                joined = glued or part is turn.answer.text
-                text += part if joined else f" {part}"
-        return text
+        for turn in self.turns[:newest]:
+            if not turn.came_to_nothing:
+                text = _joined(text, turn.prompt) + turn.answer.text
+        return text, self.turns[newest].prompt if self.turns else ""
 
 
-def _readable(text: str, context: int | None) -> str:
-    """The end of a text that a model of this context can read and still has room to answer, from a word on."""
-    if context is None:
-        return text
-    limit = max(64, int(context * READ_SHARE * CHARACTERS_PER_TOKEN))
+def _joined(text: str, prompt: str) -> str:
+    """A prompt goes on after a text, with a space where neither has one."""
+    glued = not text or not prompt or text[-1].isspace() or prompt[0].isspace()
+    return f"{text}{prompt}" if glued else f"{text} {prompt}"
+
+
+def _readable(text: str, context: int, taken: int) -> str:
+    """The end of a text that a model of this context can read beside `taken` characters and still has room to answer,
+    from a sentence or a word on."""
+    limit = max(64, int(context * READ_SHARE * CHARACTERS_PER_TOKEN)) - taken
     if len(text) <= limit:
         return text
-    tail = text[-limit:]
+    tail = text[-limit:] if limit > 0 else ""
     cut = tail.find(". ")
     if 0 <= cut < limit // 2:
         return tail[cut + 2 :]

@@ -23,6 +23,8 @@ ACTIVITY_SAMPLES = 24
 """Length of a peer's sparkline; one sample a state event that moved, about four a second at most."""
 MODES = ("auto", "split", "strict", "trusted", "local")
 STARTING = "◌ starting your node …"
+TOO_LONG = "context_length_exceeded"
+"""Code of a refusal."""
 LOST = "○ the node does not answer; trying again …"
 
 OnChange = Callable[[str, Any], None]
@@ -176,12 +178,23 @@ class NodeSession:
         if answer.ended:  # stopped before the node was there
             return
         answer.asked_at = self.clock()
-        fields = self.conversation.fields_for(self.model)
+        asked = self.conversation.asked_of(self.model)
+        if asked.note:
+            answer.notes.append(asked.note)
+            self._on_change("note", asked.note)
+        names = {"request": answer.request, "model": self.model_name, "privacy": self.privacy}
         try:
-            await self.call("generate", request=answer.request, model=self.model_name, privacy=self.privacy, **fields)
+            await self.call("generate", **names, **asked.fields)
         except GatewayError as exc:
-            answer.fail(str(exc))
+            answer.fail(self._refusal(str(exc), exc.code))
         self._on_change("answer", answer)
+
+    def _refusal(self, message: str, code: str) -> str:
+        """A chat sends all that was said: there it is not the newest prompt that is too long."""
+        is_chat = self.model is not None and self.model.chat
+        if code == TOO_LONG and is_chat and len(self.conversation.turns) > 1:
+            return f"{message}; all of the conversation counts: ctrl+n begins a new one"
+        return message
 
     async def _cancel(self, answer: Answer) -> None:
         try:
@@ -238,8 +251,10 @@ class NodeSession:
         answer = self._answers.get(str(event.get("request")))
         if answer is None:
             return
-        answer.apply(event, self.clock())
         kind = event.get("event")
+        if kind == "error":
+            event = {**event, "message": self._refusal(Fields(event).text("message"), Fields(event).text("code"))}
+        answer.apply(event, self.clock())
         if kind == "note":
             self._on_change("note", answer.notes[-1])
         if kind in ("receipt", "error"):

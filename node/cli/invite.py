@@ -19,7 +19,7 @@ from node.errors import NodeNotRunningError
 from node.gateway.client.client import call_node
 from node.swarm.credentials import known_addresses
 from node.swarm.inviting import MAX_EXPIRY_S, key_is_shared, offline_swarm, write_invitation
-from protocol.finding.invitation import MAX_INVITED_MODELS, InvitedModel
+from protocol.finding.invitation import InvitedModel
 
 QR_BORDER = 2
 
@@ -59,7 +59,7 @@ def invite(expires_s: float, qr: bool | None, data_dir: Path, as_json: bool) -> 
 
 def _offline(data_dir: Path, expires_s: float) -> dict[str, Any]:
     swarm = offline_swarm(data_dir)
-    models = [InvitedModel(model.model_id, model.name) for model in swarm.models[:MAX_INVITED_MODELS]]
+    models = [InvitedModel(model.model_id, model.name) for model in swarm.models]
     addresses = known_addresses(swarm, data_dir)
     written = write_invitation(swarm.key, (), addresses, models, int(time.time() + expires_s))
     key_is_shared(data_dir, swarm.key)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import psutil
-
 from node.cli.options import NO_MODEL
+from node.process.allowance import available_memory
 from node.store.library import Library
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import is_model_id
@@ -17,12 +16,12 @@ from node.store.stored import StoredModel
 from node.swarm.credentials import Swarm
 
 LENT_SHARE = 0.5
-"""Of the memory that is free when the node starts."""
+"""Of the memory that this process may still take when the node starts."""
 
 
 def lendable_bytes() -> int:
     """Memory that a node lends to layers of others' models unless it is told."""
-    return int(psutil.virtual_memory().available * LENT_SHARE)
+    return int(available_memory() * LENT_SHARE)
 
 
 def meant(library: Library, model: str, swarm: Swarm) -> str:

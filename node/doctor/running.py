@@ -13,6 +13,7 @@ from node.discovery.discovery import Discovery
 from node.doctor.finding import Finding, broken, note, ok
 from node.errors import AddressError
 from node.node import Node
+from node.process.allowance import total_memory
 from node.transport.registry import DialState
 from protocol.membership.messages import State
 from protocol.membership.peer_table import Entry
@@ -20,6 +21,8 @@ from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 REACH_TIMEOUT_S = 2.0
 REACH_AT_ONCE = 32
+DOUBLED_FOR_S = 3600.0
+"""How long another device's record counts as a sign that it runs."""
 CLOCK_NOTE_S = 5.0
 CLOCK_BROKEN_S = 120.0
 
@@ -28,8 +31,31 @@ def running_findings(node: Node) -> list[Finding]:
     """Everything that only the running node can tell. Takes up to a few seconds: it tries every peer's address."""
     up_s = time.time() - node.started_at
     found = [ok("node", f"{node.peer_id} runs since {up_s:.0f} s, kernels {node.kernels.name}")]
-    found += _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
+    found += _memory(node) + _doubles(node) + _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
     return [*found, _clocks([peer.clock_ahead_s for peer in node.registry.peers() if peer.clock_ahead_s is not None])]
+
+
+def _memory(node: Node) -> list[Finding]:
+    """Whether it lends what it may not take."""
+    lent, most = node.config.memory_bytes, total_memory()
+    if lent < most:
+        return []
+    text = f"{lent / 2**20:.0f} MiB are lent to layers, and this process may use {most / 2**20:.0f} MiB in all"
+    return [broken("memory", text, "start it with less --memory, or give the machine or container more")]
+
+
+def _doubles(node: Node) -> list[Finding]:
+    """Identities that more than one device has: a data directory was copied."""
+    step = "stop one of the devices and start it with a new --data-dir, which gives it an identity of its own"
+    met = node.member.doubled if node.member is not None else None
+    found = []
+    if met is not None and time.monotonic() - met[0] < DOUBLED_FOR_S:
+        text = f"another device has the identity of this node; its addresses: {', '.join(met[1])}"
+        found.append(broken("identity", text, step))
+    for peer_id, hosts in node.registry.doubles.items():
+        text = f"two devices have the identity {peer_id}, connected from {' and '.join(hosts)}"
+        found.append(broken("identity", text, step))
+    return found
 
 
 def _reached(node: Node) -> list[Finding]:
@@ -65,14 +91,25 @@ def _lan(discovery: Discovery | None) -> list[Finding]:
 
 def _bootstrap(node: Node) -> list[Finding]:
     """Addresses that the node was told to dial and that gave no link."""
-    found = []
-    for outcome in node.registry.outcomes():
+    found, outcomes = [], node.registry.outcomes()
+    if outcomes and not _has_met_anyone(node) and all(item.state is DialState.UNREACHABLE for item in outcomes):
+        step = (
+            "on the inviting device see by which address this one reaches it (`ip address`; a VPN, the local "
+            "network), give that to its node with --announce, and invite again"
+        )
+        found.append(broken("swarm", f"none of the {len(outcomes)} addresses known leads to a member", step))
+    for outcome in outcomes:
         if outcome.state is DialState.REFUSED:
             found.append(broken("bootstrap", outcome.reason, "the message says which of the two has to change"))
         elif outcome.state is DialState.UNREACHABLE:
             step = "see that the node runs there, and that a firewall lets its port through; it is dialled again"
             found.append(note("bootstrap", f"{outcome.address}: {outcome.reason}", step))
     return found
+
+
+def _has_met_anyone(node: Node) -> bool:
+    """Whether there was ever a member: then all that are unreachable may just be off."""
+    return bool(node.registry.peers() or (node.member is not None and node.member.peers()))
 
 
 def _peers(node: Node) -> list[Finding]:

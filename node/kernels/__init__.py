@@ -26,6 +26,7 @@ from node.errors import ConfigError
 from node.kernels.interface import Kernels
 from node.kernels.portable import PortableKernels
 from node.kernels.selftest import self_test
+from node.process.allowance import available_cores
 
 __all__ = ["Kernels", "every_backend", "select_kernels"]
 
@@ -73,13 +74,6 @@ def every_backend(threads: int = 1) -> list[Kernels]:
         return [NativeKernels(threads, level) for level in native_levels()] + backends
     except ImportError:
         return backends
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _native(threads: int, level: str | None) -> tuple[Kernels | None, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from node.errors import AddressError, ConfigError
 from node.node import Node
 from node.swarm.inviting import DEFAULT_EXPIRY_S, MAX_EXPIRY_S, key_is_shared, write_invitation
-from protocol.finding.invitation import MAX_INVITED_MODELS, MAX_MODEL_NAME_CHARACTERS, InvitedModel
+from protocol.finding.invitation import MAX_MODEL_NAME_CHARACTERS, InvitedModel
 from protocol.membership.messages import State
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
@@ -24,8 +24,7 @@ def invite(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"expires_s is {expires_s!r}: give seconds, more than 0 and at most {MAX_EXPIRY_S:g}")
     key = node.config.swarm_key
     expires = int(time.time() + expires_s)
-    own = [address.with_peer(node.peer_id) for address in (*node.config.announced, *node.addresses)]
-    written = write_invitation(key, own, _others(node), _models(node), expires)
+    written = write_invitation(key, _own(node), _others(node), _models(node), expires)
     if node.config.state is not None:
         key_is_shared(node.config.state, key)
     return {
@@ -34,6 +33,13 @@ def invite(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
         "addrs": [str(address) for address in written.invitation.addresses],
         "note": written.note,
     }
+
+
+def _own(node: Node) -> list[Multiaddr]:
+    """Every address of this node: those that the user or somebody who came in vouches for are first."""
+    proved = () if node.discovery is None else node.discovery.reach.addresses
+    addresses = (*node.config.announced, *proved, *node.every_address)
+    return list(dict.fromkeys(address.with_peer(node.peer_id) for address in addresses))
 
 
 def _others(node: Node) -> list[Multiaddr]:
@@ -50,4 +56,4 @@ def _models(node: Node) -> list[InvitedModel]:
     return [
         InvitedModel(model.model_id_bytes, (model.name or model.model_id[:16])[:MAX_MODEL_NAME_CHARACTERS])
         for model in node.hosted.models
-    ][:MAX_INVITED_MODELS]
+    ]

@@ -29,7 +29,7 @@ from node.serving.worker import LinearWorker
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import Conduct
 from node.transport.registry import PeerRegistry
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, send_frames
+from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, send_frames, send_to_route
 from protocol.codec import encode_message
 from protocol.identity import PeerId
 from protocol.message import Message
@@ -326,9 +326,10 @@ class DataPlane:
         return self._reception.take(peer.peer_id, self._router, route, frames)
 
     def _forward_to_peer(self, peer_id: PeerId, frames: list[zmq.Frame]) -> None:
-        route = self._registry.route_of(peer_id)
-        if route is not None and self._router is not None:
-            send_frames(self._router, [route, *frames])
+        """Over the newest connection that it serves over; one that has ended gives way to the one before it."""
+        while self._router is not None and (route := self._registry.route_of(peer_id)) is not None:
+            if send_to_route(self._router, route, frames) or not self._registry.detach(peer_id, route):
+                return
 
     def _computed(self, job: Job, answer: Message) -> None:
         """Answer now, or as soon as the peer has read what it got before."""

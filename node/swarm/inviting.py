@@ -9,15 +9,15 @@ from pathlib import Path
 from node.discovery.addresses import is_loopback
 from node.errors import ConfigError
 from node.swarm.credentials import Swarm, read_stored, store_swarm
-from protocol.finding.invitation import Invitation, InvitedModel, format_invitation
+from protocol.finding.invitation import MAX_INVITED_MODELS, Invitation, InvitedModel, format_invitation
 from protocol.limits import MAX_ADDRESSES
 from protocol.link.admission import SwarmKey
 from protocol.multiaddr import Multiaddr
 
 MAX_EXPIRY_S = 366 * 24 * 3600.0
 DEFAULT_EXPIRY_S = 24 * 3600.0
-MAX_OWN_ADDRESSES = 5
-"""Of an invitation's addresses: the others lead to other members, in case this node is off."""
+OTHERS_ADDRESSES = 3
+"""Of an invitation's addresses: they lead to other members, as far as there are any, in case this node is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,16 @@ def write_invitation(
 ) -> Written:
     """Raises ConfigError where there is no address to name."""
     addresses = _chosen(own, list(others))
+    left_out = [address for address in _outside(own) if address not in addresses]
     if not addresses:
         raise ConfigError(
             "an invitation needs an address, and none is known: start the node on an address that others can dial, "
             "such as --listen /ip4/0.0.0.0/tcp/4711, and invite while it runs"
         )
-    invitation = Invitation(addresses, expires_unix_s, None if key is None else key.secret, tuple(models))
-    return Written(format_invitation(invitation), invitation, _note(addresses, own))
+    named = tuple(models[:MAX_INVITED_MODELS])
+    invitation = Invitation(addresses, expires_unix_s, None if key is None else key.secret, named)
+    notes = [_note(addresses, own), _left_out_note(left_out), _models_note(len(models))]
+    return Written(format_invitation(invitation), invitation, "; ".join(filter(None, notes)) or None)
 
 
 def key_is_shared(folder: Path, key: SwarmKey | None) -> None:
@@ -63,10 +66,35 @@ def offline_swarm(folder: Path) -> Swarm:
 
 
 def _chosen(own: Sequence[Multiaddr], others: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
-    """Own addresses that lead here from elsewhere, then other members'; loopback only where there is nothing else."""
-    outside = [address for address in own if not is_loopback(address)][:MAX_OWN_ADDRESSES]
-    found = [*outside, *(address for address in others if not is_loopback(address))]
+    """Own addresses that lead here from elsewhere, the most useful first as they are given, then other members';
+    loopback only where there is nothing else."""
+    own_outside, others_outside = _outside(own), _outside(others)
+    room = MAX_ADDRESSES - min(len(others_outside), OTHERS_ADDRESSES)
+    found = [*own_outside[:room], *others_outside]
     return tuple(dict.fromkeys(found or [*own, *others]))[:MAX_ADDRESSES]
+
+
+def _outside(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
+    return [address for address in dict.fromkeys(addresses) if not is_loopback(address)]
+
+
+def _left_out_note(left_out: Sequence[Multiaddr]) -> str | None:
+    if not left_out:
+        return None
+    hosts = ", ".join(address.host for address in left_out)
+    return (
+        f"an invitation holds {MAX_ADDRESSES} addresses, so these of this node are left out: {hosts}; "
+        "start it with --announce ADDRESS to put the one first that leads here"
+    )
+
+
+def _models_note(number: int) -> str | None:
+    if number <= MAX_INVITED_MODELS:
+        return None
+    return (
+        f"it names {MAX_INVITED_MODELS} of {number} models: whoever joins gets another by its id, with "
+        "`kekahyde-node pull ID` (`kekahyde-node models` says it)"
+    )
 
 
 def _note(addresses: Sequence[Multiaddr], own: Sequence[Multiaddr]) -> str | None:

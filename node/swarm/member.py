@@ -21,7 +21,7 @@ from node.transport.links import Link, Links
 from protocol.codec import Received
 from protocol.identity import Identity, PeerId
 from protocol.link.messages import Pong
-from protocol.membership.actions import Action, Changed, Forgotten, Forked, Issued, Misbehaved, Send
+from protocol.membership.actions import Action, Changed, Doubled, Forgotten, Forked, Issued, Misbehaved, Send
 from protocol.membership.member import Membership
 from protocol.membership.messages import Gossip, PingReq, PingResult, Sync, SyncOk
 from protocol.membership.peer_table import Entry
@@ -74,6 +74,8 @@ class Member:
         self._pinged: dict[int, tuple[PeerId, float]] = {}
         self._faults: dict[PeerId, list[float]] = {}
         self._membership: Membership | None = None
+        self.doubled: tuple[float, tuple[str, ...]] | None = None
+        """When a record was met last that another device signed as this node, and the addresses in it."""
         self._stored_seq = memory.seq()
         links.watch(self)
         for kind in (Gossip, Sync, SyncOk, PingReq, PingResult):
@@ -217,14 +219,34 @@ class Member:
                 case Changed() | Forgotten():
                     self._tell(action)
                 case Forked(peer_id):
-                    log.warning("peer %s signed two records with one number: it is broken or dishonest", peer_id)
+                    log.warning(
+                        "peer %s signed two records with one number: two devices have its identity, or it is broken "
+                        "or dishonest",
+                        peer_id,
+                    )
                     self._on_fault(peer_id, "signed two records with one number")
+                case Doubled(record):
+                    self._met_double(record)
                 case Misbehaved(peer_id, reason):
                     self._blame(peer_id, reason)
                 case _ as unreachable:
                     assert_never(unreachable)
         if self._due_at < self._wakes_at:  # most frames move no deadline, and need not wake anybody
             self._wake.set()
+
+    def _met_double(self, record: PeerRecord) -> None:
+        """A goodbye is of a device that has ended, or of this one's earlier life: nobody need do anything."""
+        if record.left:
+            self.doubled = None
+            return
+        addresses = record.facts.addrs or ("none",)
+        if self.doubled is None or self.doubled[1] != addresses:
+            log.error(
+                "another device has the identity of this node (its addresses: %s): a data directory was copied; stop "
+                "one of the two, and start it with a new --data-dir, which gives it an identity of its own",
+                ", ".join(addresses),
+            )
+        self.doubled = (time.monotonic(), addresses)
 
     def _send(self, peer_id: PeerId, message: Ping | Gossip | Sync | SyncOk | PingReq | PingResult) -> None:
         number = self._links.send(peer_id, message)

@@ -234,7 +234,7 @@ class Dialler:
     def _heard(self, link: _Link, received: Received, rtt_s: float | None) -> None:
         match received.message:
             case GoAway(reason):
-                self._context.registry.leave(link.peer_id)
+                self._context.links.goodbye(link)
                 raise TransportError(f"peer {link.peer_id} left: {reason}")
             case ErrorReply(ErrorCode.NO_SESSION, _):
                 raise TransportError(f"peer {link.peer_id} was restarted")

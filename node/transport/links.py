@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from node.transport.log_limit import LogLimit
-from node.transport.registry import ConnectedPeer, PeerRegistry
+from node.transport.registry import ConnectedPeer, PeerRegistry, are_two_devices
 from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
@@ -19,6 +20,10 @@ from protocol.message import Message
 
 log = logging.getLogger(__name__)
 
+GOODBYE_S = 2.0
+"""Between the goodbyes that a node says on all its links."""
+TWO_DEVICES_S = 10.0
+"""Links to different processes of one peer that stand together for so long: twice the silence that ends a link."""
 FIRST_MESSAGE_ID = 1 << 32
 """Ids below are the pings' of the links themselves."""
 
@@ -64,7 +69,12 @@ class Links:
 
     def __init__(self, registry: PeerRegistry) -> None:
         self._registry = registry
-        self._open: dict[PeerId, list[Link]] = {}
+        self._open: dict[PeerId, dict[Link, ConnectedPeer]] = {}
+        """What the hello of each link said: of two links of one peer, either may end first."""
+        self._goodbyes: dict[PeerId, float] = {}
+        """When a peer that still has another link said goodbye over one."""
+        self._doubts: dict[PeerId, float] = {}
+        """Since when links of a peer seem to lead to two devices."""
         self._handlers: dict[type[object], Handler] = {}
         self._watchers: list[LinkWatcher] = []
         self._complaints = LogLimit(log)
@@ -98,27 +108,45 @@ class Links:
         """A hello was accepted (again); False where the registry knows its key under another identity."""
         if not self._registry.up(peer):
             return False
-        links = self._open.setdefault(link.peer_id, [])
-        if link not in links:
-            links.append(link)
+        links = self._open.setdefault(link.peer_id, {})
+        links[link] = peer
+        if _are_two(links.values()):
+            self._doubts.setdefault(link.peer_id, time.monotonic())
         for watcher in self._watchers:
             watcher.link_up(link)
         return True
 
     def down(self, link: Link) -> None:
         """A link is gone; a second call does nothing."""
-        links = self._open.get(link.peer_id, [])
+        links, peer_id = self._open.get(link.peer_id, {}), link.peer_id
         if link not in links:
             return
-        links.remove(link)
-        if not links:
-            del self._open[link.peer_id]
-            self._registry.down(link.peer_id)
-            for watcher in self._watchers:
-                watcher.link_down(link.peer_id)
+        del links[link]
+        if not _are_two(links.values()):
+            self._doubts.pop(peer_id, None)
+            self._registry.doubled(peer_id, ())
+        if links:
+            self._registry.stays(next((peer for peer in links.values() if peer.dialled), [*links.values()][-1]))
+            return
+        del self._open[peer_id]
+        if time.monotonic() - self._goodbyes.pop(peer_id, float("-inf")) < GOODBYE_S:
+            self._registry.leave(peer_id)
+        self._registry.down(peer_id)
+        for watcher in self._watchers:
+            watcher.link_down(peer_id)
+
+    def goodbye(self, link: Link) -> None:
+        """A peer says that it leaves. It says so on every link: while another stands, it is this one that ends, of a
+        dial-back or of another device with the same identity."""
+        if len(self._open.get(link.peer_id, {}).keys() - {link}) == 0:
+            self._registry.leave(link.peer_id)
+        else:
+            self._goodbyes[link.peer_id] = time.monotonic()
 
     def received(self, link: Link, received: Received) -> None:
         """A message that is not the link's own business came."""
+        if link.peer_id in self._doubts:
+            self._look_for_two(link.peer_id)
         for watcher in self._watchers:
             watcher.heard(link, received)
         handler = self._handlers.get(type(received.message))
@@ -137,6 +165,20 @@ class Links:
                 return number
         return None
 
+    def _look_for_two(self, peer_id: PeerId) -> None:
+        """Links of a process that ended fall silent and are gone sooner than this."""
+        if time.monotonic() - self._doubts[peer_id] < TWO_DEVICES_S:
+            return
+        del self._doubts[peer_id]
+        hosts = tuple(dict.fromkeys(peer.host for peer in self._open[peer_id].values()))
+        self._registry.doubled(peer_id, hosts)
+        log.error(
+            "two devices have the identity %s, at %s: its data directory was copied; stop one of them, and start it "
+            "with a new --data-dir, which gives it an identity of its own",
+            peer_id,
+            " and ".join(hosts),
+        )
+
     def measured(self, peer_id: PeerId, rtt_s: float) -> None:
         """A ping of somebody else than the link itself came back."""
         self._registry.measured(peer_id, rtt_s)
@@ -148,3 +190,8 @@ class Links:
             self._registry.expel(identity)
             for link in list(self._open.get(identity, ())):
                 link.close(reason)
+
+
+def _are_two(peers: Collection[ConnectedPeer]) -> bool:
+    """Whether these links of one identity lead to more than one device."""
+    return any(are_two_devices(one.hello, other.hello) for one, other in itertools.combinations(peers, 2))

@@ -199,7 +199,7 @@ class Listener:
             case GoAway(reason):
                 log.info("peer %s leaves: %s", link.handshake.peer_id, reason)
                 if link.handshake.peer_id is not None:
-                    context.registry.leave(link.handshake.peer_id)
+                    context.links.goodbye(link)
                 self.drop(route)
             case Pong(queued) if received.id == link.ping_id:
                 context.registry.measured(link.peer_id, time.monotonic() - link.pinged_at, queued)

@@ -16,6 +16,7 @@ FAREWELL_S = 10.0
 """How long answers of a peer that said goodbye are waited for."""
 MAX_FAREWELLS = 1024
 MAX_OUTCOMES = 1024
+MAX_ROUTES_A_PEER = 4
 
 
 class DialState(Enum):
@@ -86,9 +87,11 @@ class PeerRegistry:
         self._changed = threading.Condition()
         self._peers: dict[PeerId, ConnectedPeer] = {}
         self._by_curve_key: dict[bytes, PeerId] = {}
-        self._attached: dict[PeerId, bytes] = {}
+        self._attached: dict[PeerId, list[bytes]] = {}
+        """Routes of the connections over which a peer serves, the newest last; two devices may have its identity."""
         self._outcomes: dict[str, DialOutcome] = {}
         self._farewells: dict[PeerId, _Farewell] = {}
+        self._doubled: dict[PeerId, tuple[str, ...]] = {}
         self.measures = Measures()
         self.version = 0
         """Grows whenever a peer comes, goes or says goodbye."""
@@ -101,7 +104,8 @@ class PeerRegistry:
             if known is not None and known != peer.peer_id:
                 return False  # the first stays
             before = self._peers.get(peer.peer_id)
-            if before is not None and before.dialled and not peer.dialled:
+            one_device = before is None or not are_two_devices(before.hello, peer.hello)
+            if before is not None and before.dialled and not peer.dialled and one_device:
                 peer = replace(peer, host=before.host, dialled=True, rtt_s=before.rtt_s)
             self._peers[peer.peer_id] = peer
             self._farewells.pop(peer.peer_id, None)
@@ -111,13 +115,36 @@ class PeerRegistry:
             self._changed.notify_all()
             return True
 
+    def stays(self, peer: ConnectedPeer) -> None:
+        """One link of a peer ended; another stands, over which its hello said this."""
+        with self._changed:
+            before = self._peers.get(peer.peer_id)
+            if before is not None:
+                self._peers[peer.peer_id] = replace(peer, rtt_s=before.rtt_s, announced=before.announced)
+                self.version += 1
+                self._changed.notify_all()
+
+    def doubled(self, peer_id: PeerId, hosts: tuple[str, ...]) -> None:
+        """Two devices at these hosts have one identity; none: no longer."""
+        with self._changed:
+            if hosts:
+                self._doubled[peer_id] = hosts
+            else:
+                self._doubled.pop(peer_id, None)
+
+    @property
+    def doubles(self) -> dict[PeerId, tuple[str, ...]]:
+        """Identities that more than one connected device has, and the hosts of these devices."""
+        with self._changed:
+            return dict(self._doubled)
+
     def leave(self, peer_id: PeerId) -> None:
         """A peer said goodbye: it gets nothing new, but what it was asked before is still answered."""
         with self._changed:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 key, until = curve_public_key_of(peer.hello.public_key), time.monotonic() + FAREWELL_S
-                self._farewells[peer_id] = _Farewell(peer, key, self._attached.get(peer_id), until)
+                self._farewells[peer_id] = _Farewell(peer, key, self._newest_route(peer_id), until)
                 if len(self._farewells) > MAX_FAREWELLS:
                     del self._farewells[next(iter(self._farewells))]
                 self.version += 1
@@ -167,11 +194,27 @@ class PeerRegistry:
             peer_id = self._by_curve_key.get(curve_key)
             if peer_id is None:
                 return False
-            if self._attached.get(peer_id) != route:  # said again, it is no news for sessions
-                self._attached[peer_id] = route
+            if self._newest_route(peer_id) != route:  # said again, it is no news for sessions
+                routes = [known for known in self._attached.get(peer_id, []) if known != route]
+                self._attached[peer_id] = [*routes[-MAX_ROUTES_A_PEER + 1 :], route]
                 self.version += 1
                 self._changed.notify_all()
             return True
+
+    def detach(self, peer_id: PeerId, route: bytes) -> bool:
+        """A connection over which a peer served has ended; whether it was one of those that count."""
+        with self._changed:
+            before = self._attached.pop(peer_id, [])
+            routes = [known for known in before if known != route]
+            if routes:
+                self._attached[peer_id] = routes
+            self.version += 1
+            self._changed.notify_all()
+            return len(routes) < len(before)
+
+    def _newest_route(self, peer_id: PeerId) -> bytes | None:
+        routes = self._attached.get(peer_id)
+        return routes[-1] if routes else None
 
     def outcome(self, outcome: DialOutcome) -> None:
         """News of a dialled address."""
@@ -202,7 +245,7 @@ class PeerRegistry:
         """ROUTER id of a peer that attached itself, if it did."""
         with self._changed:
             if peer_id in self._attached or peer_id not in self._farewells:
-                return self._attached.get(peer_id)
+                return self._newest_route(peer_id)
             farewell = self._farewells[peer_id]
             return farewell.route if farewell.until > time.monotonic() else None
 
@@ -239,6 +282,13 @@ class PeerRegistry:
     def _state(self, address: str) -> DialState:
         outcome = self._outcomes.get(address)
         return DialState.CONNECTING if outcome is None else outcome.state
+
+
+def are_two_devices(first: Hello, second: Hello) -> bool:
+    """Whether hellos of one identity, over links that stand at the same time, can only be of two processes: the data
+    port of a process stays, and so does some address of a device."""
+    one, other = set(first.addrs), set(second.addrs)
+    return first.data_port != second.data_port or (bool(one and other) and one.isdisjoint(other))
 
 
 def peer_of_hello(hello: Hello, host: str, dialled: bool) -> ConnectedPeer:

@@ -171,3 +171,13 @@ def send_frames(socket: Any, frames: list[Any]) -> bool:
         log.debug("a data frame was not sent: %s", exc)
         return False
     return True
+
+
+def send_to_route(router: Any, route: bytes, frames: list[Any]) -> bool:
+    """Send over one connection of a ROUTER without waiting; False where the connection has ended."""
+    try:
+        router.send_multipart([route, *frames], zmq.DONTWAIT, copy=False)
+    except zmq.ZMQError as exc:
+        log.debug("a data frame was not sent: %s", exc)
+        return exc.errno != zmq.EHOSTUNREACH
+    return True

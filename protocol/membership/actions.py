@@ -46,6 +46,14 @@ class Forked:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubled:
+    """There is a record of this node that is newer than its own and that it did not sign: another device has its key,
+    or this device's clock was set back while its data directory was replaced by an older one."""
+
+    record: PeerRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Misbehaved:
     """A peer sent what no honest one sends."""
 
@@ -60,4 +68,4 @@ class Forgotten:
     peer: PeerId
 
 
-Action = Send | Changed | Issued | Forked | Misbehaved | Forgotten
+Action = Send | Changed | Issued | Forked | Doubled | Misbehaved | Forgotten

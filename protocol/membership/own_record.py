@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.identity import Identity
-from protocol.membership.actions import Issued
+from protocol.membership.actions import Doubled, Issued
 from protocol.membership.core import MembershipCore
 from protocol.membership.messages import Claim
 from protocol.membership.records import PeerFacts, PeerRecord, sign_record
@@ -33,8 +33,9 @@ class OwnRecord:
         self._core.publish(("record", self._core.me), self.record, now)
 
     def met(self, record: PeerRecord, now: float) -> None:
-        """Somebody has a record of this node from an earlier life: speak with a higher seq than that."""
+        """Somebody has a record of this node from an earlier life, or of another device: speak with a higher seq."""
         if record.seq >= self.record.seq and not self.left:
+            self._core.actions.append(Doubled(record))
             self.issue(self.record.facts, record.seq + 1, now)
 
     def accused(self, claim: Claim, now: float) -> None:

@@ -35,24 +35,31 @@ class AccessRules:
 
     def check(self, caller: Caller) -> None:
         """Raises ApiError 403 for a foreign Host or Origin, 401 where a token is needed and not shown."""
+        self._check_source(caller, self._own_host(caller))
+        if self.beyond_loopback:
+            self.require_token(caller)
+
+    def check_preflight(self, caller: Caller) -> None:
+        """As `check`, of a browser that asks whether a page may ask: it never sends the token, which the request that
+        follows must show. So beyond loopback a name passes here too: nothing but the permission to ask is told."""
+        self._check_source(caller, self._own_host(caller) or (self.beyond_loopback and bool(host_of(caller.host))))
+
+    def _check_source(self, caller: Caller, own_host: bool) -> None:
         if self.local_socket:
             return
-        if not self._own_host(caller):
+        if not own_host:
             raise ApiError(
                 403,
                 f"the Host {caller.host!r} is not this gateway's: use http://127.0.0.1 and its port",
                 "foreign_host",
             )
-        foreign = caller.origin is not None and not self._own_origin(caller)
-        if foreign or caller.fetch_site == "cross-site":
+        if self._foreign_page(caller):
             raise ApiError(
                 403,
                 f"a page of {caller.origin or 'another site'} may not use this gateway: "
                 "open it from a page on localhost, or call it from a program",
                 "foreign_origin",
             )
-        if self.beyond_loopback:
-            self.require_token(caller)
 
     def require_token(self, caller: Caller) -> None:
         """For management and everything beyond loopback."""
@@ -77,10 +84,11 @@ class AccessRules:
             return False
         return is_loopback(host) or (self.beyond_loopback and (is_address(host) or self._shows_token(caller)))
 
-    def _own_origin(self, caller: Caller) -> bool:
-        assert caller.origin is not None
+    def _foreign_page(self, caller: Caller) -> bool:
+        """The Origin decides where there is one: to a browser localhost and 127.0.0.1 are two sites. Without one
+        (a link, an image, a form that gets) all that is known is whether it is another site."""
+        if caller.origin is None:
+            return caller.fetch_site == "cross-site"
         parts = urlsplit(caller.origin)
-        if parts.scheme not in ("http", "https"):
-            return False
-        host = host_of(parts.netloc)
-        return host is not None and (is_loopback(host) or parts.netloc.lower() == caller.host.lower())
+        host = host_of(parts.netloc) if parts.scheme in ("http", "https") else None
+        return host is None or not (is_loopback(host) or parts.netloc.lower() == caller.host.lower())

@@ -39,9 +39,10 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     request.app[CONTEXT].connections.began(request)
     try:
         rules = rules_of(request)
-        rules.check(caller_of(request))
         if request.method == "OPTIONS":
-            return _preflight(request)
+            rules.check_preflight(caller_of(request))
+            return _preflight()
+        rules.check(caller_of(request))
         return await handler(request)
     except ApiError as exc:
         return _refuse(exc)
@@ -114,13 +115,14 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
     return value
 
 
-def _preflight(request: web.Request) -> web.Response:
-    """A browser asks before a page's request; its Origin was found good."""
+def _preflight() -> web.Response:
+    """A browser asks before a page's request; its Origin was found good. Such a page may send any header: libraries
+    send their own (`X-Stainless-*`), and none of them decides what is allowed. `*` leaves out Authorization alone."""
     return web.Response(
         status=204,
         headers={
             "Access-Control-Allow-Methods": "GET, POST",
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Kekahyde-Privacy",
+            "Access-Control-Allow-Headers": "*, Authorization",
             "Access-Control-Max-Age": "600",
         },
     )
@@ -132,6 +134,7 @@ async def add_headers(request: web.BaseRequest, response: web.StreamResponse) ->
     response.headers["X-Content-Type-Options"] = "nosniff"
     if origin is not None and response.status != 403:
         response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
         response.headers["Vary"] = "Origin"
 
 

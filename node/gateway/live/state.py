@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-import psutil
-
 from node.engine import Engine
 from node.engine.models import ListedModel
 from node.engine.running import Running
@@ -14,6 +12,7 @@ from node.gateway.http.context import GatewayContext
 from node.node import Node
 from node.operations.peers import peer_statuses
 from node.privacy import Privacy
+from node.process.allowance import total_memory
 from node.serving.hosting import coverage_text, missing_layers, ranges_text, whole_layers
 
 
@@ -44,7 +43,7 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
         "swarm": {"name": node.swarm_name, "open": node.config.swarm_key is None},
         "kernels": {"name": node.kernels.name, "threads": node.kernels.threads},
         "speed_gmacs": round(node.macs_per_s / 1e9, 2),
-        "memory_bytes": node.config.memory_bytes or psutil.virtual_memory().total,
+        "memory_bytes": node.config.memory_bytes or total_memory(),
         "default_privacy": (Privacy.STRICT if node.is_open else Privacy.AUTO).value,
         "model": models[0].name if models else "",
     }
