@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from node.discovery.discovery import Discovery
 from node.discovery.interfaces import own_hosts
-from node.discovery.mdns import LanIdentity
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
 from node.execution.tally import Tally
@@ -47,6 +45,9 @@ from protocol.link.hello import Hello, WorkKind
 from protocol.membership.actions import Changed, Forgotten
 from protocol.membership.records import Capabilities, PeerFacts
 from protocol.multiaddr import Multiaddr
+
+if TYPE_CHECKING:
+    from node.discovery.discovery import Discovery
 
 log = logging.getLogger(__name__)
 
@@ -287,6 +288,9 @@ class Node:
         return member
 
     def _discovery(self) -> Discovery:
+        from node.discovery.discovery import Discovery  # zeroconf: only members look for others
+        from node.discovery.mdns import LanIdentity
+
         config = self.config
         key = None if config.swarm_key is None else config.swarm_key.secret
         me = LanIdentity(config.identity.public_key, key)

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from node.errors import CorruptModelError
-from node.json_file import read_json_object
+from node.json_file import read_bounded, read_json_object
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -22,6 +22,9 @@ ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 _LISTED = "added_tokens_decoder"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+TEMPLATE_FILE = "chat_template.jinja"
+MAX_TEMPLATE_BYTES = 1 << 20
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -83,3 +86,18 @@ def _content(token: object) -> str | None:
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object, empty where there is no file."""
     return read_json_object(path) if path.exists() else {}
+
+
+def template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The text of a model's chat template; None where it has none. Raises CorruptModelError."""
+    path = folder / TEMPLATE_FILE
+    if path.exists():
+        try:
+            return read_bounded(path, MAX_TEMPLATE_BYTES).decode()
+        except UnicodeDecodeError as exc:
+            raise CorruptModelError(f"{path} is not UTF-8; fetch the model again") from exc
+    source = config.get("chat_template")
+    if isinstance(source, list):  # several named templates
+        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = named.get("default")
+    return source if isinstance(source, str) else None

@@ -19,11 +19,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from node.errors import CorruptModelError, PromptError
-from node.json_file import read_bounded
-from node.model.named_tokens import special_tokens, tokenizer_config
+from node.model.named_tokens import special_tokens, template_source, tokenizer_config
 
-TEMPLATE_FILE = "chat_template.jinja"
-MAX_TEMPLATE_BYTES = 1 << 20
 MAX_PROMPT_CHARACTERS = 1 << 24
 
 
@@ -43,7 +40,7 @@ class ChatTemplate:
     def from_folder(cls, folder: Path) -> ChatTemplate | None:
         """The template of a checkpoint or an imported model; None where it has none."""
         config = tokenizer_config(folder)
-        source = _source(folder, config)
+        source = template_source(folder, config)
         return None if source is None else cls(source, special_tokens(config))
 
     def render(
@@ -79,20 +76,6 @@ class ChatTemplate:
 def _plain(values: Sequence[Mapping[str, Any]]) -> Any:
     """A copy that consists of JSON values alone: the template gets no object whose methods do anything."""
     return json.loads(json.dumps([dict(value) for value in values]))
-
-
-def _source(folder: Path, config: Mapping[str, Any]) -> str | None:
-    path = folder / TEMPLATE_FILE
-    if path.exists():
-        try:
-            return read_bounded(path, MAX_TEMPLATE_BYTES).decode()
-        except UnicodeDecodeError as exc:
-            raise CorruptModelError(f"{path} is not UTF-8; fetch the model again") from exc
-    source = config.get("chat_template")
-    if isinstance(source, list):  # several named templates
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
-    return source if isinstance(source, str) else None
 
 
 class _Generation(Extension):

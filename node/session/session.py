@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node.errors import CorruptModelError
+from node.errors import ConfigError, CorruptModelError
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.hybrid import HybridExecutor
@@ -26,6 +26,7 @@ from node.node import Node
 from node.planning.cost import Cost
 from node.planning.figures import LaneFigures
 from node.privacy import Privacy
+from node.process.allowance import available_memory
 from node.serving.hosting import layers_text, missing_layers
 from node.session.crew import Crew, Muster
 from node.session.formation import LanePlan, Offer, PadMaker, SessionPlan, form
@@ -37,6 +38,9 @@ from node.store.unit_file import unit_path
 from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
+
+PAD_BYTES = 4
+"""An element of a pad, or of its product."""
 
 log = logging.getLogger(__name__)
 
@@ -219,8 +223,19 @@ class Session:
             self._open_lanes(self._opener)
         self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
         if self._own_pads is not None and self.plan.lanes:
+            self._check_room(self._config.pad_rows)
             self._own_pads.fill(self._units, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+
+    def _check_room(self, pad_rows: int) -> None:
+        """Raises ConfigError where pads made before the clock starts would not fit into half of the free memory."""
+        row_bytes = sum(PAD_BYTES * (unit.ref.num_inputs + unit.ref.num_outputs) for unit in self._units)
+        room = available_memory() // 2
+        if pad_rows * row_bytes > room:
+            raise ConfigError(
+                f"--pad-rows {pad_rows} needs {pad_rows * row_bytes >> 20} MiB, half of what is free here is "
+                f"{room >> 20} MiB: give {room // row_bytes} at most"
+            )
 
     def _open_lanes(self, opener: LaneOpener) -> None:
         for lane in self.plan.lanes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from node.errors import CorruptModelError
 from node.json_file import read_bounded
 from node.model.config import UnitKind
-from node.model.template import ChatTemplate
+from node.model.named_tokens import template_source, tokenizer_config
 from node.model.tokenizer import Tokenizer
 from node.model.unit import UnitRef
 from node.store.client_file import write_client_file
@@ -90,7 +90,7 @@ def import_checkpoint(
     checkpoint = open_checkpoint(source)
     seen = fingerprint(source)
     Tokenizer.from_folder(source)
-    ChatTemplate.from_folder(source)
+    _check_template(source)
     with writing_to(models_dir):
         models_dir.mkdir(parents=True, exist_ok=True)
         remove_stale_imports(models_dir)
@@ -202,3 +202,11 @@ def _mend(folder: Path, target: Path) -> None:
             os.replace(fresh, present)
     sync_folder(target / UNITS_FOLDER)
     sync_folder(target)
+
+
+def _check_template(source: Path) -> None:
+    """Raises CorruptModelError for a chat template that could not be used later."""
+    if template_source(source, tokenizer_config(source)) is not None:
+        from node.model.template import ChatTemplate  # jinja2: most starts need none
+
+        ChatTemplate.from_folder(source)

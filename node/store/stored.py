@@ -6,14 +6,14 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from node.errors import CorruptModelError, ModelNotFoundError, PromptError
 from node.json_file import read_bounded, read_json_object
 from node.model.config import ModelConfig, UnitKind
-from node.model.template import ChatTemplate
+from node.model.named_tokens import template_source, tokenizer_config
 from node.model.tokenizer import Tokenizer
 from node.model.unit import Unit, UnitRef
 from node.store.client_file import EMBEDDING, bias_key, norm_key
@@ -29,6 +29,9 @@ from node.store.manifest import (
 from node.store.tensor_file import TensorFile, widen
 from node.store.unit_file import load_unit
 from protocol.linear.field import Floats
+
+if TYPE_CHECKING:
+    from node.model.template import ChatTemplate
 
 
 class StoredModel:
@@ -128,6 +131,10 @@ class StoredModel:
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """The chat template; None for a model that only completes text."""
+        if template_source(self.path, tokenizer_config(self.path)) is None:
+            return None
+        from node.model.template import ChatTemplate  # jinja2: only chats need it
+
         return ChatTemplate.from_folder(self.path)
 
     @cached_property
