@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from node.kernels.portable import PortableKernels
+from node.planning.cut import cut_rows, split_prompt_for_remote
 from protocol.codec import decode_message, encode_message
+from protocol.finding.announcement import announce
 from protocol.identity import Identity
-from protocol.limits import MAX_DATA_HEADER_BYTES, TILE_OUTPUTS
+from protocol.limits import MAX_DATA_HEADER_BYTES, PIECE_BYTES, TILE_OUTPUTS
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
 from protocol.linear.shares import PadSeeds, pad_row, pad_rows, row_seed
 from protocol.linear.verification import result_digest
 from protocol.link.admission import SwarmKey
 from protocol.link.door import Doorway, Knock, door_box
+from protocol.link.hello import Hello, hello_ok
+from protocol.membership.messages import Digest, DigestEntry, SyncOk
 from protocol.message import ErrorReply, Ping
 from protocol.pairing.code import CERTIFICATE_DOMAIN, Meeting, certified, commitment, sign_consent
+from protocol.transfer.outline import Outline
 
 # Found by search: the element stream of this seed meets the rejected word 2^31 - 1 at this index.
 REJECTION_SEED = hashlib.sha256(b"kek/1 rejection 1764").digest()
@@ -38,7 +44,69 @@ def vectors() -> dict[str, Any]:
         "trusted": _trusted(),
         "pairing": _pairing(),
         "door": _door(),
+        "swarm": _swarm(),
+        "buckets": _buckets(),
+        "outline": _outline(),
+        "digest": _digest(),
         "messages": _messages(),
+    }
+
+
+def _swarm() -> dict[str, Any]:
+    """Proofs of the two hellos, and the entry of a node on the local network."""
+    key, dialler = SwarmKey(bytes(range(32))), Identity.from_seed(bytes(range(32)))
+    listener = Identity.from_seed(bytes(range(32, 64)))
+    hello = Hello(dialler.public_key, (1,), "vector", (), 0, (), 0, (1,), bytes([1]) * 16)
+    answer = hello_ok(replace(hello, public_key=listener.public_key, nonce=bytes([2]) * 16))
+    proved, answered = key.prove(hello, listener.public_key), key.prove_answer(hello, answer)
+    assert proved.proof is not None and answered.proof is not None
+    entries = announce(dialler.public_key, key.secret, bytes([3]) * 24)
+    return {
+        "key": key.secret.hex(),
+        "name": key.name,
+        "dialler": dialler.public_key.hex(),
+        "listener": listener.public_key.hex(),
+        "versions": [1],
+        "hello_nonce": hello.nonce.hex(),
+        "hello_proof": proved.proof.hex(),
+        "answer_nonce": answer.nonce.hex(),
+        "answer_proof": answered.proof.hex(),
+        "mdns_nonce": (bytes([3]) * 24).hex(),
+        "mdns_entry": {name.decode(): value.decode() for name, value in entries.items()},
+    }
+
+
+def _buckets() -> dict[str, Any]:
+    """Rows of the messages of a pass, as [lane, rows], for two lanes of speeds 3 and 1 and a chunk limit of 128."""
+    speeds = [3.0, 1.0]
+
+    def cut(num_rows: int) -> list[list[int]]:
+        spans = split_prompt_for_remote(num_rows, speeds)
+        return [[chunk.lane, chunk.num_sent] for span in spans for chunk in cut_rows(span, 128)]
+
+    return {"speeds": speeds, "chunk_limit": 128, "passes": [[rows, cut(rows)] for rows in (1, 2, 9, 33, 129, 512)]}
+
+
+def _outline() -> dict[str, Any]:
+    """A blob of one piece and 3 bytes, all zero."""
+    pieces = (hashlib.sha256(bytes(PIECE_BYTES)).digest(), hashlib.sha256(bytes(3)).digest())
+    outline = Outline(PIECE_BYTES + 3, pieces)
+    return {
+        "size_bytes": outline.size_bytes,
+        "pieces": [piece.hex() for piece in pieces],
+        "root": outline.root.hex(),
+    }
+
+
+def _digest() -> dict[str, Any]:
+    """A SYNC_OK whose digest has one entry, as its frame."""
+    entry = DigestEntry(bytes(range(32)), 7, bytes(range(8)))
+    (frame,) = encode_message(SyncOk(Digest(bytes(32), None, (entry,))), 5)
+    return {
+        "start": bytes(32).hex(),
+        "end": None,
+        "entry": [entry.key.hex(), entry.seq, entry.prefix.hex()],
+        "frame": bytes(frame).hex(),
     }
 
 

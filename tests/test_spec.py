@@ -65,7 +65,13 @@ def vectors() -> dict[str, Any]:
     return dict(json.loads(block("json vectors")))
 
 
-@pytest.mark.parametrize("part", ["identity", "seeds", "pads", "linear", "trusted", "pairing", "messages"])
+PARTS = [
+    *("identity", "seeds", "pads", "linear", "trusted", "pairing"),
+    *("swarm", "buckets", "outline", "digest", "messages"),
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_vectors_are_what_this_implementation_gives(vectors: dict[str, Any], part: str) -> None:
     assert spec_vectors.vectors()[part] == vectors[part]
 
