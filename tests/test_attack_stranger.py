@@ -20,7 +20,7 @@ from swarm_harness import NodeProcess, Swarm
 
 pytestmark = pytest.mark.swarm
 
-CRASH_S = 5.0
+CRASH_S = 3.5
 """On nodes with ZMTP heartbeats each of the crashes succeeds in this time."""
 ATTACK_S = 2.0
 AFTERMATH_S = 2.0

@@ -1,4 +1,4 @@
-"""Half a minute of what `scripts/soak` does for an hour."""
+"""A quarter of a minute of what `scripts/soak` does for an hour."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from soak_watch import slope
 
 pytestmark = pytest.mark.swarm
 
-MINUTES = 0.5
+MINUTES = 0.25
 
 
 def test_random_faults_change_no_answer() -> None:
     faults, asked, dealt = soak(MINUTES, every_s=2.0, seed=2, say=False)
     assert not faults
-    assert asked.answers and sum(dealt.values()) >= 4
+    assert asked.answers and sum(dealt.values()) >= 3
 
 
 def test_a_slope_is_that_of_the_line_through_the_points() -> None:

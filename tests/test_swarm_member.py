@@ -1,5 +1,8 @@
 """A hostile member loads a guard: real processes, an honest client beside it. What it loses is counted, not timed."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import pytest
 from member_load import GUARD, Attacker, HonestClient
 from swarm_harness import Swarm
@@ -11,22 +14,35 @@ pytestmark = pytest.mark.swarm
 TOKENS = 8
 
 
-@pytest.mark.parametrize("attack", ["shares", "seeds", "rows", "unread"])
-def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(attack: str) -> None:
-    """The answer is the same, every chunk of it is the guards', and the attacker got what the client left."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Two guards, their client, and members that load one of them when they are told to."""
+
+    client: HonestClient
+    attacker: Attacker
+
+
+@pytest.fixture(scope="module")
+def guards() -> Iterator[Loaded]:
     with Swarm() as swarm:
         swarm.start(2)
         with HonestClient(swarm, TOKENS) as client, Attacker(swarm, [GUARD], 2) as attacker:
-            quiet = client.answer()
-            attacker.begin(GUARD, attack, 2)
-            loaded = client.answer()
-            counts = attacker.end()
-        assert loaded.text == quiet.text
-        _all_by_guards(loaded.chunks)
-        assert counts["sent"] > 0
-        assert counts["LinearResult"] > 0
-        if attack == "seeds":  # more than may wait
-            assert counts["error 8"] > 0
+            yield Loaded(client, attacker)
+
+
+@pytest.mark.parametrize("attack", ["shares", "seeds", "rows", "unread"])
+def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(guards: Loaded, attack: str) -> None:
+    """The answer is the same, every chunk of it is the guards', and the attacker got what the client left."""
+    quiet = guards.client.answer()
+    guards.attacker.begin(GUARD, attack, 2)
+    loaded = guards.client.answer()
+    counts = guards.attacker.end()
+    assert loaded.text == quiet.text
+    _all_by_guards(loaded.chunks)
+    assert counts["sent"] > 0
+    assert counts["LinearResult"] > 0
+    if attack == "seeds":  # more than may wait
+        assert counts["error 8"] > 0
 
 
 def test_a_member_that_sends_garbage_is_kept_out_and_the_honest_client_is_not() -> None:
