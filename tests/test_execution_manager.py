@@ -560,6 +560,20 @@ def test_results_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
         check(swarm)
 
 
+def test_a_peer_computes_no_longer_than_it_was_waited_for() -> None:
+    """What it says goes into the receipt; it may say anything."""
+
+    def boastful(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        peer.channel.answer(replace(peer.compute(request), compute_us=1 << 61), message_id)
+
+    with Swarm(UNITS, "strict", FOREVER) as swarm:
+        swarm.add_lane(boastful)
+        started = time.monotonic()
+        swarm.step(9)
+        assert 0 < swarm.manager.timings.seconds["peers"] <= len(UNITS) * (time.monotonic() - started)
+        check(swarm)
+
+
 # --- patience
 
 

@@ -14,7 +14,7 @@ from waiting import until
 
 from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event
-from node.errors import CorruptModelError
+from node.errors import ConfigError, CorruptModelError
 from node.execution.manager import ExecutionManager
 from node.execution.pads import PadBatch
 from node.execution.requests import pad_request
@@ -90,6 +90,19 @@ def test_a_session_that_cannot_be_opened_hangs_up(
         with pytest.raises(CorruptModelError, match="the head is damaged"):
             Session(client, model, SessionConfig(Privacy.STRICT))
         assert len(opened) == WORKERS and all(channel.closed for channel in opened)
+
+
+def test_pads_that_do_not_fit_into_memory_are_not_begun(
+    workers: list[Node], model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row_bytes = sum(4 * (ref.num_inputs + ref.num_outputs) for ref in model.units if ref.kind != "head")
+    monkeypatch.setattr(session_module, "available_memory", lambda: 2 * 100 * row_bytes)
+    with ExitStack() as stack:
+        client = client_of(stack, workers, model)
+        with pytest.raises(ConfigError, match=r"--pad-rows 101 needs .* give 100 at most"):
+            Session(client, model, SessionConfig(Privacy.STRICT, pad_rows=101))
+        with Session(client, model, SessionConfig(Privacy.STRICT, pad_rows=100)) as session:
+            assert session.pads_made >= 100
 
 
 def test_nobody_holds_both_roles_whatever_a_plan_says(workers: list[Node], model: StoredModel) -> None:

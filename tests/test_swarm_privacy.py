@@ -8,6 +8,8 @@ from swarm_harness import Swarm
 
 pytestmark = pytest.mark.swarm
 
+UNITS = 24
+"""Of the built-in model, the head apart."""
 PROMPT = "Once upon a time there was a secret that nobody else may read"
 
 
@@ -28,3 +30,14 @@ def test_peers_receive_noise(mode: str) -> None:
         assert shares == [taps[1]] and not taps[1].seeds
         assert result.receipt["pads"]["paired_rows"] > 0
     assert privacy_audit.planted_faults_missed(shares[0]) == []
+
+
+@pytest.mark.parametrize("words", [17, 29])
+def test_a_prompt_shows_its_bucket_and_no_more(words: int) -> None:
+    """Prompts of other lengths in one bucket: peers together get as many rows of each unit, 32."""
+    prompt = " ".join((PROMPT.split() * 3)[:words])
+    with Swarm() as swarm:
+        result, taps = privacy_audit.run_tapped(swarm, "strict", prompt, 1)
+    assert result.returncode == 0, result.narration
+    assert 16 < result.receipt["prompt_tokens"] <= 32
+    assert sum(len(rows) for tapped in taps for rows in tapped.rows) == 32 * UNITS
