@@ -8,7 +8,7 @@ from collections.abc import Callable
 from node.execution.peer import Request
 from node.kernels.interface import Kernels
 from node.model.unit import Unit, UnitRef
-from protocol.linear.messages import LinearResult, TrustedResult
+from protocol.linear.messages import WorkResult
 from protocol.linear.verification import UnitCheck, passes_gate
 
 
@@ -53,7 +53,7 @@ class ResultGate:
         """Results for this unit may come."""
         self._units[unit.ref] = unit
 
-    def lets_in(self, request: Request, result: LinearResult | TrustedResult) -> bool:
+    def lets_in(self, request: Request, result: WorkResult) -> bool:
         """Whether a result counts. A refusal is confirmed with a fresh check on weights that were hashed again: our
         memory may be at fault."""
         if verify_result(request, result, self.checks.known(request.unit), self._kernels):
@@ -63,6 +63,6 @@ class ResultGate:
         return verify_result(request, result, self.checks.renew(unit), self._kernels)
 
 
-def verify_result(request: Request, result: LinearResult | TrustedResult, check: UnitCheck, kernels: Kernels) -> bool:
+def verify_result(request: Request, result: WorkResult, check: UnitCheck, kernels: Kernels) -> bool:
     """Whether a result is the exact product that was asked for: binding, SHA-256, range, Freivalds (k = 3)."""
     return passes_gate(request.binding, request.inputs, result, check, kernels, secrets.token_bytes)

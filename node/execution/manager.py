@@ -34,7 +34,7 @@ from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
 from protocol.limits import row_bucket
 from protocol.linear.field import Floats, Sums
-from protocol.linear.messages import LinearResult, TrustedResult
+from protocol.linear.messages import WorkResult
 from protocol.message import Cancel, ErrorCode, ErrorReply
 
 log = logging.getLogger(__name__)
@@ -306,7 +306,7 @@ class ExecutionManager:
     def _heard(self, peer: SessionPeer, received: Received) -> bool:
         """Whether a message is the answer to a request."""
         answer = received.message
-        if not isinstance(answer, LinearResult | TrustedResult | ErrorReply):
+        if not isinstance(answer, WorkResult | ErrorReply):
             return False
         request = peer.in_flight.pop(received.id, None)
         if request is None:
@@ -339,7 +339,7 @@ class ExecutionManager:
             peer.account.failed(time.monotonic())
         self._failed(request, same_peer_again=code not in NOT_AGAIN)
 
-    def _result(self, peer: SessionPeer, request: Request, result: LinearResult | TrustedResult) -> None:
+    def _result(self, peer: SessionPeer, request: Request, result: WorkResult) -> None:
         peer.answered(request, result, time.monotonic())
         record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
         if record is not None:

@@ -18,7 +18,7 @@ from node.transport.channel import Channel
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
 from protocol.linear.field import Elements
-from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.messages import ChunkBinding, Role, WorkRequest, WorkResult
 
 MAX_ABANDONED = 16
 """Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
@@ -50,7 +50,7 @@ class Request:
     """`[num_rows, K]`: the elements that the peer works on, for the check."""
     owner: Any
     """The ChunkRecord or PadBatch that waits for it."""
-    message: Linear | TrustedLinear
+    message: WorkRequest
     sent_at: float
     macs: int
     num_bytes: int
@@ -114,7 +114,7 @@ class SessionPeer:
             return "left" if self.leaving else "lost"
         return self.status.value if self.account.reason is None else self.account.reason.value
 
-    def answered(self, request: Request, result: LinearResult | TrustedResult, now: float) -> None:
+    def answered(self, request: Request, result: WorkResult, now: float) -> None:
         """A result came; it counts for latency and speed and ends a suspension."""
         exchange = Exchange(
             request.binding.num_rows,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from node.serving.work_queue import Job
 from node.serving.worker import Answer, Parts
-from protocol.linear.messages import Linear, TrustedLinear
+from protocol.linear.messages import WorkRequest
 
 STOP_LIMIT_S = 1.0
 
@@ -38,7 +38,7 @@ class BulkThread:
         wake: called in this thread when `collect` has something.
     """
 
-    def __init__(self, begin: Callable[[Linear | TrustedLinear], Parts], wake: Callable[[], None]) -> None:
+    def __init__(self, begin: Callable[[WorkRequest], Parts], wake: Callable[[], None]) -> None:
         self._begin, self._wake = begin, wake
         self._given: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()

@@ -28,7 +28,7 @@ from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.linear.messages import Linear, TrustedLinear
+from protocol.linear.messages import WorkRequest
 from protocol.link.messages import Attach
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message
 from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
@@ -138,10 +138,10 @@ class Reception:
             self._judge(peer_id, self._conduct.malformed(peer_id, time.monotonic()), "messages against the format")
             return None
         match received.message:
-            case TrustedLinear() if not self._is_paired(peer_id):
+            case WorkRequest() as request if request.FOR_PAIRED and not self._is_paired(peer_id):
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
                 self._answer(message, denied, received.id)
-            case Linear() | TrustedLinear() as request:
+            case WorkRequest() as request:
                 self.asked_at = time.monotonic()
                 job = Job(peer_id, received.id, request, message.socket, route)
                 if has_room and self._computing.push(job):

@@ -15,7 +15,7 @@ from node.serving.turns import Turns
 from node.serving.worker import Answer, Parts
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_BYTES, TILE_OUTPUTS
-from protocol.linear.messages import Linear, TrustedLinear
+from protocol.linear.messages import WorkRequest
 
 MAX_JOBS_A_PEER = 512
 MAX_JOBS_A_ROUTE = 256
@@ -44,7 +44,7 @@ class Job:
 
     peer_id: PeerId
     request_id: int
-    request: Linear | TrustedLinear
+    request: WorkRequest
     socket: Any
     route: Route
     parts: Parts | None = None
@@ -74,7 +74,7 @@ class Job:
         outputs = (binding.tile_end - binding.tile_start) * TILE_OUTPUTS
         return min(4 * binding.num_rows * outputs, MAX_DATA_BYTES)
 
-    def advance(self, begin: Callable[[Linear | TrustedLinear], Parts]) -> Answer | None:
+    def advance(self, begin: Callable[[WorkRequest], Parts]) -> Answer | None:
         """Compute one part more; the answer where that was the last one."""
         if self.parts is None:
             self.parts = begin(self.request)

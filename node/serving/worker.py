@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from node.errors import KekahydeError, ModelError
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
 from protocol.linear.field import Elements, Floats, Sums, Weights
-from protocol.linear.messages import ChunkBinding, Linear, LinearResult, TrustedLinear, TrustedResult
+from protocol.linear.messages import (
+    ChunkBinding,
+    Linear,
+    LinearResult,
+    TrustedLinear,
+    TrustedResult,
+    WorkRequest,
+    WorkResult,
+)
 from protocol.linear.shares import pad_rows
 from protocol.linear.verification import ResultDigest
 from protocol.message import ErrorCode, ErrorReply
@@ -52,7 +60,7 @@ class FieldKernels(Protocol):
         """`weights [N, K]`, `rows [T, K]` -> `[T, N]`."""
 
 
-Answer = LinearResult | TrustedResult | ErrorReply
+Answer = WorkResult | ErrorReply
 Parts = Generator[None, None, Answer]
 """A computation: each step is one part, the answer comes with the last."""
 RowsOf = Callable[[int, int], NDArray[Any]]
@@ -109,7 +117,7 @@ class LinearWorker:
         """Length of the parts that are computed from now on, seconds."""
         self._macs_per_s = FIRST_MACS_PER_S
 
-    def answer(self, request: Linear | TrustedLinear) -> Answer:
+    def answer(self, request: WorkRequest) -> Answer:
         """The result, or an error for the client, computed without a pause."""
         parts = self.parts(request)
         while True:
@@ -119,13 +127,11 @@ class LinearWorker:
                 answer: Answer = finished.value
                 return answer
 
-    def parts(self, request: Linear | TrustedLinear) -> Parts:
+    def parts(self, request: WorkRequest) -> Parts:
         """Compute the result, or an error for the client, part by part; never raises on what a peer can send."""
         self.answered += 1
         try:
-            if isinstance(request, TrustedLinear):
-                return (yield from self._plain_parts(request))
-            return (yield from self._field_parts(request))
+            return (yield from HANDLERS[type(request)](self, request))
         except RequestError as exc:
             return ErrorReply(exc.code, str(exc))
         except ModelError as exc:
@@ -135,7 +141,7 @@ class LinearWorker:
             log.exception("a request could not be computed")
             return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
 
-    def is_long(self, request: Linear | TrustedLinear) -> bool:
+    def is_long(self, request: WorkRequest) -> bool:
         """Whether a request is expected to take longer than `SHORT_S`; never raises on what a peer can send."""
         binding = request.binding
         try:
@@ -243,3 +249,10 @@ class LinearWorker:
             return shares[start:end]
 
         return canonical
+
+
+HANDLERS: dict[type[WorkRequest], Callable[[LinearWorker, Any], Parts]] = {
+    Linear: LinearWorker._field_parts,
+    TrustedLinear: LinearWorker._plain_parts,
+}
+"""Kinds of work: each request with what answers it."""

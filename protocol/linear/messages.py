@@ -19,7 +19,7 @@ from protocol.limits import (
     SESSION_BYTES,
     TILE_OUTPUTS,
 )
-from protocol.linear.field import Elements, Floats, Sums, elements_of_integers
+from protocol.linear.field import Elements, Floats, Sums, all_centred, elements_of_integers
 from protocol.message import Message, MessageType
 
 MAX_TILES = MAX_UNIT_OUTPUTS // TILE_OUTPUTS
@@ -90,8 +90,48 @@ class ChunkBinding:
         )
 
 
+class WorkRequest(Message):
+    """Rows to be multiplied, in some form. A kind of work is a request, a result and a worker's handler."""
+
+    __slots__ = ()
+    FOR_PAIRED: ClassVar[bool] = False
+    """Whether it is answered for devices of the same owner alone."""
+    binding: ChunkBinding
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it holds while it waits."""
+        raise NotImplementedError
+
+
+class WorkResult(Message):
+    """The product, and the digest that binds it to its request."""
+
+    __slots__ = ()
+    ROLES: ClassVar[frozenset[Role]]
+    """Roles of requests that it answers."""
+    digest: bytes
+    compute_us: int
+    """What the peer says it computed, microseconds."""
+
+    @property
+    def numbers(self) -> Elements | Sums:
+        """`[num_rows, outputs]`, as they travelled and were hashed."""
+        raise NotImplementedError
+
+    @property
+    def elements(self) -> Elements:
+        """The product as field elements, canonical or not."""
+        raise NotImplementedError
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the elements say all of the numbers."""
+        return True
+
+
 @dataclass(frozen=True, slots=True)
-class Linear(Message):
+class Linear(WorkRequest):
     """Request: multiply rows by a unit. A seed stands for the rows in role PAD."""
 
     TYPE: ClassVar[MessageType] = MessageType.LINEAR
@@ -102,7 +142,6 @@ class Linear(Message):
 
     @property
     def num_bytes(self) -> int:
-        """Memory that it holds while it waits."""
         return 0 if self.rows is None else self.rows.nbytes
 
     def to_body(self) -> dict[int, Any]:
@@ -124,17 +163,21 @@ class Linear(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class LinearResult(Message):
+class LinearResult(WorkResult):
     """Answer to a Linear: `[num_rows, outputs]` u32, and the digest that binds it to the request."""
 
     TYPE: ClassVar[MessageType] = MessageType.LINEAR_RESULT
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.PAD, Role.SHARE})
     digest: bytes
     compute_us: int
     rows: Elements = field(repr=False)
 
     @property
+    def numbers(self) -> Elements:
+        return self.rows
+
+    @property
     def elements(self) -> Elements:
-        """The product as field elements, canonical or not."""
         return self.rows
 
     def to_body(self) -> dict[int, Any]:
@@ -149,17 +192,17 @@ class LinearResult(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class TrustedLinear(Message):
+class TrustedLinear(WorkRequest):
     """Request in role PLAIN: quantize these activations and multiply them by a unit."""
 
     TYPE: ClassVar[MessageType] = MessageType.TRUSTED_LINEAR
+    FOR_PAIRED: ClassVar[bool] = True
     binding: ChunkBinding
     rows: Floats = field(repr=False)
     """`[num_rows, K]` f32: whoever reads them can read the prompt."""
 
     @property
     def num_bytes(self) -> int:
-        """Memory that it holds while it waits."""
         return self.rows.nbytes
 
     def to_body(self) -> dict[int, Any]:
@@ -177,19 +220,28 @@ class TrustedLinear(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class TrustedResult(Message):
+class TrustedResult(WorkResult):
     """Answer to a TrustedLinear: the integers `W xq`, before any scale."""
 
     TYPE: ClassVar[MessageType] = MessageType.TRUSTED_RESULT
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.PLAIN})
     digest: bytes
     compute_us: int
     sums: Sums = field(repr=False)
     """`[num_rows, outputs]` i32."""
 
     @property
+    def numbers(self) -> Sums:
+        return self.sums
+
+    @property
     def elements(self) -> Elements:
-        """The product as field elements; canonical where every integer is below p / 2 in magnitude."""
+        """Canonical where every integer is below p / 2 in magnitude."""
         return elements_of_integers(self.sums)
+
+    @property
+    def is_whole(self) -> bool:
+        return all_centred(self.sums)
 
     def to_body(self) -> dict[int, Any]:
         return {0: self.digest, 1: self.compute_us}
@@ -200,9 +252,6 @@ class TrustedResult(Message):
     @classmethod
     def from_parts(cls, body: Mapping[int, Any], buffers: tuple[Tensor, ...]) -> Self:
         return cls(*_take_outcome(body), _take_matrix(buffers, DType.I32))
-
-
-LinearMessage = Linear | LinearResult | TrustedLinear | TrustedResult
 
 
 def _take_outcome(body: Mapping[int, Any]) -> tuple[bytes, int]:

@@ -22,10 +22,9 @@ from protocol.linear.field import (
     P,
     Sums,
     Weights,
-    all_centred,
     elements_of_words,
 )
-from protocol.linear.messages import ChunkBinding, LinearResult, Role, TrustedResult
+from protocol.linear.messages import ChunkBinding, WorkResult
 
 DIGEST_DOMAIN = b"kek/1 result"
 
@@ -126,7 +125,7 @@ def freivalds(
 def passes_gate(
     binding: ChunkBinding,
     inputs: Elements,
-    result: LinearResult | TrustedResult,
+    result: WorkResult,
     check: UnitCheck,
     arithmetic: FieldArithmetic,
     random_bytes: RandomBytes,
@@ -136,17 +135,12 @@ def passes_gate(
     `inputs [T, K]` are the elements the peer worked on: the share it was sent, the pads of its seed, or this device's
     own quantization of the rows it was sent as they are.
     """
-    rows = result.sums if isinstance(result, TrustedResult) else result.rows
     num_outputs = check.vectors[:, binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS].shape[1]
-    if isinstance(result, TrustedResult) != (binding.role is Role.PLAIN) or rows.shape != (
-        binding.num_rows,
-        num_outputs,
-    ):
+    if binding.role not in result.ROLES or result.numbers.shape != (binding.num_rows, num_outputs):
         return False
-    bound = result_digest(binding, rows) == result.digest
+    bound = result_digest(binding, result.numbers) == result.digest
     elements = result.elements
-    whole = all_centred(result.sums) if isinstance(result, TrustedResult) else True
-    canonical = arithmetic.all_canonical(elements) and whole
+    canonical = arithmetic.all_canonical(elements) and result.is_whole
     # Freivalds needs canonical input; a value out of range is replaced for the computation and refused all the same.
     outputs = elements if canonical else np.zeros_like(elements)
     correct = freivalds(check, binding, inputs, outputs, arithmetic, random_bytes)
