@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from node.kernels.interface import Int16s
 from node.kernels.portable import PortableKernels
 from node.model.cache import GROWTH_TOKENS, KVCache
 from node.model.decoder import Decoder
-from node.model.generate import Finished, GeneratedToken, check_prompt, generate
+from node.model.generate import Answer, Finished, GeneratedToken, check_prompt
 from node.model.linear import LinearExecutor, LocalLinear
 from node.model.sampling import SamplingParams
+from node.model.tokenizer import Tokenizer
 from node.model.unit import Unit
 from node.store.hf.checkpoint import Checkpoint, open_checkpoint
 from node.store.hf.reference import ReferenceModel
@@ -193,6 +194,29 @@ def test_cache_refuses_what_it_cannot_hold(family_decoders: dict[str, tuple[Path
         decoder.forward([80], decoder.new_cache())
     with pytest.raises(PromptError, match="no token"):
         decoder.forward([], decoder.new_cache())
+
+
+def generate(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    params: SamplingParams,
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[GeneratedToken | Finished]:
+    """Tokens of an answer, then one `Finished`. Raises PromptError before anything is computed."""
+    answer = Answer(decoder.config, tokenizer, prompt_ids, params, continues=True)
+    return _events(answer, decoder, cancelled or (lambda: False))
+
+
+def _events(answer: Answer, decoder: Decoder, cancelled: Callable[[], bool]) -> Iterator[GeneratedToken | Finished]:
+    pending, cache = answer.prompt_ids, decoder.new_cache()
+    while not cancelled():
+        for event in answer.advance(decoder.forward(pending, cache)):
+            yield event
+            if isinstance(event, Finished):
+                return
+            pending = [event.id]
+    yield answer.cancelled()
 
 
 Run = Callable[..., tuple[list[GeneratedToken], Finished]]

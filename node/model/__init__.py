@@ -12,5 +12,5 @@ text_stream  text of tokens that come one by one
 template     chat messages to a prompt
 sampling     logits to a token id
 stops        stop strings across tokens
-generate     the loop that joins all of it
+generate     an answer as it grows
 """

@@ -1,15 +1,13 @@
-"""The loop from a prompt to a finished text, one token at a time."""
+"""An answer as it grows: logits in, tokens and text out, until it is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from node.errors import PromptError, PromptTooLongError
-from node.model.cache import KVCache
 from node.model.config import ModelConfig
-from node.model.decoder import Decoder
 from node.model.sampling import Sampler, SamplingParams
 from node.model.stops import StopMatcher
 from node.model.tokenizer import Tokenizer
@@ -59,46 +57,6 @@ def check_prompt(prompt_ids: Sequence[int], config: ModelConfig, tokenizer: Toke
     word = tokenizer.word(lacking)  # a tokenizer may know more tokens than the embedding has rows
     named = f"token {lacking}" if word is None else f"{word!r}, which is token {lacking}"
     raise PromptError(f"the prompt holds {named}; the model has 0..{config.vocab_size - 1} alone: leave it out")
-
-
-def generate(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    prompt_ids: Sequence[int],
-    params: SamplingParams,
-    cancelled: Callable[[], bool] | None = None,
-    cache: KVCache | None = None,
-    continues: bool = True,
-) -> Iterator[GeneratedToken | Finished]:
-    """Tokens of an answer as they are computed, then one `Finished`.
-
-    Args:
-        cancelled: asked before every token; True ends the answer.
-        cache: of an earlier answer: what its beginning shares with the prompt is not computed again.
-        continues: the text goes on from the prompt's, with the space between; else it starts afresh, as the answer
-            in a chat does.
-
-    Raises:
-        PromptError: the model cannot compute the prompt; before anything is computed.
-    """
-    answer = Answer(decoder.config, tokenizer, prompt_ids, params, continues)
-    cache = decoder.new_cache() if cache is None else cache
-    return _events(answer, decoder, cache, cancelled or (lambda: False))
-
-
-def _events(
-    answer: Answer, decoder: Decoder, cache: KVCache, cancelled: Callable[[], bool]
-) -> Iterator[GeneratedToken | Finished]:
-    pending: Sequence[int] = answer.prompt_ids[cache.reuse(answer.prompt_ids) :]
-    while True:
-        if cancelled():
-            yield answer.cancelled()
-            return
-        for event in answer.advance(decoder.forward(pending, cache)):
-            yield event
-            if isinstance(event, Finished):
-                return
-            pending = [event.id]
 
 
 class Answer:
