@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
 
-from node.errors import CorruptModelError
+from node.errors import CorruptModelError, ModelError
 from node.kernels.delegating import DelegatingKernels
 from node.serving.worker import LinearWorker
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
@@ -296,3 +296,11 @@ def test_a_backend_that_keeps_weights_is_given_them_whole() -> None:
     assert isinstance(answer, LinearResult) and request.rows is not None
     assert np.array_equal(answer.rows, product(request.rows))
     assert kernels.given == {(UNIT.weights.ctypes.data, UNIT.weights.shape)}
+
+
+def test_a_unit_may_be_without_weights() -> None:
+    """A client that holds none of them still knows what a unit is; computing it here is refused with its name."""
+    elsewhere = replace(UNIT, held=None)
+    assert elsewhere.ref == UNIT.ref and np.array_equal(elsewhere.scales, UNIT.scales)
+    with pytest.raises(ModelError, match=f"the weights of unit {UNIT.ref.name} are not held here"):
+        _ = elsewhere.weights

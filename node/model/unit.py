@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from node.errors import ModelError
 from node.model.config import UnitKind
 from protocol.linear.field import Floats, Weights
 
@@ -35,14 +36,21 @@ class UnitRef:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A unit in memory; its weights are pages of its file."""
+    """A unit as the client uses it; its weights are pages of its file, or held by others alone."""
 
     ref: UnitRef
-    weights: Weights
-    """[N, K], read-only, memory-mapped."""
+    held: Weights | None
+    """[N, K], read-only, memory-mapped; None where this device does not hold them."""
     scales: Floats
     """[N]"""
     max_row_norm: float
     """Largest Euclidean norm of a row of integers: what bounds every sum (Cauchy-Schwarz)."""
     bias: Floats | None
     """[N], added by the client after the integers; None where there is none, or where a peer alone uses the unit."""
+
+    @property
+    def weights(self) -> Weights:
+        """[N, K]. Raises ModelError where they are not held here."""
+        if self.held is None:
+            raise ModelError(f"the weights of unit {self.ref.name} are not held here: a peer has to compute it")
+        return self.held

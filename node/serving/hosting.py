@@ -132,7 +132,7 @@ class HostedModels:
     def weights_of(self, model_id: bytes, sha256: bytes) -> Weights | None:
         """Weights of a unit; None where it is not held."""
         unit = self._unit(model_id, sha256)
-        return None if unit is None else unit.weights
+        return None if unit is None else unit.held
 
     def row_norm_of(self, model_id: bytes, sha256: bytes) -> float | None:
         """Largest norm of a row of a unit; None where it is not held."""
