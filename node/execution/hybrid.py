@@ -45,7 +45,7 @@ class HybridExecutor:
         return self._timings if self._manager is None else self._manager.timings
 
     def begin_step(self, num_rows: int) -> None:
-        """A forward pass over rows `[start, start + num_rows)` of the sequence begins."""
+        """A forward pass over so many rows begins."""
         if self._manager is not None:
             self._manager.begin_step(num_rows, self._units)
 
