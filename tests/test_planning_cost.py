@@ -24,7 +24,7 @@ DEVICE = DeviceFigures(
 
 
 def peer(rtt_s: float = 0.01, speed: float = 1e9, bytes_per_s: float = 1e8) -> PeerFigures:
-    return PeerFigures(rtt_s, None, 0.0, speed, speed, bytes_per_s, True)
+    return PeerFigures(rtt_s, 0.0, speed, speed, bytes_per_s, True)
 
 
 def test_a_token_here_is_the_sum_of_its_parts() -> None:

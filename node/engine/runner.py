@@ -235,7 +235,8 @@ class SessionRunner:
     def _begin(self, running: Running, session: Session) -> None:
         running.begin(self._cache_for(running, session.mode) or session.decoder.new_cache())
         prompt_tokens = len(running.request.prompt_ids)
-        running.predicted = session.predict(session.plan, prompt_tokens)
+        if session.plan.cost is not None:  # else there was no choice, and measuring this device takes a while
+            running.predicted = session.predict(session.plan, prompt_tokens)
         why = explain(session, running.predicted)
         running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
         if session.note:

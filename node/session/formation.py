@@ -101,14 +101,15 @@ def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> Sessio
             this device alone cannot do it; a mode that was asked for by name is not weighed.
     """
     here = SessionPlan(Privacy.LOCAL)
-    cost_here = predict(here) if predict is not None and offer.computable else None
-    here = replace(here, cost=cost_here, cost_here=cost_here)
     if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not offer.places and not offer.present):
         return here
     auto = Privacy.STRICT if offer.is_open else Privacy.SPLIT
     plan = FORMERS[auto if asked is Privacy.AUTO else asked](offer)
     if plan.mode is Privacy.LOCAL:
         return replace(here, notes=plan.notes)
+    # Only where there is a choice: measuring this device would hold up the first answer.
+    cost_here = predict(here) if predict is not None and offer.computable else None
+    here = replace(here, cost=cost_here, cost_here=cost_here)
     plan = replace(plan, cost=None if predict is None else predict(plan), cost_here=cost_here)
     if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
         away_s, here_s = plan.cost.total_s(offer.new_tokens), cost_here.total_s(offer.new_tokens)
