@@ -329,12 +329,16 @@ def test_requests_beyond_those_that_are_opened_are_answered_in_order_and_can_be_
     with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
         for index in range(100):
             client.send(pad_request(index), index)
-        client.send(Cancel(99), 1000)
-        until(lambda: node.data.queued == 100, "99 requests and the message that takes one back wait")
+        until(lambda: node.data.queued == 99, "one is computed, the others wait")
+        for index in range(50, 100):
+            client.send(Cancel(index), 1000 + index)
+        client.send_frames([MAGIC + cbor.encode({0: 4321, 1: 2000, 4: {}})])
+        assert (unknown := client.receive()) is not None and unknown.id == 2000, "what is short is opened at once"
         worker.leave.set()
-        answers = [received for received in (client.receive() for _ in range(99)) if received is not None]
-        assert [received.id for received in answers] == list(range(99))
+        answers = [received for received in (client.receive() for _ in range(50)) if received is not None]
+        assert [received.id for received in answers] == list(range(50))
         is_served(client)
+        assert worker.answered == 51, "what was cancelled while it waited is not computed"
 
 
 def test_what_was_cancelled_is_not_computed() -> None:

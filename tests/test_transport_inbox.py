@@ -62,6 +62,26 @@ def test_a_connection_leaves_room_for_others_of_its_peer_and_a_peer_for_others(
     assert len(box) == 2
 
 
+def test_what_is_cancelled_while_it_waits_is_known_when_it_is_opened() -> None:
+    box = Inbox()
+    box.cancel(PEERS[0], 1)
+    assert not box.was_cancelled(PEERS[0], 1), "nothing of that peer waits"
+    box.push(message(0, 1))
+    box.push(message(0, 2))
+    box.cancel(PEERS[0], 2)
+    for number, cancelled in ((1, False), (2, True)):
+        assert number_of(box.take(anybody)) == number
+        assert box.was_cancelled(PEERS[0], number) is cancelled
+        box.settle(PEERS[0])
+    assert not box._cancelled
+    box.push(message(0, 3))
+    for number in range(2 * inbox.MAX_CANCELLED):
+        box.cancel(PEERS[0], number)
+    assert len(box._cancelled[PEERS[0]]) == inbox.MAX_CANCELLED
+    box.forget(PEERS[0])
+    assert not box._cancelled
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"a", b"b"]), st.integers(0, 40)), max_size=60))
 def test_whatever_came_and_went_the_bounds_are_those_of_an_empty_box(steps: list[tuple[int, bytes, int]]) -> None:
     box, held = Inbox(), 0

@@ -25,6 +25,9 @@ from node.serving.work_queue import (
 )
 from protocol.identity import PeerId
 
+MAX_CANCELLED = MAX_JOBS_A_PEER
+"""Ids of a peer that are remembered as cancelled while its messages wait: one for each that may."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unopened:
@@ -53,6 +56,8 @@ class Inbox:
         self._count_of: Counter[Path] = Counter()
         self._bytes_of: Counter[Path | PeerId] = Counter()
         self._num_bytes = 0
+        self._cancelled: dict[PeerId, set[int]] = {}
+        """Ids of requests that wait, or do not: only who opens them can tell."""
 
     def __len__(self) -> int:
         return sum(self._count_of.values())
@@ -76,6 +81,21 @@ class Inbox:
         self._count(message, 1)
         return True
 
+    def cancel(self, peer_id: PeerId, request_id: int) -> None:
+        """A request that may be among what waits is not to be computed."""
+        if peer_id in self._waiting:
+            ids = self._cancelled.setdefault(peer_id, set())
+            if len(ids) < MAX_CANCELLED:
+                ids.add(request_id)
+
+    def was_cancelled(self, peer_id: PeerId, request_id: int) -> bool:
+        """Whether a request that was just opened was cancelled while it waited; asked once."""
+        ids = self._cancelled.get(peer_id)
+        if ids is None or request_id not in ids:
+            return False
+        ids.remove(request_id)
+        return True
+
     def is_ready(self, may_open: Callable[[PeerId], bool]) -> bool:
         """Whether `take` gives something."""
         return any(map(may_open, self._waiting))
@@ -92,10 +112,16 @@ class Inbox:
         self._count(message, -1)
         return message
 
+    def settle(self, peer_id: PeerId) -> None:
+        """Nothing of a peer waits any more: nothing that was cancelled can come."""
+        if peer_id not in self._waiting:
+            self._cancelled.pop(peer_id, None)
+
     def forget(self, peer_id: PeerId) -> None:
         """Drop all messages of a peer that is not served any more."""
         for message in self._waiting.pop(peer_id, ()):
             self._count(message, -1)
+        self._cancelled.pop(peer_id, None)
 
     def _count(self, message: Unopened, sign: int) -> None:
         peer_id, path, size = message.peer_id, message.path, sign * message.num_bytes

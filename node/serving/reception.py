@@ -35,6 +35,8 @@ from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
 
 log = logging.getLogger(__name__)
 
+SMALL_BYTES = 64
+"""A message of so few bytes asks for no work: it is a cancellation, or credit, and is opened at once."""
 OPENED_AHEAD = 8
 """Requests of a peer that wait decoded; its further messages wait as they came."""
 
@@ -81,7 +83,7 @@ class Reception:
         """A message has come; who sent it, where it was opened and asks for work."""
         message = Unopened(peer_id, socket, route, frames)
         has_to_wait = peer_id in self._inbox or not self._may_open(peer_id)
-        if has_to_wait and self._inbox.push(message):
+        if has_to_wait and message.num_bytes > SMALL_BYTES and self._inbox.push(message):
             return None
         if not self._conduct.may_send(peer_id, time.monotonic()):
             return None
@@ -112,6 +114,7 @@ class Reception:
         if message is not None:
             started = time.thread_time()
             job = None if message.socket.closed else self._open(message, has_room=True)
+            self._inbox.settle(message.peer_id)
             self._charge(message, job, time.thread_time() - started)
 
     def _may_open(self, peer_id: PeerId) -> bool:
@@ -143,6 +146,8 @@ class Reception:
                 self._answer(message, denied, received.id)
             case WorkRequest() as request:
                 self.asked_at = time.monotonic()
+                if self._inbox.was_cancelled(peer_id, received.id):
+                    return None
                 job = Job(peer_id, received.id, request, message.socket, route)
                 if has_room and self._computing.push(job):
                     return job
@@ -150,6 +155,7 @@ class Reception:
                 self._answer(message, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"), received.id)
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
+                self._inbox.cancel(peer_id, request_id)
                 if route is not None:
                     self._blobs.cancel(route, request_id)
             case BlobAsk() | PieceAsk() | Credit() if route is not None:
