@@ -431,3 +431,11 @@ def test_half_computed_results_are_bounded_and_small_requests_begin_all_the_same
     queue.finish(begun[0])
     third = queue.take(nobody_is_full)
     assert third is not None and third not in begun
+
+
+def test_who_cannot_be_served_is_nobody_to_wait_for() -> None:
+    """A request whose connection takes no answers must not count as one that is about to be served."""
+    queue = WorkQueue()
+    assert queue.push(job(0, 1, route=ROUTES[0]))
+    assert queue.has_single(lambda path: False)
+    assert not queue.has_single(lambda path: True)

@@ -202,12 +202,12 @@ class DataPlane:
             return False
         self._computing.collect()
         work, started = self._computing.work, time.monotonic()
-        is_single = work.has_single
+        is_single = work.has_single(self._outbox.is_full)
         if is_single:
             self._breaks.saw_single(started)
         elif self._breaks.left_s(started) > 0:
             return True
-        if self._opens_next and self._reception.is_ready and not is_single:
+        if self._opens_next and self._reception.is_ready:
             self._reception.catch_up()
         else:
             self._computing.step()

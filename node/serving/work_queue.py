@@ -201,10 +201,12 @@ class WorkQueue:
         mine = self._turns.start_s(peer_id)
         return all(mine <= self._turns.start_s(other) for other in self._lines)
 
-    @property
-    def has_single(self) -> bool:
-        """Whether somebody waits who asks for one thing at a time."""
-        return any(line.count == 1 and line.begun is None for line in self._lines.values())
+    def has_single(self, is_full: IsFull) -> bool:
+        """Whether somebody waits who asks for one thing at a time, and can be served now."""
+        return any(
+            line.count == 1 and line.begun is None and self._first(line, is_full) is not None
+            for line in self._lines.values()
+        )
 
     def ready(self, is_full: IsFull) -> bool:
         """Whether `take` gives something."""
