@@ -96,6 +96,8 @@ class DataPlane:
         self._breaks = Breaks()
         self._opens_next = False
         """Whether a waiting message is opened before a part is computed."""
+        self._put_off = False
+        """Whether that was put off for somebody who asks for one thing."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
         self.on_end: Callable[[Exception], None] = lambda exc: None
@@ -207,11 +209,14 @@ class DataPlane:
             self._breaks.saw_single(started)
         elif self._breaks.left_s(started) > 0:
             return True
-        if self._opens_next and self._reception.is_ready:
+        # Whoever asks for one thing goes first, but never twice in a row before what waits to be opened.
+        opens = self._opens_next and self._reception.is_ready and not (is_single and not self._put_off)
+        self._put_off = self._opens_next and not opens
+        if opens:
             self._reception.catch_up()
         else:
             self._computing.step()
-        self._opens_next = not self._opens_next
+        self._opens_next = self._put_off or not opens
         if not is_single:
             now = time.monotonic()
             self._breaks.worked(now - started, now)
