@@ -13,6 +13,7 @@ from node.model.unit import Unit
 from node.serving.data_plane import DataPlane
 from node.serving.worker import LinearWorker
 from node.transport.control import ControlPlane
+from node.transport.farewells import PATIENCE_MS
 from node.transport.knock import Knocks
 from node.transport.registry import DialOutcome, DialState, PeerRegistry
 from node.transport.sockets import SecureContext
@@ -228,7 +229,7 @@ class RawListener:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.socket.close(linger=0)
+        self.socket.close(linger=PATIENCE_MS)  # the gate ends the connections sooner
         self.secure.__exit__()
 
     @property

@@ -28,6 +28,7 @@ from node.serving.work_queue import Job
 from node.serving.worker import LinearWorker
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import Conduct
+from node.transport.farewells import PATIENCE_MS
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, send_frames, send_to_route
 from protocol.codec import encode_message
@@ -180,11 +181,10 @@ class DataPlane:
             self.on_end(exc)
         finally:
             self._commands.end()
-            linger_ms = 0 if self._outbox else FAREWELL_MS
-            self._lent.close(linger_ms)
-            for socket in (self._woken, self._router):
-                if socket is not None:
-                    socket.close(linger=linger_ms)
+            self._lent.close(0 if self._outbox else FAREWELL_MS)
+            self._woken.close(linger=0)
+            if self._router is not None:
+                self._router.close(linger=PATIENCE_MS)  # the gate ends the connections sooner
 
     def _endured(self, endurance: Endurance) -> bool:
         """One turn, which may fail; False when it is time to end."""

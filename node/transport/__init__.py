@@ -19,6 +19,7 @@ links          every open link
 names          host names become addresses
 conduct        how much of a thread's time messages of one peer may take, and which rules it broke
 line           a data connection that this node opens, made anew whenever it breaks
+farewells      connections end only after their sockets, as libzmq can bear it
 channel        a session's way to a peer's data plane, used by the generation loop directly
 log_limit      a bound on what strangers can make a node write into its log
 """

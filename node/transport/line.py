@@ -20,6 +20,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from node.errors import TransportError
+from node.transport.farewells import own
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from protocol.identity import PeerId
 
@@ -73,7 +74,8 @@ class Line:
         self._bell_lock = threading.Lock()
         self.socket: Socket | None = None
         self._monitor: Socket | None = None
-        self._descriptor: int | None = None
+        self._connection: sockets.socket | None = None
+        """What `socket` sends over."""
         self.connected = False
         self.closed = False
         self.generation = 0
@@ -96,17 +98,11 @@ class Line:
         if self.socket is None and self._knocking.done():
             self._knocked()
         up, losses = False, 0
-        while self._monitor is not None:
-            try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
-            except zmq.Again:
-                break
-            if event["event"] == zmq.EVENT_CONNECTED:
-                self._descriptor = int(event["value"])
-            elif event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        while (event := self._next_event()) is not None:
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connected = up = True
                 self._pause_s = 0.0
-            elif event["event"] in ENDED:
+            elif event in ENDED:
                 losses += self.connected
                 up = False
                 self.hang_up()
@@ -119,11 +115,10 @@ class Line:
 
     def num_bytes_received(self) -> int | None:
         """Bytes that the system has received over the connection that stands; None where it does not say."""
-        if self._descriptor is None or not self.connected:
+        if self._connection is None or not self.connected:
             return None
         try:
-            with sockets.socket(fileno=os.dup(self._descriptor)) as connection:
-                info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, BYTES_RECEIVED.stop)
+            info = self._connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, BYTES_RECEIVED.stop)
         except OSError:
             return None
         return int.from_bytes(info[BYTES_RECEIVED], "little") if len(info) == BYTES_RECEIVED.stop else None
@@ -168,12 +163,25 @@ class Line:
             self.hang_up()
         self.generation += 1
 
+    def _next_event(self) -> int | None:
+        """What the monitor tells next; None where it tells nothing now."""
+        if self._monitor is None:
+            return None
+        try:
+            news = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
+        except zmq.Again:
+            return None
+        if news["event"] == zmq.EVENT_CONNECTED:
+            self._connection = own(int(news["value"]), self._port)
+        return int(news["event"])
+
     def _drop(self, linger_ms: int = 0) -> None:
-        self.connected, self._descriptor = False, None
         self.generation += 1
         if self.socket is not None:
+            while self._next_event() is not None:  # it may have been connected since the last look
+                pass
             if self._monitor is not None:
                 self.socket.disable_monitor()
                 self._monitor.close(linger=0)
-            self.socket.close(linger=linger_ms)
-        self.socket = self._monitor = None
+            self._secure.farewells.close(self.socket, self._connection, linger_ms)
+        self.connected, self._connection, self.socket, self._monitor = False, None, None, None

@@ -18,6 +18,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
 from node.errors import TransportError
+from node.transport.farewells import Farewells
 from node.transport.gate import Gate
 from node.transport.knock import Knocks
 from protocol.identity import Identity, curve_public_key_of, public_key_of
@@ -82,6 +83,7 @@ class SecureContext:
         self.knocks = Knocks(identity, swarm)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        self.farewells = Farewells()
         self._authenticator = ThreadAuthenticator(self.context)
 
     def __enter__(self) -> Self:
@@ -94,8 +96,9 @@ class SecureContext:
     def __exit__(self, *_exc: object) -> None:
         self.knocks.stop()
         self._authenticator.stop()
-        self.context.destroy(linger=0)
         self.gate.stop()
+        self.farewells.stop()
+        self.context.destroy(linger=0)
 
     def listen(self, socket: zmq.Socket[Any], plane: str, listen: Multiaddr, max_frame_bytes: int) -> Multiaddr:
         """Let others dial a ROUTER; the address with the port really bound. Raises ConfigError with the next step.
