@@ -93,7 +93,7 @@ def test_logits_do_not_depend_on_who_else_is_in_the_pass(
     node: Serving, token_ids: list[list[int]], data: st.DataObject
 ) -> None:
     """Sequences cut at random into passes that they share at random, against each alone in one piece."""
-    decoder = Decoder(node.model, node.node.kernels, LocalLinear(node.node.kernels))
+    decoder = Decoder.of_units(node.model, node.node.kernels, LocalLinear(node.node.kernels))
     alone = [decoder.forward(each, decoder.new_cache()) for each in token_ids]
     caches = [decoder.new_cache() for _ in token_ids]
     last: list[np.ndarray | None] = [None] * len(token_ids)

@@ -22,6 +22,7 @@ from node.kernels.portable import PortableKernels
 from node.model.cache import GROWTH_TOKENS, KVCache
 from node.model.decoder import Decoder
 from node.model.generate import Answer, Finished, GeneratedToken, check_prompt
+from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor, LocalLinear
 from node.model.sampling import SamplingParams
 from node.model.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def open_decoder(folder: Path, models_dir: Path, kernels: Any = None) -> Decoder:
     kernels = kernels or select_kernels(1)
-    return Decoder(Library(models_dir).resolve(folder), kernels, LocalLinear(kernels))
+    return Decoder.of_units(Library(models_dir).resolve(folder), kernels, LocalLinear(kernels))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ class FailingLinear(LocalLinear):
 def test_a_failed_pass_leaves_the_cache_usable(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
     _, whole = family_decoders["llama"]
     executor = FailingLinear()
-    decoder = Decoder(whole.model, select_kernels(1), executor)
+    decoder = Decoder.of_units(whole.model, select_kernels(1), executor)
     cache = decoder.new_cache()
     with pytest.raises(ConnectionError):
         decoder.forward([1, 2, 3], cache)
@@ -177,10 +178,22 @@ def test_a_failed_pass_leaves_the_cache_usable(family_decoders: dict[str, tuple[
     assert executor.steps == [3, 3]
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_runs_of_layers_give_the_same_bits(family_decoders: dict[str, tuple[Path, Decoder]], cut: int) -> None:
+    _, whole = family_decoders["qwen3"]
+    model, kernels, num_layers = whole.model, select_kernels(1), whole.config.num_layers
+    pieces = [range(0, cut), range(cut, num_layers)]
+    decoder = Decoder(model, kernels, [UnitLayers(model, kernels, LocalLinear(kernels), piece) for piece in pieces])
+    ids = list(range(3, 20))
+    np.testing.assert_array_equal(all_logits(decoder, ids, [4, 9]), all_logits(whole, ids, [17]))
+    with pytest.raises(AssertionError, match="not all layers"):
+        Decoder(model, kernels, [UnitLayers(model, kernels, LocalLinear(kernels), range(1, num_layers))])
+
+
 def test_portable_kernels_give_the_same_text_shape(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
     _, fast = family_decoders["qwen3"]
     portable = PortableKernels()
-    slow = Decoder(fast.model, portable, LocalLinear(portable))
+    slow = Decoder.of_units(fast.model, portable, LocalLinear(portable))
     ids = list(range(3, 20))
     np.testing.assert_allclose(all_logits(slow, ids, []), all_logits(fast, ids, []), atol=0.05)
 

@@ -3,7 +3,10 @@
 config       the architecture as numbers
 unit         one fused linear layer as integers, the piece that peers hold
 linear       the interface to whoever computes W x
-decoder      hidden states, from the embedding to the logits
+decoder      token ids to logits, through runs of layers
+run          the interface to whoever computes consecutive layers
+layers       a run that is computed here, but for its W x
+parts        what a decoder needs of a model
 rope         rotary position tables
 cache        keys and values of one sequence
 tokenizer    text to token ids and back

@@ -1,4 +1,4 @@
-"""The decoder: tokens to logits, its linear layers through a seam, everything else in row-invariant kernels.
+"""The decoder: tokens to hidden states, through runs of layers, to logits.
 
 A token's logits are the same bits however the tokens before it were cut into passes, so where and in what company
 a row is computed never shows. For that, floats are touched by `Kernels` and by elementwise numpy only: no BLAS, no
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
 import numpy as np
 
 from node.errors import ModelError, PromptError
-from node.kernels.interface import Int16s, Int64s, Kernels, NotFiniteError
+from node.kernels.interface import Int64s, Kernels, NotFiniteError
 from node.model.cache import KVCache
-from node.model.config import ModelConfig, UnitKind
+from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor
+from node.model.parts import ModelParts
 from node.model.rope import rope_tables
-from node.model.unit import Unit
+from node.model.run import LayerRun, Rows
 from protocol.linear.field import Floats
 
 BLOCK_ROWS = 512
@@ -50,70 +51,34 @@ class PartError(ModelError):
         self.index = index
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of one part in the pass, and where in its sequence they stand."""
-
-    start: int
-    stop: int
-    positions: Int64s
-    cache: KVCache
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """What one decoder layer needs, looked up once."""
-
-    qkv: Unit
-    o: Unit
-    gate_up: Unit
-    down: Unit
-    attention_norm: Floats
-    mlp_norm: Floats
-    q_norm: Floats | None
-    k_norm: Floats | None
-    window: int | None
-
-
-class ModelParts(Protocol):
-    """What a decoder needs of a model: what is computed at home, and its units, with or without weights."""
-
-    @property
-    def config(self) -> ModelConfig: ...
-
-    @property
-    def final_norm(self) -> Floats: ...
-
-    def unit(self, layer: int | None, kind: UnitKind) -> Unit: ...
-
-    def norm(self, layer: int, name: str) -> Floats: ...
-
-    def embedding_rows(self, token_ids: Sequence[int]) -> Floats: ...
-
-
 class Decoder:
     """A model that computes logits; one thread at a time, any number of caches.
 
     Args:
-        model: its units are opened, and checked, here.
-        kernels: for everything that stays at the client, the head included.
-        executor: for the linear layers of every decoder layer.
+        model: its head is opened, and checked, here.
+        kernels: for embedding, final norm and head.
+        runs: all layers, in order.
 
     Raises:
         CorruptModelError: a unit's file is damaged.
     """
 
-    def __init__(self, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> None:
+    def __init__(self, model: ModelParts, kernels: Kernels, runs: Sequence[LayerRun]) -> None:
+        covered = [layer for run in runs for layer in run.layers]
+        assert covered == list(range(model.config.num_layers)), f"{covered} are not all layers in order"
         self.model = model
         self.config = model.config
-        self.executor = executor
         self._kernels = kernels
-        self._layers = [_open_layer(model, layer) for layer in range(self.config.num_layers)]
+        self._runs = runs
         self._head = model.unit(None, "head")
         self._final_norm = model.final_norm
-        self._scale = float(self.config.head_dim**-0.5)
         self._cos = np.empty((0, self.config.head_dim // 2), dtype=np.float32)
         self._sin = self._cos
+
+    @classmethod
+    def of_units(cls, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> Self:
+        """All layers in one run, whose units an executor computes one after the other."""
+        return cls(model, kernels, [UnitLayers(model, kernels, executor, range(model.config.num_layers))])
 
     def new_cache(self, capacity: int | None = None) -> KVCache:
         """An empty cache for a sequence of at most `capacity` tokens, by default the model's context."""
@@ -186,72 +151,9 @@ class Decoder:
         tables = [self._tables(int(block.positions[0]), int(block.positions[-1]) + 1) for block in blocks]
         cos = tables[0][0] if len(tables) == 1 else np.concatenate([table[0] for table in tables])
         sin = tables[0][1] if len(tables) == 1 else np.concatenate([table[1] for table in tables])
-        self.executor.begin_step(len(hidden))
-        for index, layer in enumerate(self._layers):
-            mixed = self._attention(index, layer, hidden, cos, sin, blocks)
-            hidden += self._float_linear(layer.o, mixed)
-            hidden += self._mlp(layer, hidden)
+        for run in self._runs:
+            hidden = run.forward(hidden, cos, sin, blocks)
         return hidden
-
-    def _attention(
-        self, index: int, layer: _Layer, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[_Rows]
-    ) -> Floats:
-        """Each part's attention over its cache, which first gets the new keys and values: f32[T, H * d]."""
-        config, kernels = self.config, self._kernels
-        num_rows, num_heads, num_groups = len(hidden), config.num_heads, config.num_kv_heads
-        heads = self._normed_linear(layer.qkv, hidden, layer.attention_norm).reshape(num_rows, -1, config.head_dim)
-        queries = self._normed(heads[:, :num_heads], layer.q_norm)
-        new_keys = self._normed(heads[:, num_heads : num_heads + num_groups], layer.k_norm)
-        if layer.q_norm is None:  # queries and keys lie together still
-            kernels.rope(heads[:, : num_heads + num_groups], cos, sin)
-        else:
-            kernels.rope(queries, cos, sin)
-            kernels.rope(new_keys, cos, sin)
-        new_values = heads[:, num_heads + num_groups :]
-        mixed = [
-            self._attend(index, layer.window, block, queries, new_keys, new_values)  # each sees its own sequence
-            for block in blocks
-        ]
-        return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
-
-    def _attend(
-        self, index: int, window: int | None, block: _Rows, queries: Floats, new_keys: Floats, new_values: Floats
-    ) -> Floats:
-        """Attention of one part's rows: f32[t, H * d]."""
-        keys, values = block.cache.keys[index], block.cache.values[index]
-        start, stop = int(block.positions[0]), int(block.positions[-1]) + 1
-        keys[:, start:stop] = new_keys[block.start : block.stop].transpose(1, 0, 2)
-        values[:, start:stop] = new_values[block.start : block.stop].transpose(1, 0, 2)
-        rows = queries[block.start : block.stop]
-        return self._kernels.attention(rows, keys, values, block.positions, window, self._scale)
-
-    def _normed(self, heads: Floats, gain: Floats | None) -> Floats:
-        """Heads [T, H, d] with each head RMS-normed where the model does so (a copy), else as they are."""
-        if gain is None:
-            return heads
-        flat = np.ascontiguousarray(heads).reshape(-1, heads.shape[2])
-        return self._kernels.rms_norm(flat, gain, self.config.rms_norm_eps).reshape(heads.shape)
-
-    def _mlp(self, layer: _Layer, hidden: Floats) -> Floats:
-        gate_up = self._normed_linear(layer.gate_up, hidden, layer.mlp_norm)
-        if self.executor.wants_floats:
-            return self._float_linear(layer.down, self._kernels.gated(gate_up))
-        return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm))
-
-    def _normed_linear(self, unit: Unit, hidden: Floats, gain: Floats) -> Floats:
-        """A linear layer of RMS-normed rows; the same bits whether or not the normed rows are wanted as floats."""
-        kernels, epsilon = self._kernels, self.config.rms_norm_eps
-        if self.executor.wants_floats:
-            return self._float_linear(unit, kernels.rms_norm(hidden, gain, epsilon))
-        return self._linear(unit, *kernels.norm_quantize(hidden, gain, epsilon, unit.max_row_norm))
-
-    def _float_linear(self, unit: Unit, floats: Floats) -> Floats:
-        rows, scales = self._kernels.quantize(floats, unit.max_row_norm)
-        return self._linear(unit, rows, scales, floats)
-
-    def _linear(self, unit: Unit, rows: Int16s, scales: Floats, floats: Floats | None = None) -> Floats:
-        sums = self.executor.linear(unit, rows, floats)
-        return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
 
     def _logits(self, hidden: Floats) -> Floats:
         """Final norm and head, always computed here: f32[T, V]."""
@@ -269,25 +171,11 @@ class Decoder:
         return self._cos[start:stop], self._sin[start:stop]
 
 
-def _row_blocks(parts: Sequence[Part]) -> list[_Rows]:
+def _row_blocks(parts: Sequence[Part]) -> list[Rows]:
     """The rows of each part in a pass, in order."""
     blocks, start = [], 0
     for part in parts:
         stop = start + len(part.token_ids)
-        blocks.append(_Rows(start, stop, part.positions, part.cache))
+        blocks.append(Rows(start, stop, part.positions, part.cache))
         start = stop
     return blocks
-
-
-def _open_layer(model: ModelParts, layer: int) -> _Layer:
-    return _Layer(
-        qkv=model.unit(layer, "qkv"),
-        o=model.unit(layer, "o"),
-        gate_up=model.unit(layer, "gate_up"),
-        down=model.unit(layer, "down"),
-        attention_norm=model.norm(layer, "attention"),
-        mlp_norm=model.norm(layer, "mlp"),
-        q_norm=model.norm(layer, "q") if model.config.qk_norm else None,
-        k_norm=model.norm(layer, "k") if model.config.qk_norm else None,
-        window=model.config.window(layer),
-    )

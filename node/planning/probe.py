@@ -101,7 +101,7 @@ def _ends(model: StoredModel, kernels: Kernels) -> Callable[[], object]:
 
 def _layer(model: StoredModel, kernels: Kernels, num_rows: int, ends_s: float) -> _LayerTime:
     executor = _TimedLinear(kernels)
-    decoder = Decoder(cast(StoredModel, _FirstLayer(model)), kernels, executor)
+    decoder = Decoder.of_units(cast(StoredModel, _FirstLayer(model)), kernels, executor)
     cache = decoder.new_cache()
     linear: list[float] = []
 

@@ -101,7 +101,7 @@ class Session:
         try:
             self._open()
             self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
-            self._decoder = Decoder(model, node.kernels, self.executor)
+            self._decoder = Decoder.of_units(model, node.kernels, self.executor)
         except BaseException:
             self._close()  # nobody else knows of the channels
             raise

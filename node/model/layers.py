@@ -1,0 +1,134 @@
+"""Decoder layers computed at home but for their linear sums: those go through the seam of `linear`.
+
+Attention, norms and activations are row-invariant kernels: a token's hidden state is the same bits however the tokens
+before it were cut into passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from node.kernels.interface import Int16s, Kernels
+from node.model.linear import LinearExecutor
+from node.model.parts import ModelParts
+from node.model.run import Rows
+from node.model.unit import Unit
+from protocol.linear.field import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one decoder layer needs, looked up once."""
+
+    qkv: Unit
+    o: Unit
+    gate_up: Unit
+    down: Unit
+    attention_norm: Floats
+    mlp_norm: Floats
+    q_norm: Floats | None
+    k_norm: Floats | None
+    window: int | None
+
+
+class UnitLayers:
+    """A run of layers whose units an executor computes, one after the other; a `LayerRun`.
+
+    Args:
+        model: the units of these layers are opened, and checked, here.
+        layers: indices of consecutive layers.
+    """
+
+    def __init__(self, model: ModelParts, kernels: Kernels, executor: LinearExecutor, layers: range) -> None:
+        self.layers = layers
+        self._config = model.config
+        self._executor = executor
+        self._kernels = kernels
+        self._layers = [_open_layer(model, layer) for layer in layers]
+        self._scale = float(self._config.head_dim**-0.5)
+
+    def forward(self, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]) -> Floats:
+        """`LayerRun.forward`; raises what the executor raises."""
+        self._executor.begin_step(len(hidden))
+        for index, layer in zip(self.layers, self._layers, strict=True):
+            mixed = self._attention(index, layer, hidden, cos, sin, blocks)
+            hidden += self._float_linear(layer.o, mixed)
+            hidden += self._mlp(layer, hidden)
+        return hidden
+
+    def _attention(
+        self, index: int, layer: _Layer, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]
+    ) -> Floats:
+        """Each part's attention over its cache, which first gets the new keys and values: f32[T, H * d]."""
+        config, kernels = self._config, self._kernels
+        num_rows, num_heads, num_groups = len(hidden), config.num_heads, config.num_kv_heads
+        heads = self._normed_linear(layer.qkv, hidden, layer.attention_norm).reshape(num_rows, -1, config.head_dim)
+        queries = self._normed(heads[:, :num_heads], layer.q_norm)
+        new_keys = self._normed(heads[:, num_heads : num_heads + num_groups], layer.k_norm)
+        if layer.q_norm is None:  # queries and keys lie together still
+            kernels.rope(heads[:, : num_heads + num_groups], cos, sin)
+        else:
+            kernels.rope(queries, cos, sin)
+            kernels.rope(new_keys, cos, sin)
+        new_values = heads[:, num_heads + num_groups :]
+        mixed = [
+            self._attend(index, layer.window, block, queries, new_keys, new_values)  # each sees its own sequence
+            for block in blocks
+        ]
+        return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
+
+    def _attend(
+        self, index: int, window: int | None, block: Rows, queries: Floats, new_keys: Floats, new_values: Floats
+    ) -> Floats:
+        """Attention of one part's rows: f32[t, H * d]."""
+        keys, values = block.cache.keys[index], block.cache.values[index]
+        start, stop = int(block.positions[0]), int(block.positions[-1]) + 1
+        keys[:, start:stop] = new_keys[block.start : block.stop].transpose(1, 0, 2)
+        values[:, start:stop] = new_values[block.start : block.stop].transpose(1, 0, 2)
+        rows = queries[block.start : block.stop]
+        return self._kernels.attention(rows, keys, values, block.positions, window, self._scale)
+
+    def _normed(self, heads: Floats, gain: Floats | None) -> Floats:
+        """Heads [T, H, d] with each head RMS-normed where the model does so (a copy), else as they are."""
+        if gain is None:
+            return heads
+        flat = np.ascontiguousarray(heads).reshape(-1, heads.shape[2])
+        return self._kernels.rms_norm(flat, gain, self._config.rms_norm_eps).reshape(heads.shape)
+
+    def _mlp(self, layer: _Layer, hidden: Floats) -> Floats:
+        gate_up = self._normed_linear(layer.gate_up, hidden, layer.mlp_norm)
+        if self._executor.wants_floats:
+            return self._float_linear(layer.down, self._kernels.gated(gate_up))
+        return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm))
+
+    def _normed_linear(self, unit: Unit, hidden: Floats, gain: Floats) -> Floats:
+        """A linear layer of RMS-normed rows; the same bits whether or not the normed rows are wanted as floats."""
+        kernels, epsilon = self._kernels, self._config.rms_norm_eps
+        if self._executor.wants_floats:
+            return self._float_linear(unit, kernels.rms_norm(hidden, gain, epsilon))
+        return self._linear(unit, *kernels.norm_quantize(hidden, gain, epsilon, unit.max_row_norm))
+
+    def _float_linear(self, unit: Unit, floats: Floats) -> Floats:
+        rows, scales = self._kernels.quantize(floats, unit.max_row_norm)
+        return self._linear(unit, rows, scales, floats)
+
+    def _linear(self, unit: Unit, rows: Int16s, scales: Floats, floats: Floats | None = None) -> Floats:
+        sums = self._executor.linear(unit, rows, floats)
+        return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
+
+
+def _open_layer(model: ModelParts, layer: int) -> _Layer:
+    return _Layer(
+        qkv=model.unit(layer, "qkv"),
+        o=model.unit(layer, "o"),
+        gate_up=model.unit(layer, "gate_up"),
+        down=model.unit(layer, "down"),
+        attention_norm=model.norm(layer, "attention"),
+        mlp_norm=model.norm(layer, "mlp"),
+        q_norm=model.norm(layer, "q") if model.config.qk_norm else None,
+        k_norm=model.norm(layer, "k") if model.config.qk_norm else None,
+        window=model.config.window(layer),
+    )

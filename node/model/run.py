@@ -1,0 +1,41 @@
+"""The seam between the decoder and whoever computes its layers: consecutive ones, as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from node.kernels.interface import Int64s
+from node.model.cache import KVCache
+from protocol.linear.field import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one part in the pass, and where in its sequence they stand."""
+
+    start: int
+    stop: int
+    positions: Int64s
+    cache: KVCache
+
+
+class LayerRun(Protocol):
+    """Consecutive layers that one place computes: this device, unit by unit, or another device."""
+
+    @property
+    def layers(self) -> range:
+        """Their indices."""
+
+    def forward(self, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]) -> Floats:
+        """Hidden states f32[T, D] before the first layer -> those after the last; `hidden` may be overwritten.
+
+        New keys and values are written into the caches of `blocks`, whose owner commits them.
+
+        Args:
+            cos: rotary table of the rows' positions, f32[T, d / 2].
+            sin: the same.
+            blocks: the rows of each sequence, in order.
+        """
+        ...
