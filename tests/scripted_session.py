@@ -152,6 +152,7 @@ class Swarm:
 
     def step(self, num_rows: int, seed: int = 1) -> None:
         """One forward pass through every unit, each result compared with the local kernel's."""
+        self.manager.hear()
         self.manager.begin_step(num_rows, self.units)
         for index, unit in enumerate(self.units):
             floats = make_rows(num_rows, unit.ref.num_inputs, seed + index).astype(np.float32) * np.float32(0.37)

@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 from node.execution.ledger import ChunkCounts
+from node.planning.placement import LAYERS_LENT
 from node.session.plan_line import PlanLine
 from node.session.receipt import PeerShare, Receipt
 
@@ -28,6 +29,7 @@ def example() -> Receipt:
         pads_paired=8,
         pad_s=0.5,
         timings_s={"wait": 1.0},
+        placement=LAYERS_LENT.as_json(),
         plan=PlanLine(**plan),  # type: ignore[arg-type]
         note="a note",
     )

@@ -601,6 +601,7 @@ def test_a_layer_through_real_nodes() -> None:
                     manager.add_peer(peers[-1])
                 manager.add_lane(peers[1], GuardPads(peers[0], PadSeeds(bytes(32), MODEL_ID), manager.send_pad))
                 for num_rows in (40, 1, 1, 1):
+                    manager.hear()
                     manager.begin_step(num_rows, UNITS)
                     for unit in UNITS:
                         rows = make_rows(num_rows, unit.ref.num_inputs)

@@ -12,6 +12,7 @@ from node.engine.request import Completed, Event, Failed, GenerationRequest, Lis
 from node.model.cache import KVCache
 from node.model.generate import Answer, Finished, GeneratedToken
 from node.planning.cost import Cost
+from node.planning.placement import ALL_HERE
 from node.session.plan_line import PlanLine
 from node.session.receipt import Receipt
 from node.session.session import Session
@@ -141,6 +142,7 @@ class Running:
             pads_paired=round(ledger.pads_paired),
             pad_s=session.pad_s if session else 0.0,
             timings_s=dict(ledger.seconds),
+            placement=(session.plan.placement if session else ALL_HERE).as_json(),
             plan=PlanLine.of(session.plan, self.predicted) if session else None,
             note="; ".join(notes) or None,
         )

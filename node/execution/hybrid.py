@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,12 @@ from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
+from node.planning.placement import ALL_HERE, Placement
 from protocol.linear.field import Floats, Sums
 
 
 class HybridExecutor:
-    """The decoder's `LinearExecutor`: through the lanes where a manager is given, else the local kernel.
+    """A `LinearExecutor`: through the lanes where a manager is given and the unit is lent, else by the local kernel.
 
     Either way the result is the same exact integers, so where a layer is computed never shows in an answer.
     """
@@ -28,11 +29,16 @@ class HybridExecutor:
         units: Sequence[Unit],
         manager: ExecutionManager | None = None,
         interrupt: Interrupt | None = None,
+        placement: Placement = ALL_HERE,
     ) -> None:
         self._kernels = kernels
         self._units = units
         self._manager = manager
         self._interrupt = interrupt
+        self.placement = placement
+        """Read when a pass begins."""
+        self.before_step: Callable[[], None] = lambda: None
+        """Called when a pass begins, before its rows are cut: the moment to add lanes and to change the placement."""
         self._counts = ChunkCounts()
         self._timings = Timings()
 
@@ -46,8 +52,11 @@ class HybridExecutor:
 
     def begin_step(self, num_rows: int) -> None:
         """A forward pass over so many rows begins."""
-        if self._manager is not None:
-            self._manager.begin_step(num_rows, self._units)
+        if self._manager is None:
+            return
+        self._manager.hear()
+        self.before_step()
+        self._manager.begin_step(num_rows, [unit for unit in self._units if self.placement.is_lent(unit.ref)])
 
     @property
     def wants_floats(self) -> bool:
@@ -58,10 +67,10 @@ class HybridExecutor:
         """`W x` for `rows [T, K]` int16 -> `[T, N]` int32; `floats` is what they were quantized from."""
         if self._interrupt is not None:
             self._interrupt.check()
-        if self._manager is not None:
+        if self._manager is not None and self.placement.is_lent(unit.ref):
             return execute_distributed(self._manager, unit, rows, floats)
-        with self._timings.of("local"):
+        with self.timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
-        self._counts.local += 1
-        self._counts.merged += 1
+        self.counts.local += 1
+        self.counts.merged += 1
         return sums

@@ -69,8 +69,6 @@ class ExecutionManager:
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
         self._roster = Roster()
-        self.before_step: Callable[[], None] = lambda: None
-        """Called before the rows of a pass are cut: the moment for lanes to be added and goodbyes to be heard."""
         self.peers: list[SessionPeer] = []
         self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
         """Called when a batch of pads was sent, verified, lost or cancelled."""
@@ -109,11 +107,17 @@ class ExecutionManager:
 
     # --- one forward pass
 
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Read the news, then decide for every row of this pass in which lane it stays."""
+    def hear(self) -> None:
+        """Read the news before a pass begins; raises PassCancelledError where it is not to begin."""
         self.attend(0)
         self.check_wanted()
-        self.before_step()
+
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+        """Decide for every row of a pass in which lane it stays.
+
+        Args:
+            units: those that are lent.
+        """
         self._patience.begin_pass()
         self._roster.cut(num_rows, units)
         if num_rows <= DECODE_BATCH_ROWS:

@@ -42,6 +42,8 @@ class Roster:
 
     def cut(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Decide for every row of a pass in which lane it stays."""
+        if not units:
+            return
         speeds = [_rows_per_s(lane, num_rows, units) for lane in self.lanes]
         cuts: dict[tuple[bool, ...], list[RowSpan]] = {}
         for unit in units:

@@ -16,6 +16,7 @@ from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS, cut_rows, split_prompt_for_remote
 from node.planning.figures import DeviceFigures, LaneFigures
+from node.planning.placement import LAYERS_LENT, Placement
 from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
 
 ELEMENT_BYTES = 4
@@ -58,16 +59,18 @@ def remote_cost(
     lanes: Sequence[LaneFigures],
     prompt_tokens: int,
     pads_made: int = 0,
+    placement: Placement = LAYERS_LENT,
 ) -> Cost:
-    """Linear layers through lanes; units that no lane covers here.
+    """Units that are lent through lanes; the others, and those that no lane covers, here.
 
     Args:
         units: of the decoder's layers.
         pads_made: own pads that are there before the request begins, where no peer makes them.
     """
-    covered = {ref: [lane for lane in lanes if lane.units is None or ref.sha256 in lane.units] for ref in units}
-    here = [ref for ref in units if not covered[ref]]
-    away = [ref for ref in units if covered[ref]]
+    lent = [ref for ref in units if placement.is_lent(ref)]
+    covered = {ref: [lane for lane in lanes if lane.units is None or ref.sha256 in lane.units] for ref in lent}
+    away = [ref for ref in lent if covered[ref]]
+    here = [ref for ref in units if not covered.get(ref)]
     ttft_s = device.ends_s
     for rows in _blocks(prompt_tokens):
         ttft_s += _linear_here_s(here, device, rows) + _floats_s(units, device, rows)

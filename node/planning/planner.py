@@ -14,6 +14,7 @@ from node.measures.peers import Measures
 from node.measures.series import WEIGHT
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures
+from node.planning.placement import LAYERS_LENT, Placement
 from node.planning.probe import probe
 from node.privacy import Privacy
 from node.store.stored import StoredModel
@@ -51,13 +52,14 @@ class Planner:
         lanes: Sequence[LaneFigures],
         prompt_tokens: int,
         pads_made: int = 0,
+        placement: Placement = LAYERS_LENT,
     ) -> Cost:
         """What a request in this mode over these lanes costs, corrected by how earlier ones went."""
         units = [ref for ref in model.units if ref.layer is not None]
         if mode is Privacy.TRUSTED:
             pads_made = NO_PADS_NEEDED
         device = self.device(model)
-        cost = remote_cost(units, device, lanes, prompt_tokens, pads_made) if lanes else None
+        cost = remote_cost(units, device, lanes, prompt_tokens, pads_made, placement) if lanes else None
         cost = local_cost(units, device, prompt_tokens) if cost is None else cost
         with self._lock:
             return cost.scaled(*self._corrections.get((model.model_id, mode), (1.0, 1.0)))

@@ -13,6 +13,7 @@ from enum import Enum
 
 from node.execution.lanes import DEFAULT_MAX_LANES, pair_guards
 from node.planning.cost import Cost
+from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
 from node.privacy import Privacy
 from protocol.identity import PeerId
 
@@ -50,6 +51,8 @@ class SessionPlan:
     mode: Privacy
     pad_maker: PadMaker = PadMaker.NOBODY
     lanes: tuple[LanePlan, ...] = ()
+    placement: Placement = ALL_HERE
+    """What the lanes compute."""
     notes: tuple[str, ...] = ()
     """What the user is told, one sentence each."""
     cost: Cost | None = None
@@ -133,7 +136,7 @@ def _why_here(plan: SessionPlan, offer: Offer, here_s: float, away_s: float) -> 
 def _form_split(offer: Offer) -> SessionPlan:
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(offer.places, offer.max_lanes))
     if lanes:
-        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, offer.notes)
+        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, LAYERS_LENT, offer.notes)
     if offer.named:
         return _here(Privacy.SPLIT, "2 peers, named one after the other,", offer)
     if len(offer.present) < 2:
@@ -148,7 +151,7 @@ def _form_strict(offer: Offer) -> SessionPlan:
         return _here(Privacy.STRICT, "a peer", offer)
     maker = _pad_maker(offer)
     lanes = tuple(LanePlan(peer_id, maker) for peer_id in offer.present if peer_id != maker)
-    return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes)
+    return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes, LAYERS_LENT)
 
 
 def _pad_maker(offer: Offer) -> PeerId | None:
@@ -168,7 +171,7 @@ def _form_trusted(offer: Offer) -> SessionPlan:
             "(`kekahyde-node pair PEER --may-read-prompts`), none found: computed here"
         )
         return SessionPlan(Privacy.LOCAL, notes=(note,))
-    return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes)
+    return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes, LAYERS_LENT)
 
 
 def _here(asked: Privacy, needed: str, offer: Offer) -> SessionPlan:

@@ -10,6 +10,7 @@ from node.execution.account import Reason
 from node.execution.ledger import ChunkCounts
 from node.execution.peer import SessionPeer
 from node.model.generate import FinishReason
+from node.planning.placement import Place
 from node.session.plan_line import PlanLine
 from protocol.linear.messages import Role
 
@@ -58,6 +59,7 @@ _PLAIN_FIELDS = (
     "ttft_s",
     "tokens_per_s",
     "finish_reason",
+    "placement",
     "timings_s",
     "note",
 )
@@ -91,6 +93,8 @@ class Receipt:
     pad_s: float
     """Seconds in which this device made pads before the clock started."""
     timings_s: dict[str, float]
+    placement: dict[str, Place]
+    """By kind of unit: whether it was lent. What nobody computed in time was computed here all the same."""
     plan: PlanLine | None
     """What was predicted."""
     note: str | None
@@ -117,6 +121,7 @@ class Receipt:
             "ttft_s": round(self.ttft_s, 6),
             "tokens_per_s": round(self.tokens_per_s, 3),
             "finish_reason": self.finish_reason,
+            "placement": self.placement,
             "could_read": self.readers,
             "pads": {"rows": self.pads_made, "paired_rows": self.pads_paired, "seconds": round(self.pad_s, 6)},
             "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},

@@ -100,7 +100,8 @@ class Session:
         self._manager: ExecutionManager | None = None
         try:
             self._open()
-            self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt)
+            self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt, self.plan.placement)
+            self.executor.before_step = self._look_around
             self._decoder = Decoder.of_units(model, node.kernels, self.executor)
         except BaseException:
             self._close()  # nobody else knows of the channels
@@ -201,7 +202,9 @@ class Session:
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
         lanes = [self._figures_of(lane) for lane in plan.lanes]
-        return self._node.planner.predict(self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows)
+        return self._node.planner.predict(
+            self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows, plan.placement
+        )
 
     def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
         """How a request that was alone in it really went; 0 for what was not seen."""
@@ -217,7 +220,6 @@ class Session:
         if maker is None:
             return
         self._manager = manager = self._new_manager()
-        manager.before_step = self._look_around
         self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes)
         if self.plan.lanes:
             self._open_lanes(self._opener)
@@ -268,6 +270,7 @@ class Session:
                 self._open_lane(lane)
         if self.mode is Privacy.LOCAL and plan.lanes:
             self.plan = plan
+            self.executor.placement = plan.placement
             self._say(f"{plan.mode.value} from the middle on: peers joined")
 
     def _new_manager(self) -> ExecutionManager:
