@@ -84,7 +84,7 @@ def test_a_session_that_cannot_be_opened_hangs_up(
     def refuse(*_arguments: object) -> None:
         raise CorruptModelError("the head is damaged")
 
-    monkeypatch.setattr(session_module.Decoder, "of_units", refuse)
+    monkeypatch.setattr(session_module, "HybridExecutor", refuse)
     with ExitStack() as stack:
         client = client_of(stack, workers, model)
         with pytest.raises(CorruptModelError, match="the head is damaged"):
