@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from node.execution.lanes import DEFAULT_MAX_LANES
+from node.execution.lane import DEFAULT_MAX_LANES
 from node.guards.rules import DAY_S, LIFETIME_S
 
 SHARES = (0.05, 0.1, 0.2)

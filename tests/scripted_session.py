@@ -17,9 +17,10 @@ from node.execution.distributed import execute_distributed
 from node.execution.gate import UnitChecks
 from node.execution.interrupt import Interrupt
 from node.execution.manager import ExecutionManager
-from node.execution.pads import GuardPads, OwnPads
-from node.execution.pads_paired import PairedPads
-from node.execution.plain import NoPads
+from node.execution.pads.guard import GuardPads
+from node.execution.pads.none import NoPads
+from node.execution.pads.own import OwnPads
+from node.execution.pads.paired import PairedPads
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
 from protocol.linear.messages import Role

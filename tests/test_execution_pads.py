@@ -11,7 +11,9 @@ from made_parts import KERNELS, MODEL_ID, make_unit
 from scripted_peer import honest
 from scripted_session import Swarm, WatchedSeeds
 
-from node.execution.pads import GuardPads, OwnPads, PadBatch, PadTicket
+from node.execution.pads.batch import PadBatch, PadTicket
+from node.execution.pads.guard import GuardPads
+from node.execution.pads.own import OwnPads
 from node.execution.peer import SessionPeer
 from node.model.unit import Unit
 from node.planning.cut import DECODE_BATCH_ROWS

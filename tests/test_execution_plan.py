@@ -9,7 +9,7 @@ from made_parts import make_unit
 
 from node.execution import split_prompt_for_remote
 from node.execution.chunk import TRANSITIONS, Chunk, ChunkEvent, ChunkRecord, ChunkState
-from node.execution.lanes import pair_guards
+from node.execution.lane import pair_guards
 from node.planning.cut import DECODE_BATCH_ROWS, cut_rows
 from protocol.limits import CHUNK_LIMITS, MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 

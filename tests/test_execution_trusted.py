@@ -14,9 +14,9 @@ from scripted_peer import LIES as SHARE_LIES
 from scripted_session import IMPATIENT, PATIENT, Swarm
 
 from node.execution.chunk import ChunkState
-from node.execution.pads import GuardPads
+from node.execution.pads.guard import GuardPads
+from node.execution.pads.none import NoPads
 from node.execution.peer import PeerStatus
-from node.execution.plain import NoPads
 from protocol.errors import LocalProtocolError
 from protocol.linear.field import P
 from protocol.linear.messages import LinearResult, Role, TrustedLinear, TrustedResult

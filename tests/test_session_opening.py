@@ -16,7 +16,7 @@ from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event
 from node.errors import ConfigError, CorruptModelError
 from node.execution.manager import ExecutionManager
-from node.execution.pads import PadBatch
+from node.execution.pads.batch import PadBatch
 from node.execution.requests import pad_request
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig

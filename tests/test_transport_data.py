@@ -18,7 +18,7 @@ from waiting import until
 
 from node.execution import ExecutionManager, execute_distributed
 from node.execution.gate import UnitChecks
-from node.execution.pads import GuardPads
+from node.execution.pads.guard import GuardPads
 from node.execution.peer import SessionPeer
 from node.measures.peers import PeerMeasures
 from node.serving import inbox

@@ -32,7 +32,7 @@ from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event, Note, Started, Token
 from node.errors import ModelNotFoundError, PeerRefusedError, PromptError
 from node.execution.config import ExecutionConfig
-from node.execution.lanes import DEFAULT_MAX_LANES
+from node.execution.lane import DEFAULT_MAX_LANES
 from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig

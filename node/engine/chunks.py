@@ -10,7 +10,7 @@ import time
 from collections import deque
 
 from node.execution.chunk import ChunkRecord, ChunkState
-from node.execution.pads import PadBatch
+from node.execution.pads.batch import PadBatch
 from node.execution.peer import SessionPeer
 
 MAX_WAITING = 8192

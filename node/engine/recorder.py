@@ -9,7 +9,7 @@ from node.engine.chunks import ChunkFeed
 from node.engine.ledger import Snapshot, snapshot
 from node.engine.running import Running
 from node.execution.chunk import ChunkRecord, ChunkState
-from node.execution.pads import PadBatch
+from node.execution.pads.batch import PadBatch
 from node.execution.peer import SessionPeer
 from node.session.receipt import role_name
 from node.session.session import Session

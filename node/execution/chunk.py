@@ -6,17 +6,13 @@ what may happen to it.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
+from node.execution.pads.batch import Ticket, next_number
 from node.model.unit import UnitRef
 from protocol.identity import PeerId
 from protocol.linear.field import Elements, Floats
-
-next_number = itertools.count(1).__next__
-"""Chunks, and batches of pads, are numbered in the life of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +115,20 @@ class ChunkRecord:
     """`[bucket, K]`, what was sent and is sent again on a retry."""
     plain: Floats | None = field(default=None, repr=False)
     """`[bucket, K]` in the trusted mode: the rows themselves, which are sent instead."""
-    ticket: Any = field(default=None, repr=False)
-    """The pads of its rows (`pads.PadTicket`)."""
+    ticket: Ticket | None = field(default=None, repr=False)
+    """The pads of its rows; None before it is sent, and once it is merged."""
     result: Elements | None = field(default=None, repr=False)
     """Verified `[num_rows, N]` of the share."""
+
+    @property
+    def products(self) -> Elements | None:
+        """Verified products of its pads `[num_rows, N]`; None while some are missing."""
+        return None if self.ticket is None else self.ticket.products()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether both halves are here and verified."""
+        return self.state is ChunkState.VERIFIED and self.products is not None
 
     def advance(self, event: ChunkEvent) -> None:
         """Apply an event; one that the table does not allow is a bug of ours."""

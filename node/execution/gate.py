@@ -1,4 +1,4 @@
-"""`verify_result`, the only way for a peer's numbers into an answer, and the secrets that it checks with."""
+"""What every result of a peer must pass (`verify_result`), its secrets, and the merge of two that passed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from node.execution.peer import Request
 from node.kernels.interface import Kernels
 from node.model.unit import Unit, UnitRef
+from protocol.linear.field import Elements, Sums
 from protocol.linear.messages import WorkResult
 from protocol.linear.verification import UnitCheck, passes_gate
 
@@ -66,3 +67,11 @@ class ResultGate:
 def verify_result(request: Request, result: WorkResult, check: UnitCheck, kernels: Kernels) -> bool:
     """Whether a result is the exact product that was asked for: binding, SHA-256, range, Freivalds (k = 3)."""
     return passes_gate(request.binding, request.inputs, result, check, kernels, secrets.token_bytes)
+
+
+def merge_results(share_result: Elements, pad_products: Elements, kernels: Kernels) -> Sums:
+    """`W (x - r) + W r = W x`: two `[T, N]` u32 -> `[T, N]` int32, centred in (-p/2, p/2).
+
+    Exact because the scale of every row guarantees `|W x| < p / 2` (Cauchy-Schwarz).
+    """
+    return kernels.merge(share_result, pad_products)

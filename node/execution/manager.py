@@ -14,18 +14,19 @@ import numpy as np
 
 from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
 from node.execution.config import MAX_ATTEMPTS, NOT_AGAIN, ExecutionConfig
-from node.execution.gate import ResultGate, UnitChecks
+from node.execution.gate import ResultGate, UnitChecks, merge_results
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
-from node.execution.merge import merge_results
-from node.execution.pads import PadBatch, PadSource
+from node.execution.owners import PadOwner, ShareOwner
+from node.execution.pads.batch import PadBatch
+from node.execution.pads.source import PadSource
 from node.execution.patience import LocalSpeed, Patience
 from node.execution.peer import PeerStatus, Request, SessionPeer
-from node.execution.requests import fill_bucket, pad_request, share_request
+from node.execution.requests import fill_bucket, pad_request, send_chunk_to_peer, share_request
 from node.execution.roster import Roster
-from node.execution.send import send_chunk_to_peer
+from node.execution.unit_pass import UnitPass
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
 from node.planning.cut import DECODE_BATCH_ROWS
@@ -56,7 +57,9 @@ class ExecutionManager:
         recheck: Callable[[Unit], None],
         on_change: Callable[[ChunkRecord], None] = lambda record: None,
         interrupt: Interrupt | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.now = clock
         self._kernels = kernels
         self._model_id = model_id
         self._config = config
@@ -80,6 +83,7 @@ class ExecutionManager:
     def add_peer(self, peer: SessionPeer) -> None:
         """Listen to a peer of this session."""
         peer.account.credit_s = self._config.credit_s
+        peer.clock = self.now
         self.peers.append(peer)
         self._mailbox.add(peer)
 
@@ -127,9 +131,9 @@ class ExecutionManager:
                     if chosen:
                         lane.pads.prepare(chosen, row_bucket(num_rows))
 
-    def plan(self, unit: Unit, num_rows: int) -> list[ChunkRecord]:
-        """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
-        return self._roster.plan(unit.ref, num_rows)
+    def plan(self, unit: Unit, num_rows: int) -> UnitPass:
+        """All chunks of one linear layer in this pass; without a lane where none is alive."""
+        return UnitPass(self._roster.plan(unit.ref, num_rows), self._left_s)
 
     # --- one chunk
 
@@ -156,9 +160,10 @@ class ExecutionManager:
             self.counts.sent += 1
 
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
-        request = share_request(lane.share_peer, self._model_id, record)
+        owner = ShareOwner(record, self._move, self._resend)
+        request = share_request(lane.share_peer, self._model_id, owner)
         with self.timings.of("send"):
-            sent = send_chunk_to_peer(lane.share_peer, request)
+            sent = send_chunk_to_peer(lane.share_peer, request, self.now())
         if sent:
             record.lane, record.peer_id, record.sent_at = lane.index, lane.share_peer.peer_id, request.sent_at
             record.attempts += 1
@@ -168,22 +173,21 @@ class ExecutionManager:
     def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
         """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
         self.gate.expect(unit)
-        request = pad_request(guard, self._model_id, batch)
-        sent = send_chunk_to_peer(guard, request)
+        owner = PadOwner(batch, lambda request, state: self.on_pad(batch, guard, state, request.sent_at))
+        request = pad_request(guard, self._model_id, owner)
+        sent = send_chunk_to_peer(guard, request, self.now())
         if sent:
             self.on_pad(batch, guard, ChunkState.SENT, request.sent_at)
         return sent
 
-    def ready(self, record: ChunkRecord) -> bool:
-        """Whether both halves of a chunk are here and verified."""
-        return record.state is ChunkState.VERIFIED and record.ticket.products() is not None
-
     def merge(self, record: ChunkRecord) -> Sums:
         """The exact rows of a chunk that is ready: `[num_rows, N]` int32."""
         with self.timings.of("merge"):
-            rows = merge_results(record.result, record.ticket.products(), self._kernels)  # type: ignore[arg-type]
+            share, pads = record.result, record.products
+            assert share is not None and pads is not None, "both halves are here"
+            rows = merge_results(share, pads, self._kernels)
         self.counts.verified += 1
-        self._patience.served(record, self._lane(record), time.monotonic())
+        self._patience.served(record, self._lane(record), self.now())
         self._finish(record)
         return rows
 
@@ -192,7 +196,7 @@ class ExecutionManager:
         if late:
             self.counts.hedged += 1
         if record.attempts:
-            self._patience.gave_up(record, self._lane(record), time.monotonic(), late)
+            self._patience.gave_up(record, self._lane(record), self.now(), late)
         self._move(record, ChunkEvent.HEDGE if late else ChunkEvent.COMPUTE)
         self._abandon(record)
         started = time.perf_counter()
@@ -212,9 +216,9 @@ class ExecutionManager:
         record.advance(event)
         self._on_change(record)
 
-    def left_s(self, record: ChunkRecord) -> float:
+    def _left_s(self, record: ChunkRecord, now: float) -> float:
         """Seconds after which a chunk that was sent is late; 0 or less where it is."""
-        return self._patience.left_s(record, self._lane(record), time.monotonic())
+        return self._patience.left_s(record, self._lane(record), now)
 
     def wait_for(self, record: ChunkRecord, timeout_s: float) -> None:
         """Apply the news of peers, at most so long, on account of those without whom this chunk cannot be merged.
@@ -223,7 +227,7 @@ class ExecutionManager:
         """
         owing = self._patience.owing(record, self._lane(record))
         seconds = min(self.pump(timeout_s), max(timeout_s, 0.0))
-        self._patience.waited(owing, seconds, time.monotonic())
+        self._patience.waited(owing, seconds, self.now())
 
     def _lane(self, record: ChunkRecord) -> Lane:
         assert record.lane is not None, "a chunk that was sent has a lane"
@@ -233,7 +237,7 @@ class ExecutionManager:
         """Its answer is only news now. Of peers that never answer, only the latest such requests are remembered."""
         for peer in self.peers:
             for request in peer.in_flight.values():
-                if request.owner is record:
+                if request.owner.subject is record:
                     request.abandoned = True
             peer.forget_abandoned()
 
@@ -250,22 +254,20 @@ class ExecutionManager:
             return
         batches = [] if record.ticket is None else [batch for batch, _start, _end in record.ticket.batches]
         spent = [batch for batch in batches if not batch.left]
-        self._call_off(lambda owner: owner is record or any(owner is batch for batch in spent))
+        self._call_off(lambda subject: subject is record or any(subject is batch for batch in spent))
         self._move(record, ChunkEvent.CANCEL)
         record.release()
 
     def cancel_all(self) -> None:
         """Nobody wants anything any more, the pads made ahead included."""
-        self._call_off(lambda owner: True)
+        self._call_off(lambda subject: True)
 
     def _call_off(self, concerned: Callable[[object], bool]) -> None:
         for peer in self.peers:
-            for request in [request for request in peer.in_flight.values() if concerned(request.owner)]:
+            for request in [one for one in peer.in_flight.values() if concerned(one.owner.subject)]:
                 if not request.abandoned and not peer.channel.closed:
                     peer.channel.send(Cancel(request.id), request.id)
-                if isinstance(request.owner, PadBatch):
-                    request.owner.failed = True
-                    self.on_pad(request.owner, peer, ChunkState.CANCELLED, request.sent_at)
+                request.owner.cancelled(request)
                 request.abandoned = True
             peer.forget_abandoned()
 
@@ -323,7 +325,7 @@ class ExecutionManager:
         return True
 
     def _unasked(self, peer: SessionPeer) -> None:
-        peer.account.heard_unasked(time.monotonic())
+        peer.account.heard_unasked(self.now())
         if peer.account.floods:
             self._shut(peer)
 
@@ -336,31 +338,25 @@ class ExecutionManager:
         """It answers, so it is there; whether to ask it again depends on what it says."""
         peer.resume()
         if code == ErrorCode.EXHAUSTED:
-            peer.exhausted(time.monotonic())
+            peer.exhausted(self.now())
         elif code == ErrorCode.NOT_FOUND:
             self._roster.lacks(peer, request.unit)
         elif not request.abandoned:
-            peer.account.failed(time.monotonic())
-        self._failed(request, same_peer_again=code not in NOT_AGAIN)
+            peer.account.failed(self.now())
+        request.owner.failed(request, same_peer_again=code not in NOT_AGAIN)
 
     def _result(self, peer: SessionPeer, request: Request, result: WorkResult) -> None:
-        peer.answered(request, result, time.monotonic())
-        record = request.owner if isinstance(request.owner, ChunkRecord) and not request.abandoned else None
-        if record is not None:
-            self._move(record, ChunkEvent.RECEIVE)
-            waited_s = time.monotonic() - request.sent_at
-            self.timings.add("peers", min(result.compute_us / 1e6, waited_s))  # no more than was waited for
+        now = self.now()
+        peer.answered(request, result, now)
+        if request.owner.arrived(request):
+            self.timings.add("peers", min(result.compute_us / 1e6, now - request.sent_at))  # what was waited for
         with self.timings.of("verify"):
             genuine = self.gate.lets_in(request, result)
-        if not genuine:
+        if genuine:
+            request.owner.verified(request, result.elements)
+        else:
             log.warning("a result of %s failed verification: it is banned for this session", peer.peer_id)
             self._ban(peer, request)
-        elif record is not None:
-            record.result = result.elements[: record.chunk.num_rows]
-            self._move(record, ChunkEvent.ACCEPT)
-        elif isinstance(request.owner, PadBatch):
-            request.owner.products = result.elements
-            self.on_pad(request.owner, peer, ChunkState.VERIFIED, request.sent_at)
 
     def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
         peer.ban()
@@ -377,27 +373,18 @@ class ExecutionManager:
         owed = list(peer.in_flight.values())
         peer.resume()
         if owed:
-            peer.account.failed(time.monotonic())
-        self.counts.lost += sum(isinstance(request.owner, ChunkRecord) and not request.abandoned for request in owed)
+            peer.account.failed(self.now())
+        self.counts.lost += sum(isinstance(one.owner, ShareOwner) and not one.abandoned for one in owed)
         self._give_up(peer, owed)
 
     def _give_up(self, peer: SessionPeer, owed: Sequence[Request]) -> None:
         """Nothing of what a peer owes will come."""
         peer.in_flight.clear()
         for request in owed:
-            self._failed(request)
-            if isinstance(request.owner, PadBatch):
-                self.on_pad(request.owner, peer, ChunkState.LOST, request.sent_at)
+            request.owner.failed(request)
 
-    def _failed(self, request: Request, same_peer_again: bool = False) -> None:
-        """A request will not be answered: send the same share once more where that is allowed, or give up on it."""
-        if isinstance(request.owner, PadBatch):
-            request.owner.failed = True
-            return
-        record: ChunkRecord = request.owner
-        if request.abandoned or record.state not in (ChunkState.SENT, ChunkState.RECEIVED):
-            return
-        self._move(record, ChunkEvent.REFUSE if record.state is ChunkState.RECEIVED else ChunkEvent.LOSE)
+    def _resend(self, record: ChunkRecord, same_peer_again: bool) -> None:
+        """Send the same share once more where that is allowed, or give up on it."""
         if record.attempts < MAX_ATTEMPTS:
             ways = self._roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
             any(self._send_share(record, lane) for lane in ways)

@@ -103,7 +103,7 @@ class Patience:
         allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
         lane.share_peer.account.served(allowed_s, now)
         self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
-        if lane.guard is not None:
+        if lane.guard is not None and record.ticket is not None:
             together = max(record.ticket.batch_rows, num_rows)
             lane.guard.account.served(self.allowed_s(lane.guard, ref, together) * num_rows / together, now)
 
@@ -133,5 +133,5 @@ def _owing(record: ChunkRecord, lane: Lane) -> Iterator[tuple[SessionPeer, int]]
     """Whose answer is missing, and how many rows it is about."""
     if record.result is None and record.share is not None:
         yield lane.share_peer, len(record.share)
-    if lane.guard is not None and record.ticket.products() is None:
+    if lane.guard is not None and record.ticket is not None and record.products is None:
         yield lane.guard, record.ticket.batch_rows

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Protocol
 
 from node.execution.account import Account
 from node.measures.peers import Exchange, PeerMeasures
@@ -39,6 +39,26 @@ class PeerStatus(Enum):
     """Its connection was closed: it sent too much that nobody asked for."""
 
 
+class Owner(Protocol):
+    """Whoever waits for the answer to a request."""
+
+    @property
+    def subject(self) -> object:
+        """What it is: requests of one subject are cancelled together."""
+
+    def arrived(self, request: Request) -> bool:
+        """An answer came, and is not verified yet; whether the time that it took counts."""
+
+    def verified(self, request: Request, elements: Elements) -> None:
+        """The answer passed the gate."""
+
+    def failed(self, request: Request, same_peer_again: bool = False) -> None:
+        """No answer will come of this request."""
+
+    def cancelled(self, request: Request) -> None:
+        """It is not wanted any more."""
+
+
 @dataclass(slots=True)
 class Request:
     """One message that a peer owes an answer to."""
@@ -48,8 +68,7 @@ class Request:
     unit: UnitRef
     inputs: Elements
     """`[num_rows, K]`: the elements that the peer works on, for the check."""
-    owner: Any
-    """The ChunkRecord or PadBatch that waits for it."""
+    owner: Owner
     message: WorkRequest
     sent_at: float
     macs: int
@@ -86,6 +105,7 @@ class SessionPeer:
     rests_until: float = 0.0
     account: Account = field(default_factory=Account)
     """What it has cost beyond what it may cost."""
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     on_ban: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when it failed the gate."""
 
@@ -93,7 +113,7 @@ class SessionPeer:
     def usable(self) -> bool:
         """Whether it may be sent anything now."""
         active = self.status is PeerStatus.ACTIVE and self.channel.connected
-        return active and time.monotonic() >= max(self.rests_until, self.account.rests_until)
+        return active and self.clock() >= max(self.rests_until, self.account.rests_until)
 
     @property
     def takes_rows(self) -> bool:

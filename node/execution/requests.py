@@ -1,19 +1,19 @@
-"""Requests as they travel: a share for group B, a seed for group A, each bound to its peer's session and nonce."""
+"""Shares for group B and seeds for group A as requests, each bound to its peer's session and nonce."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from node.execution.chunk import ChunkRecord
-from node.execution.pads import PadBatch
+from node.execution.owners import PadOwner, ShareOwner
 from node.execution.peer import Request, SessionPeer
 from protocol.errors import LocalProtocolError
 from protocol.limits import TILE_OUTPUTS
 from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear, WorkRequest
 
 
-def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Request:
+def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Request:
     """Ask for the product of a chunk's share, once more under a new nonce where it was sent before."""
+    record = owner.subject
     assert record.share is not None, "a chunk has its share before it is sent"
     chunk, message_id, num_rows = record.chunk, next(peer.ids), len(record.share)
     tiles = chunk.tile_start, chunk.tile_end
@@ -26,20 +26,21 @@ def share_request(peer: SessionPeer, model_id: bytes, record: ChunkRecord) -> Re
     if record.plain is not None:
         message = TrustedLinear(binding, record.plain)
     num_bytes = 4 * num_rows * (chunk.unit.num_inputs + chunk.unit.num_outputs)
-    return Request(message_id, binding, chunk.unit, record.share, record, message, 0.0, macs, num_bytes)
+    return Request(message_id, binding, chunk.unit, record.share, owner, message, 0.0, macs, num_bytes)
 
 
-def pad_request(peer: SessionPeer, model_id: bytes, batch: PadBatch) -> Request:
+def pad_request(peer: SessionPeer, model_id: bytes, owner: PadOwner) -> Request:
     """Ask for the products of a batch of pads, all output tiles of its unit."""
     if peer.role is not Role.PAD:
         raise LocalProtocolError(f"the seed of a pad is not for a peer in the role {peer.role.name}")
+    batch = owner.subject
     ref, message_id, num_rows = batch.unit, next(peer.ids), len(batch.pads)
     tiles = 0, -(-ref.num_outputs // TILE_OUTPUTS)
     binding = ChunkBinding(peer.session, message_id, model_id, ref.sha256, Role.PAD, 0, num_rows, *tiles)
     macs = num_rows * ref.num_inputs * ref.num_outputs
     message = Linear(binding, seed=batch.seed)
     num_bytes = 4 * num_rows * ref.num_outputs
-    return Request(message_id, binding, ref, batch.pads, batch, message, 0.0, macs, num_bytes)
+    return Request(message_id, binding, ref, batch.pads, owner, message, 0.0, macs, num_bytes)
 
 
 def fill_bucket(rows: np.ndarray, num_rows: int) -> np.ndarray:
@@ -49,3 +50,16 @@ def fill_bucket(rows: np.ndarray, num_rows: int) -> np.ndarray:
     filled = np.zeros((num_rows, rows.shape[1]), dtype=rows.dtype)
     filled[: len(rows)] = rows
     return filled
+
+
+def send_chunk_to_peer(peer: SessionPeer, request: Request, now: float) -> bool:
+    """Send a request to a peer and book it as in flight; False where the connection cannot take it.
+
+    A retry calls this again with a request that carries the very same share or seed.
+    """
+    request.sent_at = now
+    if not peer.usable or not peer.channel.send(request.message, request.id):
+        return False
+    peer.in_flight[request.id] = request
+    peer.chunks += 1
+    return True

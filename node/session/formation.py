@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from node.execution.lanes import DEFAULT_MAX_LANES, pair_guards
+from node.execution.lane import DEFAULT_MAX_LANES, pair_guards
 from node.planning.cost import Cost
 from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
 from node.privacy import Privacy

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from node.execution.manager import ExecutionManager
-from node.execution.pads import GuardPads, OwnPads, PadSource
-from node.execution.pads_paired import PairedPads
+from node.execution.pads.guard import GuardPads
+from node.execution.pads.none import NoPads
+from node.execution.pads.own import OwnPads
+from node.execution.pads.paired import PairedPads
+from node.execution.pads.source import PadSource
 from node.execution.peer import SessionPeer
-from node.execution.plain import NoPads
 from node.node import Node
 from node.session.formation import LanePlan, PadMaker
 from node.transport.channel import open_channel

@@ -14,10 +14,10 @@ from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.hybrid import HybridExecutor
 from node.execution.interrupt import Interrupt
-from node.execution.lanes import DEFAULT_MAX_LANES
+from node.execution.lane import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager, OnPad
-from node.execution.pads import OwnPads
-from node.execution.pads_paired import PairedPads
+from node.execution.pads.own import OwnPads
+from node.execution.pads.paired import PairedPads
 from node.execution.peer import SessionPeer
 from node.kernels.speed import local_macs_per_s
 from node.model.decoder import Decoder

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from node.execution.pads import PadBatch
+from node.execution.pads.batch import PadBatch
 from node.model.unit import Unit, UnitRef
 from protocol.linear.field import Elements
 
@@ -24,6 +24,10 @@ class ZeroTicket:
     num_outputs: int
     batches: Sequence[tuple[PadBatch, int, int]] = ()
     failed: bool = False
+
+    @property
+    def batch_rows(self) -> int:
+        return len(self.pads)
 
     def products(self) -> Elements:
         return np.zeros((self.num_rows, self.num_outputs), dtype=np.uint32)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from node.execution.pads import GuardPads, OwnPads, PadTicket
+from node.execution.pads.batch import PadTicket
+from node.execution.pads.guard import GuardPads
+from node.execution.pads.own import OwnPads
 from node.execution.peer import SessionPeer
 from node.model.unit import Unit, UnitRef
 

@@ -1,0 +1,65 @@
+"""Who waits for the answer to a request: a chunk for the product of its share, a batch for those of its pads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
+from node.execution.pads.batch import PadBatch
+from node.execution.peer import Request
+from protocol.linear.field import Elements
+
+
+@dataclass(eq=False, slots=True)
+class ShareOwner:
+    """A chunk."""
+
+    subject: ChunkRecord
+    move: Callable[[ChunkRecord, ChunkEvent], None] = field(repr=False)
+    resend: Callable[[ChunkRecord, bool], None] = field(repr=False)
+    """Sends the same share once more, where that is allowed; True: the same peer may get it again."""
+
+    def arrived(self, request: Request) -> bool:
+        if not request.abandoned:
+            self.move(self.subject, ChunkEvent.RECEIVE)
+        return not request.abandoned
+
+    def verified(self, request: Request, elements: Elements) -> None:
+        if not request.abandoned:
+            self.subject.result = elements[: self.subject.chunk.num_rows]
+            self.move(self.subject, ChunkEvent.ACCEPT)
+
+    def failed(self, request: Request, same_peer_again: bool = False) -> None:
+        record = self.subject
+        if request.abandoned or record.state not in (ChunkState.SENT, ChunkState.RECEIVED):
+            return
+        self.move(record, ChunkEvent.REFUSE if record.state is ChunkState.RECEIVED else ChunkEvent.LOSE)
+        self.resend(record, same_peer_again)
+
+    def cancelled(self, request: Request) -> None:
+        """The chunk itself is cancelled by whoever cancels its request."""
+
+
+@dataclass(eq=False, slots=True)
+class PadOwner:
+    """A batch of pads."""
+
+    subject: PadBatch
+    told: Callable[[Request, ChunkState], None] = field(repr=False)
+    """Called with what became of it."""
+
+    def arrived(self, request: Request) -> bool:
+        return False  # nobody counts how long a guard computed ahead of need
+
+    def verified(self, request: Request, elements: Elements) -> None:
+        self.subject.products = elements
+        self.told(request, ChunkState.VERIFIED)
+
+    def failed(self, request: Request, same_peer_again: bool = False) -> None:
+        self.subject.failed = True
+        self.told(request, ChunkState.LOST)
+
+    def cancelled(self, request: Request) -> None:
+        self.subject.failed = True
+        self.told(request, ChunkState.CANCELLED)

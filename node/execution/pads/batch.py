@@ -1,0 +1,102 @@
+"""Pads of consecutive rows from one seed, and those of one chunk: every row of a batch is handed out once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from node.model.unit import UnitRef
+from protocol.linear.field import Elements
+
+next_number = itertools.count(1).__next__
+"""Chunks, and batches of pads, are numbered in the life of this process."""
+
+
+@dataclass(slots=True)
+class PadBatch:
+    """Pads of consecutive rows from one seed."""
+
+    unit: UnitRef
+    seed: bytes = field(repr=False)
+    pads: Elements = field(repr=False)
+    """`[rows, K]`"""
+    products: Elements | None = field(default=None, repr=False)
+    """`[rows, N]`, verified `W r`; None while they are under way."""
+    failed: bool = False
+    """The products will never come."""
+    next_row: int = 0
+    number: int = field(default_factory=next_number)
+
+    @property
+    def left(self) -> int:
+        return len(self.pads) - self.next_row
+
+    def take(self, most: int) -> Span:
+        """The next rows, at most so many; they are used now."""
+        start = self.next_row
+        self.next_row += min(most, self.left)
+        return self, start, self.next_row
+
+
+Span = tuple[PadBatch, int, int]
+"""Rows `[start, end)` of a batch."""
+
+
+@dataclass(slots=True)
+class PadTicket:
+    """Pads of the rows of one chunk, used once."""
+
+    pads: Elements = field(repr=False)
+    """`[num_sent, K]`: the rows' pads, then the negated shares of the zero rows that fill the bucket."""
+    num_rows: int
+    batches: Sequence[Span] = field(repr=False)
+
+    @property
+    def failed(self) -> bool:
+        return any(batch.failed for batch, _start, _end in self.batches)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of the request that its products come with."""
+        return len(self.batches[0][0].pads)
+
+    def products(self) -> Elements | None:
+        """`[num_rows, N]`, or None while some are missing."""
+        parts = []
+        for batch, start, end in self.batches:
+            if batch.products is None:
+                return None
+            parts.append(batch.products[start:end])
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[: self.num_rows]
+
+
+class Ticket(Protocol):
+    """What a chunk needs of its pads."""
+
+    @property
+    def pads(self) -> Elements:
+        """`[bucket, K]`"""
+
+    @property
+    def failed(self) -> bool:
+        """Whether their products will never come."""
+
+    def products(self) -> Elements | None:
+        """`[num_rows, N]`, or None while some are missing."""
+
+    @property
+    def batches(self) -> Sequence[Span]:
+        """Which rows of which batches they are."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of the request that its products come with."""
+
+
+def joined(pads: Sequence[Elements]) -> Elements:
+    """Rows of several batches under each other."""
+    return pads[0] if len(pads) == 1 else np.concatenate(pads)

@@ -1,0 +1,74 @@
+"""Pads whose products this device makes: `strict` mode."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from node.execution.pads.batch import PadBatch, PadTicket, Span, joined
+from node.kernels.interface import Kernels
+from node.model.unit import Unit, UnitRef
+from node.planning.cut import DECODE_BATCH_ROWS
+from protocol.limits import MAX_CHUNK_ROWS
+from protocol.linear.shares import PadSeeds, pad_rows
+
+OWN_BATCH_ROWS = 32
+"""Pads that this device makes in one go when its pool is empty while decoding."""
+
+
+class OwnPads:
+    """This device makes the products itself: nobody outside holds a pad, whatever they agree among themselves."""
+
+    def __init__(self, kernels: Kernels, seeds: PadSeeds) -> None:
+        self._kernels = kernels
+        self._seeds = seeds
+        self._pool: dict[UnitRef, deque[PadBatch]] = {}
+        self.rows_made = 0
+        self.seconds = 0.0
+
+    usable = True
+    takes_rows = True
+    binds_rows = False
+    maker = None
+
+    def fill(self, units: Sequence[Unit], num_rows: int) -> None:
+        """Have at least `num_rows` pads ready for every unit."""
+        for unit in units:
+            missing = num_rows - sum(batch.left for batch in self._pool.get(unit.ref, ()))
+            while missing > 0:
+                missing -= self._make(unit, min(missing, MAX_CHUNK_ROWS)).left
+
+    def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
+        """Zero rows get pads whose products nobody makes: the results of such rows are not used."""
+        batches = self._pool.setdefault(unit.ref, deque())
+        parts: list[Span] = []
+        missing = max(1, num_rows)  # a chunk may be zero rows alone
+        while missing:
+            if not batches:
+                self._make(unit, max(missing, OWN_BATCH_ROWS if num_sent <= DECODE_BATCH_ROWS else 0))
+            parts.append(batches[0].take(missing))
+            missing -= parts[-1][2] - parts[-1][1]
+            if not batches[0].left:
+                batches.popleft()
+        pads = [batch.pads[start:end] for batch, start, end in parts]
+        if filling := num_sent - sum(map(len, pads)):
+            seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "filling")
+            pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))
+        return PadTicket(joined(pads), num_rows, parts)
+
+    def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
+        """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
+
+    def lacks(self, ref: UnitRef) -> None:
+        """This device holds them all."""
+
+    def _make(self, unit: Unit, num_rows: int) -> PadBatch:
+        started = time.perf_counter()
+        seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
+        pads = pad_rows(seed, 0, num_rows, unit.ref.num_inputs)
+        batch = PadBatch(unit.ref, seed, pads, self._kernels.linear_field(unit.weights, pads))
+        self._pool.setdefault(unit.ref, deque()).append(batch)
+        self.rows_made += num_rows
+        self.seconds += time.perf_counter() - started
+        return batch

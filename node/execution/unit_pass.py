@@ -1,0 +1,84 @@
+"""What is done next for the chunks of one linear layer: a state machine without sockets, the clock passed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from node.execution.chunk import ChunkRecord, ChunkState
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a chunk to the peers of its lane; it may stay here."""
+
+    record: ChunkRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Both halves of a chunk are verified."""
+
+    record: ChunkRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Compute a chunk here."""
+
+    record: ChunkRecord
+    late: bool = False
+    """Whether its peers might still answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for news of the peers of a chunk, at most so long."""
+
+    record: ChunkRecord
+    seconds: float
+
+
+Step = Send | Merge | Compute | Wait
+
+
+class UnitPass:
+    """All chunks of one linear layer in one forward pass: sent at first, then settled in their order.
+
+    News of peers changes the records; whoever asks for the next step applies them.
+    """
+
+    def __init__(self, records: Sequence[ChunkRecord], left_s: Callable[[ChunkRecord, float], float]) -> None:
+        """
+        Args:
+            left_s: seconds from now (the second argument) after which a chunk that was sent is late.
+        """
+        self.records = records
+        self._left_s = left_s
+        self._unsent = deque(records)
+        self._unsettled = deque(records)
+        self._looked = False
+        """Whether what had arrived was read since the first chunk became late."""
+
+    def next(self, now: float) -> Step | None:
+        """What to do; None once every chunk is merged."""
+        if self._unsent:
+            return Send(self._unsent.popleft())
+        while self._unsettled and self._unsettled[0].state is ChunkState.MERGED:
+            self._unsettled.popleft()
+            self._looked = False
+        return self._settle(self._unsettled[0], now) if self._unsettled else None
+
+    def _settle(self, record: ChunkRecord, now: float) -> Step:
+        if record.is_ready:
+            return Merge(record)
+        is_under_way = record.state in (ChunkState.SENT, ChunkState.VERIFIED)
+        if not is_under_way or record.ticket is None or record.ticket.failed:
+            return Compute(record)
+        left_s = self._left_s(record, now)
+        if left_s <= 0 and self._looked:
+            return Compute(record, late=True)
+        # Time passes while chunks are sent: a chunk is late only once what has already arrived was read.
+        self._looked = left_s <= 0
+        return Wait(record, left_s)
