@@ -33,3 +33,11 @@ def test_a_package_names_its_files(package: Path) -> None:
 def test_no_file_is_a_hall(package: Path) -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in package.glob("*.py")}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("document", ["README.md", "SPEC.md"])
+def test_files_that_a_document_names_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    roots = (ROOT, *(ROOT / name for name in ("protocol", "node", "tui")))
+    for name in re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)+(?:\.py|/))`", text):
+        assert any((root / name).exists() for root in roots), f"{document} names {name}"
