@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -42,7 +43,7 @@ from node.session.session import SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList
-from node.swarm.credentials import known_addresses, load_swarm
+from node.swarm.credentials import Swarm, known_addresses, load_swarm
 from node.transfer.jobs import JobState
 from node.transport.registry import DialState
 from node.trust import PairedDevices
@@ -53,6 +54,49 @@ MAX_PROMPT_CHARACTERS = 1 << 20
 BRING_POLL_S = 0.2
 """So often the wait for a model looks at signals."""
 MAX_PAD_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the options of `run` say of the answer and of the node that gives it."""
+
+    privacy: Privacy
+    chat: bool
+    sampling: dict[str, Any]
+    """By field of SamplingParams; None or empty where the model's own value holds."""
+    listen: Multiaddr | None
+    bootstrap: tuple[Multiaddr, ...]
+    swarm_key: Path | None
+    is_open: bool
+    min_peers: int
+    peer_timeout: float
+    lanes: int
+    pad_rows: int
+    deadline: float
+    threads: int | None
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> RunOptions:
+        """As click gives them: what is no field is about sampling."""
+        own = {field.name for field in fields(cls)} - {"sampling"}
+        known = {name: value for name, value in given.items() if name in own}
+        sampling = {name: value for name, value in given.items() if name not in own}
+        return cls(**{**known, "privacy": Privacy(given["privacy"])}, sampling=sampling)
+
+    @property
+    def enough_peers(self) -> int:
+        """So many are needed before one that refuses is passed over."""
+        return 2 if self.privacy in (Privacy.AUTO, Privacy.SPLIT) else 1
+
+    def sessions(self) -> SessionConfig:
+        """How sessions are formed. Where nobody is named, this device keeps guards of its own."""
+        return SessionConfig(
+            max_lanes=self.lanes,
+            by_guards=not self.bootstrap and not self.min_peers,
+            inbound_peers=self.min_peers > 0,
+            pad_rows=self.pad_rows,
+            execution=ExecutionConfig(progress_limit_s=self.deadline),
+        )
 
 
 @click.command(epilog=EXIT_CODES)
@@ -107,26 +151,7 @@ MAX_PAD_ROWS = 1 << 16
 @click.option("--chat", is_flag=True, help="Put the prompt through the model's chat template.")
 @threads_option
 @verbose_option
-def run(
-    prompt: str,
-    as_json: bool,
-    data_dir: Path,
-    model: str,
-    privacy: str,
-    listen: Multiaddr | None,
-    bootstrap: tuple[Multiaddr, ...],
-    swarm_key: Path | None,
-    is_open: bool,
-    min_peers: int,
-    peer_timeout: float,
-    lanes: int,
-    pad_rows: int,
-    deadline: float,
-    chat: bool,
-    threads: int | None,
-    verbose: int,
-    **sampling: Any,
-) -> None:
+def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **given: Any) -> None:
     """Answer PROMPT (`-` reads it from stdin) and stream the text.
 
     A node that runs on the data directory does it, with the peers that it knows. Where none runs, or where an option
@@ -136,8 +161,9 @@ def run(
     configure_logging(verbose)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    options = RunOptions.of(given)
     directory = DataDir.open(data_dir)
-    swarm = load_swarm(directory.path, os.environ, swarm_key, is_open)
+    swarm = load_swarm(directory.path, os.environ, options.swarm_key, options.is_open)
     library, text = Library(directory.models), _read_prompt(prompt)
     by_node = node_does_it(directory.path)
     model = meant(library, model, swarm)
@@ -147,56 +173,49 @@ def run(
         from_peers(directory, absent, lambda done, total, step: None)
         model, absent = absent, None
     stored = None if absent is not None else library.resolve(model)
-    asked = None if stored is None else _prepare(stored, text, chat, sampling)
+    asked = None if stored is None else _prepare(stored, text, options)
     if by_node and stored is not None and asked is not None:
-        wanted = asked_of(stored, text, asked[0], chat, asked[1], privacy)
+        wanted = asked_of(stored, text, asked[0], options.chat, asked[1], options.privacy.value)
         _show(answer_of_node(directory.path, wanted), as_json)
         return
-    identity, lock = _identity(directory)
-    by_guards = not bootstrap and not min_peers  # nobody is named: this device keeps guards of its own
-    bootstrap = bootstrap or known_addresses(swarm, directory.path)
-    access = AccessList(directory.path / "access.json", time.time)
-    paired = PairedDevices(identity, None if lock is None else directory.path)
-    if lock is None and privacy == Privacy.TRUSTED.value:
-        say(f"note: the node that runs on {data_dir} is paired, this run is not: ask that node through its gateway")
-    config = NodeConfig(
-        identity,
-        listen,
-        bootstrap,
-        threads,
-        directory.models,
-        swarm_key=swarm.key,
-        access=access,
-        paired=paired,
-        guards_path=None if lock is None else directory.guards,
-    )
-    with Node(config, [] if stored is None else [stored]) as node:
-        if privacy != Privacy.LOCAL.value or stored is None:
-            enough = 2 if privacy in (Privacy.AUTO.value, Privacy.SPLIT.value) else 1
-            _wait_for_peers(node, bootstrap, min_peers, enough, peer_timeout)
+    bootstrap = options.bootstrap or known_addresses(swarm, directory.path)
+    with Node(_config(directory, swarm, bootstrap, options), [] if stored is None else [stored]) as node:
+        if options.privacy is not Privacy.LOCAL or stored is None:
+            _wait_for_peers(node, bootstrap, options)
         if stored is None or asked is None:
             stored = _bring(node, library, str(absent))
-            asked = _prepare(stored, text, chat, sampling)
+            asked = _prepare(stored, text, options)
         prompt_ids, params = asked
-        sessions = SessionConfig(
-            max_lanes=lanes,
-            by_guards=by_guards,
-            inbound_peers=min_peers > 0,
-            pad_rows=pad_rows,
-            execution=ExecutionConfig(progress_limit_s=deadline),
+        request = GenerationRequest(
+            "run", stored, tuple(prompt_ids), params, options.privacy, continues=not options.chat
         )
-        request = GenerationRequest("run", stored, tuple(prompt_ids), params, Privacy(privacy), not chat)
-        with Engine(node, library, sessions) as engine:
+        with Engine(node, library, options.sessions()) as engine:
             _show(engine.ask(request), as_json)
 
 
-def _prepare(
-    stored: StoredModel, text: str, chat: bool, sampling: dict[str, Any]
-) -> tuple[list[int], SamplingParams]:
+def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], options: RunOptions) -> NodeConfig:
+    """How the node of this run is: that of the data directory where no other process lives under it."""
+    identity, lock = _identity(directory)
+    if lock is None and options.privacy is Privacy.TRUSTED:
+        say(f"note: the node that runs on {directory.path} is paired, this run is not: ask it through its gateway")
+    return NodeConfig(
+        identity,
+        options.listen,
+        bootstrap,
+        options.threads,
+        directory.models,
+        swarm_key=swarm.key,
+        access=AccessList(directory.path / "access.json", time.time),
+        paired=PairedDevices(identity, None if lock is None else directory.path),
+        guards_path=None if lock is None else directory.guards,
+    )
+
+
+def _prepare(stored: StoredModel, text: str, options: RunOptions) -> tuple[list[int], SamplingParams]:
     """The prompt as the model reads it, and how it is to answer; raises PromptError before anything starts."""
-    prompt_ids = _tokenize(stored, text, chat)
+    prompt_ids = _tokenize(stored, text, options.chat)
     check_prompt(prompt_ids, stored.config, stored.tokenizer())
-    return prompt_ids, _sampling_params(stored, sampling)
+    return prompt_ids, _sampling_params(stored, options.sampling)
 
 
 def _bring(node: Node, library: Library, model_id: str) -> StoredModel:
@@ -264,14 +283,12 @@ def _sampling_params(model: StoredModel, given: dict[str, Any]) -> SamplingParam
         raise click.UsageError(str(exc)) from exc
 
 
-def _wait_for_peers(
-    node: Node, bootstrap: Sequence[Multiaddr], min_peers: int, enough: int, timeout_s: float
-) -> None:
+def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], options: RunOptions) -> None:
     """Wait for the peers; one that refuses us is an error only where too few are left without it."""
-    node.registry.wait_settled([str(address) for address in bootstrap], min_peers, timeout_s)
+    node.registry.wait_settled([str(address) for address in bootstrap], options.min_peers, options.peer_timeout)
     failed = [outcome for outcome in node.registry.outcomes() if outcome.state is not DialState.UP]
     for outcome in failed:
-        if outcome.state is DialState.REFUSED and len(node.registry.usable()) < enough:
+        if outcome.state is DialState.REFUSED and len(node.registry.usable()) < options.enough_peers:
             raise PeerRefusedError(outcome.reason)
         say(f"note: {outcome.reason}")
 
