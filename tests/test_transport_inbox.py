@@ -8,7 +8,6 @@ from made_parts import identity
 
 from node.serving import inbox
 from node.serving.inbox import Inbox, Unopened
-from protocol.identity import PeerId
 
 PEERS = [identity(index).peer_id for index in range(4)]
 
@@ -21,27 +20,30 @@ def number_of(unopened: Unopened | None) -> int | None:
     return None if unopened is None else int.from_bytes(bytes(unopened.frames[0].buffer), "big")
 
 
-def anybody(_peer_id: PeerId) -> bool:
-    return True
+def next_of(box: Inbox) -> Unopened | None:
+    """The next message of the connection that has waited longest."""
+    path = next(box.paths, None)
+    return None if path is None else box.take(path)
 
 
-def test_peers_are_opened_in_turn_and_each_in_its_order() -> None:
+def test_connections_are_opened_in_turn_and_each_in_its_order() -> None:
     box = Inbox()
     for number in (1, 2, 3):
         assert box.push(message(0, number))
     assert box.push(message(1, 10))
     assert len(box) == 4
-    assert [number_of(box.take(anybody)) for _ in range(5)] == [1, 10, 2, 3, None]
+    assert [number_of(next_of(box)) for _ in range(5)] == [1, 10, 2, 3, None]
     assert len(box) == 0
 
 
-def test_whoever_is_not_served_yet_waits_without_holding_up_others() -> None:
+def test_one_connection_that_cannot_be_answered_holds_up_no_other_of_its_peer() -> None:
     box = Inbox()
-    box.push(message(0, 1))
-    box.push(message(1, 2))
-    assert not box.is_ready(lambda peer_id: False)
-    assert number_of(box.take(lambda peer_id: peer_id == PEERS[1])) == 2
-    assert PEERS[0] in box and PEERS[1] not in box
+    for number, route in enumerate((b"a", b"a", b"b")):
+        box.push(message(0, number, route))
+    box.push(message(1, 3))
+    assert list(box.paths) == [(PEERS[0], b"a"), (PEERS[0], b"b"), (PEERS[1], b"r")]
+    assert number_of(box.take((PEERS[0], b"b"))) == 2
+    assert box.count_of(PEERS[0]) == 2 and PEERS[1] in box and PEERS[2] not in box
 
 
 def test_a_connection_leaves_room_for_others_of_its_peer_and_a_peer_for_others(
@@ -70,7 +72,7 @@ def test_what_is_cancelled_while_it_waits_is_known_when_it_is_opened() -> None:
     box.push(message(0, 2))
     box.cancel(PEERS[0], 2)
     for number, cancelled in ((1, False), (2, True)):
-        assert number_of(box.take(anybody)) == number
+        assert number_of(next_of(box)) == number
         assert box.was_cancelled(PEERS[0], number) is cancelled
         box.settle(PEERS[0])
     assert not box._cancelled
@@ -87,14 +89,14 @@ def test_whatever_came_and_went_the_bounds_are_those_of_an_empty_box(steps: list
     box, held = Inbox(), 0
     for number, (peer, route, size) in enumerate(steps):
         if size % 4 == 3:
-            held -= box.take(anybody) is not None
+            held -= next_of(box) is not None
         elif size % 11 == 10:
-            held -= sum(1 for _ in box._waiting.get(PEERS[peer], ()))
+            held -= box.count_of(PEERS[peer])
             box.forget(PEERS[peer])
         else:
             held += box.push(message(peer, number, route, size))
         assert len(box) == held
-    while box.take(anybody) is not None:
+    while next_of(box) is not None:
         pass
     assert len(box) == 0 and box._num_bytes == 0
     assert not box._bytes_of and not box._count_of and not box._waiting

@@ -1,5 +1,6 @@
 """Whose request is computed next: time is shared fairly, memory is bounded, nothing is lost."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -78,7 +79,7 @@ def test_a_short_request_is_computed_between_two_parts_of_a_long_one() -> None:
     assert long is not None
     queue.charge(PEERS[0], 0.001)
     assert queue.push(job(1, 1))
-    assert queue.is_urgent(PEERS[1]) and not queue.is_urgent(PEERS[0])
+    assert queue.has_single(nobody_is_full) and queue.start_s(PEERS[1]) < queue.start_s(PEERS[0])
     assert served(queue) == (1, 1)
     assert queue.take(nobody_is_full) is long
     queue.finish(long)
@@ -439,3 +440,37 @@ def test_who_cannot_be_served_is_nobody_to_wait_for() -> None:
     assert queue.push(job(0, 1, route=ROUTES[0]))
     assert queue.has_single(lambda path: False)
     assert not queue.has_single(lambda path: True)
+    assert queue.next_start_s(lambda path: True) == math.inf
+
+
+def test_somebody_with_unopened_messages_does_not_ask_for_one_thing() -> None:
+    queue = WorkQueue()
+    assert queue.push(job(0, 1))
+    queue.asks_more = lambda peer_id: True
+    assert not queue.has_single(nobody_is_full)
+    taken = queue.take(nobody_is_full)
+    assert taken is not None and not taken.is_single
+
+
+def test_single_requests_count_less_than_those_of_who_asks_for_more() -> None:
+    """One peer asks for one thing after the other, another always has some waiting: the first is served at once."""
+    queue = WorkQueue()
+    for index in range(3):
+        assert queue.push(job(1, index))
+    for index in range(100):
+        assert queue.push(job(0, index))
+        for expected in (0, 1):
+            taken = queue.take(nobody_is_full)
+            assert taken is not None and taken.peer_id == PEERS[expected]
+            queue.charge(taken.peer_id, 0.003 if expected == 0 else 0.001, taken)
+            queue.finish(taken)
+        assert queue.push(job(1, 3 + index))
+
+
+def test_long_single_requests_have_no_advantage() -> None:
+    queue = WorkQueue()
+    long = job(0, 1)
+    long.is_long = True
+    assert queue.push(long)
+    taken = queue.take(nobody_is_full)
+    assert taken is long and not taken.is_single

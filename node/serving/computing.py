@@ -78,7 +78,7 @@ class Computing:
 
     def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
         """A part of a job took so long; this was its last one where there is an answer."""
-        self.work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s)
+        self.work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s, job)
         job.owed_s = 0.0
         if answer is not None or job.cancelled:
             self.work.finish(job)

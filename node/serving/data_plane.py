@@ -95,10 +95,6 @@ class DataPlane:
         self._turned_at = -math.inf
         """When the thread was last seen to go on, while it drains."""
         self._breaks = Breaks()
-        self._opens_next = False
-        """Whether a waiting message is opened before a part is computed."""
-        self._put_off = False
-        """Whether that was put off for somebody who asks for one thing."""
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
         self.on_end: Callable[[Exception], None] = lambda exc: None
@@ -203,23 +199,25 @@ class DataPlane:
         if not self._hear(self._timeout_ms()):
             return False
         self._computing.collect()
-        work, started = self._computing.work, time.monotonic()
-        is_single = work.has_single(self._outbox.is_full)
-        if is_single:
-            self._breaks.saw_single(started)
-        elif self._breaks.left_s(started) > 0:
+        is_single = self._computing.work.has_single(self._outbox.is_full) or self._reception.has_single
+        started = time.monotonic()
+        self._breaks.look(is_single, started)
+        if self._breaks.left_s(started) > 0:
             return True
-        # Whoever asks for one thing goes first, but never twice in a row before what waits to be opened.
-        opens = self._opens_next and self._reception.is_ready and not (is_single and not self._put_off)
-        self._put_off = self._opens_next and not opens
-        if opens:
-            self._reception.catch_up()
-        else:
+        opened = self._open_next()
+        if is_single or not opened:
             self._computing.step()
-        self._opens_next = self._put_off or not opens
         if not is_single:
             now = time.monotonic()
             self._breaks.worked(now - started, now)
+        return True
+
+    def _open_next(self) -> bool:
+        """Open a message, where none of whoever is opened already has used less; whether one was."""
+        path, work = self._reception.next_path(), self._computing.work
+        if path is None or work.start_s(path[0]) > work.next_start_s(self._outbox.is_full):
+            return False
+        self._reception.open(path)
         return True
 
     def _hear(self, timeout_ms: int | None) -> bool:
@@ -242,7 +240,7 @@ class DataPlane:
     @property
     def _is_ready(self) -> bool:
         """Whether there is something to do without another message."""
-        return self._computing.is_ready or self._reception.is_ready
+        return self._computing.is_ready or self._reception.next_path() is not None
 
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
@@ -270,8 +268,8 @@ class DataPlane:
             self._outbox.send_again()
             self._hear(0 if self._is_ready else LOOK_MS)
             self._computing.collect()
+            self._open_next()
             self._computing.step()
-            self._reception.catch_up()
             busy_s = self._computing.busy_s
             if busy_s is not None and busy_s < STUCK_LIMIT_S:
                 continue
@@ -293,8 +291,7 @@ class DataPlane:
         return True
 
     def _read(self, socket: Socket) -> bool:
-        """Read for a little while, or until a request has come whose turn it is; False where no messages come over
-        this socket: it watches another."""
+        """Read for a little while; False where no messages come over this socket: it watches another."""
         lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
         if socket is not self._router and lent is None and served is None:
             return False
@@ -304,31 +301,30 @@ class DataPlane:
                 frames: list[zmq.Frame] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
-            asked = None
             if socket is self._router:
-                asked = self._handle_routed(bytes(frames[0].buffer), frames[1:])
+                self._handle_routed(bytes(frames[0].buffer), frames[1:])
             elif lent is not None:
                 self._forward_to_peer(lent, frames)
             elif served is not None and self._registry.is_heard(served):
-                asked = self._reception.take(served, socket, None, frames)
+                self._reception.take(served, socket, None, frames)
             else:  # its link has ended, or it was banned: this connection outlives both
                 self._reception.take_of_nobody(socket, None, frames)
-            if (asked is not None and self._computing.work.is_urgent(asked)) or time.perf_counter() > until:
+            if time.perf_counter() > until:
                 break
         return True
 
-    def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> PeerId | None:
+    def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
         if not frames or self._router is None or self._routes.took(route, frames) is None:
-            return None
+            return
         peer = self._registry.by_curve_key(curve_key_of_frame(frames[-1]))
         if peer is None:
             self._reception.take_of_nobody(self._router, route, frames)
-            return None
+            return
         borrower = self._lent.borrower_of(peer.peer_id)
         if borrower is not None and self._registry.route_of(peer.peer_id) == route:
             send_frames(borrower, frames)
-            return None
-        return self._reception.take(peer.peer_id, self._router, route, frames)
+            return
+        self._reception.take(peer.peer_id, self._router, route, frames)
 
     def _forward_to_peer(self, peer_id: PeerId, frames: list[zmq.Frame]) -> None:
         """Over the newest connection that it serves over; one that has ended gives way to the one before it."""

@@ -1,13 +1,13 @@
-"""Messages of peers that ask faster than they are served: kept as they came, decoded when the peer's turn is near.
+"""Messages that ask for work, kept as they came until their peer's turn.
 
-Decoding costs more than reading, and messages of all peers come in one stream. So a peer whose requests wait already
-does not make the thread decode more of them: somebody else's message behind those is read at once.
+Decoding costs more than reading, and messages of all peers come in one stream. So all that has come is read first,
+and then one is opened: of the peer whose turn it is, and not of whoever sent the most.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,12 @@ class Unopened:
 
 
 class Inbox:
-    """Unopened messages: first in first out for each peer, peers in turn; bounded as requests are."""
+    """Unopened messages: first in first out for each connection, connections in turn; bounded as requests are."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[PeerId, deque[Unopened]] = OrderedDict()
-        """The peer whose message was opened longest ago first; none is empty."""
-        self._count_of: Counter[Path] = Counter()
+        self._waiting: OrderedDict[Path, deque[Unopened]] = OrderedDict()
+        """The connection of which a message was opened longest ago first; none is empty."""
+        self._count_of: Counter[PeerId] = Counter()
         self._bytes_of: Counter[Path | PeerId] = Counter()
         self._num_bytes = 0
         self._cancelled: dict[PeerId, set[int]] = {}
@@ -63,27 +63,35 @@ class Inbox:
         return sum(self._count_of.values())
 
     def __contains__(self, peer_id: PeerId) -> bool:
-        return peer_id in self._waiting
+        return peer_id in self._count_of
+
+    def count_of(self, peer_id: PeerId) -> int:
+        """Messages of a peer that wait."""
+        return self._count_of[peer_id]
+
+    @property
+    def paths(self) -> Iterator[Path]:
+        """Connections of which a message waits, the one that was opened longest ago first."""
+        return iter(self._waiting)
 
     def push(self, message: Unopened) -> bool:
         """Whether there was room."""
         peer_id, path, size = message.peer_id, message.path, message.num_bytes
-        waiting = self._waiting.get(peer_id, ())
-        if not waiting and len(self._waiting) >= MAX_PEERS:
+        if peer_id not in self._count_of and len(self._count_of) >= MAX_PEERS:
             return False
-        if len(waiting) >= MAX_JOBS_A_PEER or self._count_of[path] >= MAX_JOBS_A_ROUTE:
+        if self._count_of[peer_id] >= MAX_JOBS_A_PEER or len(self._waiting.get(path, ())) >= MAX_JOBS_A_ROUTE:
             return False
         if self._bytes_of[path] + size > MAX_BYTES_A_ROUTE or self._bytes_of[peer_id] + size > MAX_BYTES_A_PEER:
             return False
         if self._num_bytes + size > MAX_BYTES:
             return False
-        self._waiting.setdefault(peer_id, deque()).append(message)
+        self._waiting.setdefault(path, deque()).append(message)
         self._count(message, 1)
         return True
 
     def cancel(self, peer_id: PeerId, request_id: int) -> None:
         """A request that may be among what waits is not to be computed."""
-        if peer_id in self._waiting:
+        if peer_id in self._count_of:
             ids = self._cancelled.setdefault(peer_id, set())
             if len(ids) < MAX_CANCELLED:
                 ids.add(request_id)
@@ -96,31 +104,25 @@ class Inbox:
         ids.remove(request_id)
         return True
 
-    def is_ready(self, may_open: Callable[[PeerId], bool]) -> bool:
-        """Whether `take` gives something."""
-        return any(map(may_open, self._waiting))
-
-    def take(self, may_open: Callable[[PeerId], bool]) -> Unopened | None:
-        """The next message of whoever has waited longest, of those that it is time for."""
-        peer_id = next(filter(may_open, self._waiting), None)
-        if peer_id is None:
-            return None
-        waiting = self._waiting.pop(peer_id)
+    def take(self, path: Path) -> Unopened:
+        """The next message of a connection; the connection goes to the end of the line."""
+        waiting = self._waiting.pop(path)
         message = waiting.popleft()
         if waiting:
-            self._waiting[peer_id] = waiting
+            self._waiting[path] = waiting
         self._count(message, -1)
         return message
 
     def settle(self, peer_id: PeerId) -> None:
         """Nothing of a peer waits any more: nothing that was cancelled can come."""
-        if peer_id not in self._waiting:
+        if peer_id not in self._count_of:
             self._cancelled.pop(peer_id, None)
 
     def forget(self, peer_id: PeerId) -> None:
         """Drop all messages of a peer that is not served any more."""
-        for message in self._waiting.pop(peer_id, ()):
-            self._count(message, -1)
+        for path in [path for path in self._waiting if path[0] == peer_id]:
+            for message in self._waiting.pop(path):
+                self._count(message, -1)
         self._cancelled.pop(peer_id, None)
 
     def _count(self, message: Unopened, sign: int) -> None:
@@ -128,8 +130,8 @@ class Inbox:
         self._num_bytes += size
         self._bytes_of[peer_id] += size
         self._bytes_of[path] += size
-        self._count_of[path] += sign
-        if not self._count_of[path]:
-            del self._count_of[path], self._bytes_of[path]
-        if peer_id not in self._waiting:
-            del self._bytes_of[peer_id]
+        self._count_of[peer_id] += sign
+        if path not in self._waiting:
+            del self._bytes_of[path]
+        if not self._count_of[peer_id]:
+            del self._count_of[peer_id], self._bytes_of[peer_id]

@@ -17,7 +17,7 @@ from node.serving.blobs import BlobService
 from node.serving.computing import Computing
 from node.serving.inbox import Inbox, Unopened
 from node.serving.outbox import Outbox
-from node.serving.work_queue import Job, Route
+from node.serving.work_queue import Job, Path, Route
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.log_limit import LogLimit
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 SMALL_BYTES = 64
 """A message of so few bytes asks for no work: it is a cancellation, or credit, and is opened at once."""
-OPENED_AHEAD = 8
-"""Requests of a peer that wait decoded; its further messages wait as they came."""
 
 
 class Reception:
@@ -64,6 +62,7 @@ class Reception:
         self._outbox, self._conduct = outbox, conduct
         self._is_paired, self._on_fault = is_paired, on_fault
         self._inbox = Inbox()
+        self._work.asks_more = self._inbox.__contains__
         self._complaints = LogLimit(log)
         self._news = LogLimit(log)
         self.asked_at = -math.inf
@@ -74,25 +73,37 @@ class Reception:
         """Messages that have come and are not opened."""
         return len(self._inbox)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether `catch_up` would open something."""
-        return self._inbox.is_ready(self._may_open)
+    def next_path(self) -> Path | None:
+        """The connection of which a message is opened next: no request of it waits, its peer has used the least time."""
+        return min(filter(self._may_open, self._inbox.paths), key=self._start_s, default=None)
 
-    def take(self, peer_id: PeerId, socket: Any, route: Route, frames: list[zmq.Frame]) -> PeerId | None:
-        """A message has come; who sent it, where it was opened and asks for work."""
+    def _may_open(self, path: Path) -> bool:
+        return not self._work.waits_on(path) and not self._outbox.is_full(path)
+
+    def _start_s(self, path: Path) -> float:
+        return self._work.start_s(path[0])
+
+    @property
+    def has_single(self) -> bool:
+        """Whether a message may be opened of somebody who asks for one thing at a time."""
+        return any(
+            self._inbox.count_of(path[0]) == 1 and self._work.is_idle(path[0]) and self._may_open(path)
+            for path in self._inbox.paths
+        )
+
+    def take(self, peer_id: PeerId, socket: Any, route: Route, frames: list[zmq.Frame]) -> None:
+        """A message has come: one that asks for work waits for its turn."""
         message = Unopened(peer_id, socket, route, frames)
-        has_to_wait = peer_id in self._inbox or not self._may_open(peer_id)
-        if has_to_wait and message.num_bytes > SMALL_BYTES and self._inbox.push(message):
-            return None
+        is_large = message.num_bytes > SMALL_BYTES
+        if is_large and self._inbox.push(message):
+            return
         if not self._conduct.may_send(peer_id, time.monotonic()):
-            return None
+            return
         started = time.thread_time()
-        job = self._open(message, has_room=not has_to_wait)
+        job = self._open(message, has_room=not is_large)
         seconds = time.thread_time() - started
         self._conduct.spent(peer_id, seconds, time.monotonic())
         self._charge(message, job, seconds)
-        return None if job is None else peer_id
 
     def take_of_nobody(self, socket: Any, route: Route, frames: list[zmq.Frame]) -> None:
         """A message has come whose sender's hello has not been heard, or this node was restarted since."""
@@ -108,17 +119,12 @@ class Reception:
             send_frames(socket, [*([] if route is None else [route]), *encode_message(refusal, message_id)])
         self._conduct.spent(None, time.thread_time() - started, time.monotonic())
 
-    def catch_up(self) -> None:
-        """Open one message that waits, of a peer whose requests before are nearly served."""
-        message = self._inbox.take(self._may_open)
-        if message is not None:
-            started = time.thread_time()
-            job = None if message.socket.closed else self._open(message, has_room=True)
-            self._inbox.settle(message.peer_id)
-            self._charge(message, job, time.thread_time() - started)
-
-    def _may_open(self, peer_id: PeerId) -> bool:
-        return self._work.count_of(peer_id) < OPENED_AHEAD
+    def open(self, path: Path) -> None:
+        """Open the next message of a connection."""
+        message, started = self._inbox.take(path), time.thread_time()
+        job = None if message.socket.closed else self._open(message, has_room=True)
+        self._inbox.settle(message.peer_id)
+        self._charge(message, job, time.thread_time() - started)
 
     def _charge(self, message: Unopened, job: Job | None, seconds: float) -> None:
         if job is not None:

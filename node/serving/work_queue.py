@@ -6,6 +6,7 @@ computed between two of its parts.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ MAX_BYTES = 512 << 20
 """Shares of all peers that wait."""
 MAX_BEGUN_BYTES = 64 << 20
 """Results that are half computed, of all peers: eight of the largest size."""
+SINGLE_WEIGHT = 4.0
+"""Time of whoever asks for one short thing after the other counts so much less than that of others: those always have
+more to do, and what it needs is little."""
 SMALL_RESULT_BYTES = 256 << 10
 """A request with a smaller result begins whatever else has: one of each peer is as much memory again at most."""
 
@@ -53,6 +57,8 @@ class Job:
     """Time that reading it took, charged with its first part: whoever is about to be served does not pay before."""
     is_long: bool = False
     """Whether it is expected to take longer than a short part."""
+    is_single: bool = False
+    """Whether it was short and all that its peer asked for when its turn came."""
     running: bool = False
     """Whether another thread computes a part of it now."""
     cancelled: bool = False
@@ -160,6 +166,8 @@ class WorkQueue:
 
     def __init__(self, may_take: Callable[[Job], bool] = lambda job: not job.running) -> None:
         self._may_take = may_take
+        self.asks_more: Callable[[PeerId], bool] = lambda peer_id: False
+        """Whether messages of a peer wait that are not opened yet."""
         self._lines: OrderedDict[PeerId, _Line] = OrderedDict()
         """Of everybody who waits; who was served longest ago comes first where two stand equal."""
         self._turns = Turns()
@@ -170,11 +178,6 @@ class WorkQueue:
     def __len__(self) -> int:
         """Requests that have not begun."""
         return self._count
-
-    def count_of(self, peer_id: PeerId) -> int:
-        """Requests of a peer that have not begun."""
-        line = self._lines.get(peer_id)
-        return 0 if line is None else line.count
 
     def push(self, job: Job) -> bool:
         """Whether there was room."""
@@ -193,20 +196,33 @@ class WorkQueue:
         self._num_bytes += job.num_bytes
         return True
 
-    def is_urgent(self, peer_id: PeerId) -> bool:
-        """Whether a peer asks for one thing at a time, and nobody who waits has used less."""
-        line = self._lines.get(peer_id)
-        if line is None or line.begun is not None or line.count > 1:
-            return False
-        mine = self._turns.start_s(peer_id)
-        return all(mine <= self._turns.start_s(other) for other in self._lines)
+    def start_s(self, peer_id: PeerId) -> float:
+        """Where a peer stands by the time that it used; the lowest is served next."""
+        return self._turns.start_s(peer_id)
+
+    def next_start_s(self, is_full: IsFull) -> float:
+        """Where the peer stands of whom `take` would give a job; infinite where it would give none."""
+        ready = (peer_id for peer_id, line in self._lines.items() if self._first(line, is_full) is not None)
+        return min(map(self._turns.start_s, ready), default=math.inf)
+
+    def waits_on(self, path: Path) -> bool:
+        """Whether a request of a connection waits that has not begun."""
+        line = self._lines.get(path[0])
+        return line is not None and path[1] in line.routes
+
+    def is_idle(self, peer_id: PeerId) -> bool:
+        """Whether nothing of a peer waits or has begun."""
+        return peer_id not in self._lines
 
     def has_single(self, is_full: IsFull) -> bool:
         """Whether somebody waits who asks for one thing at a time, and can be served now."""
         return any(
-            line.count == 1 and line.begun is None and self._first(line, is_full) is not None
-            for line in self._lines.values()
+            self._is_single(peer_id, line) and self._first(line, is_full) is not None
+            for peer_id, line in self._lines.items()
         )
+
+    def _is_single(self, peer_id: PeerId, line: _Line) -> bool:
+        return line.count == 1 and line.begun is None and not self.asks_more(peer_id)
 
     def ready(self, is_full: IsFull) -> bool:
         """Whether `take` gives something."""
@@ -222,14 +238,19 @@ class WorkQueue:
         self._lines.move_to_end(peer_id)
         line = self._lines[peer_id]
         if line.begun is None:
+            job.is_single = self._is_single(peer_id, line) and not job.is_long
             line.begin(job)
             self._count -= 1
             self._begun_bytes += job.result_bytes
         return job
 
-    def charge(self, peer_id: PeerId, seconds: float) -> None:
-        """A peer's request or message has taken so much of the thread's time."""
-        self._turns.charge(peer_id, seconds)
+    def charge(self, peer_id: PeerId, seconds: float, job: Job | None = None) -> None:
+        """A peer's request or message has taken so much of the thread's time.
+
+        Args:
+            job: which request, where it was one.
+        """
+        self._turns.charge(peer_id, seconds / SINGLE_WEIGHT if job is not None and job.is_single else seconds)
 
     def finish(self, job: Job) -> None:
         """Nothing more is computed of a job that has begun."""
