@@ -446,7 +446,9 @@ def test_who_cannot_be_served_is_nobody_to_wait_for() -> None:
 def test_somebody_with_unopened_messages_does_not_ask_for_one_thing() -> None:
     queue = WorkQueue()
     assert queue.push(job(0, 1))
-    queue.asks_more = lambda peer_id: True
+    queue.unopened = lambda peer_id: 1
+    assert queue.has_single(nobody_is_full)
+    queue.unopened = lambda peer_id: 2
     assert not queue.has_single(nobody_is_full)
     taken = queue.take(nobody_is_full)
     assert taken is not None and not taken.is_single

@@ -17,7 +17,7 @@ from node.serving.blobs import BlobService
 from node.serving.computing import Computing
 from node.serving.inbox import Inbox, Unopened
 from node.serving.outbox import Outbox
-from node.serving.work_queue import Job, Path, Route
+from node.serving.work_queue import SINGLE_REQUESTS, Job, Path, Route
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.log_limit import LogLimit
@@ -62,7 +62,7 @@ class Reception:
         self._outbox, self._conduct = outbox, conduct
         self._is_paired, self._on_fault = is_paired, on_fault
         self._inbox = Inbox()
-        self._work.asks_more = self._inbox.__contains__
+        self._work.unopened = self._inbox.count_of
         self._complaints = LogLimit(log)
         self._news = LogLimit(log)
         self.asked_at = -math.inf
@@ -74,7 +74,7 @@ class Reception:
         return len(self._inbox)
 
     def next_path(self) -> Path | None:
-        """The connection of which a message is opened next: no request of it waits, its peer has used the least time."""
+        """The connection to open a message of: no request of it waits, and its peer has used the least time."""
         return min(filter(self._may_open, self._inbox.paths), key=self._start_s, default=None)
 
     def _may_open(self, path: Path) -> bool:
@@ -87,7 +87,7 @@ class Reception:
     def has_single(self) -> bool:
         """Whether a message may be opened of somebody who asks for one thing at a time."""
         return any(
-            self._inbox.count_of(path[0]) == 1 and self._work.is_idle(path[0]) and self._may_open(path)
+            self._inbox.count_of(path[0]) <= SINGLE_REQUESTS and self._work.is_idle(path[0]) and self._may_open(path)
             for path in self._inbox.paths
         )
 

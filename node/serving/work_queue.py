@@ -29,6 +29,8 @@ MAX_BYTES = 512 << 20
 """Shares of all peers that wait."""
 MAX_BEGUN_BYTES = 64 << 20
 """Results that are half computed, of all peers: eight of the largest size."""
+SINGLE_REQUESTS = 2
+"""Whoever has no more than these asks for one thing at a time: a pass sends a lane one chunk of a layer, or two."""
 SINGLE_WEIGHT = 4.0
 """Time of whoever asks for one short thing after the other counts so much less than that of others: those always have
 more to do, and what it needs is little."""
@@ -166,8 +168,8 @@ class WorkQueue:
 
     def __init__(self, may_take: Callable[[Job], bool] = lambda job: not job.running) -> None:
         self._may_take = may_take
-        self.asks_more: Callable[[PeerId], bool] = lambda peer_id: False
-        """Whether messages of a peer wait that are not opened yet."""
+        self.unopened: Callable[[PeerId], int] = lambda peer_id: 0
+        """How many messages of a peer wait that are not opened yet."""
         self._lines: OrderedDict[PeerId, _Line] = OrderedDict()
         """Of everybody who waits; who was served longest ago comes first where two stand equal."""
         self._turns = Turns()
@@ -222,7 +224,7 @@ class WorkQueue:
         )
 
     def _is_single(self, peer_id: PeerId, line: _Line) -> bool:
-        return line.count == 1 and line.begun is None and not self.asks_more(peer_id)
+        return line.begun is None and line.count + self.unopened(peer_id) <= SINGLE_REQUESTS
 
     def ready(self, is_full: IsFull) -> bool:
         """Whether `take` gives something."""
