@@ -89,3 +89,13 @@ def test_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(100):
         assert seen.may_send(identity(index % 50).peer_id, 100.0 + index / 1000)
     assert len(seen._records) == 8 and len(seen._recent) <= 8
+
+
+def test_whoever_sends_what_waits_for_its_turn_shares_the_thread() -> None:
+    """Requests are accounted for where they are opened; that their sender is there counts all the same."""
+    seen = Conduct()
+    seen.spent(ONE, 1.0, 10.0)
+    assert seen.may_send(ONE, 10.0)
+    seen.sent(OTHER, 10.0)
+    assert seen.is_shared(ONE, 10.0)
+    assert not seen.may_send(ONE, 10.0) and seen.may_send(OTHER, 10.0)

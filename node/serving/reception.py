@@ -94,10 +94,11 @@ class Reception:
     def take(self, peer_id: PeerId, socket: Any, route: Route, frames: list[zmq.Frame]) -> None:
         """A message has come: one that asks for work waits for its turn."""
         message = Unopened(peer_id, socket, route, frames)
-        is_large = message.num_bytes > SMALL_BYTES
+        is_large, now = message.num_bytes > SMALL_BYTES, time.monotonic()
         if is_large and self._inbox.push(message):
+            self._conduct.sent(peer_id, now)
             return
-        if not self._conduct.may_send(peer_id, time.monotonic()):
+        if not self._conduct.may_send(peer_id, now):
             return
         started = time.thread_time()
         job = self._open(message, has_room=not is_large)

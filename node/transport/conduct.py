@@ -72,6 +72,10 @@ class Conduct:
         self.dropped += 1
         return False
 
+    def sent(self, sender: Sender, now: float) -> None:
+        """A message came that waits for its turn; its time is accounted for there."""
+        self._record(sender, now)
+
     def spent(self, sender: Sender, seconds: float, now: float) -> None:
         """A message took so long."""
         record = self._record(sender, now)
