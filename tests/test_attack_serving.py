@@ -14,7 +14,7 @@ from swarm_harness import SCRIPTS, Swarm
 pytestmark = pytest.mark.swarm
 
 SERVING = [sys.executable, str(Path(SCRIPTS) / "attack_serving.py")]
-WATCH_S = 4.0
+WATCH_S = 2.5
 """The peer turns after a second of silence and ends half a second later; libzmq's heartbeats come every second."""
 MAX_GROWN_MIB = {"frames": 96.0, "pour": 64.0}
 """A session holds 32 MiB beyond what it is owed. Of a message without an end the client is told nothing: it looks ten
