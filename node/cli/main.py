@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import click
 from click.core import ParameterSource
 
-from node.cli.lazy import LazyGroup
+from node.cli.lazy import LazyGroup, no_collection
 from node.cli.narrate import configure_logging, drop, fail
 from node.cli.options import (
     data_dir_option,
@@ -124,7 +125,8 @@ def cli(
     if web or not (headless or as_json or not interface.has_terminal()):
         interface.open_interface(data_dir, context.obj, web, web_port)
     else:
-        from node.cli import serve
+        with no_collection():
+            from node.cli import serve
 
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
@@ -177,6 +179,8 @@ def main(arguments: list[str] | None = None) -> Any:
         fail(f"{exc.filename or 'output'}: {exc.strerror}")
         drop(sys.stdout)
         sys.exit(EXIT_FAILED)
+    finally:
+        gc.freeze()  # the interpreter's end looks through everything three times, for a tenth of a second
 
 
 def _speak_utf8() -> None:
