@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_parts import identity
 
 from node.privacy import Privacy
-from node.session.formation import FORMERS, LanePlan, Offer, PadMaker, form
+from node.session.formation import FORMERS, Candidates, LanePlan, PadMaker, form
 
 PEERS = [identity(index).peer_id for index in range(8)]
 places = st.lists(st.booleans(), max_size=8).map(
@@ -18,7 +18,7 @@ places = st.lists(st.booleans(), max_size=8).map(
 
 @pytest.mark.parametrize("asked", list(Privacy))
 def test_without_peers_it_is_computed_here(asked: Privacy) -> None:
-    plan = form(asked, Offer())
+    plan = form(asked, Candidates())
     assert plan.mode is Privacy.LOCAL and plan.lanes == ()
     assert bool(plan.notes) == (asked in FORMERS), "whoever asked for peers is told"
 
@@ -27,7 +27,7 @@ def test_without_peers_it_is_computed_here(asked: Privacy) -> None:
 @settings(deadline=None)
 def test_never_weaker_and_never_both_roles(asked: Privacy, places: tuple, max_lanes: int) -> None:
     there = tuple(peer_id for peer_id in places if peer_id is not None)
-    plan = form(asked, Offer(places, there, max_lanes=max_lanes))
+    plan = form(asked, Candidates(places, there, max_lanes=max_lanes))
     if asked is not Privacy.AUTO:
         assert plan.mode in (asked, Privacy.LOCAL)
     used = [peer_id for lane in plan.lanes for peer_id in lane.peers]
@@ -40,19 +40,19 @@ def test_never_weaker_and_never_both_roles(asked: Privacy, places: tuple, max_la
 
 def test_lanes_are_the_places() -> None:
     a, b, c, d = PEERS[:4]
-    plan = form(Privacy.SPLIT, Offer((a, b, None, c, d)))
+    plan = form(Privacy.SPLIT, Candidates((a, b, None, c, d)))
     assert plan.lanes == (LanePlan(b, a),)
     assert plan.notes == ("1 of 5 places are empty: their lanes are not used",)
-    assert form(Privacy.STRICT, Offer((a, None))).lanes == (LanePlan(a),)
+    assert form(Privacy.STRICT, Candidates((a, None))).lanes == (LanePlan(a),)
 
 
 def test_guards_that_are_away_are_not_called_missing_peers() -> None:
     a, b = PEERS[:2]
-    offer = Offer((a, None, None, b), sharers=(a, b), named=False, notes=("away",))
-    plan = form(Privacy.SPLIT, offer)
+    candidates = Candidates((a, None, None, b), sharers=(a, b), named=False, notes=("away",))
+    plan = form(Privacy.SPLIT, candidates)
     assert plan.mode is Privacy.LOCAL
     assert plan.notes == ("split needs both guards of one lane, 2 of 4 are there: computed here", "away")
-    (alone,) = form(Privacy.SPLIT, Offer((a, None), sharers=(a,), named=False)).notes
+    (alone,) = form(Privacy.SPLIT, Candidates((a, None), sharers=(a,), named=False)).notes
     assert alone == "split needs 2 peers of the swarm that hold this model, 1 found: computed here"
 
 
@@ -61,13 +61,13 @@ def test_guards_that_are_away_are_not_called_missing_peers() -> None:
 
 def test_a_paired_device_makes_the_pads_of_strict_and_gets_no_share() -> None:
     a, b, c = PEERS[:3]
-    named = form(Privacy.STRICT, Offer((a, b), paired=frozenset({a})))
+    named = form(Privacy.STRICT, Candidates((a, b), paired=frozenset({a})))
     assert named.lanes == (LanePlan(b, a),) and named.pad_maker is PadMaker.PAIRED
-    came_in = form(Privacy.STRICT, Offer((a, b), paired=frozenset({a, c})))
+    came_in = form(Privacy.STRICT, Candidates((a, b), paired=frozenset({a, c})))
     assert came_in.lanes == (LanePlan(a, c), LanePlan(b, c)), "one that nobody named leaves every place to shares"
-    alone = form(Privacy.STRICT, Offer((a,), paired=frozenset({a})))
+    alone = form(Privacy.STRICT, Candidates((a,), paired=frozenset({a})))
     assert alone.lanes == (LanePlan(a),) and alone.pad_maker is PadMaker.OWN, "else nobody would get shares"
-    absent = form(Privacy.STRICT, Offer((a, b)))
+    absent = form(Privacy.STRICT, Candidates((a, b)))
     assert absent.pad_maker is PadMaker.OWN
 
 
@@ -76,7 +76,7 @@ def test_a_paired_device_makes_the_pads_of_strict_and_gets_no_share() -> None:
 def test_rows_go_as_they_are_where_that_was_asked_for_and_allowed(
     asked: Privacy, places: tuple, paired: set, readers: set
 ) -> None:
-    plan = form(asked, Offer(places, paired=frozenset(paired), readers=frozenset(readers)))
+    plan = form(asked, Candidates(places, paired=frozenset(paired), readers=frozenset(readers)))
     shares = {lane.share for lane in plan.lanes}
     makers = {lane.pads for lane in plan.lanes} - {None}
     assert not shares & makers
@@ -90,7 +90,7 @@ def test_rows_go_as_they_are_where_that_was_asked_for_and_allowed(
 
 def test_trusted_without_a_reader_is_computed_here_and_says_so() -> None:
     a, b = PEERS[:2]
-    for offer in (Offer((a, b)), Offer((a, b), paired=frozenset({a}))):
-        plan = form(Privacy.TRUSTED, offer)
+    for candidates in (Candidates((a, b)), Candidates((a, b), paired=frozenset({a}))):
+        plan = form(Privacy.TRUSTED, candidates)
         assert plan.mode is Privacy.LOCAL and not plan.lanes
         assert "--may-read-prompts" in plan.notes[0]

@@ -12,7 +12,7 @@ from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures, Line
 from node.planning.planner import CORRECTION_LIMIT, _corrected
 from node.privacy import Privacy
-from node.session.formation import Offer, SessionPlan, form
+from node.session.formation import Candidates, SessionPlan, form
 
 PEERS = [identity(index).peer_id for index in range(4)]
 UNITS = [make_unit(64, 32, layer=layer, kind=kind).ref for layer in range(3) for kind in ("qkv", "o")]
@@ -79,26 +79,27 @@ def predict(here_s: float, away_s: float):  # type: ignore[no-untyped-def]
 
 
 def test_auto_goes_where_it_is_faster_and_says_why_not() -> None:
-    offer = Offer(tuple(PEERS), tuple(PEERS), new_tokens=10)
-    stays = form(Privacy.AUTO, offer, predict(0.1, 0.5))
+    candidates = Candidates(tuple(PEERS), tuple(PEERS))
+    stays = form(Privacy.AUTO, candidates, predict(0.1, 0.5), new_tokens=10)
     assert stays.mode is Privacy.LOCAL and stays.lanes == ()
     (note,) = stays.notes
     assert "10 tokens take about 1 s on this device alone and about 5 s in split over 2 lanes" in note
-    goes = form(Privacy.AUTO, offer, predict(0.5, 0.1))
+    goes = form(Privacy.AUTO, candidates, predict(0.5, 0.1), new_tokens=10)
     assert goes.mode is Privacy.SPLIT and len(goes.lanes) == 2 and goes.notes == ()
     assert (goes.cost, goes.cost_here) == (Cost(0.1, 0.1), Cost(0.5, 0.5))
 
 
 @pytest.mark.parametrize("asked", [Privacy.SPLIT, Privacy.STRICT])
 def test_a_mode_asked_for_by_name_is_not_weighed(asked: Privacy) -> None:
-    assert form(asked, Offer(tuple(PEERS), tuple(PEERS)), predict(0.1, 100)).mode is asked
+    assert form(asked, Candidates(tuple(PEERS), tuple(PEERS)), predict(0.1, 100)).mode is asked
 
 
 def test_who_cannot_compute_here_offloads_and_open_swarms_are_strict() -> None:
-    offer = Offer(tuple(PEERS), tuple(PEERS), computable=False)
-    plan = form(Privacy.AUTO, offer, predict(0.0001, 100))
+    candidates = Candidates(tuple(PEERS), tuple(PEERS))
+    plan = form(Privacy.AUTO, candidates, predict(0.0001, 100), computable=False)
     assert plan.mode is Privacy.SPLIT and plan.cost_here is None
-    assert form(Privacy.AUTO, Offer(tuple(PEERS), tuple(PEERS), is_open=True), predict(100, 1)).mode is Privacy.STRICT
+    open_swarm = Candidates(tuple(PEERS), tuple(PEERS), is_open=True)
+    assert form(Privacy.AUTO, open_swarm, predict(100, 1)).mode is Privacy.STRICT
 
 
 @given(st.floats(0.01, 10), st.floats(1e-3, 10))

@@ -7,7 +7,7 @@ here, and the plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -15,6 +15,7 @@ from node.execution.lane import DEFAULT_MAX_LANES, pair_guards
 from node.planning.cost import Cost
 from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
 from node.privacy import Privacy
+from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
 
 
@@ -62,8 +63,8 @@ class SessionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """The peers that hold the model, as far as they may take part."""
+class Candidates:
+    """Peers that may take part in a session over one model, as they were found at one moment."""
 
     places: tuple[PeerId | None, ...] = ()
     """Guards in their places: 2i and 2i + 1 make a lane in `split`; None is a place that is empty now."""
@@ -76,14 +77,12 @@ class Offer:
     max_lanes: int = DEFAULT_MAX_LANES
     is_open: bool = False
     """Whether anybody may be in the swarm: `auto` is then never weaker than `strict`."""
-    computable: bool = True
-    """Whether this device holds all that it needs to compute alone."""
-    new_tokens: int = 128
-    """Tokens of the answer that is expected."""
     named: bool = True
     """Whether the user chose the places; else this node's guards hold them."""
     notes: tuple[str, ...] = ()
     """What whoever chose the places has to say of them."""
+    holders: Mapping[PeerId, ConnectedPeer] = field(default_factory=dict)
+    """Peers that hold units of the model, and do not leave."""
 
     @property
     def present(self) -> tuple[PeerId, ...]:
@@ -96,75 +95,83 @@ class Offer:
 Predict = Callable[[SessionPlan], Cost]
 
 
-def form(asked: Privacy, offer: Offer, predict: Predict | None = None) -> SessionPlan:
+def form(
+    asked: Privacy,
+    candidates: Candidates,
+    predict: Predict | None = None,
+    new_tokens: int = 128,
+    computable: bool = True,
+) -> SessionPlan:
     """The plan of a session that was asked for in this mode.
 
     Args:
+        new_tokens: tokens of the answer that is expected.
+        computable: whether this device holds all that it needs to compute alone.
         predict: what a plan costs. `auto` offloads only where that is faster than this device alone, or where
             this device alone cannot do it; a mode that was asked for by name is not weighed.
     """
     here = SessionPlan(Privacy.LOCAL)
-    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not offer.places and not offer.present):
+    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not candidates.places and not candidates.present):
         return here
-    auto = Privacy.STRICT if offer.is_open else Privacy.SPLIT
-    plan = FORMERS[auto if asked is Privacy.AUTO else asked](offer)
+    auto = Privacy.STRICT if candidates.is_open else Privacy.SPLIT
+    plan = FORMERS[auto if asked is Privacy.AUTO else asked](candidates)
     if plan.mode is Privacy.LOCAL:
         return replace(here, notes=plan.notes)
     # Only where there is a choice: measuring this device would hold up the first answer.
-    cost_here = predict(here) if predict is not None and offer.computable else None
+    cost_here = predict(here) if predict is not None and computable else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
     plan = replace(plan, cost=None if predict is None else predict(plan), cost_here=cost_here)
     if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
-        away_s, here_s = plan.cost.total_s(offer.new_tokens), cost_here.total_s(offer.new_tokens)
+        away_s, here_s = plan.cost.total_s(new_tokens), cost_here.total_s(new_tokens)
         if here_s <= away_s:
-            return replace(here, notes=(_why_here(plan, offer, here_s, away_s),))
-    empty = offer.places.count(None)
+            return replace(here, notes=(_why_here(plan, new_tokens, here_s, away_s),))
+    empty = candidates.places.count(None)
     if empty and plan.mode is not Privacy.TRUSTED:
-        note = f"{empty} of {len(offer.places)} places are empty: their lanes are not used"
+        note = f"{empty} of {len(candidates.places)} places are empty: their lanes are not used"
         plan = replace(plan, notes=(*plan.notes, note))
     return plan
 
 
-def _why_here(plan: SessionPlan, offer: Offer, here_s: float, away_s: float) -> str:
+def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) -> str:
     return (
-        f"auto: {offer.new_tokens} tokens take about {here_s:.2g} s on this device alone and about {away_s:.2g} s "
+        f"auto: {new_tokens} tokens take about {here_s:.2g} s on this device alone and about {away_s:.2g} s "
         f"in {plan.mode.value} over {len(plan.lanes)} lane{'s' * (len(plan.lanes) > 1)}: computed here "
         f"(--privacy {plan.mode.value} forces it)"
     )
 
 
-def _form_split(offer: Offer) -> SessionPlan:
-    lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(offer.places, offer.max_lanes))
+def _form_split(candidates: Candidates) -> SessionPlan:
+    lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(candidates.places, candidates.max_lanes))
     if lanes:
-        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, LAYERS_LENT, offer.notes)
-    if offer.named:
-        return _here(Privacy.SPLIT, "2 peers, named one after the other,", offer)
-    if len(offer.present) < 2:
-        return _here(Privacy.SPLIT, "2 peers of the swarm", offer)
-    guards = len(offer.places) - offer.places.count(None)
-    note = f"split needs both guards of one lane, {guards} of {len(offer.places)} are there: computed here"
-    return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
+        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, LAYERS_LENT, candidates.notes)
+    if candidates.named:
+        return _here(Privacy.SPLIT, "2 peers, named one after the other,", candidates)
+    if len(candidates.present) < 2:
+        return _here(Privacy.SPLIT, "2 peers of the swarm", candidates)
+    guards = len(candidates.places) - candidates.places.count(None)
+    note = f"split needs both guards of one lane, {guards} of {len(candidates.places)} are there: computed here"
+    return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
 
 
-def _form_strict(offer: Offer) -> SessionPlan:
-    if not offer.present:
-        return _here(Privacy.STRICT, "a peer", offer)
-    maker = _pad_maker(offer)
-    lanes = tuple(LanePlan(peer_id, maker) for peer_id in offer.present if peer_id != maker)
+def _form_strict(candidates: Candidates) -> SessionPlan:
+    if not candidates.present:
+        return _here(Privacy.STRICT, "a peer", candidates)
+    maker = _pad_maker(candidates)
+    lanes = tuple(LanePlan(peer_id, maker) for peer_id in candidates.present if peer_id != maker)
     return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes, LAYERS_LENT)
 
 
-def _pad_maker(offer: Offer) -> PeerId | None:
+def _pad_maker(candidates: Candidates) -> PeerId | None:
     """A paired device that makes the pads and gets no shares, where somebody else is left to get them.
 
     A peer that holds pads and shares of a session could read its rows, whoever it belongs to.
     """
-    candidates = sorted(offer.paired, key=lambda peer_id: (peer_id in offer.present, peer_id))
-    return next((peer_id for peer_id in candidates if set(offer.present) - {peer_id}), None)
+    paired = sorted(candidates.paired, key=lambda peer_id: (peer_id in candidates.present, peer_id))
+    return next((peer_id for peer_id in paired if set(candidates.present) - {peer_id}), None)
 
 
-def _form_trusted(offer: Offer) -> SessionPlan:
-    lanes = tuple(LanePlan(peer_id) for peer_id in sorted(offer.readers))
+def _form_trusted(candidates: Candidates) -> SessionPlan:
+    lanes = tuple(LanePlan(peer_id) for peer_id in sorted(candidates.readers))
     if not lanes:
         note = (
             "trusted needs a paired device that holds this model and may read your prompt "
@@ -174,13 +181,13 @@ def _form_trusted(offer: Offer) -> SessionPlan:
     return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes, LAYERS_LENT)
 
 
-def _here(asked: Privacy, needed: str, offer: Offer) -> SessionPlan:
-    found = len(offer.present)
+def _here(asked: Privacy, needed: str, candidates: Candidates) -> SessionPlan:
+    found = len(candidates.present)
     note = f"{asked.value} needs {needed} that hold this model, {found} found: computed here"
-    return SessionPlan(Privacy.LOCAL, notes=(note, *offer.notes))
+    return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
 
 
-FORMERS: dict[Privacy, Callable[[Offer], SessionPlan]] = {
+FORMERS: dict[Privacy, Callable[[Candidates], SessionPlan]] = {
     Privacy.SPLIT: _form_split,
     Privacy.STRICT: _form_strict,
     Privacy.TRUSTED: _form_trusted,

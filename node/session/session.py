@@ -28,8 +28,8 @@ from node.planning.figures import LaneFigures
 from node.privacy import Privacy
 from node.process.allowance import available_memory
 from node.serving.hosting import layers_text, missing_layers
-from node.session.crew import Crew, Muster
-from node.session.formation import LanePlan, Offer, PadMaker, SessionPlan, form
+from node.session.candidates import CandidateFinder
+from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, form
 from node.session.opening import LaneOpener
 from node.store.files import sha256_file
 from node.store.manifest import UNITS_FOLDER
@@ -91,8 +91,8 @@ class Session:
         self._pad_s = 0.0
         self.note: str | None = None
         self._version = node.registry.version
-        self._crew = Crew(node, model, self._named(), config.inbound_peers, config.max_lanes)
-        self._muster = Muster()
+        self._finder = CandidateFinder(node, model, self._named(), config.inbound_peers, config.max_lanes)
+        self._found = Candidates()
         self._opener: LaneOpener | None = None
         self.plan = self.replan(config.prompt_tokens, config.new_tokens)
         for note in self.plan.notes:
@@ -181,23 +181,11 @@ class Session:
     def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
         """How it would be formed now, for a request of this size; while nothing runs in it."""
         if self._config.privacy is not Privacy.LOCAL:
-            self._muster = self._crew.muster(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
+            self._found = self._finder.find(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
         return self._plan(self._config.privacy, prompt_tokens, new_tokens)
 
     def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
-        devices, muster = self._node.trust.devices, self._muster
-        offer = Offer(
-            muster.places,
-            muster.sharers,
-            paired=devices.peer_ids & self._crew.whole_holders(muster),
-            readers=devices.readers & muster.holders.keys(),
-            max_lanes=self._config.max_lanes,
-            is_open=self._node.is_open,
-            new_tokens=new_tokens,
-            named=not self._config.by_guards,
-            notes=muster.notes,
-        )
-        return form(asked, offer, lambda plan: self.predict(plan, prompt_tokens))
+        return form(asked, self._found, lambda plan: self.predict(plan, prompt_tokens), new_tokens)
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
@@ -213,7 +201,7 @@ class Session:
     def _figures_of(self, lane: LanePlan) -> LaneFigures:
         of, model_id = self._node.planner.measures.of, self._model.model_id_bytes
         guard = None if lane.pads is None else of(lane.pads).figures_for(model_id)
-        return LaneFigures(of(lane.share).figures_for(model_id), guard, self._crew.units_of(lane, self._muster))
+        return LaneFigures(of(lane.share).figures_for(model_id), guard, self._finder.units_of(lane, self._found))
 
     def _open(self) -> None:
         maker = self.plan.pad_maker if self.plan.lanes else LATER_MAKERS.get(self._config.privacy)
@@ -244,13 +232,13 @@ class Session:
             self._open_lane(lane)
         for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
-        covered = frozenset[bytes]().union(*(self._crew.units_of(lane, self._muster) for lane in self.plan.lanes))
+        covered = frozenset[bytes]().union(*(self._finder.units_of(lane, self._found) for lane in self.plan.lanes))
         if missing := missing_layers((unit.ref for unit in self._units), covered):
             self._say(f"no lane holds {layers_text(missing)}: computed here")
 
     def _open_lane(self, lane: LanePlan) -> None:
         assert self._opener is not None, "a session with lanes has somebody to open them"
-        self._opener.open_lane(lane, self._muster.holders, self._crew.units_of(lane, self._muster))
+        self._opener.open_lane(lane, self._found.holders, self._finder.units_of(lane, self._found))
 
     def _look_around(self) -> None:
         """Before each pass: who said goodbye or is kept out gets no new rows, who joined is used from now on."""
@@ -262,7 +250,7 @@ class Session:
             kept_out = self._node.access.refusal(peer.peer_id) is not None
             peer.leaving = kept_out or registry.is_leaving(peer.peer_id)
         asked = self._config.privacy if self.mode is Privacy.LOCAL else self.mode
-        self._muster = self._crew.muster(asked is Privacy.SPLIT)
+        self._found = self._finder.find(asked is Privacy.SPLIT)
         plan = self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)
         for lane in plan.lanes:
             if self._opener.may_open(lane):

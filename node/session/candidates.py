@@ -1,0 +1,80 @@
+"""Who of the connected peers may take part in sessions over one model, and at which place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from node.guards.separation import Candidate
+from node.node import Node
+from node.session.formation import Candidates, LanePlan
+from node.store.stored import StoredModel
+from node.transport.registry import ConnectedPeer
+from protocol.identity import PeerId
+from protocol.link.hello import WorkKind
+
+
+class CandidateFinder:
+    """Finds the peers that hold units of one model.
+
+    Args:
+        named: peers in the order in which the user named them: the place decides who is a guard of what, so a peer
+            that is missing leaves it empty. None: guards are chosen and kept by this node.
+        others: whether peers that nobody named follow those that were, from the next lane on.
+    """
+
+    def __init__(
+        self, node: Node, model: StoredModel, named: Sequence[PeerId] | None, others: bool, max_lanes: int
+    ) -> None:
+        self._node = node
+        self._model_id = model.model_id_bytes
+        self._units = frozenset(ref.sha256 for ref in model.units if ref.kind != "head")
+        self._named = None if named is None else tuple(dict.fromkeys(named))
+        self._others = others
+        self._max_lanes = max_lanes
+
+    def find(self, with_guards: bool) -> Candidates:
+        """Who is there now.
+
+        Args:
+            with_guards: whether lanes of two are wanted; else nobody is made a guard.
+        """
+        usable, devices = self._node.registry.usable(), self._node.trust.devices
+        working = (peer for peer in usable if WorkKind.LINEAR in peer.hello.work)
+        holders = {peer.peer_id: peer for peer in working if self._held_by(peer)}
+        whole = {peer_id for peer_id, peer in holders.items() if self._held_by(peer) == self._units}
+        found = Candidates(
+            paired=devices.peer_ids & whole,
+            readers=devices.readers & holders.keys(),
+            max_lanes=self._max_lanes,
+            is_open=self._node.is_open,
+            named=self._named is not None,
+            holders=holders,
+        )
+        if self._named is None:
+            found = replace(found, sharers=tuple(sorted(holders)))
+            return self._with_guards(found, usable) if with_guards else found
+        places: list[PeerId | None] = [peer_id if peer_id in holders else None for peer_id in self._named]
+        if self._others:
+            places += [None] * (len(places) % 2)
+            places += sorted(holders.keys() - set(self._named))
+        return replace(found, places=tuple(places), sharers=tuple(peer for peer in places if peer is not None))
+
+    def _with_guards(self, found: Candidates, usable: Sequence[ConnectedPeer]) -> Candidates:
+        candidates = [self._candidate(peer) for peer in found.holders.values()]
+        present = {peer.peer_id for peer in usable}
+        chosen = self._node.guards.places(self._model_id.hex(), candidates, present, self._max_lanes)
+        return replace(found, places=chosen.places, notes=chosen.notes)
+
+    def _candidate(self, peer: ConnectedPeer) -> Candidate:
+        is_paired = peer.peer_id in self._node.trust.devices.peer_ids
+        return Candidate(peer.peer_id, peer.host, peer.hello.operator, is_paired, self._held_by(peer))
+
+    def _held_by(self, peer: ConnectedPeer) -> frozenset[bytes]:
+        """Units of the model that a peer holds, of those that may be lent."""
+        return self._units & peer.hosts(self._model_id)
+
+    def units_of(self, lane: LanePlan, found: Candidates) -> frozenset[bytes]:
+        """Units that all peers of a lane hold; none where one of them has left since the lane was planned."""
+        holders = [found.holders.get(peer_id) for peer_id in lane.peers]
+        return self._units.intersection(*(frozenset() if peer is None else self._held_by(peer) for peer in holders))
