@@ -1,11 +1,11 @@
-"""Sources of weights that lie or dawdle: the real librarian of a node with one answer replaced."""
+"""Sources of weights that lie or dawdle: the real disk_reader of a node with one answer replaced."""
 
 from __future__ import annotations
 
 import time
 
 from node.node import Node
-from node.serving.librarian import Errand
+from node.serving.disk_reader import ReadTask
 from protocol.transfer.outline import Outline
 
 BLOB_FAULTS = ("false-piece", "false-outline", "slow-pieces")
@@ -13,11 +13,11 @@ BLOB_FAULTS = ("false-piece", "false-outline", "slow-pieces")
 
 def spoil_blobs(node: Node, fault: str, delay_s: float) -> None:
     """From now on the node gives pieces with one wrong bit, or states outlines of other blobs, or takes its time."""
-    librarian = node.data.blobs.librarian
-    honest_read, honest_outline = librarian.read, librarian.outline
+    disk_reader = node.data.blobs.disk_reader
+    honest_read, honest_outline = disk_reader.read, disk_reader.outline
 
-    def read(errand: Errand) -> bytes | None:
-        piece = honest_read(errand)
+    def read(task: ReadTask) -> bytes | None:
+        piece = honest_read(task)
         if fault == "slow-pieces":
             time.sleep(delay_s)
         if piece is None or fault != "false-piece":
@@ -30,5 +30,5 @@ def spoil_blobs(node: Node, fault: str, delay_s: float) -> None:
             return stated
         return Outline(stated.size_bytes, (bytes(32), *stated.pieces[1:]))
 
-    librarian.read = read  # type: ignore[method-assign]
-    librarian.outline = outline  # type: ignore[method-assign]
+    disk_reader.read = read  # type: ignore[method-assign]
+    disk_reader.outline = outline  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""A pass that nobody wants any more ends at once, and every peer hears of it."""
+"""A cancelled pass ends at once, and every peer is told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = [make_unit(6, 8, layer, seed=layer) for layer in range(3)]
 
 
 def called_off(peer: ScriptedPeer) -> tuple[set[int], set[int]]:
-    """Ids of what a peer was asked, and of what was called off."""
+    """Ids of what a peer was asked, and of what was cancelled."""
     asked = {received.id for received in peer.heard if isinstance(received.message, Linear)}
     return asked, {received.message.request_id for received in peer.heard if isinstance(received.message, Cancel)}
 

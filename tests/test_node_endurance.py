@@ -24,7 +24,7 @@ from node.discovery.mdns import LanIdentity
 from node.gateway.live.feed import Broadcaster
 from node.process import endurance
 from node.process.endurance import FIRST_PAUSE_S, GOOD_S, MAX_FAILURES, MAX_PAUSE_S, Endurance, GivenUpError, endure
-from node.serving.librarian import Errand, Fetched, Librarian
+from node.serving.disk_reader import DiskReader, Fetched, ReadTask
 from node.transport.control import ControlPlane
 from protocol.linear.messages import ChunkBinding, Linear, Role
 
@@ -175,12 +175,12 @@ def test_a_librarian_that_meets_a_bug_goes_on() -> None:
             raise RuntimeError("nobody foresaw this")
 
     brought: list[Fetched] = []
-    librarian = Librarian(find, brought.append)
-    librarian.start()
-    librarian.send(Errand(bytes(32), None, "first"))
-    librarian.send(Errand(bytes(31) + b"\x01", None, "second"))
-    until(lambda: len(brought) == 2, "both errands are answered")
-    librarian.stop()
+    disk_reader = DiskReader(find, brought.append)
+    disk_reader.start()
+    disk_reader.send(ReadTask(bytes(32), None, "first"))
+    disk_reader.send(ReadTask(bytes(31) + b"\x01", None, "second"))
+    until(lambda: len(brought) == 2, "both tasks are answered")
+    disk_reader.stop()
     assert [fetched.found for fetched in brought] == [None, None]
 
 

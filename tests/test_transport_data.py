@@ -352,7 +352,7 @@ def test_what_was_cancelled_is_not_computed() -> None:
         until(lambda: node.data.queued == 2, "both wait")
         client.send(Cancel(2), 4)
         client.send(Cancel(77), 5)
-        until(lambda: node.data.queued == 1, "one is called off")
+        until(lambda: node.data.queued == 1, "one is cancelled")
         worker.leave.set()
         ids = [received.id for received in (client.receive(), client.receive()) if received is not None]
         assert ids == [1, 3]

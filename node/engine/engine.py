@@ -118,7 +118,7 @@ class Engine:
             self.cancel(request.id)
 
     def cancel(self, request_id: str) -> bool:
-        """Nobody wants a request any more; whether there was one with this id."""
+        """Cancel a request; False where there is none with this id."""
         with self._lock:
             found = self._under_way.get(request_id)
         if found is None:

@@ -100,7 +100,7 @@ class SessionRunner:
             self._wake()
 
     def cancel(self, running: Running) -> None:
-        """Nobody wants it any more; a pass that is of it alone, or computes its prompt, ends at once."""
+        """Cancel it. A pass of this request alone, or over its prompt, ends at once."""
         with self._news:
             running.cancelled = True
             rows = next((rows for other, rows in self._in_pass if other is running), 0)
@@ -339,7 +339,7 @@ class SessionRunner:
         running.complete(finished, session if running.started else None)
 
     def _drop_cancelled(self) -> None:
-        """Those that nobody wants any more end; where nobody is left, peers may stop at once."""
+        """End the cancelled requests; where none is left, peers may stop at once."""
         for running in [each for each in self._running if each.cancelled]:
             self._complete(running, running.answer.cancelled())
             if not self._running and self._session is not None:

@@ -8,7 +8,7 @@ import threading
 
 
 class PassCancelledError(Exception):
-    """The pass under way is not wanted any more; every chunk of it was called off."""
+    """The pass under way was cancelled, with every chunk of it."""
 
 
 class Interrupt:

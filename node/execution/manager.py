@@ -234,14 +234,14 @@ class ExecutionManager:
         return self.lanes[record.lane]
 
     def _abandon(self, record: ChunkRecord) -> None:
-        """Its answer is only news now. Of peers that never answer, only the latest such requests are remembered."""
+        """Its answer is not needed any more. Of a peer that never answers, the latest are remembered."""
         for peer in self.peers:
             for request in peer.in_flight.values():
                 if request.owner.subject is record:
                     request.abandoned = True
             peer.forget_abandoned()
 
-    # --- an end before the end
+    # --- cancellation
 
     def check_wanted(self) -> None:
         """Raises PassCancelledError where this pass is to end at once."""
@@ -249,20 +249,20 @@ class ExecutionManager:
             self._interrupt.check()
 
     def cancel_chunk(self, record: ChunkRecord) -> None:
-        """Nobody wants a chunk any more: its peers are told, whatever comes of it is only news of them."""
+        """Cancel a chunk and tell its peers; an answer that comes all the same only counts for their figures."""
         if record.state in (ChunkState.MERGED, ChunkState.CANCELLED):
             return
         batches = [] if record.ticket is None else [batch for batch, _start, _end in record.ticket.batches]
         spent = [batch for batch in batches if not batch.left]
-        self._call_off(lambda subject: subject is record or any(subject is batch for batch in spent))
+        self._cancel_requests(lambda subject: subject is record or any(subject is batch for batch in spent))
         self._move(record, ChunkEvent.CANCEL)
         record.release()
 
     def cancel_all(self) -> None:
-        """Nobody wants anything any more, the pads made ahead included."""
-        self._call_off(lambda subject: True)
+        """Cancel every request, those for pads ahead of need included."""
+        self._cancel_requests(lambda subject: True)
 
-    def _call_off(self, concerned: Callable[[object], bool]) -> None:
+    def _cancel_requests(self, concerned: Callable[[object], bool]) -> None:
         for peer in self.peers:
             for request in [one for one in peer.in_flight.values() if concerned(one.owner.subject)]:
                 if not request.abandoned and not peer.channel.closed:

@@ -32,7 +32,7 @@ class Finished:
     """The last event of a generation."""
 
     reason: FinishReason
-    """stop: the model ended, or what it was to end at; length: a limit was reached; cancelled: nobody wants more."""
+    """stop: the model's end, a stop string or a stop token; length: a limit; cancelled: the request was cancelled."""
     text: str
     """The whole text: that of all tokens, joined."""
     num_tokens: int
@@ -98,7 +98,7 @@ class Answer:
         return [token, self._finished("length")] if is_last else [token]
 
     def cancelled(self) -> Finished:
-        """How it ends where nobody wants the rest."""
+        """How it ends where the request is cancelled."""
         return self._finished("cancelled")
 
     def _shown(self, token_id: int, is_last: bool) -> str:

@@ -45,7 +45,7 @@ class StopMatcher:
         return self._take(self._symbols.get(word, _OTHER_WORD)) if self._worded else ""
 
     def finish(self) -> str:
-        """The text that was held back in vain."""
+        """The text that was held back, and is no part of a stop string after all."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _take(self, symbols: str) -> str:

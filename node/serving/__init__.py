@@ -14,5 +14,5 @@ worker       linear layers, computed in parts
 outbox       answers on their way
 hosting      which units this node holds and announces
 blobs        answers to questions for blobs
-librarian    the thread that reads pieces and makes outlines
+disk_reader    the thread that reads pieces and makes outlines
 """

@@ -1,6 +1,6 @@
 """The part of the data plane that gives blobs away. It lives in the data plane's thread and owns no socket.
 
-Only the reading is done elsewhere: `collect` hands over what the librarian has brought since.
+Only the reading is done elsewhere: `collect` hands over what the disk_reader has brought since.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from node.serving.librarian import Errand, Fetched, FindBlob, Librarian
+from node.serving.disk_reader import DiskReader, Fetched, FindBlob, ReadTask
 from protocol.identity import PeerId
 from protocol.limits import PIECE_BYTES, SLICE_BYTES
 from protocol.message import ErrorCode, ErrorReply, Message
@@ -51,13 +51,13 @@ class BlobService:
 
     Args:
         find_blob: where a blob lies; called from both threads.
-        wake: makes the data plane's thread call `collect` soon; called from the librarian's thread.
+        wake: makes the data plane's thread call `collect` soon; called from the disk_reader's thread.
     """
 
     def __init__(self, find_blob: FindBlob, wake: Callable[[], None]) -> None:
         self._fetched: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._wake = wake
-        self.librarian = Librarian(find_blob, self._brought)
+        self.disk_reader = DiskReader(find_blob, self._brought)
         self._serving: Serving[bytes] = Serving()
         self._owners: dict[bytes, PeerId] = {}
         """Of each connection that is known, the oldest first."""
@@ -68,10 +68,10 @@ class BlobService:
         self.sent_bytes = 0
 
     def start(self) -> None:
-        self.librarian.start()
+        self.disk_reader.start()
 
     def stop(self) -> None:
-        self.librarian.stop()
+        self.disk_reader.stop()
 
     def computed(self) -> None:
         """A chunk was computed: pieces step back for a while."""
@@ -83,13 +83,13 @@ class BlobService:
             case Credit(total_bytes):
                 self._know(peer_id, route)
                 self._serving.credit(route, total_bytes)
-            case BlobAsk(sha256) | PieceAsk(sha256, _) if self.librarian.find_blob(sha256) is None:
+            case BlobAsk(sha256) | PieceAsk(sha256, _) if self.disk_reader.find_blob(sha256) is None:
                 return ErrorReply(ErrorCode.NOT_FOUND, "this blob is not held here")
             case BlobAsk() if self._outlining[route] >= MAX_OPEN_OUTLINES:
                 return ErrorReply(ErrorCode.EXHAUSTED, "too many outlines wait here")
             case BlobAsk(sha256):
                 self._outlining[route] += 1
-                self.librarian.send(Errand(sha256, None, _OutlineTag(route, message_id)))
+                self.disk_reader.send(ReadTask(sha256, None, _OutlineTag(route, message_id)))
             case PieceAsk(sha256, index):
                 return self._queue(peer_id, route, message_id, sha256, index)
         return None
@@ -110,7 +110,7 @@ class BlobService:
             self._ready.extend(self._replies(self._fetched.get()))
         while self._reading < MAX_READ_AHEAD and (job := self._serving.next(monotonic())) is not None:
             self._reading += 1
-            self.librarian.send(Errand(job.sha256, job.index, job))
+            self.disk_reader.send(ReadTask(job.sha256, job.index, job))
         return self._ready.popleft() if self._ready else None
 
     def wait_s(self) -> float | None:
@@ -120,7 +120,7 @@ class BlobService:
         return None if self._reading >= MAX_READ_AHEAD else self._serving.wait_s(monotonic())
 
     def _queue(self, peer_id: PeerId, route: bytes, message_id: int, sha256: bytes, index: int) -> ErrorReply | None:
-        place = self.librarian.find_blob(sha256)
+        place = self.disk_reader.find_blob(sha256)
         num_bytes = 0 if place is None else min(PIECE_BYTES, place.num_bytes - index * PIECE_BYTES)
         if num_bytes <= 0:
             return ErrorReply(ErrorCode.INVALID, "the blob has fewer pieces")
@@ -147,15 +147,15 @@ class BlobService:
         self._wake()
 
     def _replies(self, fetched: Fetched) -> list[Reply]:
-        errand, found = fetched.errand, fetched.found
-        tag = errand.tag
+        task, found = fetched.task, fetched.found
+        tag = task.tag
         assert isinstance(tag, _OutlineTag | PieceJob)
         if isinstance(tag, PieceJob):
             self._reading -= 1
         else:
             self._outlining -= Counter([tag.route])
         if isinstance(found, Outline):
-            return [Reply(tag.route, tag.message_id, BlobOutline(errand.sha256, found))]
+            return [Reply(tag.route, tag.message_id, BlobOutline(task.sha256, found))]
         if found is None:
             refusal = ErrorReply(ErrorCode.UNAVAILABLE, "the blob cannot be read here")
             return [Reply(tag.route, tag.message_id, refusal)]

@@ -20,8 +20,8 @@ from node.serving.blobs import BlobService
 from node.serving.breaks import Breaks
 from node.serving.commands import Borrow, Commands, Look, Offer
 from node.serving.computing import Computing
+from node.serving.disk_reader import FindBlob
 from node.serving.lent import LentConnections
-from node.serving.librarian import FindBlob
 from node.serving.outbox import Outbox, send_or_wait
 from node.serving.reception import Reception
 from node.serving.work_queue import Job

@@ -1,4 +1,4 @@
-"""Linear layers for others: stateless, exact, and none the wiser.
+"""Linear layers for others: stateless and exact; the rows that a worker sees tell it nothing.
 
 A request holds a seed or a share, a unit's hash and a slice of its output tiles; the answer is `W b mod p` and a
 digest that binds it to the request. Nothing is kept between requests but the memory-mapped weights. An answer is

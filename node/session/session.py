@@ -148,7 +148,7 @@ class Session:
             self._manager.attend(timeout_s)
 
     def rest(self) -> None:
-        """Nobody waits for anything any more: call off what peers still work on."""
+        """No request runs any more: cancel what peers still work on."""
         if self._manager is not None:
             self._manager.cancel_all()
 

@@ -6,7 +6,7 @@ download    one fetch: sources, disk and state machine, in a thread of its own
 choice      which layers a node takes, decided purely
 holders     who holds what of a model, by what peers announce
 announced   what peers announce after their hello, from their records
-gathering   a model that comes from peers: its manifest, then layers or all of it, served as they come
+download   a model that comes from peers: its manifest, then layers or all of it, served as they come
 jobs        what is being fetched, as interfaces show it
 transfers   all jobs of a node, each in a thread of its own
 """

@@ -16,8 +16,8 @@ from node.store.files import writing_to
 from node.store.library import Library
 from node.store.names import is_model_id
 from node.transfer.download import CancelledError
-from node.transfer.gathering import Gathering, Surroundings
 from node.transfer.jobs import Job, Jobs, JobState
+from node.transfer.model_download import ModelDownload, Surroundings
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
@@ -59,11 +59,11 @@ class Transfers:
 
     def take_layers(self, model_id: str, memory_bytes: int) -> Job:
         """Fetch and serve the layers of a model that the swarm lacks most."""
-        return self._begin("units", model_id, None, lambda gathering: gathering.bring_layers(memory_bytes))
+        return self._begin("units", model_id, None, lambda download: download.bring_layers(memory_bytes))
 
     def pull(self, model_id: str, patience_s: float = PULL_PATIENCE_S) -> Job:
         """Fetch a whole model."""
-        return self._begin("pull", model_id, patience_s, lambda gathering: gathering.bring_all())
+        return self._begin("pull", model_id, patience_s, lambda download: download.bring_all())
 
     def pull_from_hub(self, reference: HubReference, name: str | None = None) -> Job:
         """Fetch a model of the Hugging Face hub, import it and serve it."""
@@ -100,7 +100,9 @@ class Transfers:
         for thread in self._threads:
             thread.join(JOIN_S)
 
-    def _begin(self, kind: str, model_id: str, patience_s: float | None, work: Callable[[Gathering], object]) -> Job:
+    def _begin(
+        self, kind: str, model_id: str, patience_s: float | None, work: Callable[[ModelDownload], object]
+    ) -> Job:
         if not is_model_id(model_id):
             raise ModelNotFoundError(f"{model_id!r} is no model id, which has 64 hexadecimal digits")
         models_dir = self._folder()
@@ -112,7 +114,7 @@ class Transfers:
             self._secure.identity.peer_id,
             lambda peer_id, reason: self._ban(peer_id, reason, LIAR_BAN_S),
         )
-        return self.run(kind, model_id, lambda job: work(Gathering(around, job, model_id, patience_s)))
+        return self.run(kind, model_id, lambda job: work(ModelDownload(around, job, model_id, patience_s)))
 
     def _folder(self) -> Path:
         if self._models_dir is None:

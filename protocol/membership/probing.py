@@ -96,7 +96,7 @@ class Helping:
         return done
 
     def expired(self, target: bytes, now: float) -> list[Help]:
-        """Who waited for the target in vain."""
+        """Who waited for the target, which did not answer."""
         done = [entry for entry in self._waiting.get(target, ()) if entry.deadline <= now]
         left = [entry for entry in self._waiting.get(target, ()) if entry.deadline > now]
         self._waiting[target] = left

@@ -37,7 +37,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a gathering needs of the node."""
+    """What a download needs of the node."""
 
     secure: SecureContext
     registry: PeerRegistry
@@ -47,7 +47,7 @@ class Surroundings:
     on_liar: Callable[[PeerId, str], None]
 
 
-class Gathering:
+class ModelDownload:
     """Brings a model here. `run` blocks; one job, one thread."""
 
     def __init__(self, around: Surroundings, job: Job, model_id: str, patience_s: float | None) -> None:

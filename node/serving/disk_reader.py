@@ -19,7 +19,7 @@ FindBlob = Callable[[bytes], BlobPlace | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class ReadTask:
     """An outline that is to be made, or (with an index) a piece that is to be read. `tag` comes back with it."""
 
     sha256: bytes
@@ -29,47 +29,47 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What an errand gave: an outline, a piece's bytes, or None where the blob cannot be served."""
+    """What an task gave: an outline, a piece's bytes, or None where the blob cannot be served."""
 
-    errand: Errand
+    task: ReadTask
     found: Outline | bytes | None
 
 
-class Librarian:
-    """Does one errand after the other; `done` is called in the librarian's thread."""
+class DiskReader:
+    """Does one task after the other; `done` is called in the disk_reader's thread."""
 
     def __init__(self, find_blob: FindBlob, done: Callable[[Fetched], None]) -> None:
         self.find_blob = find_blob
         self._done = done
-        self._errands: queue.SimpleQueue[Errand | None] = queue.SimpleQueue()
+        self._errands: queue.SimpleQueue[ReadTask | None] = queue.SimpleQueue()
         self._outlines: dict[bytes, Outline | None] = {}
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._main, name="librarian", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="disk_reader", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the errand at hand."""
+        """End after the task at hand."""
         if self._thread is not None:
             self._errands.put(None)
             self._thread.join(1.0)
 
-    def send(self, errand: Errand) -> None:
+    def send(self, task: ReadTask) -> None:
         """Do this when the others before are done."""
-        self._errands.put(errand)
+        self._errands.put(task)
 
     def _main(self) -> None:
-        while (errand := self._errands.get()) is not None:
+        while (task := self._errands.get()) is not None:
             try:
-                found = self.outline(errand.sha256) if errand.index is None else self.read(errand)
+                found = self.outline(task.sha256) if task.index is None else self.read(task)
             except OSError as exc:
-                log.warning("blob %s cannot be read: %s", errand.sha256.hex()[:16], exc.strerror)
+                log.warning("blob %s cannot be read: %s", task.sha256.hex()[:16], exc.strerror)
                 found = None
             except Exception:  # whoever comes next must not wait for ever
-                log.exception("blob %s cannot be read", errand.sha256.hex()[:16])
+                log.exception("blob %s cannot be read", task.sha256.hex()[:16])
                 found = None
-            self._done(Fetched(errand, found))
+            self._done(Fetched(task, found))
 
     def outline(self, sha256: bytes) -> Outline | None:
         """Made once for each blob; a file that has changed since it was imported is not offered."""
@@ -80,15 +80,15 @@ class Librarian:
             self._outlines[sha256] = _outline_of(sha256, place)
         return self._outlines[sha256]
 
-    def read(self, errand: Errand) -> bytes | None:
-        """The piece that an errand is for."""
-        outline, place = self.outline(errand.sha256), self.find_blob(errand.sha256)
-        if outline is None or place is None or errand.index is None or errand.index >= len(outline.pieces):
+    def read(self, task: ReadTask) -> bytes | None:
+        """The piece that an task is for."""
+        outline, place = self.outline(task.sha256), self.find_blob(task.sha256)
+        if outline is None or place is None or task.index is None or task.index >= len(outline.pieces):
             return None
         with place.path.open("rb") as file:
-            file.seek(errand.index * PIECE_BYTES)
-            piece = file.read(outline.piece_bytes(errand.index))
-        return piece if len(piece) == outline.piece_bytes(errand.index) else None
+            file.seek(task.index * PIECE_BYTES)
+            piece = file.read(outline.piece_bytes(task.index))
+        return piece if len(piece) == outline.piece_bytes(task.index) else None
 
 
 def _outline_of(sha256: bytes, place: BlobPlace) -> Outline | None:
