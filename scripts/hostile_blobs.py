@@ -1,4 +1,4 @@
-"""Sources of weights that lie or dawdle: the real disk_reader of a node with one answer replaced."""
+"""Sources of weights that lie or dawdle: the real disk reader of a node with one answer replaced."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The part of the data plane that gives blobs away. It lives in the data plane's thread and owns no socket.
 
-Only the reading is done elsewhere: `collect` hands over what the disk_reader has brought since.
+Only the reading is done elsewhere: `collect` hands over what the disk reader has read since.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BlobService:
 
     Args:
         find_blob: where a blob lies; called from both threads.
-        wake: makes the data plane's thread call `collect` soon; called from the disk_reader's thread.
+        wake: makes the data plane's thread call `collect` soon; called from the disk reader's thread.
     """
 
     def __init__(self, find_blob: FindBlob, wake: Callable[[], None]) -> None:

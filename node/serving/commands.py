@@ -32,7 +32,7 @@ class Borrow:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The disk_reader has brought something, or a part was computed."""
+    """The disk reader has read something, or a part was computed."""
 
 
 Command = Offer | Borrow | Look | None

@@ -36,31 +36,31 @@ class Fetched:
 
 
 class DiskReader:
-    """Does one task after the other; `done` is called in the disk_reader's thread."""
+    """Does one task after the other; `done` is called in its thread."""
 
     def __init__(self, find_blob: FindBlob, done: Callable[[Fetched], None]) -> None:
         self.find_blob = find_blob
         self._done = done
-        self._errands: queue.SimpleQueue[ReadTask | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[ReadTask | None] = queue.SimpleQueue()
         self._outlines: dict[bytes, Outline | None] = {}
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._main, name="disk_reader", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="disk reader", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End after the task at hand."""
         if self._thread is not None:
-            self._errands.put(None)
+            self._tasks.put(None)
             self._thread.join(1.0)
 
     def send(self, task: ReadTask) -> None:
         """Do this when the others before are done."""
-        self._errands.put(task)
+        self._tasks.put(task)
 
     def _main(self) -> None:
-        while (task := self._errands.get()) is not None:
+        while (task := self._tasks.get()) is not None:
             try:
                 found = self.outline(task.sha256) if task.index is None else self.read(task)
             except OSError as exc:

@@ -1,12 +1,12 @@
 """Weights from peers. What travels, and who is believed, is `protocol.transfer`; here are disks, threads, sockets.
 
-sources     connections to the peers that blobs are fetched from
-disk        what was fetched, on disk: pieces on their way, blobs that are whole
-download    one fetch: sources, disk and state machine, in a thread of its own
-choice      which layers a node takes, decided purely
-holders     who holds what of a model, by what peers announce
-announced   what peers announce after their hello, from their records
-download   a model that comes from peers: its manifest, then layers or all of it, served as they come
-jobs        what is being fetched, as interfaces show it
-transfers   all jobs of a node, each in a thread of its own
+sources         connections to the peers that blobs are fetched from
+disk            what was fetched, on disk: pieces on their way, blobs that are whole
+download        one fetch: sources, disk and state machine, in a thread of its own
+choice          which layers a node takes, decided purely
+holders         who holds what of a model, by what peers announce
+announced       what peers announce after their hello, from their records
+model_download  a model that comes from peers: its manifest, then layers or all of it, served as they come
+jobs            what is being fetched, as interfaces show it
+transfers       all jobs of a node, each in a thread of its own
 """
