@@ -16,11 +16,11 @@ from node.store.library import Library
 
 @click.command("import", epilog=EXIT_CODES)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", default=None, help="What to call it; the folder's name by default.")
+@click.option("--name", default=None, help="What to call it; the name of the folder or file by default.")
 @data_dir_option
 @json_option
 def import_model(path: Path, name: str | None, data_dir: Path, as_json: bool) -> None:
-    """Turn the Hugging Face checkpoint in folder PATH into a model that can be run and served."""
+    """Turn PATH, a folder with a Hugging Face checkpoint or a GGUF file, into a model that can be run and served."""
     library = Library(DataDir.open(data_dir).models)
     imported = library.import_folder(path, name)
     names = next(model.names for model in library.list() if model.model_id == imported.model_id)
@@ -42,7 +42,7 @@ def models(data_dir: Path, as_json: bool) -> None:
         click.echo(json.dumps({"models": [asdict(model) for model in found]}))
         return
     if not found:
-        say("no models yet: `kekahyde-node import FOLDER` adds one; `story` comes with the program")
+        say("no models yet: `kekahyde-node import PATH` adds one; `story` comes with the program")
     for model in found:
         size = f"{model.num_weights / 1e6:.1f} M weights"
         name = ", ".join(model.names) or "-"

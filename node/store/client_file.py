@@ -1,6 +1,6 @@
 """`client.safetensors`: the float part of a model, which never leaves the client.
 
-    embedding                [V, D]  in the checkpoint's own dtype: F32, F16 or BF16
+    embedding                [V, D]  F32, F16 or BF16 as in the checkpoint; F32 where that has blocks of integers
     final_norm               [D]     F32, as all that follows
     layers.<i>.norm.<name>           attention and mlp [D]; q and k [d] where the model has them
     layers.<i>.bias.<kind>   [N]     biases of a unit's fused rows, where the model has them
@@ -25,8 +25,8 @@ import numpy as np
 
 from node.model.config import LAYER_KINDS
 from node.store.files import sync
-from node.store.hf.checkpoint import Checkpoint
 from node.store.hf.layout import FINAL_NORM, norm_names, projections
+from node.store.weight_source import WeightSource
 from protocol.linear.field import Floats
 
 EMBEDDING = "embedding"
@@ -61,7 +61,7 @@ def bias_key(layer: int, kind: str) -> str:
     return f"layers.{layer}.bias.{kind}"
 
 
-def write_client_file(path: Path, checkpoint: Checkpoint) -> None:
+def write_client_file(path: Path, checkpoint: WeightSource) -> None:
     """Writes the float part of a checkpoint, never more than a block of it in memory."""
     entries = list(_entries(checkpoint))
     header: dict[str, object] = {}
@@ -84,7 +84,7 @@ def _write_header(file: BinaryIO, header: dict[str, object]) -> None:
     file.write(struct.pack("<Q", len(text)) + text)
 
 
-def _entries(checkpoint: Checkpoint) -> Iterator[_Entry]:
+def _entries(checkpoint: WeightSource) -> Iterator[_Entry]:
     yield _embedding_entry(checkpoint)
     config = checkpoint.config
     yield _float_entry("final_norm", checkpoint.tensor(FINAL_NORM))
@@ -97,17 +97,9 @@ def _entries(checkpoint: Checkpoint) -> Iterator[_Entry]:
                 yield _float_entry(bias_key(layer, kind), np.concatenate(parts))
 
 
-def _embedding_entry(checkpoint: Checkpoint) -> _Entry:
-    source = checkpoint.stored_in(checkpoint.embedding)
-    info = source.tensors[checkpoint.embedding]
-    stored = source.raw(checkpoint.embedding)
-    starts = range(0, info.shape[0], BLOCK_ROWS)
-    return _Entry(
-        EMBEDDING,
-        info.dtype,
-        info.shape,
-        lambda: (stored[start : start + BLOCK_ROWS].tobytes() for start in starts),
-    )
+def _embedding_entry(checkpoint: WeightSource) -> _Entry:
+    shape = checkpoint.config.vocab_size, checkpoint.config.hidden_size
+    return _Entry(EMBEDDING, checkpoint.embedding_dtype, shape, lambda: checkpoint.embedding_blocks(BLOCK_ROWS))
 
 
 def _float_entry(name: str, values: Floats) -> _Entry:

@@ -23,7 +23,8 @@ from node.model.tokenizer import Tokenizer
 from node.model.unit import UnitRef
 from node.store.client_file import write_client_file
 from node.store.files import sha256_file, sync_folder, write_synced, writing_to
-from node.store.hf.checkpoint import Checkpoint, open_checkpoint
+from node.store.gguf.checkpoint import GgufCheckpoint, is_gguf
+from node.store.hf.checkpoint import open_checkpoint
 from node.store.hf.layout import projections
 from node.store.manifest import (
     CLIENT_FILE,
@@ -37,6 +38,7 @@ from node.store.manifest import (
 )
 from node.store.names import Names, check_name, fingerprint, locked
 from node.store.unit_file import write_unit
+from node.store.weight_source import WeightSource
 from protocol.linear.field import Floats
 
 TEMPORARY_PREFIX = ".import-"
@@ -75,7 +77,7 @@ def import_checkpoint(
     name: str | None = None,
     progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportedModel:
-    """Imports a Hugging Face checkpoint folder: the same checkpoint gives the same bytes on every machine.
+    """Imports a Hugging Face checkpoint folder, or a GGUF file: the same checkpoint gives the same bytes everywhere.
 
     Args:
         name: a name for the model, beside its id.
@@ -87,10 +89,10 @@ def import_checkpoint(
     """
     if name is not None:
         check_name(name)
-    checkpoint = open_checkpoint(source)
+    checkpoint: WeightSource = GgufCheckpoint(source) if is_gguf(source) else open_checkpoint(source)
     seen = fingerprint(source)
-    Tokenizer.from_folder(source)
-    _check_template(source)
+    Tokenizer.from_folder(checkpoint.folder)
+    _check_template(checkpoint.folder)
     with writing_to(models_dir):
         models_dir.mkdir(parents=True, exist_ok=True)
         remove_stale_imports(models_dir)
@@ -135,7 +137,7 @@ def _temporary_folder(models_dir: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_model(checkpoint: Checkpoint, folder: Path, progress: Callable[[ImportProgress], None] | None) -> str:
+def _write_model(checkpoint: WeightSource, folder: Path, progress: Callable[[ImportProgress], None] | None) -> str:
     """Writes everything that a model consists of, the manifest last; returns the model id."""
     places = unit_places(checkpoint.config)
     refs = []
@@ -156,7 +158,7 @@ def _write_model(checkpoint: Checkpoint, folder: Path, progress: Callable[[Impor
     return model_id_of(content)
 
 
-def _write_unit(checkpoint: Checkpoint, folder: Path, layer: int | None, kind: UnitKind) -> UnitRef:
+def _write_unit(checkpoint: WeightSource, folder: Path, layer: int | None, kind: UnitKind) -> UnitRef:
     num_outputs, num_inputs = checkpoint.config.unit_shape(kind)
     if layer is None:
         parts = [(checkpoint.head, num_outputs)]
@@ -168,7 +170,7 @@ def _write_unit(checkpoint: Checkpoint, folder: Path, layer: int | None, kind: U
     return UnitRef(layer, kind, num_outputs, num_inputs, sha256)
 
 
-def _blocks(checkpoint: Checkpoint, parts: list[tuple[str, int]], step: int) -> Iterator[Floats]:
+def _blocks(checkpoint: WeightSource, parts: list[tuple[str, int]], step: int) -> Iterator[Floats]:
     """The rows of several tensors, one after the other, at most `step` together."""
     for tensor, num_rows in parts:
         for start in range(0, num_rows, step):

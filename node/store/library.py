@@ -10,6 +10,7 @@ from pathlib import Path
 
 from node.errors import ConfigError, ModelError, ModelNotFoundError
 from node.store.files import writing_to
+from node.store.gguf.checkpoint import is_gguf
 from node.store.importer import ImportedModel, ImportProgress, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder
@@ -92,7 +93,7 @@ class Library:
         return model
 
     def import_folder(self, source: Path, name: str | None = None) -> ImportedModel:
-        """Imports a checkpoint under `name`, or under one made from its folder's name where that is free."""
+        """Imports a checkpoint under `name`, or under one made from the name of its folder or file."""
         if name is None:
             proposed = name_from_folder(source)
             name = proposed if proposed not in {*self._names.all(), BUILT_IN_NAME} else None
@@ -147,7 +148,7 @@ class Library:
         """The model of a checkpoint folder, imported where that was not done yet or the folder changed."""
         if folder.is_dir() and (folder / MANIFEST_FILE).exists() and is_model_id(folder.resolve().name):
             return StoredModel(folder.resolve())
-        model_id = self._names.imported_from(folder) if folder.is_dir() else None
+        model_id = self._names.imported_from(folder) if folder.is_dir() or is_gguf(folder) else None
         if model_id is None or not (self.models_dir / model_id / MANIFEST_FILE).exists():
             model_id = self.import_folder(folder, name).model_id
         elif name is not None:

@@ -120,9 +120,11 @@ def locked(models_dir: Path) -> Iterator[None]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash over names, sizes and times of a folder's files: cheap, and another one when a file is rewritten."""
+    """A hash over names, sizes and times of a folder's files, or of one file: cheap, and another one when a file is
+    rewritten."""
     try:
-        entries = sorted((path.name, path.stat()) for path in folder.iterdir() if path.is_file())
+        files = folder.iterdir() if folder.is_dir() else [folder]
+        entries = sorted((path.name, path.stat()) for path in files if path.is_file())
     except OSError as exc:
         raise ModelNotFoundError(f"{folder} cannot be read: {exc.strerror}; name a folder with a model") from exc
     text = json.dumps([[name, status.st_size, status.st_mtime_ns] for name, status in entries])

@@ -6,7 +6,7 @@ know would be a part of the model that we do not compute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,16 @@ class Checkpoint:
         """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
         return self._files[name].rows(name, start, stop)
 
-    def stored_in(self, name: str) -> TensorFile:
-        """The file that holds a tensor, for those that want its bytes unchanged."""
-        return self._files[name]
+    @property
+    def embedding_dtype(self) -> str:
+        """How the embedding is stored, and kept: F32, F16 or BF16."""
+        return self._files[self.embedding].tensors[self.embedding].dtype
+
+    def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
+        """The embedding's bytes as they are stored, so many rows at a time."""
+        stored = self._files[self.embedding].raw(self.embedding)
+        for start in range(0, len(stored), num_rows):
+            yield stored[start : start + num_rows].tobytes()
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
@@ -84,12 +91,12 @@ def _as_stored(config: ModelConfig, files: dict[str, TensorFile]) -> ModelConfig
 
 
 def _refuse_other_formats(folder: Path) -> None:
-    if folder.suffix == ".gguf" or (folder.is_dir() and any(folder.glob("*.gguf")) and not _has_config(folder)):
-        raise UnsupportedModelError(
-            f"{folder} is a GGUF model, which is not supported; use its safetensors checkpoint instead"
-        )
+    if folder.is_dir() and not _has_config(folder) and (found := sorted(folder.glob("*.gguf"))):
+        raise UnsupportedModelError(f"{folder} holds GGUF files and no config.json; name one of them, as {found[0]}")
     if not folder.is_dir():
-        raise ModelNotFoundError(f"no model folder at {folder}; name a folder that holds config.json and safetensors")
+        raise ModelNotFoundError(
+            f"no model at {folder}; name a folder that holds config.json and safetensors, or a GGUF file"
+        )
 
 
 def _has_config(folder: Path) -> bool:

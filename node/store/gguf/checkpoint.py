@@ -1,0 +1,131 @@
+"""A GGUF model opened like a Hugging Face checkpoint, checked whole before a weight is read."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from node.store.gguf.config import read_gguf_config
+from node.store.gguf.header import Header, TensorPlace, read_header
+from node.store.gguf.layout import ROPE_FACTORS, name_in_gguf, row_order
+from node.store.gguf.tensors import GgufTensors
+from node.store.gguf.vocabulary import tokenizer_files
+from node.store.hf.layout import EMBEDDING, HEAD, tensor_shapes
+from protocol.linear.field import Floats
+
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+MAX_PARTS = 1000
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path names a GGUF file."""
+    return path.suffix.lower() == ".gguf"
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files of a model, of which one is named. Raises ModelNotFoundError where one is missing."""
+    matched = _PART.fullmatch(path.name)
+    count = int(matched[3]) if matched else 1
+    if matched is None or not 1 <= count <= MAX_PARTS:
+        paths = [path]
+    else:
+        paths = [path.with_name(f"{matched[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    for part in paths:
+        if not part.is_file():
+            raise ModelNotFoundError(f"{part} is missing; fetch the model again")
+    return paths
+
+
+class GgufCheckpoint:
+    """The weights of a GGUF model under their names in a checkpoint, widened to float32 when they are asked for.
+
+    Args:
+        path: the file, or any part of a split one.
+
+    Raises:
+        ModelNotFoundError: a part of it is missing.
+        UnsupportedModelError: it holds a model that is not supported.
+        CorruptModelError: its files contradict each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        paths = parts_of(path)
+        headers = [read_header(part) for part in paths]
+        self._places = _all_places(paths, headers)
+        self._files: dict[str, GgufTensors] = {}
+        for part, header in zip(paths, headers, strict=True):
+            self._files.update(dict.fromkeys(header.tensors, GgufTensors(part, header.tensors)))
+        metadata = headers[0].metadata
+        self._is_llama = metadata.get("general.architecture") == "llama"
+        factors = self._rows_of(ROPE_FACTORS, slice(None)) if ROPE_FACTORS in self._places else None
+        self.config = read_gguf_config(metadata, self._places, factors, str(path))
+        self._check_tensors()
+        self.embedding = EMBEDDING
+        self.head = EMBEDDING if self.config.tie_word_embeddings else HEAD
+        files = tokenizer_files(metadata, str(path))
+        self._folder = tempfile.TemporaryDirectory(prefix="kekahyde-gguf-")
+        self.folder = Path(self._folder.name)
+        """Where the files of its tokenizer lie."""
+        for name, content in files.items():
+            (self.folder / name).write_bytes(content)
+
+    def tensor(self, name: str) -> Floats:
+        """The whole tensor; `name` is one that the architecture has."""
+        return self.rows(name, 0, self._places[name_in_gguf(name)].shape[0])
+
+    def rows(self, name: str, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
+        order = row_order(self.config, name, self._is_llama)
+        return self._rows_of(name_in_gguf(name), slice(start, stop) if order is None else order[start:stop])
+
+    @property
+    def embedding_dtype(self) -> str:
+        """How the embedding is kept: as it is stored where that is no blocks of ggml's, else widened."""
+        stored = self._places[name_in_gguf(EMBEDDING)].type.name
+        return stored if stored in ("F32", "F16", "BF16") else "F32"
+
+    def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
+        """The embedding's bytes in that dtype, so many rows at a time."""
+        name = name_in_gguf(EMBEDDING)
+        plain = self._places[name].type.name == self.embedding_dtype
+        for start in range(0, self.config.vocab_size, num_rows):
+            rows = slice(start, start + num_rows)
+            if plain:
+                yield self._files[name].stored(name)[rows].tobytes()
+            else:
+                yield self._rows_of(name, rows).astype("<f4").tobytes()
+
+    def _rows_of(self, name: str, wanted: slice | np.ndarray) -> Floats:
+        return self._files[name].rows(name, wanted)
+
+    def _check_tensors(self) -> None:
+        shapes = {name_in_gguf(name): shape for name, shape in tensor_shapes(self.config)}
+        missing = sorted(shapes.keys() - self._places.keys())
+        if missing:
+            raise CorruptModelError(f"{self.path} lacks the tensor {missing[0]}; fetch the model again")
+        unknown = sorted(self._places.keys() - shapes.keys() - {ROPE_FACTORS})
+        if unknown:
+            raise UnsupportedModelError(
+                f"{self.path} holds the tensor {unknown[0]}, which a plain {self.config.model_type} model has not"
+            )
+        for name, shape in shapes.items():
+            if self._places[name].shape != shape:
+                found = list(self._places[name].shape)
+                raise CorruptModelError(
+                    f"{self.path}: tensor {name} has the shape {found}, its metadata say {list(shape)}"
+                )
+
+
+def _all_places(paths: list[Path], headers: list[Header]) -> dict[str, TensorPlace]:
+    places: dict[str, TensorPlace] = {}
+    for path, header in zip(paths, headers, strict=True):
+        if twice := places.keys() & header.tensors.keys():
+            raise CorruptModelError(f"{path} holds the tensor {min(twice)} that another part holds too")
+        places.update(header.tensors)
+    return places
