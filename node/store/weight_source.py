@@ -21,6 +21,10 @@ class WeightSource(Protocol):
         """Where the files of its tokenizer lie."""
 
     @property
+    def embedding(self) -> str:
+        """The tensor that holds the embedding."""
+
+    @property
     def head(self) -> str:
         """The tensor that holds the head."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,9 +71,9 @@ class GgufCheckpoint:
         self.embedding = EMBEDDING
         self.head = EMBEDDING if self.config.tie_word_embeddings else HEAD
         files = tokenizer_files(metadata, str(path))
-        self._folder = tempfile.TemporaryDirectory(prefix="kekahyde-gguf-")
-        self.folder = Path(self._folder.name)
-        """Where the files of its tokenizer lie."""
+        self.folder = Path(tempfile.mkdtemp(prefix="kekahyde-gguf-"))
+        """Where the files of its tokenizer lie, for as long as this lives."""
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         for name, content in files.items():
             (self.folder / name).write_bytes(content)
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from node.model.rope import rope_tables
-from node.store.hf.checkpoint import Checkpoint
 from node.store.hf.layout import FINAL_NORM, layer_shapes
+from node.store.weight_source import WeightSource
 from protocol.linear.field import Floats
 
 
 class ReferenceModel:
     """A checkpoint in float32 that computes the logits of whole sequences."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: WeightSource) -> None:
         self.config = checkpoint.config
         self._embedding = torch.from_numpy(checkpoint.tensor(checkpoint.embedding))
         tied = checkpoint.head == checkpoint.embedding
@@ -30,7 +30,7 @@ class ReferenceModel:
         self._final_norm = torch.from_numpy(checkpoint.tensor(FINAL_NORM))
         self._layers = [self._load_layer(checkpoint, layer) for layer in range(self.config.num_layers)]
 
-    def _load_layer(self, checkpoint: Checkpoint, layer: int) -> dict[str, Tensor]:
+    def _load_layer(self, checkpoint: WeightSource, layer: int) -> dict[str, Tensor]:
         prefix = f"model.layers.{layer}."
         names = [name for name, _ in layer_shapes(self.config, layer)]
         return {name.removeprefix(prefix): torch.from_numpy(checkpoint.tensor(name)) for name in names}

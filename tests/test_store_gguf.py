@@ -1,0 +1,337 @@
+"""GGUF files: what is read is what transformers reads, the same file gives the same model, the rest is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import struct
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_gguf import WORDS, Type, write_gguf
+from test_model_checkpoints import write_checkpoint
+from tokenizers import Tokenizer as RustTokenizer
+
+from node.errors import CorruptModelError, ModelError, ModelNotFoundError, UnsupportedModelError
+from node.store.gguf.checkpoint import GgufCheckpoint
+from node.store.gguf.header import BLOCK_TYPES, read_header
+from node.store.gguf.tensors import GgufTensors
+from node.store.gguf.vocabulary import tokenizer_files
+from node.store.hf.checkpoint import open_checkpoint
+from node.store.hf.reference import ReferenceModel
+from node.store.importer import import_checkpoint
+from node.store.library import Library
+
+EVEN = {"intermediate_size": 64}
+"""Rows of whole blocks."""
+# transformers reads no head_dim of a Qwen3 file, and takes 128.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-tied": {"tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": 4},
+    "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "max_window_layers": 2},
+}
+IDS = [1, *range(5, 30)]
+
+
+@pytest.fixture(params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "checkpoint", {**EVEN, **FAMILIES[request.param]})
+
+
+def test_a_file_says_the_same_as_its_checkpoint(folder: Path, tmp_path: Path) -> None:
+    opened = GgufCheckpoint(write_gguf(folder, tmp_path / "model.gguf"))
+    original = open_checkpoint(folder)
+    assert opened.config == original.config
+    np.testing.assert_array_equal(ReferenceModel(opened).logits(IDS), ReferenceModel(original).logits(IDS))
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1])
+def test_logits_are_those_of_transformers(folder: Path, tmp_path: Path, kind: Type) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    write_gguf(folder, tmp_path / "model.gguf", kind)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor([IDS])).logits[0].numpy()
+    logits = ReferenceModel(GgufCheckpoint(tmp_path / "model.gguf")).logits(IDS)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_the_same_file_gives_the_same_model(folder: Path, tmp_path: Path) -> None:
+    path = write_gguf(folder, tmp_path / "some model.gguf", Type.Q8_0)
+    first = import_checkpoint(path, tmp_path / "one")
+    again = import_checkpoint(path, tmp_path / "two")
+    assert first.model_id == again.model_id
+    library = Library(tmp_path / "one")
+    assert library.resolve(path).model_id == first.model_id
+    assert library.import_folder(path).name == "some-model.gguf"
+
+
+@pytest.mark.parametrize("number", BLOCK_TYPES)
+def test_rows_are_those_of_the_whole_tensor(tmp_path: Path, number: int) -> None:
+    kind, generator = Type(number), np.random.default_rng(number)
+    weights, num_bytes = gguf.GGML_QUANT_SIZES[kind]
+    assert (weights, num_bytes) == (BLOCK_TYPES[number].weights, BLOCK_TYPES[number].num_bytes)
+    stored = generator.integers(
+        0, 60, (6, 512 // weights * num_bytes), dtype=np.uint8
+    )  # no scale of them is infinite
+    writer = gguf.GGUFWriter(tmp_path / "one.gguf", "llama")
+    if kind in (Type.F32, Type.F16):
+        writer.add_tensor("some", stored.view(np.float32 if kind is Type.F32 else np.float16))
+    else:
+        writer.add_tensor("some", stored, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tensors = GgufTensors(tmp_path / "one.gguf", read_header(tmp_path / "one.gguf").tensors)
+    whole = gguf.dequantize(stored, kind).reshape(6, -1)
+    np.testing.assert_array_equal(tensors.rows("some", slice(2, 5)), whole[2:5])
+    np.testing.assert_array_equal(tensors.rows("some", np.array([4, 0])), whole[[4, 0]])
+
+
+def test_a_split_file_is_one_model(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", EVEN)
+    whole = write_gguf(folder, tmp_path / "whole.gguf")
+    header = read_header(whole)
+    for number, wanted in enumerate((0, 1), 1):
+        writer = gguf.GGUFWriter(tmp_path / f"parts-{number:05}-of-00002.gguf", "llama")
+        for field in gguf.GGUFReader(whole).fields.values() if number == 1 else ():
+            if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+                kinds = field.types
+                writer.add_key_value(field.name, field.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
+        tensors = GgufTensors(whole, header.tensors)
+        for index, (name, place) in enumerate(header.tensors.items()):
+            if index % 2 == wanted:
+                writer.add_tensor(name, tensors.rows(name, slice(None)).reshape(place.shape))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    joined = GgufCheckpoint(tmp_path / "parts-00002-of-00002.gguf")
+    np.testing.assert_array_equal(
+        ReferenceModel(joined).logits(IDS), ReferenceModel(GgufCheckpoint(whole)).logits(IDS)
+    )
+    (tmp_path / "parts-00001-of-00002.gguf").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"parts-00001-of-00002\.gguf is missing"):
+        GgufCheckpoint(tmp_path / "parts-00002-of-00002.gguf")
+
+
+# --- what is refused
+
+
+UINT, FLOAT, STRING = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.STRING
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"llama.expert_count": (8, UINT)}, "a mixture of experts"),
+        ({"llama.attention.sliding_window": (64, UINT)}, "a sliding window"),
+        ({"llama.rope.dimension_count": (4, UINT)}, "only a part of each head is rotated"),
+        ({"llama.rope.scaling.type": ("yarn", STRING)}, "its rope type is 'yarn'"),
+        ({"llama.embedding_length": (0, UINT)}, "embedding_length is 0"),
+        ({"llama.feed_forward_length": (128, UINT)}, "has the shape"),
+        ({"tokenizer.ggml.model": ("rwkv", STRING)}, "of the kind 'rwkv'"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    path = write_gguf(write_checkpoint(tmp_path / "checkpoint", EVEN), tmp_path / "model.gguf")
+    content = path.read_bytes()
+    for key, (value, kind) in changes.items():
+        content = with_entry(content, key, value, int(kind))
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=reason):
+        import_checkpoint(path, tmp_path / "models")
+    assert not (tmp_path / "models").exists(), "nothing is written"
+
+
+def with_entry(content: bytes, key: str, value: int | float | str, kind: int) -> bytes:
+    """A file with one entry put in front of its metadata, and the one of that key, if it has one, renamed."""
+    packed = struct.pack("<Q", len(key)) + key.encode()
+    content = content.replace(packed, struct.pack("<Q", len(key)) + b"x" * len(key))
+    count = struct.unpack_from("<Q", content, 16)[0]
+    entry = packed + struct.pack("<I", kind)
+    if isinstance(value, str):
+        entry += struct.pack("<Q", len(value)) + value.encode()
+    else:
+        entry += struct.pack("<f" if isinstance(value, float) else "<I", value)
+    entry += b"" if len(entry) % 32 == 0 else filling(32 - len(entry) % 32)
+    added = 1 if len(entry) == len(packed) + 4 + 4 else 2
+    return content[:16] + struct.pack("<Q", count + added) + entry + content[24:]
+
+
+def filling(num_bytes: int) -> bytes:
+    """An entry that fills up to the alignment of tensors: a string of so many bytes in all."""
+    num_bytes += 32 if num_bytes < 26 else 0
+    text = b"y" * (num_bytes - 8 - 1 - 4 - 8)
+    return struct.pack("<Q", 1) + b"f" + struct.pack("<I", 8) + struct.pack("<Q", len(text)) + text
+
+
+def hostile(counts: tuple[int, int], body: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, *counts) + body
+
+
+KEY = struct.pack("<Q", 1) + b"k"
+TENSOR = struct.pack("<Q", 1) + b"t" + struct.pack("<IQ", 1, 32)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a whole GGUF file"),
+        (b"GGML" + bytes(100), "does not begin with GGUF"),
+        (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
+        (hostile((1 << 60, 0)), "names 1152921504606846976 tensors"),
+        (hostile((0, 1 << 60)), "names 1152921504606846976 entries"),
+        (hostile((0, 1), struct.pack("<Q", 1 << 60)), "a string has 1152921504606846976 bytes"),
+        (hostile((0, 1), KEY + struct.pack("<IIQ", 9, 8, 10**9)), "names 1000000000 items"),
+        (hostile((0, 1), KEY + struct.pack("<IIQ", 9, 0, 4_000_000)), "cut short"),
+        (hostile((0, 1), KEY + struct.pack("<IIQ", 9, 9, 4)), "unknown type 9"),
+        (hostile((0, 1), KEY + struct.pack("<I", 77)), "unknown type 77"),
+        (hostile((0, 2), 2 * (KEY + struct.pack("<IB", 0, 1))), "stands there twice"),
+        (hostile((1, 0), TENSOR + struct.pack("<IQ", 999, 0)), "ggml's type 999"),
+        (hostile((1, 0), TENSOR + struct.pack("<IQ", 0, 1 << 60)), "ends beyond the file"),
+        (hostile((1, 0), TENSOR + struct.pack("<IQ", 0, 0)), "ends beyond the file"),
+        (
+            hostile((2, 0), TENSOR + struct.pack("<IQ", 0, 0) + TENSOR + struct.pack("<IQ", 0, 128)) + bytes(512),
+            "twice",
+        ),
+        (
+            hostile(
+                (2, 0), TENSOR + struct.pack("<IQ", 0, 0) + TENSOR.replace(b"t", b"u") + struct.pack("<IQ", 0, 96)
+            )
+            + bytes(512),
+            "lies over another",
+        ),
+        (
+            hostile((1, 0), struct.pack("<Q", 1) + b"t" + struct.pack("<IQQ", 2, 1 << 40, 1 << 40) + bytes(12)),
+            "has the shape",
+        ),
+    ],
+)
+def test_a_hostile_header_is_refused_at_once(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "bad.gguf").write_bytes(content)
+    before_kib, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(ModelError, match=reason) as refused:
+        read_header(tmp_path / "bad.gguf")
+    assert time.process_time() - started < 1.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 200 << 10
+    assert "\n" not in str(refused.value)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_file_that_is_cut_or_changed_is_read_or_refused(data: st.DataObject, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    path = write_gguf(write_checkpoint(folder / "checkpoint", EVEN), folder / "model.gguf", Type.Q8_0)
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        content[data.draw(st.integers(0, min(4000, len(content) - 1)))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with contextlib.suppress(CorruptModelError, UnsupportedModelError):
+        GgufCheckpoint(path)
+
+
+# --- vocabularies
+
+
+def with_merges(pre: str, tokens: list[str], merges: list[tuple[str, str]], **more: Any) -> dict[str, Any]:
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in merges],
+        **more,
+    }
+
+
+def test_byte_level_text_comes_back_and_digits_are_cut_as_the_name_says() -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, "Ġa", "12", "<|end|>"]
+    kinds = [*[1] * (len(tokens) - 1), 3]
+    metadata = with_merges("smollm", tokens, [("Ġ", "a"), ("1", "2")], **{"tokenizer.ggml.token_type": kinds})
+    one_by_one = RustTokenizer.from_str(tokenizer_files(metadata, "x")["tokenizer.json"].decode())
+    metadata["tokenizer.ggml.pre"] = "gpt-2"
+    together = RustTokenizer.from_str(tokenizer_files(metadata, "x")["tokenizer.json"].decode())
+    text = "é a 12<|end|>"
+    for tokenizer in (one_by_one, together):
+        ids = tokenizer.encode(text).ids
+        assert tokenizer.decode(ids, skip_special_tokens=False) == text
+        assert ids[-1] == len(tokens) - 1
+    assert tokens.index("12") in together.encode("12").ids
+    assert tokens.index("12") not in one_by_one.encode("12").ids
+
+
+def pieces_of(text: str, scores: dict[str, float]) -> list[str]:
+    """SentencePiece's BPE as its definition says: the neighbours whose join has the best score are joined first."""
+    parts = list("▁" + text.replace(" ", "▁"))
+    while True:
+        joins = [(-scores[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in scores]
+        if not joins:
+            return parts
+        index = min(joins)[1]
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
+
+
+@given(
+    st.lists(st.text("ab▁", min_size=2, max_size=5), max_size=20, unique=True),
+    st.text("ab ", min_size=1, max_size=20),
+)
+@settings(max_examples=200, deadline=None)
+def test_sentence_pieces_are_joined_by_their_scores(words: list[str], text: str) -> None:
+    tokens = ["<unk>", "a", "b", "▁", *words]
+    scores = [0.0, *(-float(index) for index in range(1, len(tokens)))]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": [2, *[1] * (len(tokens) - 1)],
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    tokenizer = RustTokenizer.from_str(tokenizer_files(metadata, "x")["tokenizer.json"].decode())
+    assert tokenizer.encode(text).tokens == pieces_of(text, dict(zip(tokens, scores, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tokenizer.ggml.tokens": None}, "no list of tokens"),
+        ({"tokenizer.ggml.tokens": ["a", "a"]}, "twice"),
+        ({"tokenizer.ggml.token_type": [1]}, "kinds of tokens"),
+        ({"tokenizer.ggml.merges": ["a b c"]}, "not one of two pieces"),
+        ({"tokenizer.ggml.merges": 3}, "no list of merges"),
+        ({"tokenizer.ggml.pre": "jais-2"}, "cut as 'jais-2'"),
+        ({"tokenizer.ggml.eos_token_id": 99}, "its eos token is 99"),
+    ],
+)
+def test_a_vocabulary_that_makes_no_sense_is_refused(changes: dict[str, Any], reason: str) -> None:
+    metadata = {**with_merges("gpt-2", ["a", "b"], [("a", "b")]), **changes}
+    with pytest.raises(ModelError, match=reason):
+        tokenizer_files(metadata, "the file")
+
+
+def test_words_of_the_made_files_are_a_vocabulary() -> None:
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": WORDS,
+        "tokenizer.ggml.scores": [-float(index) for index in range(len(WORDS))],
+        "tokenizer.ggml.token_type": [2, 3, 3, *[1] * 69, *[6] * 8],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    tokenizer = RustTokenizer.from_str(tokenizer_files(metadata, "x")["tokenizer.json"].decode())
+    assert tokenizer.encode("ab").tokens == ["<s>", "a", "b"]
