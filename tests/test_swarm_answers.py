@@ -125,7 +125,8 @@ def test_peers_that_vanish_in_the_middle(scenario: str, victims: str, alone: Run
         assert chunks["verified"] >= 16 * UNITS_A_TOKEN, "the first tokens were computed by peers"
         marks = Counter(peer["status"] for peer in result.receipt["peers"] if peer["chunks"])
         if scenario == "kill":
-            assert marks["lost"] == {"one": 1, "lane": 2, "all": 4}[victims]
+            used = sum(marks.values())  # a short prompt may have gone to the faster lane alone
+            assert used >= 2 and marks["lost"] == {"one": 1, "lane": 2, "all": used}[victims]
         else:
             assert chunks["hedged"] > 0 and marks["suspended"] > 0
         if victims == "all":
