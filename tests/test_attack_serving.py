@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from attack_measure import MemoryWatch
-from honest_client import HonestClient
-from swarm_harness import SCRIPTS, Swarm
+
+from scripts.attacks.measure import MemoryWatch
+from scripts.harness.honest_client import HonestClient
+from scripts.harness.programs import program
+from scripts.harness.swarm import Swarm
 
 pytestmark = pytest.mark.swarm
 
-SERVING = [sys.executable, str(Path(SCRIPTS) / "attack_serving.py")]
+SERVING = program("scripts.attacks.serving")
 WATCH_S = 2.5
 """The peer turns after a second of silence and ends half a second later; libzmq's heartbeats come every second."""
 MAX_GROWN_MIB = {"frames": 96.0, "pour": 64.0}

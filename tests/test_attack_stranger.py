@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import pytest
-from attack_measure import AttackRun, MemoryWatch
-from attack_stranger import ATTACKS
-from attack_target import Target
-from honest_client import HonestClient
-from swarm_harness import NodeProcess, Swarm
+
+from scripts.attacks.measure import AttackRun, MemoryWatch
+from scripts.attacks.stranger import ATTACKS
+from scripts.attacks.target import Target
+from scripts.harness.honest_client import HonestClient
+from scripts.harness.swarm import NodeProcess, Swarm
 
 pytestmark = pytest.mark.swarm
 

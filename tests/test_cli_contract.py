@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm_harness import Swarm
+
+from scripts.harness.swarm import Swarm
 
 PROGRAM = [sys.executable, "-m", "node"]
 NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB"

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from swarm_harness import NodeProcess
 from waiting import until
 
 from node.gateway.client.client import call_node
 from protocol.finding.invitation import Invitation, format_invitation
 from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr
+from scripts.harness.swarm import NodeProcess
 
 PROGRAM = [sys.executable, "-m", "node"]
 PEER = Identity.from_seed(bytes(32)).peer_id

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from swarm_harness import RunResult, Swarm
 
 from node.swarm.credentials import Swarm as StoredSwarm
 from node.swarm.credentials import store_swarm
 from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
+from scripts.harness.swarm import RunResult, Swarm
 
 pytestmark = pytest.mark.swarm
 

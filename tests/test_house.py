@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = sorted(path.parent for name in ("protocol", "node", "tui") for path in (ROOT / name).rglob("__init__.py"))
+HOUSES = ("protocol", "node", "tui", "scripts")
+PACKAGES = sorted(path.parent for name in HOUSES for path in (ROOT / name).rglob("__init__.py"))
 MAX_LINES = 400
 
 
@@ -33,6 +34,16 @@ def test_a_package_names_its_files(package: Path) -> None:
 def test_no_file_is_a_hall(package: Path) -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in package.glob("*.py")}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_modules_that_are_started_by_name_exist() -> None:
+    entries = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix]
+    files = [*entries, *(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    text = "\n".join(path.read_text() for path in files)
+    started = set(re.findall(r"(?:-m |program\(\")(scripts(?:\.[a-z_]+)+)", text))
+    assert len(started) > len(entries) / 2, "they are found"
+    for module in started:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{module} is started and does not exist"
 
 
 @pytest.mark.parametrize("document", ["README.md", "SPEC.md"])

@@ -2,8 +2,6 @@
 
 import random
 
-from membership_sim import identity_of
-
 from protocol.membership.gossip import MAX_GOSSIP_BYTES, MAX_QUEUED, GossipQueue
 from protocol.membership.key_set import KeySet
 from protocol.membership.messages import MAX_MESSAGE_CLAIMS, Claim, Digest, DigestEntry, State
@@ -11,6 +9,7 @@ from protocol.membership.peer_table import PeerTable
 from protocol.membership.probing import MAX_SCANNED, MAX_URGENT, Rotation
 from protocol.membership.records import PeerFacts, sign_record
 from protocol.membership.sync import MAX_FRAMES, Difference, difference
+from scripts.membership_lab.simulator import identity_of
 
 RNG = random.Random(3)
 KEYS = [bytes([number]) * 32 for number in range(255)]

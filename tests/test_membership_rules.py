@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from membership_sim import identity_of
 
 from protocol import cbor
 from protocol.errors import RemoteProtocolError
@@ -32,6 +31,7 @@ from protocol.membership.records import PeerFacts, PeerRecord, claimed_key, sign
 from protocol.membership.suspicion import Suspicion, suspicion_bounds
 from protocol.membership.timers import Timer, Timers
 from protocol.message import Ping
+from scripts.membership_lab.simulator import identity_of
 
 CONFIG = MembershipConfig()
 KEYS = [identity_of(number).public_key for number in range(20)]

@@ -4,10 +4,20 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from membership_scenarios import Report, chaos, crash, dishonest, farewell, partition, restart, slow, spread
-from membership_sim import Conditions, Simulation
 
 from protocol.membership.messages import State
+from scripts.membership_lab.scenarios import (
+    Report,
+    chaos,
+    crash,
+    dishonest,
+    farewell,
+    partition,
+    restart,
+    slow,
+    spread,
+)
+from scripts.membership_lab.simulator import Conditions, Simulation
 
 LOSSY = Conditions(loss=0.1)
 ENCODED = Conditions(loss=0.1, encoded=True)

@@ -5,13 +5,13 @@ from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
-from membership_sim import identity_of
 from nacl.bindings import crypto_core_ed25519_sub
 
 from protocol.identity import curve_public_key_of
 from protocol.membership.messages import State
 from protocol.membership.peer_table import Merge, PeerTable, Standing, join
 from protocol.membership.records import PeerFacts, PeerRecord, sign_record
+from scripts.membership_lab.simulator import identity_of
 
 RNG = random.Random(0)
 RECORDS = [

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_perplexity import perplexities
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_model_checkpoints import write_checkpoint
@@ -32,6 +31,7 @@ from node.store.hf.reference import ReferenceModel
 from node.store.library import BUILT_IN_FOLDER, Library
 from node.store.quantize import quantize_rows
 from protocol.linear.field import Floats, Sums
+from scripts.benchmarks.perplexity import perplexities
 
 SHARED = Path(__file__).parents[2] / "shared"
 NUM_WINDOWS = 8

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from converge import percentile
-from netlab import EXIT_NOT_PERMITTED
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+from scripts.harness.programs import environment, program
+from scripts.networks.converge import percentile
+from scripts.networks.netlab import EXIT_NOT_PERMITTED
 
 pytestmark = pytest.mark.swarm
 
 
 @pytest.mark.parametrize("scenario", ["join", "mdns", "forged"])
 def test_scenario(scenario: str) -> None:
-    command = [sys.executable, str(SCRIPTS / "netlab.py"), "--json", "--logs", scenario]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    command = [*program("scripts.networks.netlab"), "--json", "--logs", scenario]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
     if result.returncode == EXIT_NOT_PERMITTED:
         pytest.skip(result.stderr.strip())
     verdict = json.loads(result.stdout)
@@ -27,8 +25,8 @@ def test_scenario(scenario: str) -> None:
 
 
 def test_a_small_crowd_converges() -> None:
-    command = [sys.executable, str(SCRIPTS / "converge.py"), "--json", "--nodes", "5", "--changes", "10"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [*program("scripts.networks.converge"), "--json", "--nodes", "5", "--changes", "10"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads(result.stdout)
     assert figures["good"] and 0 < figures["p50_s"] <= figures["p99_s"] <= figures["max_s"]

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from exposure import HABITS, LIFETIME_DAYS, NOTES, SHARES, main
-from exposure_model import mean_renewals, rotation_formula, rotation_simulated
+
+from scripts.privacy_lab.exposure import HABITS, LIFETIME_DAYS, NOTES, SHARES, main
+from scripts.privacy_lab.exposure_model import mean_renewals, rotation_formula, rotation_simulated
 
 TRIALS = 20_000
 

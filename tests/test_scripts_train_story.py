@@ -1,12 +1,9 @@
 """The story model's trainer: clean text in, a repeatable run, a complete checkpoint folder out."""
 
-import importlib
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,11 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-story_text: Any = importlib.import_module("story_text")
-story_model: Any = importlib.import_module("story_model")
-story_tokenizer: Any = importlib.import_module("story_tokenizer")
-trainer: Any = importlib.import_module("train_story_model")
+from scripts.story import text as story_text
+from scripts.story import tokenizer as story_tokenizer
+from scripts.story import train as trainer
 
 TINY = [
     *("--vocab-size", "400", "--hidden-size", "32", "--intermediate-size", "64", "--layers", "2"),

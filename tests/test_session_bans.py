@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from asking import answer, request_of
 from live_nodes import LOOPBACK, WAIT_S
 from made_parts import KERNELS, identity
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
@@ -21,6 +20,7 @@ from node.session.session import SessionConfig
 from node.store.importer import import_checkpoint
 from node.store.library import Library
 from node.store.stored import StoredModel
+from scripts.harness.asking import answer, request_of
 
 PROMPT = [5, 6, 7]
 PARAMS = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)

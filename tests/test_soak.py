@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from soak import soak
-from soak_watch import slope
+
+from scripts.soaking.soak import soak
+from scripts.soaking.watch import slope
 
 pytestmark = pytest.mark.swarm
 

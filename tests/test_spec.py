@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pycddl
 import pytest
-import spec_tables
-import spec_vectors
 
 from node.kernels import select_kernels
 from protocol import cbor
@@ -49,6 +47,7 @@ from protocol.pairing.messages import (
 )
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 from protocol.transfer.outline import Outline
+from scripts.documents import spec_tables, spec_vectors
 
 SPEC = (Path(__file__).parent.parent / "SPEC.md").read_text()
 

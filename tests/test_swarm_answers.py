@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from swarm_harness import RunResult, Swarm
-from swarm_scenarios import Blow
+
+from scripts.harness.swarm import RunResult, Swarm
+from scripts.scenarios.swarm import Blow
 
 pytestmark = pytest.mark.swarm
 

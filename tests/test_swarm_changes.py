@@ -8,8 +8,6 @@ import threading
 import time
 
 import pytest
-from asking import answer, request_of
-from swarm_harness import LaneWatch, NodeProcess, RunResult, Swarm
 
 from node.engine import Engine
 from node.engine.request import Completed, Event, Token
@@ -22,6 +20,8 @@ from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
+from scripts.harness.asking import answer, request_of
+from scripts.harness.swarm import LaneWatch, NodeProcess, RunResult, Swarm
 
 pytestmark = pytest.mark.swarm
 

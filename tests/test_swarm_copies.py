@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm_harness import NodeProcess
 from waiting import until
 
 from node.gateway.client.client import call_node
+from scripts.harness.swarm import NodeProcess
 
 PROGRAM = [sys.executable, "-m", "node"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "KEKAHYDE_SWARM_KEY"}

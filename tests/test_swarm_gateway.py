@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from swarm_harness import PROGRAM, NodeProcess, Swarm
+
+from scripts.harness.swarm import PROGRAM, NodeProcess, Swarm
 
 pytestmark = pytest.mark.swarm
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from member_load import GUARD, Attacker, HonestClient
-from swarm_harness import Swarm
 
 from node.execution.ledger import ChunkCounts
+from scripts.attacks.member_load import GUARD, Attacker, HonestClient
+from scripts.harness.swarm import Swarm
 
 pytestmark = pytest.mark.swarm
 

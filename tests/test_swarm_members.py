@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from swarm_harness import NodeProcess, Swarm
 from waiting import until
 
 from node.gateway.client.client import call_node
 from node.swarm.memory import SwarmMemory
 from protocol.link.admission import SwarmKey
+from scripts.harness.swarm import NodeProcess, Swarm
 
 pytestmark = pytest.mark.swarm
 

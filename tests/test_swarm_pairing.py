@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from swarm_harness import PROGRAM, NodeProcess, RunResult, Swarm
 from waiting import until
 
 from node.gateway.client.client import call_node
+from scripts.harness.swarm import PROGRAM, NodeProcess, RunResult, Swarm
 
 pytestmark = pytest.mark.swarm
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from asking import answer
-from swarm_harness import RunResult, Swarm
 
 from node.engine import Engine
 from node.execution.account import CREDIT_S, Reason
@@ -22,6 +20,8 @@ from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey
 from protocol.multiaddr import parse_multiaddr
+from scripts.harness.asking import answer
+from scripts.harness.swarm import RunResult, Swarm
 
 pytestmark = pytest.mark.swarm
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm_harness import PROGRAM, NodeProcess, RunResult, Swarm
 from test_model_checkpoints import write_checkpoint
 
 from node.gateway.client.client import call_node
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 from protocol.limits import PIECE_BYTES
+from scripts.harness.swarm import PROGRAM, NodeProcess, RunResult, Swarm
 
 pytestmark = pytest.mark.swarm
 

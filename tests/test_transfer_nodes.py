@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hostile_blobs import spoil_blobs
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 
@@ -22,6 +21,7 @@ from node.transfer.jobs import Job, JobState
 from protocol.identity import Identity
 from protocol.limits import PIECE_BYTES
 from protocol.multiaddr import parse_multiaddr
+from scripts.harness.hostile_blobs import spoil_blobs
 
 LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")
 SIZES = {

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer, receipt
 from textual import events
 from tui_driver import Clock, Driver, interface
 
+from scripts.harness.gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer, receipt
 from tui.app import KekahydeApp
 from tui.conversation import AnswerStatus
 from tui.launcher import NodeLauncher

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from gateway_twin import GatewayTwin
 from tui_driver import Driver
 
+from scripts.harness.gateway_twin import GatewayTwin
 from tui.app import KekahydeApp
 from tui.conversation import AnswerStatus
 from tui.launcher import NodeLauncher, StartError

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from gateway_twin import PEER_IDS, model, peer, receipt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts.harness.gateway_twin import PEER_IDS, model, peer, receipt
 from tui.chunks import HERE, MAX_ROWS, ChunkBoard
 from tui.conversation import Answer, AnswerStatus, Conversation, Turn
 from tui.receipt_words import receipt_markdown

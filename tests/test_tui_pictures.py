@@ -12,9 +12,9 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer
 from tui_driver import Clock, Driver, interface, normal_svg
 
+from scripts.harness.gateway_twin import PEER_IDS, GatewayTwin, TwinConnection, model, peer
 from tui.widgets.markdown import ModelMarkdown
 from tui.widgets.prompt import Prompt
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gateway_twin import PEER_IDS, GatewayTwin, model, peer
 from tui_driver import Clock, interface
 
+from scripts.harness.gateway_twin import PEER_IDS, GatewayTwin, model, peer
 from tui.widgets.chunk_views import ChunkList
 
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pty_program import PtyProgram
-from swarm_harness import LaneWatch, Swarm
 from terminal import Terminal, needs_tmux
 from waiting import until
 
 from node.gateway.client.client import node_runs
 from node.paths import DataDir
+from scripts.harness.pty_program import PtyProgram
+from scripts.harness.swarm import LaneWatch, Swarm
 
 SIZE = (110, 34)
 PROMPT = "Once upon a time, there was a little robot who"

@@ -15,7 +15,8 @@ from typing import Any
 import pyte
 import pytest
 from browser import needs_chromium, open_browser
-from swarm_harness import Swarm
+
+from scripts.harness.swarm import Swarm
 
 DEADLINE_S = 90.0
 COLLECT = """

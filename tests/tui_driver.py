@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from gateway_twin import GatewayTwin
 from textual._context import visible_screen_stack
 from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from scripts.harness.gateway_twin import GatewayTwin
 from tui.app import KekahydeApp
 from tui.launcher import NodeLauncher
 from tui.widgets.prompt import Prompt

@@ -1,0 +1,6 @@
+"""A swarm on this machine, a prompt, and the same text computed alone beside it.
+
+swarm   `scripts/swarm`: something happens to nodes in the middle of an answer
+guards  `scripts/guards`: what one slow, faulty or noisy guard costs an answer
+demo    `scripts/demo`: a client and 4 nodes tell a story
+"""

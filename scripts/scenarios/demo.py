@@ -1,0 +1,67 @@
+"""`scripts/demo`: a client and 4 node processes, a streamed story, the receipt, the same text computed alone."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rich.console import Console
+
+from scripts.harness.swarm import RunResult, Swarm
+from scripts.scenarios.swarm import report
+
+NUM_NODES = 4
+
+
+@click.command()
+@click.argument("prompt", default="Once upon a time, a little fox")
+@click.option("--max-tokens", type=int, default=160, show_default=True)
+@click.option("--seed", type=int, default=7, show_default=True)
+def main(prompt: str, max_tokens: int, seed: int) -> None:
+    """Tell a story that begins with PROMPT over 4 real nodes on this machine."""
+    console = Console(stderr=True, highlight=False)
+    sampling = ["--max-tokens", str(max_tokens), "--seed", str(seed)]
+    with Swarm() as swarm:
+        console.print(f"[bold]1.[/bold] starting {NUM_NODES} nodes on 127.0.0.1 (they will see uniform noise only)")
+        swarm.start(NUM_NODES)
+        for node in swarm.nodes:
+            console.print(f"   {node.address}", soft_wrap=True)
+        console.print("[bold]2.[/bold] the story, its linear layers computed by them:\n")
+        remote = swarm.run(prompt, [*sampling, "--privacy", "split"], on_text=_Printer(prompt))
+        print("\n")
+        console.print("[bold]3.[/bold] the same prompt and seed on this device alone")
+        local = swarm.run(prompt, [*sampling, "--privacy", "local"], alone=True)
+    report(console, remote, local, "none")
+    _conclude(console, remote, local)
+
+
+class _Printer:
+    """Prints tokens as they come, the prompt before the first."""
+
+    def __init__(self, prompt: str) -> None:
+        self._before = prompt
+
+    def __call__(self, text: str) -> None:
+        print(self._before + text, end="", flush=True)
+        self._before = ""
+
+
+def _conclude(console: Console, remote: RunResult, local: RunResult) -> None:
+    if remote.returncode or local.returncode:
+        console.print(f"[bold]failed[/bold]: {remote.narration}{local.narration}")
+        sys.exit(1)
+    receipt, chunks = remote.receipt, remote.receipt["chunks"]
+    used = sum(peer["chunks"] > 0 for peer in receipt["peers"])
+    console.print(
+        f"mode {receipt['mode']}: {chunks['verified']} of {chunks['merged']} chunks computed by {used} peers and "
+        f"verified before use, {chunks['local']} computed here; "
+        f"{receipt['bytes']['up'] / 1e6:.1f} MB up, {receipt['bytes']['down'] / 1e6:.1f} MB down"
+    )
+    same = remote.token_ids == local.token_ids and remote.text == local.text
+    console.print("the text is the same to the last token" if same else "[bold]the texts differ[/bold]")
+    if not same or receipt["mode"] != "split" or used < 2:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="scripts/demo")
