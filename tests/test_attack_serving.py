@@ -7,6 +7,7 @@ import time
 import pytest
 
 from scripts.attacks.measure import MemoryWatch
+from scripts.attacks.serving import TURNED
 from scripts.harness.honest_client import HonestClient
 from scripts.harness.programs import program
 from scripts.harness.swarm import Swarm
@@ -37,6 +38,7 @@ def test_a_guard_that_turns_on_its_idle_client(deed: str) -> None:
             until = time.monotonic() + WATCH_S
             while node.process.poll() is None and time.monotonic() < until:
                 time.sleep(0.05)
+        assert TURNED in swarm.nodes[1].narration(), "the peer did what it is there for"
         assert node.process.poll() is None, f"{deed} ended the client: {node.narration()[-300:]}"
         limit_mib = MAX_GROWN_MIB.get(deed, OTHERWISE_MIB) + ALLOWANCE_MIB
         assert memory.grown_mib < limit_mib, f"{deed} made it hold {memory.grown_mib:.0f} MiB"

@@ -52,6 +52,8 @@ FRAME_BYTES = 4 << 20
 JUNK_RESULTS = 20
 TICK_MS = 100
 NOBODYS_ID = 1 << 60
+TURNED = "it turns on its client"
+"""Said on stderr once: whoever tests a client must know that it was attacked."""
 
 
 def unasked(rows: int, columns: int) -> list[Any]:
@@ -68,19 +70,23 @@ class TurningPlane(DataPlane):
     _asked = 0.0
     _port = 0
     _pushed = 0
+    _has_turned = False
 
     def _turn(self) -> bool:
         goes_on = super()._turn()
         if self._client is not None and time.monotonic() - self._asked > IDLE_S and self.deed != "junk":
+            if not self._has_turned:
+                click.echo(TURNED, err=True)
+            self._has_turned = True
             self._turn_on(self._client)
         return goes_on
 
-    def _reply(self, job: Job, answer: Message) -> None:
+    def _computed(self, job: Job, answer: Message) -> None:
         self._client, self._asked = job.route, time.monotonic()
         if self.deed == "junk" and job.route is not None:
             for _ in range(JUNK_RESULTS):
                 self._push(job.route, unasked(32, 1024))
-        super()._reply(job, answer)
+        super()._computed(job, answer)
 
     def _turn_on(self, client: bytes) -> None:
         match self.deed:
