@@ -73,7 +73,7 @@ def test_the_same_file_gives_the_same_model(folder: Path, tmp_path: Path) -> Non
     assert first.model_id == again.model_id
     library = Library(tmp_path / "one")
     assert library.resolve(path).model_id == first.model_id
-    assert library.import_folder(path).name == "some-model.gguf"
+    assert library.import_folder(path).name == "some-model"
 
 
 @pytest.mark.parametrize("number", BLOCK_TYPES)

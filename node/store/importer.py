@@ -23,7 +23,7 @@ from node.model.tokenizer import Tokenizer
 from node.model.unit import UnitRef
 from node.store.client_file import write_client_file
 from node.store.files import sha256_file, sync_folder, write_synced, writing_to
-from node.store.gguf.checkpoint import GgufCheckpoint, is_gguf
+from node.store.gguf.parts import is_gguf
 from node.store.hf.checkpoint import open_checkpoint
 from node.store.hf.layout import projections
 from node.store.manifest import (
@@ -89,7 +89,7 @@ def import_checkpoint(
     """
     if name is not None:
         check_name(name)
-    checkpoint: WeightSource = GgufCheckpoint(source) if is_gguf(source) else open_checkpoint(source)
+    checkpoint = _opened(source)
     seen = fingerprint(source)
     Tokenizer.from_folder(checkpoint.folder)
     _check_template(checkpoint.folder)
@@ -104,6 +104,14 @@ def import_checkpoint(
         if name is not None:
             names.add(name, model_id)
     return ImportedModel(model_id, models_dir / model_id, name, already_present)
+
+
+def _opened(source: Path) -> WeightSource:
+    if not is_gguf(source):
+        return open_checkpoint(source)
+    from node.store.gguf.checkpoint import GgufCheckpoint  # most starts need none
+
+    return GgufCheckpoint(source)
 
 
 def remove_stale_imports(models_dir: Path) -> list[Path]:

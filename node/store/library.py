@@ -10,7 +10,7 @@ from pathlib import Path
 
 from node.errors import ConfigError, ModelError, ModelNotFoundError
 from node.store.files import writing_to
-from node.store.gguf.checkpoint import is_gguf
+from node.store.gguf.parts import is_gguf
 from node.store.importer import ImportedModel, ImportProgress, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder

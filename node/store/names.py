@@ -19,6 +19,7 @@ from typing import Any
 from node.errors import ConfigError, CorruptModelError, ModelNotFoundError
 from node.json_file import read_json_object
 from node.store.files import replace_atomically
+from node.store.gguf.parts import is_gguf, parts_of
 
 NAMES_FILE = "names.json"
 LOCK_FILE = ".lock"
@@ -37,8 +38,9 @@ def check_name(name: str) -> str:
 
 
 def name_from_folder(folder: Path) -> str:
-    """A legal name made from a folder's name."""
-    return name_from_text(folder.resolve().name)
+    """A legal name made from the name of a folder, or of a GGUF file without its ending."""
+    path = folder.resolve()
+    return name_from_text(path.stem if is_gguf(path) else path.name)
 
 
 def name_from_text(text: str) -> str:
@@ -123,7 +125,7 @@ def fingerprint(folder: Path) -> str:
     """A hash over names, sizes and times of a folder's files, or of one file: cheap, and another one when a file is
     rewritten."""
     try:
-        files = folder.iterdir() if folder.is_dir() else [folder]
+        files = folder.iterdir() if folder.is_dir() else parts_of(folder)
         entries = sorted((path.name, path.stat()) for path in files if path.is_file())
     except OSError as exc:
         raise ModelNotFoundError(f"{folder} cannot be read: {exc.strerror}; name a folder with a model") from exc

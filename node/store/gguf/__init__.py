@@ -1,5 +1,6 @@
 """GGUF files: one file that holds weights, vocabulary and configuration of a model.
 
+parts       which files a model consists of
 header      metadata and places of tensors, read and bounded
 tensors     rows of a tensor, widened to float32
 layout      which tensor of a file is which of a checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import weakref
@@ -11,36 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from node.errors import CorruptModelError, UnsupportedModelError
 from node.store.gguf.config import read_gguf_config
 from node.store.gguf.header import Header, TensorPlace, read_header
 from node.store.gguf.layout import ROPE_FACTORS, name_in_gguf, row_order
+from node.store.gguf.parts import parts_of
 from node.store.gguf.tensors import GgufTensors
 from node.store.gguf.vocabulary import tokenizer_files
 from node.store.hf.layout import EMBEDDING, HEAD, tensor_shapes
 from protocol.linear.field import Floats
-
-_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-MAX_PARTS = 1000
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a path names a GGUF file."""
-    return path.suffix.lower() == ".gguf"
-
-
-def parts_of(path: Path) -> list[Path]:
-    """All files of a model, of which one is named. Raises ModelNotFoundError where one is missing."""
-    matched = _PART.fullmatch(path.name)
-    count = int(matched[3]) if matched else 1
-    if matched is None or not 1 <= count <= MAX_PARTS:
-        paths = [path]
-    else:
-        paths = [path.with_name(f"{matched[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
-    for part in paths:
-        if not part.is_file():
-            raise ModelNotFoundError(f"{part} is missing; fetch the model again")
-    return paths
 
 
 class GgufCheckpoint:
