@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from node.serving.worker import LinearWorker, Parts
 from node.transport import control
 from node.transport.channel import MAX_UNASKED_BYTES, Channel, open_channel
 from node.transport.link import Pace
+from node.transport.log_limit import BURST
 from node.transport.registry import ConnectedPeer, DialState
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from protocol import cbor
@@ -499,6 +501,23 @@ def test_sessions_come_and_go_over_one_attached_connection() -> None:
         with introduced(client, 9) as other:
             other.send(pad_request(1), 1)
             assert other.error().code == ErrorCode.NOT_FOUND
+
+
+def test_who_attaches_over_and_over_makes_no_session_look_around_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "node.serving.reception")
+    with LiveNode(1) as node, introduced(node) as client:
+        client.send(Attach(), 1)
+        until(lambda: node.registry.route_of(client.identity.peer_id) is not None, "it serves")
+        version = node.registry.version
+        for index in range(2, 202):
+            client.send(Attach(), index)
+        client.send(pad_request(300), 300)
+        assert client.error().code == ErrorCode.NOT_FOUND, "all before were read"
+        assert node.registry.version == version
+    lines = [record for record in caplog.records if "serves over the connection" in record.message]
+    assert 1 <= len(lines) <= BURST + 1
 
 
 def test_of_two_devices_that_serve_over_their_own_connections_the_one_that_stays_is_asked() -> None:
