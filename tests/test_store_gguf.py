@@ -20,7 +20,9 @@ from test_model_checkpoints import write_checkpoint
 from tokenizers import Tokenizer as RustTokenizer
 
 from node.errors import CorruptModelError, ModelError, ModelNotFoundError, UnsupportedModelError
+from node.model.config import RopeConfig
 from node.store.gguf.checkpoint import GgufCheckpoint
+from node.store.gguf.config import read_gguf_config
 from node.store.gguf.header import BLOCK_TYPES, read_header
 from node.store.gguf.tensors import GgufTensors
 from node.store.gguf.vocabulary import tokenizer_files
@@ -322,6 +324,57 @@ def test_a_vocabulary_that_makes_no_sense_is_refused(changes: dict[str, Any], re
     metadata = {**with_merges("gpt-2", ["a", "b"], [("a", "b")]), **changes}
     with pytest.raises(ModelError, match=reason):
         tokenizer_files(metadata, "the file")
+
+
+def test_words_are_cut_as_the_name_says() -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+
+    def cuts(pre: str, text: str) -> list[str]:
+        files = tokenizer_files(with_merges(pre, letters, []), "x")
+        return [
+            piece
+            for piece, _ in RustTokenizer.from_str(files["tokenizer.json"].decode()).pre_tokenizer.pre_tokenize_str(
+                text
+            )
+        ]
+
+    assert cuts("llama-bpe", "a 12345 I'LL") == ["a", "Ġ", "123", "45", "ĠI", "'LL"]
+    assert cuts("qwen2", "a 123 I'LL") == ["a", "Ġ", "1", "2", "3", "ĠI", "'LL"]
+    assert cuts("smollm", "a 12") == ["a", "Ġ", "1", "2"]
+    assert cuts("gpt-2", "a 12 I'LL") == ["a", "Ġ12", "ĠI", "'", "LL"]
+
+
+def test_a_byte_level_vocabulary_begins_with_bos_where_it_says_so() -> None:
+    tokens = ["<s>", "a"]
+    metadata = with_merges("gpt-2", tokens, [], **{"tokenizer.ggml.token_type": [3, 1]})
+    metadata |= {"tokenizer.ggml.bos_token_id": 0}
+    for adds, expected in ((True, [0, 1]), (False, [1])):
+        files = tokenizer_files({**metadata, "tokenizer.ggml.add_bos_token": adds}, "x")
+        assert RustTokenizer.from_str(files["tokenizer.json"].decode()).encode("a").ids == expected
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0, 5.0])
+def test_rotary_factors_are_those_of_llama_3_or_refused(tmp_path: Path, factor: float) -> None:
+    """The factors as llama.cpp's converter computes them (convert_hf_to_gguf.py, generate_extra_tensors)."""
+    config = {**EVEN, "hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 500000.0}
+    path = write_gguf(write_checkpoint(tmp_path / "checkpoint", config), tmp_path / "model.gguf")
+    factors = []
+    for frequency in 1.0 / 500000.0 ** (np.arange(0, 128, 2) / 128):
+        length = 2 * np.pi / frequency
+        smooth = min(max((8192 / length - 1) / (4 - 1), 0.0), 1.0)
+        factors.append(1 / ((1 - smooth) / factor + smooth))
+    opened = GgufCheckpoint(path)
+    places = {**read_header(path).tensors}
+    metadata = read_header(path).metadata
+    assert opened.config.rope.kind == "default"
+    if factor == 5.0:
+        with pytest.raises(UnsupportedModelError, match="not those of Llama 3"):
+            read_gguf_config(metadata, places, np.array(factors, np.float32), "x")
+    else:
+        rope = read_gguf_config(metadata, places, np.array(factors, np.float32), "x").rope
+        assert rope == RopeConfig("llama3", 500000.0, factor, 1.0, 4.0, 8192)
 
 
 def test_words_of_the_made_files_are_a_vocabulary() -> None:
