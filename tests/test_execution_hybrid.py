@@ -18,9 +18,9 @@ UNITS = [make_unit(20, 6, kind="qkv"), make_unit(30, 5, kind="down")]
 def test_peers_get_the_units_that_are_lent(placement: Placement) -> None:
     with Swarm(UNITS) as swarm:
         swarm.add_lane(honest, honest)
-        executor = HybridExecutor(KERNELS, UNITS, swarm.manager, placement=placement)
+        executor = HybridExecutor(KERNELS, swarm.manager, placement=placement)
         for num_rows in (1, 3):
-            executor.begin_step(num_rows)
+            executor.begin_step(num_rows, UNITS)
             for unit in UNITS:
                 rows = make_rows(num_rows, unit.ref.num_inputs)
                 assert np.array_equal(executor.linear(unit, rows), KERNELS.linear_a12(unit.weights, rows))
@@ -35,14 +35,14 @@ def test_peers_get_the_units_that_are_lent(placement: Placement) -> None:
 def test_a_placement_that_changes_holds_from_the_next_pass_on() -> None:
     """As when peers join in the middle of an answer: whoever looks around before a pass may change it."""
     with Swarm(UNITS) as swarm:
-        executor = HybridExecutor(KERNELS, UNITS, swarm.manager)
+        executor = HybridExecutor(KERNELS, swarm.manager)
 
         def look_around() -> None:
             swarm.add_lane(honest, honest)
             executor.placement = LAYERS_LENT
 
         executor.before_step = look_around
-        executor.begin_step(1)
+        executor.begin_step(1, UNITS)
         executor.before_step = lambda: None
         executor.linear(UNITS[0], make_rows(1, 6))
         assert (executor.counts.verified, executor.counts.local) == (1, 0)

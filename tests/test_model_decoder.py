@@ -21,6 +21,7 @@ from node.kernels.portable import PortableKernels
 from node.model.cache import GROWTH_TOKENS, KVCache
 from node.model.decoder import Decoder
 from node.model.generate import Answer, Finished, GeneratedToken, check_prompt
+from node.model.head import Head
 from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor, LocalLinear
 from node.model.sampling import SamplingParams
@@ -153,11 +154,11 @@ class FailingLinear(LocalLinear):
 
     def __init__(self) -> None:
         super().__init__(select_kernels(1))
-        self.steps: list[int] = []
+        self.steps: list[tuple[int, int]] = []
         self.fail = True
 
-    def begin_step(self, num_rows: int) -> None:
-        self.steps.append(num_rows)
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+        self.steps.append((num_rows, len(units)))
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         if self.fail and unit.ref.layer == 1:
@@ -175,7 +176,8 @@ def test_a_failed_pass_leaves_the_cache_usable(family_decoders: dict[str, tuple[
         decoder.forward([1, 2, 3], cache)
     assert cache.length == 0
     np.testing.assert_array_equal(decoder.forward([1, 2, 3], cache), whole.forward([1, 2, 3], whole.new_cache()))
-    assert executor.steps == [3, 3]
+    layer_units = 4 * whole.config.num_layers
+    assert executor.steps == [(3, layer_units), (3, layer_units), (1, 1)]  # the head has the last row alone
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -183,11 +185,13 @@ def test_runs_of_layers_give_the_same_bits(family_decoders: dict[str, tuple[Path
     _, whole = family_decoders["qwen3"]
     model, kernels, num_layers = whole.model, select_kernels(1), whole.config.num_layers
     pieces = [range(0, cut), range(cut, num_layers)]
-    decoder = Decoder(model, kernels, [UnitLayers(model, kernels, LocalLinear(kernels), piece) for piece in pieces])
+    local = LocalLinear(kernels)
+    head = Head(model, kernels, local)
+    decoder = Decoder(model, [UnitLayers(model, kernels, local, piece) for piece in pieces], head)
     ids = list(range(3, 20))
     np.testing.assert_array_equal(all_logits(decoder, ids, [4, 9]), all_logits(whole, ids, [17]))
     with pytest.raises(AssertionError, match="not all layers"):
-        Decoder(model, kernels, [UnitLayers(model, kernels, LocalLinear(kernels), range(1, num_layers))])
+        Decoder(model, [UnitLayers(model, kernels, local, range(1, num_layers))], head)
 
 
 def test_portable_kernels_give_the_same_text_shape(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:
@@ -323,7 +327,7 @@ def test_perplexity_is_that_of_the_float_model(
 
 def test_executor_seam_is_what_local_linear_offers() -> None:
     executor: LinearExecutor = LocalLinear(select_kernels(1))
-    executor.begin_step(1)
+    executor.begin_step(1, [])
 
 
 def test_cache_capacity_never_exceeds_the_context(family_decoders: dict[str, tuple[Path, Decoder]]) -> None:

@@ -30,7 +30,7 @@ def bench(data_dir: Path, model: str, threads: int | None, as_json: bool) -> Non
     kernels = select_kernels(threads)
     stored = Library(DataDir.open(data_dir).models).resolve(model)
     units = [stored.unit(ref.layer, ref.kind) for ref in stored.units]
-    decoder = Decoder.of_units(stored, kernels, HybridExecutor(kernels, units))
+    decoder = Decoder.of_units(stored, kernels, HybridExecutor(kernels))
     cache = decoder.new_cache(stored.config.context_length)
     decoder.forward([1], cache)
     num_tokens = min(BENCH_TOKENS, stored.config.context_length - 1)

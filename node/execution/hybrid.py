@@ -26,13 +26,11 @@ class HybridExecutor:
     def __init__(
         self,
         kernels: Kernels,
-        units: Sequence[Unit],
         manager: ExecutionManager | None = None,
         interrupt: Interrupt | None = None,
         placement: Placement = ALL_HERE,
     ) -> None:
         self._kernels = kernels
-        self._units = units
         self._manager = manager
         self._interrupt = interrupt
         self.placement = placement
@@ -50,13 +48,13 @@ class HybridExecutor:
     def timings(self) -> Timings:
         return self._timings if self._manager is None else self._manager.timings
 
-    def begin_step(self, num_rows: int) -> None:
-        """A forward pass over so many rows begins."""
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+        """A step of a forward pass begins: so many rows through these units."""
         if self._manager is None:
             return
         self._manager.hear()
         self.before_step()
-        self._manager.begin_step(num_rows, [unit for unit in self._units if self.placement.is_lent(unit.ref)])
+        self._manager.begin_step(num_rows, [unit for unit in units if self.placement.is_lent(unit.ref)])
 
     @property
     def wants_floats(self) -> bool:
@@ -71,6 +69,7 @@ class HybridExecutor:
             return execute_distributed(self._manager, unit, rows, floats)
         with self.timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
-        self.counts.local += 1
-        self.counts.merged += 1
+        if unit.ref.layer is not None:  # receipts count the head where it is lent
+            self.counts.local += 1
+            self.counts.merged += 1
         return sums

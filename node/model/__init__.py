@@ -6,6 +6,7 @@ linear       the interface to whoever computes W x
 decoder      token ids to logits, through runs of layers
 run          the interface to whoever computes consecutive layers
 layers       a run that is computed here, but for its W x
+head         final norm and head: hidden states to logits
 parts        what a decoder needs of a model
 rope         rotary position tables
 cache        keys and values of one sequence

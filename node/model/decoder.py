@@ -16,6 +16,7 @@ import numpy as np
 from node.errors import ModelError, PromptError
 from node.kernels.interface import Int64s, Kernels, NotFiniteError
 from node.model.cache import KVCache
+from node.model.head import Head
 from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
@@ -55,30 +56,30 @@ class Decoder:
     """A model that computes logits; one thread at a time, any number of caches.
 
     Args:
-        model: its head is opened, and checked, here.
-        kernels: for embedding, final norm and head.
+        model: what the ends of a pass need is read from it.
         runs: all layers, in order.
-
-    Raises:
-        CorruptModelError: a unit's file is damaged.
+        head: what turns hidden states into logits.
     """
 
-    def __init__(self, model: ModelParts, kernels: Kernels, runs: Sequence[LayerRun]) -> None:
+    def __init__(self, model: ModelParts, runs: Sequence[LayerRun], head: Head) -> None:
         covered = [layer for run in runs for layer in run.layers]
         assert covered == list(range(model.config.num_layers)), f"{covered} are not all layers in order"
         self.model = model
         self.config = model.config
-        self._kernels = kernels
         self._runs = runs
-        self._head = model.unit(None, "head")
-        self._final_norm = model.final_norm
+        self._head = head
         self._cos = np.empty((0, self.config.head_dim // 2), dtype=np.float32)
         self._sin = self._cos
 
     @classmethod
     def of_units(cls, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> Self:
-        """All layers in one run, whose units an executor computes one after the other."""
-        return cls(model, kernels, [UnitLayers(model, kernels, executor, range(model.config.num_layers))])
+        """All layers in one run; an executor computes its units one after the other, and the head.
+
+        Raises:
+            CorruptModelError: a unit's file is damaged.
+        """
+        layers = UnitLayers(model, kernels, executor, range(model.config.num_layers))
+        return cls(model, [layers], Head(model, kernels, executor))
 
     def new_cache(self, capacity: int | None = None) -> KVCache:
         """An empty cache for a sequence of at most `capacity` tokens, by default the model's context."""
@@ -107,10 +108,10 @@ class Decoder:
             hidden = self._block([part])
             cache.commit(part.token_ids)
             if all_logits:
-                blocks.append(self._logits(hidden))
+                blocks.append(self._head.logits(hidden))
         if all_logits:
             return np.concatenate(blocks)
-        logits: Floats = self._logits(hidden[-1:])[0]
+        logits: Floats = self._head.logits(hidden[-1:])[0]
         return logits
 
     def forward_parts(self, parts: Sequence[Part], wanted: Sequence[bool]) -> list[Floats | None]:
@@ -135,7 +136,7 @@ class Decoder:
         try:
             hidden = self._block(parts)
             numbered = rows
-            logits = iter(self._logits(np.ascontiguousarray(hidden[rows]))) if rows else iter(())
+            logits = iter(self._head.logits(np.ascontiguousarray(hidden[rows]))) if rows else iter(())
         except NotFiniteError as exc:
             raise PartError(int(np.searchsorted(ends, numbered[exc.row]))) from exc
         for part in parts:
@@ -154,12 +155,6 @@ class Decoder:
         for run in self._runs:
             hidden = run.forward(hidden, cos, sin, blocks)
         return hidden
-
-    def _logits(self, hidden: Floats) -> Floats:
-        """Final norm and head, always computed here: f32[T, V]."""
-        kernels, head = self._kernels, self._head
-        rows, scales = kernels.norm_quantize(hidden, self._final_norm, self.config.rms_norm_eps, head.max_row_norm)
-        return kernels.dequantize(kernels.linear_a12(head.weights, rows), scales, head.scales, None)
 
     def _tables(self, start: int, stop: int) -> tuple[Floats, Floats]:
         """Rotary tables of a range of positions; always computed in whole blocks, so an entry has one value."""

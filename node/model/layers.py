@@ -48,11 +48,12 @@ class UnitLayers:
         self._executor = executor
         self._kernels = kernels
         self._layers = [_open_layer(model, layer) for layer in layers]
+        self._units = [unit for layer in self._layers for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         self._scale = float(self._config.head_dim**-0.5)
 
     def forward(self, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`; raises what the executor raises."""
-        self._executor.begin_step(len(hidden))
+        self._executor.begin_step(len(hidden), self._units)
         for index, layer in zip(self.layers, self._layers, strict=True):
             mixed = self._attention(index, layer, hidden, cos, sin, blocks)
             hidden += self._float_linear(layer.o, mixed)

@@ -5,6 +5,7 @@ Every executor returns the same integers, so the decoder cannot tell where they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from node.kernels.interface import Int16s, Kernels
@@ -19,11 +20,12 @@ class LinearExecutor(Protocol):
     def wants_floats(self) -> bool:
         """Whether `linear` is to be given the rows before their quantization too: trusted devices quantize them."""
 
-    def begin_step(self, num_rows: int) -> None:
-        """A forward pass begins; called once, before its first `linear`.
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+        """A step of a forward pass begins; called once, before its first `linear`.
 
         Args:
-            num_rows: tokens in it, at most 512; every `linear` until the next `begin_step` has this many rows.
+            num_rows: rows in it, at most 512; every `linear` until the next `begin_step` has this many rows.
+            units: those that the step will ask for, in this order.
         """
         ...
 
@@ -46,7 +48,7 @@ class LocalLinear:
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
 
-    def begin_step(self, num_rows: int) -> None:
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Nothing to prepare."""
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:

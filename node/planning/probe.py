@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -78,13 +78,14 @@ class _TimedLinear:
         self._kernels = kernels
         self.seconds = 0.0
 
-    def begin_step(self, num_rows: int) -> None:
+    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Nothing to prepare."""
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         started = time.perf_counter()
         sums = self._kernels.linear_a12(unit.weights, rows)
-        self.seconds += time.perf_counter() - started
+        if unit.ref.layer is not None:  # the head is one of the ends
+            self.seconds += time.perf_counter() - started
         return sums
 
 

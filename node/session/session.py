@@ -100,7 +100,7 @@ class Session:
         self._manager: ExecutionManager | None = None
         try:
             self._open()
-            self.executor = HybridExecutor(node.kernels, self._units, self._manager, interrupt, self.plan.placement)
+            self.executor = HybridExecutor(node.kernels, self._manager, interrupt, self.plan.placement)
             self.executor.before_step = self._look_around
             self._decoder = Decoder.of_units(model, node.kernels, self.executor)
         except BaseException:

@@ -27,7 +27,7 @@ def perplexities(folder: Path, models_dir: Path, text: str, num_windows: int) ->
     """Perplexity of a text under the float reference and under the integer decoder."""
     torch.set_num_threads(1)  # with more, torch's threads wait for each other on a busy machine
     kernels, model = select_kernels(1), Library(models_dir).resolve(folder)
-    decoder = Decoder.of_units(model, kernels, HybridExecutor(kernels, []))
+    decoder = Decoder.of_units(model, kernels, HybridExecutor(kernels))
     reference = ReferenceModel(open_checkpoint(folder))
     ids = model.tokenizer().encode(text, add_special=False)
     start = [] if model.config.bos_id is None else [model.config.bos_id]

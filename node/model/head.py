@@ -1,0 +1,32 @@
+"""The end of a forward pass: the final norm, and the head's linear sums through the same seam as those of the layers."""
+
+from __future__ import annotations
+
+from node.kernels.interface import Kernels
+from node.model.linear import LinearExecutor
+from node.model.parts import ModelParts
+from protocol.linear.field import Floats
+
+
+class Head:
+    """Hidden states become logits. The head's unit is opened, and checked, here."""
+
+    def __init__(self, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> None:
+        self._unit = model.unit(None, "head")
+        self._norm = model.final_norm
+        self._epsilon = model.config.rms_norm_eps
+        self._kernels = kernels
+        self._executor = executor
+
+    def logits(self, hidden: Floats) -> Floats:
+        """f32[T, D] -> f32[T, V]; raises what the executor raises."""
+        kernels, unit = self._kernels, self._unit
+        self._executor.begin_step(len(hidden), [unit])
+        if self._executor.wants_floats:
+            floats = kernels.rms_norm(hidden, self._norm, self._epsilon)
+            rows, scales = kernels.quantize(floats, unit.max_row_norm)
+            sums = self._executor.linear(unit, rows, floats)
+        else:
+            rows, scales = kernels.norm_quantize(hidden, self._norm, self._epsilon, unit.max_row_norm)
+            sums = self._executor.linear(unit, rows)
+        return kernels.dequantize(sums, scales, unit.scales, None)
