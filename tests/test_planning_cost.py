@@ -18,7 +18,7 @@ PEERS = [identity(index).peer_id for index in range(4)]
 UNITS = [make_unit(64, 32, layer=layer, kind=kind).ref for layer in range(3) for kind in ("qkv", "o")]
 MACS = 6 * 64 * 32
 DEVICE = DeviceFigures(
-    ends_s=0.001, layer_float_s=Line(1e-4, 1e-5), linear_s=Line(1e-9, 1e-10), field_macs_per_s=1e9,
+    ends_s=0.0008, head_s=0.0002, layer_float_s=Line(1e-4, 1e-5), linear_s=Line(1e-9, 1e-10), field_macs_per_s=1e9,
     exchange_s=Line(1e-4, 1e-8),
 )  # fmt: skip
 

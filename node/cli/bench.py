@@ -29,7 +29,6 @@ def bench(data_dir: Path, model: str, threads: int | None, as_json: bool) -> Non
     """Measure this device alone: kernel speed, and tokens a second of a model without peers."""
     kernels = select_kernels(threads)
     stored = Library(DataDir.open(data_dir).models).resolve(model)
-    units = [stored.unit(ref.layer, ref.kind) for ref in stored.units]
     decoder = Decoder.of_units(stored, kernels, HybridExecutor(kernels))
     cache = decoder.new_cache(stored.config.context_length)
     decoder.forward([1], cache)

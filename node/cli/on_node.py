@@ -13,6 +13,8 @@ from click.core import ParameterSource
 from node.engine.request import Completed, Event, Note, Started, Token
 from node.gateway.client.client import node_runs
 from node.model.sampling import SamplingParams
+from node.planning.placement import Lend
+from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.store.stored import StoredModel
 
@@ -39,12 +41,19 @@ def node_does_it(data_dir: Path) -> bool:
 
 
 def asked_of(
-    model: StoredModel, prompt: str, prompt_ids: list[int], chat: bool, params: SamplingParams, privacy: str
+    model: StoredModel,
+    prompt: str,
+    prompt_ids: list[int],
+    chat: bool,
+    params: SamplingParams,
+    privacy: Privacy,
+    lend: Lend,
 ) -> dict[str, Any]:
     """The fields of `generate` (SPEC.md, Gateway); a text to go on from travels as its tokens."""
     wanted: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt_ids}
     sampling = asdict(params)
-    return {**wanted, **sampling, "stop": list(params.stop), "model": model.model_id, "privacy": privacy}
+    modes = {"privacy": privacy.value, "lend": lend.value}
+    return {**wanted, **sampling, "stop": list(params.stop), "model": model.model_id, **modes}
 
 
 def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[Event]:

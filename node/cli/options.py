@@ -86,6 +86,13 @@ model_option = click.option(
     show_default=True,
     help="Name or id of an imported model, or a checkpoint folder.",
 )
+lend_option = click.option(
+    "--lend",
+    type=click.Choice(["auto", "ffn", "layers", "all"]),
+    default="auto",
+    show_default=True,
+    help="What peers compute: the feed-forward layers, all layers, or all and the head; auto: what is fastest.",
+)
 memory_option = click.option(
     "--memory",
     "memory_bytes",

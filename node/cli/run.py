@@ -21,6 +21,7 @@ from node.cli.options import (
     EXIT_CODES,
     data_dir_option,
     json_option,
+    lend_option,
     model_option,
     network_options,
     swarm_options,
@@ -38,6 +39,7 @@ from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
+from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.session import SessionConfig
 from node.store.library import Library
@@ -61,6 +63,7 @@ class RunOptions:
     """What the options of `run` say of the answer and of the node that gives it."""
 
     privacy: Privacy
+    lend: Lend
     chat: bool
     sampling: dict[str, Any]
     """By field of SamplingParams; None or empty where the model's own value holds."""
@@ -81,7 +84,8 @@ class RunOptions:
         own = {field.name for field in fields(cls)} - {"sampling"}
         known = {name: value for name, value in given.items() if name in own}
         sampling = {name: value for name, value in given.items() if name not in own}
-        return cls(**{**known, "privacy": Privacy(given["privacy"])}, sampling=sampling)
+        modes = {"privacy": Privacy(given["privacy"]), "lend": Lend(given["lend"])}
+        return cls(**{**known, **modes}, sampling=sampling)
 
     @property
     def enough_peers(self) -> int:
@@ -111,6 +115,7 @@ class RunOptions:
     show_default=True,
     help="auto: split where peers are given and that is faster, else local. Never weaker than asked for.",
 )
+@lend_option
 @network_options
 @swarm_options
 @click.option(
@@ -175,7 +180,7 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
     stored = None if absent is not None else library.resolve(model)
     asked = None if stored is None else _prepare(stored, text, options)
     if by_node and stored is not None and asked is not None:
-        wanted = asked_of(stored, text, asked[0], options.chat, asked[1], options.privacy.value)
+        wanted = asked_of(stored, text, asked[0], options.chat, asked[1], options.privacy, options.lend)
         _show(answer_of_node(directory.path, wanted), as_json)
         return
     bootstrap = options.bootstrap or known_addresses(swarm, directory.path)
@@ -187,7 +192,7 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
             asked = _prepare(stored, text, options)
         prompt_ids, params = asked
         request = GenerationRequest(
-            "run", stored, tuple(prompt_ids), params, options.privacy, continues=not options.chat
+            "run", stored, tuple(prompt_ids), params, options.privacy, not options.chat, options.lend
         )
         with Engine(node, library, options.sessions()) as engine:
             _show(engine.ask(request), as_json)

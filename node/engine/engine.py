@@ -17,6 +17,7 @@ from node.errors import KekahydeError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt
 from node.node import Node
+from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.session import Session, SessionConfig
 from node.store.library import Library
@@ -29,7 +30,7 @@ MAX_REQUESTS = 256
 MAX_RUNNERS = 8
 """Sessions side by side: each has connections and checks of its own."""
 
-Key = tuple[str, Privacy]
+Key = tuple[str, Privacy, Lend]
 
 
 class QueueFullError(KekahydeError):
@@ -89,7 +90,7 @@ class Engine:
                 raise DuplicateRequestError(f"a request {request.id!r} is under way already: choose another id")
             if len(self._under_way) >= MAX_REQUESTS:
                 raise QueueFullError(f"{MAX_REQUESTS} requests wait already: try again in a moment")
-            key = (request.model.model_id, request.privacy)
+            key = (request.model.model_id, request.privacy, request.lend or self._sessions.lend)
             runner = self._runner(key, request.model)
             self._under_way[request.id] = (running, runner)
             while (position := runner.submit(running)) is None:
@@ -168,6 +169,7 @@ class Engine:
         config = replace(
             self._sessions,
             privacy=request.privacy,
+            lend=request.lend or self._sessions.lend,
             prompt_tokens=len(request.prompt_ids),
             new_tokens=request.params.max_tokens,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from node.model.sampling import SamplingParams
+from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.store.stored import StoredModel
@@ -22,6 +23,8 @@ class GenerationRequest:
     privacy: Privacy
     continues: bool
     """The text goes on from the prompt; False for the answer in a chat."""
+    lend: Lend | None = None
+    """What is lent where something is; None: as this node's sessions are formed."""
     conversation: str | None = None
     """Who asks, and in which conversation: its next turn need not send its beginning again. None: never reused in a
     mode that shows rows to others."""

@@ -1,4 +1,4 @@
-"""The end of a forward pass: the final norm, and the head's linear sums through the same seam as those of the layers."""
+"""The end of a forward pass: the final norm, and the head, whose sums go through the seam of `linear` too."""
 
 from __future__ import annotations
 

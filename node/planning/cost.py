@@ -47,10 +47,10 @@ class Cost:
 
 def local_cost(units: Sequence[UnitRef], device: DeviceFigures, prompt_tokens: int) -> Cost:
     """Everything computed here."""
-    blocks = _blocks(prompt_tokens)
+    blocks, ends_s = _blocks(prompt_tokens), device.ends_s + device.head_s
     ttft_s = sum(_linear_here_s(units, device, rows) + _floats_s(units, device, rows) for rows in blocks)
     token_s = _linear_here_s(units, device, 1) + _floats_s(units, device, 1)
-    return Cost(ttft_s + device.ends_s, token_s + device.ends_s)
+    return Cost(ttft_s + ends_s, token_s + ends_s)
 
 
 def remote_cost(
@@ -64,24 +64,32 @@ def remote_cost(
     """Units that are lent through lanes; the others, and those that no lane covers, here.
 
     Args:
-        units: of the decoder's layers.
+        units: of the decoder's layers; the head too, where it is lent.
         pads_made: own pads that are there before the request begins, where no peer makes them.
     """
+    heads, layers = _parted(units)
     lent = [ref for ref in units if placement.is_lent(ref)]
     covered = {ref: [lane for lane in lanes if lane.units is None or ref.sha256 in lane.units] for ref in lent}
     away = [ref for ref in lent if covered[ref]]
-    here = [ref for ref in units if not covered.get(ref)]
-    ttft_s = device.ends_s
+    here = [ref for ref in layers if not covered.get(ref)]
+    ends_s = device.ends_s + (0.0 if any(covered.get(ref) for ref in heads) else device.head_s)
+    ttft_s = ends_s + sum(_pass_s(ref, device, covered[ref], 1, pads_made < 1) for ref in away if ref in heads)
     for rows in _blocks(prompt_tokens):
-        ttft_s += _linear_here_s(here, device, rows) + _floats_s(units, device, rows)
-        ttft_s += sum(_pass_s(ref, device, covered[ref], rows, pads_made < prompt_tokens) for ref in away)
+        ttft_s += _linear_here_s(here, device, rows) + _floats_s(layers, device, rows)
+        needs_pads = pads_made < prompt_tokens
+        ttft_s += sum(_pass_s(ref, device, covered[ref], rows, needs_pads) for ref in away if ref not in heads)
     path_s = sum(_row_s(ref, device, covered[ref], pads_made > prompt_tokens) for ref in away)
     busy_s = max((_guard_busy_s(away, lane) for lane in lanes), default=0.0)
-    token_s = max(path_s + _linear_here_s(here, device, 1) + _floats_s(units, device, 1), busy_s) + device.ends_s
+    token_s = max(path_s + _linear_here_s(here, device, 1) + _floats_s(layers, device, 1), busy_s) + ends_s
     up = sum(ELEMENT_BYTES * ref.num_inputs for ref in away)
     halves = 2 if any(lane.guard is not None for lane in lanes) else 1
     down = sum(halves * ELEMENT_BYTES * ref.num_outputs for ref in away)
     return Cost(ttft_s, token_s, len(away), up, down)
+
+
+def _parted(units: Sequence[UnitRef]) -> tuple[list[UnitRef], list[UnitRef]]:
+    """The head, which only the last row of a prompt reaches, where it is among them; and the layers' units."""
+    return [ref for ref in units if ref.layer is None], [ref for ref in units if ref.layer is not None]
 
 
 def _blocks(num_rows: int) -> list[int]:

@@ -23,7 +23,9 @@ class DeviceFigures:
     """What this device takes for one model."""
 
     ends_s: float
-    """Embedding, final norm and head of one pass."""
+    """Embedding and final norm of one pass, and what the head needs beside its linear sums."""
+    head_s: float
+    """The head's linear sums of one row."""
     layer_float_s: Line
     """Norms, attention and the like of one decoder layer, by rows (short contexts)."""
     linear_s: Line

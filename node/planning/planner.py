@@ -36,7 +36,7 @@ class Planner:
         self._kernels = kernels
         self._lock = threading.Lock()
         self._devices: dict[str, DeviceFigures] = {}
-        self._corrections: dict[tuple[str, Privacy], tuple[float, float]] = {}
+        self._corrections: dict[tuple[str, Privacy, Placement], tuple[float, float]] = {}
 
     def device(self, model: StoredModel) -> DeviceFigures:
         """This device's figures for a model, measured when they are first asked for."""
@@ -55,23 +55,31 @@ class Planner:
         placement: Placement = LAYERS_LENT,
     ) -> Cost:
         """What a request in this mode over these lanes costs, corrected by how earlier ones went."""
-        units = [ref for ref in model.units if ref.layer is not None]
+        units = [ref for ref in model.units if ref.layer is not None or placement.is_lent(ref)]
         if mode is Privacy.TRUSTED:
             pads_made = NO_PADS_NEEDED
         device = self.device(model)
         cost = remote_cost(units, device, lanes, prompt_tokens, pads_made, placement) if lanes else None
         cost = local_cost(units, device, prompt_tokens) if cost is None else cost
         with self._lock:
-            return cost.scaled(*self._corrections.get((model.model_id, mode), (1.0, 1.0)))
+            return cost.scaled(*self._corrections.get((model.model_id, mode, placement), (1.0, 1.0)))
 
-    def learn(self, model: StoredModel, mode: Privacy, predicted: Cost, ttft_s: float, token_s: float) -> None:
+    def learn(
+        self,
+        model: StoredModel,
+        mode: Privacy,
+        placement: Placement,
+        predicted: Cost,
+        ttft_s: float,
+        token_s: float,
+    ) -> None:
         """How a request that was predicted so really went; 0 for what was not seen."""
         with self._lock:
-            before = self._corrections.get((model.model_id, mode), (1.0, 1.0))
+            before = self._corrections.get((model.model_id, mode, placement), (1.0, 1.0))
             pairs = ((predicted.ttft_s, ttft_s), (predicted.token_s, token_s))
             after = [_corrected(factor, said_s, was_s) for factor, (said_s, was_s) in zip(before, pairs, strict=True)]
-            self._corrections[model.model_id, mode] = (after[0], after[1])
-        log.debug("%s %s: corrections %s", model.name, mode.value, after)
+            self._corrections[model.model_id, mode, placement] = (after[0], after[1])
+        log.debug("%s %s %s: corrections %s", model.name, mode.value, placement.name, after)
 
 
 def _corrected(factor: float, said_s: float, was_s: float) -> float:

@@ -29,31 +29,55 @@ from protocol.linear.verification import UnitCheck, passes_gate, result_digest
 
 PROBE_ROWS = 16
 """Rows of the second measurement: enough for the kernels' speed with many, few enough for a large model."""
+SAMPLE_OUTPUTS = 1024
 BUDGET_S = 0.015
 """Each measurement is repeated for so long."""
 SESSION, NONCE, MODEL = bytes(16), 1, bytes(32)
 
 
 def probe(model: StoredModel, kernels: Kernels) -> DeviceFigures:
-    """Measure; every unit of the first layer and the head are read."""
+    """Measure; every unit of the first layer and the head are read, as far as they are held here."""
     ends_s = _median_s(_ends(model, kernels))
-    one, many = (_layer(model, kernels, rows, ends_s) for rows in (1, PROBE_ROWS))
-    layer_macs = sum(ref.num_inputs * ref.num_outputs for ref in model.units if ref.layer == 0)
-    unit = model.unit(0, "gate_up")
-    pads = pad_rows(bytes(32), 0, PROBE_ROWS, unit.ref.num_inputs)
-    own_pads_s = _median_s(lambda: kernels.linear_field(unit.weights, pads))
+    one, many = (_pass(model, kernels, rows, ends_s) for rows in (1, PROBE_ROWS))
+    layer_units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.layer == 0]
+    sample = _sample(model.unit(0, "gate_up"))
+    if all(unit.held is not None for unit in layer_units):
+        macs = sum(unit.ref.num_inputs * unit.ref.num_outputs for unit in layer_units)
+        linear_s = _line(one.linear_s / macs, many.linear_s / macs)
+    else:
+        linear_s = _line(*(_linear_s(sample, kernels, rows) / sample.weights.size for rows in (1, PROBE_ROWS)))
+    pads = pad_rows(bytes(32), 0, PROBE_ROWS, sample.ref.num_inputs)
+    own_pads_s = _median_s(lambda: kernels.linear_field(sample.weights, pads))
+    head = model.unit(None, "head").ref
     return DeviceFigures(
         ends_s=ends_s,
+        head_s=one.head_s or head.num_inputs * head.num_outputs * linear_s.at(1),
         layer_float_s=_line(one.float_s, many.float_s),
-        linear_s=_line(one.linear_s / layer_macs, many.linear_s / layer_macs),
-        field_macs_per_s=PROBE_ROWS * unit.weights.size / own_pads_s,
-        exchange_s=_exchange_line(unit, kernels),
+        linear_s=linear_s,
+        field_macs_per_s=PROBE_ROWS * sample.weights.size / own_pads_s,
+        exchange_s=_exchange_line(sample, kernels),
     )
 
 
+def _sample(unit: Unit) -> Unit:
+    """Weights to measure with: these, or zeros of not more outputs than say how fast the kernels are."""
+    if unit.held is not None:
+        return unit
+    ref = replace(unit.ref, num_outputs=min(unit.ref.num_outputs, SAMPLE_OUTPUTS))
+    zeros = np.zeros((ref.num_outputs, ref.num_inputs), dtype=np.int8)
+    return Unit(ref, zeros, unit.scales[: ref.num_outputs], unit.max_row_norm, None)
+
+
+def _linear_s(unit: Unit, kernels: Kernels, num_rows: int) -> float:
+    rows = np.ones((num_rows, unit.ref.num_inputs), dtype=np.int16)
+    return _median_s(lambda: kernels.linear_a12(unit.weights, rows))
+
+
 @dataclass(frozen=True, slots=True)
-class _LayerTime:
+class _PassTime:
     linear_s: float
+    """0 for units that are not held here, as below."""
+    head_s: float
     float_s: float
 
 
@@ -70,51 +94,60 @@ class _FirstLayer:
 
 
 class _TimedLinear:
-    """Computes here, and knows how long it took."""
+    """Computes here, and knows how long it took; of a unit that is not held, the sums are zeros."""
 
     wants_floats = False
 
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
-        self.seconds = 0.0
+        self.layers_s = self.head_s = self.zeros_s = 0.0
 
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Nothing to prepare."""
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         started = time.perf_counter()
-        sums = self._kernels.linear_a12(unit.weights, rows)
-        if unit.ref.layer is not None:  # the head is one of the ends
-            self.seconds += time.perf_counter() - started
+        if unit.held is None:
+            sums = np.zeros((len(rows), unit.ref.num_outputs), dtype=np.int32)
+            self.zeros_s += time.perf_counter() - started
+            return sums
+        sums = self._kernels.linear_a12(unit.held, rows)
+        seconds = time.perf_counter() - started
+        if unit.ref.layer is None:
+            self.head_s += seconds
+        else:
+            self.layers_s += seconds
         return sums
 
 
 def _ends(model: StoredModel, kernels: Kernels) -> Callable[[], object]:
     head, hidden = model.unit(None, "head"), model.embedding_rows([0])
+    sums = np.zeros((1, head.ref.num_outputs), dtype=np.int32)
 
     def play() -> None:
         model.embedding_rows([0])
-        rows, scales = kernels.norm_quantize(hidden, model.final_norm, model.config.rms_norm_eps, head.max_row_norm)
-        kernels.dequantize(kernels.linear_a12(head.weights, rows), scales, head.scales, None)
+        _rows, scales = kernels.norm_quantize(hidden, model.final_norm, model.config.rms_norm_eps, head.max_row_norm)
+        kernels.dequantize(sums, scales, head.scales, None)
 
     return play
 
 
-def _layer(model: StoredModel, kernels: Kernels, num_rows: int, ends_s: float) -> _LayerTime:
+def _pass(model: StoredModel, kernels: Kernels, num_rows: int, ends_s: float) -> _PassTime:
+    """Through the first layer and the head."""
     executor = _TimedLinear(kernels)
     decoder = Decoder.of_units(cast(StoredModel, _FirstLayer(model)), kernels, executor)
     cache = decoder.new_cache()
-    linear: list[float] = []
+    seen: list[tuple[float, float, float]] = []
 
     def play() -> None:
-        executor.seconds = 0.0
+        executor.layers_s = executor.head_s = executor.zeros_s = 0.0
         decoder.forward([0] * num_rows, cache)
         cache.truncate(0)
-        linear.append(executor.seconds)
+        seen.append((executor.layers_s, executor.head_s, executor.zeros_s))
 
     whole_s = _median_s(play)
-    linear_s = sorted(linear)[len(linear) // 2]
-    return _LayerTime(linear_s, max(whole_s - linear_s - ends_s, 0.0))
+    linear_s, head_s, zeros_s = (sorted(times)[len(times) // 2] for times in zip(*seen, strict=True))
+    return _PassTime(linear_s, head_s, max(whole_s - linear_s - head_s - zeros_s - ends_s, 0.0))
 
 
 def _exchange_line(unit: Unit, kernels: Kernels) -> Line:

@@ -200,6 +200,13 @@ def missing_layers(refs: Iterable[UnitRef], held: Collection[bytes]) -> set[int]
     return {ref.layer for ref in refs if ref.layer is not None and ref.sha256 not in held}
 
 
+def units_text(refs: Collection[UnitRef]) -> str:
+    """`layers 3-5 and the head`: where these units belong; empty for none."""
+    layers = {ref.layer for ref in refs if ref.layer is not None}
+    named = [layers_text(layers)] if layers else []
+    return " and ".join([*named, *(["the head"] if any(ref.layer is None for ref in refs) else [])])
+
+
 def coverage_text(missing: Collection[int]) -> str:
     """`complete`, or `layers 3-5 are missing`."""
     if not missing:

@@ -28,7 +28,8 @@ class CandidateFinder:
     ) -> None:
         self._node = node
         self._model_id = model.model_id_bytes
-        self._units = frozenset(ref.sha256 for ref in model.units if ref.kind != "head")
+        self._units = frozenset(ref.sha256 for ref in model.units)
+        self._layer_units = frozenset(ref.sha256 for ref in model.units if ref.layer is not None)
         self._named = None if named is None else tuple(dict.fromkeys(named))
         self._others = others
         self._max_lanes = max_lanes
@@ -42,7 +43,7 @@ class CandidateFinder:
         usable, devices = self._node.registry.usable(), self._node.trust.devices
         working = (peer for peer in usable if WorkKind.LINEAR in peer.hello.work)
         holders = {peer.peer_id: peer for peer in working if self._held_by(peer)}
-        whole = {peer_id for peer_id, peer in holders.items() if self._held_by(peer) == self._units}
+        whole = {peer_id for peer_id, peer in holders.items() if self._held_by(peer) >= self._layer_units}
         found = Candidates(
             paired=devices.peer_ids & whole,
             readers=devices.readers & holders.keys(),
@@ -71,7 +72,7 @@ class CandidateFinder:
         return Candidate(peer.peer_id, peer.host, peer.hello.operator, is_paired, self._held_by(peer))
 
     def _held_by(self, peer: ConnectedPeer) -> frozenset[bytes]:
-        """Units of the model that a peer holds, of those that may be lent."""
+        """Units of the model that a peer holds."""
         return self._units & peer.hosts(self._model_id)
 
     def units_of(self, lane: LanePlan, found: Candidates) -> frozenset[bytes]:

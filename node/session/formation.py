@@ -7,7 +7,7 @@ here, and the plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -60,6 +60,8 @@ class SessionPlan:
     """What it is expected to cost; None where nobody asked."""
     cost_here: Cost | None = None
     """What it would cost on this device alone; None where it cannot be computed here."""
+    choices: tuple[tuple[Placement, Cost], ...] = ()
+    """What each placement that could be chosen would cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,14 @@ def form(
     predict: Predict | None = None,
     new_tokens: int = 128,
     computable: bool = True,
+    placements: Sequence[Placement] = (LAYERS_LENT,),
 ) -> SessionPlan:
     """The plan of a session that was asked for in this mode.
 
     Args:
         new_tokens: tokens of the answer that is expected.
         computable: whether this device holds all that it needs to compute alone.
+        placements: what may be lent; of several, what is expected to be the fastest is.
         predict: what a plan costs. `auto` offloads only where that is faster than this device alone, or where
             this device alone cannot do it; a mode that was asked for by name is not weighed.
     """
@@ -120,7 +124,7 @@ def form(
     # Only where there is a choice: measuring this device would hold up the first answer.
     cost_here = predict(here) if predict is not None and computable else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
-    plan = replace(plan, cost=None if predict is None else predict(plan), cost_here=cost_here)
+    plan = replace(_placed(plan, placements, predict, new_tokens), cost_here=cost_here)
     if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
         away_s, here_s = plan.cost.total_s(new_tokens), cost_here.total_s(new_tokens)
         if here_s <= away_s:
@@ -130,6 +134,19 @@ def form(
         note = f"{empty} of {len(candidates.places)} places are empty: their lanes are not used"
         plan = replace(plan, notes=(*plan.notes, note))
     return plan
+
+
+def _placed(
+    plan: SessionPlan, placements: Sequence[Placement], predict: Predict | None, new_tokens: int
+) -> SessionPlan:
+    """A plan with the placement that is the fastest."""
+    placed = [replace(plan, placement=placement) for placement in placements]
+    if predict is None:
+        return placed[0]
+    costs = [predict(each) for each in placed]
+    best = min(range(len(placed)), key=lambda index: costs[index].total_s(new_tokens))
+    choices = tuple((each.placement, cost) for each, cost in zip(placed, costs, strict=True))
+    return replace(placed[best], cost=costs[best], choices=choices)
 
 
 def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) -> str:
@@ -143,7 +160,7 @@ def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) 
 def _form_split(candidates: Candidates) -> SessionPlan:
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(candidates.places, candidates.max_lanes))
     if lanes:
-        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, LAYERS_LENT, candidates.notes)
+        return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, notes=candidates.notes)
     if candidates.named:
         return _here(Privacy.SPLIT, "2 peers, named one after the other,", candidates)
     if len(candidates.present) < 2:
@@ -158,7 +175,7 @@ def _form_strict(candidates: Candidates) -> SessionPlan:
         return _here(Privacy.STRICT, "a peer", candidates)
     maker = _pad_maker(candidates)
     lanes = tuple(LanePlan(peer_id, maker) for peer_id in candidates.present if peer_id != maker)
-    return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes, LAYERS_LENT)
+    return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes)
 
 
 def _pad_maker(candidates: Candidates) -> PeerId | None:
@@ -178,7 +195,7 @@ def _form_trusted(candidates: Candidates) -> SessionPlan:
             "(`kekahyde-node pair PEER --may-read-prompts`), none found: computed here"
         )
         return SessionPlan(Privacy.LOCAL, notes=(note,))
-    return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes, LAYERS_LENT)
+    return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes)
 
 
 def _here(asked: Privacy, needed: str, candidates: Candidates) -> SessionPlan:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from node.planning.cost import Cost
+from node.planning.placement import Placement
 from node.session.formation import SessionPlan
 
 
@@ -22,6 +24,10 @@ class PlanLine:
     here_ttft_s: float | None
     here_tokens_per_s: float | None
     """This device alone; None where it cannot compute alone."""
+    lend: str = "nothing"
+    """The placement that was chosen, as `--lend` calls it."""
+    choices: list[dict[str, Any]] = field(default_factory=list)
+    """Each placement that could be chosen: lend, ttft_s, token_s, exchanges_per_token, bytes_per_token."""
 
     @classmethod
     def of(cls, plan: SessionPlan, cost: Cost | None = None) -> PlanLine | None:
@@ -38,6 +44,8 @@ class PlanLine:
             bytes_per_token=cost.bytes_up + cost.bytes_down,
             here_ttft_s=None if here is None else round(here.ttft_s, 6),
             here_tokens_per_s=None if here is None else round(1 / here.token_s, 3),
+            lend=plan.placement.name,
+            choices=[_choice(placement, cost) for placement, cost in plan.choices],
         )
 
     def as_line(self) -> str:
@@ -46,4 +54,22 @@ class PlanLine:
         line = f"plan: {self.mode}{lanes}, first token in {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
         if self.lanes and self.here_ttft_s is not None:
             line += f" (this device alone: {self.here_ttft_s:.2g} s, {self.here_tokens_per_s:.3g} tokens/s)"
+        if len(self.choices) > 1:
+            each = ", ".join(
+                f"{choice['lend']} {choice['token_s']:.2g} s and {choice['bytes_per_token'] / 1e6:.2g} MB a token"
+                for choice in self.choices
+            )
+            line += f"; lent: {self.lend}, the fastest of {each}"
+        elif self.lanes:
+            line += f"; lent: {self.lend}, {self.bytes_per_token / 1e6:.2g} MB a token"
         return line
+
+
+def _choice(placement: Placement, cost: Cost) -> dict[str, Any]:
+    return {
+        "lend": placement.name,
+        "ttft_s": round(cost.ttft_s, 6),
+        "token_s": round(cost.token_s, 6),
+        "exchanges_per_token": cost.exchanges,
+        "bytes_per_token": cost.bytes_up + cost.bytes_down,
+    }

@@ -25,9 +25,10 @@ from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
 from node.planning.figures import LaneFigures
+from node.planning.placement import Lend, allowed_placements
 from node.privacy import Privacy
 from node.process.allowance import available_memory
-from node.serving.hosting import layers_text, missing_layers
+from node.serving.hosting import units_text
 from node.session.candidates import CandidateFinder
 from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, form
 from node.session.opening import LaneOpener
@@ -64,6 +65,8 @@ class SessionConfig:
     pad_rows: int = 0
     """`strict`: pads of every unit to make before the clock starts."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    lend: Lend = Lend.LAYERS
+    """What is lent where something is."""
     prompt_tokens: int = 64
     new_tokens: int = 128
     """What the session is expected to be used for, as far as it is known: `auto` weighs this."""
@@ -85,7 +88,7 @@ class Session:
         self._config = config
         self._on_change = on_change
         self._interrupt = interrupt
-        self._units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.kind != "head"]
+        self._units = [model.unit(ref.layer, ref.kind) for ref in model.units]
         self._own_pads: OwnPads | None = None
         self._paired_pads: PairedPads | None = None
         self._pad_s = 0.0
@@ -106,6 +109,11 @@ class Session:
         except BaseException:
             self._close()  # nobody else knows of the channels
             raise
+
+    @property
+    def _lent(self) -> list[Unit]:
+        """Units that peers compute as far as they can."""
+        return [unit for unit in self._units if self.plan.placement.is_lent(unit.ref)]
 
     def watch_pads(self, on_pad: OnPad) -> None:
         """Tell of pads that guards make for it."""
@@ -185,7 +193,13 @@ class Session:
         return self._plan(self._config.privacy, prompt_tokens, new_tokens)
 
     def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
-        return form(asked, self._found, lambda plan: self.predict(plan, prompt_tokens), new_tokens)
+        return form(
+            asked,
+            self._found,
+            lambda plan: self.predict(plan, prompt_tokens),
+            new_tokens,
+            placements=allowed_placements(self._config.lend),
+        )
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
@@ -196,7 +210,7 @@ class Session:
 
     def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
         """How a request that was alone in it really went; 0 for what was not seen."""
-        self._node.planner.learn(self._model, self.mode, predicted, ttft_s, token_s)
+        self._node.planner.learn(self._model, self.mode, self.plan.placement, predicted, ttft_s, token_s)
 
     def _figures_of(self, lane: LanePlan) -> LaneFigures:
         of, model_id = self._node.planner.measures.of, self._model.model_id_bytes
@@ -214,12 +228,12 @@ class Session:
         self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
         if self._own_pads is not None and self.plan.lanes:
             self._check_room(self._config.pad_rows)
-            self._own_pads.fill(self._units, self._config.pad_rows)
+            self._own_pads.fill(self._lent, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
 
     def _check_room(self, pad_rows: int) -> None:
         """Raises ConfigError where pads made before the clock starts would not fit into half of the free memory."""
-        row_bytes = sum(PAD_BYTES * (unit.ref.num_inputs + unit.ref.num_outputs) for unit in self._units)
+        row_bytes = sum(PAD_BYTES * (unit.ref.num_inputs + unit.ref.num_outputs) for unit in self._lent)
         room = available_memory() // 2
         if pad_rows * row_bytes > room:
             raise ConfigError(
@@ -233,8 +247,8 @@ class Session:
         for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
         covered = frozenset[bytes]().union(*(self._finder.units_of(lane, self._found) for lane in self.plan.lanes))
-        if missing := missing_layers((unit.ref for unit in self._units), covered):
-            self._say(f"no lane holds {layers_text(missing)}: computed here")
+        if lacking := units_text([unit.ref for unit in self._lent if unit.ref.sha256 not in covered]):
+            self._say(f"no lane holds {lacking}: computed here")
 
     def _open_lane(self, lane: LanePlan) -> None:
         assert self._opener is not None, "a session with lanes has somebody to open them"
@@ -258,24 +272,29 @@ class Session:
                 self._open_lane(lane)
         if self.mode is Privacy.LOCAL and plan.lanes:
             self.plan = plan
+            self._draw_checks()
             self.executor.placement = plan.placement
             self._say(f"{plan.mode.value} from the middle on: peers joined")
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels
-        checks = self._node.checks_of(self._model.model_id_bytes)
-        for unit in self._units:
-            checks.of(unit)
+        self._draw_checks()
         return ExecutionManager(
             kernels,
             self._model.model_id_bytes,
-            checks,
+            self._node.checks_of(self._model.model_id_bytes),
             local_macs_per_s(kernels),
             self._config.execution,
             self._recheck,
             self._on_change,
             self._interrupt,
         )
+
+    def _draw_checks(self) -> None:
+        """Before anything is lent: what its results are checked with."""
+        checks = self._node.checks_of(self._model.model_id_bytes)
+        for unit in self._lent:
+            checks.of(unit)
 
     def _say(self, note: str) -> None:
         log.info("%s", note)

@@ -11,6 +11,7 @@ from node.errors import PromptError
 from node.gateway.http.errors import ApiError
 from node.gateway.http.limits import MAX_MESSAGES, MAX_PROMPT_CHARACTERS
 from node.model.sampling import MAX_TOKENS, SamplingParams
+from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.store.stored import StoredModel
 
@@ -68,6 +69,7 @@ class Asked:
 
     model: str | None
     privacy: Privacy
+    lend: Lend | None
     sampling: dict[str, Any]
     messages: list[dict[str, str]] | None = field(default=None, repr=False)
     prompt: str | list[int] | None = field(default=None, repr=False)
@@ -177,8 +179,8 @@ def _prompt(prompt: Any) -> str | list[int]:
 
 
 def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> dict[str, Any]:
-    known = {"model", "privacy", "prompt_cache_key", "stream", "stream_options", "stop", "stop_token_ids", "seed"}
-    known |= {"max_tokens", *SAMPLING, *own}
+    known = {"model", "privacy", "lend", "prompt_cache_key", "stream", "stream_options", "stop", "stop_token_ids"}
+    known |= {"seed", "max_tokens", *SAMPLING, *own}
     for name, value in body.items():
         if name in known or name in IGNORED or value is None:
             continue
@@ -193,6 +195,7 @@ def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> 
     return {
         "model": model or None,
         "privacy": _privacy(body.get("privacy"), header),
+        "lend": _lend(body.get("lend")),
         "sampling": _sampling(body),
         "stream": stream,
         "include_usage": usage,
@@ -264,6 +267,15 @@ def _privacy(field_value: Any, header: str | None) -> Privacy:
     if not isinstance(wanted, str) or wanted not in modes:
         raise _invalid(f"privacy is {str(wanted)[:32]!r}; there are: {', '.join(modes)}", "privacy")
     return modes[wanted]
+
+
+def _lend(value: Any) -> Lend | None:
+    if value is None:
+        return None
+    choices = {lend.value: lend for lend in Lend}
+    if not isinstance(value, str) or value not in choices:
+        raise _invalid(f"lend is {str(value)[:32]!r}; there are: {', '.join(choices)}", "lend")
+    return choices[value]
 
 
 def _check_length(length: int, where: str) -> None:

@@ -21,7 +21,9 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
     params = sampling_params(asked, model)
     token_ids, continues = _tokens(asked, model)
     conversation = connection if asked.cache_key is None else f"key {asked.cache_key}"
-    return GenerationRequest(request_id, model, tuple(token_ids), params, asked.privacy, continues, conversation)
+    return GenerationRequest(
+        request_id, model, tuple(token_ids), params, asked.privacy, continues, asked.lend, conversation
+    )
 
 
 def _tokens(asked: Asked, model: StoredModel) -> tuple[list[int], bool]:
