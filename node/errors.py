@@ -28,6 +28,7 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "TransportError",
+    "UnitUnavailableError",
     "UnsupportedModelError",
 ]
 
@@ -54,6 +55,10 @@ class UnsupportedModelError(ModelError):
 
 class CorruptModelError(ModelError):
     """Bytes on disk do not have the hash that the manifest names."""
+
+
+class UnitUnavailableError(ModelError):
+    """Nobody computes a unit whose weights are not here, and nobody gives the weights; names the layer."""
 
 
 class PromptError(KekahydeError):

@@ -213,9 +213,9 @@ class Node:
         self.failure = self.failure or reason
         self.on_failure(reason)
 
-    def checks_of(self, model_id: bytes) -> UnitChecks:
+    def checks_of(self, model: StoredModel) -> UnitChecks:
         """What results for a model are checked with, drawn once and shared by this node's sessions."""
-        return self._checks.setdefault(model_id, UnitChecks(self.kernels))
+        return self._checks.setdefault(model.model_id_bytes, UnitChecks(self.kernels, model.check_of))
 
     def announce(self) -> None:
         """Facts about this node have changed: tell the swarm."""

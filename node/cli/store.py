@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.paths import DataDir
-from node.store.library import Library
+from node.store.library import Library, ModelSummary
 
 
 @click.command("import", epilog=EXIT_CODES)
@@ -39,13 +40,20 @@ def models(data_dir: Path, as_json: bool) -> None:
     """List the models of this data directory."""
     found = Library(DataDir.open(data_dir).models).list()
     if as_json:
-        click.echo(json.dumps({"models": [asdict(model) for model in found]}))
+        click.echo(json.dumps({"models": [_as_json(model) for model in found]}))
         return
     if not found:
         say("no models yet: `kekahyde-node import PATH` adds one; `story` comes with the program")
     for model in found:
         size = f"{model.num_weights / 1e6:.1f} M weights"
+        if model.held_bytes < model.weights_bytes:
+            size += f", {model.held_bytes / model.weights_bytes:.0%} here"
         name = ", ".join(model.names) or "-"
         click.echo(
-            f"{name:<24} {model.model_id[:16]} {model.model_type:<8} {size:>18}  {model.problem or ''}".rstrip()
+            f"{name:<24} {model.model_id[:16]} {model.model_type:<8} {size:>28}  {model.problem or ''}".rstrip()
         )
+
+
+def _as_json(model: ModelSummary) -> dict[str, Any]:
+    name = model.names[0] if model.names else model.model_id
+    return {"name": name, "family": model.model_type, **asdict(model)}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from node.cli.options import NO_MODEL
 from node.process.allowance import available_memory
 from node.store.library import Library
-from node.store.manifest import MANIFEST_FILE
 from node.store.names import is_model_id
 from node.store.stored import StoredModel
 from node.swarm.credentials import Swarm
@@ -40,7 +39,7 @@ def wanted_models(library: Library, model: str, swarm: Swarm) -> tuple[list[Stor
     model_id = absent_id(library, model)
     asked = [] if model == NO_MODEL or model_id is not None else [library.resolve(model)]
     ids = [*([] if model_id is None else [model_id]), *(known.model_id.hex() for known in swarm.models)]
-    absent = list(dict.fromkeys(known for known in ids if not _is_here(library, known)))
+    absent = list(dict.fromkeys(known for known in ids if not library.has(known)))
     opened = {stored.model_id for stored in asked}
     asked += [library.open(known) for known in dict.fromkeys(ids) if known not in {*absent, *opened}]
     return asked, absent
@@ -48,8 +47,4 @@ def wanted_models(library: Library, model: str, swarm: Swarm) -> tuple[list[Stor
 
 def absent_id(library: Library, model: str) -> str | None:
     """The id that `model` is, where it is that of a model which is not here; None for anything else."""
-    return model if is_model_id(model) and not _is_here(library, model) else None
-
-
-def _is_here(library: Library, model_id: str) -> bool:
-    return (library.models_dir / model_id / MANIFEST_FILE).exists()
+    return model if is_model_id(model) and not library.has(model) else None

@@ -9,10 +9,12 @@ account      what a peer costs, against this device alone
 patience     how long a chunk is waited for
 interrupt    how a pass ends that was cancelled
 gate         what every result must pass; two halves become exact integers    verify_result, merge_results
+owed         answers that nobody waits for any more
 owners       who waits for the answer to a request
 requests     shares and seeds as they travel    send_chunk_to_peer
 mailbox      what the peers send
 unit_pass    what is done next for the chunks of one layer: pure
+recovery     a chunk whose lane failed and whose weights are not here
 manager      which chunk to whom, until when, and what if not    ExecutionManager
 distributed  does it, step by step    execute_distributed
 hybrid       one call, local or distributed    HybridExecutor

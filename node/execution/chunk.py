@@ -72,6 +72,7 @@ TRANSITIONS: dict[ChunkState, dict[ChunkEvent, ChunkState]] = {
     },
     ChunkState.RECEIVED: {ChunkEvent.ACCEPT: ChunkState.VERIFIED, ChunkEvent.REFUSE: ChunkState.REJECTED},
     ChunkState.VERIFIED: {
+        ChunkEvent.LOSE: ChunkState.LOST,
         ChunkEvent.MERGE: ChunkState.MERGED,
         ChunkEvent.HEDGE: ChunkState.HEDGED,
         ChunkEvent.COMPUTE: ChunkState.LOCAL,

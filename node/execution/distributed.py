@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from node.errors import UnitUnavailableError
 from node.execution.interrupt import PassCancelledError
 from node.execution.manager import ExecutionManager
+from node.execution.recovery import Recovery
 from node.execution.unit_pass import Compute, Merge, Send, UnitPass, Wait
 from node.model.unit import Unit
 from protocol.linear.field import Floats, Sums
@@ -18,8 +20,12 @@ def execute_distributed(
     """`W x` for `rows [T, K]` int16 -> `[T, N]` int32, the same bits as the local kernel gives.
 
     All chunks are sent before the first is waited for. A chunk is merged when both its halves are verified; one
-    that is refused, lost or late is computed here. Returns only when every row is there; raises PassCancelledError,
-    with every chunk cancelled, where the pass was.
+    that is refused, lost or late is computed here, or by others where the weights are not here. Returns only when
+    every row is there.
+
+    Raises:
+        PassCancelledError: the pass was, and every chunk with it.
+        UnitUnavailableError: the weights are not here, and nobody else computed with them in time.
 
     Args:
         floats: `[T, K]` f32, what `rows` was quantized from, for lanes of trusted devices.
@@ -28,7 +34,7 @@ def execute_distributed(
     chunks = manager.plan(unit, len(rows))
     try:
         return _executed(manager, chunks, unit, rows, floats)
-    except PassCancelledError:
+    except (PassCancelledError, UnitUnavailableError):
         for record in chunks.records:
             manager.cancel_chunk(record)
         raise
@@ -40,11 +46,14 @@ def _executed(
     parts: list[Sums] = []
     while (step := chunks.next(manager.now())) is not None:
         own = slice(step.record.chunk.row_start, step.record.chunk.row_end)
+        own_floats = None if floats is None else floats[own]
         match step:
             case Send(record):
-                manager.dispatch(record, unit, rows[own], None if floats is None else floats[own])
+                manager.dispatch(record, unit, rows[own], own_floats)
             case Merge(record):
                 parts.append(manager.merge(record))
+            case Compute(record) if unit.held is None:
+                parts.append(Recovery(manager, record, unit, rows[own], own_floats).settle())
             case Compute(record, late):
                 parts.append(manager.compute_locally(record, unit, rows[own], late))
             case Wait(record, seconds):

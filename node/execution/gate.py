@@ -14,10 +14,15 @@ from protocol.linear.verification import UnitCheck, passes_gate
 
 
 class UnitChecks:
-    """Freivalds' U and V of every unit of one model, drawn when the model is loaded."""
+    """Freivalds' U and V of every unit of one model, drawn when the model is loaded, or kept from when it came.
 
-    def __init__(self, kernels: Kernels) -> None:
+    Args:
+        kept: the check of a unit whose weights are not here; None for any other.
+    """
+
+    def __init__(self, kernels: Kernels, kept: Callable[[UnitRef], UnitCheck | None] = lambda ref: None) -> None:
         self._kernels = kernels
+        self._kept = kept
         self._checks: dict[UnitRef, UnitCheck] = {}
 
     def of(self, unit: Unit) -> UnitCheck:
@@ -25,13 +30,20 @@ class UnitChecks:
         check = self._checks.get(unit.ref)
         return self.renew(unit) if check is None else check
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all checks that are in use."""
+        return sum(check.vectors.nbytes + check.projections.nbytes for check in list(self._checks.values()))
+
     def known(self, ref: UnitRef) -> UnitCheck:
         """The check of a unit that was seen before."""
         return self._checks[ref]
 
     def renew(self, unit: Unit) -> UnitCheck:
-        """Draw U anew and project the weights again, for a check whose own memory is in doubt."""
-        check = UnitCheck.of(unit.weights, self._kernels, secrets.token_bytes)
+        """For a check whose own memory is in doubt: draw U anew and project the weights again, or read it again."""
+        check = self._kept(unit.ref)
+        if check is None:
+            check = UnitCheck.of(unit.weights, self._kernels, secrets.token_bytes)
         self._checks[unit.ref] = check
         return check
 

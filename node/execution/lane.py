@@ -31,6 +31,8 @@ class Lane:
     """Hashes of the units that its peers said they hold; None for all."""
     missing: set[bytes] = field(default_factory=set)
     """Units that one of them does not hold after all."""
+    stands_in: bool = False
+    """Whether it is used only for units that no other lane can take."""
 
     @property
     def usable(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -19,11 +19,13 @@ from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
+from node.execution.owed import abandon, cancel_requests
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch
 from node.execution.pads.source import PadSource
 from node.execution.patience import LocalSpeed, Patience
 from node.execution.peer import PeerStatus, Request, SessionPeer
+from node.execution.recovery import NobodyLends, WeightLender
 from node.execution.requests import fill_bucket, pad_request, send_chunk_to_peer, share_request
 from node.execution.roster import Roster
 from node.execution.unit_pass import UnitPass
@@ -77,6 +79,12 @@ class ExecutionManager:
         """Called when a batch of pads was sent, verified, lost or cancelled."""
         self.counts = ChunkCounts()
         self.timings = Timings()
+        self.lender: WeightLender = NobodyLends()
+        """Who brings weights that are not here."""
+        self.on_trouble: Callable[[str], None] = lambda sentence: None
+        """Told why a pass stands still."""
+        self.look_around: Callable[[], None] = lambda: None
+        """Called while a pass stands still: adds lanes of peers that have joined."""
 
     # --- set-up
 
@@ -87,9 +95,11 @@ class ExecutionManager:
         self.peers.append(peer)
         self._mailbox.add(peer)
 
-    def add_lane(self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None) -> None:
+    def add_lane(
+        self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None, stands_in: bool = False
+    ) -> None:
         """Add a lane, for these units alone where some are named; its peers were added before."""
-        self._roster.add(Lane(len(self.lanes), share_peer, pads, units))
+        self._roster.add(Lane(len(self.lanes), share_peer, pads, units, stands_in=stands_in))
 
     def close(self) -> None:
         """Tell the peers that nothing is wanted any more, and close the session's connections."""
@@ -103,6 +113,11 @@ class ExecutionManager:
     def lanes(self) -> list[Lane]:
         """In the order in which they were added."""
         return self._roster.lanes
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds for which a pass may stand still."""
+        return self._config.progress_limit_s
 
     @property
     def plain(self) -> bool:
@@ -146,8 +161,24 @@ class ExecutionManager:
             floats: what they were quantized from; a lane of a trusted device sends it.
         """
         lane = None if record.lane is None else self.lanes[record.lane]
-        if lane is None or not lane.usable or self._patience.used_up:
-            return
+        if lane is not None and lane.usable and not self._patience.used_up:
+            self._share(lane, record, unit, rows, floats)
+
+    def other_lane(self, record: ChunkRecord, tried: Collection[int]) -> Lane | None:
+        """A lane that may compute a chunk after those that were tried; None where there is none now."""
+        own = None if record.lane is None else self.lanes[record.lane]
+        return self._roster.elsewhere(own, record.chunk.unit, tried)
+
+    def move_to(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
+        """Give up on the peers of a chunk, and send it to those of another lane, under fresh pads."""
+        if record.state in (ChunkState.SENT, ChunkState.VERIFIED):
+            self._patience.gave_up(record, self._lane(record), self.now(), late=True)
+            self._move(record, ChunkEvent.LOSE)
+        abandon(self.peers, record)
+        record.result = None
+        return self._share(lane, record, unit, rows, floats)
+
+    def _share(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
         self.gate.expect(unit)
         with self.timings.of("pads"):
             record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
@@ -156,8 +187,9 @@ class ExecutionManager:
         if lane.plain:
             assert floats is not None, "who wants floats is given them"
             record.plain = fill_bucket(floats, len(record.ticket.pads))
-        if self._send_share(record, lane):
-            self.counts.sent += 1
+        sent = self._send_share(record, lane)
+        self.counts.sent += sent
+        return sent
 
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
         owner = ShareOwner(record, self._move, self._resend)
@@ -198,7 +230,7 @@ class ExecutionManager:
         if record.attempts:
             self._patience.gave_up(record, self._lane(record), self.now(), late)
         self._move(record, ChunkEvent.HEDGE if late else ChunkEvent.COMPUTE)
-        self._abandon(record)
+        abandon(self.peers, record)
         started = time.perf_counter()
         with self.timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
@@ -233,14 +265,6 @@ class ExecutionManager:
         assert record.lane is not None, "a chunk that was sent has a lane"
         return self.lanes[record.lane]
 
-    def _abandon(self, record: ChunkRecord) -> None:
-        """Its answer is not needed any more. Of a peer that never answers, the latest are remembered."""
-        for peer in self.peers:
-            for request in peer.in_flight.values():
-                if request.owner.subject is record:
-                    request.abandoned = True
-            peer.forget_abandoned()
-
     # --- cancellation
 
     def check_wanted(self) -> None:
@@ -254,22 +278,13 @@ class ExecutionManager:
             return
         batches = [] if record.ticket is None else [batch for batch, _start, _end in record.ticket.batches]
         spent = [batch for batch in batches if not batch.left]
-        self._cancel_requests(lambda subject: subject is record or any(subject is batch for batch in spent))
+        cancel_requests(self.peers, lambda subject: subject is record or any(subject is batch for batch in spent))
         self._move(record, ChunkEvent.CANCEL)
         record.release()
 
     def cancel_all(self) -> None:
         """Cancel every request, those for pads ahead of need included."""
-        self._cancel_requests(lambda subject: True)
-
-    def _cancel_requests(self, concerned: Callable[[object], bool]) -> None:
-        for peer in self.peers:
-            for request in [one for one in peer.in_flight.values() if concerned(one.owner.subject)]:
-                if not request.abandoned and not peer.channel.closed:
-                    peer.channel.send(Cancel(request.id), request.id)
-                request.owner.cancelled(request)
-                request.abandoned = True
-            peer.forget_abandoned()
+        cancel_requests(self.peers, lambda subject: True)
 
     # --- news from peers
 

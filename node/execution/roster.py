@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from node.execution.chunk import Chunk, ChunkRecord
 from node.execution.lane import Lane
@@ -50,7 +50,7 @@ class Roster:
             covering = self._lanes_covering(unit.ref)
             if covering not in cuts:
                 open_to = [speed if covers else 0.0 for speed, covers in zip(speeds, covering, strict=True)]
-                cuts[covering] = split_prompt_for_remote(num_rows, open_to)
+                cuts[covering] = split_prompt_for_remote(num_rows, self._without_stand_ins(open_to))
             self._spans[unit.ref] = cuts[covering]
 
     def spans_of(self, ref: UnitRef) -> list[RowSpan]:
@@ -80,6 +80,21 @@ class Roster:
         if not own.binds_rows:
             lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
         return lanes
+
+    def elsewhere(self, own: Lane | None, ref: UnitRef, tried: Collection[int]) -> Lane | None:
+        """A lane for rows that another could not compute: first one that shares a peer with it, so that as few peers
+        as possible ever see something of a row."""
+        known = () if own is None else (own.share_peer, own.guard)
+        return min(
+            (lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane.index not in tried),
+            key=lambda lane: (lane.share_peer not in known and lane.guard not in known, lane.stands_in, lane.index),
+            default=None,
+        )
+
+    def _without_stand_ins(self, speeds: Sequence[float]) -> list[float]:
+        """Stand-ins get rows where nobody else does."""
+        own = [0.0 if lane.stands_in else speed for lane, speed in zip(self.lanes, speeds, strict=True)]
+        return own if any(own) else list(speeds)
 
     def _lanes_covering(self, ref: UnitRef) -> tuple[bool, ...]:
         covering = self._covering.get(ref)

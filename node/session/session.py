@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node.errors import ConfigError, CorruptModelError
+from node.errors import ConfigError
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.hybrid import HybridExecutor
@@ -32,10 +32,7 @@ from node.serving.hosting import units_text
 from node.session.candidates import CandidateFinder
 from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, form
 from node.session.opening import LaneOpener
-from node.store.files import sha256_file
-from node.store.manifest import UNITS_FOLDER
 from node.store.stored import StoredModel
-from node.store.unit_file import unit_path
 from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
@@ -282,7 +279,7 @@ class Session:
         return ExecutionManager(
             kernels,
             self._model.model_id_bytes,
-            self._node.checks_of(self._model.model_id_bytes),
+            self._node.checks_of(self._model),
             local_macs_per_s(kernels),
             self._config.execution,
             self._recheck,
@@ -292,7 +289,7 @@ class Session:
 
     def _draw_checks(self) -> None:
         """Before anything is lent: what its results are checked with."""
-        checks = self._node.checks_of(self._model.model_id_bytes)
+        checks = self._node.checks_of(self._model)
         for unit in self._lent:
             checks.of(unit)
 
@@ -301,7 +298,5 @@ class Session:
         self.note = note if self.note is None else f"{self.note}; {note}"
 
     def _recheck(self, unit: Unit) -> None:
-        """Before a peer is banned: are our own weights still those that the manifest names?"""
-        path = unit_path(self._model.path / UNITS_FOLDER, unit.ref.sha256)
-        if sha256_file(path) != unit.ref.sha256:
-            raise CorruptModelError(f"{path} has changed since it was imported: import the model again")
+        """Before a peer is banned: are our own weights, or the check, still what they were?"""
+        self._model.confirm(unit.ref)

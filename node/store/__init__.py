@@ -11,6 +11,8 @@ manifest       what a model consists of; its hash is the model id
 importer       a checkpoint becomes a model, or nothing does
 names          name to id, and which folders were imported
 stored         an imported model, ready to use
+check_file     what is left of a unit whose weights went by
+thin           a model whose lent units are checks alone
 partial        a model that is still coming from peers
 library        all models of one data directory
 files          hashes, atomic writes, refusals by the disk

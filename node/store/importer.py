@@ -37,6 +37,7 @@ from node.store.manifest import (
     unit_places,
 )
 from node.store.names import Names, check_name, fingerprint, locked
+from node.store.partial import partial_path
 from node.store.unit_file import write_unit
 from node.store.weight_source import WeightSource
 from protocol.linear.field import Floats
@@ -48,6 +49,9 @@ BLOCK_WEIGHTS = 1 << 22
 """Weights that are widened and quantized together: a few copies of 16 MiB at a time."""
 MAX_COPIED_BYTES = 256 << 20
 """Largest tokenizer file that is copied."""
+
+
+Reduce = Callable[[Path, UnitRef], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,15 @@ def import_checkpoint(
     models_dir: Path,
     name: str | None = None,
     progress: Callable[[ImportProgress], None] | None = None,
+    reduce: Reduce | None = None,
 ) -> ImportedModel:
     """Imports a Hugging Face checkpoint folder, or a GGUF file: the same checkpoint gives the same bytes everywhere.
 
     Args:
         name: a name for the model, beside its id.
         progress: called after every unit; what it raises ends the import and leaves nothing behind.
+        reduce: called with the folder and every unit that was written; it may leave its check alone, and the model
+            becomes a thin one.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError, CorruptModelError: the checkpoint cannot be imported.
@@ -97,13 +104,17 @@ def import_checkpoint(
         models_dir.mkdir(parents=True, exist_ok=True)
         remove_stale_imports(models_dir)
         with _temporary_folder(models_dir) as folder:
-            model_id = _write_model(checkpoint, folder, progress)
-            already_present = not _move_into_place(folder, models_dir / model_id)
+            model_id = _write_model(checkpoint, folder, progress, reduce)
+            path = models_dir / model_id
+            if reduce is not None and not (path / MANIFEST_FILE).exists():
+                path = partial_path(models_dir, model_id)
+                path.parent.mkdir(exist_ok=True)
+            already_present = not _move_into_place(folder, path)
         names = Names(models_dir)
         names.add_source(source, seen, model_id)
         if name is not None:
             names.add(name, model_id)
-    return ImportedModel(model_id, models_dir / model_id, name, already_present)
+    return ImportedModel(model_id, path, name, already_present)
 
 
 def _opened(source: Path) -> WeightSource:
@@ -145,12 +156,19 @@ def _temporary_folder(models_dir: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_model(checkpoint: WeightSource, folder: Path, progress: Callable[[ImportProgress], None] | None) -> str:
+def _write_model(
+    checkpoint: WeightSource,
+    folder: Path,
+    progress: Callable[[ImportProgress], None] | None,
+    reduce: Reduce | None,
+) -> str:
     """Writes everything that a model consists of, the manifest last; returns the model id."""
     places = unit_places(checkpoint.config)
     refs = []
     for layer, kind in places:
         refs.append(_write_unit(checkpoint, folder / UNITS_FOLDER, layer, kind))
+        if reduce is not None:
+            reduce(folder, refs[-1])
         if progress is not None:
             progress(ImportProgress(len(refs), len(places), refs[-1].name))
     write_client_file(folder / CLIENT_FILE, checkpoint)
@@ -201,16 +219,16 @@ def _move_into_place(folder: Path, target: Path) -> bool:
 
 def _mend(folder: Path, target: Path) -> None:
     """Replaces every file of a present model that differs from the one just written, each atomically."""
-    (target / UNITS_FOLDER).mkdir(exist_ok=True)
     for fresh in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != HELD_FILE):
         present = target / fresh.relative_to(folder)
+        present.parent.mkdir(exist_ok=True)
         try:
             whole = sha256_file(present) == sha256_file(fresh)
         except CorruptModelError:
             whole = False
         if not whole:
             os.replace(fresh, present)
-    sync_folder(target / UNITS_FOLDER)
+        sync_folder(present.parent)
     sync_folder(target)
 
 

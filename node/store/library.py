@@ -11,10 +11,12 @@ from pathlib import Path
 from node.errors import ConfigError, ModelError, ModelNotFoundError
 from node.store.files import writing_to
 from node.store.gguf.parts import is_gguf
-from node.store.importer import ImportedModel, ImportProgress, import_checkpoint
+from node.store.importer import ImportedModel, ImportProgress, Reduce, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder
+from node.store.partial import PARTIAL_FOLDER, partial_path
 from node.store.stored import StoredModel
+from node.store.thin import ThinModel, thin_path
 
 BUILT_IN_NAME = "story"
 BUILT_IN_FOLDER = Path(__file__).parent.parent / "models" / BUILT_IN_NAME
@@ -41,6 +43,12 @@ class ModelSummary:
     """Whether it has a chat template; without one it continues text."""
     problem: str | None
     """Why the model cannot be used; None where it can."""
+    weights_bytes: int = 0
+    """Size of all units."""
+    held_bytes: int = 0
+    """Size of those whose weights are here."""
+    checks_bytes: int = 0
+    """Size of what is kept of the others."""
 
 
 class Library:
@@ -49,11 +57,18 @@ class Library:
     Args:
         models_dir: created when something is imported.
         progress: called during imports, also those that `resolve` starts.
+        reduce: what an import does with every unit that it has written, to make thin models; None: whole ones.
     """
 
-    def __init__(self, models_dir: Path, progress: Callable[[ImportProgress], None] | None = None) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        progress: Callable[[ImportProgress], None] | None = None,
+        reduce: Reduce | None = None,
+    ) -> None:
         self.models_dir = models_dir
         self._progress = progress
+        self._reduce = reduce
         self._names = Names(models_dir)
         self._open: dict[str, StoredModel] = {}
         self._chats: dict[str, bool] = {}
@@ -72,7 +87,7 @@ class Library:
         names = self._names.all()
         if text not in names and text.lower() in names and not Path(text).exists():
             text = text.lower()  # names are lower case
-        if text in names and not (text == BUILT_IN_NAME and self._built_in_changed(names[text])):
+        if text in names and not (text == BUILT_IN_NAME and self._import_again(names[text])):
             return self.open(names[text], text)
         if text == BUILT_IN_NAME and BUILT_IN_FOLDER.is_dir():
             return self._resolve_path(BUILT_IN_FOLDER, BUILT_IN_NAME)
@@ -89,8 +104,24 @@ class Library:
         model = self._open.get(model_id)
         if model is None:
             name = name or next((known for known, other in self._names.all().items() if other == model_id), None)
-            model = self._open[model_id] = StoredModel(self.models_dir / model_id, name)
+            thin = None if self._is_whole(model_id) else thin_path(self.models_dir, model_id)
+            opened = StoredModel(self.models_dir / model_id, name) if thin is None else ThinModel(thin, name)
+            model = self._open[model_id] = opened
         return model
+
+    def has(self, model_id: str) -> bool:
+        """Whether a model is here, whole or thin."""
+        return self._is_whole(model_id) or self._has_thin(model_id)
+
+    def _is_whole(self, model_id: str) -> bool:
+        return (self.models_dir / model_id / MANIFEST_FILE).exists()
+
+    def _has_thin(self, model_id: str) -> bool:
+        path = thin_path(self.models_dir, model_id)
+        try:
+            return path is not None and ThinModel(path, verify=False).model_id == model_id
+        except ModelError:
+            return False  # not all of it has come
 
     def import_folder(self, source: Path, name: str | None = None) -> ImportedModel:
         """Imports a checkpoint under `name`, or under one made from the name of its folder or file."""
@@ -99,7 +130,9 @@ class Library:
             name = proposed if proposed not in {*self._names.all(), BUILT_IN_NAME} else None
         if name == BUILT_IN_NAME and source.resolve() != BUILT_IN_FOLDER.resolve():
             raise ConfigError(f"the name {BUILT_IN_NAME} is that of the built-in model; give another with --name")
-        imported = import_checkpoint(source, self.models_dir, check_name(name) if name else None, self._progress)
+        imported = import_checkpoint(
+            source, self.models_dir, check_name(name) if name else None, self._progress, self._reduce
+        )
         self._open.pop(imported.model_id, None)
         return imported
 
@@ -120,21 +153,38 @@ class Library:
     def _summary(self, model_id: str, names: dict[str, str]) -> ModelSummary:
         own = tuple(sorted(name for name, other in names.items() if other == model_id))
         try:
-            config = (model := StoredModel(self.models_dir / model_id, verify=False)).config
+            model = self._unverified(model_id)
             if model_id not in self._chats:  # a folder is named by its content: it never changes
                 self._chats[model_id] = model.chat_template is not None
         except ModelError as exc:
             return ModelSummary(model_id, own, "?", 0, 0, 0, False, str(exc))
-        num_weights = sum(ref.num_outputs * ref.num_inputs for ref in model.units)
-        chat = self._chats[model_id]
+        config = model.config
         return ModelSummary(
-            model_id, own, config.model_type, config.num_layers, config.context_length, num_weights, chat, None
+            model_id,
+            own,
+            config.model_type,
+            config.num_layers,
+            config.context_length,
+            sum(ref.num_outputs * ref.num_inputs for ref in model.units),
+            self._chats[model_id],
+            None,
+            sum(ref.num_bytes for ref in model.units),
+            model.held_bytes,
+            model.checks_bytes,
         )
+
+    def _unverified(self, model_id: str) -> StoredModel:
+        if self._is_whole(model_id):
+            return StoredModel(self.models_dir / model_id, verify=False)
+        return ThinModel(partial_path(self.models_dir, model_id), verify=False)
 
     def _model_ids(self) -> Sequence[str]:
         if not self.models_dir.is_dir():
             return []
-        return sorted(path.name for path in self.models_dir.iterdir() if is_model_id(path.name))
+        whole = {path.name for path in self.models_dir.iterdir() if is_model_id(path.name)}
+        partial = self.models_dir / PARTIAL_FOLDER
+        begun = {path.name for path in partial.iterdir() if is_model_id(path.name)} if partial.is_dir() else set()
+        return sorted(whole | {model_id for model_id in begun if self._has_thin(model_id)})
 
     def _matching_ids(self, prefix: str) -> Sequence[str]:
         return [model_id for model_id in self._model_ids() if model_id.startswith(prefix)]
@@ -149,7 +199,7 @@ class Library:
         if folder.is_dir() and (folder / MANIFEST_FILE).exists() and is_model_id(folder.resolve().name):
             return StoredModel(folder.resolve())
         model_id = self._names.imported_from(folder) if folder.is_dir() or is_gguf(folder) else None
-        if model_id is None or not (self.models_dir / model_id / MANIFEST_FILE).exists():
+        if model_id is None or not (self.has(model_id) if self._reduce else self._is_whole(model_id)):
             model_id = self.import_folder(folder, name).model_id
         elif name is not None:
             self._add_name(name, model_id)
@@ -159,8 +209,10 @@ class Library:
         with writing_to(self.models_dir):
             self._names.add(name, model_id)
 
-    def _built_in_changed(self, model_id: str) -> bool:
-        """Whether the name `story` still means a built-in model that a newer package has replaced."""
+    def _import_again(self, model_id: str) -> bool:
+        """Whether `story` means another model than the built-in one, or a thin one where a whole one is wanted."""
+        if self._reduce is None and not self._is_whole(model_id) and BUILT_IN_FOLDER.is_dir():
+            return True
         if not BUILT_IN_FOLDER.is_dir() or not self._names.is_from(BUILT_IN_FOLDER, model_id):
             return False
         return self._names.imported_from(BUILT_IN_FOLDER) != model_id

@@ -17,7 +17,7 @@ from node.model.named_tokens import template_source, tokenizer_config
 from node.model.tokenizer import Tokenizer
 from node.model.unit import Unit, UnitRef
 from node.store.client_file import EMBEDDING, bias_key, norm_key
-from node.store.files import verify_file
+from node.store.files import sha256_file, verify_file
 from node.store.manifest import (
     CLIENT_FILE,
     MANIFEST_FILE,
@@ -27,8 +27,9 @@ from node.store.manifest import (
     model_id_of,
 )
 from node.store.tensor_file import TensorFile, widen
-from node.store.unit_file import load_unit
+from node.store.unit_file import load_unit, unit_path
 from protocol.linear.field import Floats
+from protocol.linear.verification import UnitCheck
 
 if TYPE_CHECKING:
     from node.model.template import ChatTemplate
@@ -96,9 +97,48 @@ class StoredModel:
         with self._lock:
             unit = self._units.get(ref)
             if unit is None:
-                unit = load_unit(self.path / UNITS_FOLDER, ref, self._bias(ref), self._verify)
-                self._units[ref] = unit
+                unit = self._units[ref] = self._open_unit(ref)
             return unit
+
+    def _open_unit(self, ref: UnitRef) -> Unit:
+        return load_unit(self.path / UNITS_FOLDER, ref, self._bias(ref), self._verify)
+
+    def holds(self, ref: UnitRef) -> bool:
+        """Whether the weights of a unit are here."""
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the weights of every unit are here."""
+        return all(self.holds(ref) for ref in self.manifest.units)
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of the units whose weights are here."""
+        return sum(ref.num_bytes for ref in self.manifest.units if self.holds(ref))
+
+    @property
+    def checks_bytes(self) -> int:
+        """Size of the checks that are kept on the disk instead of weights."""
+        return 0
+
+    def check_of(self, ref: UnitRef) -> UnitCheck | None:
+        """What results of a unit are checked with, where it was kept instead of its weights.
+
+        Raises:
+            CorruptModelError: it is damaged.
+        """
+        return None
+
+    def confirm(self, ref: UnitRef) -> None:
+        """Read again what results of a unit are checked with.
+
+        Raises:
+            CorruptModelError: it is not what it was when the model came.
+        """
+        path = unit_path(self.path / UNITS_FOLDER, ref.sha256)
+        if sha256_file(path) != ref.sha256:
+            raise CorruptModelError(f"{path} has changed since it was imported: import the model again")
 
     def embedding_rows(self, token_ids: Sequence[int]) -> Floats:
         """Embeddings of tokens: f32[T, D].

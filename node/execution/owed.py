@@ -1,0 +1,31 @@
+"""Answers that peers owe, and that nobody waits for any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from node.execution.peer import SessionPeer
+from protocol.message import Cancel
+
+
+def abandon(peers: Sequence[SessionPeer], subject: object) -> None:
+    """The answers about one subject are not needed: those that come all the same only count for their figures.
+
+    Of a peer that never answers, the latest requests are remembered.
+    """
+    for peer in peers:
+        for request in peer.in_flight.values():
+            if request.owner.subject is subject:
+                request.abandoned = True
+        peer.forget_abandoned()
+
+
+def cancel_requests(peers: Sequence[SessionPeer], concerned: Callable[[object], bool]) -> None:
+    """Tell peers that requests about some subjects are not wanted, and their owners that no answer will come."""
+    for peer in peers:
+        for request in [one for one in peer.in_flight.values() if concerned(one.owner.subject)]:
+            if not request.abandoned and not peer.channel.closed:
+                peer.channel.send(Cancel(request.id), request.id)
+            request.owner.cancelled(request)
+            request.abandoned = True
+        peer.forget_abandoned()
