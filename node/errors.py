@@ -28,6 +28,7 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "TransportError",
+    "UnfinishedError",
     "UnitUnavailableError",
     "UnsupportedModelError",
 ]
@@ -55,6 +56,10 @@ class UnsupportedModelError(ModelError):
 
 class CorruptModelError(ModelError):
     """Bytes on disk do not have the hash that the manifest names."""
+
+
+class UnfinishedError(KekahydeError):
+    """An answer ended before its end; says why, and what there is of it was given."""
 
 
 class UnitUnavailableError(ModelError):

@@ -134,7 +134,7 @@ class Node:
         self.secure.gate.on_end = lambda exc: self.part_ended("the gate", exc)
         self.data.on_end = lambda exc: self.part_ended("the data plane", exc)
         self._announcements = Announcements(self.registry, self.hosted)
-        self.transfers = Transfers(self.secure, self.registry, self.hosted, config.models_dir, self.ban)
+        self.transfers = Transfers(self.secure, self.registry, self.hosted, self.kernels, config.models_dir, self.ban)
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
         self.control.add(self.trust)
         self.guards = GuardKeeper(

@@ -26,7 +26,8 @@ def library(tmp_path: Path) -> Library:
 
 def ids(library: Library, model: str, swarm: Swarm) -> tuple[list[str], list[str]]:
     """Ids of the models that are opened, and of those that peers are to bring."""
-    here, absent = wanted_models(library, model, swarm)
+    wanted = wanted_models(library, model, swarm)
+    here, absent = wanted.whole, wanted.absent
     return [stored.model_id for stored in here], list(absent)
 
 

@@ -30,6 +30,8 @@ def example() -> Receipt:
         pad_s=0.5,
         timings_s={"wait": 1.0},
         placement=LAYERS_LENT.as_json(),
+        weights_here_bytes=4096,
+        checks_bytes=512,
         plan=PlanLine(**plan),  # type: ignore[arg-type]
         note="a note",
     )

@@ -19,10 +19,12 @@ from node.cli.options import (
     discovery_options,
     gateway_options,
     json_option,
+    lend_option,
     memory_option,
     model_option,
     network_options,
     swarm_options,
+    thin_option,
     threads_option,
     verbose_option,
     web_options,
@@ -76,6 +78,8 @@ class Commands(LazyGroup):
 @swarm_options
 @gateway_options
 @model_option
+@lend_option
+@thin_option
 @memory_option
 @threads_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
@@ -99,6 +103,8 @@ def cli(
     gateway: tuple[str, int] | None,
     no_gateway: bool,
     model: str,
+    lend: str,
+    thin: bool,
     memory_bytes: int | None,
     threads: int | None,
     until_stdin_ends: bool,
@@ -137,6 +143,8 @@ def cli(
             swarm,
             endpoint,
             model,
+            lend,
+            thin,
             memory_bytes,
             threads,
             as_json,

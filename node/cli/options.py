@@ -93,6 +93,9 @@ lend_option = click.option(
     show_default=True,
     help="What peers compute: the feed-forward layers, all layers, or all and the head; auto: what is fastest.",
 )
+thin_option = click.option(
+    "--thin", is_flag=True, help="Keep no weights of what is lent (--lend): peers hold the model, checks stay here."
+)
 memory_option = click.option(
     "--memory",
     "memory_bytes",

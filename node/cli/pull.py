@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 import click
 
 from node.cli.narrate import say
-from node.cli.options import EXIT_CODES, data_dir_option, json_option
+from node.cli.options import EXIT_CODES, data_dir_option, json_option, lend_option, thin_option
+from node.cli.thin import library_of
 from node.errors import OperationError
 from node.gateway.client.client import call_node
 from node.paths import DataDir
+from node.planning.placement import Lend, kinds_not_kept
 from node.store.library import Library
 from node.store.names import is_model_id
 
@@ -30,9 +32,11 @@ OnBytes = Callable[[int, int, str], None]
 @click.command(epilog=EXIT_CODES)
 @click.argument("model")
 @click.option("--name", default=None, help="What to call it; the repository's name by default.")
+@thin_option
+@lend_option
 @data_dir_option
 @json_option
-def pull(model: str, name: str | None, data_dir: Path, as_json: bool) -> None:
+def pull(model: str, name: str | None, thin: bool, lend: str, data_dir: Path, as_json: bool) -> None:
     """Fetch MODEL: ORG/NAME[@REVISION] of the Hugging Face hub, or the id of a model that peers have.
 
     From the hub only safetensors, tokenizer and configuration are taken. A broken pull goes on where it was.
@@ -42,11 +46,12 @@ def pull(model: str, name: str | None, data_dir: Path, as_json: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     directory = DataDir.open(data_dir)
-    with _progress() as on_bytes:
+    with progress_shown() as on_bytes:
         if is_model_id(model):
-            model_id = from_peers(directory, model, on_bytes)
+            model_id = from_peers(directory, model, on_bytes, thin, Lend(lend))
         else:
-            model_id = _from_hub(directory, model, name, on_bytes)
+            library = library_of(directory, kinds_not_kept(thin, Lend(lend)))
+            model_id = _from_hub(library, model, name, on_bytes)
     library = Library(directory.models)
     called = next((known for known, other in library.named().items() if other == model_id), model_id[:16])
     if as_json:
@@ -56,21 +61,24 @@ def pull(model: str, name: str | None, data_dir: Path, as_json: bool) -> None:
         say(f"use it with: kekahyde-node run --model {called} 'Once upon a time'")
 
 
-def _from_hub(directory: DataDir, model: str, name: str | None, on_bytes: OnBytes) -> str:
+def _from_hub(library: Library, model: str, name: str | None, on_bytes: OnBytes) -> str:
     from node.hub.pull import HubPull
     from node.hub.reference import parse_reference
 
     pulling = HubPull(
         parse_reference(model),
-        Library(directory.models),
+        library,
         lambda progress: on_bytes(progress.done_bytes, progress.total_bytes, progress.step),
     )
     return pulling.run(name).model_id
 
 
-def from_peers(directory: DataDir, model_id: str, on_bytes: OnBytes) -> str:
+def from_peers(
+    directory: DataDir, model_id: str, on_bytes: OnBytes, thin: bool = False, lend: Lend = Lend.AUTO
+) -> str:
     """Have the running node fetch a model, and wait for it; an interruption stops the node's transfer too."""
-    job = call_node(directory.path, "pull", model=model_id)
+    asked = {"model": model_id, **({"lend": lend.value, "thin": True} if thin else {})}
+    job = call_node(directory.path, "pull", **asked)
     try:
         while job["state"] == "running":
             on_bytes(job["done_bytes"], job["total_bytes"], f"{job['sources']} sources")
@@ -93,7 +101,7 @@ def _job(answer: dict[str, Any], job_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress() -> Iterator[OnBytes]:
+def progress_shown() -> Iterator[OnBytes]:
     """A bar on a terminal; elsewhere a line for every step."""
     if not sys.stderr.isatty():
         yield _lines()

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -25,21 +25,24 @@ from node.cli.options import (
     model_option,
     network_options,
     swarm_options,
+    thin_option,
     threads_option,
     verbose_option,
 )
-from node.cli.pull import from_peers
+from node.cli.pull import from_peers, progress_shown
+from node.cli.thin import library_of
 from node.cli.wanted import absent_id, meant
 from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event, Note, Started, Token
-from node.errors import ModelNotFoundError, PeerRefusedError, PromptError
+from node.errors import ModelNotFoundError, PeerRefusedError, PromptError, UnfinishedError
 from node.execution.config import ExecutionConfig
 from node.execution.lane import DEFAULT_MAX_LANES
+from node.model.config import UnitKind
 from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
-from node.planning.placement import Lend
+from node.planning.placement import Lend, kinds_not_kept
 from node.privacy import Privacy
 from node.session.session import SessionConfig
 from node.store.library import Library
@@ -64,6 +67,7 @@ class RunOptions:
 
     privacy: Privacy
     lend: Lend
+    thin: bool
     chat: bool
     sampling: dict[str, Any]
     """By field of SamplingParams; None or empty where the model's own value holds."""
@@ -116,6 +120,7 @@ class RunOptions:
     help="auto: split where peers are given and that is faster, else local. Never weaker than asked for.",
 )
 @lend_option
+@thin_option
 @network_options
 @swarm_options
 @click.option(
@@ -169,15 +174,18 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
     options = RunOptions.of(given)
     directory = DataDir.open(data_dir)
     swarm = load_swarm(directory.path, os.environ, options.swarm_key, options.is_open)
-    library, text = Library(directory.models), _read_prompt(prompt)
+    lent = kinds_not_kept(options.thin, options.lend)
+    library, text = library_of(directory, lent), _read_prompt(prompt)
     by_node = node_does_it(directory.path)
     model = meant(library, model, swarm)
     absent = absent_id(library, model)
     if absent is not None and by_node:
         say(f"model {absent[:16]} is fetched from peers")
-        from_peers(directory, absent, lambda done, total, step: None)
+        from_peers(directory, absent, lambda done, total, step: None, options.thin, options.lend)
         model, absent = absent, None
     stored = None if absent is not None else library.resolve(model)
+    if options.thin and stored is not None and stored.is_whole:
+        say(f"note: all of {stored.name} is here already: --thin keeps it as it is")
     asked = None if stored is None else _prepare(stored, text, options)
     if by_node and stored is not None and asked is not None:
         wanted = asked_of(stored, text, asked[0], options.chat, asked[1], options.privacy, options.lend)
@@ -188,7 +196,7 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
         if options.privacy is not Privacy.LOCAL or stored is None:
             _wait_for_peers(node, bootstrap, options)
         if stored is None or asked is None:
-            stored = _bring(node, library, str(absent))
+            stored = _bring(node, library, str(absent), lent)
             asked = _prepare(stored, text, options)
         prompt_ids, params = asked
         request = GenerationRequest(
@@ -223,13 +231,18 @@ def _prepare(stored: StoredModel, text: str, options: RunOptions) -> tuple[list[
     return prompt_ids, _sampling_params(stored, options.sampling)
 
 
-def _bring(node: Node, library: Library, model_id: str) -> StoredModel:
-    """A model that is not here: its tokenizer, float part and units from the peers, verified by its id."""
+def _bring(node: Node, library: Library, model_id: str, lent: Collection[UnitKind]) -> StoredModel:
+    """A model that is not here: its tokenizer, float part and units from the peers, verified by its id.
+
+    Args:
+        lent: kinds of units that go by, and leave their checks alone.
+    """
     say(f"model {model_id[:16]} is fetched from peers")
-    job = node.transfers.pull(model_id)
+    job = node.transfers.pull(model_id, lent)
     try:
-        while not job.ended.wait(BRING_POLL_S):
-            pass
+        with progress_shown() as on_bytes:
+            while not job.ended.wait(BRING_POLL_S):
+                on_bytes(job.done_bytes, job.total_bytes, f"{job.sources} sources")
     except KeyboardInterrupt:
         job.stop.set()
         raise
@@ -311,11 +324,14 @@ def _show(events: Iterator[Event], as_json: bool) -> None:
             case Token(text=text):
                 click.echo(text, nl=False)
                 sys.stdout.flush()
-            case Completed(receipt) if as_json:
-                _print_line(receipt.as_json())
             case Completed(receipt):
-                click.echo()
-                say(receipt.as_line())
+                if as_json:
+                    _print_line(receipt.as_json())
+                else:
+                    click.echo()
+                    say(receipt.as_line())
+                if receipt.finish_reason == "error":
+                    raise UnfinishedError(f"the answer ends here: {receipt.note}")
 
 
 def _print_line(value: dict[str, Any]) -> None:

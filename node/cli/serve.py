@@ -13,15 +13,18 @@ import click
 
 from node.cli.narrate import always_tell, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
+from node.cli.thin import library_of
 from node.cli.wanted import lendable_bytes, wanted_models
 from node.errors import ConfigError, NodeFailedError
 from node.gateway.config import GatewayConfig
 from node.gateway.http.addresses import is_loopback
 from node.node import Node, NodeConfig
 from node.paths import DataDir
-from node.store.library import Library
+from node.planning.placement import Lend, kinds_not_kept
+from node.session.session import SessionConfig
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
+from node.transfer.borrowed import remove_left_behind
 from node.trust import PairedDevices
 from protocol.identity import PeerId
 from protocol.multiaddr import Multiaddr
@@ -60,6 +63,8 @@ def serve(
     choice: SwarmChoice,
     endpoint: Endpoint,
     model: str,
+    lend: str,
+    thin: bool,
     memory_bytes: int | None,
     threads: int | None,
     as_json: bool,
@@ -101,18 +106,24 @@ def serve(
             sends_all_rows=sends_all_rows,
             memory_bytes=lendable_bytes() if memory_bytes is None else memory_bytes,
         )
-        library = Library(directory.models)
-        models, absent = wanted_models(library, model, swarm)
+        lent = kinds_not_kept(thin, Lend(lend))
+        library = library_of(directory, lent)
+        remove_left_behind(directory.models)
+        wanted = wanted_models(library, model, swarm)
+        sessions = SessionConfig(named=config.named, by_guards=not config.named, lend=Lend(lend))
         with (
-            Node(config, models) as node,
-            Engine(node, library) as engine,
+            Node(config, wanted.whole) as node,
+            Engine(node, library, sessions, wanted.default) as engine,
             Gateway(node, engine, endpoint.config(directory.path)) as gateway,
         ):
             node.on_failure = lambda reason: stopping.give()
             if node.failure is not None:
                 stopping.give()
-            for model_id in absent:
-                node.transfers.take_layers(model_id, config.memory_bytes // len(absent))
+            for model_id in wanted.absent:
+                if lent:
+                    node.transfers.pull(model_id, lent, patience_s=None)
+                else:
+                    node.transfers.take_layers(model_id, config.memory_bytes // len(wanted.absent))
             _announce(node, gateway.url, as_json)
             stopping.wait()
             if node.failure is not None:

@@ -6,6 +6,7 @@ The id of a model that is not here comes from the user or from an invitation, ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from node.cli.options import NO_MODEL
 from node.process.allowance import available_memory
@@ -29,7 +30,19 @@ def meant(library: Library, model: str, swarm: Swarm) -> str:
     return model if model in library.names() else invited.get(model, model)
 
 
-def wanted_models(library: Library, model: str, swarm: Swarm) -> tuple[list[StoredModel], Sequence[str]]:
+@dataclass(frozen=True, slots=True)
+class WantedModels:
+    """What a node is started for."""
+
+    whole: list[StoredModel]
+    """Models to serve."""
+    absent: Sequence[str]
+    """Ids of models that are not here."""
+    default: str | None
+    """The model that a prompt means which names none; None where there is none."""
+
+
+def wanted_models(library: Library, model: str, swarm: Swarm) -> WantedModels:
     """Models to open, and ids of models that are not here: what `--model` says, and what the invitation named.
 
     Raises:
@@ -42,7 +55,8 @@ def wanted_models(library: Library, model: str, swarm: Swarm) -> tuple[list[Stor
     absent = list(dict.fromkeys(known for known in ids if not library.has(known)))
     opened = {stored.model_id for stored in asked}
     asked += [library.open(known) for known in dict.fromkeys(ids) if known not in {*absent, *opened}]
-    return asked, absent
+    default = asked[0].model_id if asked else next(iter(ids), None)
+    return WantedModels([stored for stored in asked if stored.is_whole], absent, default)
 
 
 def absent_id(library: Library, model: str) -> str | None:

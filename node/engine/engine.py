@@ -44,16 +44,19 @@ class DuplicateRequestError(KekahydeError):
 class Engine:
     """Requests of one serving node; a context manager."""
 
-    def __init__(self, node: Node, library: Library, sessions: SessionConfig | None = None) -> None:
+    def __init__(
+        self, node: Node, library: Library, sessions: SessionConfig | None = None, default: str | None = None
+    ) -> None:
         """
         Args:
             sessions: how sessions are formed, but for what each request says itself; by default over guards that the
                 user named, or else that the node chooses.
+            default: id of the model that a request means which names none; None: the first that is served.
         """
         self._node = node
         named = node.config.named
         self._sessions = sessions or SessionConfig(named=named, by_guards=not named)
-        self.models = Models(node, library)
+        self.models = Models(node, library, default)
         self.feed = ChunkFeed()
         self._lock = threading.Lock()
         self._runners: dict[Key, SessionRunner] = {}

@@ -28,9 +28,10 @@ class ListedModel:
 class Models:
     """Thread-safe; everything here may read the disk."""
 
-    def __init__(self, node: Node, library: Library) -> None:
+    def __init__(self, node: Node, library: Library, default: str | None = None) -> None:
         self._node = node
         self._library = library
+        self._default = default
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         """Held while a model is opened, which reads all of its files the first time."""
@@ -39,10 +40,18 @@ class Models:
 
     @property
     def default(self) -> StoredModel:
-        """The model that the node serves first."""
-        if not self._node.hosted.models:
-            raise ModelNotFoundError("this node has no model: give it one with --model")
-        return self._node.hosted.models[0]
+        """The model that the node was started for; else the one that it serves first."""
+        for model in self._node.hosted.models:
+            if self._default in (None, model.model_id):
+                return model
+        if self._default is not None and self._library.has(self._default):
+            with self._opening:
+                return self._library.open(self._default)
+        if self._node.hosted.models:
+            return self._node.hosted.models[0]
+        if self._default is not None:
+            raise ModelNotFoundError(f"model {self._default[:16]} has not all come yet: see the list of transfers")
+        raise ModelNotFoundError("this node has no model: give it one with --model")
 
     def resolve(self, name: str | None) -> StoredModel:
         """The model with this name or id; the default one for None.

@@ -16,7 +16,7 @@ from node.engine.recorder import PassRecorder
 from node.engine.request import Note, Prefilled, Queued, Started
 from node.engine.running import Running
 from node.engine.watch import PeerWatch, explain
-from node.errors import KekahydeError
+from node.errors import KekahydeError, UnitUnavailableError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
 from node.model.cache import KVCache
@@ -206,6 +206,8 @@ class SessionRunner:
                 self._pass()
         except PassCancelledError:
             pass
+        except UnitUnavailableError as exc:
+            self._end_unfinished(str(exc))
         except Exception as exc:
             self._fail_all(*_failure("a pass", exc))
         finally:
@@ -259,6 +261,7 @@ class SessionRunner:
             self._watch = PeerWatch()
             self._session = self._open_session(first, self._recorder.on_change, self._interrupt)
             self._recorder.follow(self._session)
+            self._session.on_note = self._note
             first.ledger.pads_made += self._session.pads_made  # before the clock started
             self._watch.news(self._session.peers)
         return self._session
@@ -306,6 +309,12 @@ class SessionRunner:
             for each in running:
                 each.notes.append(note)
                 each.tell(Note(note))
+
+    def _note(self, note: str) -> None:
+        """Everybody in the pass is told at once."""
+        for running in self._running:
+            running.notes.append(note)
+            running.tell(Note(note))
 
     def _advance(self, running: Running, count: int, logits: object) -> None:
         """Its rows are computed: more of its prompt is left, or there is a token to choose."""
@@ -362,6 +371,13 @@ class SessionRunner:
         if not self._running and self._session is not None:
             self._session.rest()
         running.fail(*_failure("a request", exc))
+
+    def _end_unfinished(self, reason: str) -> None:
+        """Nobody computes what this device cannot: who was in the pass keeps the text so far."""
+        for running in [*self._running]:
+            running.notes.append(reason)
+            running.tell(Note(reason))
+            self._complete(running, running.answer.broken_off())
 
     def _fail_all(self, message: str, code: str) -> None:
         """A pass failed: everybody in it is told, and the session is not trusted with another."""

@@ -143,6 +143,8 @@ class Running:
             pad_s=session.pad_s if session else 0.0,
             timings_s=dict(ledger.seconds),
             placement=(session.plan.placement if session else ALL_HERE).as_json(),
+            weights_here_bytes=session.weights_here_bytes if session else request.model.held_bytes,
+            checks_bytes=session.checks_bytes if session else 0,
             plan=PlanLine.of(session.plan, self.predicted) if session else None,
             note="; ".join(notes) or None,
         )

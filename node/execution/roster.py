@@ -34,10 +34,8 @@ class Roster:
     def lacks(self, peer: SessionPeer, ref: UnitRef) -> None:
         """A peer does not hold a unit after all."""
         for lane in self.lanes:
-            if peer is lane.share_peer or (peer is lane.guard and lane.binds_rows):
+            if peer is lane.share_peer or (peer is lane.guard and not lane.pads.can_without(ref)):
                 lane.missing.add(ref.sha256)
-            elif peer is lane.guard:
-                lane.pads.lacks(ref)
         self._covering.clear()
 
     def cut(self, num_rows: int, units: Sequence[Unit]) -> None:

@@ -13,7 +13,7 @@ from node.model.stops import StopMatcher
 from node.model.tokenizer import Tokenizer
 from protocol.linear.field import Floats
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Finished:
     """The last event of a generation."""
 
     reason: FinishReason
-    """stop: the model's end, a stop string or a stop token; length: a limit; cancelled: the request was cancelled."""
+    """stop: the model's end, a stop string or a stop token; length: a limit; cancelled: the request was cancelled;
+    error: what is left could not be computed."""
     text: str
     """The whole text: that of all tokens, joined."""
     num_tokens: int
@@ -100,6 +101,10 @@ class Answer:
     def cancelled(self) -> Finished:
         """How it ends where the request is cancelled."""
         return self._finished("cancelled")
+
+    def broken_off(self) -> Finished:
+        """How it ends where the next token cannot be computed: what there is of the text is true."""
+        return self._finished("error")
 
     def _shown(self, token_id: int, is_last: bool) -> str:
         """The text that a token makes certain; with the last token, all that was held back."""

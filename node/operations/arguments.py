@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from node.errors import OperationError
 
 MAX_TEXT_CHARACTERS = 4096
+ChoiceT = TypeVar("ChoiceT", bound=Enum)
 
 
 def text(arguments: Mapping[str, Any], name: str, default: str | None = None) -> str:
@@ -35,3 +37,12 @@ def boolean(arguments: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise OperationError(f"`{name}` is not true or false")
     return value
+
+
+def choice(arguments: Mapping[str, Any], name: str, kind: type[ChoiceT]) -> ChoiceT:
+    """One of an enumeration's values; raises OperationError naming the argument."""
+    value = arguments.get(name)
+    found = next((member for member in kind if member.value == value), None)
+    if found is None:
+        raise OperationError(f"`{name}` is none of {', '.join(str(member.value) for member in kind)}")
+    return found

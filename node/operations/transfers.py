@@ -8,16 +8,23 @@ from typing import Any
 from node.errors import ConfigError
 from node.hub.reference import parse_reference
 from node.node import Node
+from node.operations.arguments import boolean, choice
+from node.planning.placement import Lend, kinds_not_kept
 from node.store.names import is_model_id
 
 
 def pull(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin to fetch `model`: ORG/NAME[@REVISION] of the hub, or a model id from peers. A TRANSFER."""
+    """Begin to fetch `model`: ORG/NAME[@REVISION] of the hub, or a model id from peers; with `thin`, without the
+    weights of what `lend` names (auto: all). A TRANSFER."""
     model = arguments.get("model")
     if not isinstance(model, str):
         raise ConfigError("pull needs `model`: ORG/NAME of the Hugging Face hub, or a model id that peers have")
+    thin = boolean(arguments, "thin") if "thin" in arguments else False
+    lend = choice(arguments, "lend", Lend) if "lend" in arguments else Lend.AUTO
     if is_model_id(model):
-        return node.transfers.pull(model).as_json()
+        return node.transfers.pull(model, kinds_not_kept(thin, lend)).as_json()
+    if thin:
+        raise ConfigError("a running node pulls thin models from peers alone: stop it, then pull from the hub")
     return node.transfers.pull_from_hub(parse_reference(model)).as_json()
 
 

@@ -65,3 +65,8 @@ PLACEMENTS = {Lend.FFN: FFN_LENT, Lend.LAYERS: LAYERS_LENT, Lend.ALL: ALL_LENT}
 def allowed_placements(lend: Lend) -> tuple[Placement, ...]:
     """What the planner may choose from."""
     return tuple(PLACEMENTS.values()) if lend is Lend.AUTO else (PLACEMENTS[lend],)
+
+
+def kinds_not_kept(thin: bool, lend: Lend) -> frozenset[UnitKind]:
+    """Kinds of units of which a thin model keeps no weights; with `auto` all: the head costs one exchange a token."""
+    return PLACEMENTS.get(lend, ALL_LENT).lent if thin else frozenset()

@@ -29,6 +29,7 @@ class CandidateFinder:
         self._node = node
         self._model_id = model.model_id_bytes
         self._units = frozenset(ref.sha256 for ref in model.units)
+        self._thin = not model.is_whole
         self._layer_units = frozenset(ref.sha256 for ref in model.units if ref.layer is not None)
         self._named = None if named is None else tuple(dict.fromkeys(named))
         self._others = others
@@ -45,7 +46,8 @@ class CandidateFinder:
         holders = {peer.peer_id: peer for peer in working if self._held_by(peer)}
         whole = {peer_id for peer_id, peer in holders.items() if self._held_by(peer) >= self._layer_units}
         found = Candidates(
-            paired=devices.peer_ids & whole,
+            paired=devices.peer_ids & (holders.keys() if self._thin else whole),
+            thin=self._thin,
             readers=devices.readers & holders.keys(),
             max_lanes=self._max_lanes,
             is_open=self._node.is_open,

@@ -39,6 +39,8 @@ class LanePlan:
     share: PeerId
     pads: PeerId | None = None
     """None where no peer makes them."""
+    stands_in: bool = False
+    """Whether it is used only for units that no other lane can take."""
 
     @property
     def peers(self) -> tuple[PeerId, ...]:
@@ -73,12 +75,14 @@ class Candidates:
     sharers: tuple[PeerId, ...] | None = None
     """Who may get shares where the pads are our own; None for those in the places."""
     paired: frozenset[PeerId] = field(default_factory=frozenset)
-    """Devices of the same owner that hold the whole model, named or not."""
+    """Devices of the same owner that hold the whole model, named or not; some of it, where this device is thin."""
     readers: frozenset[PeerId] = field(default_factory=frozenset)
     """Devices of the same owner that hold some of it and may read prompts, by their user's word."""
     max_lanes: int = DEFAULT_MAX_LANES
     is_open: bool = False
     """Whether anybody may be in the swarm: `auto` is then never weaker than `strict`."""
+    thin: bool = False
+    """Whether this device lacks weights: it can neither make pads nor do what peers fail to do."""
     named: bool = True
     """Whether the user chose the places; else this node's guards hold them."""
     notes: tuple[str, ...] = ()
@@ -102,27 +106,30 @@ def form(
     candidates: Candidates,
     predict: Predict | None = None,
     new_tokens: int = 128,
-    computable: bool = True,
     placements: Sequence[Placement] = (LAYERS_LENT,),
 ) -> SessionPlan:
     """The plan of a session that was asked for in this mode.
 
     Args:
         new_tokens: tokens of the answer that is expected.
-        computable: whether this device holds all that it needs to compute alone.
         placements: what may be lent; of several, what is expected to be the fastest is.
         predict: what a plan costs. `auto` offloads only where that is faster than this device alone, or where
             this device alone cannot do it; a mode that was asked for by name is not weighed.
     """
     here = SessionPlan(Privacy.LOCAL)
-    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and not candidates.places and not candidates.present):
+    nobody = not candidates.places and not candidates.present and not candidates.thin
+    if asked is Privacy.LOCAL or (asked is Privacy.AUTO and nobody):
         return here
-    auto = Privacy.STRICT if candidates.is_open else Privacy.SPLIT
-    plan = FORMERS[auto if asked is Privacy.AUTO else asked](candidates)
+    mode = asked
+    if asked is Privacy.AUTO:
+        mode = Privacy.STRICT if candidates.is_open else Privacy.SPLIT
+    plan = FORMERS[mode](candidates)
+    if plan.mode is Privacy.LOCAL and candidates.thin:
+        return _waiting(mode, plan.notes, placements[0])
     if plan.mode is Privacy.LOCAL:
         return replace(here, notes=plan.notes)
     # Only where there is a choice: measuring this device would hold up the first answer.
-    cost_here = predict(here) if predict is not None and computable else None
+    cost_here = predict(here) if predict is not None and not candidates.thin else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
     plan = replace(_placed(plan, placements, predict, new_tokens), cost_here=cost_here)
     if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
@@ -134,6 +141,13 @@ def form(
         note = f"{empty} of {len(candidates.places)} places are empty: their lanes are not used"
         plan = replace(plan, notes=(*plan.notes, note))
     return plan
+
+
+def _waiting(mode: Privacy, notes: tuple[str, ...], placement: Placement) -> SessionPlan:
+    """Nobody is there yet who could compute what this device cannot."""
+    makers = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.PAIRED}
+    waiting = tuple(note.replace("computed here", "waiting for them") for note in notes)
+    return SessionPlan(mode, makers.get(mode, PadMaker.NOBODY), (), placement, waiting)
 
 
 def _placed(
@@ -159,6 +173,8 @@ def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) 
 
 def _form_split(candidates: Candidates) -> SessionPlan:
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(candidates.places, candidates.max_lanes))
+    if candidates.thin:
+        lanes += _stand_ins(candidates.places[: 2 * candidates.max_lanes])
     if lanes:
         return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, notes=candidates.notes)
     if candidates.named:
@@ -170,12 +186,44 @@ def _form_split(candidates: Candidates) -> SessionPlan:
     return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
 
 
+def _stand_ins(places: Sequence[PeerId | None]) -> tuple[LanePlan, ...]:
+    """Each guard with the other side's guard of the next lane, for what its own partner does not hold, or cannot do
+    any more. Sides stay: who gets pads never gets a share."""
+    pads, shares = places[::2], places[1::2]
+    crossed = []
+    for index in range(max(len(pads), len(shares))):
+        for pad, share in ((index, index + 1), (index + 1, index)):
+            pad_guard, share_guard = pads[pad % len(pads)], shares[share % len(shares)] if shares else None
+            if pad_guard is not None and share_guard is not None:
+                crossed.append(LanePlan(share_guard, pad_guard, stands_in=True))
+    own = set(zip(pads, shares, strict=False))
+    return tuple(lane for lane in dict.fromkeys(crossed) if (lane.pads, lane.share) not in own)
+
+
 def _form_strict(candidates: Candidates) -> SessionPlan:
     if not candidates.present:
         return _here(Privacy.STRICT, "a peer", candidates)
+    if candidates.thin:
+        return _form_thin_strict(candidates)
     maker = _pad_maker(candidates)
     lanes = tuple(LanePlan(peer_id, maker) for peer_id in candidates.present if peer_id != maker)
     return SessionPlan(Privacy.STRICT, PadMaker.OWN if maker is None else PadMaker.PAIRED, lanes)
+
+
+def _form_thin_strict(candidates: Candidates) -> SessionPlan:
+    """Pads are made by paired devices alone, each of which may hold a part of the model."""
+    sharers = [peer_id for peer_id in candidates.present if peer_id not in candidates.paired]
+    makers = sorted(candidates.paired)
+    if not sharers and len(makers) > 1:  # all are paired: half of them may compute shares
+        makers, sharers = makers[::2], makers[1::2]
+    lanes = tuple(LanePlan(share, maker) for share in sharers for maker in makers)
+    if lanes:
+        return SessionPlan(Privacy.STRICT, PadMaker.PAIRED, lanes)
+    note = (
+        "strict needs a paired device that holds the model and makes the pads, because this device does not hold its "
+        f"weights, and another peer: {len(makers)} and {len(sharers)} found: computed here"
+    )
+    return SessionPlan(Privacy.LOCAL, notes=(note,))
 
 
 def _pad_maker(candidates: Candidates) -> PeerId | None:

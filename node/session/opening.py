@@ -35,7 +35,13 @@ LIE_BAN_S = 24 * 3600.0
 class LaneOpener:
     """Opens the lanes of one session; new lanes may be opened while it runs, by the thread that runs it."""
 
-    def __init__(self, node: Node, manager: ExecutionManager, pad_maker: PadMaker, model_id: bytes) -> None:
+    def __init__(
+        self, node: Node, manager: ExecutionManager, pad_maker: PadMaker, model_id: bytes, thin: bool = False
+    ) -> None:
+        """
+        Args:
+            thin: this device lacks weights, and makes no pads.
+        """
         self._node = node
         self._manager = manager
         self._pad_maker = pad_maker
@@ -43,8 +49,10 @@ class LaneOpener:
         self._opened: set[LanePlan] = set()
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
         makes = pad_maker in (PadMaker.OWN, PadMaker.PAIRED)
-        self.own_pads = OwnPads(node.kernels, self._seeds) if makes else None
-        self.paired_pads: PairedPads | None = None
+        self._thin = thin
+        self.own_pads = OwnPads(node.kernels, self._seeds) if makes and not thin else None
+        self.paired_pads: dict[PeerId, PairedPads] = {}
+        """By the device that makes them."""
 
     @property
     def _share_role(self) -> Role:
@@ -55,7 +63,7 @@ class LaneOpener:
     ) -> None:
         """Dial the peers of a lane; it takes rows of these units as soon as the connections stand."""
         pads = self._pads(lane, peers)
-        self._manager.add_lane(self._join(peers[lane.share], self._share_role), pads, units)
+        self._manager.add_lane(self._join(peers[lane.share], self._share_role), pads, units, lane.stands_in)
         self._opened.add(lane)
 
     def may_open(self, lane: LanePlan) -> bool:
@@ -63,7 +71,7 @@ class LaneOpener:
         roles = {peer.peer_id: peer.role for peer in self._manager.peers}
         pads_role = Role.PAD if lane.pads is None else roles.get(lane.pads, Role.PAD)
         fits = roles.get(lane.share, self._share_role) is self._share_role and pads_role is Role.PAD
-        if self._pad_maker is not PadMaker.PEER:  # a peer is one lane, whoever would make its pads now
+        if self._pad_maker is not PadMaker.PEER and not self._thin:  # a peer is one lane, whoever makes its pads now
             fits = fits and lane.share not in {opened.share for opened in self._opened}
         return fits and lane not in self._opened and len(self._opened) < MAX_LANES
 
@@ -81,10 +89,11 @@ class LaneOpener:
                 assert self.own_pads is not None
                 return self.own_pads
             case PadMaker.PAIRED:
-                if self.paired_pads is None:
-                    assert self.own_pads is not None
-                    self.paired_pads = self._pads_of_paired(lane, peers, self.own_pads)
-                return self.paired_pads
+                assert lane.pads is not None, "where a paired device makes pads, its lane names it"
+                maker = lane.pads if self._thin else next(iter(self.paired_pads), lane.pads)
+                if maker not in self.paired_pads:
+                    self.paired_pads[maker] = self._pads_of_paired(lane, peers)
+                return self.paired_pads[maker]
             case PadMaker.PEER:
                 return self._guard_pads(lane, peers)
 
@@ -92,9 +101,9 @@ class LaneOpener:
         assert lane.pads is not None, "where a peer makes pads, its lane names it"
         return GuardPads(self._join(peers[lane.pads], Role.PAD), self._seeds, self._manager.send_pad)
 
-    def _pads_of_paired(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer], own_pads: OwnPads) -> PairedPads:
+    def _pads_of_paired(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> PairedPads:
         theirs, devices = self._guard_pads(lane, peers), self._node.trust.devices
-        return PairedPads(theirs, own_pads, lambda: theirs.guard.peer_id in devices)
+        return PairedPads(theirs, self.own_pads, lambda: theirs.guard.peer_id in devices)
 
     def _no_pads(self, peer_id: PeerId) -> NoPads:
         """Rows as they are: the last look at the user's word before anything is sent, and the one that counts."""

@@ -95,6 +95,10 @@ class Receipt:
     timings_s: dict[str, float]
     placement: dict[str, Place]
     """By kind of unit: whether it was lent. What nobody computed in time was computed here all the same."""
+    weights_here_bytes: int
+    """Size of the units whose weights this device had."""
+    checks_bytes: int
+    """Size of what it checked results with."""
     plan: PlanLine | None
     """What was predicted."""
     note: str | None
@@ -122,6 +126,7 @@ class Receipt:
             "tokens_per_s": round(self.tokens_per_s, 3),
             "finish_reason": self.finish_reason,
             "placement": self.placement,
+            "memory": {"weights_here_bytes": self.weights_here_bytes, "checks_bytes": self.checks_bytes},
             "could_read": self.readers,
             "pads": {"rows": self.pads_made, "paired_rows": self.pads_paired, "seconds": round(self.pad_s, 6)},
             "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
@@ -139,6 +144,8 @@ class Receipt:
             chunks=ChunkCounts(**value["chunks"]),
             bytes_up=value["bytes"]["up"],
             bytes_down=value["bytes"]["down"],
+            weights_here_bytes=value["memory"]["weights_here_bytes"],
+            checks_bytes=value["memory"]["checks_bytes"],
             pads_made=value["pads"]["rows"],
             pads_paired=value["pads"]["paired_rows"],
             pad_s=value["pads"]["seconds"],

@@ -17,7 +17,6 @@ from node.execution.interrupt import Interrupt
 from node.execution.lane import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager, OnPad
 from node.execution.pads.own import OwnPads
-from node.execution.pads.paired import PairedPads
 from node.execution.peer import SessionPeer
 from node.kernels.speed import local_macs_per_s
 from node.model.decoder import Decoder
@@ -25,7 +24,7 @@ from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
 from node.planning.figures import LaneFigures
-from node.planning.placement import Lend, allowed_placements
+from node.planning.placement import Lend, Placement, allowed_placements
 from node.privacy import Privacy
 from node.process.allowance import available_memory
 from node.serving.hosting import units_text
@@ -33,6 +32,7 @@ from node.session.candidates import CandidateFinder
 from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, form
 from node.session.opening import LaneOpener
 from node.store.stored import StoredModel
+from node.transfer.borrowed import BorrowedUnits
 from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
@@ -86,9 +86,15 @@ class Session:
         self._on_change = on_change
         self._interrupt = interrupt
         self._units = [model.unit(ref.layer, ref.kind) for ref in model.units]
+        self._thin = not model.is_whole
+        self._placements = self._allowed_placements()
+        if self._thin:
+            node.hosted.learn(model.model_id_bytes, model.manifest)  # peers announce layers: these are their units
+        self._borrowed: BorrowedUnits | None = None
         self._own_pads: OwnPads | None = None
-        self._paired_pads: PairedPads | None = None
         self._pad_s = 0.0
+        self.on_note: Callable[[str], None] = lambda note: None
+        """Told what a person should know while a pass stands still."""
         self.note: str | None = None
         self._version = node.registry.version
         self._finder = CandidateFinder(node, model, self._named(), config.inbound_peers, config.max_lanes)
@@ -135,7 +141,8 @@ class Session:
     @property
     def pads_paired(self) -> int:
         """Rows of pads that a paired device was asked for."""
-        return 0 if self._paired_pads is None else self._paired_pads.rows_asked
+        makers = {} if self._opener is None else self._opener.paired_pads
+        return sum(pads.rows_asked for pads in makers.values())
 
     @property
     def pad_s(self) -> float:
@@ -173,6 +180,18 @@ class Session:
             self._node.tally.left(peer)
         if self._manager is not None:
             self._manager.close()
+        if self._borrowed is not None:
+            self._borrowed.close()
+
+    @property
+    def weights_here_bytes(self) -> int:
+        """Size of the units whose weights this device has for it, those that are borrowed now among them."""
+        return self._model.held_bytes + (0 if self._borrowed is None else self._borrowed.num_bytes)
+
+    @property
+    def checks_bytes(self) -> int:
+        """Size of what results are checked with."""
+        return self._node.checks_of(self._model).num_bytes
 
     # --- how a session is formed
 
@@ -195,8 +214,25 @@ class Session:
             self._found,
             lambda plan: self.predict(plan, prompt_tokens),
             new_tokens,
-            placements=allowed_placements(self._config.lend),
+            self._placements,
         )
+
+    def _allowed_placements(self) -> tuple[Placement, ...]:
+        """What may be lent, by the user's word and by what is held here."""
+        lend, model = self._config.lend, self._model
+        if self._thin and self._config.privacy is Privacy.LOCAL:
+            raise ConfigError(
+                f"{model.name} lies here without its weights, so that this device cannot compute it alone: "
+                f"choose another --privacy, or fetch all of it with `kekahyde-node pull {model.model_id}`"
+            )
+        missing = frozenset(ref.kind for ref in model.units if not model.holds(ref))
+        allowed = [placement for placement in allowed_placements(lend) if missing <= placement.lent]
+        if not allowed:
+            raise ConfigError(
+                f"--lend {lend.value} leaves units here whose weights are not ({', '.join(sorted(missing))}): "
+                "use --lend all, or pull the model again with --thin and this --lend"
+            )
+        return tuple(allowed)
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
@@ -215,18 +251,30 @@ class Session:
         return LaneFigures(of(lane.share).figures_for(model_id), guard, self._finder.units_of(lane, self._found))
 
     def _open(self) -> None:
-        maker = self.plan.pad_maker if self.plan.lanes else LATER_MAKERS.get(self._config.privacy)
+        waits = self.plan.lanes or self.plan.mode is not Privacy.LOCAL
+        maker = self.plan.pad_maker if waits else LATER_MAKERS.get(self._config.privacy)
         if maker is None:
             return
         self._manager = manager = self._new_manager()
-        self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes)
+        self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes, self._thin)
+        if self._thin:
+            self._borrow_for(manager)
         if self.plan.lanes:
             self._open_lanes(self._opener)
-        self._own_pads, self._paired_pads = self._opener.own_pads, self._opener.paired_pads
+        self._own_pads = self._opener.own_pads
         if self._own_pads is not None and self.plan.lanes:
             self._check_room(self._config.pad_rows)
             self._own_pads.fill(self._lent, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+
+    def _borrow_for(self, manager: ExecutionManager) -> None:
+        """What becomes of chunks that no lane computes, where the weights are not here."""
+        limit_bytes = self._node.config.memory_bytes or available_memory() // 2
+        self._borrowed = self._node.transfers.borrower(self._model, limit_bytes)
+        if self._borrowed is not None:
+            manager.lender = self._borrowed
+        manager.look_around = self._look_around
+        manager.on_trouble = lambda sentence: self.on_note(sentence)
 
     def _check_room(self, pad_rows: int) -> None:
         """Raises ConfigError where pads made before the clock starts would not fit into half of the free memory."""
@@ -245,7 +293,7 @@ class Session:
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
         covered = frozenset[bytes]().union(*(self._finder.units_of(lane, self._found) for lane in self.plan.lanes))
         if lacking := units_text([unit.ref for unit in self._lent if unit.ref.sha256 not in covered]):
-            self._say(f"no lane holds {lacking}: computed here")
+            self._say(f"no lane holds {lacking}: {'its weights are borrowed' if self._thin else 'computed here'}")
 
     def _open_lane(self, lane: LanePlan) -> None:
         assert self._opener is not None, "a session with lanes has somebody to open them"

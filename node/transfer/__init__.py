@@ -7,6 +7,8 @@ choice          which layers a node takes, decided purely
 holders         who holds what of a model, by what peers announce
 announced       what peers announce after their hello, from their records
 model_download  a model that comes from peers: its manifest, then layers or all of it, served as they come
+surroundings    what a transfer needs of the node
+borrowed        units that must be computed here for a while
 jobs            what is being fetched, as interfaces show it
 transfers       all jobs of a node, each in a thread of its own
 """

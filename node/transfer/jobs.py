@@ -30,7 +30,7 @@ class Job:
     """One fetch. Its thread writes, any thread reads."""
 
     kind: str
-    """`pull` of a whole model, or `units` that this node is to serve."""
+    """`pull` of a whole model, `thin` of one that peers keep, or `units` that this node is to serve."""
     model: str
     id: str = field(default_factory=lambda: f"t{next(_numbers)}")
     done_bytes: int = 0

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from node.errors import ConfigError
+from node.model.config import UnitKind
 from node.model.unit import UnitRef
-from node.serving.hosting import HostedModels, ranges_text, units_of_layers, whole_layers
+from node.serving.hosting import ranges_text, units_of_layers, whole_layers
 from node.store.importer import MAX_COPIED_BYTES
 from node.store.manifest import CLIENT_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
 from node.store.partial import PIECES_FOLDER, PartialModel, partial_path
 from node.store.stored import StoredModel
+from node.store.thin import CHECKS_FOLDER, is_reduced, reduce_unit
 from node.transfer.choice import choose_layers, start_of
 from node.transfer.disk import BlobDisk
 from node.transfer.download import Download
 from node.transfer.holders import holders_of, layer_views
 from node.transfer.jobs import Job
-from node.transport.registry import PeerRegistry
-from node.transport.sockets import SecureContext
-from protocol.identity import PeerId
+from node.transfer.surroundings import Surroundings
 from protocol.transfer.actions import Wanted
 
 log = logging.getLogger(__name__)
@@ -33,18 +33,8 @@ SETTLE_S = 1.5
 SPARE_BYTES = 64 << 20
 """Left free on the disk."""
 FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a download needs of the node."""
-
-    secure: SecureContext
-    registry: PeerRegistry
-    hosted: HostedModels
-    models_dir: Path
-    peer_id: PeerId
-    on_liar: Callable[[PeerId, str], None]
+PASSING_UNITS = 4
+"""Units that are on the disk at a time while a model goes by."""
 
 
 class ModelDownload:
@@ -92,6 +82,41 @@ class ModelDownload:
         self._around.hosted.hold(stored, stored.units)
         return path
 
+    def bring_thin(self, lent: Collection[UnitKind]) -> Path:
+        """Let the model go by: units of the lent kinds leave their checks, the others and the files stay here."""
+        whole = self._around.models_dir / self._model_id
+        if (whole / MANIFEST_FILE).exists():
+            raise ConfigError(
+                f"all of {self._model_id[:16]} is here, a thin model would save nothing: remove {whole}, or choose "
+                "another data directory with --data-dir"
+            )
+        partial = self._open()
+        present = self._around.hosted.held(self._id_bytes)
+        reduced, missing = [], []
+        for ref in partial.manifest.units:
+            if ref.kind in lent and is_reduced(partial, ref):
+                reduced.append(ref)
+            elif ref.kind in lent and partial.has(ref):
+                self._reduce(partial, ref, keep=ref in present)
+                reduced.append(ref)
+            else:
+                missing.append(ref)
+        self._job.total_bytes = sum(ref.num_bytes for ref in partial.manifest.units)
+        self._job.advance(sum(ref.num_bytes for ref in reduced), fetched=False)
+        passing = max((ref.num_bytes for ref in missing if ref.kind in lent), default=0) * PASSING_UNITS
+        staying = sum(ref.num_bytes for ref in missing if ref.kind not in lent)
+
+        def on_whole(ref: UnitRef) -> None:
+            if ref.kind in lent:
+                self._reduce(partial, ref)
+
+        self._get(partial, missing, set(), list(partial.manifest.files), on_whole, passing + staying)
+        (partial.path / CHECKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+        return partial.path
+
+    def _reduce(self, partial: PartialModel, ref: UnitRef, keep: bool = False) -> None:
+        reduce_unit(partial.path, ref, self._around.kernels, secrets.token_bytes, keep)
+
     # --- parts
 
     def _open(self) -> PartialModel:
@@ -117,9 +142,33 @@ class ModelDownload:
     def _fetch(
         self, partial: PartialModel, units: Sequence[UnitRef], first: set[UnitRef], files: Sequence[str]
     ) -> None:
+        """Fetch what is missing of these, and serve it as it comes."""
+        arrived = {ref for ref in units if partial.has(ref)}
+        self._serve(partial, arrived)
+
+        def on_whole(ref: UnitRef) -> None:
+            arrived.add(ref)
+            self._serve(partial, arrived)
+
+        self._get(partial, units, first, files, on_whole)
+
+    def _get(
+        self,
+        partial: PartialModel,
+        units: Sequence[UnitRef],
+        first: set[UnitRef],
+        files: Sequence[str],
+        on_whole: Callable[[UnitRef], None],
+        needs_bytes: int | None = None,
+    ) -> None:
+        """Fetch what is missing of these.
+
+        Args:
+            first: units that come before the others.
+            needs_bytes: room on the disk that the units need; None: for all that are missing.
+        """
         present = [ref for ref in units if partial.has(ref)]
         self._job.advance(sum(ref.num_bytes for ref in present), fetched=False)
-        self._serve(partial, present)
         missing = [ref for ref in units if ref not in set(present)]
         wanted = [Wanted(ref.sha256, ref.num_bytes, ref.num_bytes, int(ref not in first)) for ref in missing]
         for name in files:
@@ -129,17 +178,15 @@ class ModelDownload:
                 self._job.advance(num_bytes, fetched=False)
             else:
                 wanted.append(Wanted(partial.manifest.files[name], file_limit(partial.manifest, name)))
-        self._check_room(sum(one.size_bytes or 0 for one in wanted))
-        arrived = set(present)
+        self._check_room(sum(one.size_bytes or 0 for one in wanted) if needs_bytes is None else needs_bytes)
         by_hash = {ref.sha256: ref for ref in missing}
 
-        def on_whole(sha256: bytes) -> None:
+        def on_blob(sha256: bytes) -> None:
             if sha256 in by_hash:
-                arrived.add(by_hash[sha256])
-                self._serve(partial, arrived)
+                on_whole(by_hash[sha256])
 
         disk = BlobDisk(partial.pieces, partial.destination)
-        self._download(disk, partial.manifest, on_whole).run(wanted)
+        self._download(disk, partial.manifest, on_blob).run(wanted)
 
     def _serve(self, partial: PartialModel, arrived: Sequence[UnitRef] | set[UnitRef]) -> None:
         """Serve every layer that is whole; tell the swarm where that is news."""

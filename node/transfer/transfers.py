@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from node.errors import ConfigError, KekahydeError, ModelNotFoundError
 from node.hub.pull import HubPull, PullProgress
 from node.hub.reference import HubReference
+from node.kernels.interface import Kernels
+from node.model.config import UnitKind
 from node.serving.hosting import HostedModels
 from node.store.files import writing_to
 from node.store.library import Library
 from node.store.names import is_model_id
+from node.store.stored import StoredModel
+from node.transfer.borrowed import BorrowedUnits
 from node.transfer.download import CancelledError
 from node.transfer.jobs import Job, Jobs, JobState
-from node.transfer.model_download import ModelDownload, Surroundings
+from node.transfer.model_download import ModelDownload
+from node.transfer.surroundings import Surroundings
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
@@ -42,11 +47,18 @@ class Transfers:
     """
 
     def __init__(
-        self, secure: SecureContext, registry: PeerRegistry, hosted: HostedModels, models_dir: Path | None, ban: Ban
+        self,
+        secure: SecureContext,
+        registry: PeerRegistry,
+        hosted: HostedModels,
+        kernels: Kernels,
+        models_dir: Path | None,
+        ban: Ban,
     ) -> None:
         self._secure = secure
         self._registry = registry
         self._hosted = hosted
+        self._kernels = kernels
         self._models_dir = models_dir
         self._ban = ban
         self._lock = threading.Lock()
@@ -61,9 +73,17 @@ class Transfers:
         """Fetch and serve the layers of a model that the swarm lacks most."""
         return self._begin("units", model_id, None, lambda download: download.bring_layers(memory_bytes))
 
-    def pull(self, model_id: str, patience_s: float = PULL_PATIENCE_S) -> Job:
-        """Fetch a whole model."""
+    def pull(self, model_id: str, lent: Collection[UnitKind] = (), patience_s: float | None = PULL_PATIENCE_S) -> Job:
+        """Fetch a model: the whole of it, or a thin one that lends these kinds of units."""
+        if lent:
+            return self._begin("thin", model_id, patience_s, lambda download: download.bring_thin(lent))
         return self._begin("pull", model_id, patience_s, lambda download: download.bring_all())
+
+    def borrower(self, model: StoredModel, limit_bytes: int) -> BorrowedUnits | None:
+        """Who brings units of a model that are not held here; None where there is no place for them."""
+        if self._models_dir is None:
+            return None
+        return BorrowedUnits(self._around(), model.model_id_bytes, model.manifest, limit_bytes)
 
     def pull_from_hub(self, reference: HubReference, name: str | None = None) -> Job:
         """Fetch a model of the Hugging Face hub, import it and serve it."""
@@ -105,16 +125,18 @@ class Transfers:
     ) -> Job:
         if not is_model_id(model_id):
             raise ModelNotFoundError(f"{model_id!r} is no model id, which has 64 hexadecimal digits")
-        models_dir = self._folder()
-        around = Surroundings(
+        around = self._around()
+        return self.run(kind, model_id, lambda job: work(ModelDownload(around, job, model_id, patience_s)))
+
+    def _around(self) -> Surroundings:
+        return Surroundings(
             self._secure,
             self._registry,
             self._hosted,
-            models_dir,
-            self._secure.identity.peer_id,
+            self._kernels,
+            self._folder(),
             lambda peer_id, reason: self._ban(peer_id, reason, LIAR_BAN_S),
         )
-        return self.run(kind, model_id, lambda job: work(ModelDownload(around, job, model_id, patience_s)))
 
     def _folder(self) -> Path:
         if self._models_dir is None:

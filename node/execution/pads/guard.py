@@ -66,8 +66,9 @@ class GuardPads:
                 return
             self._top_up(unit, self._ahead.setdefault(unit.ref, deque()), num_rows)
 
-    def lacks(self, ref: UnitRef) -> None:
-        """Its lane takes no more rows of that unit: nothing is left to do here."""
+    def can_without(self, ref: UnitRef) -> bool:
+        """Nobody else makes them."""
+        return False
 
     def _top_up(self, unit: Unit, batches: deque[PadBatch], num_rows: int) -> None:
         """Ask for the next pads of a unit while those of one more pass are still left."""

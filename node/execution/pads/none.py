@@ -57,5 +57,6 @@ class NoPads:
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """There is nothing to make."""
 
-    def lacks(self, ref: UnitRef) -> None:
+    def can_without(self, ref: UnitRef) -> bool:
         """There is nobody who makes any."""
+        return True

@@ -60,8 +60,9 @@ class OwnPads:
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
 
-    def lacks(self, ref: UnitRef) -> None:
-        """This device holds them all."""
+    def can_without(self, ref: UnitRef) -> bool:
+        """No peer makes them."""
+        return True
 
     def _make(self, unit: Unit, num_rows: int) -> PadBatch:
         started = time.perf_counter()

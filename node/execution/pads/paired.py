@@ -15,13 +15,17 @@ from node.model.unit import Unit, UnitRef
 
 
 class PairedPads:
-    """One source for all lanes of a session."""
+    """One source for several lanes of a session.
 
-    usable = True
-    takes_rows = True
+    Args:
+        own: None for a device that lacks the weights to make pads with: there are none without the paired device.
+    """
+
     binds_rows = False
 
-    def __init__(self, theirs: GuardPads, own: OwnPads, still_paired: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, theirs: GuardPads, own: OwnPads | None, still_paired: Callable[[], bool] = lambda: True
+    ) -> None:
         self._theirs = theirs
         self._own = own
         self._still_paired = still_paired
@@ -36,10 +40,20 @@ class PairedPads:
         """Rows of pads that the paired device was asked for."""
         return self._theirs.rows_asked
 
+    @property
+    def usable(self) -> bool:
+        return self._own is not None or self._theirs.usable
+
+    @property
+    def takes_rows(self) -> bool:
+        return self._own is not None or self._is_there()
+
     def _is_there(self) -> bool:
         return self._theirs.takes_rows and self._still_paired()
 
     def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
+        if self._own is None:
+            return self._theirs.take(unit, num_rows, num_sent)
         if self._is_there() and unit.ref not in self._lacking:
             ticket = self._theirs.take(unit, num_rows, num_sent)
             if not ticket.failed:
@@ -50,6 +64,7 @@ class PairedPads:
         if self._is_there():
             self._theirs.prepare([unit for unit in units if unit.ref not in self._lacking], num_rows)
 
-    def lacks(self, ref: UnitRef) -> None:
-        """The paired device does not hold this unit after all."""
+    def can_without(self, ref: UnitRef) -> bool:
+        """The paired device does not hold this unit after all: this device makes the pads, where it can."""
         self._lacking.add(ref)
+        return self._own is not None

@@ -31,8 +31,8 @@ class PadSource(Protocol):
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """A few rows are about to be sent: see that pads for them and the next are there or under way."""
 
-    def lacks(self, ref: UnitRef) -> None:
-        """The maker does not hold this unit after all."""
+    def can_without(self, ref: UnitRef) -> bool:
+        """Its maker does not hold this unit after all: whether there are pads for it all the same."""
 
     @property
     def usable(self) -> bool:

@@ -1,0 +1,29 @@
+"""What a transfer needs of the node that it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.kernels.interface import Kernels
+from node.serving.hosting import HostedModels
+from node.transport.registry import PeerRegistry
+from node.transport.sockets import SecureContext
+from protocol.identity import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The node, as far as transfers know it."""
+
+    secure: SecureContext
+    registry: PeerRegistry
+    hosted: HostedModels
+    kernels: Kernels
+    models_dir: Path
+    on_liar: Callable[[PeerId, str], None]
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.secure.identity.peer_id
