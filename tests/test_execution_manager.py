@@ -494,7 +494,7 @@ def test_a_peer_that_leaves_finishes_and_gets_no_new_rows() -> None:
             rows = make_rows(1, unit.ref.num_inputs)
             execute_distributed(swarm.manager, unit, rows)
             if index == 0:
-                lane = swarm.manager.lanes[swarm.manager._roster.spans_of(unit.ref)[0].lane]
+                lane = swarm.manager.lanes[swarm.manager.roster.spans_of(unit.ref)[0].lane]
                 assert lane.guard is not None
                 lane.guard.leaving = True
         asked = {id(peer): peer.requests for peer in swarm.peers}

@@ -95,8 +95,8 @@ def test_a_mode_asked_for_by_name_is_not_weighed(asked: Privacy) -> None:
 
 
 def test_who_cannot_compute_here_offloads_and_open_swarms_are_strict() -> None:
-    candidates = Candidates(tuple(PEERS), tuple(PEERS))
-    plan = form(Privacy.AUTO, candidates, predict(0.0001, 100), computable=False)
+    candidates = Candidates(tuple(PEERS), tuple(PEERS), thin=True)
+    plan = form(Privacy.AUTO, candidates, predict(0.0001, 100))
     assert plan.mode is Privacy.SPLIT and plan.cost_here is None
     open_swarm = Candidates(tuple(PEERS), tuple(PEERS), is_open=True)
     assert form(Privacy.AUTO, open_swarm, predict(100, 1)).mode is Privacy.STRICT

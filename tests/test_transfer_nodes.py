@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -113,13 +114,18 @@ def test_layers_are_taken_as_far_as_the_memory_allows_and_served_one_by_one(park
     second = park.node([first])
     seen: list[int] = []
     second.hosted.on_change = lambda: seen.append(len(second.hosted.held(bytes.fromhex(park.model_id))))
-    layer = sum(ref.num_bytes for ref in StoredModel(park.path).units if ref.layer == 0)
-    job = ended(second.transfers.take_layers(park.model_id, int(2.5 * layer)))
+    units = StoredModel(park.path).units
+    layer = sum(ref.num_bytes for ref in units if ref.layer == 0)
+    head = next(ref.num_bytes for ref in units if ref.layer is None)
+    assert head < layer, "there is room for it beside two layers"
+    job = ended(second.transfers.take_layers(park.model_id, 2 * layer + head))
     assert job.state is JobState.DONE, job
-    assert sorted(set(seen)) == [0, 4, 8], "first the manifest, then one layer after the other"
-    assert job.total_bytes == job.done_bytes == job.fetched_bytes == 2 * layer
+    steps = sorted(set(seen))
+    assert steps[0] == 0 and steps[-1] == 9, "first the manifest, in the end two layers and the head"
+    assert {after - before for before, after in itertools.pairwise(steps)} <= {1, 4}, "one after the other"
+    assert job.total_bytes == job.done_bytes == job.fetched_bytes == 2 * layer + head
     (hosted,) = second.hosted.layers
-    assert sum(end - start for start, end in hosted.ranges) == 2
+    assert sum(end - start for start, end in hosted.ranges) == 3
     assert not (park.models_dir(second) / park.model_id).exists(), "a part is no model"
     (shown,) = partial_statuses(second)
     assert (shown["state"], shown["layers"], shown["coverage"]) == ("partial", 3, "complete")
@@ -139,7 +145,7 @@ def test_members_hear_of_layers_that_came_after_the_hello(park: Park) -> None:
     until(lambda: any(peer.peer_id == second.peer_id for peer in watcher.registry.usable()), "the newcomer is seen")
     assert not next(peer for peer in watcher.registry.usable() if peer.peer_id == second.peer_id).serves(model_id)
     assert ended(second.transfers.take_layers(park.model_id, 1 << 40)).state is JobState.DONE
-    held = {ref.sha256 for ref in StoredModel(park.path).units if ref.layer is not None}
+    held = {ref.sha256 for ref in StoredModel(park.path).units}
     until(
         lambda: any(
             peer.peer_id == second.peer_id and peer.hosts(model_id) == held for peer in watcher.registry.usable()
@@ -151,7 +157,7 @@ def test_members_hear_of_layers_that_came_after_the_hello(park: Park) -> None:
 def test_memory_for_no_layer_says_how_much_it_takes(park: Park) -> None:
     first = park.node([], whole=True)
     second = park.node([first])
-    job = ended(second.transfers.take_layers(park.model_id, 1 << 20))
+    job = ended(second.transfers.take_layers(park.model_id, 1 << 10))
     assert job.state is JobState.FAILED and job.error is not None
     assert "--memory" in job.error and "MiB" in job.error
 

@@ -83,3 +83,9 @@ def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[i
         rows[index] += added
         room -= added
     return rows
+
+
+def spread(rows: Sequence[int], logits: Sequence[object]) -> list[object]:
+    """Logits of those that had rows, None for the others."""
+    each = iter(logits)
+    return [next(each) if count else None for count in rows]

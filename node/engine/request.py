@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from node.errors import KekahydeError
 from node.model.sampling import SamplingParams
 from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.store.stored import StoredModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,14 @@ class Failed:
 
     message: str
     code: str
+
+    @classmethod
+    def of(cls, what: str, exc: Exception) -> Failed:
+        """What whoever asked is told; what nobody foresaw is in the log. Called where the exception is handled."""
+        if isinstance(exc, KekahydeError):
+            return cls(str(exc), type(exc).__name__)
+        log.exception("%s failed", what)
+        return cls(f"{what} failed ({type(exc).__name__}): see the node's log", "internal")
 
 
 Event = Queued | Started | Prefilled | Token | Note | Completed | Failed

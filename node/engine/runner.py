@@ -6,14 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from node.engine.batch import PassPacer, compose
+from node.engine.batch import PassPacer, compose, spread
 from node.engine.caches import KeptCaches
 from node.engine.chunks import ChunkFeed
 from node.engine.recorder import PassRecorder
-from node.engine.request import Note, Prefilled, Queued, Started
+from node.engine.request import Failed, Note, Prefilled, Queued, Started
 from node.engine.running import Running
 from node.engine.watch import PeerWatch, explain
 from node.errors import KekahydeError, UnitUnavailableError
@@ -156,7 +156,7 @@ class SessionRunner:
                 self._running.clear()
                 self._waiting.clear()
             for running in left:
-                running.fail("the node is stopping", "stopping")
+                running.fail(Failed("the node is stopping", "stopping"))
             self._close_session()
             self._interrupt.close()
 
@@ -209,7 +209,7 @@ class SessionRunner:
         except UnitUnavailableError as exc:
             self._end_unfinished(str(exc))
         except Exception as exc:
-            self._fail_all(*_failure("a pass", exc))
+            self._fail_all(Failed.of("a pass", exc))
         finally:
             with self._news:
                 self._in_pass = []
@@ -302,7 +302,7 @@ class SessionRunner:
             self._fail_one(chosen[exc.index][0], exc)
             return
         self._pacer.measured(sum(rows), time.perf_counter() - started)
-        for each, count, row in zip(running, rows, _spread(rows, logits), strict=True):
+        for each, count, row in zip(running, rows, spread(rows, logits), strict=True):
             with self._blaming(each):
                 self._advance(each, count, row)
         for note in self._watch.news(session.peers):
@@ -370,7 +370,7 @@ class SessionRunner:
         running.cache = None
         if not self._running and self._session is not None:
             self._session.rest()
-        running.fail(*_failure("a request", exc))
+        running.fail(Failed.of("a request", exc))
 
     def _end_unfinished(self, reason: str) -> None:
         """Nobody computes what this device cannot: who was in the pass keeps the text so far."""
@@ -379,7 +379,7 @@ class SessionRunner:
             running.tell(Note(reason))
             self._complete(running, running.answer.broken_off())
 
-    def _fail_all(self, message: str, code: str) -> None:
+    def _fail_all(self, failure: Failed) -> None:
         """A pass failed: everybody in it is told, and the session is not trusted with another."""
         with self._news:
             failed = [*self._running]
@@ -388,24 +388,10 @@ class SessionRunner:
             self._running.clear()
         for running in failed:
             running.cache = None
-            running.fail(message, code)
+            running.fail(failure)
         self._close_session()
 
 
 def _cache(running: Running) -> KVCache:
     assert running.cache is not None, "a request that runs has its cache"
     return running.cache
-
-
-def _failure(what: str, exc: Exception) -> tuple[str, str]:
-    """Message and code for whoever asked; what nobody foresaw is in the log. Called where it is handled."""
-    if isinstance(exc, KekahydeError):
-        return str(exc), type(exc).__name__
-    log.exception("%s failed", what)
-    return f"{what} failed ({type(exc).__name__}): see the node's log", "internal"
-
-
-def _spread(rows: Sequence[int], logits: Sequence[object]) -> list[object]:
-    """Logits of those that had rows, None for the others."""
-    each = iter(logits)
-    return [next(each) if count else None for count in rows]

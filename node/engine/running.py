@@ -100,9 +100,9 @@ class Running:
         self.pending = [event.id]
         self.tell(Token(event.index, event.id, event.text))
 
-    def fail(self, message: str, code: str) -> bool:
+    def fail(self, failure: Failed) -> bool:
         """It ends without an answer; False where it has ended already."""
-        return self._end(Failed(message, code))
+        return self._end(failure)
 
     def complete(self, finished: Finished, session: Session | None) -> bool:
         """It ends with a receipt; False where it has ended already.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class ExecutionManager:
         self._news = LogLimit(log)
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
-        self._roster = Roster()
+        self.roster = Roster()
         self.peers: list[SessionPeer] = []
         self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
         """Called when a batch of pads was sent, verified, lost or cancelled."""
@@ -99,7 +99,7 @@ class ExecutionManager:
         self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None, stands_in: bool = False
     ) -> None:
         """Add a lane, for these units alone where some are named; its peers were added before."""
-        self._roster.add(Lane(len(self.lanes), share_peer, pads, units, stands_in=stands_in))
+        self.roster.add(Lane(len(self.lanes), share_peer, pads, units, stands_in=stands_in))
 
     def close(self) -> None:
         """Tell the peers that nothing is wanted any more, and close the session's connections."""
@@ -112,7 +112,7 @@ class ExecutionManager:
     @property
     def lanes(self) -> list[Lane]:
         """In the order in which they were added."""
-        return self._roster.lanes
+        return self.roster.lanes
 
     @property
     def patience_s(self) -> float:
@@ -138,17 +138,17 @@ class ExecutionManager:
             units: those that are lent.
         """
         self._patience.begin_pass()
-        self._roster.cut(num_rows, units)
+        self.roster.cut(num_rows, units)
         if num_rows <= DECODE_BATCH_ROWS:
             with self.timings.of("pads"):
                 for lane in self.lanes:
-                    chosen = self._roster.units_of(lane, units)
+                    chosen = self.roster.units_of(lane, units)
                     if chosen:
                         lane.pads.prepare(chosen, row_bucket(num_rows))
 
     def plan(self, unit: Unit, num_rows: int) -> UnitPass:
         """All chunks of one linear layer in this pass; without a lane where none is alive."""
-        return UnitPass(self._roster.plan(unit.ref, num_rows), self._left_s)
+        return UnitPass(self.roster.plan(unit.ref, num_rows), self._left_s)
 
     # --- one chunk
 
@@ -163,11 +163,6 @@ class ExecutionManager:
         lane = None if record.lane is None else self.lanes[record.lane]
         if lane is not None and lane.usable and not self._patience.used_up:
             self._share(lane, record, unit, rows, floats)
-
-    def other_lane(self, record: ChunkRecord, tried: Collection[int]) -> Lane | None:
-        """A lane that may compute a chunk after those that were tried; None where there is none now."""
-        own = None if record.lane is None else self.lanes[record.lane]
-        return self._roster.elsewhere(own, record.chunk.unit, tried)
 
     def move_to(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
         """Give up on the peers of a chunk, and send it to those of another lane, under fresh pads."""
@@ -355,7 +350,7 @@ class ExecutionManager:
         if code == ErrorCode.EXHAUSTED:
             peer.exhausted(self.now())
         elif code == ErrorCode.NOT_FOUND:
-            self._roster.lacks(peer, request.unit)
+            self.roster.lacks(peer, request.unit)
         elif not request.abandoned:
             peer.account.failed(self.now())
         request.owner.failed(request, same_peer_again=code not in NOT_AGAIN)
@@ -401,5 +396,5 @@ class ExecutionManager:
     def _resend(self, record: ChunkRecord, same_peer_again: bool) -> None:
         """Send the same share once more where that is allowed, or give up on it."""
         if record.attempts < MAX_ATTEMPTS:
-            ways = self._roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
+            ways = self.roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
             any(self._send_share(record, lane) for lane in ways)

@@ -111,7 +111,8 @@ class Recovery:
         if now - self._tried_since > AGAIN_S and not self._under_way:
             self._tried.clear()
             self._tried_since = now
-        lane = self._manager.other_lane(self._record, self._tried)
+        own = None if self._record.lane is None else self._manager.lanes[self._record.lane]
+        lane = self._manager.roster.elsewhere(own, self._record.chunk.unit, self._tried)
         if lane is None:
             return False
         self._tried.add(lane.index)

@@ -6,6 +6,7 @@ A request never falls to a weaker mode than it asked for: where peers are missin
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,6 +38,8 @@ from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
 
+TOLD_AGAIN_S = 10.0
+"""Between two sentences about units that no peer computes."""
 PAD_BYTES = 4
 """An element of a pad, or of its product."""
 
@@ -93,6 +96,7 @@ class Session:
         self._borrowed: BorrowedUnits | None = None
         self._own_pads: OwnPads | None = None
         self._pad_s = 0.0
+        self._told_at: float | None = None
         self.on_note: Callable[[str], None] = lambda note: None
         """Told what a person should know while a pass stands still."""
         self.note: str | None = None
@@ -274,7 +278,14 @@ class Session:
         if self._borrowed is not None:
             manager.lender = self._borrowed
         manager.look_around = self._look_around
-        manager.on_trouble = lambda sentence: self.on_note(sentence)
+        manager.on_trouble = self._trouble
+
+    def _trouble(self, sentence: str) -> None:
+        """A pass stands still: the first time that is told, and then now and then."""
+        now = time.monotonic()
+        if self._told_at is None or now - self._told_at >= TOLD_AGAIN_S:
+            self._told_at = now
+            self.on_note(sentence)
 
     def _check_room(self, pad_rows: int) -> None:
         """Raises ConfigError where pads made before the clock starts would not fit into half of the free memory."""

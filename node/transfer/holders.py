@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from node.serving.hosting import units_of_layers, whole_layers
+from node.serving.hosting import layer_index, units_of_layers, whole_layers
 from node.store.manifest import Manifest
 from node.transfer.choice import LayerView
 from node.transfer.download import Holder
@@ -27,19 +27,18 @@ def holders_of(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manife
 
 
 def layer_views(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manifest) -> list[LayerView]:
-    """Every layer with the operators that hold it; a peer that names no operator is one of its own."""
-    sizes = [0] * manifest.config.num_layers
+    """Every layer, and the head as one more, with the operators that hold it; a peer that names no operator is one of
+    its own."""
+    sizes = [0] * (manifest.config.num_layers + 1)
     for ref in manifest.units:
-        if ref.layer is not None:
-            sizes[ref.layer] += ref.num_bytes
+        sizes[layer_index(manifest, ref)] += ref.num_bytes
     operators: list[set[bytes]] = [set() for _ in sizes]
     speeds = [0.0] * len(sizes)
     for peer in peers:
         operator = peer.hello.operator if any(peer.hello.operator) else peer.peer_id.encode()
         for layer in held_layers(manifest, peer.hosts(model_id)):
-            if layer < len(sizes):
-                operators[layer].add(operator)
-                speeds[layer] += peer.hello.macs_per_s
+            operators[layer].add(operator)
+            speeds[layer] += peer.hello.macs_per_s
     return [LayerView(i, sizes[i], len(operators[i]), speeds[i]) for i in range(len(sizes))]
 
 
