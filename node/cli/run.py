@@ -331,7 +331,7 @@ def _show(events: Iterator[Event], as_json: bool) -> None:
                     click.echo()
                     say(receipt.as_line())
                 if receipt.finish_reason == "error":
-                    raise UnfinishedError(f"the answer ends here: {receipt.note}")
+                    raise UnfinishedError("the answer ends before its end: the last note above says why")
 
 
 def _print_line(value: dict[str, Any]) -> None:
