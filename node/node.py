@@ -6,10 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.discovery.interfaces import own_hosts
 from node.errors import ConfigError
@@ -62,8 +64,7 @@ WILDCARDS = ("0.0.0.0", "::")
 """Hosts that mean every interface."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
+class NodeConfig(Struct, frozen=True):
     """What a node is told when it starts."""
 
     identity: Identity

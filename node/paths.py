@@ -10,11 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import platformdirs
+from msgspec import Struct
 
 from node.errors import ConfigError
 from protocol.identity import Identity
@@ -27,8 +27,7 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("kekahyde", appauthor=False))
 
 
-@dataclass(frozen=True, slots=True)
-class DataDir:
+class DataDir(Struct, frozen=True):
     """A data directory that exists and can be written."""
 
     path: Path

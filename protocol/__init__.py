@@ -6,6 +6,7 @@ normative text; the section that a file implements stands in brackets.
 The ground:
 
     errors      the root of all errors; "we erred" and "they erred"
+    discreet    values whose secrets are not shown when they are printed
     limits      every constant two nodes must agree on                    [10]
     cbor        the strict CBOR profile                                    [4]
     cbor_form   what CBOR is about to build, counted before it is built    [4]

@@ -7,7 +7,8 @@ The CDDL in SPEC.md section 5 says the same and is checked against these classes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.envelope import Envelope, Frame, decode_envelope, encode_envelope
 from protocol.errors import RemoteProtocolError
@@ -33,8 +34,7 @@ MESSAGES: tuple[type[Message], ...] = (
 _BY_TYPE: dict[int, type[Message]] = {kind.TYPE: kind for kind in MESSAGES}
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A message with the id it came under."""
 
     id: int

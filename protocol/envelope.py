@@ -8,12 +8,12 @@ that are never copied into CBOR.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from protocol import cbor
@@ -52,8 +52,7 @@ _NUMPY_TYPES: dict[int, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """A typed buffer of a message. `data` is C-contiguous and immutable by agreement."""
 
     dtype: DType
@@ -64,14 +63,13 @@ class Tensor:
             raise LocalProtocolError(f"a {self.dtype.name} buffer of dtype {self.data.dtype} cannot be sent")
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """A message between codec and meaning: the body is still an untyped map."""
 
     type: int
     id: int
     body: dict[int, Any]
-    buffers: tuple[Tensor, ...] = field(default=())
+    buffers: tuple[Tensor, ...] = ()
 
 
 def buffer_bytes(array: NDArray[Any]) -> memoryview:

@@ -7,12 +7,13 @@ is all it takes to dial securely. One key serves two uses; every signature is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NewType
+from typing import ClassVar, NewType
 
+from msgspec import Struct
 from nacl.exceptions import BadSignatureError, CryptoError
 from nacl.signing import SigningKey, VerifyKey
 
+from protocol.discreet import Discreet
 from protocol.errors import RemoteProtocolError
 
 PeerId = NewType("PeerId", str)
@@ -76,10 +77,10 @@ def curve_public_key_of(public_key: bytes) -> bytes:
         raise RemoteProtocolError("the public key is not a usable Ed25519 point") from exc
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Discreet, Struct, frozen=True):
     """A node's secret key and everything that follows from it. Never printed, never sent."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("signing_key",)
     signing_key: SigningKey
 
     @classmethod

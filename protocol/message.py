@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Self
+
+from msgspec import Struct
 
 from protocol.envelope import MAX_ID, Tensor
 from protocol.errors import RemoteProtocolError
@@ -64,10 +65,9 @@ class ErrorCode(IntEnum):
     NO_SESSION = 100
 
 
-class Message:
+class Message(Struct, frozen=True):
     """A message: a body, and for some a buffer. Each class is one type and knows its own form."""
 
-    __slots__ = ()
     TYPE: ClassVar[MessageType]
 
     def to_body(self) -> dict[int, Any]:
@@ -84,10 +84,8 @@ class Message:
         raise NotImplementedError
 
 
-class BodyMessage(Message):
+class BodyMessage(Message, frozen=True):
     """A message without a buffer; buffers that come with one are ignored."""
-
-    __slots__ = ()
 
     @classmethod
     def from_body(cls, body: Mapping[int, Any]) -> Self:
@@ -99,8 +97,7 @@ class BodyMessage(Message):
         return cls.from_body(body)
 
 
-@dataclass(frozen=True, slots=True)
-class Ping(BodyMessage):
+class Ping(BodyMessage, frozen=True):
     """Liveness; the answer is a Pong with the same message id."""
 
     TYPE: ClassVar[MessageType] = MessageType.PING
@@ -113,8 +110,7 @@ class Ping(BodyMessage):
         return cls()
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel(BodyMessage):
+class Cancel(BodyMessage, frozen=True):
     """The request with this id is cancelled. One way, idempotent."""
 
     TYPE: ClassVar[MessageType] = MessageType.CANCEL
@@ -128,8 +124,7 @@ class Cancel(BodyMessage):
         return cls(take_integer(body, 0, 0, MAX_ID))
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorReply(BodyMessage):
+class ErrorReply(BodyMessage, frozen=True):
     """Answer to the message of the same id: a code and one sentence."""
 
     TYPE: ClassVar[MessageType] = MessageType.ERROR

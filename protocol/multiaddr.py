@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.errors import AddressError, RemoteProtocolError
 from protocol.identity import PeerId, curve_public_key_of, public_key_of
@@ -16,8 +17,7 @@ MAX_ADDRESS_CHARACTERS = 256
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*")
 
 
-@dataclass(frozen=True, slots=True)
-class Multiaddr:
+class Multiaddr(Struct, frozen=True):
     """One dialable or listenable TCP address, with the PeerID expected there if it is known."""
 
     protocol: str

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import zmq
 from made_parts import KERNELS, weights_of
+from msgspec.structs import replace
 
 from node.execution.peer import PeerStatus, SessionPeer
 from node.measures.peers import PeerMeasures

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import zmq
 from made_parts import KERNELS, MODEL_ID, identity, make_rows
@@ -50,7 +51,8 @@ class WatchedKernels:
 class WatchedSeeds(PadSeeds):
     """The source of seeds, with every seed noted."""
 
-    made: list[bytes]
+    HIDDEN = (*PadSeeds.HIDDEN, "made")
+    made: list[bytes] = msgspec.field(default_factory=list)
 
     def next(self, layer: int | None, kind: str, role: str) -> bytes:
         seed = PadSeeds.next(self, layer, kind, role)
@@ -88,7 +90,6 @@ class Swarm:
         for unit in self.units:
             checks.of(unit)
         self.seeds = WatchedSeeds(b"M" * 32, MODEL_ID)
-        self.seeds.made = []
         self.manager = WatchedManager(
             self.kernels,  # type: ignore[arg-type]
             MODEL_ID,

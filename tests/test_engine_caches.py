@@ -63,7 +63,7 @@ class Asking:
     def rows(self, prompt: list[int], conversation: str | None, privacy: Privacy = Privacy.STRICT) -> int:
         asked, self._count = Asked(), self._count + 1
         request = GenerationRequest(
-            f"ask {self._count}", self._model, tuple(prompt), PARAMS, privacy, True, conversation
+            f"ask {self._count}", self._model, tuple(prompt), PARAMS, privacy, True, conversation=conversation
         )
         self._engine.submit(request, asked.events.put)
         ended = asked.finish()

@@ -2,13 +2,13 @@
 
 import time
 from collections import Counter, defaultdict
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_parts import KERNELS, make_rows, make_unit
+from msgspec.structs import replace
 from scripted_peer import (
     FAULTS,
     LIES,

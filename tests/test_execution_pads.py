@@ -35,9 +35,7 @@ takes = st.lists(
 
 
 def new_seeds() -> WatchedSeeds:
-    seeds = WatchedSeeds(b"M" * 32, MODEL_ID)
-    seeds.made = []
-    return seeds
+    return WatchedSeeds(b"M" * 32, MODEL_ID)
 
 
 class Guard:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from made_parts import KERNELS, make_unit
+from msgspec.structs import replace
 from scripted_peer import FAULTS, Script, ScriptedPeer, error, honest, liar, lost, silent
 from scripted_peer import LIES as SHARE_LIES
 from scripted_session import IMPATIENT, PATIENT, Swarm

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import identity
+from msgspec.structs import replace
 
 from node.guards.book import SIDES, Guard, GuardBook, LanePlaces, decode_book, encode_book
 from node.guards.rules import (

@@ -1,7 +1,6 @@
 """Frames there and back, and whatever can be thrown at a reader: it raises RemoteProtocolError or nothing."""
 
 import struct
-from dataclasses import fields
 from typing import Any
 
 import cbor2
@@ -210,7 +209,7 @@ def same(first: Message, second: Message) -> bool:
     """Equality that compares arrays by content."""
     if type(first) is not type(second):
         return False
-    for name in (field.name for field in fields(type(first))):  # type: ignore[arg-type]
+    for name in type(first).__struct_fields__:
         one, other = getattr(first, name), getattr(second, name)
         if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
             if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape:

@@ -1,10 +1,10 @@
 """Every state and every event of a link, and every way in which a hello can be a lie."""
 
 import itertools
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError, SwarmKeyError
 from protocol.identity import Identity, curve_public_key_of
@@ -17,7 +17,7 @@ from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 
 ME, OTHER = Identity.from_seed(bytes(32)), Identity.from_seed(bytes([1] * 32))
 HELLO = Hello(ME.public_key, (1,), "test", (), 0, (), 0, (1,), bytes(16))
-HELLO_OK = HelloOk(**{name: getattr(HELLO, name) for name in [field.name for field in fields(HELLO)]})
+HELLO_OK = HelloOk(**{name: getattr(HELLO, name) for name in HELLO.__struct_fields__})
 
 # What is legal, written down a second time: anything that is not here is refused.
 LEGAL = {

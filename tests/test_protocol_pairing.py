@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import identity
+from msgspec.structs import replace
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import PeerId

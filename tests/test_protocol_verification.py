@@ -3,11 +3,11 @@
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels

@@ -1,7 +1,5 @@
 """The receipt travels between processes and says the same at both ends."""
 
-from dataclasses import fields
-
 from node.execution.ledger import ChunkCounts
 from node.planning.placement import LAYERS_LENT
 from node.session.plan_line import PlanLine
@@ -9,7 +7,7 @@ from node.session.receipt import PeerShare, Receipt
 
 
 def example() -> Receipt:
-    plan = {field.name: 1 for field in fields(PlanLine)}
+    plan = dict.fromkeys(PlanLine.__struct_fields__, 1)
     return Receipt(
         text="once",
         tokens=4,

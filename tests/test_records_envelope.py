@@ -1,10 +1,9 @@
 """Signed peer records: their exact bytes, and what must not pass for one."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from nacl.signing import VerifyKey
 
 from protocol import cbor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 from live_nodes import LOOPBACK, WAIT_S
 from made_parts import KERNELS, identity
+from msgspec.structs import replace
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 

@@ -3,11 +3,11 @@
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_parts import identity
+from msgspec.structs import replace
 
 from node.errors import ConfigError, KekahydeError
 from node.swarm.access import AccessList, Verdict

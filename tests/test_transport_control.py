@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 import zmq
 from live_nodes import LOOPBACK, WAIT_S, LiveNode, RawClient, RawListener, knock
 from made_parts import identity
+from msgspec.structs import replace
 from waiting import until
 from zmq.utils import z85
 

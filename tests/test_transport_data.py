@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import zmq
 from live_nodes import WAIT_S, LiveNode, RawClient, RawListener
 from made_parts import KERNELS, MODEL_ID, identity, make_rows, make_unit, weights_of
+from msgspec.structs import replace
 from scripted_session import PATIENT
 from waiting import until
 

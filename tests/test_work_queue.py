@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import MODEL_ID, identity
+from msgspec.structs import replace
 
 from node.serving import turns, work_queue
 from node.serving.turns import MAX_DEBT_S, MAX_SAVED_S, Turns

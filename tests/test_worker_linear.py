@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
+from msgspec.structs import replace
 
 from node.errors import CorruptModelError, ModelError
 from node.kernels.delegating import DelegatingKernels

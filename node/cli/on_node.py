@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+from msgspec.structs import asdict
 
 from node.engine.request import Completed, Event, Note, Started, Token
 from node.gateway.client.client import node_runs

@@ -9,11 +9,11 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import click
+from msgspec import Struct
 
 from node.cli.narrate import configure_logging, say
 from node.cli.on_node import answer_of_node, asked_of, node_does_it
@@ -61,8 +61,7 @@ BRING_POLL_S = 0.2
 MAX_PAD_ROWS = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True):
     """What the options of `run` say of the answer and of the node that gives it."""
 
     privacy: Privacy
@@ -85,7 +84,7 @@ class RunOptions:
     @classmethod
     def of(cls, given: dict[str, Any]) -> RunOptions:
         """As click gives them: what is no field is about sampling."""
-        own = {field.name for field in fields(cls)} - {"sampling"}
+        own = set(cls.__struct_fields__) - {"sampling"}
         known = {name: value for name, value in given.items() if name in own}
         sampling = {name: value for name, value in given.items() if name not in own}
         modes = {"privacy": Privacy(given["privacy"]), "lend": Lend(given["lend"])}

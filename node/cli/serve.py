@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+from msgspec import Struct
 
 from node.cli.narrate import always_tell, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
@@ -30,8 +30,7 @@ from protocol.identity import PeerId
 from protocol.multiaddr import Multiaddr
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """What the options say of the gateway."""
 
     address: tuple[str, int] | None
@@ -42,8 +41,7 @@ class Endpoint:
         return GatewayConfig(data_dir, host, port, self.tcp)
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmChoice:
+class SwarmChoice(Struct, frozen=True):
     """What the options say of the swarm."""
 
     key_file: Path | None

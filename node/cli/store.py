@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option

@@ -6,7 +6,8 @@ The id of a model that is not here comes from the user or from an invitation, ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.cli.options import NO_MODEL
 from node.process.allowance import available_memory
@@ -30,8 +31,7 @@ def meant(library: Library, model: str, swarm: Swarm) -> str:
     return model if model in library.names() else invited.get(model, model)
 
 
-@dataclass(frozen=True, slots=True)
-class WantedModels:
+class WantedModels(Struct, frozen=True):
     """What a node is started for."""
 
     whole: list[StoredModel]

@@ -12,11 +12,13 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar
 
+from msgspec import Struct
 from zeroconf import Error, IPVersion, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
 from node.discovery.addresses import lan_hosts
+from protocol.discreet import Discreet
 from protocol.errors import AddressError
 from protocol.finding.announcement import ANNOUNCEMENT_NONCE_BYTES, SERVICE_TYPE, announce, read_announcement
 from protocol.identity import PeerId, peer_id_of
@@ -33,12 +35,12 @@ MAX_ROUNDS_BETWEEN = 12
 """A member that was found is named again at least every so many calls of `update`."""
 
 
-@dataclass(frozen=True, slots=True)
-class LanIdentity:
+class LanIdentity(Discreet, Struct, frozen=True):
     """Who announces, and for which swarm."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("swarm_key",)
     public_key: bytes
-    swarm_key: bytes | None = field(repr=False)
+    swarm_key: bytes | None
 
     @property
     def peer_id(self) -> PeerId:
@@ -124,8 +126,7 @@ class LanDiscovery:
                 zeroconf.close()
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """A member that was found, and when to name it again, counted in calls of `update`."""
 
     addresses: tuple[Multiaddr, ...]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.model.cache import KVCache
 
@@ -19,8 +20,7 @@ MAX_KEPT_BYTES = 256 << 20
 """Of one session; what is larger than that is not kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     cache: KVCache
     conversation: str | None
     """Whose it is; None: nobody's."""

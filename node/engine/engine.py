@@ -6,7 +6,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from node.engine.chunks import ChunkFeed
 from node.engine.models import Models

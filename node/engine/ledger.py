@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.ledger import ChunkCounts
@@ -16,8 +18,7 @@ from node.execution.peer import SessionPeer
 from node.session.receipt import PeerShare
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """What a session had counted at one moment."""
 
     counts: ChunkCounts
@@ -47,8 +48,7 @@ def snapshot(
     )
 
 
-@dataclass(slots=True)
-class RequestLedger:
+class RequestLedger(Struct):
     """The counts of one request."""
 
     counts: ChunkCounts = field(default_factory=ChunkCounts)

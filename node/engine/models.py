@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.errors import ModelNotFoundError
 from node.node import Node
@@ -17,8 +18,7 @@ RELISTED_S = 0.1
 """... but a name that is not in it is looked for again, unless it was looked for just now."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedModel:
+class ListedModel(Struct, frozen=True):
     """One model as requests may name it."""
 
     name: str

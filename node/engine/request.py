@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from msgspec import Struct
 
 from node.errors import KekahydeError
 from node.model.sampling import SamplingParams
@@ -12,17 +14,18 @@ from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.store.stored import StoredModel
+from protocol.discreet import Discreet
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
+class GenerationRequest(Discreet, Struct, frozen=True):
     """A prompt that was read and found good."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("prompt_ids",)
     id: str
     model: StoredModel
-    prompt_ids: tuple[int, ...] = field(repr=False)
+    prompt_ids: tuple[int, ...]
     params: SamplingParams
     privacy: Privacy
     continues: bool
@@ -34,15 +37,13 @@ class GenerationRequest:
     mode that shows rows to others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(Struct, frozen=True):
     """It waits; so many are before it."""
 
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """Its first pass is next."""
 
     mode: str
@@ -52,39 +53,35 @@ class Started:
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prefilled:
+class Prefilled(Struct, frozen=True):
     """So many rows of its prompt are computed."""
 
     done: int
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Discreet, Struct, frozen=True):
     """One more token, with the text that became certain by it."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("text",)
     index: int
     id: int
-    text: str = field(repr=False)
+    text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """Something that a person should know now."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """The last event of a good one."""
 
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The last event of a bad one."""
 
     message: str

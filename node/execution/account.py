@@ -8,8 +8,9 @@ little for each trial: whatever it does, and however it spreads it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 CREDIT_S = 1.0
 """Seconds beyond the allowed ones: enough for a peer that reads its weights for the first time, or loses a packet."""
@@ -38,8 +39,7 @@ class Reason(Enum):
     NOISY = "noisy"
 
 
-@dataclass(slots=True)
-class Account:
+class Account(Struct):
     """One peer in one session."""
 
     credit_s: float = CREDIT_S

@@ -6,17 +6,19 @@ what may happen to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
+
+from msgspec import Struct, field
 
 from node.execution.pads.batch import Ticket, next_number
 from node.model.unit import UnitRef
+from protocol.discreet import Discreet
 from protocol.identity import PeerId
 from protocol.linear.field import Elements, Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Rows `[row_start, row_end)` of a forward pass through output tiles `[tile_start, tile_end)` of a unit."""
 
     unit: UnitRef
@@ -98,10 +100,10 @@ for _state in (
     TRANSITIONS[_state][ChunkEvent.CANCEL] = ChunkState.CANCELLED
 
 
-@dataclass(slots=True)
-class ChunkRecord:
+class ChunkRecord(Discreet, Struct):
     """The life of one chunk. Shares and results in it are dropped as soon as it is merged."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("share", "plain", "ticket", "result")
     chunk: Chunk
     lane: int | None
     """Index of its lane; None where no lane was alive when it was planned."""
@@ -112,13 +114,13 @@ class ChunkRecord:
     attempts: int = 0
     number: int = field(default_factory=next_number)
     """Its number in the life of this process: how interfaces tell chunks apart."""
-    share: Elements | None = field(default=None, repr=False)
+    share: Elements | None = None
     """`[bucket, K]`, what was sent and is sent again on a retry."""
-    plain: Floats | None = field(default=None, repr=False)
+    plain: Floats | None = None
     """`[bucket, K]` in the trusted mode: the rows themselves, which are sent instead."""
-    ticket: Ticket | None = field(default=None, repr=False)
+    ticket: Ticket | None = None
     """The pads of its rows; None before it is sent, and once it is merged."""
-    result: Elements | None = field(default=None, repr=False)
+    result: Elements | None = None
     """Verified `[num_rows, N]` of the share."""
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from node.execution.account import CREDIT_S
 from protocol.message import ErrorCode
@@ -13,8 +13,7 @@ NOT_AGAIN = (ErrorCode.EXHAUSTED, ErrorCode.NOT_FOUND, ErrorCode.DENIED)
 """Errors that the same question would bring again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionConfig:
+class ExecutionConfig(Struct, frozen=True):
     """When to stop waiting. All of it is invisible in the answer: only where a chunk is computed changes."""
 
     progress_limit_s: float = 30.0

@@ -8,8 +8,9 @@ In `strict` mode pads are made at home and a lane is B alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from node.execution.pads.none import NoPads
 from node.execution.pads.source import PadSource
@@ -20,8 +21,7 @@ DEFAULT_MAX_LANES = 4
 PeerT = TypeVar("PeerT")
 
 
-@dataclass(slots=True)
-class Lane:
+class Lane(Struct):
     """Who gets the shares, and where the pads come from."""
 
     index: int

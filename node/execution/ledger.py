@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
-@dataclass(slots=True)
-class ChunkCounts:
+class ChunkCounts(Struct):
     """Chunks of a session; `merged = verified + local` at every moment between two chunks."""
 
     sent: int = 0
@@ -27,8 +27,7 @@ class ChunkCounts:
     """Chunks whose peer's connection broke while they were under way."""
 
 
-@dataclass(slots=True)
-class Timings:
+class Timings(Struct):
     """Seconds of the session's thread by what it did; what is left of the wall clock is the model's own code."""
 
     seconds: dict[str, float] = field(default_factory=dict)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from msgspec import Struct
 
 from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
 from node.execution.pads.batch import PadBatch
 from node.execution.peer import Request
+from protocol.discreet import Discreet
 from protocol.linear.field import Elements
 
 
-@dataclass(eq=False, slots=True)
-class ShareOwner:
+class ShareOwner(Discreet, Struct, eq=False):
     """A chunk."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("move", "resend")
     subject: ChunkRecord
-    move: Callable[[ChunkRecord, ChunkEvent], None] = field(repr=False)
-    resend: Callable[[ChunkRecord, bool], None] = field(repr=False)
+    move: Callable[[ChunkRecord, ChunkEvent], None]
+    resend: Callable[[ChunkRecord, bool], None]
     """Sends the same share once more, where that is allowed; True: the same peer may get it again."""
 
     def arrived(self, request: Request) -> bool:
@@ -41,12 +44,12 @@ class ShareOwner:
         """The chunk itself is cancelled by whoever cancels its request."""
 
 
-@dataclass(eq=False, slots=True)
-class PadOwner:
+class PadOwner(Discreet, Struct, eq=False):
     """A batch of pads."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("told",)
     subject: PadBatch
-    told: Callable[[Request, ChunkState], None] = field(repr=False)
+    told: Callable[[Request, ChunkState], None]
     """Called with what became of it."""
 
     def arrived(self, request: Request) -> bool:

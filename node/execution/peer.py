@@ -7,14 +7,16 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from msgspec import Struct, field
 
 from node.execution.account import Account
 from node.measures.peers import Exchange, PeerMeasures
 from node.model.unit import UnitRef
 from node.transport.channel import Channel
+from protocol.discreet import Discreet
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
 from protocol.linear.field import Elements
@@ -59,8 +61,7 @@ class Owner(Protocol):
         """It is not wanted any more."""
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     """One message that a peer owes an answer to."""
 
     id: int
@@ -78,19 +79,19 @@ class Request:
     """Its chunk was computed otherwise; the answer is only news of the peer."""
 
 
-@dataclass(slots=True)
-class SessionPeer:
+class SessionPeer(Discreet, Struct):
     """State of one peer in one role; the session's thread alone touches it."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("session", "ids", "clock", "on_ban")
     peer_id: PeerId
     role: Role
     channel: Channel
     measures: PeerMeasures = field(default_factory=PeerMeasures)
     """What the node knows of its speed, from this session and all others."""
     model_id: bytes = b""
-    session: bytes = field(default_factory=lambda: secrets.token_bytes(SESSION_BYTES), repr=False)
+    session: bytes = field(default_factory=lambda: secrets.token_bytes(SESSION_BYTES))
     """What its requests are bound to; another one for every peer, so that guards cannot match their records by it."""
-    ids: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(62)), repr=False)
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(62)))
     """Message ids. They begin at random: an attached peer's connection outlives a session, and an answer to the one
     before must not look like an answer in this one."""
     status: PeerStatus = PeerStatus.ACTIVE
@@ -105,8 +106,8 @@ class SessionPeer:
     rests_until: float = 0.0
     account: Account = field(default_factory=Account)
     """What it has cost beyond what it may cost."""
-    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
-    on_ban: Callable[[], None] = field(default=lambda: None, repr=False)
+    clock: Callable[[], float] = time.monotonic
+    on_ban: Callable[[], None] = lambda: None
     """Called when it failed the gate."""
 
     @property

@@ -6,10 +6,10 @@ lets one more pair of peers put the row together, and no single one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from msgspec.structs import replace
 
 from node.errors import UnitUnavailableError
 from node.execution.chunk import ChunkRecord, ChunkState

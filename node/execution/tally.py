@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from node.execution.peer import SessionPeer
 from protocol.identity import PeerId
 from protocol.linear.messages import Role
 
 
-@dataclass(slots=True)
-class PeerTally:
+class PeerTally(Struct):
     """One peer's part in all sessions of this node since it started."""
 
     roles: set[Role] = field(default_factory=set)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.execution.chunk import ChunkRecord, ChunkState
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send a chunk to the peers of its lane; it may stay here."""
 
     record: ChunkRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(Struct, frozen=True):
     """Both halves of a chunk are verified."""
 
     record: ChunkRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(Struct, frozen=True):
     """Compute a chunk here."""
 
     record: ChunkRecord
@@ -32,8 +30,7 @@ class Compute:
     """Whether its peers might still answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Wait for news of the peers of a chunk, at most so long."""
 
     record: ChunkRecord

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class GatewayConfig:
+
+class GatewayConfig(Struct, frozen=True):
     """Where a gateway listens."""
 
     data_dir: Path

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct, field, to_builtins
 
 from node.errors import ConfigError
 from node.store.files import replace_private
@@ -26,8 +27,7 @@ MAX_CAUGHT = 4096
 """Whoever lies under ever new keys must not make the file one that is too large to be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Struct, frozen=True):
     """A peer in its place. Times are Unix seconds."""
 
     peer_id: PeerId
@@ -38,8 +38,7 @@ class Guard:
     """For how long it has been away, as far as this node was there to see; 0 while it is up."""
 
 
-@dataclass(frozen=True, slots=True)
-class LanePlaces:
+class LanePlaces(Struct, frozen=True):
     """The two places of a lane; None is a place that nobody holds."""
 
     pad: Guard | None = None
@@ -49,8 +48,7 @@ class LanePlaces:
         return self.pad if side == "pad" else self.share
 
 
-@dataclass(frozen=True, slots=True)
-class GuardBook:
+class GuardBook(Struct, frozen=True):
     """All that is remembered; rules make new books of old ones."""
 
     born: float
@@ -77,7 +75,7 @@ class GuardBook:
 
 def encode_book(book: GuardBook) -> str:
     """As the file holds it."""
-    value: dict[str, Any] = asdict(book) | {"version": FILE_VERSION, "caught": sorted(book.caught)}
+    value: dict[str, Any] = to_builtins(book) | {"version": FILE_VERSION, "caught": sorted(book.caught)}
     return json.dumps(value, indent=1)
 
 

@@ -6,8 +6,10 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.errors import KekahydeError
 from node.guards.book import MAX_CAUGHT, SIDES, GuardBook, read_book, write_book
@@ -21,8 +23,7 @@ WRITE_INTERVAL_S = 600.0
 """Who was seen when is written so often; a change of guards at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenPlaces:
+class ChosenPlaces(Struct, frozen=True):
     """Guards for a session: places 2i and 2i + 1 are the pad and the share side of a lane; None is empty now."""
 
     places: tuple[PeerId | None, ...]

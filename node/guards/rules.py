@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from node.guards.book import MAX_LANES, MAX_MODELS, MAX_SEEN, SIDES, Guard, GuardBook, LanePlaces, Side
 from node.guards.separation import Candidate, closeness

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from protocol.identity import PeerId
 
@@ -26,8 +27,7 @@ class Closeness(IntEnum):
     OPERATOR = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A peer as the choice of guards sees it."""
 
     peer_id: PeerId

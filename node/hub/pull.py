@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from node.errors import ConfigError, ModelNotFoundError, TransportError
 from node.hub.fetch import FileFetcher
@@ -22,8 +23,7 @@ SPARE_BYTES = 256 << 20
 """Left free on each disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullProgress:
+class PullProgress(Struct, frozen=True):
     """How far a pull is."""
 
     done_bytes: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.errors import ConfigError
 
@@ -12,8 +13,7 @@ _REFERENCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-@dataclass(frozen=True, slots=True)
-class HubReference:
+class HubReference(Struct, frozen=True):
     """A repository, and which state of it: a branch, a tag, or a commit's hash, which pins it."""
 
     repo: str

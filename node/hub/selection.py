@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.errors import UnsupportedModelError
 from node.store.hf.checkpoint import INDEX_FILE, SINGLE_FILE
@@ -12,8 +13,7 @@ from node.store.manifest import OPTIONAL_FILES
 CONFIG_FILES = ("config.json", "tokenizer.json")
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
+class HubFile(Struct, frozen=True):
     """One file of a repository."""
 
     name: str

@@ -8,9 +8,12 @@ and a part that does not: whatever a peer claims, the two add up to what was rea
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from node.measures.series import MIN_SAMPLES, Series
+from protocol.discreet import Discreet
 from protocol.identity import PeerId
 
 UNMEASURED_RTT_S = 0.001
@@ -24,8 +27,7 @@ MAX_PEERS = 4096
 """Peers that are remembered; who was met first is forgotten first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """One request and its answer, as they were seen from here."""
 
     num_rows: int
@@ -37,8 +39,7 @@ class Exchange:
     """What the peer says it computed."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerFigures:
+class PeerFigures(Struct, frozen=True):
     """What is expected of a peer now."""
 
     rtt_s: float
@@ -63,20 +64,19 @@ class PeerFigures:
         return self.rtt_s + macs / max(speed, 1.0) + num_bytes / self.bytes_per_s
 
 
-@dataclass(slots=True)
-class PeerMeasures:
+class PeerMeasures(Discreet, Struct):
     """One peer's figures; written by the control plane and by every session, from any thread."""
 
     stated_macs_per_s: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _ping_s: Series = field(default_factory=Series, repr=False)
-    _queued: Series = field(default_factory=Series, repr=False)
-    _way_s: Series = field(default_factory=Series, repr=False)
-    _row_speed: Series = field(default_factory=Series, repr=False)
-    _rows_speed: Series = field(default_factory=Series, repr=False)
-    _bytes_per_s: Series = field(default_factory=Series, repr=False)
-    _compute_s: Series = field(default_factory=Series, repr=False)
-    _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ping_s: Series = field(default_factory=Series)
+    _queued: Series = field(default_factory=Series)
+    _way_s: Series = field(default_factory=Series)
+    _row_speed: Series = field(default_factory=Series)
+    _rows_speed: Series = field(default_factory=Series)
+    _bytes_per_s: Series = field(default_factory=Series)
+    _compute_s: Series = field(default_factory=Series)
+    _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict)
 
     def ponged(self, rtt_s: float, queued: int | None) -> None:
         """A ping came back; None where it did not say how many requests wait."""

@@ -6,8 +6,10 @@ Face `config.json`, the store's manifest keeps it. It must not grow a field that
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 ModelType = Literal["llama", "mistral", "qwen2", "qwen3"]
 RopeKind = Literal["default", "linear", "llama3"]
@@ -25,8 +27,7 @@ MAX_LAYERS = 1024
 MAX_CONTEXT = 1 << 25
 
 
-@dataclass(frozen=True, slots=True)
-class RopeConfig:
+class RopeConfig(Struct, frozen=True):
     """Rotary position embedding: the kind of frequency scaling and its parameters."""
 
     kind: RopeKind
@@ -41,8 +42,7 @@ class RopeConfig:
     """Llama3 alone: the context the model was pretrained with."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(Struct, frozen=True):
     """A decoder-only transformer of the Llama family."""
 
     model_type: ModelType
@@ -96,9 +96,7 @@ class ModelConfig:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values under the fields' names, for the manifest."""
-        mapping = asdict(self)
-        mapping["eos_ids"] = list(self.eos_ids)
-        return mapping
+        return asdict(self) | {"rope": asdict(self.rope), "eos_ids": list(self.eos_ids)}
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Self:
@@ -139,8 +137,8 @@ class ModelConfig:
 
 
 def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """`values`, where their names and types are those of the dataclass `kind`."""
-    annotations = {field.name: str(field.type) for field in fields(kind)}
+    """`values`, where their names and types are those of the class `kind`."""
+    annotations = kind.__annotations__
     if values.keys() != annotations.keys():
         raise ValueError(f"fields differ: {sorted(values.keys() ^ annotations.keys())}")
     return {name: _typed(name, value, annotations[name]) for name, value in values.items()}

@@ -8,10 +8,10 @@ reduction of numpy's, no torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from msgspec import Struct
 
 from node.errors import ModelError, PromptError
 from node.kernels.interface import Int64s, Kernels, NotFiniteError
@@ -28,8 +28,7 @@ BLOCK_ROWS = 512
 """Rows of one forward pass: the largest chunk that is sent, and a bound on the memory of a pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Tokens of one sequence in a pass that several sequences share."""
 
     token_ids: Sequence[int]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from node.errors import PromptError, PromptTooLongError
 from node.model.config import ModelConfig
@@ -16,8 +17,7 @@ from protocol.linear.field import Floats
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratedToken:
+class GeneratedToken(Struct, frozen=True):
     """One more token, with the text that became certain by it; a final end-of-sequence token is one too."""
 
     index: int
@@ -27,8 +27,7 @@ class GeneratedToken:
     """Empty while a character is incomplete, or while it may be the beginning of a stop string."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The last event of a generation."""
 
     reason: FinishReason

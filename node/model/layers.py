@@ -7,9 +7,9 @@ before it were cut into passes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from node.kernels.interface import Int16s, Kernels
 from node.model.linear import LinearExecutor
@@ -19,8 +19,7 @@ from node.model.unit import Unit
 from protocol.linear.field import Floats
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(Struct, frozen=True):
     """What one decoder layer needs, looked up once."""
 
     qkv: Unit

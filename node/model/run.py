@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from node.kernels.interface import Int64s
 from node.model.cache import KVCache
 from protocol.linear.field import Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """Rows of one part in the pass, and where in its sequence they stand."""
 
     start: int

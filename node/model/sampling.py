@@ -10,11 +10,12 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.errors import ModelError, PromptError
 from node.model.config import MAX_VOCABULARY
@@ -30,8 +31,7 @@ MAX_STOP_TOKENS = 256
 MAX_TOKENS = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(Struct, frozen=True):
     """How tokens are chosen and when to end.
 
     Raises:
@@ -98,7 +98,7 @@ class SamplingParams:
             if value is not None:
                 params = _replaced(params, name, value)
         given = {name: value for name, value in overrides.items() if value is not None}
-        unknown = given.keys() - {field.name for field in fields(cls)}
+        unknown = given.keys() - set(cls.__struct_fields__)
         if unknown:
             raise PromptError(f"no sampling parameter is called {min(unknown)}; leave it out")
         return replace(params, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from node.errors import ModelError
 from node.model.config import UnitKind
@@ -12,8 +12,7 @@ BYTES_PER_ROW = 12
 """A row's scale and squared norm in the unit's file."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnitRef:
+class UnitRef(Struct, frozen=True):
     """Which fused linear layer of a model, in which shape and with which bytes."""
 
     layer: int | None
@@ -34,8 +33,7 @@ class UnitRef:
         return self.kind if self.layer is None else f"{self.layer}.{self.kind}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unit:
+class Unit(Struct, frozen=True, eq=False):
     """A unit as the client uses it; its weights are pages of its file, or held by others alone."""
 
     ref: UnitRef

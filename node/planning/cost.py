@@ -10,7 +10,8 @@ that is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
@@ -22,8 +23,7 @@ from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
 ELEMENT_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What a request costs, as far as can be foreseen."""
 
     ttft_s: float

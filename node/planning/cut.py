@@ -7,7 +7,8 @@ bucket is cut, and the rows are spread over what came out. Peers that put their 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.limits import MAX_CHUNK_ROWS, ROW_BUCKETS, row_bucket
 
@@ -18,8 +19,7 @@ LANE_PARTS = 8
 """A bucket is divided among lanes in eighths, so that a lane's part is few chunks."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowSpan:
+class RowSpan(Struct, frozen=True):
     """Rows `[start, end)` of one forward pass that stay in one lane, or in one chunk of it."""
 
     lane: int

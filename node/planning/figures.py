@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from node.measures.peers import PeerFigures
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """Seconds that grow with an amount."""
 
     base_s: float
@@ -18,8 +17,7 @@ class Line:
         return self.base_s + self.each_s * amount
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFigures:
+class DeviceFigures(Struct, frozen=True):
     """What this device takes for one model."""
 
     ends_s: float
@@ -41,8 +39,7 @@ class DeviceFigures:
         return 1.0 / max(self.linear_s.at(1), 1e-15)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneFigures:
+class LaneFigures(Struct, frozen=True):
     """What is expected of a lane."""
 
     share: PeerFigures

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from node.model.config import LAYER_KINDS, UnitKind
 from node.model.unit import UnitRef
@@ -15,8 +16,7 @@ Place = Literal["here", "lent"]
 UNIT_KINDS: tuple[UnitKind, ...] = get_args(UnitKind)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """Where each kind of unit is computed. It is decided before a pass begins, and holds for all layers."""
 
     lent: frozenset[UnitKind] = frozenset()

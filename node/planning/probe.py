@@ -9,10 +9,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from node.kernels.interface import Kernels
@@ -73,8 +74,7 @@ def _linear_s(unit: Unit, kernels: Kernels, num_rows: int) -> float:
     return _median_s(lambda: kernels.linear_a12(unit.weights, rows))
 
 
-@dataclass(frozen=True, slots=True)
-class _PassTime:
+class _PassTime(Struct, frozen=True):
     linear_s: float
     """0 for units that are not held here, as below."""
     head_s: float

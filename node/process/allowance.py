@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import psutil
+from msgspec import Struct
 
 ROOT = Path("/")
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
+class _Files(Struct, frozen=True):
     """What one version of control groups calls the same thing."""
 
     memory_limits: tuple[str, ...]

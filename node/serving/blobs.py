@@ -8,8 +8,9 @@ from __future__ import annotations
 import queue
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
+
+from msgspec import Struct
 
 from node.serving.disk_reader import DiskReader, Fetched, FindBlob, ReadTask
 from protocol.identity import PeerId
@@ -31,8 +32,7 @@ MAX_OPEN_OUTLINES = 32
 """That one connection may wait for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A message for one connection."""
 
     route: bytes
@@ -40,8 +40,7 @@ class Reply:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class _OutlineTag:
+class _OutlineTag(Struct, frozen=True):
     route: bytes
     message_id: int
 

@@ -11,7 +11,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.serving.work_queue import Job
 from node.serving.worker import Answer, Parts
@@ -20,8 +21,7 @@ from protocol.linear.messages import WorkRequest
 STOP_LIMIT_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """A part that was computed."""
 
     job: Job

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass
 
 import zmq
+from msgspec import Struct
 
 from protocol.identity import PeerId
 
 WAKE_ENDPOINT = "inproc://data-plane-wake"
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """Dial this peer's data plane and serve over the connection."""
 
     peer_id: PeerId
@@ -22,16 +21,14 @@ class Offer:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Borrow:
+class Borrow(Struct, frozen=True):
     """Connect a session's inproc pair to an attached peer."""
 
     peer_id: PeerId
     endpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """The disk reader has read something, or a part was computed."""
 
 

@@ -7,7 +7,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.serving.hosting import BlobPlace
 from protocol.limits import PIECE_BYTES
@@ -18,8 +19,7 @@ log = logging.getLogger(__name__)
 FindBlob = Callable[[bytes], BlobPlace | None]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTask:
+class ReadTask(Struct, frozen=True):
     """An outline that is to be made, or (with an index) a piece that is to be read. `tag` comes back with it."""
 
     sha256: bytes
@@ -27,8 +27,7 @@ class ReadTask:
     tag: object
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """What an task gave: an outline, a piece's bytes, or None where the blob cannot be served."""
 
     task: ReadTask

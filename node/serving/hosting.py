@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from node.model.unit import Unit, UnitRef
 from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER, Manifest, unit_places
@@ -35,8 +36,7 @@ class Holding(Protocol):
     def unit_by_hash(self, sha256: bytes) -> Unit | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class BlobPlace:
+class BlobPlace(Struct, frozen=True):
     """Where the bytes of a blob lie."""
 
     path: Path

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
+from msgspec import Struct
 
 from node.serving.work_queue import (
     MAX_BYTES,
@@ -29,8 +29,7 @@ MAX_CANCELLED = MAX_JOBS_A_PEER
 """Ids of a peer that are remembered as cancelled while its messages wait: one for each that may."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unopened:
+class Unopened(Struct, frozen=True):
     """A message as it came, and from where."""
 
     peer_id: PeerId

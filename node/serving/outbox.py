@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
+from msgspec import Struct, field
 
 from node.serving.work_queue import Path, Route
 from protocol.identity import PeerId
@@ -31,8 +31,7 @@ TRACKED_BYTES = zmq.COPY_THRESHOLD
 """Smaller frames are copied by pyzmq; a connection's queue holds few enough of them."""
 
 
-@dataclass(slots=True)
-class _Unread:
+class _Unread(Struct):
     """What one connection has not read yet."""
 
     socket: Any

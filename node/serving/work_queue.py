@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from node.serving.turns import Turns
 from node.serving.worker import Answer, Parts
@@ -44,8 +45,7 @@ IsFull = Callable[[Path], bool]
 """Whether no result is to be computed for a path, since those before are unread."""
 
 
-@dataclass(eq=False, slots=True)
-class Job:
+class Job(Struct, eq=False):
     """One request and where its answer goes."""
 
     peer_id: PeerId
@@ -94,8 +94,7 @@ class Job:
         return None
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(Struct):
     """What waits of one peer."""
 
     begun: Job | None = None

@@ -8,8 +8,10 @@ here, and the plan says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from node.execution.lane import DEFAULT_MAX_LANES, pair_guards
 from node.planning.cost import Cost
@@ -32,8 +34,7 @@ class PadMaker(Enum):
     """A paired device, which every lane names, and this device where that one is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class LanePlan:
+class LanePlan(Struct, frozen=True):
     """One lane: who gets the shares, and which peer makes their pads."""
 
     share: PeerId
@@ -47,8 +48,7 @@ class LanePlan:
         return (self.share,) if self.pads is None else (self.pads, self.share)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionPlan:
+class SessionPlan(Struct, frozen=True):
     """What a session is to be."""
 
     mode: Privacy
@@ -66,8 +66,7 @@ class SessionPlan:
     """What each placement that could be chosen would cost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(Struct, frozen=True):
     """Peers that may take part in a session over one model, as they were found at one moment."""
 
     places: tuple[PeerId | None, ...] = ()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from node.planning.cost import Cost
 from node.planning.placement import Placement
 from node.session.formation import SessionPlan
 
 
-@dataclass(frozen=True, slots=True)
-class PlanLine:
+class PlanLine(Struct, frozen=True):
     """What was expected of an answer before it began."""
 
     mode: str

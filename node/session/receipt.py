@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from node.execution.account import Reason
 from node.execution.ledger import ChunkCounts
@@ -31,8 +33,7 @@ LEFT_FOR = {
 """What the user is told of a peer that was left."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerShare:
+class PeerShare(Struct, frozen=True):
     """One peer's part in an answer."""
 
     peer_id: str
@@ -65,8 +66,7 @@ _PLAIN_FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """Everything that is known about how an answer came to be."""
 
     text: str

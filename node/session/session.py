@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from node.errors import ConfigError
 from node.execution.chunk import ChunkRecord
@@ -49,8 +50,7 @@ LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.OWN}
 """Modes that begin although nobody is there yet, and use who joins in the middle: who makes the pads then."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
+class SessionConfig(Struct, frozen=True):
     """What one session is asked for."""
 
     privacy: Privacy = Privacy.AUTO

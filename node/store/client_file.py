@@ -17,11 +17,11 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from msgspec import Struct
 
 from node.model.config import LAYER_KINDS
 from node.store.files import sync
@@ -37,8 +37,7 @@ BLOCK_ROWS = 4096
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """One tensor to be written."""
 
     name: str

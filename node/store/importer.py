@@ -12,8 +12,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from node.errors import CorruptModelError
 from node.json_file import read_bounded
@@ -54,8 +55,7 @@ MAX_COPIED_BYTES = 256 << 20
 Reduce = Callable[[Path, UnitRef], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ImportProgress:
+class ImportProgress(Struct, frozen=True):
     """How far an import is."""
 
     done_units: int
@@ -64,8 +64,7 @@ class ImportProgress:
     """Name of the unit that was written last."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImportedModel:
+class ImportedModel(Struct, frozen=True):
     """What an import gave."""
 
     model_id: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from node.errors import ConfigError, ModelError, ModelNotFoundError
 from node.store.files import writing_to
@@ -28,8 +29,7 @@ MIN_PREFIX = 8
 _ID_PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX},64}}")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSummary:
+class ModelSummary(Struct, frozen=True):
     """One line of a listing."""
 
     model_id: str

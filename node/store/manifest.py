@@ -20,8 +20,9 @@ head. A reader accepts these bytes only; there are no two manifests for one mode
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from node.errors import CorruptModelError
 from node.model.config import LAYER_KINDS, ModelConfig, UnitKind
@@ -47,8 +48,7 @@ OPTIONAL_FILES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """What a model consists of."""
 
     config: ModelConfig

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 
 from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
@@ -27,8 +27,7 @@ _STORAGE: dict[str, np.dtype[np.generic]] = {
 _HEADER_LENGTH = struct.Struct("<Q")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(Struct, frozen=True):
     """Where a tensor lies in its file."""
 
     dtype: str

@@ -9,11 +9,13 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from node.errors import ConfigError, KekahydeError
 from node.store.files import replace_private
@@ -31,8 +33,7 @@ class Verdict(Enum):
     ALLOW = "allow"
 
 
-@dataclass(frozen=True, slots=True)
-class AccessEntry:
+class AccessEntry(Struct, frozen=True):
     """One peer's entry."""
 
     peer_id: PeerId

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.errors import AddressError, ConfigError
 from node.store.files import replace_private
@@ -30,16 +32,14 @@ MAX_KNOWN_MODELS = 64
 MAX_KNOWN_ADDRESSES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class KnownModel:
+class KnownModel(Struct, frozen=True):
     """A model whose id an invitation or the user vouched for."""
 
     name: str
     model_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Swarm:
+class Swarm(Struct, frozen=True):
     """The swarm of a node."""
 
     key: SwarmKey | None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.discovery.addresses import is_loopback
 from node.errors import ConfigError
@@ -20,8 +22,7 @@ OTHERS_ADDRESSES = 3
 """Of an invitation's addresses: they lead to other members, as far as there are any, in case this node is off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """An invitation as its line, and what whoever hands it over should know."""
 
     line: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.errors import ConfigError
 from node.swarm.credentials import KnownModel, Swarm, read_stored, store_swarm
@@ -12,8 +14,7 @@ from protocol.limits import MAX_ADDRESSES
 from protocol.link.admission import SwarmKey
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """What became of the directory."""
 
     swarm: Swarm

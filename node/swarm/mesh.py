@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.identity import PeerId
 
@@ -26,16 +27,14 @@ MAX_LINKED = 512
 """Peers that have a link: beyond them nobody is dialled. Each takes a socket, and whoever has many keys has many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A peer of the table that can be dialled."""
 
     peer_id: PeerId
     alive: bool
 
 
-@dataclass(slots=True)
-class _Attempt:
+class _Attempt(Struct):
     next_at: float
     pause_s: float = FIRST_PAUSE_S
     running: bool = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.serving.hosting import ranges_of
 from protocol.identity import PeerId
@@ -14,8 +15,7 @@ ENOUGH_OPERATORS = 2
 """The two guards of a lane come from two operators."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayerView:
+class LayerView(Struct, frozen=True):
     """One layer as the swarm holds it now, this node left out."""
 
     index: int

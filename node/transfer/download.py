@@ -6,7 +6,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.errors import TransportError
 from node.transfer.disk import BlobDisk
@@ -28,8 +29,7 @@ SHUNNED_S = 30.0
 """A source that was dropped without a lie is not asked for so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """A peer and the blobs that it is thought to hold."""
 
     peer: ConnectedPeer

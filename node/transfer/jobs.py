@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
+
+from msgspec import Struct, field
+
+from protocol.discreet import Discreet
 
 RATE_WINDOW_S = 1.0
 KEPT_JOBS = 32
@@ -25,10 +28,10 @@ class JobState(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Discreet, Struct):
     """One fetch. Its thread writes, any thread reads."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("stop", "ended")
     kind: str
     """`pull` of a whole model, `thin` of one that peers keep, or `units` that this node is to serve."""
     model: str
@@ -41,9 +44,9 @@ class Job:
     rate_bytes_s: float = 0.0
     state: JobState = JobState.RUNNING
     error: str | None = None
-    stop: threading.Event = field(default_factory=threading.Event, repr=False)
-    ended: threading.Event = field(default_factory=threading.Event, repr=False)
-    _since: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0), repr=False)
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    _since: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
 
     def advance(self, num_bytes: int, fetched: bool = True) -> None:
         """So many more bytes are there."""

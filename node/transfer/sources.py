@@ -6,9 +6,9 @@ They have a ZeroMQ context of their own, so that pieces never stand in front of 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import zmq
+from msgspec import Struct
 
 from node.transport.channel import Channel
 from node.transport.line import Line
@@ -23,22 +23,19 @@ MAX_SOURCES = 16
 MAX_MESSAGES_A_TURN = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(Struct, frozen=True):
     """A connection stands."""
 
     peer_id: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(Struct, frozen=True):
     """A connection is gone; it may come back."""
 
     peer_id: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Got:
+class Got(Struct, frozen=True):
     """A message."""
 
     peer_id: PeerId
@@ -46,8 +43,7 @@ class Got:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Broke:
+class Broke(Struct, frozen=True):
     """Something that is no message."""
 
     peer_id: PeerId

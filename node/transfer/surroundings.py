@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from node.kernels.interface import Kernels
 from node.serving.hosting import HostedModels
@@ -13,8 +14,7 @@ from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """The node, as far as transfers know it."""
 
     secure: SecureContext

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 GRANT_S = 10.0
 """How soon after its proof a peer must have connected."""
@@ -13,8 +14,7 @@ MAX_GRANTS = 1024
 """Proofs that were not used yet; members alone can give one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """One connection may be opened to this port from this host until then."""
 
     curve_key: bytes

@@ -10,16 +10,16 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import zmq
+from msgspec import Struct
+from msgspec.structs import replace
 from zmq.utils import z85
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Caller:
+class Caller(Struct, frozen=True, eq=False):
     """A connection that stands."""
 
     host: str

@@ -8,7 +8,8 @@ decoded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.identity import PeerId
 
@@ -35,8 +36,7 @@ Sender = PeerId | bytes | None
 """A peer, or the CURVE key of one; None: all who said no hello, together."""
 
 
-@dataclass(slots=True)
-class _Record:
+class _Record(Struct):
     at: float
     """When it sent something last."""
     credit_s: float = BURST_S

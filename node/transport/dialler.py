@@ -6,10 +6,11 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, replace
 
 import zmq
 import zmq.asyncio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.errors import PeerRefusedError, TransportError
 from node.transport.gate import zmq_host
@@ -35,8 +36,7 @@ FAREWELL_MS = 200
 """Time for the goodbye after a single message to leave."""
 
 
-@dataclass(slots=True, eq=False)
-class _Link:
+class _Link(Struct, eq=False):
     """A link that this node opened."""
 
     peer_id: PeerId

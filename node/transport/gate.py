@@ -20,11 +20,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import zmq
+from msgspec import Struct, field
 
 from node.errors import ConfigError, TransportError
 from node.process.endurance import Endurance, GivenUpError
@@ -67,8 +67,7 @@ CLOSING_S = 0.2
 """What was said last has so long to leave when the gate closes."""
 
 
-@dataclass(slots=True)
-class _Port:
+class _Port(Struct):
     """One TCP port and the ROUTER behind it."""
 
     plane: str
@@ -77,8 +76,7 @@ class _Port:
     watched: bool = False
 
 
-@dataclass(slots=True)
-class _Allowance:
+class _Allowance(Struct):
     """Time that strangers may use, as a bucket that fills while nothing happens."""
 
     left_s: float = STRANGERS_BURST_S

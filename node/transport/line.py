@@ -13,10 +13,10 @@ import random
 import socket as sockets
 import threading
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
+from msgspec import Struct
 from zmq.utils.monitor import parse_monitor_message
 
 from node.errors import TransportError
@@ -43,8 +43,7 @@ BYTES_RECEIVED = slice(128, 136)
 Socket = zmq.Socket[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class LineNews:
+class LineNews(Struct, frozen=True):
     """What became of a connection since the last look."""
 
     up: bool

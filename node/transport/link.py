@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import zmq.asyncio
+from msgspec import Struct
 
 from node.transport.links import Links
 from node.transport.registry import PeerRegistry
@@ -18,8 +18,7 @@ from protocol.link.handshake import Handshake, Side
 from protocol.link.hello import Hello
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How fast a link lives."""
 
     hello_timeout_s: float = 3.0
@@ -37,8 +36,7 @@ MAX_PING_SHARE = 0.4
 """Of the silence after which a link is gone: two pings may be lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkContext:
+class LinkContext(Struct, frozen=True):
     """The node as its links see it."""
 
     secure: SecureContext

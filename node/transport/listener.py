@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
 
 import zmq
 import zmq.asyncio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from node.transport.callers import Caller, curve_key_of_frame
 from node.transport.conduct import Conduct
@@ -35,8 +36,7 @@ MAX_LINKS_A_HOST = 128
 RTT_INTERVAL_S = 3.0
 
 
-@dataclass(slots=True, eq=False)
-class _Link:
+class _Link(Struct, eq=False):
     """A link that a peer opened."""
 
     listener: Listener

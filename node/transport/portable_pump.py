@@ -7,15 +7,15 @@ import os
 import selectors
 import socket
 import threading
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from node.errors import TransportError
 
 CHUNK_BYTES = 65536
 
 
-@dataclass(slots=True, eq=False)
-class _End:
+class _End(Struct, eq=False):
     """One socket of a pair."""
 
     socket: socket.socket
@@ -27,8 +27,7 @@ class _End:
     """It has been told that nothing more will be written to it."""
 
 
-@dataclass(slots=True, eq=False)
-class _Pair:
+class _Pair(Struct, eq=False):
     id: int
     outer: _End
     inner: _End

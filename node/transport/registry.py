@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from node.measures.peers import Measures
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
@@ -28,8 +30,7 @@ class DialState(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class DialOutcome:
+class DialOutcome(Struct, frozen=True):
     """What became of one dialled address; `reason` is one sentence unless it is up."""
 
     address: str
@@ -38,8 +39,7 @@ class DialOutcome:
     peer_id: PeerId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectedPeer:
+class ConnectedPeer(Struct, frozen=True):
     """A peer whose hello was accepted."""
 
     peer_id: PeerId
@@ -68,8 +68,7 @@ class ConnectedPeer:
         return model_id in self.announced or any(model.model_id == model_id for model in self.hello.hosted)
 
 
-@dataclass(frozen=True, slots=True)
-class _Farewell:
+class _Farewell(Struct, frozen=True):
     """Who said goodbye, as it was."""
 
     peer: ConnectedPeer

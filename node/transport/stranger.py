@@ -9,8 +9,9 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from protocol.link.door import (
     BOX_NONCE_BYTES,
@@ -39,8 +40,7 @@ class StrangerEnded(Exception):  # noqa: N818 (it is no error: most end so)
     """Nothing more is expected of a connection; the text says why where that is worth a line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """The way to the ROUTER for one connection that a proof let in."""
 
     socket: socket.socket
@@ -51,8 +51,7 @@ class Entry:
     """Whose proof it was."""
 
 
-@dataclass(frozen=True, slots=True)
-class House:
+class House(Struct, frozen=True):
     """What a stranger meets: decisions of the gate."""
 
     doorway: Doorway
@@ -62,8 +61,7 @@ class House:
     """Of a ZMTP connection: None where no proof allows it."""
 
 
-@dataclass(slots=True, eq=False)
-class Stranger:
+class Stranger(Struct, eq=False):
     """One connection. Every method may raise StrangerEnded or OSError, which end it."""
 
     outer: socket.socket

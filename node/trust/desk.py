@@ -11,7 +11,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from node.errors import KekahydeError
 from node.transport.control import ControlPlane
@@ -46,8 +47,7 @@ class PairingError(KekahydeError):
     """What the owner wants cannot be done now; says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptView:
+class AttemptView(Struct, frozen=True):
     """An attempt as interfaces show it."""
 
     peer_id: PeerId

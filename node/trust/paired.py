@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from node.errors import ConfigError, KekahydeError
 from node.store.files import replace_private

@@ -8,9 +8,10 @@ A file that does not check is an error and never half believed: who may read pro
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from node.errors import ConfigError
 from protocol.errors import RemoteProtocolError
@@ -24,8 +25,7 @@ MAX_REVOKED = 256
 MAX_FILE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class PairedDevice:
+class PairedDevice(Struct, frozen=True):
     """A device of the same owner."""
 
     peer_id: PeerId
@@ -40,16 +40,14 @@ class PairedDevice:
         return self.consent is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
+class Revocation(Struct, frozen=True):
     """A pairing that was taken back here, and of which the other side may not have heard yet."""
 
     peer_id: PeerId
     pairing: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PairedState:
+class PairedState(Struct, frozen=True):
     """Everything that is in the file."""
 
     operator: bytes = bytes(OPERATOR_BYTES)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
@@ -35,8 +34,7 @@ class DialBackStatus(IntEnum):
     UNREACHABLE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class DialBack(BodyMessage):
+class DialBack(BodyMessage, frozen=True):
     """Request: dial me back at this address, which is on the host you see me at, and repeat the nonce there."""
 
     TYPE: ClassVar[MessageType] = MessageType.DIAL_BACK
@@ -51,8 +49,7 @@ class DialBack(BodyMessage):
         return cls(take_text(body, 0, MAX_ADDRESS_CHARACTERS), take_bytes(body, 1, NONCE_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class DialBackResult(BodyMessage):
+class DialBackResult(BodyMessage, frozen=True):
     """Over the new link, with REACHED: the proof. Over the link of the request: how it ended."""
 
     TYPE: ClassVar[MessageType] = MessageType.DIAL_BACK_RESULT

@@ -13,12 +13,14 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
+
+from msgspec import Struct
 
 from protocol import cbor
+from protocol.discreet import Discreet
 from protocol.errors import AddressError, KekahydeError, LocalProtocolError, RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_list, take_text, take_texts
 from protocol.identity import PeerId, peer_id_of, public_key_of
@@ -44,18 +46,17 @@ class InvitationError(KekahydeError):
     """A line that cannot be used as an invitation; says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class InvitedModel:
+class InvitedModel(Struct, frozen=True):
     """A model that the swarm runs. Its id is believed on the word of whoever invites."""
 
     model_id: bytes
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Invitation:
+class Invitation(Discreet, Struct, frozen=True):
     """What an invitation says. Holds a secret: never printed but as the line itself."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("swarm_key",)
     addresses: tuple[Multiaddr, ...]
     """Each with its PeerID."""
     expires_unix_s: int

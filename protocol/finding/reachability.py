@@ -7,7 +7,8 @@ Candidates are the addresses of this device's interfaces and the hosts at which 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from protocol.finding.dialback import DialBack, host_of
 from protocol.identity import PeerId
@@ -27,16 +28,14 @@ FAILURES_TO_DROP = 2
 """A confirmed address that fails this often in a row is confirmed no longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Send this to the peer."""
 
     peer: PeerId
     request: DialBack
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(Struct, frozen=True):
     """What was asked and not answered yet."""
 
     peer: PeerId
@@ -44,8 +43,7 @@ class _Question:
     ends_at: float
 
 
-@dataclass(slots=True)
-class _Candidate:
+class _Candidate(Struct):
     """One address that may lead here."""
 
     address: Multiaddr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
+from msgspec import Struct
+
+from protocol.discreet import Discreet
 from protocol.envelope import MAX_ID, DType, Tensor
 from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_list
@@ -37,8 +39,7 @@ class Role(IntEnum):
     """The row itself: only paired devices, only with their user's consent."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkBinding:
+class ChunkBinding(Struct, frozen=True):
     """What a result is bound to; a result of anything else does not count."""
 
     session: bytes
@@ -90,10 +91,9 @@ class ChunkBinding:
         )
 
 
-class WorkRequest(Message):
+class WorkRequest(Message, frozen=True):
     """Rows to be multiplied, in some form. A kind of work is a request, a result and a worker's handler."""
 
-    __slots__ = ()
     FOR_PAIRED: ClassVar[bool] = False
     """Whether it is answered for devices of the same owner alone."""
     binding: ChunkBinding
@@ -104,10 +104,9 @@ class WorkRequest(Message):
         raise NotImplementedError
 
 
-class WorkResult(Message):
+class WorkResult(Message, frozen=True):
     """The product, and the digest that binds it to its request."""
 
-    __slots__ = ()
     ROLES: ClassVar[frozenset[Role]]
     """Roles of requests that it answers."""
     digest: bytes
@@ -130,14 +129,13 @@ class WorkResult(Message):
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Linear(WorkRequest):
+class Linear(Discreet, WorkRequest, frozen=True):
     """Request: multiply rows by a unit. A seed stands for the rows in role PAD."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "rows")
     TYPE: ClassVar[MessageType] = MessageType.LINEAR
-    binding: ChunkBinding
-    seed: bytes | None = field(default=None, repr=False)
-    rows: Elements | None = field(default=None, repr=False)
+    seed: bytes | None = None
+    rows: Elements | None = None
     """`[num_rows, K]` u32 in role SHARE."""
 
     @property
@@ -162,15 +160,13 @@ class Linear(WorkRequest):
         return cls(binding, rows=_take_rows(binding, buffers, DType.U32))
 
 
-@dataclass(frozen=True, slots=True)
-class LinearResult(WorkResult):
+class LinearResult(Discreet, WorkResult, frozen=True):
     """Answer to a Linear: `[num_rows, outputs]` u32, and the digest that binds it to the request."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("rows",)
     TYPE: ClassVar[MessageType] = MessageType.LINEAR_RESULT
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.PAD, Role.SHARE})
-    digest: bytes
-    compute_us: int
-    rows: Elements = field(repr=False)
+    rows: Elements
 
     @property
     def numbers(self) -> Elements:
@@ -191,14 +187,13 @@ class LinearResult(WorkResult):
         return cls(*_take_outcome(body), _take_matrix(buffers, DType.U32))
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedLinear(WorkRequest):
+class TrustedLinear(Discreet, WorkRequest, frozen=True):
     """Request in role PLAIN: quantize these activations and multiply them by a unit."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("rows",)
     TYPE: ClassVar[MessageType] = MessageType.TRUSTED_LINEAR
     FOR_PAIRED: ClassVar[bool] = True
-    binding: ChunkBinding
-    rows: Floats = field(repr=False)
+    rows: Floats
     """`[num_rows, K]` f32: whoever reads them can read the prompt."""
 
     @property
@@ -219,15 +214,13 @@ class TrustedLinear(WorkRequest):
         return cls(binding, _take_rows(binding, buffers, DType.F32))
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedResult(WorkResult):
+class TrustedResult(Discreet, WorkResult, frozen=True):
     """Answer to a TrustedLinear: the integers `W xq`, before any scale."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("sums",)
     TYPE: ClassVar[MessageType] = MessageType.TRUSTED_RESULT
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.PLAIN})
-    digest: bytes
-    compute_us: int
-    sums: Sums = field(repr=False)
+    sums: Sums
     """`[num_rows, outputs]` i32."""
 
     @property

@@ -7,12 +7,14 @@ strictly increasing counter, so neither a retry nor a regeneration can meet an o
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+from msgspec import Struct
 from nacl.utils import randombytes_deterministic
 
 from protocol import cbor
+from protocol.discreet import Discreet
 from protocol.errors import LocalProtocolError
 from protocol.limits import SEED_BYTES
 from protocol.linear.field import Elements, elements_of_words
@@ -24,10 +26,10 @@ ROW_PERSON = b"kek/1 pad row"
 _SPARE_WORDS = 16
 
 
-@dataclass(slots=True)
-class PadSeeds:
+class PadSeeds(Discreet, Struct):
     """Source of chunk seeds of one session; every call to `next` burns one counter value."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("master", "model_id")
     master: bytes
     """32 bytes of the operating system's CSPRNG, memory only."""
     model_id: bytes
@@ -40,9 +42,6 @@ class PadSeeds:
         self.counter += 1
         message = cbor.encode([self.model_id, layer, kind, role, self.counter])
         return hashlib.blake2b(message, key=self.master, digest_size=SEED_BYTES, person=CHUNK_PERSON).digest()
-
-    def __repr__(self) -> str:
-        return f"PadSeeds(counter={self.counter})"
 
 
 def row_seed(chunk_seed: bytes, row: int) -> bytes:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
+from msgspec import Struct, field
 
 from protocol import cbor
+from protocol.discreet import Discreet
 from protocol.envelope import buffer_bytes
 from protocol.limits import FREIVALDS_VECTORS, TILE_OUTPUTS
 from protocol.linear.field import (
@@ -64,10 +66,10 @@ def random_elements(shape: tuple[int, int], random_bytes: RandomBytes) -> Elemen
     return elements[:wanted].reshape(shape)
 
 
-@dataclass(slots=True)
-class UnitCheck:
+class UnitCheck(Discreet, Struct):
     """Secret `U` and `V = U W` of one unit, kept a tile at a time so that any slice can be checked."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("vectors", "projections")
     vectors: Elements
     """`[3, N]`, secret: whoever knows it can forge results."""
     projections: Elements

@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from protocol import cbor
+from protocol.discreet import Discreet
 from protocol.errors import SwarmKeyError
 from protocol.limits import PROOF_BYTES, SWARM_KEY_BYTES
 from protocol.link.hello import Hello, HelloOk
@@ -24,10 +27,10 @@ NAME_PERSON = b"kek/1 swarm name"
 NAME_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmKey:
+class SwarmKey(Discreet, Struct, frozen=True):
     """What all members of a private swarm share. Never logged: `repr` shows the name alone."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("secret",)
     secret: bytes
 
     def __post_init__(self) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from enum import IntEnum
 
+from msgspec import Struct
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
@@ -72,8 +72,7 @@ def door_box(swarm: SwarmKey | None) -> SecretBox:
     return SecretBox(hashlib.blake2b(key=key, digest_size=SecretBox.KEY_SIZE, person=_PERSON).digest())
 
 
-@dataclass(frozen=True, slots=True)
-class Knock:
+class Knock(Struct, frozen=True):
     """The dialler's side. Public keys are Ed25519; `nonce` is fresh and random."""
 
     box: SecretBox
@@ -106,8 +105,7 @@ class Knock:
 _STATUSES = frozenset(DoorStatus)
 
 
-@dataclass(frozen=True, slots=True)
-class Doorway:
+class Doorway(Struct, frozen=True):
     """The listener's side."""
 
     box: SecretBox

@@ -8,8 +8,9 @@ in a private swarm only with a proof that its sender knows the swarm's key.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of, public_key_of
@@ -99,8 +100,7 @@ def event_of(message: Message) -> LinkEvent:
 NEXT_STEP = "join with an invitation of a member (`kekahyde-node invite`, then `join`)"
 
 
-@dataclass(slots=True)
-class Handshake:
+class Handshake(Struct):
     """One side of one link. Feed it what was sent and what came; it says whether that was legal."""
 
     side: Side

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, ClassVar, Self
+
+from msgspec import Struct
 
 from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_integers, take_list, take_text, take_texts
@@ -29,16 +30,14 @@ class WorkKind(IntEnum):
     LINEAR = 1
 
 
-@dataclass(frozen=True, slots=True)
-class HostedModel:
+class HostedModel(Struct, frozen=True):
     """Units of one model that a node holds, by hash."""
 
     model_id: bytes
     units: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Hello(BodyMessage):
+class Hello(BodyMessage, frozen=True):
     """First message of a link, each way: who I am, what I speak, what I can do."""
 
     TYPE: ClassVar[MessageType] = MessageType.HELLO
@@ -98,8 +97,7 @@ class Hello(BodyMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HelloOk(Hello):
+class HelloOk(Hello, frozen=True):
     """Answer to a hello: the same facts about the answering side."""
 
     TYPE: ClassVar[MessageType] = MessageType.HELLO_OK
@@ -107,7 +105,7 @@ class HelloOk(Hello):
 
 def hello_ok(hello: Hello) -> HelloOk:
     """The answer to a hello that says the same facts as `hello` would."""
-    return HelloOk(**{field.name: getattr(hello, field.name) for field in fields(Hello)})
+    return HelloOk(**{name: getattr(hello, name) for name in Hello.__struct_fields__})
 
 
 def _read_hosted(entry: Any) -> HostedModel:

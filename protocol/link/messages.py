@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from protocol.fields import take_integer, take_text
@@ -11,8 +10,7 @@ from protocol.limits import MAX_ERROR_CHARACTERS
 from protocol.message import BodyMessage, MessageType
 
 
-@dataclass(frozen=True, slots=True)
-class Pong(BodyMessage):
+class Pong(BodyMessage, frozen=True):
     """Answer to a Ping."""
 
     TYPE: ClassVar[MessageType] = MessageType.PONG
@@ -27,8 +25,7 @@ class Pong(BodyMessage):
         return cls(take_integer(body, 0, 0, 1 << 31))
 
 
-@dataclass(frozen=True, slots=True)
-class GoAway(BodyMessage):
+class GoAway(BodyMessage, frozen=True):
     """The sender leaves: nothing new is to be sent to it."""
 
     TYPE: ClassVar[MessageType] = MessageType.GOAWAY
@@ -42,8 +39,7 @@ class GoAway(BodyMessage):
         return cls(take_text(body, 0, MAX_ERROR_CHARACTERS))
 
 
-@dataclass(frozen=True, slots=True)
-class Attach(BodyMessage):
+class Attach(BodyMessage, frozen=True):
     """First message on a data connection whose dialler offers to serve over it."""
 
     TYPE: ClassVar[MessageType] = MessageType.ATTACH

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from protocol.identity import PeerId
 from protocol.membership.messages import MembershipMessage, State
@@ -10,16 +10,14 @@ from protocol.membership.records import PeerRecord
 from protocol.message import Ping
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send over any link to this peer, or drop it where there is none: loss is expected."""
 
     peer: PeerId
     message: MembershipMessage | Ping
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """Something is news of a peer: it is new, its record is, or its state."""
 
     peer: PeerId
@@ -29,15 +27,13 @@ class Changed:
     record: PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(Struct, frozen=True):
     """This node's own record is a new one. Its seq is to be on disk before any later action is done."""
 
     record: PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Forked:
+class Forked(Struct, frozen=True):
     """A peer signed two records with one seq: proof of a broken or dishonest node."""
 
     peer: PeerId
@@ -45,24 +41,21 @@ class Forked:
     second: PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Doubled:
+class Doubled(Struct, frozen=True):
     """There is a record of this node that is newer than its own and that it did not sign: another device has its key,
     or this device's clock was set back while its data directory was replaced by an older one."""
 
     record: PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Misbehaved:
+class Misbehaved(Struct, frozen=True):
     """A peer sent what no honest one sends."""
 
     peer: PeerId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(Struct, frozen=True):
     """A peer is no longer in the table: its tombstone ran out, or it made room."""
 
     peer: PeerId

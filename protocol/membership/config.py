@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipConfig:
+class MembershipConfig(Struct, frozen=True):
     """Defaults are memberlist's for a LAN, unless a reason is given."""
 
     probe_interval_s: float = 1.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from protocol.identity import peer_id_of
 from protocol.membership.actions import Action, Changed, Send
@@ -18,8 +19,7 @@ from protocol.membership.timers import Timer, Timers
 from protocol.message import Ping
 
 
-@dataclass(slots=True)
-class MembershipCore:
+class MembershipCore(Struct):
     """State and small deeds that more than one part needs."""
 
     me: bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.membership.messages import (
     CLAIM_BYTES,
@@ -20,8 +21,7 @@ MAX_GOSSIP_BYTES = 16 * 1024
 MAX_QUEUED = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class ForkProof:
+class ForkProof(Struct, frozen=True):
     """Two records of one owner with one seq. They travel together: each by itself proves nothing."""
 
     first: PeerRecord
@@ -31,8 +31,7 @@ class ForkProof:
 Item = PeerRecord | Claim | ForkProof
 
 
-@dataclass(slots=True)
-class _News:
+class _News(Struct):
     item: Item
     num_sent: int = 0
 

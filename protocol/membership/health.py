@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(slots=True)
-class LocalHealth:
+class LocalHealth(Struct):
     """0 is well; timeouts are multiplied by 1 + score."""
 
     most: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Self
+
+from msgspec import Struct
 
 from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_list
@@ -36,8 +37,7 @@ class State(IntEnum):
     LEFT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """Hearsay: `accuser` holds `subject`, as of its record `seq`, for SUSPECT or DEAD."""
 
     subject: bytes
@@ -59,8 +59,7 @@ class Claim:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class DigestEntry:
+class DigestEntry(Struct, frozen=True):
     """One peer that the sender holds for alive or suspect."""
 
     key: bytes
@@ -69,8 +68,7 @@ class DigestEntry:
     """First 8 bytes of the SHA-256 of its record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """All peers the sender holds for alive or suspect with `start <= key < end`, in order."""
 
     start: bytes
@@ -93,8 +91,7 @@ class Digest:
         return cls(start, end, entries)
 
 
-@dataclass(frozen=True, slots=True)
-class PingReq(BodyMessage):
+class PingReq(BodyMessage, frozen=True):
     """Please ping `target` for me, and tell me with the same number whether it answers."""
 
     TYPE: ClassVar[MessageType] = MessageType.PING_REQ
@@ -109,8 +106,7 @@ class PingReq(BodyMessage):
         return cls(take_bytes(body, 0, KEY_BYTES), take_integer(body, 1, 0, MAX_PROBE_NUMBER))
 
 
-@dataclass(frozen=True, slots=True)
-class PingResult(BodyMessage):
+class PingResult(BodyMessage, frozen=True):
     """Answer to a PingReq. A «not reached» in time says that the helper and the way to it are sound."""
 
     TYPE: ClassVar[MessageType] = MessageType.PING_RESULT
@@ -127,8 +123,7 @@ class PingResult(BodyMessage):
         return cls(take_bytes(body, 0, KEY_BYTES), number, bool(take_integer(body, 2, 0, 1)))
 
 
-@dataclass(frozen=True, slots=True)
-class Gossip(BodyMessage):
+class Gossip(BodyMessage, frozen=True):
     """News, pushed: envelopes of records, and claims."""
 
     TYPE: ClassVar[MessageType] = MessageType.GOSSIP
@@ -143,8 +138,7 @@ class Gossip(BodyMessage):
         return cls(_read_records(body, 0), _read_claims(body, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Sync(BodyMessage):
+class Sync(BodyMessage, frozen=True):
     """Begin of anti-entropy: one hash over the sender's table, and the sender's own record."""
 
     TYPE: ClassVar[MessageType] = MessageType.SYNC
@@ -159,8 +153,7 @@ class Sync(BodyMessage):
         return cls(take_bytes(body, 0, HASH_BYTES), _read_record(body.get(1)))
 
 
-@dataclass(frozen=True, slots=True)
-class SyncOk(BodyMessage):
+class SyncOk(BodyMessage, frozen=True):
     """Any later step of anti-entropy: a digest, what the other lacks, what the sender lacks. All may be empty."""
 
     TYPE: ClassVar[MessageType] = MessageType.SYNC_OK

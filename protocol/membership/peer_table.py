@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from protocol.identity import PeerId, public_key_of
 from protocol.membership.key_set import KeySet
@@ -19,8 +21,7 @@ from protocol.membership.records import PeerRecord
 HASH_MODULUS = 1 << 256
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """A record and what is thought of its owner as of that record."""
 
     record: PeerRecord
@@ -58,8 +59,7 @@ class Merge(Enum):
     """The table is full, or the other PeerID of this CURVE key has it."""
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One peer of the table."""
 
     standing: Standing

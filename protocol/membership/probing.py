@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from protocol.membership.key_set import KeySet
 
@@ -20,8 +21,7 @@ MAX_HELPING = 64
 """Probes on behalf of others at a time."""
 
 
-@dataclass(slots=True)
-class Probe:
+class Probe(Struct):
     """A probe of this node's own that is under way."""
 
     number: int
@@ -31,8 +31,7 @@ class Probe:
     """Helpers that reported failure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Help:
+class Help(Struct, frozen=True):
     """Somebody waits to hear whether a ping was answered."""
 
     requester: bytes

@@ -8,9 +8,10 @@ verified before the payload is parsed, and records are passed on as the bytes th
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from msgspec import Struct
 
 from protocol import cbor
 from protocol.errors import AddressError, LocalProtocolError, RemoteProtocolError
@@ -42,8 +43,7 @@ _SIGNATURE_PREFIX = bytes([0x2A, SIGNATURE_BYTES])
 _PAYLOAD_AT = len(_KEY_PREFIX) + KEY_BYTES + len(_TYPE_FIELD) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class HostedLayers:
+class HostedLayers(Struct, frozen=True):
     """Which layers of a model a node holds. The LM head counts as the layer after the last."""
 
     model_id: bytes
@@ -51,8 +51,7 @@ class HostedLayers:
     """Half-open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """What a node can do for others."""
 
     work: tuple[int, ...] = ()
@@ -67,8 +66,7 @@ class Capabilities:
     """As in a hello: which devices one person runs. Zero: not said."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerFacts:
+class PeerFacts(Struct, frozen=True):
     """What the owner of a record says of itself."""
 
     addrs: tuple[str, ...] = ()
@@ -78,8 +76,7 @@ class PeerFacts:
     capabilities: Capabilities = Capabilities()
 
 
-@dataclass(frozen=True, slots=True)
-class PeerRecord:
+class PeerRecord(Struct, frozen=True):
     """A verified record with the bytes it came as."""
 
     public_key: bytes

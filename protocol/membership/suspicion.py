@@ -7,13 +7,13 @@ unlikely that the fault is the accuser's own. It grows with the logarithm of the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from protocol.membership.config import MembershipConfig
 
 
-@dataclass(slots=True)
-class Suspicion:
+class Suspicion(Struct):
     """One peer under suspicion."""
 
     started_at: float

@@ -8,7 +8,8 @@ alive, so that tombstones that have run out do not come back from nodes that got
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from protocol.membership.messages import (
     CLAIM_BYTES,
@@ -31,8 +32,7 @@ MAX_FRAMES = 4
 """Frames of one answer; what does not fit comes with the next exchange."""
 
 
-@dataclass(slots=True)
-class Difference:
+class Difference(Struct):
     """What two tables lack of each other, as one of them sees it."""
 
     records: list[bytes] = field(default_factory=list)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from typing import ClassVar
 
+from msgspec import Struct, field
+
+from protocol.discreet import Discreet
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, PeerId, public_key_of, verify_signature
 from protocol.limits import OPERATOR_BYTES
@@ -32,10 +35,10 @@ be paired."""
 _TIMEOUTS_S = {PairState.ANSWERED: ANSWER_TIMEOUT_S}
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(Discreet, Struct):
     """State of one attempt; `outgoing` fills with what is to be sent."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("meeting", "outgoing")
     identity: Identity
     peer_id: PeerId
     attempt: bytes
@@ -46,11 +49,11 @@ class Attempt:
     """Why it ended."""
     ended_there: bool = False
     """The other side ended it."""
-    meeting: Meeting | None = field(default=None, repr=False)
+    meeting: Meeting | None = None
     peer_operator: bytes = bytes(OPERATOR_BYTES)
-    outgoing: list[PairingMessage] = field(default_factory=list, repr=False)
+    outgoing: list[PairingMessage] = field(default_factory=list)
     _asks_here: bool = False
-    _nonce: bytes = field(default=b"", repr=False)
+    _nonce: bytes = b""
     _commitment: bytes = b""
     _peer_signature: bytes = b""
     _repeat_at: float = 0.0

@@ -9,9 +9,12 @@ towards each side, shows the same six digits on both screens with a chance of on
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from msgspec import Struct
 
 from protocol import cbor
+from protocol.discreet import Discreet
 from protocol.identity import Identity, verify_signature
 from protocol.limits import HASH_BYTES
 
@@ -30,15 +33,15 @@ def commitment(attempt: bytes, asker: bytes, answerer: bytes, nonce: bytes) -> b
     return hashlib.blake2b(message, person=COMMIT_PERSON, digest_size=HASH_BYTES).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Meeting:
+class Meeting(Discreet, Struct, frozen=True):
     """All that both sides of an attempt have to agree on; keys are Ed25519 public keys."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("asker_nonce", "answerer_nonce")
     attempt: bytes
     asker: bytes
     answerer: bytes
-    asker_nonce: bytes = field(repr=False)
-    answerer_nonce: bytes = field(repr=False)
+    asker_nonce: bytes
+    answerer_nonce: bytes
 
     @property
     def code(self) -> str:
@@ -56,8 +59,7 @@ class Meeting:
         return cbor.encode([self.attempt, self.asker, self.answerer, self.asker_nonce, self.answerer_nonce])
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Struct, frozen=True):
     """Both devices' word that their owner paired them."""
 
     pairing: bytes

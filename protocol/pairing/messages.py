@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
+from protocol.discreet import Discreet
 from protocol.fields import take_bytes, take_integer
 from protocol.limits import HASH_BYTES, NONCE_BYTES, OPERATOR_BYTES
 from protocol.message import BodyMessage, MessageType
@@ -35,8 +35,7 @@ class PairRefusal(IntEnum):
     """Too many others wait here."""
 
 
-@dataclass(frozen=True, slots=True)
-class PairAsk(BodyMessage):
+class PairAsk(BodyMessage, frozen=True):
     """The asker wants to pair, and is bound to a nonce that it does not show yet."""
 
     TYPE: ClassVar[MessageType] = MessageType.PAIR_ASK
@@ -51,13 +50,13 @@ class PairAsk(BodyMessage):
         return cls(take_bytes(body, 0, NONCE_BYTES), take_bytes(body, 1, HASH_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class PairAnswer(BodyMessage):
+class PairAnswer(Discreet, BodyMessage, frozen=True):
     """The answerer's owner is there: its nonce, drawn before it could know the asker's."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("nonce",)
     TYPE: ClassVar[MessageType] = MessageType.PAIR_ANSWER
     attempt: bytes
-    nonce: bytes = field(repr=False)
+    nonce: bytes
 
     def to_body(self) -> dict[int, Any]:
         return {0: self.attempt, 1: self.nonce}
@@ -67,15 +66,13 @@ class PairAnswer(BodyMessage):
         return cls(take_bytes(body, 0, NONCE_BYTES), take_bytes(body, 1, PAIR_NONCE_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class PairReveal(PairAnswer):
+class PairReveal(PairAnswer, frozen=True):
     """The asker's nonce, which opens its commitment."""
 
     TYPE: ClassVar[MessageType] = MessageType.PAIR_REVEAL
 
 
-@dataclass(frozen=True, slots=True)
-class PairConfirm(BodyMessage):
+class PairConfirm(BodyMessage, frozen=True):
     """The sender's owner saw the same code on both screens: its certificate over both keys."""
 
     TYPE: ClassVar[MessageType] = MessageType.PAIR_CONFIRM
@@ -99,8 +96,7 @@ class PairConfirm(BodyMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PairRefuse(BodyMessage):
+class PairRefuse(BodyMessage, frozen=True):
     """The attempt is over."""
 
     TYPE: ClassVar[MessageType] = MessageType.PAIR_REFUSE
@@ -116,8 +112,7 @@ class PairRefuse(BodyMessage):
         return cls(take_bytes(body, 0, NONCE_BYTES), PairRefusal(reason))
 
 
-@dataclass(frozen=True, slots=True)
-class Unpair(BodyMessage):
+class Unpair(BodyMessage, frozen=True):
     """A pairing is revoked by the sender; said again at every new link until it is answered."""
 
     TYPE: ClassVar[MessageType] = MessageType.UNPAIR

@@ -7,7 +7,7 @@ point, and few of those may fail in a while: a guess at the code is one in a mil
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from protocol.errors import LocalProtocolError
 from protocol.identity import Identity, PeerId
@@ -27,16 +27,14 @@ MAX_REMEMBERED = 32
 """Attempts that are over and still shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """A message to a peer."""
 
     peer_id: PeerId
     message: PairingMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
+class Paired(Struct, frozen=True):
     """Two devices are paired: both signed."""
 
     peer_id: PeerId
@@ -45,8 +43,7 @@ class Paired:
     """The smaller one of both: from now on it names the owner of both."""
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
+class Revoked(Struct, frozen=True):
     """The other side takes a pairing back, or never knew that it came about."""
 
     peer_id: PeerId
@@ -56,8 +53,7 @@ class Revoked:
 PairAction = Send | Paired | Revoked
 
 
-@dataclass(slots=True)
-class PairingDesk:
+class PairingDesk(Struct):
     """All attempts of one device, one a peer."""
 
     identity: Identity

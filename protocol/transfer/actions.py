@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from protocol.identity import PeerId
 from protocol.message import Cancel
@@ -11,8 +12,7 @@ from protocol.transfer.messages import TransferMessage
 from protocol.transfer.outline import Outline
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """One blob that is to be fetched."""
 
     sha256: bytes
@@ -24,8 +24,7 @@ class Wanted:
     """Blobs of a lower level come first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this to a source."""
 
     peer_id: PeerId
@@ -33,16 +32,14 @@ class Send:
     message: TransferMessage | Cancel
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """This outline is followed from now on: say with `have` which pieces of it are on the disk already."""
 
     sha256: bytes
     outline: Outline
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """A verified piece; `written` gives its source credit for the next."""
 
     peer_id: PeerId
@@ -51,15 +48,13 @@ class Write:
     data: bytearray
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Every piece is written: compare the whole blob with its hash and say so with `checked`."""
 
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """This source is not used any more."""
 
     peer_id: PeerId

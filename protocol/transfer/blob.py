@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from protocol.identity import PeerId
 from protocol.transfer.actions import Wanted
@@ -23,8 +24,7 @@ class BlobState(Enum):
     DONE = "done"
 
 
-@dataclass(slots=True)
-class Blob:
+class Blob(Struct):
     """State of one wanted blob."""
 
     wanted: Wanted

@@ -9,7 +9,8 @@ honest source is ever accused, and every round that fails costs at least one lia
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.identity import PeerId
 from protocol.limits import PIECE_BYTES
@@ -21,8 +22,7 @@ from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, P
 from protocol.transfer.source import Ask, Source
 
 
-@dataclass(frozen=True, slots=True)
-class FetchConfig:
+class FetchConfig(Struct, frozen=True):
     """Tunables; none of them is part of the protocol."""
 
     window_bytes: int = 4 * PIECE_BYTES

@@ -6,7 +6,6 @@ They travel on the data plane. An answer carries the id of its question; a piece
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,8 +20,7 @@ from protocol.transfer.outline import Outline, num_pieces, outline_of_one_piece
 MAX_BLOB_BYTES = MAX_BLOB_PIECES * PIECE_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class BlobAsk(BodyMessage):
+class BlobAsk(BodyMessage, frozen=True):
     """Do you hold this blob, and what are its pieces? Answered by an outline or NOT_FOUND."""
 
     TYPE: ClassVar[MessageType] = MessageType.BLOB_ASK
@@ -36,8 +34,7 @@ class BlobAsk(BodyMessage):
         return cls(take_bytes(body, 0, HASH_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class BlobOutline(Message):
+class BlobOutline(Message, frozen=True):
     """Answer to a BlobAsk: what the sender holds under this hash."""
 
     TYPE: ClassVar[MessageType] = MessageType.BLOB_OUTLINE
@@ -66,8 +63,7 @@ class BlobOutline(Message):
         return cls(sha256, Outline(size_bytes, tuple(row.tobytes() for row in buffers[0].data)))
 
 
-@dataclass(frozen=True, slots=True)
-class PieceAsk(BodyMessage):
+class PieceAsk(BodyMessage, frozen=True):
     """Send me this piece, as far as my credit reaches. Answered by slices, or one error."""
 
     TYPE: ClassVar[MessageType] = MessageType.PIECE_ASK
@@ -82,8 +78,7 @@ class PieceAsk(BodyMessage):
         return cls(take_bytes(body, 0, HASH_BYTES), take_integer(body, 1, 0, MAX_BLOB_PIECES - 1))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PieceSlice(Message):
+class PieceSlice(Message, frozen=True, eq=False):
     """A part of the piece that was asked for under this message's id; slices come in order."""
 
     TYPE: ClassVar[MessageType] = MessageType.PIECE_SLICE
@@ -107,8 +102,7 @@ class PieceSlice(Message):
         return cls(take_integer(body, 0, 0, PIECE_BYTES - 1), buffers[0].data.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Credit(BodyMessage):
+class Credit(BodyMessage, frozen=True):
     """Bytes of slices that the receiver may have sent on this connection since it began, in all. Only grows."""
 
     TYPE: ClassVar[MessageType] = MessageType.CREDIT

@@ -8,7 +8,8 @@ there is one true outline for one hash; whoever stated another one has lied, and
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.limits import HASH_BYTES, MAX_BLOB_PIECES, PIECE_BYTES
 
@@ -20,8 +21,7 @@ def num_pieces(size_bytes: int) -> int:
     return -(-size_bytes // PIECE_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
+class Outline(Struct, frozen=True):
     """Size and piece hashes of a blob, as one source states them."""
 
     size_bytes: int

@@ -7,16 +7,16 @@ held to a rate, so that a chunk never waits for a queue of them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from msgspec import Struct, field
 
 from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES
 
 Route = TypeVar("Route")
 
 
-@dataclass(frozen=True, slots=True)
-class ServeConfig:
+class ServeConfig(Struct, frozen=True):
     """Tunables; none of them is part of the protocol."""
 
     busy_bytes_per_s: float = 32.0 * PIECE_BYTES
@@ -27,8 +27,7 @@ class ServeConfig:
     """Beyond these, the one that was served longest ago is forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class PieceJob(Generic[Route]):
+class PieceJob(Struct, Generic[Route], frozen=True):
     """A piece that is to be read and sent."""
 
     route: Route
@@ -38,8 +37,7 @@ class PieceJob(Generic[Route]):
     num_bytes: int
 
 
-@dataclass(slots=True)
-class _Connection(Generic[Route]):
+class _Connection(Struct, Generic[Route]):
     jobs: OrderedDict[int, PieceJob[Route]] = field(default_factory=OrderedDict)
     credit_bytes: int = 0
     sent_bytes: int = 0

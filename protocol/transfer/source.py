@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from protocol.identity import PeerId
 from protocol.limits import MAX_OPEN_PIECES, PIECE_BYTES
@@ -14,8 +15,7 @@ MAX_CANCELLED = 256
 """Given-up pieces that are remembered: far more than can be under way."""
 
 
-@dataclass(slots=True)
-class Ask:
+class Ask(Struct):
     """One question that a source owes an answer to; `index` is None where an outline was asked for."""
 
     sha256: bytes
@@ -25,8 +25,7 @@ class Ask:
     data: bytearray = field(default_factory=bytearray)
 
 
-@dataclass(slots=True)
-class Source:
+class Source(Struct):
     """State of one connection to one peer."""
 
     peer_id: PeerId

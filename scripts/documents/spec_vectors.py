@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from node.kernels.portable import PortableKernels
 from node.planning.cut import cut_rows, split_prompt_for_remote

@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 import numpy as np
+from msgspec.structs import replace
 
 import node.serving.reception as reception
 import node.transport.dialler as dialler

@@ -12,7 +12,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from protocol.membership.actions import Changed, Send
 from protocol.membership.messages import Gossip, State
@@ -23,8 +25,7 @@ ROUND_S = 0.2
 MAX_ROUNDS = 12.0
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """Figures of one run, and what it was to show and did not."""
 
     scenario: str

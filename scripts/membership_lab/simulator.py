@@ -11,9 +11,11 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from protocol import cbor
 from protocol.errors import RemoteProtocolError
@@ -35,8 +37,7 @@ ENVELOPE_BYTES = 32
 Wire = MembershipMessage | Ping | Pong
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Struct, frozen=True):
     """What the network does to messages."""
 
     loss: float = 0.1
@@ -46,8 +47,7 @@ class Conditions:
     """Every message goes through its CBOR form, and its size is checked."""
 
 
-@dataclass(slots=True)
-class SimNode:
+class SimNode(Struct):
     """One node: its state machine while it runs, and what outlives it."""
 
     index: int

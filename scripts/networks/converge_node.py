@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from node.node import Node, NodeConfig
 from node.paths import DataDir

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from node.node import Node, NodeConfig
 from node.paths import DataDir

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 from node.model.unit import UnitRef
+from protocol.discreet import Discreet
 from protocol.linear.field import Elements
 
 next_number = itertools.count(1).__next__
 """Chunks, and batches of pads, are numbered in the life of this process."""
 
 
-@dataclass(slots=True)
-class PadBatch:
+class PadBatch(Discreet, Struct):
     """Pads of consecutive rows from one seed."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "pads", "products")
     unit: UnitRef
-    seed: bytes = field(repr=False)
-    pads: Elements = field(repr=False)
+    seed: bytes
+    pads: Elements
     """`[rows, K]`"""
-    products: Elements | None = field(default=None, repr=False)
+    products: Elements | None = None
     """`[rows, N]`, verified `W r`; None while they are under way."""
     failed: bool = False
     """The products will never come."""
@@ -46,14 +47,14 @@ Span = tuple[PadBatch, int, int]
 """Rows `[start, end)` of a batch."""
 
 
-@dataclass(slots=True)
-class PadTicket:
+class PadTicket(Discreet, Struct):
     """Pads of the rows of one chunk, used once."""
 
-    pads: Elements = field(repr=False)
+    HIDDEN: ClassVar[tuple[str, ...]] = ("pads", "batches")
+    pads: Elements
     """`[num_sent, K]`: the rows' pads, then the negated shares of the zero rows that fill the bucket."""
     num_rows: int
-    batches: Sequence[Span] = field(repr=False)
+    batches: Sequence[Span]
 
     @property
     def failed(self) -> bool:

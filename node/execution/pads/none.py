@@ -6,20 +6,22 @@ A lane of this kind is usable only while its user's consent stands; it is asked 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
+from msgspec import Struct
 
 from node.execution.pads.batch import PadBatch
 from node.model.unit import Unit, UnitRef
+from protocol.discreet import Discreet
 from protocol.linear.field import Elements
 
 
-@dataclass(slots=True)
-class ZeroTicket:
+class ZeroTicket(Discreet, Struct):
     """Pads of zero: a share is then the row itself, and the merged sum is what the device returned."""
 
-    pads: Elements = field(repr=False)
+    HIDDEN: ClassVar[tuple[str, ...]] = ("pads",)
+    pads: Elements
     num_rows: int
     num_outputs: int
     batches: Sequence[tuple[PadBatch, int, int]] = ()

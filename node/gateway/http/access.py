@@ -6,29 +6,32 @@ A page in a browser can reach loopback: what stops it is that its Host (after DN
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from typing import ClassVar
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from node.gateway.http.addresses import host_of, is_address, is_loopback
 from node.gateway.http.errors import ApiError
+from protocol.discreet import Discreet
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Discreet, Struct, frozen=True):
     """What a request says of where it comes from."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("token",)
     host: str
     origin: str | None
     fetch_site: str | None
     """The header `Sec-Fetch-Site`, which browsers set and pages cannot."""
-    token: str | None = field(repr=False)
+    token: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRules:
+class AccessRules(Discreet, Struct, frozen=True):
     """What one site of the gateway lets pass."""
 
-    token: str = field(repr=False)
+    HIDDEN: ClassVar[tuple[str, ...]] = ("token",)
+    token: str
     local_socket: bool = False
     """The Unix socket: the file's mode has already decided, and no browser can open it."""
     beyond_loopback: bool = False

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
+from msgspec import Struct
 
 from node.engine import Engine
 from node.gateway.http.access import AccessRules
@@ -21,8 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
-class GatewayContext:
+class GatewayContext(Struct):
     """The node behind a gateway and what its handlers need."""
 
     node: Node

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from msgspec import Struct
 
 from node.errors import PromptError
 from node.gateway.http.errors import ApiError
@@ -14,6 +15,7 @@ from node.model.sampling import MAX_TOKENS, SamplingParams
 from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.store.stored import StoredModel
+from protocol.discreet import Discreet
 
 SAMPLING = (
     "temperature",
@@ -63,19 +65,19 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 MAX_SEED = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Discreet, Struct, frozen=True):
     """A body that was found good; the model is still only a name."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("messages", "prompt", "cache_key")
     model: str | None
     privacy: Privacy
     lend: Lend | None
     sampling: dict[str, Any]
-    messages: list[dict[str, str]] | None = field(default=None, repr=False)
-    prompt: str | list[int] | None = field(default=None, repr=False)
+    messages: list[dict[str, str]] | None = None
+    prompt: str | list[int] | None = None
     stream: bool = False
     include_usage: bool = False
-    cache_key: str | None = field(default=None, repr=False)
+    cache_key: str | None = None
     """`prompt_cache_key`: what the program calls this conversation."""
 
 

@@ -9,9 +9,10 @@ import math
 import mmap
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
 from node.model.config import MAX_DIMENSION, MAX_LAYERS, MAX_VOCABULARY
@@ -30,8 +31,7 @@ DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class BlockType:
+class BlockType(Struct, frozen=True):
     """A type of stored weights: so many of them take so many bytes."""
 
     name: str
@@ -58,8 +58,7 @@ _ARRAY, _STRING, _BOOL = 9, 8, 7
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorPlace:
+class TensorPlace(Struct, frozen=True):
     """Where a tensor lies in its file."""
 
     name: str
@@ -78,8 +77,7 @@ class TensorPlace:
         return math.prod(self.shape[:-1]) * self.row_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What a file says of itself."""
 
     metadata: dict[str, Any]

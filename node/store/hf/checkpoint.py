@@ -7,11 +7,11 @@ know would be a part of the model that we do not compute.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
 from node.json_file import read_json_object

@@ -1,0 +1,93 @@
+"""What is secret, or too long to read, is in no `repr`: neither alone, nor in a list, nor as rich prints it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.pretty import pretty_repr
+
+from node.discovery.mdns import LanIdentity
+from node.engine.request import GenerationRequest, Token
+from node.execution.chunk import ChunkRecord
+from node.execution.owners import PadOwner, ShareOwner
+from node.execution.pads.batch import PadBatch, PadTicket
+from node.execution.pads.none import ZeroTicket
+from node.execution.peer import SessionPeer
+from node.gateway.http.access import AccessRules, Caller
+from node.gateway.openai.body import Asked
+from node.measures.peers import PeerMeasures
+from node.transfer.jobs import Job
+from protocol.discreet import Discreet
+from protocol.finding.invitation import Invitation
+from protocol.identity import Identity
+from protocol.linear.messages import Linear, LinearResult, TrustedLinear, TrustedResult
+from protocol.linear.shares import PadSeeds
+from protocol.linear.verification import UnitCheck
+from protocol.link.admission import SwarmKey
+from protocol.pairing.attempt import Attempt
+from protocol.pairing.code import Meeting
+from protocol.pairing.messages import PairAnswer, PairReveal
+
+HIDDEN: dict[type[Any], set[str]] = {
+    LanIdentity: {"swarm_key"},
+    GenerationRequest: {"prompt_ids"},
+    Token: {"text"},
+    ChunkRecord: {"share", "plain", "ticket", "result"},
+    ShareOwner: {"move", "resend"},
+    PadOwner: {"told"},
+    PadBatch: {"seed", "pads", "products"},
+    PadTicket: {"pads", "batches"},
+    ZeroTicket: {"pads"},
+    SessionPeer: {"session", "ids", "clock", "on_ban"},
+    AccessRules: {"token"},
+    Caller: {"token"},
+    Asked: {"messages", "prompt", "cache_key"},
+    PeerMeasures: {"_lock", "_latency_s"},
+    Job: {"stop", "ended", "_since"},
+    Invitation: {"swarm_key"},
+    Identity: {"signing_key"},
+    Linear: {"seed", "rows"},
+    LinearResult: {"rows"},
+    TrustedLinear: {"rows"},
+    TrustedResult: {"sums"},
+    PadSeeds: {"master", "model_id"},
+    UnitCheck: {"vectors", "projections", "_sums"},
+    SwarmKey: {"secret"},
+    Attempt: {"meeting", "outgoing", "_nonce"},
+    Meeting: {"asker_nonce", "answerer_nonce"},
+    PairAnswer: {"nonce"},
+    PairReveal: {"nonce"},
+}
+SPEAKS_FOR_ITSELF = {Invitation, Identity, UnitCheck, SwarmKey}
+"""Their `repr` computes with the fields: tested beside them."""
+
+
+def made(kind: type[Any]) -> Any:
+    """A value whose fields say their names, in 32 bytes each."""
+    return kind(**{name: name.encode().rjust(32, b".") for name in kind.__struct_fields__})
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_is_hidden_is_not_shown(kind: type[Any]) -> None:
+    value, open_fields = made(kind), set(kind.__struct_fields__) - HIDDEN[kind]
+    shown = [pretty_repr(value, max_width=10_000)]
+    if kind not in SPEAKS_FOR_ITSELF:
+        shown += [repr(value), f"{[value]}"]
+    for text in shown:
+        assert not [name for name in HIDDEN[kind] if f".{name}'" in text]
+        assert all(f".{name}'" in text for name in open_fields if not name.startswith("_"))
+
+
+def heirs(kind: type) -> set[type]:
+    return {kind}.union(*(heirs(heir) for heir in kind.__subclasses__()))
+
+
+def test_all_discreet_values_are_named_here() -> None:
+    found = {kind for kind in heirs(Discreet) if kind.__module__.startswith(("node.", "protocol."))}
+    assert found - {Discreet} == set(HIDDEN)
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_is_hidden_is_a_field(kind: type[Any]) -> None:
+    assert set(kind.HIDDEN) <= HIDDEN[kind] <= set(kind.__struct_fields__)
