@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 TURN_S = 0.05
 """So often, at least, it looks whether a lane or the weights have come."""
 GRACE_S = 2.0
-"""A peer that works on a chunk, and is late, gets so long before anybody is asked for weights."""
+"""A peer that works on a chunk, and is late, gets so long before anybody is asked for weights; at most a quarter of
+the time for which a pass may stand still."""
 AGAIN_S = 1.0
 """After so long, lanes that failed are tried again."""
 
@@ -86,7 +87,7 @@ class Recovery:
                 return manager.merge(record)
             under_way = self._under_way
             waited_s = manager.now() - self._began
-            if not self._elsewhere() and (not under_way or waited_s > GRACE_S):
+            if not self._elsewhere() and (not under_way or waited_s > min(GRACE_S, manager.patience_s / 4)):
                 weights = manager.lender.weights(self._unit.ref)
                 if weights is not None:
                     return manager.compute_locally(record, replace(self._unit, held=weights), self._rows, under_way)
