@@ -304,7 +304,9 @@ def test_gelu_and_softcap_follow_their_formulas(kernels: Kernels) -> None:
         expected = wide / (1 + np.exp(-z))
     found = kernels.gated(np.concatenate([values, np.ones_like(values)])[None], "gelu_tanh")[0]
     np.testing.assert_allclose(found, expected, rtol=5e-6, atol=1e-7)
-    np.testing.assert_allclose(found, torch.nn.functional.gelu(torch.from_numpy(values), approximate="tanh"), atol=1e-6)
+    np.testing.assert_allclose(
+        found, torch.nn.functional.gelu(torch.from_numpy(values), approximate="tanh"), atol=1e-6
+    )
     for limit in (0.25, 30.0):
         capped = kernels.softcap(values[None], limit)[0]
         np.testing.assert_allclose(capped, limit * np.tanh(wide / limit), rtol=4e-7, atol=0)

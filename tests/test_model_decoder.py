@@ -59,6 +59,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "sliding_window": 6,
         "max_window_layers": 1,
     },
+    "gemma2": {"model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 12},
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "sliding_window": 6,
+        "sliding_window_pattern": 2,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "final_logit_softcapping": 20.0,
+    },
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from node.errors import ModelError
 from node.model.rope import inverse_frequencies
@@ -38,6 +39,12 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 3.0}
 QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+GEMMA = {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 16}
+GEMMA_ROPES = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 900000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 9000.0},
+}
+GEMMA_TYPES = ["full_attention", "sliding_attention", "sliding_attention"]
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
@@ -54,13 +61,27 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3",
         {"head_dim": 16, "tie_word_embeddings": True, "attention_bias": True, **QWEN_WINDOW},
     ),
+    "gemma2": ("Gemma2", {**GEMMA, "num_hidden_layers": 4, "query_pre_attn_scalar": 24}),
+    "gemma2-untied-no-softcap": (
+        "Gemma2",
+        {**GEMMA, "tie_word_embeddings": False, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    ),
+    "gemma3": ("Gemma3", {**GEMMA, "num_hidden_layers": 7}),
+    "gemma3-linear": ("Gemma3", {**GEMMA, "rope_parameters": GEMMA_ROPES, "layer_types": GEMMA_TYPES}),
+    "gemma3-softcap": (
+        "Gemma3",
+        {**GEMMA, "final_logit_softcapping": 4.0, "attention_bias": True, "query_pre_attn_scalar": 40},
+    ),
 }
+
+
+CONFIGS = {"Gemma3": "Gemma3Text"}
 
 
 def random_model(family: str, overrides: dict[str, Any]) -> Any:
     """A small transformers model whose norms and biases are not the ones and zeros they start with."""
     torch.manual_seed(5)
-    config = getattr(transformers, f"{family}Config")(**{**SMALL, **overrides})
+    config = getattr(transformers, f"{CONFIGS.get(family, family)}Config")(**{**SMALL, **overrides})
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -107,6 +128,36 @@ def test_sharded_checkpoint(tmp_path: Path) -> None:
     next(tmp_path.glob("model-00002*.safetensors")).unlink()
     with pytest.raises(ModelError, match="is missing"):
         open_checkpoint(tmp_path)
+
+
+def vision_model() -> Any:
+    """Gemma 3 with its vision tower, small."""
+    torch.manual_seed(5)
+    tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**SMALL, **GEMMA, "num_hidden_layers": 7, "rope_parameters": GEMMA_ROPES}
+    config = transformers.Gemma3Config(
+        text_config=text,
+        vision_config={**tower, "image_size": 28, "patch_size": 14, "vision_use_head": False},
+        mm_tokens_per_image=4,
+        attn_implementation="eager",
+    )
+    return transformers.Gemma3ForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("prefixes", [None, ("language_model.model.", "language_model.lm_head.")])
+def test_the_text_part_of_a_model_with_a_vision_tower(tmp_path: Path, prefixes: tuple[str, str] | None) -> None:
+    """As transformers saves it, and as it saved it before version 5 (the files of the released models)."""
+    model = vision_model()
+    model.save_pretrained(tmp_path)
+    if prefixes is not None:
+        stored = load_file(tmp_path / "model.safetensors")
+        older = {
+            name.replace("model.language_model.", prefixes[0]).replace("lm_head.", prefixes[1]): tensor
+            for name, tensor in stored.items()
+        }
+        save_file(older, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert any("vision_tower" in name for name in load_file(tmp_path / "model.safetensors"))
+    assert difference(model, tmp_path) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["llama-linear", "llama-llama3", "qwen3"])

@@ -156,7 +156,7 @@ class Kernels(Protocol):
         """Causal grouped-query attention: queries [T, H, d], keys and values [G, S, d] -> [T, H * d].
 
         Head h reads group h // (H / G). Row t attends to the slots s <= positions[t], with a window also
-        s > positions[t] - window. With a softcap c, a scaled product x counts as c * tanh(x / c). Axis 0 of queries, keys and values may be strided: views on a larger buffer
-        need no copy.
+        s > positions[t] - window. With a softcap c, a scaled product x counts as c * tanh(x / c). Axis 0 of queries,
+        keys and values may be strided: views on a larger buffer need no copy.
         """
         ...
