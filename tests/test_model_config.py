@@ -1,4 +1,4 @@
-"""What a manifest holds of an architecture: the bytes of old models never change, and there is one way to write each."""
+"""What a manifest holds of an architecture: old models keep their bytes, and there is one way to write each."""
 
 from __future__ import annotations
 

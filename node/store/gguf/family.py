@@ -1,4 +1,4 @@
-"""What the architectures of GGUF files are called elsewhere, and keys of `config.json` that only some of them have."""
+"""What GGUF architectures are called elsewhere, and keys of `config.json` that only some of them have."""
 
 from __future__ import annotations
 
