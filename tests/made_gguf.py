@@ -18,6 +18,8 @@ _NAMES = {
     "self_attn.o_proj": "attn_output",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
@@ -64,7 +66,29 @@ def special_values(raw: dict[str, Any], architecture: str) -> dict[str, Any]:
             "attention.sliding_window": raw["sliding_window"],
             **capped,
         }
+    if architecture == "phi3":
+        head_dim = raw["hidden_size"] // raw["num_attention_heads"]
+        return {
+            "rope.dimension_count": int(raw.get("partial_rotary_factor", 1.0) * head_dim),
+            "attention.sliding_window": raw.get("sliding_window") or 0,
+            "rope.scaling.original_context_length": raw.get("original_max_position_embeddings", 4096),
+        }
+    scaling = raw.get("rope_scaling") or {}
+    if scaling.get("rope_type") == "yarn":
+        return {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": scaling["factor"],
+            "rope.scaling.original_context_length": scaling["original_max_position_embeddings"],
+            **({"rope.scaling.yarn_beta_fast": scaling["beta_fast"]} if "beta_fast" in scaling else {}),
+        }
     return {}
+
+
+def longrope(raw: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of Phi-3's factors, by the length of the texts that they are for."""
+    scaling = raw.get("rope_scaling") or {}
+    found = {length: scaling.get(f"{length}_factor") for length in ("long", "short")}
+    return {length: np.array(factors, np.float32) for length, factors in found.items() if factors}
 
 
 def write_gguf(folder: Path, path: Path, kind: Type = Type.F32, **changes: Any) -> Path:
@@ -91,7 +115,8 @@ def write_gguf(folder: Path, path: Path, kind: Type = Type.F32, **changes: Any) 
     }
     values |= special_values(raw, architecture)
     for key, value in values.items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        adders: dict[type, Any] = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string}
+        add = adders[type(value)]
         add(f"{architecture}.{key}", value)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(WORDS)
@@ -102,6 +127,8 @@ def write_gguf(folder: Path, path: Path, kind: Type = Type.F32, **changes: Any) 
     writer.add_unk_token_id(0)
     for key, value in changes.items():
         writer.add_key_value(key, *value)
+    for length, factors in longrope(raw).items():
+        writer.add_tensor(f"rope_factors_{length}.weight", factors)
     for tensor, weights in load_file(folder / "model.safetensors").items():
         if architecture == "llama" and ("q_proj" in tensor or "k_proj" in tensor):
             weights = permuted(weights, heads if "q_proj" in tensor else groups)

@@ -45,6 +45,23 @@ GEMMA_ROPES = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 9000.0},
 }
 GEMMA_TYPES = ["full_attention", "sliding_attention", "sliding_attention"]
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+PHI = {
+    "pad_token_id": 0,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.5, 1.7],
+        "long_factor": [1.0, 1.5, 2.5, 4.0, 8.0, 16.0],
+    },
+}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
@@ -61,6 +78,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3",
         {"head_dim": 16, "tie_word_embeddings": True, "attention_bias": True, **QWEN_WINDOW},
     ),
+    "llama-yarn": ("Llama", {"rope_parameters": YARN}),
+    "qwen3-yarn": (
+        "Qwen3",
+        {"head_dim": 32, "rope_parameters": {**YARN, "mscale": 1.2, "mscale_all_dim": 0.7, "truncate": False}},
+    ),
+    "qwen2-yarn-attention": (
+        "Qwen2",
+        {"rope_parameters": {**YARN, "attention_factor": 1.3, "beta_fast": 12.0, "beta_slow": 0.5}},
+    ),
+    "phi3": ("Phi3", {"pad_token_id": 0}),
+    "phi3-window-partial": (
+        "Phi3",
+        {"pad_token_id": 0, "sliding_window": 9, "rope_parameters": {**PLAIN_ROPE, "partial_rotary_factor": 0.75}},
+    ),
+    "phi3-longrope-short": ("Phi3", {**PHI, "original_max_position_embeddings": 64}),
+    "phi3-longrope-long": ("Phi3", {**PHI, "original_max_position_embeddings": 32, "tie_word_embeddings": True}),
     "gemma2": ("Gemma2", {**GEMMA, "num_hidden_layers": 4, "query_pre_attn_scalar": 24}),
     "gemma2-untied-no-softcap": (
         "Gemma2",
@@ -160,10 +193,14 @@ def test_the_text_part_of_a_model_with_a_vision_tower(tmp_path: Path, prefixes: 
     assert difference(model, tmp_path) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["llama-linear", "llama-llama3", "qwen3"])
+FREQUENCIES = ["llama-linear", "llama-llama3", "qwen3", "llama-yarn", "qwen3-yarn", "phi3-longrope-short"]
+
+
+@pytest.mark.parametrize("name", FREQUENCIES)
 def test_frequencies_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     model = random_model(*FAMILIES[name])
     model.config.save_pretrained(tmp_path)
     config = read_config(tmp_path)
     ours = inverse_frequencies(config.rope, config.head_dim)
     np.testing.assert_allclose(ours, model.model.rotary_emb.inv_freq.numpy(), rtol=3e-7)
+    assert config.rope.attention_factor == pytest.approx(model.model.rotary_emb.attention_scaling, rel=1e-12)

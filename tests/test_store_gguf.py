@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_gguf import WORDS, Type, write_gguf
+from safetensors.numpy import load_file, save_file
 from test_model_checkpoints import write_checkpoint
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -50,6 +51,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 6,
     },
 }
+PHI = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "pad_token_id": 0}
+PHI_FACTORS = {"short_factor": [1.0, 1.1, 1.25], "long_factor": [1.0, 3.3, 9.0]}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+# What transformers reads nothing of in a file: compared with the checkpoint that the file was made of.
+UNREAD: dict[str, dict[str, Any]] = {
+    "llama-yarn": {"rope_scaling": YARN},
+    "qwen2-yarn": {**FAMILIES["qwen2"], "rope_scaling": {**YARN, "beta_fast": 20.0}},
+    "phi3-window": {**PHI, "sliding_window": 7, "partial_rotary_factor": 0.5},
+    "phi3-longrope": {
+        **PHI,
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 32,
+        "rope_scaling": {"rope_type": "longrope", **PHI_FACTORS},
+    },
+}
+FAMILIES["phi3"] = PHI
 IDS = [1, *range(5, 30)]
 
 
@@ -65,6 +82,24 @@ def test_a_file_says_the_same_as_its_checkpoint(folder: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(ReferenceModel(opened).logits(IDS), ReferenceModel(original).logits(IDS))
 
 
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_file_says_the_same_as_the_checkpoint_that_transformers_reads(name: str, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = write_checkpoint(tmp_path / "checkpoint", {**EVEN, **UNREAD[name]})
+    opened = GgufCheckpoint(write_gguf(folder, tmp_path / "model.gguf"))
+    assert opened.config == open_checkpoint(folder).config
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # or transformers refuses it
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    for ids in (IDS, [*IDS, *IDS[1:]]):
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).logits[0].numpy()
+        assert np.abs(expected).max() > 1.0
+        np.testing.assert_allclose(ReferenceModel(opened).logits(ids), expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1])
 def test_logits_are_those_of_transformers(folder: Path, tmp_path: Path, kind: Type) -> None:
     import torch
@@ -72,7 +107,7 @@ def test_logits_are_those_of_transformers(folder: Path, tmp_path: Path, kind: Ty
 
     write_gguf(folder, tmp_path / "model.gguf", kind)
     model = AutoModelForCausalLM.from_pretrained(
-        tmp_path, gguf_file="model.gguf", dtype=torch.float32, attn_implementation="eager"
+        tmp_path, gguf_file="model.gguf", dtype=torch.float32, attn_implementation="eager", pad_token_id=0
     )
     with torch.no_grad():
         expected = model(torch.tensor([IDS])).logits[0].numpy()
@@ -153,7 +188,9 @@ UINT, FLOAT, STRING = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, ggu
         ({"llama.expert_count": (8, UINT)}, "a mixture of experts"),
         ({"llama.attention.sliding_window": (64, UINT)}, "a sliding window"),
         ({"llama.rope.dimension_count": (4, UINT)}, "only a part of each head is rotated"),
-        ({"llama.rope.scaling.type": ("yarn", STRING)}, "its rope type is 'yarn'"),
+        ({"llama.rope.scaling.type": ("dynamic", STRING)}, "its rope type is 'dynamic'"),
+        ({"llama.rope.scaling.type": ("yarn", STRING)}, "factor = None"),
+        ({"llama.attention.value_length": (4, UINT)}, "of different sizes"),
         ({"llama.embedding_length": (0, UINT)}, "embedding_length is 0"),
         ({"llama.feed_forward_length": (128, UINT)}, "has the shape"),
         ({"tokenizer.ggml.model": ("rwkv", STRING)}, "of the kind 'rwkv'"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from node.errors import UnsupportedModelError
 from node.model.config import ModelConfig
-from node.store.gguf.family import MODEL_TYPES, special_keys
+from node.store.gguf.family import MODEL_TYPES, ROTATED_IN_PART, special_keys
 from node.store.gguf.header import TensorPlace
 from node.store.gguf.rope import rope_scaling
 from node.store.gguf.values import Values
@@ -40,8 +40,10 @@ def read_gguf_config(
         )
     hidden_size, num_heads = of.integer("embedding_length"), of.integer("attention.head_count")
     head_dim = of.get("attention.key_length", hidden_size // max(1, num_heads))
-    if of.get("rope.dimension_count", head_dim) != head_dim or of.get("attention.value_length", head_dim) != head_dim:
-        raise of.refuse("only a part of each head is rotated")
+    if of.get("attention.value_length", head_dim) != head_dim:
+        raise of.refuse("its keys and values are of different sizes")
+    if architecture not in ROTATED_IN_PART and of.get("rope.dimension_count", head_dim) != head_dim:
+        raise of.refuse("only a part of each head is rotated, which this architecture is not known to have")
     embedding = tensors.get("token_embd.weight")
     raw = {
         "model_type": MODEL_TYPES[architecture],

@@ -12,11 +12,13 @@ MODEL_TYPES = {
     "qwen3": "qwen3",
     "gemma2": "gemma2",
     "gemma3": "gemma3_text",
+    "phi3": "phi3",
 }
 """The `model_type` of each architecture that is read. Mistral's models are of the architecture llama here."""
 PAIRED = ("llama",)
 """Architectures whose heads ggml rotates by neighbouring features (llama.cpp, llama_model_rope_type)."""
-_WITH_WINDOW = ("gemma2", "gemma3")
+ROTATED_IN_PART = ("phi3",)
+_WITH_WINDOW = ("gemma2", "gemma3", "phi3")
 
 _LARGEST = {"gemma2": 46, "gemma3": 62}
 """Layers of the 27B models, whose queries are scaled by another number than the size of a head; no file says so
@@ -29,7 +31,19 @@ def special_keys(of: Values, hidden_size: int, num_heads: int, head_dim: int) ->
         raise of.refuse("it is a model with a sliding window, which this architecture is not known to have")
     if of.architecture in _LARGEST:
         return _gemma(of, hidden_size, num_heads, head_dim)
+    if of.architecture == "phi3":
+        return _phi(of, head_dim)
     return {}
+
+
+def _phi(of: Values, head_dim: int) -> dict[str, Any]:
+    """A window of 0 is none (llama.cpp, conversion/phi.py)."""
+    rotated = of.get("rope.dimension_count", head_dim)
+    return {
+        "sliding_window": of.get("attention.sliding_window") or None,
+        "partial_rotary_factor": None if rotated == head_dim else rotated / head_dim,
+        "original_max_position_embeddings": of.get("rope.scaling.original_context_length"),
+    }
 
 
 def _gemma(of: Values, hidden_size: int, num_heads: int, head_dim: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from node.model.config import RopeConfig
 from node.model.rope import inverse_frequencies
-from node.store.gguf.values import Values
+from node.store.gguf.values import Values, shortest
 from protocol.linear.field import Floats
 
 FREQUENCY_FACTORS = "rope_freqs.weight"
 """What the frequencies of a Llama 3 model are divided by; its configuration says the same by three numbers."""
-FACTOR_TENSORS = (FREQUENCY_FACTORS,)
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
+"""The same of longrope, for short and for long texts."""
+FACTOR_TENSORS = (FREQUENCY_FACTORS, SHORT_FACTORS, LONG_FACTORS)
 
 LLAMA_3_FACTORS = (8.0, 32.0)
 """Of Llama 3.1 and 3.2 (their config.json): what long waves are stretched by."""
@@ -28,12 +31,44 @@ def rope_scaling(of: Values, factors: Mapping[str, Floats], head_dim: int) -> di
         factors: the tensors of the file that hold factors of frequencies, by name.
     """
     kind = of.get("rope.scaling.type", "none")
+    if SHORT_FACTORS in factors or LONG_FACTORS in factors:
+        return _longrope(of, factors)
     if FREQUENCY_FACTORS in factors:
         factor = _llama_3_factor(of, factors[FREQUENCY_FACTORS], head_dim)
         return {"rope_type": "llama3", "factor": factor, **LLAMA_3}
     if kind == "none":
         return None
-    return {"rope_type": kind, "factor": of.get("rope.scaling.factor")}
+    scaling = {"rope_type": kind, "factor": of.get("rope.scaling.factor")}
+    return scaling | _yarn(of) if kind == "yarn" else scaling
+
+
+def _yarn(of: Values) -> dict[str, Any]:
+    """The converter writes what `config.json` says and no defaults (llama.cpp, conversion/base.py)."""
+    if of.get("rope.scaling.yarn_ext_factor", 1.0) != 1.0 or of.get("rope.scaling.yarn_log_multiplier"):
+        raise of.refuse("its yarn has an extrapolation factor or a log multiplier, which transformers has not")
+    keys = {
+        "original_max_position_embeddings": "rope.scaling.original_context_length",
+        "beta_fast": "rope.scaling.yarn_beta_fast",
+        "beta_slow": "rope.scaling.yarn_beta_slow",
+    }
+    attention_factor = of.get("rope.scaling.yarn_attn_factor", of.get("rope.scaling.attn_factor"))
+    return {"attention_factor": attention_factor, **{name: of.get(key) for name, key in keys.items()}}
+
+
+def _longrope(of: Values, factors: Mapping[str, Floats]) -> dict[str, Any]:
+    """As of Phi-3; the factor of attention follows from the contexts, unless the file has another."""
+    if not {SHORT_FACTORS, LONG_FACTORS} <= factors.keys():
+        raise of.refuse(f"it holds one of {SHORT_FACTORS} and {LONG_FACTORS} without the other")
+    original, context = of.integer("rope.scaling.original_context_length"), of.integer("context_length")
+    usual = math.sqrt(1 + math.log(context / original) / math.log(original)) if context > original > 1 else 1.0
+    stated = of.get("rope.scaling.attn_factor", usual)
+    return {
+        "rope_type": "longrope",
+        "short_factor": [shortest(factor) for factor in factors[SHORT_FACTORS]],
+        "long_factor": [shortest(factor) for factor in factors[LONG_FACTORS]],
+        "original_max_position_embeddings": original,
+        **({} if math.isclose(stated, usual, rel_tol=1e-6) else {"attention_factor": stated}),
+    }
 
 
 def _llama_3_factor(of: Values, factors: Floats, head_dim: int) -> float:

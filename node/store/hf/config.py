@@ -23,6 +23,9 @@ from node.store.hf.reader import Reader
 from node.store.hf.rope import read_ropes
 from node.store.hf.window import read_window
 
+_WITHOUT_BIAS = ("mistral", "phi3")
+_WITH_MLP_BIAS = ("llama", "smollm3", "granite")
+
 
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of the checkpoint in `folder`.
@@ -50,8 +53,8 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
     head_dim = _head_dim(reader, model_type, hidden_size, num_heads)
     num_kv_heads = _num_kv_heads(reader, model_type, num_heads)
     window, first_window_layer, full_layers = read_window(reader, model_type, num_layers)
-    rope, window_rope = read_ropes(reader, model_type, context_length, window is not None)
-    attention_bias = model_type == "qwen2" or (model_type != "mistral" and reader.flag("attention_bias"))
+    rope, window_rope = read_ropes(reader, model_type, context_length, head_dim, window is not None)
+    attention_bias = model_type == "qwen2" or (model_type not in _WITHOUT_BIAS and reader.flag("attention_bias"))
     return ModelConfig(
         model_type=model_type,
         hidden_size=hidden_size,
@@ -68,7 +71,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
         first_window_layer=first_window_layer,
         attention_bias=attention_bias,
         output_bias=attention_bias and model_type != "qwen2",
-        mlp_bias=model_type == "llama" and reader.flag("mlp_bias"),
+        mlp_bias=model_type in _WITH_MLP_BIAS and reader.flag("mlp_bias"),
         qk_norm=model_type in ("qwen3", "gemma3"),
         tie_word_embeddings=reader.flag("tie_word_embeddings"),
         eos_ids=_token_ids(reader, generation, "eos_token_id"),

@@ -19,6 +19,8 @@ _PROJECTIONS: dict[UnitKind, tuple[str, ...]] = {
     "down": ("mlp.down_proj",),
 }
 """The fused units: the rows of `qkv` are those of q, then k, then v; `gate_up`'s are gate's, then up's."""
+_FUSED: dict[UnitKind, str] = {"qkv": "self_attn.qkv_proj", "gate_up": "mlp.gate_up_proj"}
+"""Units that Phi-3 stores as one tensor, its rows in that order."""
 
 _NORMS: dict[NormPlaces, dict[str, str]] = {
     "before": {"attention": "input_layernorm", "mlp": "post_attention_layernorm"},
@@ -45,7 +47,9 @@ def projections(config: ModelConfig, layer: int, kind: UnitKind) -> Iterator[tup
         "gate_up": (config.intermediate_size, config.intermediate_size),
         "down": (config.hidden_size,),
     }
-    for name, num_rows in zip(_PROJECTIONS[kind], rows[kind], strict=True):
+    is_fused = config.model_type == "phi3" and kind in _FUSED
+    names, sizes = ((_FUSED[kind],), (sum(rows[kind]),)) if is_fused else (_PROJECTIONS[kind], rows[kind])
+    for name, num_rows in zip(names, sizes, strict=True):
         yield f"model.layers.{layer}.{name}", num_rows
 
 

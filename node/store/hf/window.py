@@ -19,6 +19,8 @@ def read_window(reader: Reader, model_type: ModelType, num_layers: int) -> Windo
     """The sliding window and the layers that have it."""
     if model_type == "mistral":
         return _size(reader, 4096), 0, ()
+    if model_type == "phi3":
+        return _size(reader), 0, ()
     if model_type in ("qwen2", "qwen3"):
         return _qwen(reader, num_layers)
     if model_type in ("gemma2", "gemma3"):
