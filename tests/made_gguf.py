@@ -28,7 +28,9 @@ _NAMES = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
-AFTER = ("gemma2", "gemma3")
+PAIRED = ("llama", "smollm3", "granite")
+"""Architectures whose converter reorders the rows of q and k."""
+AFTER = ("gemma2", "gemma3", "olmo2")
 """Architectures with a norm after the attention."""
 WORDS = ["<unk>", "<s>", "</s>", *map(chr, range(33, 102)), *(f"<0x{byte:02X}>" for byte in range(0xE2, 0xEA))]
 Type = gguf.GGMLQuantizationType
@@ -72,6 +74,13 @@ def special_values(raw: dict[str, Any], architecture: str) -> dict[str, Any]:
             "rope.dimension_count": int(raw.get("partial_rotary_factor", 1.0) * head_dim),
             "attention.sliding_window": raw.get("sliding_window") or 0,
             "rope.scaling.original_context_length": raw.get("original_max_position_embeddings", 4096),
+        }
+    if architecture == "granite":
+        return {
+            "attention.scale": raw["attention_multiplier"],
+            "embedding_scale": raw["embedding_multiplier"],
+            "residual_scale": raw["residual_multiplier"],
+            "logit_scale": raw["logits_scaling"],
         }
     scaling = raw.get("rope_scaling") or {}
     if scaling.get("rope_type") == "yarn":
@@ -130,7 +139,7 @@ def write_gguf(folder: Path, path: Path, kind: Type = Type.F32, **changes: Any) 
     for length, factors in longrope(raw).items():
         writer.add_tensor(f"rope_factors_{length}.weight", factors)
     for tensor, weights in load_file(folder / "model.safetensors").items():
-        if architecture == "llama" and ("q_proj" in tensor or "k_proj" in tensor):
+        if architecture in PAIRED and ("q_proj" in tensor or "k_proj" in tensor):
             weights = permuted(weights, heads if "q_proj" in tensor else groups)
         if architecture in ("gemma2", "gemma3") and tensor.endswith("norm.weight"):
             weights = weights + np.float32(1)

@@ -111,6 +111,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**GEMMA, "layer_types": ["full_attention", "chunked_attention"]}, "for each of its 2 layers"),
     ({**GEMMA, "rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, "rope type is 'dynamic'"),
     ({"rope_scaling": ["linear"]}, "no JSON object"),
+    ({"model_type": "smollm3", "no_rope_layers": [1]}, "a 0 or a 1 for each of its 2 layers"),
+    ({"model_type": "smollm3", "no_rope_layers": [1, 2]}, "a 0 or a 1 for each of its 2 layers"),
+    ({"model_type": "granite", "residual_multiplier": 0}, "residual_multiplier = 0"),
 ]
 
 

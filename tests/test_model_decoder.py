@@ -67,6 +67,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 16,
         "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.2, 1.5], "long_factor": [1.0, 3.0, 9.0]},
     },
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+    "olmo2": {"model_type": "olmo2"},
+    "granite": {
+        "model_type": "granite",
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 0.5,
+    },
     "gemma2": {"model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 12},
     "gemma3": {
         "model_type": "gemma3_text",

@@ -62,6 +62,13 @@ PHI = {
         "long_factor": [1.0, 1.5, 2.5, 4.0, 8.0, 16.0],
     },
 }
+SMOL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+GRANITE = {
+    "attention_multiplier": 0.3,
+    "embedding_multiplier": 7.5,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 0.4,
+}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
@@ -94,6 +101,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "phi3-longrope-short": ("Phi3", {**PHI, "original_max_position_embeddings": 64}),
     "phi3-longrope-long": ("Phi3", {**PHI, "original_max_position_embeddings": 32, "tie_word_embeddings": True}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "attention_bias": True, "mlp_bias": True, **SMOL}),
+    "smollm3-window": (
+        "SmolLM3",
+        {"no_rope_layers": [0, 1, 0], "use_sliding_window": True, "sliding_window": 5, **SMOL},
+    ),
+    "olmo2": ("Olmo2", {"num_key_value_heads": 2}),
+    "olmo2-multi-head-biases": ("Olmo2", {"num_key_value_heads": 4, "attention_bias": True}),
+    "granite": ("Granite", GRANITE),
+    "granite-biases-tied": (
+        "Granite",
+        {**GRANITE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    ),
+    "granite-plain": ("Granite", {}),
     "gemma2": ("Gemma2", {**GEMMA, "num_hidden_layers": 4, "query_pre_attn_scalar": 24}),
     "gemma2-untied-no-softcap": (
         "Gemma2",

@@ -51,6 +51,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 6,
     },
 }
+PAD = {"pad_token_id": 0}
 PHI = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "pad_token_id": 0}
 PHI_FACTORS = {"short_factor": [1.0, 1.1, 1.25], "long_factor": [1.0, 3.3, 9.0]}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -64,6 +65,18 @@ UNREAD: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.75,
         "original_max_position_embeddings": 32,
         "rope_scaling": {"rope_type": "longrope", **PHI_FACTORS},
+    },
+    "smollm3": {"model_type": "smollm3", "architectures": ["SmolLM3ForCausalLM"], "num_hidden_layers": 5, **PAD},
+    "olmo2": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]},
+    "granite": {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "attention_multiplier": 0.25,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 0.5,
+        "attention_bias": True,
+        "mlp_bias": True,
     },
 }
 FAMILIES["phi3"] = PHI

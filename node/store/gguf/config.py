@@ -58,6 +58,7 @@ def read_gguf_config(
         "vocab_size": 0 if embedding is None else embedding.shape[0],
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in tensors,
         "rope_theta": of.get("rope.freq_base", 10000.0),
         "rope_scaling": rope_scaling(of, factors, head_dim),
         "eos_token_id": _ids(metadata, "eos_token_id", "eot_token_id"),

@@ -13,9 +13,12 @@ MODEL_TYPES = {
     "gemma2": "gemma2",
     "gemma3": "gemma3_text",
     "phi3": "phi3",
+    "smollm3": "smollm3",
+    "olmo2": "olmo2",
+    "granite": "granite",
 }
 """The `model_type` of each architecture that is read. Mistral's models are of the architecture llama here."""
-PAIRED = ("llama",)
+PAIRED = ("llama", "smollm3", "granite")
 """Architectures whose heads ggml rotates by neighbouring features (llama.cpp, llama_model_rope_type)."""
 ROTATED_IN_PART = ("phi3",)
 _WITH_WINDOW = ("gemma2", "gemma3", "phi3")
@@ -33,7 +36,19 @@ def special_keys(of: Values, hidden_size: int, num_heads: int, head_dim: int) ->
         return _gemma(of, hidden_size, num_heads, head_dim)
     if of.architecture == "phi3":
         return _phi(of, head_dim)
-    return {}
+    return _granite(of, head_dim) if of.architecture == "granite" else {}
+
+
+def _granite(of: Values, head_dim: int) -> dict[str, Any]:
+    """What the file leaves out is 1, but for attention (llama.cpp, src/models/granite.cpp)."""
+    if of.get("rope.scaling.finetuned", True) is not True:
+        raise of.refuse("its rotary embedding is switched off (rope.scaling.finetuned)")
+    return {
+        "attention_multiplier": of.get("attention.scale") or float(head_dim**-0.5),
+        "embedding_multiplier": of.get("embedding_scale") or None,
+        "residual_multiplier": of.get("residual_scale") or None,
+        "logits_scaling": of.get("logit_scale") or None,
+    }
 
 
 def _phi(of: Values, head_dim: int) -> dict[str, Any]:

@@ -72,13 +72,13 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
         attention_bias=attention_bias,
         output_bias=attention_bias and model_type != "qwen2",
         mlp_bias=model_type in _WITH_MLP_BIAS and reader.flag("mlp_bias"),
-        qk_norm=model_type in ("qwen3", "gemma3"),
+        qk_norm=model_type in ("qwen3", "gemma3", "olmo2"),
         tie_word_embeddings=reader.flag("tie_word_embeddings"),
         eos_ids=_token_ids(reader, generation, "eos_token_id"),
         bos_id=next(iter(_token_ids(reader, generation, "bos_token_id")), None),
         full_layers=full_layers,
         window_rope=window_rope,
-        **special_fields(reader, model_type, hidden_size, head_dim),
+        **special_fields(reader, model_type, hidden_size, head_dim, num_layers),
     )
 
 

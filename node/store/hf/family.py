@@ -9,6 +9,7 @@ import numpy as np
 
 from node.model.config import MODEL_TYPES, ModelType
 from node.store.hf.reader import Reader
+from node.store.hf.window import unrotated_layers
 
 DEFAULTS: dict[ModelType, dict[str, Any]] = {
     "gemma2": {
@@ -86,12 +87,34 @@ def with_defaults(reader: Reader, model_type: ModelType) -> Reader:
     return Reader({**DEFAULTS.get(model_type, {}), **reader.raw}, reader.where)
 
 
-def special_fields(reader: Reader, model_type: ModelType, hidden_size: int, head_dim: int) -> dict[str, Any]:
+def special_fields(
+    reader: Reader, model_type: ModelType, hidden_size: int, head_dim: int, num_layers: int
+) -> dict[str, Any]:
     """Fields of `ModelConfig` that only some families have."""
     fields: dict[str, Any] = {"activation": _activation(reader, model_type)}
     if model_type in ("gemma2", "gemma3"):
         fields |= _gemma(reader, model_type, hidden_size, head_dim)
+    elif model_type == "granite":
+        fields |= _granite(reader, head_dim)
+    elif model_type == "olmo2":
+        fields |= {"norms": "after", "qk_norm_whole": True}
+    elif model_type == "smollm3":
+        fields["unrotated_layers"] = unrotated_layers(reader, num_layers)
     return fields
+
+
+def _granite(reader: Reader, head_dim: int) -> dict[str, Any]:
+    return {
+        "attention_scale": _scale(reader.number("attention_multiplier", 1.0), head_dim),
+        "embedding_multiplier": reader.number("embedding_multiplier", 1.0),
+        "residual_multiplier": reader.number("residual_multiplier", 1.0),
+        "logits_divisor": reader.number("logits_scaling", 1.0),
+    }
+
+
+def _scale(scale: float, head_dim: int) -> float | None:
+    """None where it is the usual one."""
+    return None if scale == float(head_dim**-0.5) else scale
 
 
 def _activation(reader: Reader, model_type: ModelType) -> str:
@@ -112,7 +135,7 @@ def _gemma(reader: Reader, model_type: ModelType, hidden_size: int, head_dim: in
     return {
         "norms": "around",
         "embedding_multiplier": float(np.float32(hidden_size**0.5)),
-        "attention_scale": None if scalar == head_dim else scalar**-0.5,
+        "attention_scale": _scale(scalar**-0.5, head_dim),
         "attention_softcap": softcap,
         "logits_softcap": reader.number_or_none("final_logit_softcapping"),
     }

@@ -1,4 +1,4 @@
-"""Which layers of a checkpoint see a sliding window, and which the whole text."""
+"""Which layers of a checkpoint see a sliding window and which the whole text, and which know no positions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,21 @@ def read_window(reader: Reader, model_type: ModelType, num_layers: int) -> Windo
     if model_type in ("gemma2", "gemma3"):
         period = 2 if model_type == "gemma2" else reader.integer("sliding_window_pattern", MAX_CONTEXT)
         return _by_types(reader, [SLIDING if (layer + 1) % period else FULL for layer in range(num_layers)])
+    if model_type == "smollm3" and reader.flag("use_sliding_window"):
+        unrotated = unrotated_layers(reader, num_layers)
+        return _by_types(reader, [SLIDING if layer in unrotated else FULL for layer in range(num_layers)])
     return NO_WINDOW
+
+
+def unrotated_layers(reader: Reader, num_layers: int) -> tuple[int, ...]:
+    """Layers of SmolLM3 whose queries and keys are not rotated: `no_rope_layers` has a 0 for each of them."""
+    rotated = reader.raw.get("no_rope_layers")
+    if rotated is None:
+        interval = reader.integer("no_rope_layer_interval", MAX_CONTEXT)
+        rotated = [int((layer + 1) % interval != 0) for layer in range(num_layers)]
+    if not isinstance(rotated, list) or len(rotated) < num_layers or not all(value in (0, 1) for value in rotated):
+        raise reader.refuse(f"its no_rope_layers are not a 0 or a 1 for each of its {num_layers} layers")
+    return tuple(layer for layer in range(num_layers) if not rotated[layer])
 
 
 def _size(reader: Reader, default: int | None = None) -> int | None:
