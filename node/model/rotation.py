@@ -7,10 +7,10 @@ on which other positions are asked for with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from node.model.config import RopeConfig
 from node.model.rope import inverse_frequencies
@@ -20,8 +20,7 @@ BLOCK_POSITIONS = 512
 """A table grows by so many positions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(Struct, frozen=True):
     """What rotates the rows of a pass."""
 
     cos: Floats

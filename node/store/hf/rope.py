@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from node.model.config import MAX_CONTEXT, ModelType, RopeConfig
 from node.store.hf.reader import Reader
