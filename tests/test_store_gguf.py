@@ -405,7 +405,12 @@ def test_words_are_cut_as_the_name_says() -> None:
 
     assert cuts("llama-bpe", "a 12345 I'LL") == ["a", "Ġ", "123", "45", "ĠI", "'LL"]
     assert cuts("qwen2", "a 123 I'LL") == ["a", "Ġ", "1", "2", "3", "ĠI", "'LL"]
-    assert cuts("smollm", "a 12") == ["a", "Ġ", "1", "2"]
+    for digits_apart in ("smollm", "refact", "starcoder"):
+        assert cuts(digits_apart, "a 12") == ["a", "Ġ", "1", "2"]
+    for as_llama_3 in ("dbrx", "smaug-bpe"):
+        assert cuts(as_llama_3, "a 12345 I'LL") == ["a", "Ġ", "123", "45", "ĠI", "'LL"]
+    assert cuts("gpt-4o", "aBc 1234 don't//\n") == ["a", "Bc", "Ġ", "123", "4", "Ġdon't", "//Ċ"]
+    assert cuts("olmo", "a 12 I'LL") == ["a", "Ġ12", "ĠI", "'", "LL"]
     assert cuts("gpt-2", "a 12 I'LL") == ["a", "Ġ12", "ĠI", "'", "LL"]
 
 
