@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from gateway_fakes import WAIT_S, Asked
 from live_nodes import LOOPBACK
 from made_parts import identity
+from test_model_checkpoints import write_checkpoint
+from test_model_decoder import FAMILIES
 
 from node.engine import Engine, GenerationRequest
 from node.engine.caches import KeptCaches
@@ -107,3 +110,16 @@ def test_every_row_is_sent_where_the_user_wants_that(worker: Node, model: Stored
         local = client.rows(first, "a", Privacy.LOCAL)
         assert local == len(first)
         assert client.rows([*first, *client.answer, 5], "c", Privacy.LOCAL) <= 4, "nobody sees what stays here"
+
+
+def test_a_text_that_may_grow_long_takes_over_nothing_of_a_short_one(tmp_path: Path) -> None:
+    """Longrope: the keys of one are rotated by other factors than those of the other."""
+    library = Library(tmp_path / "models")
+    model = library.resolve(write_checkpoint(tmp_path / "phi3", FAMILIES["phi3"]))
+    original = model.config.rope.original_context_length
+    first = list(range(5, 5 + original - 2 - PARAMS.max_tokens))
+    with Node(NodeConfig(identity(2), None, threads=1), [model]) as node, Engine(node, library) as engine:
+        client = Asking(engine, model)
+        assert client.rows(first, None, Privacy.LOCAL) == len(first)
+        assert client.rows([*first, 60], None, Privacy.LOCAL) == 1
+        assert client.rows([*first, 60, 61, 62], None, Privacy.LOCAL) == len(first) + 3

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from node.kernels import Kernels, every_backend
-from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN
+from node.kernels.interface import ACTIVATION_LIMIT, ACTIVATIONS, PRIME, SCALE_MARGIN
 from protocol.linear.field import Floats
 
 BACKENDS = every_backend()
@@ -59,6 +59,14 @@ def row_functions(num_rows: int, seed: int) -> dict[str, RowFunction]:
         kernels.rope(rotated, cos[rows], sin[rows])
         return (rotated,)
 
+    def rope_in_part(kernels: Kernels, rows: slice) -> tuple[Floats]:
+        rotated, half = heads[rows].copy(), 1 + seed % (head_size // 2)
+        kernels.rope(rotated, cos[rows, :half].copy(), sin[rows, :half].copy())
+        return (rotated,)
+
+    def attention_softcap(kernels: Kernels, rows: slice) -> tuple[Floats]:
+        return (kernels.attention(heads[rows], keys, values, positions[rows], window, 0.2, 0.7),)
+
     def attention(kernels: Kernels, rows: slice) -> tuple[Floats]:
         return (kernels.attention(heads[rows], keys, values, positions[rows], window, 0.2),)
 
@@ -66,11 +74,16 @@ def row_functions(num_rows: int, seed: int) -> dict[str, RowFunction]:
         "quantize": lambda kernels, rows: kernels.quantize(hidden[rows], BOUND),
         "norm_quantize": lambda kernels, rows: kernels.norm_quantize(hidden[rows], gain, EPSILON, BOUND),
         "gated_quantize": lambda kernels, rows: kernels.gated_quantize(gate_up[rows], BOUND),
+        "gated_quantize_gelu": lambda kernels, rows: kernels.gated_quantize(gate_up[rows], BOUND, "gelu_tanh"),
         "gated": lambda kernels, rows: (kernels.gated(gate_up[rows]),),
+        "gated_gelu": lambda kernels, rows: (kernels.gated(gate_up[rows], "gelu_tanh"),),
+        "softcap": lambda kernels, rows: (kernels.softcap(hidden[rows], 2.5),),
         "rms_norm": lambda kernels, rows: (kernels.rms_norm(hidden[rows], gain, EPSILON),),
         "dequantize": lambda kernels, rows: (kernels.dequantize(sums[rows], scales[rows], gain, bias),),
         "rope": rope,
+        "rope_in_part": rope_in_part,
         "attention": attention,
+        "attention_softcap": attention_softcap,
     }
 
 
@@ -202,8 +215,9 @@ def test_a_value_that_is_not_finite_is_refused_by_its_row(kernels: Kernels, valu
             kernels.quantize(hidden, BOUND)
         with pytest.raises(ValueError, match="row 3"):
             kernels.norm_quantize(hidden, gain, EPSILON, BOUND)
-        with pytest.raises(ValueError, match="row 3"):
-            kernels.gated_quantize(hidden, BOUND)
+        for activation in ACTIVATIONS:
+            with pytest.raises(ValueError, match="row 3"):
+                kernels.gated_quantize(hidden, BOUND, activation)
 
 
 # ---- what a trusted device is sent ----
@@ -219,8 +233,9 @@ def test_fused_kernels_round_the_very_rows_that_the_others_return(
     random = np.random.default_rng(seed)
     hidden, gain = 3 * normal(random, 3, width), normal(random, width)
     gate_up = 9 * normal(random, 3, 2 * width)
-    plain = kernels.rms_norm(hidden, gain, EPSILON), kernels.gated(gate_up)
-    fused = kernels.norm_quantize(hidden, gain, EPSILON, bound), kernels.gated_quantize(gate_up, bound)
+    gelu = kernels.gated(gate_up, "gelu_tanh"), kernels.gated_quantize(gate_up, bound, "gelu_tanh")
+    plain = kernels.rms_norm(hidden, gain, EPSILON), kernels.gated(gate_up), gelu[0]
+    fused = kernels.norm_quantize(hidden, gain, EPSILON, bound), kernels.gated_quantize(gate_up, bound), gelu[1]
     for floats, (rounded, scales) in zip(plain, fused, strict=True):
         for other in BACKENDS:
             there, there_scales = other.quantize(floats, bound)
@@ -264,6 +279,52 @@ def test_rope_rotates_halves_and_strided_rows(kernels: Kernels, head_size: int) 
     expected = before[:, :4] * both_cos + rotated * both_sin
     assert np.array_equal(fused[:, :4], expected)
     assert np.array_equal(fused[:, 4:], before[:, 4:])
+
+
+@each_backend
+@pytest.mark.parametrize("half", [1, 3, 8])
+def test_rope_in_part_leaves_the_rest_of_a_head(kernels: Kernels, half: int) -> None:
+    random = np.random.default_rng(half)
+    heads, cos, sin = normal(random, 2, 3, 16), normal(random, 2, half), normal(random, 2, half)
+    whole, part = heads.copy(), np.ascontiguousarray(heads[:, :, : 2 * half])
+    kernels.rope(whole, cos, sin)
+    kernels.rope(part, cos, sin)
+    assert np.array_equal(whole[:, :, : 2 * half], part)
+    assert np.array_equal(whole[:, :, 2 * half :], heads[:, :, 2 * half :])
+
+
+@each_backend
+def test_gelu_and_softcap_follow_their_formulas(kernels: Kernels) -> None:
+    """Over the whole range of floats, beside float64: no digits are lost near zero, and nothing overflows far out."""
+    sizes = np.geomspace(1e-30, 1e30, 5000, dtype=np.float32)
+    values = np.concatenate([-sizes[::-1], np.zeros(1, np.float32), sizes, normal(np.random.default_rng(3), 8000)])
+    wide = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        z = np.sqrt(8 / np.pi) * (wide + 0.044715 * wide**3)
+        expected = wide / (1 + np.exp(-z))
+    found = kernels.gated(np.concatenate([values, np.ones_like(values)])[None], "gelu_tanh")[0]
+    np.testing.assert_allclose(found, expected, rtol=5e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        found, torch.nn.functional.gelu(torch.from_numpy(values), approximate="tanh"), atol=1e-6
+    )
+    for limit in (0.25, 30.0):
+        capped = kernels.softcap(values[None], limit)[0]
+        np.testing.assert_allclose(capped, limit * np.tanh(wide / limit), rtol=4e-7, atol=0)
+        assert np.abs(capped).max() <= limit and np.array_equal(capped[:5001], -capped[5000:10001][::-1])
+
+
+@each_backend
+def test_attention_with_a_softcap(kernels: Kernels) -> None:
+    """transformers' way (models/gemma2, eager_attention_forward), in float64."""
+    random = np.random.default_rng(8)
+    queries, keys, values = normal(random, 3, 4, 16), normal(random, 2, 40, 16), normal(random, 2, 40, 16)
+    found = kernels.attention(queries, keys, values, np.array([5, 20, 39]), 8, 0.5, 1.5).reshape(3, 4, 16)
+    for t, position in enumerate((5, 20, 39)):
+        for h in range(4):
+            seen = slice(max(0, position - 7), position + 1)
+            scores = keys[h // 2, seen].astype(np.float64) @ queries[t, h].astype(np.float64) * 0.5
+            weights = np.exp(1.5 * np.tanh(scores / 1.5))
+            np.testing.assert_allclose(found[t, h], weights @ values[h // 2, seen] / weights.sum(), atol=3e-6)
 
 
 def torch_attention(

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from node.errors import CorruptModelError, ModelError, ModelNotFoundError, UnsupportedModelError
-from node.model.config import ModelConfig
+from node.model.config import ModelConfig, RopeConfig
 from node.store.hf.checkpoint import open_checkpoint
 from node.store.hf.config import parse_config
 from node.store.hf.layout import EMBEDDING, HEAD, tensor_shapes
@@ -69,6 +69,8 @@ def write_byte_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+GEMMA = {"model_type": "gemma3_text", "head_dim": 8}
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
     ({"model_type": "mixtral"}, "mixture of experts"),
@@ -86,13 +88,32 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
     ({"attention_bias": "yes"}, "attention_bias"),
     ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type is 'dynamic'"),
-    ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope type is 'yarn'"),
+    ({"rope_scaling": {"rope_type": "yarn"}}, "factor"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": "x"}}, "beta_fast"),
+    ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 4}}, "no list of 4 numbers as long_factor"),
+    ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 3}}, "no list of 4 numbers as short_factor"),
+    ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1, 1, 1, "x"]}}, "short_factor = 'x'"),
+    ({"model_type": "phi3", "partial_rotary_factor": 0.4}, "0.4 rotates 3 of 8"),
+    ({"model_type": "phi3", "partial_rotary_factor": 1.5}, "1.5 rotates 12 of 8"),
     ({"rope_scaling": {"rope_type": "linear"}}, "factor"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 1.0}}}, "differs between layers"),
     ({"partial_rotary_factor": 0.5}, "part of each head"),
     ({"model_type": "qwen2", "num_key_value_heads": None}, "num_key_value_heads"),
     ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 2}, "layer_types"),
     ({"eos_token_id": ["a"]}, "eos_token_id"),
+    ({"text_config": {"model_type": "llama"}}, "whose text part is not known to be a model by itself"),
+    ({"model_type": "gemma3"}, "with a vision tower and without text_config"),
+    ({"model_type": "gemma3", "text_config": {**TINY, "model_type": "gemma4"}}, "model_type is 'gemma4'"),
+    ({**GEMMA, "hidden_activation": "relu"}, "activation is 'relu'"),
+    ({**GEMMA, "use_bidirectional_attention": True}, "tokens see those after them"),
+    ({**GEMMA, "attn_logit_softcapping": 50.0}, "leaves out of Gemma 3"),
+    ({**GEMMA, "layer_types": ["full_attention"]}, "for each of its 2 layers"),
+    ({**GEMMA, "layer_types": ["full_attention", "chunked_attention"]}, "for each of its 2 layers"),
+    ({**GEMMA, "rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, "rope type is 'dynamic'"),
+    ({"rope_scaling": ["linear"]}, "no JSON object"),
+    ({"model_type": "smollm3", "no_rope_layers": [1]}, "a 0 or a 1 for each of its 2 layers"),
+    ({"model_type": "smollm3", "no_rope_layers": [1, 2]}, "a 0 or a 1 for each of its 2 layers"),
+    ({"model_type": "granite", "residual_multiplier": 0}, "residual_multiplier = 0"),
 ]
 
 
@@ -114,6 +135,26 @@ def test_both_ways_to_write_a_rotary_embedding_mean_the_same() -> None:
     parsed = parse_config({**TINY, **old}, {}, "old")
     assert parsed == parse_config({**without, "rope_parameters": new}, {}, "new")
     assert parsed.rope.kind == "llama3" and parsed.rope.original_context_length == 32
+
+
+def test_what_released_gemma_checkpoints_leave_out() -> None:
+    """config.json of google/gemma-3-4b-it names no more of its text part than this."""
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    outer = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "eos_token_id": [1, 106]}
+    config = parse_config({**outer, "text_config": text, "vision_config": {}}, {}, "x")
+    assert (config.num_heads, config.num_kv_heads, config.head_dim, config.vocab_size) == (8, 4, 256, 262208)
+    assert (config.context_length, config.tie_word_embeddings, config.eos_ids) == (131072, True, (1, 106))
+    assert config.full_layers == (5, 11, 17, 23, 29) and config.sliding_window == 1024
+    assert config.rope == RopeConfig("linear", 1e6, 8.0) and config.window_rope == RopeConfig("default", 1e4)
+    assert config.embedding_multiplier == float(np.float32(2560**0.5)) and config.attention_scale is None
+    assert config.model_type == "gemma3" and config.norms == "around" and config.activation == "gelu_tanh"
 
 
 def test_token_ids_come_from_the_generation_config_first() -> None:

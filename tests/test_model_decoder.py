@@ -19,7 +19,7 @@ from node.kernels import select_kernels
 from node.kernels.interface import Int16s
 from node.kernels.portable import PortableKernels
 from node.model.cache import GROWTH_TOKENS, KVCache
-from node.model.decoder import Decoder
+from node.model.decoder import Decoder, Part
 from node.model.generate import Answer, Finished, GeneratedToken, check_prompt
 from node.model.head import Head
 from node.model.layers import UnitLayers
@@ -58,6 +58,32 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "use_sliding_window": True,
         "sliding_window": 6,
         "max_window_layers": 1,
+    },
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+    "phi3": {
+        "model_type": "phi3",
+        "head_dim": 8,
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 16,
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.2, 1.5], "long_factor": [1.0, 3.0, 9.0]},
+    },
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+    "olmo2": {"model_type": "olmo2"},
+    "granite": {
+        "model_type": "granite",
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 0.5,
+    },
+    "gemma2": {"model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 12},
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "sliding_window": 6,
+        "sliding_window_pattern": 2,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "final_logit_softcapping": 20.0,
     },
 }
 
@@ -147,6 +173,23 @@ def test_prompts_of_several_blocks(tmp_path: Path) -> None:
         last = decoder.forward(ids[start : start + 300], cache)
     np.testing.assert_array_equal(last, whole)
     assert cache.length == 1100 and cache.keys[0].shape[1] <= 1100 + GROWTH_TOKENS
+
+
+def test_a_text_that_may_grow_long_is_rotated_by_the_long_factors(
+    family_decoders: dict[str, tuple[Path, Decoder]],
+) -> None:
+    """From its first token on, and however far it has grown: a text has one rotation."""
+    folder, decoder = family_decoders["phi3"]
+    ids = [5, 6, 7, 8, 9, 10]
+    short, long = decoder.new_cache(reach=16), decoder.new_cache(reach=17)
+    assert (short.stretched, long.stretched, decoder.new_cache().stretched) == (False, True, True)
+    near, far = decoder.forward(ids, short, all_logits=True), decoder.forward(ids, long, all_logits=True)
+    expected = ReferenceModel(RoundedCheckpoint(folder)).logits(ids)
+    assert np.linalg.norm(near - expected) / np.linalg.norm(expected) < 0.006
+    assert np.linalg.norm(far - expected) / np.linalg.norm(expected) > 0.02
+    together = decoder.forward_parts([Part([11], short), Part([11], long)], [True, True])
+    for row, reach in zip(together, (16, 17), strict=True):
+        np.testing.assert_array_equal(row, decoder.forward([*ids, 11], decoder.new_cache(reach=reach)))
 
 
 class FailingLinear(LocalLinear):

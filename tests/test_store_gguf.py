@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_gguf import WORDS, Type, write_gguf
+from safetensors.numpy import load_file, save_file
 from test_model_checkpoints import write_checkpoint
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -33,13 +34,52 @@ from node.store.library import Library
 
 EVEN = {"intermediate_size": 64}
 """Rows of whole blocks."""
+# transformers reads no query_pre_attn_scalar of a Gemma file, and takes 256.
+GEMMA = {"head_dim": 256, "sliding_window": 7}
 # transformers reads no head_dim of a Qwen3 file, and takes 128.
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama-tied": {"tie_word_embeddings": True},
     "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": 4},
     "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "max_window_layers": 2},
+    "gemma2": {**GEMMA, "model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]},
+    "gemma3": {
+        **GEMMA,
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "rope_theta": 1e6,
+        "num_hidden_layers": 6,
+    },
 }
+PAD = {"pad_token_id": 0}
+PHI = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "pad_token_id": 0}
+PHI_FACTORS = {"short_factor": [1.0, 1.1, 1.25], "long_factor": [1.0, 3.3, 9.0]}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+# What transformers reads nothing of in a file: compared with the checkpoint that the file was made of.
+UNREAD: dict[str, dict[str, Any]] = {
+    "llama-yarn": {"rope_scaling": YARN},
+    "qwen2-yarn": {**FAMILIES["qwen2"], "rope_scaling": {**YARN, "beta_fast": 20.0}},
+    "phi3-window": {**PHI, "sliding_window": 7, "partial_rotary_factor": 0.5},
+    "phi3-longrope": {
+        **PHI,
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 32,
+        "rope_scaling": {"rope_type": "longrope", **PHI_FACTORS},
+    },
+    "smollm3": {"model_type": "smollm3", "architectures": ["SmolLM3ForCausalLM"], "num_hidden_layers": 5, **PAD},
+    "olmo2": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]},
+    "granite": {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "attention_multiplier": 0.25,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 0.5,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+}
+FAMILIES["phi3"] = PHI
 IDS = [1, *range(5, 30)]
 
 
@@ -55,17 +95,38 @@ def test_a_file_says_the_same_as_its_checkpoint(folder: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(ReferenceModel(opened).logits(IDS), ReferenceModel(original).logits(IDS))
 
 
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_file_says_the_same_as_the_checkpoint_that_transformers_reads(name: str, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = write_checkpoint(tmp_path / "checkpoint", {**EVEN, **UNREAD[name]})
+    opened = GgufCheckpoint(write_gguf(folder, tmp_path / "model.gguf"))
+    assert opened.config == open_checkpoint(folder).config
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # or transformers refuses it
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    for ids in (IDS, [*IDS, *IDS[1:]]):
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).logits[0].numpy()
+        assert np.abs(expected).max() > 1.0
+        np.testing.assert_allclose(ReferenceModel(opened).logits(ids), expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1])
 def test_logits_are_those_of_transformers(folder: Path, tmp_path: Path, kind: Type) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
     write_gguf(folder, tmp_path / "model.gguf", kind)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", dtype=torch.float32, attn_implementation="eager", pad_token_id=0
+    )
     with torch.no_grad():
         expected = model(torch.tensor([IDS])).logits[0].numpy()
     logits = ReferenceModel(GgufCheckpoint(tmp_path / "model.gguf")).logits(IDS)
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert np.abs(expected).max() > 1.0
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
 def test_the_same_file_gives_the_same_model(folder: Path, tmp_path: Path) -> None:
@@ -140,7 +201,9 @@ UINT, FLOAT, STRING = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, ggu
         ({"llama.expert_count": (8, UINT)}, "a mixture of experts"),
         ({"llama.attention.sliding_window": (64, UINT)}, "a sliding window"),
         ({"llama.rope.dimension_count": (4, UINT)}, "only a part of each head is rotated"),
-        ({"llama.rope.scaling.type": ("yarn", STRING)}, "its rope type is 'yarn'"),
+        ({"llama.rope.scaling.type": ("dynamic", STRING)}, "its rope type is 'dynamic'"),
+        ({"llama.rope.scaling.type": ("yarn", STRING)}, "factor = None"),
+        ({"llama.attention.value_length": (4, UINT)}, "of different sizes"),
         ({"llama.embedding_length": (0, UINT)}, "embedding_length is 0"),
         ({"llama.feed_forward_length": (128, UINT)}, "has the shape"),
         ({"tokenizer.ggml.model": ("rwkv", STRING)}, "of the kind 'rwkv'"),
@@ -342,7 +405,12 @@ def test_words_are_cut_as_the_name_says() -> None:
 
     assert cuts("llama-bpe", "a 12345 I'LL") == ["a", "Ġ", "123", "45", "ĠI", "'LL"]
     assert cuts("qwen2", "a 123 I'LL") == ["a", "Ġ", "1", "2", "3", "ĠI", "'LL"]
-    assert cuts("smollm", "a 12") == ["a", "Ġ", "1", "2"]
+    for digits_apart in ("smollm", "refact", "starcoder"):
+        assert cuts(digits_apart, "a 12") == ["a", "Ġ", "1", "2"]
+    for as_llama_3 in ("dbrx", "smaug-bpe"):
+        assert cuts(as_llama_3, "a 12345 I'LL") == ["a", "Ġ", "123", "45", "ĠI", "'LL"]
+    assert cuts("gpt-4o", "aBc 1234 don't//\n") == ["a", "Bc", "Ġ", "123", "4", "Ġdon't", "//Ċ"]
+    assert cuts("olmo", "a 12 I'LL") == ["a", "Ġ12", "ĠI", "'", "LL"]
     assert cuts("gpt-2", "a 12 I'LL") == ["a", "Ġ12", "ĠI", "'", "LL"]
 
 
@@ -365,15 +433,15 @@ def test_rotary_factors_are_those_of_llama_3_or_refused(tmp_path: Path, factor: 
         length = 2 * np.pi / frequency
         smooth = min(max((8192 / length - 1) / (4 - 1), 0.0), 1.0)
         factors.append(1 / ((1 - smooth) / factor + smooth))
-    opened = GgufCheckpoint(path)
+    opened, tensors = GgufCheckpoint(path), {"rope_freqs.weight": np.array(factors, np.float32)}
     places = {**read_header(path).tensors}
     metadata = read_header(path).metadata
     assert opened.config.rope.kind == "default"
     if factor == 5.0:
         with pytest.raises(UnsupportedModelError, match="not those of Llama 3"):
-            read_gguf_config(metadata, places, np.array(factors, np.float32), "x")
+            read_gguf_config(metadata, places, tensors, "x")
     else:
-        rope = read_gguf_config(metadata, places, np.array(factors, np.float32), "x").rope
+        rope = read_gguf_config(metadata, places, tensors, "x").rope
         assert rope == RopeConfig("llama3", 500000.0, factor, 1.0, 4.0, 8192)
 
 

@@ -235,8 +235,10 @@ class SessionRunner:
                 self._begin(running, session)
 
     def _begin(self, running: Running, session: Session) -> None:
-        running.begin(self._cache_for(running, session.mode) or session.decoder.new_cache())
         prompt_tokens = len(running.request.prompt_ids)
+        fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
+        kept = self._cache_for(running, session.mode)
+        running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
         if session.plan.cost is not None:  # else there was no choice, and measuring this device takes a while
             running.predicted = session.predict(session.plan, prompt_tokens)
         why = explain(session, running.predicted)

@@ -3,16 +3,20 @@
    Sums run over the row's own slots in ascending order: no other row, block or thread can change a bit of them. */
 
 
-/* weights[h][s] = exp(scale * q_h . k_s - max); each head's row has `stride` floats of room. */
+/* weights[h][s] = exp(scale * q_h . k_s - max); each head's row has `stride` floats of room. With a softcap the scaled
+   products are first brought below it in size. */
 TARGET static void LEVEL(slot_weights)(const struct slots *s, const float *queries, size_t num_heads,
-                                       float scale, float *weights, size_t stride)
+                                       float scale, float softcap, float *weights, size_t stride)
 {
     for (size_t i = 0; i < s->count; i++) /* a key is read once for all heads of the group */
         for (size_t h = 0; h < num_heads; h++)
             weights[h * stride + i] =
                 LEVEL(dot)(queries + h * s->head_size, s->keys + i * s->head_size, s->head_size) * scale;
     for (size_t h = 0; h < num_heads; h++) {
-        float *row = weights + h * stride, largest = row[0];
+        float *row = weights + h * stride, largest;
+        if (softcap > 0.0f)
+            LEVEL(softcap_inplace)(row, s->count, softcap);
+        largest = row[0];
         for (size_t i = 1; i < s->count; i++)
             largest = row[i] > largest ? row[i] : largest;
         for (size_t i = 0; i < s->count; i++)
@@ -49,11 +53,11 @@ TARGET static void LEVEL(mix)(const float *weights, const float *values, size_t 
 
 /* queries and out [num_heads][head_size]; workspace [num_heads][stride], stride at least the slots in whole lanes. */
 TARGET static void LEVEL(attend)(const struct slots *s, const float *queries, size_t num_heads, float scale,
-                                 float *workspace, size_t stride, float *out)
+                                 float softcap, float *workspace, size_t stride, float *out)
 {
     enum { BLOCK = 64 }; /* slots whose values stay in the cache for all heads of the group */
     memset(out, 0, num_heads * s->head_size * sizeof *out);
-    LEVEL(slot_weights)(s, queries, num_heads, scale, workspace, stride);
+    LEVEL(slot_weights)(s, queries, num_heads, scale, softcap, workspace, stride);
     for (size_t i = 0; i < s->count; i += BLOCK)
         for (size_t h = 0; h < num_heads; h++)
             LEVEL(mix)(workspace + h * stride + i, s->values + i * s->head_size, min_size(BLOCK, s->count - i),

@@ -117,6 +117,17 @@ def gated(gate_up: Floats) -> Floats:
     return gate_up
 
 
+def softcap(values: Floats, limit: float) -> Floats:
+    """values [T, N] and a limit that is a positive number."""
+    _softcap_limit(limit)
+    return array(values, "values", np.float32, 2)
+
+
+def _softcap_limit(limit: float) -> None:
+    if not 0.0 < limit < float("inf"):
+        raise ValueError(f"a softcap must be a positive number, not {limit}")
+
+
 def dequantization(
     sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None
 ) -> tuple[Sums, Floats, Floats, Floats | None]:
@@ -133,19 +144,26 @@ def dequantization(
 
 
 def rotation(heads: Floats, cos: Floats, sin: Floats) -> tuple[Floats, Floats, Floats]:
-    """heads [T, H, d], writable, axis 0 possibly strided; cos and sin [T, d/2]."""
+    """heads [T, H, d], writable, axis 0 possibly strided; cos and sin [T, r/2], r at most d."""
     heads = inner_contiguous(heads, "heads", 3)
     if heads.shape[2] % 2 or not heads.flags.writeable:
         raise ValueError(f"heads must be writable and of an even size, not {heads.shape[2]}")
     cos = array(cos, "cos", np.float32, 2)
     sin = array(sin, "sin", np.float32, 2)
-    shape(cos, "cos", (heads.shape[0], heads.shape[2] // 2))
+    if cos.shape[1] > heads.shape[2] // 2:
+        raise ValueError(f"cos must have at most {heads.shape[2] // 2} columns, not {cos.shape[1]}")
+    shape(cos, "cos", (heads.shape[0], cos.shape[1]))
     shape(sin, "sin", cos.shape)
     return heads, cos, sin
 
 
 def attention(
-    queries: Floats, keys: Floats, values: Floats, positions: Int64s, window: int | None
+    queries: Floats,
+    keys: Floats,
+    values: Floats,
+    positions: Int64s,
+    window: int | None,
+    softcap: float | None = None,
 ) -> tuple[Floats, Floats, Floats, Int64s]:
     """queries [T, H, d], keys and values [G, S, d], and positions [T] that lie inside the cache."""
     queries = inner_contiguous(queries, "queries", 3)
@@ -157,6 +175,8 @@ def attention(
     if keys.shape[0] < 1 or queries.shape[1] % keys.shape[0] != 0:
         raise ValueError(f"{queries.shape[1]} heads do not divide into {keys.shape[0]} groups")
     shape(positions, "positions", (queries.shape[0],))
+    if softcap is not None:
+        _softcap_limit(softcap)
     if window is not None and window < 1:
         raise ValueError(f"a window must be at least 1, not {window}")
     if positions.size and not 0 <= int(positions.min()) <= int(positions.max()) < keys.shape[1]:

@@ -1,6 +1,6 @@
 """A backend that passes every call on to another one: what a partial backend, or a test's mutant, starts from."""
 
-from node.kernels.interface import Int16s, Int64s, Kernels
+from node.kernels.interface import Activation, Int16s, Int64s, Kernels
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
 
@@ -49,11 +49,16 @@ class DelegatingKernels:
     ) -> tuple[Int16s, Floats]:
         return self.base.norm_quantize(hidden, gain, epsilon, max_row_norm)
 
-    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
-        return self.base.gated_quantize(gate_up, max_row_norm)
+    def gated_quantize(
+        self, gate_up: Floats, max_row_norm: float, activation: Activation = "silu"
+    ) -> tuple[Int16s, Floats]:
+        return self.base.gated_quantize(gate_up, max_row_norm, activation)
 
-    def gated(self, gate_up: Floats) -> Floats:
-        return self.base.gated(gate_up)
+    def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
+        return self.base.gated(gate_up, activation)
+
+    def softcap(self, values: Floats, limit: float) -> Floats:
+        return self.base.softcap(values, limit)
 
     def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         return self.base.dequantize(sums, row_scales, weight_scales, bias)
@@ -72,5 +77,6 @@ class DelegatingKernels:
         positions: Int64s,
         window: int | None,
         scale: float,
+        softcap: float | None = None,
     ) -> Floats:
-        return self.base.attention(queries, keys, values, positions, window, scale)
+        return self.base.attention(queries, keys, values, positions, window, scale, softcap)

@@ -9,7 +9,7 @@ rows of the weights, K inputs, D the hidden size, H heads, G groups of heads tha
 d the size of a head.
 """
 
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from protocol.linear.field import Elements, Floats, P, Sums, Weights
 
 Int16s = NDArray[np.int16]
 Int64s = NDArray[np.int64]
+Activation = Literal["silu", "gelu_tanh"]
+ACTIVATIONS: Final[tuple[Activation, ...]] = get_args(Activation)
+"""x / (1 + e^-x), and x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (transformers: gelu_pytorch_tanh)."""
 
 # Specification (SPEC.md, arithmetic).
 PRIME: Final = P
@@ -110,12 +113,18 @@ class Kernels(Protocol):
         """`rms_norm`, then `quantize`, without the way through memory: hidden [T, D], gain [D]."""
         ...
 
-    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
-        """silu(gate) * up, then `quantize`: gate_up [T, 2F], gate in the first F columns -> [T, F], [T]."""
+    def gated_quantize(
+        self, gate_up: Floats, max_row_norm: float, activation: Activation = "silu"
+    ) -> tuple[Int16s, Floats]:
+        """activation(gate) * up, then `quantize`: gate_up [T, 2F], gate in the first F columns -> [T, F], [T]."""
         ...
 
-    def gated(self, gate_up: Floats) -> Floats:
+    def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
         """The rows that `gated_quantize` rounds: gate_up [T, 2F] -> [T, F]. What is not finite passes through."""
+        ...
+
+    def softcap(self, values: Floats, limit: float) -> Floats:
+        """limit * tanh(value / limit): [T, N] -> [T, N], all within the limit."""
         ...
 
     def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
@@ -127,8 +136,9 @@ class Kernels(Protocol):
         ...
 
     def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
-        """Rotate the pairs (i, i + d/2) in place: heads [T, H, d], cos and sin [T, d/2].
+        """Rotate the pairs (i, i + r/2) in place: heads [T, H, d], cos and sin [T, r/2], r at most d.
 
+        Features from r on stay as they are.
         Axis 0 of heads may be strided: the queries inside a fused qkv row are rotated where they lie.
         """
         ...
@@ -141,11 +151,12 @@ class Kernels(Protocol):
         positions: Int64s,
         window: int | None,
         scale: float,
+        softcap: float | None = None,
     ) -> Floats:
         """Causal grouped-query attention: queries [T, H, d], keys and values [G, S, d] -> [T, H * d].
 
         Head h reads group h // (H / G). Row t attends to the slots s <= positions[t], with a window also
-        s > positions[t] - window. Axis 0 of queries, keys and values may be strided: views on a larger buffer
-        need no copy.
+        s > positions[t] - window. With a softcap c, a scaled product x counts as c * tanh(x / c). Axis 0 of queries,
+        keys and values may be strided: views on a larger buffer need no copy.
         """
         ...

@@ -102,15 +102,22 @@ static size_t kernel_norm_quantize(int level, int16_t *out, float *scales, size_
 
 /* gate_up [T, 2 * count]; workspace [count]. */
 static size_t kernel_gated_quantize(int level, int16_t *out, float *scales, size_t num_rows, size_t count,
-                                    double max_row_norm, const float *gate_up, float *workspace)
+                                    double max_row_norm, const float *gate_up, float *workspace, int activation)
 {
     for (size_t t = 0; t < num_rows; t++) {
         const float *gate = gate_up + 2 * t * count;
-        LEVELS[level].wide->gate_row(gate, gate + count, count, workspace);
+        LEVELS[level].wide->gate_row(gate, gate + count, count, (enum activation)activation, workspace);
         if (!LEVELS[level].wide->quantize_row(workspace, count, max_row_norm, out + t * count, scales + t))
             return t;
     }
     return num_rows;
+}
+
+/* rows [T, N] -> out [T, N]. */
+static void kernel_softcap(int level, const float *rows, size_t num_rows, size_t count, float limit, float *out)
+{
+    for (size_t t = 0; t < num_rows; t++)
+        LEVELS[level].wide->softcap_row(rows + t * count, count, limit, out + t * count);
 }
 
 static void kernel_rms_norm(int level, const float *hidden, const float *gain, size_t num_rows, size_t count,
@@ -128,21 +135,22 @@ static void kernel_dequantize(int level, const int32_t *sums, const float *row_s
                                            out + t * count);
 }
 
-/* heads [T, H, 2 * half], row_stride floats from row to row; cos, sin [T, half]. */
+/* heads [T, H, d], row_stride floats from row to row; cos, sin [T, half], half at most d / 2. */
 static void kernel_rope(int level, float *heads, size_t row_stride, const float *cos, const float *sin,
-                        size_t num_rows, size_t num_heads, size_t half)
+                        size_t num_rows, size_t num_heads, size_t head_size, size_t half)
 {
     for (size_t t = 0; t < num_rows; t++)
         for (size_t h = 0; h < num_heads; h++)
-            LEVELS[level].wide->rope_head(heads + t * row_stride + h * 2 * half, cos + t * half, sin + t * half,
+            LEVELS[level].wide->rope_head(heads + t * row_stride + h * head_size, cos + t * half, sin + t * half,
                                           half);
 }
 
-/* Work items [start, stop), item = t * G + g: one row, one group of heads. Strides in floats; window 0 is none. */
+/* Work items [start, stop), item = t * G + g: one row, one group of heads. Strides in floats; window 0 and softcap 0
+   are none. */
 static int kernel_attention(int level, const float *queries, const float *keys, const float *values,
                             const int64_t *positions, size_t num_groups, size_t heads_per_group, size_t head_size,
                             size_t query_stride, size_t key_stride, size_t value_stride, int64_t window, float scale,
-                            size_t max_slots, size_t start, size_t stop, float *out)
+                            float softcap, size_t max_slots, size_t start, size_t stop, float *out)
 {
     size_t width = heads_per_group * head_size, stride = (max_slots + ROW_FLOATS - 1) / ROW_FLOATS * ROW_FLOATS;
     float *workspace = malloc(heads_per_group * stride * sizeof *workspace + VECTOR_BYTES);
@@ -154,8 +162,8 @@ static int kernel_attention(int level, const float *queries, const float *keys, 
         struct slots slots = {keys + g * key_stride + (size_t)first * head_size,
                               values + g * value_stride + (size_t)first * head_size, (size_t)(past - first),
                               head_size};
-        LEVELS[level].wide->attend(&slots, queries + t * query_stride + g * width, heads_per_group, scale, workspace,
-                                   stride, out + item * width);
+        LEVELS[level].wide->attend(&slots, queries + t * query_stride + g * width, heads_per_group, scale, softcap,
+                                   workspace, stride, out + item * width);
     }
     free(workspace);
     return OUTCOME_OK;

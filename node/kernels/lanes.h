@@ -72,6 +72,33 @@ TARGET ALWAYS_INLINE PIECE LEVEL(exp_piece)(PIECE x)
     return poly * (PIECE)exponent;
 }
 
+/* tanh x for one piece, within 2 units in the last place: Cephes' tanhf, a polynomial below 0.625 and 1 - 2 / (e^2|x| + 1)
+   from there on, with the sign of x put back. What is no number stays none. */
+TARGET ALWAYS_INLINE PIECE LEVEL(tanh_piece)(PIECE x)
+{
+    typedef int32_t words __attribute__((vector_size(VECTOR)));
+    words sign = (words)x & INT32_MIN;
+    PIECE size = (PIECE)((words)x & INT32_MAX), square = x * x;
+    PIECE poly = LEVEL(splat)(-5.70498872745e-3f);
+    poly = poly * square + 2.06390887954e-2f;
+    poly = poly * square + -5.37397155531e-2f;
+    poly = poly * square + 1.33314422036e-1f;
+    poly = poly * square + -3.33332819422e-1f;
+    poly = poly * square * x + x;
+    PIECE far = 1.0f - 2.0f / (LEVEL(exp_piece)(size + size) + 1.0f);
+    words is_far = size >= LEVEL(splat)(0.625f);
+    return (PIECE)(((words)poly & ~is_far) | (((words)far | sign) & is_far));
+}
+
+/* limit * tanh(x / limit) in place: [count] with room up to whole pieces, whatever they hold. */
+TARGET static void LEVEL(softcap_inplace)(float *values, size_t count, float limit)
+{
+    for (size_t i = 0; i < count; i += PIECE_FLOATS) {
+        PIECE *piece = (PIECE *)(void *)(values + i);
+        *piece = LEVEL(tanh_piece)(*piece / limit) * limit;
+    }
+}
+
 /* e^x in place: [count] with room up to whole groups of lanes, whatever they hold. */
 TARGET static void LEVEL(exp_inplace)(float *values, size_t count)
 {

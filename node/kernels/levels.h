@@ -13,6 +13,8 @@
 
 enum { ROW_FLOATS = 16 }; /* rows of attention weights have room for whole groups of lanes */
 
+enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH }; /* interface.ACTIVATIONS, in this order */
+
 struct slots {
     const float *keys, *values; /* [count][head_size]: the slots a row attends to */
     size_t count, head_size;
@@ -28,10 +30,11 @@ struct wide_kernels {
     void (*field_project)(const uint32_t *, const int8_t *, size_t, size_t, size_t, size_t, size_t, uint32_t *);
     int (*quantize_row)(const float *, size_t, double, int16_t *, float *);
     void (*norm_row)(const float *, const float *, size_t, double, float *);
-    void (*gate_row)(const float *, const float *, size_t, float *);
+    void (*gate_row)(const float *, const float *, size_t, enum activation, float *);
+    void (*softcap_row)(const float *, size_t, float, float *);
     void (*dequantize_row)(const int32_t *, float, const float *, const float *, size_t, float *);
     void (*rope_head)(float *, const float *, const float *, size_t);
-    void (*attend)(const struct slots *, const float *, size_t, float, float *, size_t, float *);
+    void (*attend)(const struct slots *, const float *, size_t, float, float, float *, size_t, float *);
     uint64_t (*read_sum)(const uint64_t *, size_t);
 };
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from node.kernels import checks
-from node.kernels.interface import Int16s, Int64s, NotFiniteError
+from node.kernels.interface import ACTIVATIONS, Activation, Int16s, Int64s, NotFiniteError
 from node.kernels.native_library import NativeLibrary
 from protocol.linear.field import Floats, Sums
 
@@ -25,14 +25,16 @@ class NativeFloats(NativeLibrary):
         inputs = self.pointer(hidden), self.pointer(workspace), self.pointer(gain), epsilon
         return self._quantized(self._lib.kernel_norm_quantize, hidden.shape, max_row_norm, *inputs)
 
-    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
+    def gated_quantize(
+        self, gate_up: Floats, max_row_norm: float, activation: Activation = "silu"
+    ) -> tuple[Int16s, Floats]:
         gate_up = checks.gated(gate_up)
         shape = gate_up.shape[0], gate_up.shape[1] // 2
         workspace = np.empty(shape[1], np.float32)
-        inputs = self.pointer(gate_up), self.pointer(workspace)
+        inputs = self.pointer(gate_up), self.pointer(workspace), ACTIVATIONS.index(activation)
         return self._quantized(self._lib.kernel_gated_quantize, shape, max_row_norm, *inputs)
 
-    def gated(self, gate_up: Floats) -> Floats:
+    def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
         """One row a call: the kernel leaves the row that it rounds in its workspace, bit for bit what is wanted."""
         gate_up = checks.gated(gate_up)
         width = gate_up.shape[1] // 2
@@ -40,9 +42,15 @@ class NativeFloats(NativeLibrary):
         rounded, scale = np.empty((1, width), np.int16), np.empty(1, np.float32)
         outputs = self.pointer(rounded), self.pointer(scale)
         for row, result in zip(gate_up, gated, strict=True):
-            inputs = self.pointer(row), self.pointer(result)
+            inputs = self.pointer(row), self.pointer(result), ACTIVATIONS.index(activation)
             self._lib.kernel_gated_quantize(self._level, *outputs, 1, width, 1.0, *inputs)
         return gated
+
+    def softcap(self, values: Floats, limit: float) -> Floats:
+        values = checks.softcap(values, limit)
+        capped = np.empty_like(values)
+        self._lib.kernel_softcap(self._level, self.pointer(values), *values.shape, limit, self.pointer(capped))
+        return capped
 
     def _quantized(
         self, kernel: Any, shape: tuple[int, ...], max_row_norm: float, *inputs: Any
@@ -77,7 +85,7 @@ class NativeFloats(NativeLibrary):
         heads, cos, sin = checks.rotation(heads, cos, sin)
         num_rows, num_heads, head_size = heads.shape
         inputs = self.strided_pointer(heads), heads.strides[0] // 4, self.pointer(cos), self.pointer(sin)
-        self._lib.kernel_rope(self._level, *inputs, num_rows, num_heads, head_size // 2)
+        self._lib.kernel_rope(self._level, *inputs, num_rows, num_heads, head_size, cos.shape[1])
 
     def attention(
         self,
@@ -87,8 +95,9 @@ class NativeFloats(NativeLibrary):
         positions: Int64s,
         window: int | None,
         scale: float,
+        softcap: float | None = None,
     ) -> Floats:
-        queries, keys, values, positions = checks.attention(queries, keys, values, positions, window)
+        queries, keys, values, positions = checks.attention(queries, keys, values, positions, window, softcap)
         num_rows, num_heads, head_size = queries.shape
         num_groups = keys.shape[0]
         mixed = np.empty((num_rows, num_heads * head_size), np.float32)
@@ -102,7 +111,7 @@ class NativeFloats(NativeLibrary):
         written = self.pointer(mixed)
 
         def task(start: int, stop: int) -> int:
-            limits = window or 0, scale, max_slots, start, stop
+            limits = window or 0, scale, softcap or 0.0, max_slots, start, stop
             return int(self._lib.kernel_attention(self._level, *inputs, *sizes, *limits, written))
 
         self.spread(task, num_rows * num_groups, 2 * num_rows * max_slots * num_heads * head_size)

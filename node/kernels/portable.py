@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.kernels import checks
-from node.kernels.interface import ACTIVATION_LIMIT, PRIME, SCALE_MARGIN, Int16s, Int64s, NotFiniteError
+from node.kernels.interface import (
+    ACTIVATION_LIMIT,
+    PRIME,
+    SCALE_MARGIN,
+    Activation,
+    Int16s,
+    Int64s,
+    NotFiniteError,
+)
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
 Doubles = NDArray[np.float64]
@@ -103,18 +111,28 @@ class PortableKernels:
     ) -> tuple[Int16s, Floats]:
         return _quantized(self.rms_norm(hidden, gain, epsilon), checks.row_norm(max_row_norm))
 
-    def gated_quantize(self, gate_up: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
-        return _quantized(self.gated(gate_up), checks.row_norm(max_row_norm))
+    def gated_quantize(
+        self, gate_up: Floats, max_row_norm: float, activation: Activation = "silu"
+    ) -> tuple[Int16s, Floats]:
+        return _quantized(self.gated(gate_up, activation), checks.row_norm(max_row_norm))
 
-    def gated(self, gate_up: Floats) -> Floats:
+    def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
         gate_up = checks.gated(gate_up)
         width = gate_up.shape[1] // 2
         gated = np.empty((gate_up.shape[0], width), np.float32)
         with np.errstate(all="ignore"):  # exp may reach infinity; what is not finite, quantize refuses by name
             for row, result in zip(gate_up, gated, strict=True):
                 gate = row[:width].copy()
-                np.multiply(gate / (np.float32(1.0) + np.exp(-gate)), row[width:], out=result)
+                exponent = gate if activation == "silu" else _gelu_exponent(gate)
+                np.multiply(gate / (np.float32(1.0) + np.exp(-exponent)), row[width:], out=result)
         return gated
+
+    def softcap(self, values: Floats, limit: float) -> Floats:
+        values = checks.softcap(values, limit)
+        capped = np.empty_like(values)
+        for row, result in zip(values, capped, strict=True):
+            np.multiply(np.tanh(row / np.float32(limit)), np.float32(limit), out=result)
+        return capped
 
     def dequantize(self, sums: Sums, row_scales: Floats, weight_scales: Floats, bias: Floats | None) -> Floats:
         sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
@@ -134,10 +152,10 @@ class PortableKernels:
 
     def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
         heads, cos, sin = checks.rotation(heads, cos, sin)
-        half = heads.shape[2] // 2
-        first, second = heads[:, :, :half].copy(), heads[:, :, half:].copy()
+        half = cos.shape[1]
+        first, second = heads[:, :, :half].copy(), heads[:, :, half : 2 * half].copy()
         heads[:, :, :half] = first * cos[:, None, :] - second * sin[:, None, :]
-        heads[:, :, half:] = second * cos[:, None, :] + first * sin[:, None, :]
+        heads[:, :, half : 2 * half] = second * cos[:, None, :] + first * sin[:, None, :]
 
     def attention(
         self,
@@ -147,8 +165,9 @@ class PortableKernels:
         positions: Int64s,
         window: int | None,
         scale: float,
+        softcap: float | None = None,
     ) -> Floats:
-        queries, keys, values, positions = checks.attention(queries, keys, values, positions, window)
+        queries, keys, values, positions = checks.attention(queries, keys, values, positions, window, softcap)
         num_rows, num_heads, head_size = queries.shape
         heads_per_group = num_heads // keys.shape[0]
         mixed = np.empty((num_rows, num_heads, head_size), np.float32)
@@ -156,7 +175,7 @@ class PortableKernels:
             first_slot = 0 if window is None else max(0, position + 1 - window)
             for h in range(num_heads):
                 slots = (h // heads_per_group, slice(first_slot, position + 1))
-                mixed[t, h] = _attend(queries[t, h], keys[slots], values[slots], scale)
+                mixed[t, h] = _attend(queries[t, h], keys[slots], values[slots], scale, softcap)
         return mixed.reshape(num_rows, num_heads * head_size)
 
 
@@ -224,9 +243,17 @@ def _bound_ratio(row: Int16s, max_row_norm: float) -> float:
     return float(max_row_norm * np.sqrt(np.float64(square)) / (PRIME / 2))
 
 
-def _attend(query: Floats, keys: Floats, values: Floats, scale: float) -> Floats:
+def _gelu_exponent(gate: Floats) -> Floats:
+    """z of gelu(x) = x / (1 + e^-z): twice the argument of the tanh in its usual form (rows.h says why)."""
+    exponent: Floats = (gate + gate * gate * gate * np.float32(0.044715)) * np.float32(1.5957691216057308)
+    return exponent
+
+
+def _attend(query: Floats, keys: Floats, values: Floats, scale: float, softcap: float | None) -> Floats:
     """One head of one row: query [d], keys and values [s, d] -> [d]; sums in float64."""
     scores = np.einsum("sd,d->s", keys.astype(np.float64), query.astype(np.float64)) * scale
+    if softcap is not None:
+        scores = np.tanh(scores / softcap) * softcap
     weights = np.exp(scores - scores.max())
     mixed: Doubles = np.einsum("s,sd->d", weights, values.astype(np.float64)) / weights.sum()
     return mixed.astype(np.float32)

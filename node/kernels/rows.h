@@ -63,24 +63,42 @@ TARGET static void LEVEL(norm_row)(const float *row, const float *gain, size_t c
         out[i] = (row[i] * inverse) * gain[i];
 }
 
-TARGET ALWAYS_INLINE PIECE LEVEL(gated)(PIECE gate, PIECE up)
+/* gate / (e^-z + 1) * up. z is gate for silu; for gelu with tanh it is 2 sqrt(2 / pi) (gate + 0.044715 gate^3), since
+   (1 + tanh(z / 2)) / 2 = 1 / (e^-z + 1): the same function, without a difference that would lose digits. */
+TARGET ALWAYS_INLINE PIECE LEVEL(gated)(PIECE gate, PIECE up, enum activation activation)
 {
-    return gate / (LEVEL(exp_piece)(-gate) + 1.0f) * up;
+    PIECE z = gate;
+    if (activation == ACTIVATION_GELU_TANH)
+        z = (gate + gate * gate * gate * 0.044715f) * 1.5957691216057308f;
+    return gate / (LEVEL(exp_piece)(-z) + 1.0f) * up;
 }
 
-/* silu(gate) * up: gate [count], up [count] -> out [count]. */
-TARGET static void LEVEL(gate_row)(const float *gate, const float *up, size_t count, float *out)
+/* activation(gate) * up: gate [count], up [count] -> out [count]. */
+TARGET static void LEVEL(gate_row)(const float *gate, const float *up, size_t count, enum activation activation,
+                                   float *out)
 {
     size_t i = 0;
     for (; i + PIECE_FLOATS <= count; i += PIECE_FLOATS)
-        *(PIECE *)(out + i) = LEVEL(gated)(*(const PIECE *)(gate + i), *(const PIECE *)(up + i));
+        *(PIECE *)(out + i) = LEVEL(gated)(*(const PIECE *)(gate + i), *(const PIECE *)(up + i), activation);
     if (i < count) {
         PIECE last[2] = {{0}, {0}};
         memcpy(&last[0], gate + i, (count - i) * sizeof(float));
         memcpy(&last[1], up + i, (count - i) * sizeof(float));
-        last[0] = LEVEL(gated)(last[0], last[1]);
+        last[0] = LEVEL(gated)(last[0], last[1], activation);
         memcpy(out + i, &last[0], (count - i) * sizeof(float));
     }
+}
+
+/* limit * tanh(x / limit): row [count] -> out [count]. */
+TARGET static void LEVEL(softcap_row)(const float *row, size_t count, float limit, float *out)
+{
+    size_t whole = count / PIECE_FLOATS * PIECE_FLOATS;
+    PIECE last = {0};
+    memcpy(out, row, whole * sizeof(float));
+    LEVEL(softcap_inplace)(out, whole, limit);
+    memcpy(&last, row + whole, (count - whole) * sizeof(float));
+    LEVEL(softcap_inplace)((float *)&last, PIECE_FLOATS, limit);
+    memcpy(out + whole, &last, (count - whole) * sizeof(float));
 }
 
 /* (sum * weight_scale) * row_scale + bias: [N]; bias may be NULL. */
@@ -93,7 +111,7 @@ TARGET static void LEVEL(dequantize_row)(const int32_t *sums, float row_scale, c
         out[n] += bias[n];
 }
 
-/* Rotate the pairs (i, i + half) of one head. */
+/* Rotate the pairs (i, i + half) of one head; features from 2 * half on stay as they are. */
 TARGET static void LEVEL(rope_head)(float *restrict head, const float *restrict cos, const float *restrict sin,
                                     size_t half)
 {

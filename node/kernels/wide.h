@@ -16,6 +16,7 @@ static const struct wide_kernels LEVEL(wide) = {
     .quantize_row = LEVEL(quantize_row),
     .norm_row = LEVEL(norm_row),
     .gate_row = LEVEL(gate_row),
+    .softcap_row = LEVEL(softcap_row),
     .dequantize_row = LEVEL(dequantize_row),
     .rope_head = LEVEL(rope_head),
     .attend = LEVEL(attend),

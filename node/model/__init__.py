@@ -8,7 +8,8 @@ run          the interface to whoever computes consecutive layers
 layers       a run that is computed here, but for its W x
 head         final norm and head: hidden states to logits
 parts        what a decoder needs of a model
-rope         rotary position tables
+rope         frequencies of rotary position embeddings
+rotation     cosine and sine of the rows of a pass
 cache        keys and values of one sequence
 tokenizer    text to token ids and back
 named_tokens tokens that other files than the tokenizer's name

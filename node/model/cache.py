@@ -21,10 +21,13 @@ class KVCache:
 
     Args:
         capacity: tokens that it may ever hold, at most the model's context.
+        reach: tokens that its text may grow to, as far as is known when it begins; by default its capacity.
     """
 
-    def __init__(self, config: ModelConfig, capacity: int) -> None:
+    def __init__(self, config: ModelConfig, capacity: int, reach: int | None = None) -> None:
         self.capacity = min(capacity, config.context_length)
+        self.stretched = config.rope.stretches(min(self.capacity if reach is None else reach, config.context_length))
+        """Its keys are rotated by the long factors of longrope, from the first on."""
         self.token_ids: list[int] = []
         """The tokens whose keys and values are held, in order."""
         self._shape = (config.num_kv_heads, config.head_dim)

@@ -20,7 +20,7 @@ from node.model.head import Head
 from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
-from node.model.rope import rope_tables
+from node.model.rotation import Rotation, RotationTable
 from node.model.run import LayerRun, Rows
 from protocol.linear.field import Floats
 
@@ -67,8 +67,7 @@ class Decoder:
         self.config = model.config
         self._runs = runs
         self._head = head
-        self._cos = np.empty((0, self.config.head_dim // 2), dtype=np.float32)
-        self._sin = self._cos
+        self._tables: dict[tuple[int, bool], RotationTable] = {}
 
     @classmethod
     def of_units(cls, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> Self:
@@ -80,9 +79,9 @@ class Decoder:
         layers = UnitLayers(model, kernels, executor, range(model.config.num_layers))
         return cls(model, [layers], Head(model, kernels, executor))
 
-    def new_cache(self, capacity: int | None = None) -> KVCache:
+    def new_cache(self, capacity: int | None = None, reach: int | None = None) -> KVCache:
         """An empty cache for a sequence of at most `capacity` tokens, by default the model's context."""
-        return KVCache(self.config, self.config.context_length if capacity is None else capacity)
+        return KVCache(self.config, self.config.context_length if capacity is None else capacity, reach)
 
     def forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: bool = False) -> Floats:
         """Appends tokens to the cache's sequence; logits f32[V] after the last, or f32[T, V] after each.
@@ -145,24 +144,25 @@ class Decoder:
     def _block(self, parts: Sequence[Part]) -> Floats:
         """One pass over all layers: hidden states f32[T, D] of at most BLOCK_ROWS tokens, not yet committed."""
         hidden = self.model.embedding_rows([token_id for part in parts for token_id in part.token_ids])
+        if self.config.embedding_multiplier != 1.0:
+            hidden *= np.float32(self.config.embedding_multiplier)
         for part in parts:
             part.cache.reserve(len(part.token_ids))
         blocks = _row_blocks(parts)
-        tables = [self._tables(int(block.positions[0]), int(block.positions[-1]) + 1) for block in blocks]
-        cos = tables[0][0] if len(tables) == 1 else np.concatenate([table[0] for table in tables])
-        sin = tables[0][1] if len(tables) == 1 else np.concatenate([table[1] for table in tables])
+        rotations = [self._rotation(index, blocks) for index in range(len(self.config.ropes))]
         for run in self._runs:
-            hidden = run.forward(hidden, cos, sin, blocks)
+            hidden = run.forward(hidden, rotations, blocks)
         return hidden
 
-    def _tables(self, start: int, stop: int) -> tuple[Floats, Floats]:
-        """Rotary tables of a range of positions; always computed in whole blocks, so an entry has one value."""
-        while len(self._cos) < stop:
-            first = len(self._cos)
-            cos, sin = rope_tables(self.config, np.arange(first, first + BLOCK_ROWS, dtype=np.int64))
-            self._cos = np.concatenate((self._cos, cos))
-            self._sin = np.concatenate((self._sin, sin))
-        return self._cos[start:stop], self._sin[start:stop]
+    def _rotation(self, index: int, blocks: Sequence[Rows]) -> Rotation:
+        """What one of the model's ropes rotates the rows of a pass by."""
+        parts = []
+        for block in blocks:
+            key = (index, block.cache.stretched)
+            if key not in self._tables:
+                self._tables[key] = RotationTable(self.config.ropes[index], self.config.head_dim, key[1])
+            parts.append(self._tables[key].rows(int(block.positions[0]), int(block.positions[-1]) + 1))
+        return Rotation.joined(parts)
 
 
 def _row_blocks(parts: Sequence[Part]) -> list[Rows]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from node.kernels.interface import Kernels
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
@@ -15,6 +17,7 @@ class Head:
         self._unit = model.unit(None, "head")
         self._norm = model.final_norm
         self._epsilon = model.config.rms_norm_eps
+        self._divisor, self._softcap = model.config.logits_divisor, model.config.logits_softcap
         self._kernels = kernels
         self._executor = executor
 
@@ -29,4 +32,7 @@ class Head:
         else:
             rows, scales = kernels.norm_quantize(hidden, self._norm, self._epsilon, unit.max_row_norm)
             sums = self._executor.linear(unit, rows)
-        return kernels.dequantize(sums, scales, unit.scales, None)
+        logits = kernels.dequantize(sums, scales, unit.scales, None)
+        if self._divisor != 1.0:
+            logits /= np.float32(self._divisor)
+        return logits if self._softcap is None else kernels.softcap(logits, self._softcap)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from node.kernels.interface import Int16s, Kernels
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
+from node.model.rotation import Rotation
 from node.model.run import Rows
 from node.model.unit import Unit
 from protocol.linear.field import Floats
@@ -26,11 +27,14 @@ class _Layer(Struct, frozen=True):
     o: Unit
     gate_up: Unit
     down: Unit
-    attention_norm: Floats
-    mlp_norm: Floats
+    attention_norm: Floats | None
+    mlp_norm: Floats | None
+    attention_after: Floats | None
+    mlp_after: Floats | None
     q_norm: Floats | None
     k_norm: Floats | None
     window: int | None
+    rotation: int | None
 
 
 class UnitLayers:
@@ -48,31 +52,39 @@ class UnitLayers:
         self._kernels = kernels
         self._layers = [_open_layer(model, layer) for layer in layers]
         self._units = [unit for layer in self._layers for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)]
-        self._scale = float(self._config.head_dim**-0.5)
+        scale = self._config.attention_scale
+        self._scale = float(self._config.head_dim**-0.5) if scale is None else scale
 
-    def forward(self, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]) -> Floats:
+    def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`; raises what the executor raises."""
         self._executor.begin_step(len(hidden), self._units)
         for index, layer in zip(self.layers, self._layers, strict=True):
-            mixed = self._attention(index, layer, hidden, cos, sin, blocks)
-            hidden += self._float_linear(layer.o, mixed)
-            hidden += self._mlp(layer, hidden)
+            mixed = self._attention(index, layer, hidden, rotations, blocks)
+            hidden += self._added(self._float_linear(layer.o, mixed), layer.attention_after)
+            hidden += self._added(self._mlp(layer, hidden), layer.mlp_after)
         return hidden
 
+    def _added(self, part: Floats, gain: Floats | None) -> Floats:
+        """What attention or MLP gave, as it is added to the hidden states."""
+        if gain is not None:
+            part = self._kernels.rms_norm(part, gain, self._config.rms_norm_eps)
+        if self._config.residual_multiplier != 1.0:
+            part *= np.float32(self._config.residual_multiplier)
+        return part
+
     def _attention(
-        self, index: int, layer: _Layer, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]
+        self, index: int, layer: _Layer, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]
     ) -> Floats:
         """Each part's attention over its cache, which first gets the new keys and values: f32[T, H * d]."""
-        config, kernels = self._config, self._kernels
+        config = self._config
         num_rows, num_heads, num_groups = len(hidden), config.num_heads, config.num_kv_heads
         heads = self._normed_linear(layer.qkv, hidden, layer.attention_norm).reshape(num_rows, -1, config.head_dim)
         queries = self._normed(heads[:, :num_heads], layer.q_norm)
         new_keys = self._normed(heads[:, num_heads : num_heads + num_groups], layer.k_norm)
-        if layer.q_norm is None:  # queries and keys lie together still
-            kernels.rope(heads[:, : num_heads + num_groups], cos, sin)
-        else:
-            kernels.rope(queries, cos, sin)
-            kernels.rope(new_keys, cos, sin)
+        if layer.rotation is not None:
+            rotation, together = rotations[layer.rotation], heads[:, : num_heads + num_groups]
+            for part in (together,) if layer.q_norm is None else (queries, new_keys):  # normed ones are copies
+                self._kernels.rope(part, rotation.cos, rotation.sin)
         new_values = heads[:, num_heads + num_groups :]
         mixed = [
             self._attend(index, layer.window, block, queries, new_keys, new_values)  # each sees its own sequence
@@ -89,24 +101,28 @@ class UnitLayers:
         keys[:, start:stop] = new_keys[block.start : block.stop].transpose(1, 0, 2)
         values[:, start:stop] = new_values[block.start : block.stop].transpose(1, 0, 2)
         rows = queries[block.start : block.stop]
-        return self._kernels.attention(rows, keys, values, block.positions, window, self._scale)
+        softcap = self._config.attention_softcap
+        return self._kernels.attention(rows, keys, values, block.positions, window, self._scale, softcap)
 
     def _normed(self, heads: Floats, gain: Floats | None) -> Floats:
-        """Heads [T, H, d] with each head RMS-normed where the model does so (a copy), else as they are."""
+        """Heads [T, H, d], RMS-normed by head or all together where the model does so (a copy), else as they are."""
         if gain is None:
             return heads
-        flat = np.ascontiguousarray(heads).reshape(-1, heads.shape[2])
+        flat = np.ascontiguousarray(heads).reshape(-1, len(gain))
         return self._kernels.rms_norm(flat, gain, self._config.rms_norm_eps).reshape(heads.shape)
 
     def _mlp(self, layer: _Layer, hidden: Floats) -> Floats:
-        gate_up = self._normed_linear(layer.gate_up, hidden, layer.mlp_norm)
+        gate_up, activation = self._normed_linear(layer.gate_up, hidden, layer.mlp_norm), self._config.activation
         if self._executor.wants_floats:
-            return self._float_linear(layer.down, self._kernels.gated(gate_up))
-        return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm))
+            return self._float_linear(layer.down, self._kernels.gated(gate_up, activation))
+        return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm, activation))
 
-    def _normed_linear(self, unit: Unit, hidden: Floats, gain: Floats) -> Floats:
-        """A linear layer of RMS-normed rows; the same bits whether or not the normed rows are wanted as floats."""
+    def _normed_linear(self, unit: Unit, hidden: Floats, gain: Floats | None) -> Floats:
+        """A linear layer of rows that are RMS-normed first where the model does so; the same bits whether or not the
+        rows that are rounded are wanted as floats."""
         kernels, epsilon = self._kernels, self._config.rms_norm_eps
+        if gain is None:
+            return self._float_linear(unit, hidden)
         if self._executor.wants_floats:
             return self._float_linear(unit, kernels.rms_norm(hidden, gain, epsilon))
         return self._linear(unit, *kernels.norm_quantize(hidden, gain, epsilon, unit.max_row_norm))
@@ -121,14 +137,19 @@ class UnitLayers:
 
 
 def _open_layer(model: ModelParts, layer: int) -> _Layer:
+    config = model.config
+    before, after = config.norms != "after", config.norms != "before"
     return _Layer(
         qkv=model.unit(layer, "qkv"),
         o=model.unit(layer, "o"),
         gate_up=model.unit(layer, "gate_up"),
         down=model.unit(layer, "down"),
-        attention_norm=model.norm(layer, "attention"),
-        mlp_norm=model.norm(layer, "mlp"),
-        q_norm=model.norm(layer, "q") if model.config.qk_norm else None,
-        k_norm=model.norm(layer, "k") if model.config.qk_norm else None,
-        window=model.config.window(layer),
+        attention_norm=model.norm(layer, "attention") if before else None,
+        mlp_norm=model.norm(layer, "mlp") if before else None,
+        attention_after=model.norm(layer, "attention_after") if after else None,
+        mlp_after=model.norm(layer, "mlp_after") if after else None,
+        q_norm=model.norm(layer, "q") if config.qk_norm else None,
+        k_norm=model.norm(layer, "k") if config.qk_norm else None,
+        window=config.window(layer),
+        rotation=config.rotation(layer),
     )

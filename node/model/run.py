@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from node.kernels.interface import Int64s
 from node.model.cache import KVCache
+from node.model.rotation import Rotation
 from protocol.linear.field import Floats
 
 
@@ -28,14 +29,13 @@ class LayerRun(Protocol):
     def layers(self) -> range:
         """Their indices."""
 
-    def forward(self, hidden: Floats, cos: Floats, sin: Floats, blocks: Sequence[Rows]) -> Floats:
+    def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """Hidden states f32[T, D] before the first layer -> those after the last; `hidden` may be overwritten.
 
         New keys and values are written into the caches of `blocks`, whose owner commits them.
 
         Args:
-            cos: rotary table of the rows' positions, f32[T, d / 2].
-            sin: the same.
+            rotations: of the rows, one for each of the configuration's `ropes`.
             blocks: the rows of each sequence, in order.
         """
         ...

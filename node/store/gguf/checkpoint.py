@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from node.errors import CorruptModelError, UnsupportedModelError
+from node.model.config import MAX_DIMENSION
 from node.store.gguf.config import read_gguf_config
+from node.store.gguf.family import PAIRED
 from node.store.gguf.header import Header, TensorPlace, read_header
-from node.store.gguf.layout import ROPE_FACTORS, name_in_gguf, row_order
+from node.store.gguf.layout import name_in_gguf, row_order
 from node.store.gguf.parts import parts_of
+from node.store.gguf.rope import FACTOR_TENSORS
 from node.store.gguf.tensors import GgufTensors
 from node.store.gguf.vocabulary import tokenizer_files
 from node.store.hf.layout import EMBEDDING, HEAD, tensor_shapes
@@ -42,9 +45,8 @@ class GgufCheckpoint:
         for part, header in zip(paths, headers, strict=True):
             self._files.update(dict.fromkeys(header.tensors, GgufTensors(part, header.tensors)))
         metadata = headers[0].metadata
-        self._is_llama = metadata.get("general.architecture") == "llama"
-        factors = self._rows_of(ROPE_FACTORS, slice(None)) if ROPE_FACTORS in self._places else None
-        self.config = read_gguf_config(metadata, self._places, factors, str(path))
+        self._is_paired = metadata.get("general.architecture") in PAIRED
+        self.config = read_gguf_config(metadata, self._places, self._factors(), str(path))
         self._check_tensors()
         self.embedding = EMBEDDING
         self.head = EMBEDDING if self.config.tie_word_embeddings else HEAD
@@ -57,22 +59,22 @@ class GgufCheckpoint:
 
     def tensor(self, name: str) -> Floats:
         """The whole tensor; `name` is one that the architecture has."""
-        return self.rows(name, 0, self._places[name_in_gguf(name)].shape[0])
+        return self.rows(name, 0, self._places[self._name(name)].shape[0])
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
-        order = row_order(self.config, name, self._is_llama)
-        return self._rows_of(name_in_gguf(name), slice(start, stop) if order is None else order[start:stop])
+        order = row_order(self.config, name, self._is_paired)
+        return self._rows_of(self._name(name), slice(start, stop) if order is None else order[start:stop])
 
     @property
     def embedding_dtype(self) -> str:
         """How the embedding is kept: as it is stored where that is no blocks of ggml's, else widened."""
-        stored = self._places[name_in_gguf(EMBEDDING)].type.name
+        stored = self._places[self._name(EMBEDDING)].type.name
         return stored if stored in ("F32", "F16", "BF16") else "F32"
 
     def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
         """The embedding's bytes in that dtype, so many rows at a time."""
-        name = name_in_gguf(EMBEDDING)
+        name = self._name(EMBEDDING)
         plain = self._places[name].type.name == self.embedding_dtype
         for start in range(0, self.config.vocab_size, num_rows):
             rows = slice(start, start + num_rows)
@@ -81,18 +83,30 @@ class GgufCheckpoint:
             else:
                 yield self._rows_of(name, rows).astype("<f4").tobytes()
 
+    def _factors(self) -> dict[str, Floats]:
+        """The tensors that hold factors of rotary frequencies: short vectors, or the file is refused."""
+        present = [name for name in FACTOR_TENSORS if name in self._places]
+        for name in present:
+            if len(shape := self._places[name].shape) != 1 or shape[0] > MAX_DIMENSION:
+                raise CorruptModelError(f"{self.path}: tensor {name} has the shape {list(shape)}; fetch it again")
+        return {name: self._rows_of(name, slice(None)) for name in present}
+
+    def _name(self, name: str) -> str:
+        return name_in_gguf(self.config, name)
+
     def _rows_of(self, name: str, wanted: slice | np.ndarray) -> Floats:
         return self._files[name].rows(name, wanted)
 
     def _check_tensors(self) -> None:
-        shapes = {name_in_gguf(name): shape for name, shape in tensor_shapes(self.config)}
+        shapes = {self._name(name): shape for name, shape in tensor_shapes(self.config)}
         missing = sorted(shapes.keys() - self._places.keys())
         if missing:
             raise CorruptModelError(f"{self.path} lacks the tensor {missing[0]}; fetch the model again")
-        unknown = sorted(self._places.keys() - shapes.keys() - {ROPE_FACTORS})
+        unknown = sorted(self._places.keys() - shapes.keys() - set(FACTOR_TENSORS))
         if unknown:
             raise UnsupportedModelError(
-                f"{self.path} holds the tensor {unknown[0]}, which a plain {self.config.model_type} model has not"
+                f"{self.path} holds the tensor {unknown[0]}, which a plain {self.config.model_type} model has not; "
+                "use an unmodified file"
             )
         for name, shape in shapes.items():
             if self._places[name].shape != shape:

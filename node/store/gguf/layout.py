@@ -10,9 +10,6 @@ import numpy.typing as npt
 from node.model.config import ModelConfig
 from node.store.hf.layout import EMBEDDING, FINAL_NORM, HEAD
 
-ROPE_FACTORS = "rope_freqs.weight"
-"""What the frequencies of a Llama 3 model are divided by; its configuration says the same by three numbers."""
-
 _OUTER = {EMBEDDING: "token_embd.weight", HEAD: "output.weight", FINAL_NORM: "output_norm.weight"}
 _OF_LAYER = {
     "self_attn.q_proj": "attn_q",
@@ -21,31 +18,39 @@ _OF_LAYER = {
     "self_attn.o_proj": "attn_output",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
     "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
 }
+_AFTER_ATTENTION = "post_attention_layernorm"
 _LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def name_in_gguf(name: str) -> str:
+def name_in_gguf(config: ModelConfig, name: str) -> str:
     """The file's name of a checkpoint's tensor."""
     if name in _OUTER:
         return _OUTER[name]
     matched = _LAYER_TENSOR.fullmatch(name)
     assert matched is not None, name
-    return f"blk.{matched[1]}.{_OF_LAYER[matched[2]]}.{matched[3]}"
+    of_layer = {**_OF_LAYER, _AFTER_ATTENTION: "ffn_norm" if config.norms == "before" else "post_attention_norm"}
+    return f"blk.{matched[1]}.{of_layer[matched[2]]}.{matched[3]}"
 
 
-def row_order(config: ModelConfig, name: str, is_llama: bool) -> npt.NDArray[np.intp] | None:
+def row_order(config: ModelConfig, name: str, is_paired: bool) -> npt.NDArray[np.intp] | None:
     """Where the rows of a checkpoint's tensor lie in the file; None where they lie in order.
 
     ggml rotates neighbouring features of a Llama head, transformers its two halves: the converter reorders the rows
     of q and k (llama.cpp, convert_hf_to_gguf.py, LlamaModel.permute).
+
+    Args:
+        is_paired: the file's architecture is one of those.
     """
-    if not is_llama or not name.rpartition(".")[0].endswith(("self_attn.q_proj", "self_attn.k_proj")):
+    if not is_paired or not name.rpartition(".")[0].endswith(("self_attn.q_proj", "self_attn.k_proj")):
         return None
     heads = config.num_heads if "q_proj" in name else config.num_kv_heads
     order = np.arange(heads * config.head_dim).reshape(heads, config.head_dim // 2, 2)

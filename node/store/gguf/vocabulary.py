@@ -24,6 +24,15 @@ _LLAMA_3 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN_2 = _LLAMA_3.replace("{1,3}", "")
+_UPPER, _LOWER, _ENDING = (
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+)
+_GPT_4O = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_ENDING}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def _split(pattern: str) -> dict[str, Any]:
@@ -34,11 +43,19 @@ def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": list(steps)}
 
 
+_DIGITS_APART = _sequence({"type": "Digits", "individual_digits": True}, _GPT_2)
+_AS_LLAMA_3 = _sequence(_split(_LLAMA_3), _LETTERS)
 _PRE: dict[str, tuple[dict[str, Any], bool]] = {
     "default": (_GPT_2, False),
     "gpt-2": (_GPT_2, False),
-    "smollm": (_sequence({"type": "Digits", "individual_digits": True}, _GPT_2), False),
-    "llama-bpe": (_sequence(_split(_LLAMA_3), _LETTERS), True),
+    "olmo": (_GPT_2, False),
+    "smollm": (_DIGITS_APART, False),
+    "refact": (_DIGITS_APART, False),
+    "starcoder": (_DIGITS_APART, False),
+    "llama-bpe": (_AS_LLAMA_3, True),
+    "dbrx": (_AS_LLAMA_3, False),
+    "smaug-bpe": (_AS_LLAMA_3, False),
+    "gpt-4o": (_sequence(_split(_GPT_4O), _LETTERS), False),
     "qwen2": (_sequence(_split(_QWEN_2), _LETTERS), False),
 }
 """By the name in the file: how text is cut, as the tokenizer.json of those models says it, and whether a word that is

@@ -17,7 +17,8 @@ from node.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelE
 from node.json_file import read_json_object
 from node.model.config import ModelConfig
 from node.store.hf.config import read_config
-from node.store.hf.layout import EMBEDDING, HEAD, IGNORED_SUFFIX, tensor_shapes
+from node.store.hf.layout import EMBEDDING, HEAD, IGNORED_SUFFIX, NORM_SUFFIX, gain_offset, tensor_shapes
+from node.store.hf.text_tensors import StoredTensor, text_tensors
 from node.store.tensor_file import TensorFile
 from protocol.linear.field import Floats
 
@@ -30,31 +31,33 @@ COMPARED_WEIGHTS = 1 << 22
 class Checkpoint:
     """The weights of a checkpoint by name, widened to float32 when they are asked for."""
 
-    def __init__(self, folder: Path, config: ModelConfig, files: dict[str, TensorFile]) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, files: dict[str, StoredTensor]) -> None:
         self.folder = folder
         self.config = config
         self._files = files
-        """The file of every tensor name."""
+        """The place of every tensor of the text model."""
+        self._gain_offset = np.float32(gain_offset(config))
         self.embedding = EMBEDDING if EMBEDDING in files else HEAD
         """The tensor that holds the embedding: a tied model may have saved it as its head."""
         self.head = self.embedding if config.tie_word_embeddings else HEAD
 
     def tensor(self, name: str) -> Floats:
         """The whole tensor; `name` is one that the architecture has."""
-        return self.rows(name, 0, self._files[name].tensors[name].shape[0])
+        return self.rows(name, 0, self._files[name].shape[0])
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
-        return self._files[name].rows(name, start, stop)
+        rows = self._files[name].rows(start, stop)
+        return rows + self._gain_offset if self._gain_offset and name.endswith(NORM_SUFFIX) else rows
 
     @property
     def embedding_dtype(self) -> str:
         """How the embedding is stored, and kept: F32, F16 or BF16."""
-        return self._files[self.embedding].tensors[self.embedding].dtype
+        return self._files[self.embedding].dtype
 
     def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
         """The embedding's bytes as they are stored, so many rows at a time."""
-        stored = self._files[self.embedding].raw(self.embedding)
+        stored = self._files[self.embedding].raw()
         for start in range(0, len(stored), num_rows):
             yield stored[start : start + num_rows].tobytes()
 
@@ -71,12 +74,12 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     _refuse_other_formats(folder)
     config = read_config(folder)
     _refuse_without_safetensors(folder)
-    files = _open_files(folder)
+    files = text_tensors(_open_files(folder))
     _check_tensors(folder, config, files)
     return Checkpoint(folder, _as_stored(config, files), files)
 
 
-def _as_stored(config: ModelConfig, files: dict[str, TensorFile]) -> ModelConfig:
+def _as_stored(config: ModelConfig, files: dict[str, StoredTensor]) -> ModelConfig:
     """The configuration, not tied where a head is stored that is another than the embedding: as in transformers, the
     weights say what the model is."""
     if not config.tie_word_embeddings or not (EMBEDDING in files and HEAD in files):
@@ -84,7 +87,7 @@ def _as_stored(config: ModelConfig, files: dict[str, TensorFile]) -> ModelConfig
     step = max(1, COMPARED_WEIGHTS // config.hidden_size)
     for start in range(0, config.vocab_size, step):
         stop = min(start + step, config.vocab_size)
-        embedding, head = (files[name].rows(name, start, stop) for name in (EMBEDDING, HEAD))
+        embedding, head = (files[name].rows(start, stop) for name in (EMBEDDING, HEAD))
         if not np.array_equal(embedding, head, equal_nan=True):
             return replace(config, tie_word_embeddings=False)
     return config
@@ -145,7 +148,7 @@ def _shard_path(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _check_tensors(folder: Path, config: ModelConfig, files: dict[str, TensorFile]) -> None:
+def _check_tensors(folder: Path, config: ModelConfig, files: dict[str, StoredTensor]) -> None:
     expected: dict[str, Any] = dict(tensor_shapes(config))
     if config.tie_word_embeddings:
         expected[HEAD] = expected[EMBEDDING]
@@ -161,8 +164,8 @@ def _check_tensors(folder: Path, config: ModelConfig, files: dict[str, TensorFil
             "use an unmodified checkpoint"
         )
     for name, shape in expected.items():
-        if name in files and files[name].tensors[name].shape != shape:
-            found = list(files[name].tensors[name].shape)
+        if name in files and files[name].shape != shape:
+            found = list(files[name].shape)
             raise CorruptModelError(
                 f"{folder}: tensor {name} has the shape {found}, config.json says {list(shape)}; fetch it again"
             )

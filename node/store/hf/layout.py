@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node.model.config import LAYER_KINDS, ModelConfig, UnitKind
+from node.model.config import LAYER_KINDS, ModelConfig, NormPlaces, UnitKind
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 FINAL_NORM = "model.norm.weight"
+NORM_SUFFIX = "norm.weight"
+"""How the names of all norms end, and no others."""
 
 _PROJECTIONS: dict[UnitKind, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -17,6 +19,19 @@ _PROJECTIONS: dict[UnitKind, tuple[str, ...]] = {
     "down": ("mlp.down_proj",),
 }
 """The fused units: the rows of `qkv` are those of q, then k, then v; `gate_up`'s are gate's, then up's."""
+_FUSED: dict[UnitKind, str] = {"qkv": "self_attn.qkv_proj", "gate_up": "mlp.gate_up_proj"}
+"""Units that Phi-3 stores as one tensor, its rows in that order."""
+
+_NORMS: dict[NormPlaces, dict[str, str]] = {
+    "before": {"attention": "input_layernorm", "mlp": "post_attention_layernorm"},
+    "around": {
+        "attention": "input_layernorm",
+        "mlp": "pre_feedforward_layernorm",
+        "attention_after": "post_attention_layernorm",
+        "mlp_after": "post_feedforward_layernorm",
+    },
+    "after": {"attention_after": "post_attention_layernorm", "mlp_after": "post_feedforward_layernorm"},
+}
 
 IGNORED_SUFFIX = ".rotary_emb.inv_freq"
 """A table that old Llama checkpoints carry and that is computed here."""
@@ -32,21 +47,27 @@ def projections(config: ModelConfig, layer: int, kind: UnitKind) -> Iterator[tup
         "gate_up": (config.intermediate_size, config.intermediate_size),
         "down": (config.hidden_size,),
     }
-    for name, num_rows in zip(_PROJECTIONS[kind], rows[kind], strict=True):
+    is_fused = config.model_type == "phi3" and kind in _FUSED
+    names, sizes = ((_FUSED[kind],), (sum(rows[kind]),)) if is_fused else (_PROJECTIONS[kind], rows[kind])
+    for name, num_rows in zip(names, sizes, strict=True):
         yield f"model.layers.{layer}.{name}", num_rows
 
 
 def norm_names(config: ModelConfig, layer: int) -> dict[str, tuple[str, int]]:
-    """Name and size of each norm of a layer, under what it is for: attention, mlp, and q and k where they exist."""
+    """Name and size of each norm of a layer, under what it is for: attention and mlp where they come before, the same
+    where they come after, and q and k where they exist."""
     prefix = f"model.layers.{layer}"
-    names = {
-        "attention": (f"{prefix}.input_layernorm.weight", config.hidden_size),
-        "mlp": (f"{prefix}.post_attention_layernorm.weight", config.hidden_size),
-    }
+    names = {place: (f"{prefix}.{name}.weight", config.hidden_size) for place, name in _NORMS[config.norms].items()}
     if config.qk_norm:
-        names["q"] = (f"{prefix}.self_attn.q_norm.weight", config.head_dim)
-        names["k"] = (f"{prefix}.self_attn.k_norm.weight", config.head_dim)
+        heads = (config.num_heads, config.num_kv_heads) if config.qk_norm_whole else (1, 1)
+        names["q"] = (f"{prefix}.self_attn.q_norm.weight", heads[0] * config.head_dim)
+        names["k"] = (f"{prefix}.self_attn.k_norm.weight", heads[1] * config.head_dim)
     return names
+
+
+def gain_offset(config: ModelConfig) -> float:
+    """What is added to a norm's stored weights to have its gain: Gemma's are stored less one."""
+    return 1.0 if config.model_type in ("gemma2", "gemma3") else 0.0
 
 
 def layer_shapes(config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:

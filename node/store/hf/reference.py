@@ -1,7 +1,7 @@
 """The float32 model in plain torch: what the integer path is measured against, and nothing else.
 
-It follows `transformers` (models/llama, mistral, qwen2, qwen3) and holds the whole model in memory. The node never
-imports it; it is the one module of the model that needs torch.
+It follows `transformers` (models/llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3, smollm3, olmo2, granite) and
+holds the whole model in memory. The node never imports it; it is the one module of the model that needs torch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from node.model.rope import rope_tables
-from node.store.hf.layout import FINAL_NORM, layer_shapes
+from node.model.config import UnitKind
+from node.model.rotation import Rotation
+from node.store.hf.layout import FINAL_NORM, layer_shapes, norm_names, projections
 from node.store.weight_source import WeightSource
 from protocol.linear.field import Floats
 
@@ -28,59 +29,81 @@ class ReferenceModel:
         tied = checkpoint.head == checkpoint.embedding
         self._head = self._embedding if tied else torch.from_numpy(checkpoint.tensor(checkpoint.head))
         self._final_norm = torch.from_numpy(checkpoint.tensor(FINAL_NORM))
-        self._layers = [self._load_layer(checkpoint, layer) for layer in range(self.config.num_layers)]
-
-    def _load_layer(self, checkpoint: WeightSource, layer: int) -> dict[str, Tensor]:
-        prefix = f"model.layers.{layer}."
-        names = [name for name, _ in layer_shapes(self.config, layer)]
-        return {name.removeprefix(prefix): torch.from_numpy(checkpoint.tensor(name)) for name in names}
+        self._weights: dict[str, Tensor] = {}
+        for layer in range(self.config.num_layers):
+            for name, _ in layer_shapes(self.config, layer):
+                self._weights[name] = torch.from_numpy(checkpoint.tensor(name))
 
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int]) -> Floats:
         """Logits after each token of a sequence that starts at position 0: f32[T, V]."""
-        hidden = self._embedding[torch.tensor(list(token_ids), dtype=torch.int64)]
-        tables = rope_tables(self.config, np.arange(len(token_ids), dtype=np.int64))
-        cos, sin = (torch.from_numpy(table) for table in tables)
-        for layer, weights in enumerate(self._layers):
-            hidden = hidden + self._attention(self._norm(hidden, weights["input_layernorm.weight"]), layer, cos, sin)
-            hidden = hidden + self._mlp(self._norm(hidden, weights["post_attention_layernorm.weight"]), layer)
-        logits: Floats = functional.linear(self._norm(hidden, self._final_norm), self._head).numpy()
-        return logits
+        config = self.config
+        hidden = self._embedding[torch.tensor(list(token_ids), dtype=torch.int64)] * config.embedding_multiplier
+        positions, stretched = np.arange(len(token_ids), dtype=np.int64), config.rope.stretches(len(token_ids))
+        rotations = [Rotation.at(rope, config.head_dim, positions, stretched) for rope in config.ropes]
+        for layer in range(config.num_layers):
+            index = config.rotation(layer)
+            rotation = None if index is None else rotations[index]
+            mixed = self._attention(self._normed(hidden, layer, "attention"), layer, rotation)
+            hidden = hidden + self._normed(mixed, layer, "attention_after") * config.residual_multiplier
+            mixed = self._mlp(self._normed(hidden, layer, "mlp"), layer)
+            hidden = hidden + self._normed(mixed, layer, "mlp_after") * config.residual_multiplier
+        logits = functional.linear(self._norm(hidden, self._final_norm), self._head) / config.logits_divisor
+        capped: Floats = _softcapped(logits, config.logits_softcap).numpy()
+        return capped
 
-    def _linear(self, x: Tensor, layer: int, name: str) -> Tensor:
-        weights = self._layers[layer]
-        return functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    def _unit(self, x: Tensor, layer: int, kind: UnitKind) -> Tensor:
+        """A fused linear layer."""
+        prefixes = [prefix for prefix, _ in projections(self.config, layer, kind)]
+        parts = [(self._weights[f"{prefix}.weight"], self._weights.get(f"{prefix}.bias")) for prefix in prefixes]
+        return torch.cat([functional.linear(x, weight, bias) for weight, bias in parts], dim=-1)
 
     def _norm(self, x: Tensor, gain: Tensor) -> Tensor:
         return gain * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.config.rms_norm_eps))
 
+    def _normed(self, x: Tensor, layer: int, place: str) -> Tensor:
+        """Normed where the model has a norm at this place."""
+        found = norm_names(self.config, layer).get(place)
+        return x if found is None else self._norm(x, self._weights[found[0]])
+
     def _mlp(self, x: Tensor, layer: int) -> Tensor:
-        gate = functional.silu(self._linear(x, layer, "mlp.gate_proj"))
-        return self._linear(gate * self._linear(x, layer, "mlp.up_proj"), layer, "mlp.down_proj")
+        gate, up = self._unit(x, layer, "gate_up").chunk(2, dim=-1)
+        is_silu = self.config.activation == "silu"
+        gated = functional.silu(gate) if is_silu else functional.gelu(gate, approximate="tanh")
+        return self._unit(gated * up, layer, "down")
 
-    def _heads(self, x: Tensor, layer: int, name: str) -> Tensor:
-        """Projected heads [H, T, d], normed by head where the model does so."""
-        heads = self._linear(x, layer, f"self_attn.{name}_proj").view(len(x), -1, self.config.head_dim)
-        if self.config.qk_norm and name != "v":
-            heads = self._norm(heads, self._layers[layer][f"self_attn.{name}_norm.weight"])
-        return heads.transpose(0, 1)
+    def _heads(self, x: Tensor, layer: int, place: str) -> Tensor:
+        """Heads [H, T, d] of projected rows, normed by head or all together where the model does so."""
+        if self.config.qk_norm_whole:
+            x = self._normed(x, layer, place)
+        heads = x.view(len(x), -1, self.config.head_dim)
+        return (heads if self.config.qk_norm_whole else self._normed(heads, layer, place)).transpose(0, 1)
 
-    def _attention(self, x: Tensor, layer: int, cos: Tensor, sin: Tensor) -> Tensor:
+    def _attention(self, x: Tensor, layer: int, rotation: Rotation | None) -> Tensor:
         config = self.config
-        queries = _rotate(self._heads(x, layer, "q"), cos, sin)
+        ends = [config.num_heads * config.head_dim, (config.num_heads + config.num_kv_heads) * config.head_dim]
+        projected = torch.tensor_split(self._unit(x, layer, "qkv"), ends, dim=-1)
+        queries, keys, values = (self._heads(*part) for part in zip(projected, [layer] * 3, "qkv", strict=True))
+        if rotation is not None:
+            queries, keys = _rotated(queries, rotation), _rotated(keys, rotation)
         group = config.num_heads // config.num_kv_heads
-        keys = _rotate(self._heads(x, layer, "k"), cos, sin).repeat_interleave(group, dim=0)
-        values = self._heads(x, layer, "v").repeat_interleave(group, dim=0)
-        scores = queries @ keys.transpose(1, 2) * config.head_dim**-0.5
+        keys, values = keys.repeat_interleave(group, dim=0), values.repeat_interleave(group, dim=0)
+        scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        scores = _softcapped(queries @ keys.transpose(1, 2) * scale, config.attention_softcap)
         weights = (scores + _mask(len(x), config.window(layer))).softmax(-1)
-        mixed = (weights @ values).transpose(0, 1).reshape(len(x), -1)
-        return self._linear(mixed, layer, "self_attn.o_proj")
+        return self._unit((weights @ values).transpose(0, 1).reshape(len(x), -1), layer, "o")
 
 
-def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Heads [H, T, d] rotated: feature i goes with feature i + d/2."""
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+def _softcapped(x: Tensor, limit: float | None) -> Tensor:
+    return x if limit is None else torch.tanh(x / limit) * limit
+
+
+def _rotated(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Heads [H, T, d] rotated: of the first r features, feature i goes with feature i + r/2."""
+    cos, sin = torch.from_numpy(rotation.cos), torch.from_numpy(rotation.sin)
+    half = cos.shape[1]
+    first, second, rest = heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
 def _mask(num_tokens: int, window: int | None) -> Tensor:
