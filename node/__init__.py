@@ -2,10 +2,9 @@
 
     errors       failures, sorted by whose move is next
     json_file    a JSON file, bounded
-    json_file    a JSON file, bounded
-    json_file    a JSON file, bounded
     paths        where files live, and the identity key
     places       where a running node is found: its gateway's address and token
+    version      of the program
     privacy      the modes that a user may ask for
     process/     what the system grants: descriptors, memory, core dumps, threads that fail
     kernels/     exact integer linear layers and the client's float code
@@ -19,8 +18,6 @@
     swarm/       membership, the swarm key
     transfer/    weights from peers
     hub/         weights from Hugging Face
-    measures/    what is known of peers
-    measures/    what is known of peers
     measures/    what is known of peers
     planning/    what a plan costs, and which is best
     execution/   chunks, lanes, pads, the gate, the merge: a linear layer computed by peers

@@ -6,14 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from node.discovery.interfaces import own_hosts
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
 from node.execution.tally import Tally
@@ -40,6 +38,7 @@ from node.transport.link import new_nonce
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.trust import PairedDevices, TrustDesk
+from node.version import VERSION
 from protocol.identity import Identity, PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
 from protocol.link.admission import SwarmKey
@@ -56,7 +55,7 @@ log = logging.getLogger(__name__)
 # A blocked data thread gets the interpreter back this fast from a busy one (default 5 ms): round trips of a
 # quarter of a millisecond are the price of a token.
 SWITCH_INTERVAL_S = 0.0005
-AGENT = f"kekahyde/{version('kekahyde')}"
+AGENT = f"kekahyde/{VERSION}"
 FAULT_BAN_S = 3600.0
 """How long a peer is kept out that broke the rules of membership again and again."""
 OPEN_SWARM = "open"
@@ -95,6 +94,11 @@ class NodeConfig(Struct, frozen=True):
     others: they then cannot tell that it continues the turn before."""
     guards_path: Path | None = None
     """Where this node keeps its guards; None: in memory."""
+
+    @property
+    def is_alone(self) -> bool:
+        """It dials nobody, and nobody can dial it."""
+        return self.listen is None and not self.bootstrap and self.state is None
 
 
 class Node:
@@ -165,11 +169,13 @@ class Node:
             return []
         if self.address.host not in WILDCARDS:
             return [self.address]
+        from node.discovery.interfaces import own_hosts  # psutil: only who listens everywhere has to look
+
         return [replace(self.address, host=host) for host in own_hosts(self.address.protocol)]
 
     @property
     def macs_per_s(self) -> int:
-        """How fast it multiplies field elements, measured when it started."""
+        """How fast it multiplies field elements, measured when it started; 0 where it is alone."""
         return self._macs_per_s
 
     @property
@@ -225,7 +231,8 @@ class Node:
 
     def __enter__(self) -> Self:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._macs_per_s = round(field_macs_per_s(self.kernels))
+        if not self.config.is_alone:
+            self._macs_per_s = round(field_macs_per_s(self.kernels))
         self.secure.__enter__()
         try:
             self._data_port = self.data.start(self.config.listen)

@@ -14,7 +14,8 @@ from made_parts import identity
 
 from node.engine import Engine
 from node.errors import ConfigError, NodeNotRunningError, OperationError
-from node.gateway.client.client import call_node, node_runs
+from node.gateway.client.client import call_node
+from node.gateway.client.connection import node_runs
 from node.gateway.config import GatewayConfig
 from node.gateway.server import Gateway
 from node.node import Node, NodeConfig

@@ -10,7 +10,7 @@ import pytest
 from terminal import Terminal, needs_tmux
 from waiting import until
 
-from node.gateway.client.client import node_runs
+from node.gateway.client.connection import node_runs
 from node.paths import DataDir
 from scripts.harness.pty_program import PtyProgram
 from scripts.harness.swarm import LaneWatch, Swarm

@@ -11,6 +11,7 @@
     on_node      ... by the node that runs already
     store        import, models
     pull         a model from the hub or from peers
+    progress     how far a fetch is
     thin         --thin: models without the weights of what is lent
     wanted       which models are here, and which peers are to bring
     invite       a line that lets another device into the swarm

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 
 import click
 
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.paths import DataDir
+from node.version import VERSION
 from protocol.limits import PROTOCOL_VERSION
 
 
@@ -26,6 +26,5 @@ def identity(data_dir: Path, as_json: bool) -> None:
 @json_option
 def version(as_json: bool) -> None:
     """Print the version of the program and of the protocol."""
-    program = distribution_version("kekahyde")
-    facts = {"version": program, "protocol": f"kek/{PROTOCOL_VERSION}"}
-    click.echo(json.dumps(facts) if as_json else f"kekahyde {program} (kek/{PROTOCOL_VERSION})")
+    facts = {"version": VERSION, "protocol": f"kek/{PROTOCOL_VERSION}"}
+    click.echo(json.dumps(facts) if as_json else f"kekahyde {VERSION} (kek/{PROTOCOL_VERSION})")

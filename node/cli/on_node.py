@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from msgspec.structs import asdict
 
 from node.engine.request import Completed, Event, Note, Started, Token
-from node.gateway.client.client import node_runs
+from node.gateway.client.connection import node_runs
 from node.model.sampling import SamplingParams
 from node.planning.placement import Lend
 from node.privacy import Privacy

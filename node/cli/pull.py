@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +12,7 @@ import click
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option, lend_option, thin_option
+from node.cli.progress import OnBytes, progress_shown
 from node.cli.thin import library_of
 from node.errors import OperationError
 from node.gateway.client.client import call_node
@@ -24,9 +22,6 @@ from node.store.library import Library
 from node.store.names import is_model_id
 
 POLL_S = 0.2
-
-OnBytes = Callable[[int, int, str], None]
-"""Bytes that are there, bytes in all, what is done now."""
 
 
 @click.command(epilog=EXIT_CODES)
@@ -98,41 +93,6 @@ def _job(answer: dict[str, Any], job_id: str) -> dict[str, Any]:
     if found is None:
         raise OperationError(f"the node does not know the transfer {job_id} any more: it was restarted, pull again")
     return dict(found)
-
-
-@contextmanager
-def progress_shown() -> Iterator[OnBytes]:
-    """A bar on a terminal; elsewhere a line for every step."""
-    if not sys.stderr.isatty():
-        yield _lines()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("looking", total=None)
-        yield lambda done, total, step: progress.update(
-            task, completed=done, total=total or None, description=step[:40]
-        )
-
-
-def _lines() -> OnBytes:
-    said: list[str] = []
-
-    def on_bytes(done: int, total: int, step: str) -> None:
-        if step not in said:
-            said.append(step)
-            say(step if not total else f"{step}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB are here")
-
-    return on_bytes
 
 
 def _interrupt(*_signal: object) -> NoReturn:

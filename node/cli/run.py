@@ -29,7 +29,7 @@ from node.cli.options import (
     threads_option,
     verbose_option,
 )
-from node.cli.pull import from_peers, progress_shown
+from node.cli.progress import progress_shown
 from node.cli.thin import library_of
 from node.cli.wanted import absent_id, meant
 from node.engine import Engine, GenerationRequest
@@ -179,6 +179,8 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
     model = meant(library, model, swarm)
     absent = absent_id(library, model)
     if absent is not None and by_node:
+        from node.cli.pull import from_peers  # HTTP: only where a node runs
+
         say(f"model {absent[:16]} is fetched from peers")
         from_peers(directory, absent, lambda done, total, step: None, options.thin, options.lend)
         model, absent = absent, None

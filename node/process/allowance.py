@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import psutil
 from msgspec import Struct
 
 ROOT = Path("/")
@@ -32,18 +31,26 @@ _V2 = _Files(("memory.max", "memory.high"), "memory.current", ("inactive_file", 
 
 def total_memory(root: Path = ROOT) -> int:
     """Bytes that this process could have at most."""
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in _memory_limits(root))])
+    return min([_of_machine("MemTotal"), *(limit for limit, _ in _memory_limits(root))])
 
 
 def available_memory(root: Path = ROOT) -> int:
     """Bytes that this process can take now without anything being swapped or killed."""
-    return min([psutil.virtual_memory().available, *(max(0, limit - used) for limit, used in _memory_limits(root))])
+    return min([_of_machine("MemAvailable"), *(max(0, limit - used) for limit, used in _memory_limits(root))])
 
 
 def available_cores(root: Path = ROOT) -> int:
     """Cores that this process may use at once; a part of one counts as one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas(root))]))
+
+
+def _of_machine(name: str) -> int:
+    """A line of /proc/meminfo, in bytes; all memory of the machine where there is no such line."""
+    for line in _read(ROOT / "proc/meminfo").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:

@@ -104,7 +104,7 @@ def _cheap(_model: StoredModel, number: int) -> list[Frame]:
         case 2:
             return [MAGIC + b"\xff" * 64]
         case _:
-            filling = {key: {} for key in range(900)}
+            filling: dict[int, dict[int, int]] = {key: {} for key in range(900)}
             return [(MAGIC + cbor.encode({0: 16, 1: number, 4: filling}))[:MAX_DATA_HEADER_BYTES]]
 
 
@@ -277,12 +277,12 @@ def main(targets: tuple[Multiaddr, ...], identities: int, data_dir: Path, model:
                 if command:
                     attack, target = ATTACKS[command["attack"]], command["target"]
                     for index in range(command["identities"]):
-                        load = members[index].begin(target, attack)
-                        if load is None:  # it makes itself a new key, and comes again
+                        begun = members[index].begin(target, attack)
+                        if begun is None:  # it makes itself a new key, and comes again
                             counts["kept out"] += 1
                             members[index] = stack.enter_context(HostileMember(targets, swarm, stored))
-                            load = members[index].begin(target, attack)
-                        loads += [] if load is None else [load]
+                            begun = members[index].begin(target, attack)
+                        loads += [] if begun is None else [begun]
                 tell({"type": "counts", **counts})
 
 

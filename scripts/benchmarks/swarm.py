@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ from rich.table import Table
 from scripts.harness.swarm import Swarm
 
 PROMPT = "Once upon a time, there was a little girl named Lily. She loved to play outside with her dog. One day they"
-PARTS = {
+PARTS: dict[str, Callable[[dict[str, float]], float]] = {
     "network, waiting": lambda t: t.get("wait", 0.0) - t.get("peers", 0.0),
     "peers' kernels": lambda t: t.get("peers", 0.0),
     "encode and send": lambda t: t.get("send", 0.0),
@@ -57,11 +57,11 @@ class Case:
 
     def moved_kb_per_token(self) -> float:
         """Kilobytes a token, both ways."""
-        return median(sum(receipt["bytes"].values()) / receipt["tokens"] / 1e3 for receipt in self.receipts)
+        return median(float(sum(receipt["bytes"].values()) / receipt["tokens"] / 1e3) for receipt in self.receipts)
 
     def part_ms(self, part: str) -> float:
         """Milliseconds a token in one part, over the whole answer (the prompt's pass is in it)."""
-        return median(1000 * PARTS[part](receipt["timings_s"]) / receipt["tokens"] for receipt in self.receipts)
+        return median(1000 * PARTS[part](receipt["timings_s"]) / int(receipt["tokens"]) for receipt in self.receipts)
 
 
 def cases(max_tokens: int) -> list[Case]:

@@ -198,6 +198,7 @@ def round_trip_ms(channel: Channel, stored: StoredModel, number: int) -> float:
     started = time.perf_counter()
     channel.send(Linear(binding, seed=bytes(32)), number)
     while True:
+        assert channel.socket is not None, "nobody closed it"
         channel.socket.poll(5000)
         received = channel.receive()
         if received is not None and isinstance(received.message, LinearResult):

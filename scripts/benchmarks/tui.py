@@ -82,7 +82,7 @@ class MeasuredApp(KekahydeApp):
                 record.frames_ms.append(spent_ms)
                 record.own_ms.append((time.thread_time() - own) * 1000)
 
-        Screen._on_timer_update = measured  # type: ignore[method-assign]
+        Screen._on_timer_update = measured  # type: ignore[method-assign, assignment]
 
     async def probe(self) -> None:
         """Notice for how long the event loop was held."""

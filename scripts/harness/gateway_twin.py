@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def receipt(text: str, mode: str = "split", **changes: Any) -> dict[str, Any]:
     }
 
 
-Script = Callable[["TwinConnection", dict[str, Any]], Awaitable[None]]
+Script = Callable[["TwinConnection", dict[str, Any]], Coroutine[Any, Any, None]]
 
 
 async def three_words(connection: TwinConnection, request: dict[str, Any]) -> None:

@@ -37,7 +37,8 @@ class Answer:
     def lent(self) -> float:
         """The part of its chunks that peers computed, 0 to 1."""
         chunks = self.receipt["chunks"]
-        return float(chunks["verified"]) / max(1, chunks["verified"] + chunks["local"])
+        verified, local = int(chunks["verified"]), int(chunks["local"])
+        return verified / max(1, verified + local)
 
 
 @dataclass(slots=True)

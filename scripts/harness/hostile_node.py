@@ -34,8 +34,8 @@ from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from protocol import cbor
 from protocol.codec import encode_message
-from protocol.linear.field import P
-from protocol.linear.messages import Linear, LinearResult, Role, TrustedLinear
+from protocol.linear.field import Elements, P
+from protocol.linear.messages import LinearResult, Role, WorkRequest
 from protocol.linear.verification import result_digest
 from protocol.link.hello import Hello
 from protocol.link.messages import Pong
@@ -63,12 +63,12 @@ class FaultyWorker(LinearWorker):
         self._answered = 0
         self._earlier: list[LinearResult] = []
 
-    def spoils(self, request: Linear | TrustedLinear) -> bool:
+    def spoils(self, request: WorkRequest) -> bool:
         """Whether the answer to this request is one that it spoils."""
         over = self._until is not None and self._answered > self._until
         return self._answered > self._after and not over and request.binding.role in self._roles
 
-    def parts(self, request: Linear | TrustedLinear) -> Parts:
+    def parts(self, request: WorkRequest) -> Parts:
         honest = yield from super().parts(request)
         self._answered += 1
         if not isinstance(honest, LinearResult) or not self.spoils(request):
@@ -91,8 +91,8 @@ class FaultyWorker(LinearWorker):
         if isinstance(result, LinearResult):
             self._earlier = [*self._earlier[-63:], result]
 
-    def _lie(self, request: Linear, honest: LinearResult) -> LinearResult:
-        rows = np.array(honest.rows)
+    def _lie(self, request: WorkRequest, honest: LinearResult) -> LinearResult:
+        rows: Elements = np.array(honest.rows)
         same_shape = [earlier for earlier in self._earlier if earlier.rows.shape == rows.shape]
         match self._fault:
             case "lie-bit":
@@ -102,7 +102,7 @@ class FaultyWorker(LinearWorker):
             case "lie-replay":
                 return same_shape[-1] if same_shape else replace(honest, digest=bytes(32))
             case "lie-other":
-                rows = np.array(same_shape[0].rows) if same_shape else rows[::-1] ^ 1
+                rows = np.array(same_shape[0].rows) if same_shape else rows[::-1] ^ np.uint32(1)
             case "lie-range":
                 rows[0, 0] = np.uint32(P) + rows[0, 0]  # the same residue, not canonical
             case "lie-digest":
@@ -182,9 +182,8 @@ def tap_everything(file: BinaryIO) -> None:
 
         return decode_and_write
 
-    listener.decode_message = tapped("control", listener.decode_message)
-    dialler.decode_message = tapped("control", dialler.decode_message)
-    reception.decode_message = tapped("data", reception.decode_message)
+    for plane, module in (("control", listener), ("control", dialler), ("data", reception)):
+        vars(module)["decode_message"] = tapped(plane, vars(module)["decode_message"])
 
 
 @click.command()

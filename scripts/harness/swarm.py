@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -154,7 +154,7 @@ class Swarm:
     def start(
         self,
         count: int,
-        faults: dict[int, Sequence[str]] | None = None,
+        faults: Mapping[int, Sequence[str]] | None = None,
         options: Sequence[str] = (),
         hostile: Sequence[str] = HOSTILE,
     ) -> None:

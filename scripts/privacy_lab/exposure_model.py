@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 BATCH = 1 << 22
 """Draws in memory at a time."""
@@ -42,7 +43,7 @@ class Habit:
         while done < trials:
             count = min(trials - done, max(1, BATCH // (drawn * self.sides)))
             bad = rng.random((count, drawn, self.sides), dtype=np.float32) < share
-            hit = bad.any(axis=1).all(axis=1) if self.free else bad.all(axis=2).any(axis=1)
+            hit = np.all(np.any(bad, axis=1), axis=1) if self.free else np.any(np.all(bad, axis=2), axis=1)
             exposed += int(hit.sum())
             done += count
         return exposed / trials
@@ -57,7 +58,7 @@ def rotation_formula(share: float, lanes: int, lifetime_days: tuple[float, float
     """
     draws = 2 * mean_renewals(lifetime_days, days)
     safe = (1 - share**2) * (1 - share**2 / (1 + share)) ** draws
-    return 1 - safe**lanes
+    return 1.0 - float(safe**lanes)
 
 
 def mean_renewals(lifetime_days: tuple[float, float], days: float, step_days: float = 0.5) -> float:
@@ -84,16 +85,16 @@ def rotation_simulated(
     shape = (trials, lanes, 2)
     bad = rng.random(shape, dtype=np.float32) < share
     until = _lifetimes(rng, lifetime_days, shape)
-    exposed = bad.all(axis=2).any(axis=1)
+    exposed = np.any(np.all(bad, axis=2), axis=1)
     while (due := until < days).any():
         # The next change of each lane: the side that ends first is drawn anew, the other one is as it was.
         first = until == until.min(axis=2, keepdims=True)
         change = due & first
         bad = np.where(change, rng.random(shape, dtype=np.float32) < share, bad)
         until = np.where(change, until + _lifetimes(rng, lifetime_days, shape), until)
-        exposed |= bad.all(axis=2).any(axis=1)
+        exposed |= np.any(np.all(bad, axis=2), axis=1)
     return float(exposed.mean())
 
 
-def _lifetimes(rng: np.random.Generator, bounds: tuple[float, float], shape: tuple[int, ...]) -> np.ndarray:
+def _lifetimes(rng: np.random.Generator, bounds: tuple[float, float], shape: tuple[int, ...]) -> NDArray[np.float64]:
     return rng.uniform(bounds[0], bounds[1], shape)

@@ -104,7 +104,8 @@ class Attention(nn.Module):
         key = rotate(heads(self.k_proj(hidden)), cosine, sine).repeat_interleave(self.num_shared, dim=1)
         value = heads(self.v_proj(hidden)).repeat_interleave(self.num_shared, dim=1)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return output
 
 
 class FeedForward(nn.Module):
@@ -117,7 +118,8 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:  # [B, S, D]
-        return self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        output: Tensor = self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return output
 
 
 class Layer(nn.Module):
@@ -133,7 +135,8 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:  # [B, S, D]
         hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), cosine, sine))
-        return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
+        output: Tensor = hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
+        return output
 
 
 class Body(nn.Module):
@@ -149,6 +152,9 @@ class Body(nn.Module):
 
 class StoryModel(nn.Module):
     """The causal language model, its output head tied to the embedding."""
+
+    cosine: Tensor
+    sine: Tensor
 
     def __init__(self, config: StoryConfig, dropout: float = 0.0) -> None:
         super().__init__()

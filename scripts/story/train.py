@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -79,9 +79,9 @@ class Run:
     def total_steps(self) -> int | None:
         """Known from the start with --steps, and with --minutes once the decay has begun."""
         if self.options.steps is not None:
-            return self.options.steps
+            return int(self.options.steps)
         start = self.progress.decay_start
-        return None if start is None else round(start / (1 - self.options.decay))
+        return None if start is None else round(start / (1 - float(self.options.decay)))
 
 
 def learning_rate_factor(step: int, decay_start: int | None, total_steps: int | None) -> float:
@@ -100,7 +100,7 @@ def evaluate(run: Run, max_tokens: int | None = None) -> dict[str, float]:
     for name, windows in run.held_out.items():
         num_rows = len(windows) if max_tokens is None else max(1, max_tokens // windows.shape[1])
         total = 0.0
-        for rows in windows[:num_rows].split(EVALUATION_ROWS):
+        for rows in torch.split(windows[:num_rows], EVALUATION_ROWS):
             with autocast(run):
                 total += run.model.loss(rows.to(run.device)).item() * len(rows)
         losses[name] = total / min(num_rows, len(windows))
@@ -166,7 +166,7 @@ def take_step(run: Run, loss_of: Callable[[Tensor], Tensor]) -> float:
     torch.manual_seed(options.seed * 1_000_003 + progress.step)
     with autocast(run):
         loss = loss_of(windows.to(run.device))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM_LIMIT)
     factor = learning_rate_factor(progress.step, progress.decay_start, run.total_steps)
     for optimizer in run.optimizers:
@@ -296,7 +296,7 @@ def report(**facts: object) -> None:
     sys.stdout.flush()
 
 
-def write_json(path: Path, content: dict[str, object]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

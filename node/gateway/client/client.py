@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
-from node.errors import NodeNotRunningError, OperationError
-from node.places import socket_path
+from node.errors import OperationError
+from node.gateway.client.connection import connect
 
-CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 600.0
 """Some operations wait for a person at another device."""
-
-
-def node_runs(data_dir: Path) -> bool:
-    """Whether a node answers on this data directory's socket."""
-    try:
-        _connect(data_dir).close()
-    except NodeNotRunningError:
-        return False
-    return True
 
 
 def call_node(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
@@ -36,7 +25,7 @@ def call_node(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
         OperationError: it refused; the message is the node's own.
     """
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER_TIMEOUT_S)
-    connection.sock = _connect(data_dir)
+    connection.sock = connect(data_dir, ANSWER_TIMEOUT_S)
     try:
         body = json.dumps({"op": op, **arguments})
         connection.request("POST", "/control", body, {"Content-Type": "application/json"})
@@ -48,18 +37,3 @@ def call_node(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
     if "error" in answer:
         raise OperationError(str(answer["error"]["message"]))
     return dict(answer["result"])
-
-
-def _connect(data_dir: Path) -> socket.socket:
-    path = socket_path(data_dir)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(CONNECT_TIMEOUT_S)
-    try:
-        connection.connect(str(path))
-    except OSError as exc:
-        connection.close()
-        raise NodeNotRunningError(
-            f"no node runs on {data_dir}: start one with `kekahyde-node --data-dir {data_dir}`"
-        ) from exc
-    connection.settimeout(ANSWER_TIMEOUT_S)
-    return connection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from node.engine import Engine
@@ -14,6 +13,7 @@ from node.operations.peers import peer_statuses
 from node.privacy import Privacy
 from node.process.allowance import total_memory
 from node.serving.hosting import coverage_text, missing_layers, ranges_text, whole_layers
+from node.version import VERSION
 
 
 def state_of(context: GatewayContext) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
     models = node.hosted.models
     return {
         "peer_id": node.peer_id,
-        "version": version("kekahyde"),
+        "version": VERSION,
         "addrs": [str(address) for address in node.addresses],
         "gateway": context.url,
         "started_at": round(node.started_at, 3),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from node.engine.models import ListedModel
 from node.session.receipt import Receipt
+from node.version import VERSION
 
-FINGERPRINT = f"kekahyde-{version('kekahyde')}"
+FINGERPRINT = f"kekahyde-{VERSION}"
 CREATED = 0
 """Models have no date here."""
 
