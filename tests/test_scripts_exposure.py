@@ -31,7 +31,8 @@ def test_simulation_formula_and_notes_agree(habit, share: float) -> None:  # typ
 
 
 def test_all_that_the_notes_say_is_compared() -> None:
-    assert {name for name, _share in NOTES} == {habit.name for habit in HABITS} and len(NOTES) == 11
+    named = {habit.name for habit in HABITS if not habit.crossed}  # stand-ins are not in the notes
+    assert {name for name, _share in NOTES} == named and len(NOTES) == 11
 
 
 @pytest.mark.parametrize("lanes", [1, 4])

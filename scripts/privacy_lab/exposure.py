@@ -23,8 +23,9 @@ FRESH = Habit("fresh peers, 256 chunks", fresh=256)
 FREE = Habit("four guards a role, no lanes", lanes=4, free=True)
 LANES = Habit("four fixed lanes", lanes=4)
 ONE = Habit("one fixed lane", lanes=1)
+CROSSED = Habit("four fixed lanes and stand-ins (thin clients)", lanes=4, crossed=True)
 THREE = Habit("one lane, three shares (not offered)", sides=3)
-HABITS = (FRESH, FREE, LANES, ONE, THREE)
+HABITS = (FRESH, FREE, LANES, CROSSED, ONE, THREE)
 
 NOTES: dict[tuple[str, float], float] = {
     (ONE.name, 0.05): 0.0025,

@@ -7,10 +7,16 @@ addresses passes it. All draws come from one generator: the same seed gives the 
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Sides = tuple[tuple[bool, ...], tuple[bool, ...]]
+"""Of the guards of A and of those of B, lane by lane, whether they are dishonest."""
 
 BATCH = 1 << 22
 """Draws in memory at a time."""
@@ -29,9 +35,13 @@ class Habit:
     """How often the lanes are drawn anew in one session: 1 is sticky, 256 is fresh peers for each of 256 chunks."""
     free: bool = False
     """Whether any A may meet any B: guards of each role without fixed lanes."""
+    crossed: bool = False
+    """Whether each guard may also meet the guard of the other side in the lanes beside its own: stand-ins."""
 
     def formula(self, share: float) -> float:
         """The exact chance that at least one row is exposed in one session."""
+        if self.crossed:
+            return sum(self._chance(sides, share) for sides in _all_sides(self.lanes) if _meet(*sides))
         if self.free:
             return (1 - (1 - share) ** self.lanes) ** self.sides
         return 1 - (1 - share**self.sides) ** (self.lanes * self.fresh)
@@ -43,10 +53,35 @@ class Habit:
         while done < trials:
             count = min(trials - done, max(1, BATCH // (drawn * self.sides)))
             bad = rng.random((count, drawn, self.sides), dtype=np.float32) < share
+            if self.crossed:
+                bad = np.stack([bad[:, :, 0], _or_beside(bad[:, :, 1])], axis=2)
             hit = np.all(np.any(bad, axis=1), axis=1) if self.free else np.any(np.all(bad, axis=2), axis=1)
             exposed += int(hit.sum())
             done += count
         return exposed / trials
+
+    @staticmethod
+    def _chance(sides: Sides, share: float) -> float:
+        """That exactly these guards are dishonest."""
+        return math.prod(share if bad else 1 - share for side in sides for bad in side)
+
+
+def _all_sides(lanes: int) -> Iterator[Sides]:
+    """Which guards of A, and which of B, are dishonest: every way there is."""
+    one = list(itertools.product((False, True), repeat=lanes))
+    return itertools.product(one, one)
+
+
+def _meet(pads: tuple[bool, ...], shares: tuple[bool, ...]) -> bool:
+    """Whether a dishonest A has a dishonest B in its own lane or in one beside it; lanes lie in a ring."""
+    lanes = len(pads)
+    return any(pads[index] and any(shares[(index + step) % lanes] for step in (-1, 0, 1)) for index in range(lanes))
+
+
+def _or_beside(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`[trials, lanes]`: whether a guard, or that of the lane before or after, is dishonest."""
+    nearby: NDArray[np.bool_] = bad | np.roll(bad, 1, axis=1) | np.roll(bad, -1, axis=1)
+    return nearby
 
 
 def rotation_formula(share: float, lanes: int, lifetime_days: tuple[float, float], days: float) -> float:
