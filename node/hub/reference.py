@@ -7,9 +7,13 @@ import re
 from msgspec import Struct
 
 from node.errors import ConfigError
+from node.hub.registry import RegistryPackage
+from node.hub.short_names import SHORT_NAMES
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_REFERENCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{{0,255}}))?")
+_REFERENCE = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{{0,255}}))?(?::(?P<file>{_PART}))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -18,21 +22,31 @@ class HubReference(Struct, frozen=True):
 
     repo: str
     revision: str | None = None
+    file: str | None = None
+    """A GGUF file of the repository, or the part of its name that says how it is quantized, such as `Q8_0`."""
+    name: str | None = None
+    """The short name that it was asked for by."""
+    package: RegistryPackage | None = None
+    """Where else the model lies."""
 
     @property
     def is_pinned(self) -> bool:
         return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
 
     def __str__(self) -> str:
-        return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+        revision = "" if self.revision is None else f"@{self.revision}"
+        return f"{self.repo}{revision}" + ("" if self.file is None else f":{self.file}")
 
 
 def parse_reference(text: str) -> HubReference:
-    """Read `ORG/NAME` or `ORG/NAME@REVISION`; raises ConfigError."""
+    """Read a short name, or `ORG/NAME[@REVISION][:FILE]`; raises ConfigError."""
+    known = SHORT_NAMES.get(text.lower())
+    if known is not None:
+        return HubReference(known.repo, name=text.lower(), package=known.package)
     match = _REFERENCE.fullmatch(text)
     if match is None or ".." in text or "--" in match["repo"]:
         raise ConfigError(
-            f"{text!r} names no model: give ORG/NAME or ORG/NAME@REVISION of the Hugging Face hub, "
-            "or the 64 hexadecimal digits of a model id for one that peers have"
+            f"{text!r} names no model: give ORG/NAME[@REVISION][:FILE.gguf] of the Hugging Face hub, a short name "
+            f"({', '.join(list(SHORT_NAMES)[:4])}, ...), or the 64 hexadecimal digits of a model id that peers have"
         )
-    return HubReference(match["repo"], match["revision"])
+    return HubReference(match["repo"], match["revision"], match["file"])

@@ -15,6 +15,8 @@ import torch
 from node.execution.hybrid import HybridExecutor
 from node.kernels import select_kernels
 from node.model.decoder import Decoder
+from node.store.gguf.checkpoint import GgufCheckpoint
+from node.store.gguf.parts import is_gguf
 from node.store.hf.checkpoint import open_checkpoint
 from node.store.hf.reference import ReferenceModel
 from node.store.library import BUILT_IN_FOLDER, Library
@@ -24,11 +26,15 @@ WINDOW_TOKENS = 255
 
 
 def perplexities(folder: Path, models_dir: Path, text: str, num_windows: int) -> tuple[float, float]:
-    """Perplexity of a text under the float reference and under the integer decoder."""
+    """Perplexity of a text under the float reference and under the integer decoder.
+
+    Args:
+        folder: a checkpoint, or a GGUF file.
+    """
     torch.set_num_threads(1)  # with more, torch's threads wait for each other on a busy machine
     kernels, model = select_kernels(1), Library(models_dir).resolve(folder)
     decoder = Decoder.of_units(model, kernels, HybridExecutor(kernels))
-    reference = ReferenceModel(open_checkpoint(folder))
+    reference = ReferenceModel(GgufCheckpoint(folder) if is_gguf(folder) else open_checkpoint(folder))
     ids = model.tokenizer().encode(text, add_special=False)
     start = [] if model.config.bos_id is None else [model.config.bos_id]
     in_float, in_integers = list[float](), list[float]()
@@ -52,7 +58,7 @@ def token_losses(logits: Floats, token_ids: list[int]) -> list[float]:
 
 @click.command()
 @click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path), default=BUILT_IN_FOLDER)
+@click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), default=BUILT_IN_FOLDER)
 @click.option("--windows", type=int, default=40, show_default=True)
 def main(text: Path, checkpoint: Path, windows: int) -> None:
     """Compare the perplexity of the file TEXT under float32 and under W8A12."""

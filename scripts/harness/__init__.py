@@ -8,5 +8,6 @@ hostile_node   a node that breaks its promises on purpose
 hostile_blobs  sources of weights that lie or dawdle
 connections    TCP connections of a process, ended from outside
 gateway_twin   the WebSocket of a node's gateway, with a script behind it
+real_models    SmolLM2, fetched once and kept
 pty_program    a program in a pseudo-terminal of its own
 """

@@ -22,6 +22,7 @@ from typing import Any, Self
 import psutil
 
 from scripts.harness.programs import environment, program
+from scripts.harness.real_models import link_models
 
 PROGRAM = [sys.executable, "-m", "node"]
 HOSTILE = program("scripts.harness.hostile_node")
@@ -127,6 +128,8 @@ class Swarm:
     env: dict[str, str] = field(default_factory=dict)
     key: str = field(default_factory=lambda: secrets.token_hex(32))
     """The swarm's key: every process of it gets it by its environment."""
+    models: Path | None = None
+    """Models that every data directory has from the start."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -178,11 +181,16 @@ class Swarm:
 
     def _spawn(self, fault: Sequence[str] | None, options: Sequence[str], hostile: Sequence[str]) -> NodeProcess:
         data_dir = self.folder / f"node{len(self.nodes)}"
-        data_dir.mkdir(parents=True)
+        self._make(data_dir)
         command = PROGRAM if fault is None else [*hostile, *fault]
         node = NodeProcess(self._process(data_dir, command, options), data_dir)
         self.nodes.append(node)
         return node
+
+    def _make(self, data_dir: Path) -> None:
+        data_dir.mkdir(parents=True)
+        if self.models is not None:
+            link_models(self.models, data_dir)
 
     def _process(self, data_dir: Path, command: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
         with (data_dir / "stderr.txt").open("a") as narration:
@@ -221,7 +229,8 @@ class Swarm:
             limit_s: seconds after which it is killed; what it had said by then is returned, without a receipt.
         """
         data_dir = self.folder / "client"
-        data_dir.mkdir(exist_ok=True)
+        if not data_dir.exists():
+            self._make(data_dir)
         bootstrap = [] if alone else self.bootstrap(peers)
         command = [*PROGRAM, "run", "--json", *self._common(data_dir), *bootstrap, *options, "--", prompt]
         with (data_dir / "stderr.txt").open("w+") as narration:

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
 
+from scripts.harness.real_models import SMOLLM2, NotFetchedError, smollm2_models
 from scripts.harness.swarm import RunResult, Swarm
 from scripts.scenarios.swarm import report
 
 NUM_NODES = 4
+BEGINNING = "Once upon a time, a little fox"
+QUESTION = "What is the capital of France?"
+
+
+def _fetched() -> Path:
+    try:
+        return smollm2_models()
+    except NotFetchedError as exc:
+        raise click.ClickException(str(exc)) from exc
 
 
 @click.command()
-@click.argument("prompt", default="Once upon a time, a little fox")
+@click.argument("prompt", required=False)
 @click.option("--max-tokens", type=int, default=160, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True)
-def main(prompt: str, max_tokens: int, seed: int) -> None:
-    """Tell a story that begins with PROMPT over 4 real nodes on this machine."""
+@click.option("--chat", is_flag=True, help="Ask SmolLM2-135M-Instruct, which is fetched once (about 100 MB).")
+def main(prompt: str | None, max_tokens: int, seed: int, chat: bool) -> None:
+    """Tell a story that begins with PROMPT, or answer it, over 4 real nodes on this machine."""
     console = Console(stderr=True, highlight=False)
-    sampling = ["--max-tokens", str(max_tokens), "--seed", str(seed)]
+    sampling = ["--max-tokens", str(max_tokens), "--seed", str(seed), "--lend", "layers"]
+    prompt = prompt or (QUESTION if chat else BEGINNING)
     with Swarm() as swarm:
+        if chat:
+            console.print("[bold]0.[/bold] SmolLM2-135M-Instruct: fetching it, unless it is here")
+            swarm.model, swarm.models = SMOLLM2, _fetched()
+            sampling += ["--chat", "--temperature", "0"]
         console.print(f"[bold]1.[/bold] starting {NUM_NODES} nodes on 127.0.0.1 (they will see uniform noise only)")
         swarm.start(NUM_NODES)
         for node in swarm.nodes:
             console.print(f"   {node.address}", soft_wrap=True)
-        console.print("[bold]2.[/bold] the story, its linear layers computed by them:\n")
-        remote = swarm.run(prompt, [*sampling, "--privacy", "split"], on_text=_Printer(prompt))
+        console.print(f"[bold]2.[/bold] the {'answer' if chat else 'story'}, its linear layers computed by them:\n")
+        remote = swarm.run(
+            prompt, [*sampling, "--privacy", "split"], on_text=_Printer(f"{prompt}\n\n" if chat else prompt)
+        )
         print("\n")
         console.print("[bold]3.[/bold] the same prompt and seed on this device alone")
         local = swarm.run(prompt, [*sampling, "--privacy", "local"], alone=True)
