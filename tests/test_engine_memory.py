@@ -40,8 +40,8 @@ def test_no_cache_outlives_its_answer_but_the_few_that_are_kept(
     alive: weakref.WeakSet[KVCache] = weakref.WeakSet()
     made = KVCache.__init__
 
-    def noted(cache: KVCache, config: ModelConfig, capacity: int) -> None:
-        made(cache, config, capacity)
+    def noted(cache: KVCache, config: ModelConfig, capacity: int, reach: int | None = None) -> None:
+        made(cache, config, capacity, reach)
         alive.add(cache)
 
     monkeypatch.setattr(KVCache, "__init__", noted)

@@ -104,6 +104,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"text_config": {"model_type": "llama"}}, "whose text part is not known to be a model by itself"),
     ({"model_type": "gemma3"}, "with a vision tower and without text_config"),
     ({"model_type": "gemma3", "text_config": {**TINY, "model_type": "gemma4"}}, "model_type is 'gemma4'"),
+    ({"model_type": "mistral3", "text_config": {**TINY, "num_local_experts": 8}}, "mixture of experts"),
+    ({"model_type": "qwen2_5_vl", "text_config": TINY, "vision_config": {}}, "it is a qwen2_5_vl, whose text part"),
     ({**GEMMA, "hidden_activation": "relu"}, "activation is 'relu'"),
     ({**GEMMA, "use_bidirectional_attention": True}, "tokens see those after them"),
     ({**GEMMA, "attn_logit_softcapping": 50.0}, "leaves out of Gemma 3"),

@@ -183,7 +183,19 @@ def test_sharded_checkpoint(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-def vision_model() -> Any:
+def mistral_with_vision() -> Any:
+    """Mistral 3 with its vision tower, small."""
+    torch.manual_seed(5)
+    tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Mistral3Config(
+        text_config={**SMALL, "model_type": "mistral", "head_dim": 8, "sliding_window": None, "rope_theta": 1e6},
+        vision_config={**tower, "model_type": "pixtral", "image_size": 28, "patch_size": 14, "head_dim": 8},
+        attn_implementation="eager",
+    )
+    return transformers.Mistral3ForConditionalGeneration(config).eval()
+
+
+def gemma_with_vision() -> Any:
     """Gemma 3 with its vision tower, small."""
     torch.manual_seed(5)
     tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -198,9 +210,12 @@ def vision_model() -> Any:
 
 
 @pytest.mark.parametrize("prefixes", [None, ("language_model.model.", "language_model.lm_head.")])
-def test_the_text_part_of_a_model_with_a_vision_tower(tmp_path: Path, prefixes: tuple[str, str] | None) -> None:
+@pytest.mark.parametrize("make", [gemma_with_vision, mistral_with_vision])
+def test_the_text_part_of_a_model_with_a_vision_tower(
+    make: Callable[[], Any], tmp_path: Path, prefixes: tuple[str, str] | None
+) -> None:
     """As transformers saves it, and as it saved it before version 5 (the files of the released models)."""
-    model = vision_model()
+    model = make()
     model.save_pretrained(tmp_path)
     if prefixes is not None:
         stored = load_file(tmp_path / "model.safetensors")

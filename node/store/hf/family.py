@@ -41,7 +41,7 @@ DEFAULTS: dict[ModelType, dict[str, Any]] = {
 
 _STORED_AS = {"gemma3_text": "gemma3"}
 """The type of a text part, where it has a name of its own."""
-_TEXT_PARTS = ("gemma3",)
+_TEXT_PARTS = ("gemma3", "mistral3")
 """Types of checkpoints with a vision tower whose text part is a model by itself."""
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -60,7 +60,9 @@ def text_part(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         raise Reader(raw, where).refuse(
             f"it is a {raw.get('model_type')}, whose text part is not known to be a model by itself"
         )
-    return {**{key: raw[key] for key in ("eos_token_id", "bos_token_id") if key in raw}, **text}
+    # Whether the head is the embedding, transformers asks the whole model, not its text part.
+    ids = {key: raw[key] for key in ("eos_token_id", "bos_token_id") if key in raw}
+    return {**ids, **text, "tie_word_embeddings": raw.get("tie_word_embeddings", True)}
 
 
 def supported_type(reader: Reader) -> ModelType:
