@@ -16,7 +16,8 @@ from protocol.cbor_form import MAX_DEPTH, check_form
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 MAX_ITEMS = 6144
-"""Items of a message, keys and the whole counted (SPEC.md section 4): the largest legal one has fewer than 5 800."""
+"""Most items of a message, keys and the message itself included (SPEC.md section 4): the largest legal message has
+fewer than 5 800."""
 
 
 def encode(value: object) -> bytes:

@@ -1,7 +1,7 @@
-"""Whether bytes are one item of our profile of CBOR in its one form, found out before anything is built of them.
+"""Checks that bytes are one item of our CBOR profile, in its one legal form, before anything is built from them.
 
-One pass over the heads: each item is looked at once and counted, so time and memory follow the bounds on items,
-however the bytes are chosen. What may be wrong with values (bad UTF-8) is left to whoever builds them.
+One pass over the heads: each item is looked at once and counted, so the bound on items limits time and memory,
+whatever the bytes are. Errors inside values (bad UTF-8) are left to whoever builds the values.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import struct
 from protocol.errors import RemoteProtocolError
 
 MAX_DEPTH = 8
-"""No item lies in more than so many others."""
+"""How deep items may be nested."""
 MAX_KEYS_AND_FLOATS = 256
-"""All maps and lists together; they cost more than other items, and nothing honest has a quarter of them."""
+"""Most maps and lists together. They cost more than other items; no honest message has a quarter as many."""
 
 _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _OTHER = range(1, 8)
 _KEY_MAJORS = frozenset({0, _NEGATIVE, _TEXT})
 _INLINE = 24
 """Arguments below are in the initial byte; 24 to 27 say that 1, 2, 4 or 8 bytes follow."""
 _LEAST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
-"""Least argument that needs so many bytes."""
+"""Smallest argument that needs this many bytes."""
 _SHORT_LISTS = range(_ARRAY << 5, (_ARRAY << 5) + _INLINE)
 _TOO_MANY_COSTLY = f"CBOR of more than {MAX_KEYS_AND_FLOATS} keys and floats"
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
@@ -29,7 +29,7 @@ _NAN = b"\xf9\x7e\x00"
 
 
 def _size_of(initial: int) -> int:
-    """Bytes of an item that its initial byte tells all about; 0 where more is to be read."""
+    """Length of an item that its initial byte describes completely; 0 where more bytes must be read."""
     major, argument = initial >> 5, initial & 31
     if argument >= _INLINE or _ARRAY <= major <= _TAG:
         return 0
@@ -37,7 +37,7 @@ def _size_of(initial: int) -> int:
 
 
 def _width_of(initial: int) -> int:
-    """Bytes of the head of a number or a string whose argument follows the initial byte; else 0."""
+    """Length of the head of a number or a string whose argument follows the initial byte; else 0."""
     info = initial & 31
     return 1 + (1 << (info - _INLINE)) if initial >> 5 < _ARRAY and info in _LEAST else 0
 
@@ -46,7 +46,7 @@ _SIZES = tuple(map(_size_of, range(256)))
 _WIDTHS = tuple(map(_width_of, range(256)))
 _LEASTS = tuple(_LEAST.get(initial & 31, 0) for initial in range(256))
 _LENGTHS = tuple(int(initial >> 5 in (_BYTES, _TEXT)) for initial in range(256))
-"""1 where the argument is a number of bytes that follow."""
+"""1 where the argument says how many bytes follow."""
 
 
 def check_form(data: bytes, max_items: int) -> None:
@@ -104,7 +104,8 @@ def check_form(data: bytes, max_items: int) -> None:
 
 
 def _key(key: bytes, before: bytes) -> bytes:
-    """A key that may follow another in a map: the shorter first, then by bytes."""
+    """`key`, where it may follow `before` in a map: shorter keys come first, equally long ones in order of their
+    bytes."""
     if key[0] >> 5 not in _KEY_MAJORS:
         raise RemoteProtocolError("CBOR with a key that is neither an integer nor text")
     if (len(key), key) <= (len(before), before):
@@ -113,7 +114,7 @@ def _key(key: bytes, before: bytes) -> bytes:
 
 
 def _length_of(data: bytes, at: int) -> tuple[int, int]:
-    """Entries of a list or a map, and where its head ends."""
+    """How many entries a list or a map has, and where its head ends."""
     initial = data[at]
     if initial >> 5 == _TAG:
         raise RemoteProtocolError("CBOR tags are not allowed")
@@ -130,7 +131,7 @@ def _length_of(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _end_of_other(data: bytes, at: int) -> int:
-    """Where a float or a simple value ends, which has its shortest form."""
+    """Where a float or a simple value ends; it must have its shortest form."""
     info = data[at] & 31
     if info == _INLINE:
         if data[at + 1 : at + 2] < b"\x20":

@@ -1,4 +1,4 @@
-"""Messages as frames and back: one registry of all messages.
+"""Turns messages into frames and frames into messages, with one registry of all messages.
 
 Parsing is strict about what it knows and silent about unknown keys, so that later versions can add some.
 The CDDL in SPEC.md section 5 says the same and is checked against these classes by a test.
@@ -29,7 +29,7 @@ MESSAGES: tuple[type[Message], ...] = (
     *(Linear, LinearResult, TrustedLinear, TrustedResult),
     *(BlobAsk, BlobOutline, PieceAsk, PieceSlice, Credit),
 )
-"""All that this version speaks."""
+"""All messages of this version."""
 
 _BY_TYPE: dict[int, type[Message]] = {kind.TYPE: kind for kind in MESSAGES}
 
@@ -55,7 +55,7 @@ def encode_message(message: Message, message_id: int) -> list[Frame]:
 
 
 def decode_message(frames: Sequence[Frame], max_header_bytes: int) -> Received:
-    """Read one message; raises RemoteProtocolError, whose `UnknownMessageError` form may be answered."""
+    """Read one message; raises RemoteProtocolError. Where that is an `UnknownMessageError`, it may be answered."""
     received = decode_envelope(frames, max_header_bytes)
     kind = _BY_TYPE.get(received.type)
     if kind is None:

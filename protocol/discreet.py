@@ -1,4 +1,4 @@
-"""Values that keep quiet: secrets, prompts and arrays too long to read are not in their `repr`, so in no log."""
+"""Values whose `repr` leaves out secrets, prompts and long arrays, so that no log ever holds them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 
 class Discreet:
-    """Stands before `Struct` among the bases of a class: `repr`, and what rich prints, leave out what it hides."""
+    """A base class to name before `Struct`: `repr` and rich leave out the fields that it hides."""
 
     __slots__ = ()
     __struct_fields__: ClassVar[tuple[str, ...]]
     HIDDEN: ClassVar[tuple[str, ...]] = ()
-    """Names of fields that are not shown; fields whose name begins with an underscore never are."""
+    """Names of fields that are not shown. Fields whose names begin with an underscore are never shown."""
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         shown = [name for name in self.__struct_fields__ if name not in self.HIDDEN and not name.startswith("_")]

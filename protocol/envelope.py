@@ -64,7 +64,7 @@ class Tensor(Struct, frozen=True):
 
 
 class Envelope(Struct, frozen=True):
-    """A message between codec and meaning: the body is still an untyped map."""
+    """A message whose body is still an untyped map: what the codec reads and writes."""
 
     type: int
     id: int
@@ -102,7 +102,7 @@ def decode_envelope(frames: Sequence[Frame], max_header_bytes: int) -> Envelope:
 
 
 def decode_header(frame: Frame, max_bytes: int) -> dict[int, Any]:
-    """Map of a header frame, its type, id and body checked for kind; unknown keys are left alone."""
+    """The map in a header frame. Its type, id and body have the right kinds; unknown keys are ignored."""
     if len(frame) > max_bytes:
         raise RemoteProtocolError(f"a header of {len(frame)} bytes, at most {max_bytes} are read")
     data = bytes(frame)
@@ -129,7 +129,7 @@ def _read_buffer(entry: Any, frame: Frame) -> Tensor:
         raise RemoteProtocolError(f"a buffer of dtype {code!r} with {len(shape)} dimensions is not readable")
     if not all(type(extent) is int and 0 <= extent <= MAX_DATA_BYTES for extent in shape):
         raise RemoteProtocolError("a buffer's shape is a list of sizes")
-    if prod(extent or 1 for extent in shape) > MAX_DATA_BYTES:  # numpy multiplies extents beside a zero as well
+    if prod(extent or 1 for extent in shape) > MAX_DATA_BYTES:  # numpy multiplies the others beside a zero too
         raise RemoteProtocolError("a buffer's shape is larger than any buffer")
     dtype = _NUMPY_TYPES[DType(code)]
     if type(num_bytes) is not int or num_bytes != len(frame) or prod(shape) * dtype.itemsize != num_bytes:

@@ -28,4 +28,4 @@ class AddressError(KekahydeError):
 
 
 class SwarmKeyError(KekahydeError):
-    """A swarm key that is none. The text never repeats what was given."""
+    """What was given is no swarm key. The text of the error never repeats it."""

@@ -1,4 +1,4 @@
-"""Typed reads from an untrusted map: a value has the right kind and size, or the sender erred."""
+"""Typed reads from an untrusted map: they raise RemoteProtocolError where a value has the wrong kind or size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def take_bytes(fields: Mapping[int, Any], key: int, length: int) -> bytes:
 
 
 def take_integer(fields: Mapping[int, Any], key: int, low: int, high: int) -> int:
-    """An integer in `[low, high]` at `key`; booleans are none."""
+    """An integer in `[low, high]` at `key`; a boolean is not an integer."""
     value = fields.get(key)
     if type(value) is not int or not low <= value <= high:
         raise RemoteProtocolError(f"field {key} is not an integer from {low} to {high}")

@@ -21,9 +21,9 @@ MAX_DIMENSIONS = 4
 TILE_OUTPUTS = 512
 """A unit's output rows are cut into fixed tiles of this many; a slice is whole tiles."""
 ROW_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512)
-"""The rows of a pass, and those of a chunk, are one of these on the wire; shares of zero rows fill them up."""
+"""On the wire, a pass or a chunk has one of these numbers of rows; shares of zero rows fill it up."""
 CHUNK_LIMITS = (1, 8, 32, 128, 512)
-"""The most rows that a chunk of a unit may have is one of these."""
+"""Every unit limits the rows of its chunks to one of these."""
 MAX_CHUNK_ROWS = ROW_BUCKETS[-1]
 MAX_UNIT_INPUTS = 1 << 16
 MAX_UNIT_OUTPUTS = 1 << 20
@@ -45,10 +45,11 @@ MAX_ERROR_CHARACTERS = 256
 PIECE_BYTES = 1024 * 1024
 """A blob is fetched, verified and written in pieces of this many bytes; the last may be shorter."""
 SLICE_BYTES = 256 * 1024
-"""A piece travels in slices: at 350 MB/s of CURVE one of them holds up other connections for less than 1 ms."""
+"""A piece travels in slices of this size: at 350 MB/s of CURVE, one slice delays other connections by less than 1
+ms."""
 MAX_BLOB_PIECES = 1 << 16
 MAX_OPEN_PIECES = 32
-"""Pieces that may be asked for on one connection and not yet be answered."""
+"""Most pieces that are asked for and not yet answered on one connection."""
 
 FREIVALDS_VECTORS = 3
 """k: a wrong result passes with probability at most (2/p)^3 < 2^-89 (SPEC.md section 8)."""
@@ -60,6 +61,6 @@ def row_bucket(num_rows: int) -> int:
 
 
 def max_rows_per_chunk(num_inputs: int, num_outputs: int) -> int:
-    """Largest of the limits with which share and result both stay within MAX_DATA_BYTES."""
+    """Largest row limit that keeps both share and result within MAX_DATA_BYTES."""
     fitting = MAX_DATA_BYTES // (4 * max(num_inputs, num_outputs))
     return max((limit for limit in CHUNK_LIMITS if limit <= fitting), default=1)

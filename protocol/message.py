@@ -66,7 +66,8 @@ class ErrorCode(IntEnum):
 
 
 class Message(Struct, frozen=True):
-    """A message: a body, and for some a buffer. Each class is one type and knows its own form."""
+    """A message: a body and, for some types, buffers. Each class is one type of message, which it encodes and
+    decodes."""
 
     TYPE: ClassVar[MessageType]
 
@@ -136,7 +137,7 @@ class ErrorReply(BodyMessage, frozen=True):
 
     @classmethod
     def from_body(cls, body: Mapping[int, Any]) -> Self:
-        """The code counts. A text that may not be shown is left out: it says nothing of what was computed."""
+        """Only the code matters. A text that cannot be printed is dropped: no result depends on it."""
         code, text = take_integer(body, 0, 0, 65535), body.get(1)
         if not isinstance(text, str) or len(text) > MAX_ERROR_CHARACTERS:
             raise RemoteProtocolError(f"field 1 is not text of at most {MAX_ERROR_CHARACTERS} characters")

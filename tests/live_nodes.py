@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 
 import zmq
@@ -23,10 +24,12 @@ from protocol.identity import Identity, PeerId, curve_public_key_of, public_key_
 from protocol.limits import MAX_CONTROL_FRAME_BYTES, PROTOCOL_VERSION
 from protocol.link.admission import SwarmKey
 from protocol.link.hello import Hello, HelloOk, HostedModel
-from protocol.message import ErrorReply, Message
+from protocol.link.messages import Pong
+from protocol.message import ErrorReply, Message, Ping
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 LOOPBACK = parse_multiaddr("/ip4/127.0.0.1/tcp/0")
+PLANES = ("control plane", "data plane")
 WAIT_S = 5.0
 """How long a test waits for what must happen; it never waits for what must not."""
 
@@ -254,3 +257,22 @@ class RawListener:
 
     def send(self, route: bytes, message: Message, message_id: int = 0) -> None:
         self.socket.send_multipart([route, *encode_message(message, message_id)])
+
+
+def client_of(node: LiveNode, index: int = 7, mechanism: str = "curve") -> RawClient:
+    assert node.address is not None
+    return RawClient(node.address.endpoint, node.peer_id, identity(index), mechanism)
+
+
+def still_serves(node: LiveNode) -> None:
+    """A newcomer shakes hands and gets an answer."""
+    with client_of(node, 99) as newcomer:
+        newcomer.say_hello()
+        newcomer.send(Ping(), 5)
+        received = newcomer.receive()
+        assert received is not None and isinstance(received.message, Pong) and received.id == 5
+
+
+def planes() -> list[threading.Thread]:
+    """Threads of nodes that run in this process."""
+    return [thread for thread in threading.enumerate() if thread.name in PLANES or "Auth" in type(thread).__name__]

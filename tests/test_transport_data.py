@@ -1,119 +1,30 @@
 """The data plane over real sockets: who is served, over which connection, and what the thread survives."""
 
-import contextlib
-import gc
 import itertools
-import logging
-import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import zmq
-from live_nodes import WAIT_S, LiveNode, RawClient, RawListener
-from made_parts import KERNELS, MODEL_ID, identity, make_rows, make_unit, weights_of
+from live_nodes import WAIT_S, LiveNode, RawClient
+from made_parts import KERNELS, MODEL_ID, identity, weights_of
 from msgspec.structs import replace
-from scripted_session import PATIENT
+from served_units import SEED, UNITS, GatedWorker, introduced, is_served, pad_request
 from waiting import until
 
-from node.execution import ExecutionManager, execute_distributed
-from node.execution.gate import UnitChecks
-from node.execution.pads.guard import GuardPads
-from node.execution.peer import SessionPeer
-from node.measures.peers import PeerMeasures
 from node.serving import inbox
 from node.serving.outbox import MAX_UNREAD_BYTES_A_ROUTE
-from node.serving.worker import LinearWorker, Parts
-from node.transport import control
-from node.transport.channel import MAX_UNASKED_BYTES, Channel, open_channel
-from node.transport.link import Pace
-from node.transport.log_limit import BURST
-from node.transport.registry import ConnectedPeer, DialState
+from node.serving.worker import LinearWorker
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from protocol import cbor
-from protocol.codec import Received
 from protocol.identity import PeerId
 from protocol.limits import MAGIC, MAX_DATA_BYTES
 from protocol.linear.field import P
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
-from protocol.linear.shares import PadSeeds, pad_rows
-from protocol.link.hello import Hello
 from protocol.link.messages import Attach
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 
-UNITS = [make_unit(20, 6), make_unit(530, 5, layer=1, kind="qkv")]
-SEED = bytes(range(32))
-PLANES = ("control plane", "data plane")
-
-
-@pytest.fixture(autouse=True)
-def patient_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A raw client's control link says hello and nothing more; on a busy machine a test may outlast five seconds."""
-    monkeypatch.setattr(control, "DEFAULT_PACE", Pace(silence_limit_s=10 * WAIT_S))
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    """No thread, and no socket: collecting an open one is a ResourceWarning, which is an error here."""
-    yield
-    assert not [
-        thread for thread in threading.enumerate() if thread.name in PLANES or "Auth" in type(thread).__name__
-    ]
-    gc.collect()
-
-
-class GatedWorker(LinearWorker):
-    """Waits for leave before each answer: as a large part in the kernels does, or between two parts."""
-
-    def __init__(self) -> None:
-        super().__init__(KERNELS, weights_of(UNITS))
-        self.reached = threading.Event()
-        self.leave = threading.Event()
-        self.listens = False
-        """Whether the plane hears what comes meanwhile, as it does between two parts of a chunk."""
-
-    def parts(self, request: Linear | TrustedLinear) -> Parts:
-        self.reached.set()
-        deadline = time.monotonic() + 2 * WAIT_S
-        while not self.leave.wait(0.001):
-            assert time.monotonic() < deadline
-            if self.listens:
-                yield
-        return (yield from super().parts(request))
-
-
-def pad_request(nonce: int = 1, num_rows: int = 1, unit: int = 0, seed: bytes = SEED) -> Linear:
-    tiles = -(-UNITS[unit].ref.num_outputs // 512)
-    binding = ChunkBinding(bytes(16), nonce, MODEL_ID, UNITS[unit].ref.sha256, Role.PAD, 0, num_rows, 0, tiles)
-    return Linear(binding, seed=seed)
-
-
-def right_answer(request: Linear, unit: int = 0) -> np.ndarray:
-    assert request.seed is not None
-    rows = pad_rows(request.seed, 0, request.binding.num_rows, UNITS[unit].ref.num_inputs)
-    return KERNELS.linear_field(UNITS[unit].weights, rows)
-
-
-@contextlib.contextmanager
-def introduced(node: LiveNode, index: int = 7) -> Iterator[RawClient]:
-    """A raw data connection whose owner said hello on the control plane."""
-    assert node.address is not None
-    with RawClient(node.address.endpoint, node.peer_id, identity(index)) as control:
-        control.say_hello()
-        with RawClient(node.data_endpoint, node.peer_id, identity(index)) as data:
-            yield data
-
-
-def is_served(client: RawClient, nonce: int = 4242) -> None:
-    client.send(pad_request(nonce), nonce)
-    while True:
-        received = client.receive()
-        assert received is not None
-        if received.id == nonce:
-            break
-    assert isinstance(received.message, LinearResult)
-    assert np.array_equal(received.message.rows, right_answer(pad_request()))
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind", "patient_links")
 
 
 def test_plain_rows_are_taken_from_paired_devices_alone() -> None:
@@ -138,20 +49,6 @@ def test_plain_rows_are_taken_from_paired_devices_alone() -> None:
             else:
                 assert isinstance(received.message, TrustedResult)
         is_served(client)
-
-
-def receive(channel: Channel) -> Received:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        poller = zmq.Poller()
-        for one in channel.pollables:
-            poller.register(one, zmq.POLLIN)
-        poller.poll(100)
-        channel.notice_losses()
-        received = channel.receive()
-        if received is not None:
-            return received
-    raise AssertionError("no answer")
 
 
 # --- who is served
@@ -410,238 +307,3 @@ def test_leaving_does_not_wait_for_a_chunk() -> None:
         node.data._thread.join(WAIT_S)
         node.data._commands.close()
         node.secure.__exit__()
-
-
-# --- channels
-
-
-def known_peer(node: LiveNode, other: LiveNode) -> ConnectedPeer:
-    """The other node as a session finds it."""
-    node.until(lambda: other.peer_id in {peer.peer_id for peer in node.registry.usable()}, "usable")
-    return next(peer for peer in node.registry.usable() if peer.peer_id == other.peer_id)
-
-
-@contextlib.contextmanager
-def pair(dial_only: bool, does: LinearWorker | None = None) -> Iterator[tuple[LiveNode, LiveNode]]:
-    """(client, worker); the worker listens, or can only dial the client."""
-    if dial_only:
-        with LiveNode(1) as client:
-            assert client.address is not None
-            with LiveNode(2, UNITS, listen=None, bootstrap=[client.address], worker=does) as worker:
-                yield client, worker
-    else:
-        with LiveNode(2, UNITS, worker=does) as worker:
-            assert worker.address is not None
-            with LiveNode(1, bootstrap=[worker.address]) as client:
-                yield client, worker
-
-
-@pytest.mark.parametrize("dial_only", [False, True])
-def test_a_channel_carries_requests_either_way(dial_only: bool) -> None:
-    with pair(dial_only) as (client, worker):
-        peer = known_peer(client, worker)
-        assert (peer.data_endpoint is None) == dial_only
-        channel = open_channel(client.secure, client.data, peer)
-        assert channel.wait_connected(WAIT_S)
-        assert channel.receive() is None
-        for nonce, num_rows in ((1, 1), (2, 32)):
-            request = pad_request(nonce, num_rows)
-            assert channel.send(request, nonce)
-            received = receive(channel)
-            assert received.id == nonce
-            assert isinstance(received.message, LinearResult)
-            assert np.array_equal(received.message.rows, right_answer(request))
-        assert channel.bytes_up > 0
-        assert channel.bytes_down > 33 * 20 * 4
-        assert channel.notice_losses() == 0
-        channel.close()
-        channel.close()
-
-
-def test_an_answer_to_a_session_that_has_ended_stops_nothing() -> None:
-    gated = GatedWorker()
-    with pair(dial_only=True, does=gated) as (client, worker):
-        peer = known_peer(client, worker)
-        ended = open_channel(client.secure, client.data, peer)
-        assert ended.send(pad_request(1), 1)
-        assert gated.reached.wait(WAIT_S)
-        ended.close()
-        gated.leave.set()
-        with introduced(client, 9) as other:
-            for nonce in range(20):
-                other.send(pad_request(nonce), nonce)
-                assert other.error().code == ErrorCode.NOT_FOUND
-        channel = open_channel(client.secure, client.data, peer)
-        assert channel.send(pad_request(7), 7)
-        while receive(channel).id != 7:
-            pass
-        channel.close()
-
-
-def test_sessions_come_and_go_over_one_attached_connection() -> None:
-    """What arrives for a session that has ended is dropped; the next one is served."""
-    with pair(dial_only=True) as (client, worker):
-        peer = known_peer(client, worker)
-        nonces = itertools.count(1)
-        for _ in range(5):
-            channel = open_channel(client.secure, client.data, peer)
-            for _ in range(4):
-                nonce = next(nonces)
-                assert channel.send(pad_request(nonce), nonce)
-            while receive(channel).id < nonce - 3:  # answers to the session before may still come in
-                pass
-            channel.close()
-        last = open_channel(client.secure, client.data, peer)
-        nonce = next(nonces)
-        assert last.send(pad_request(nonce, 8), nonce)
-        while (received := receive(last)).id != nonce:
-            pass
-        assert isinstance(received.message, LinearResult)
-        last.close()
-        with introduced(client, 9) as other:
-            other.send(pad_request(1), 1)
-            assert other.error().code == ErrorCode.NOT_FOUND
-
-
-def test_who_attaches_over_and_over_makes_no_session_look_around_and_fills_no_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "node.serving.reception")
-    with LiveNode(1) as node, introduced(node) as client:
-        client.send(Attach(), 1)
-        until(lambda: node.registry.route_of(client.identity.peer_id) is not None, "it serves")
-        version = node.registry.version
-        for index in range(2, 202):
-            client.send(Attach(), index)
-        client.send(pad_request(300), 300)
-        assert client.error().code == ErrorCode.NOT_FOUND, "all before were read"
-        assert node.registry.version == version
-    lines = [record for record in caplog.records if "serves over the connection" in record.message]
-    assert 1 <= len(lines) <= BURST + 1
-
-
-def test_of_two_devices_that_serve_over_their_own_connections_the_one_that_stays_is_asked() -> None:
-    with LiveNode(1) as client, contextlib.ExitStack() as rest:
-        bootstrap = [client.address] if client.address else []
-        first = rest.enter_context(LiveNode(2, UNITS, listen=None, bootstrap=bootstrap))
-        peer = known_peer(client, first)
-        before = client.registry.route_of(peer.peer_id)
-        with LiveNode(2, UNITS, listen=None, bootstrap=bootstrap):
-            client.until(lambda: client.registry.route_of(peer.peer_id) != before, "the second one attached too")
-        channel = open_channel(client.secure, client.data, peer)
-        nonces = itertools.count(1)
-
-        def answers() -> bool:
-            nonce = next(nonces)
-            return channel.send(pad_request(nonce), nonce) and channel.receive() is not None
-
-        until(answers, "the one that stays answers")
-        assert client.registry.route_of(peer.peer_id) == before
-        assert [known.peer_id for known in client.registry.usable()] == [peer.peer_id]
-        channel.close()
-
-
-def test_a_lost_connection_is_noticed() -> None:
-    with LiveNode(1) as client:
-        with LiveNode(2, UNITS) as worker:
-            peer = ConnectedPeer(worker.peer_id, worker.hello(), "127.0.0.1", True)
-            channel = open_channel(client.secure, client.data, peer)
-            assert channel.wait_connected(WAIT_S)
-            assert channel.connected
-        poller = zmq.Poller()
-        for one in channel.pollables:
-            poller.register(one, zmq.POLLIN)
-        assert poller.poll(int(1000 * WAIT_S))
-        assert channel.notice_losses() >= 1
-        assert not channel.connected
-        assert not channel.send(pad_request(), 1)
-        assert not channel.wait_connected(0.01)
-        channel.close()
-
-
-def test_a_peer_cannot_make_a_session_hold_a_message_without_an_end() -> None:
-    """A result of very many frames is not received before its last, and that it passed the bound is seen before."""
-    with LiveNode(1) as client, RawListener(identity(2)) as peer:
-        hello = replace(client.hello(), public_key=peer.identity.public_key, data_port=peer.address.port)
-        known = ConnectedPeer(peer.identity.peer_id, hello, "127.0.0.1", True)
-        channel = open_channel(client.secure, client.data, known)
-        assert channel.wait_connected(WAIT_S)
-        assert channel.send(pad_request(), 1)
-        said = peer.receive(Linear)
-        assert said is not None
-        frame = bytes(1 << 20)
-        peer.socket.send_multipart([said[0]] + [frame] * (2 * MAX_UNASKED_BYTES // len(frame)), copy=False)
-        deadline = time.monotonic() + 4 * WAIT_S
-        while not channel.is_overfull(0):
-            assert time.monotonic() < deadline, "the bound is met"
-            time.sleep(0.005)
-        channel.close()
-
-
-def test_a_listener_that_forgot_is_not_attached_to_over_and_over() -> None:
-    with (
-        RawListener(identity(1)) as listener,
-        RawListener(identity(1)) as plane,
-        LiveNode(2, UNITS, listen=None, bootstrap=[listener.address]) as node,
-    ):
-        said = listener.receive(Hello)
-        assert said is not None
-        listener.send(said[0], replace(listener.hello_ok, data_port=plane.address.port), said[1].id)
-        node.until_dialled(listener.address, DialState.UP)
-        attached = plane.receive(Attach)
-        assert attached is not None
-        plane.send(attached[0], ErrorReply(ErrorCode.NO_SESSION, "who?"), attached[1].id)
-        plane.send(attached[0], pad_request(5), 5)
-        said = plane.receive(Attach, LinearResult)
-        assert said is not None and isinstance(said[1].message, LinearResult)
-
-
-# --- all of it together
-
-
-def test_a_layer_through_real_nodes() -> None:
-    """One lane: the guard of the pads can only dial out, the guard of the shares listens."""
-    with LiveNode(3, UNITS) as share_node:
-        assert share_node.address is not None
-        with LiveNode(1, bootstrap=[share_node.address]) as client:
-            assert client.address is not None
-            with LiveNode(2, UNITS, listen=None, bootstrap=[client.address]) as pad_node:
-                checks = UnitChecks(KERNELS)
-                for unit in UNITS:
-                    checks.of(unit)
-                manager = ExecutionManager(
-                    KERNELS, MODEL_ID, checks, 1e9, PATIENT, lambda unit: None, lambda record: None
-                )
-                peers = []
-                for node, role in ((pad_node, Role.PAD), (share_node, Role.SHARE)):
-                    channel = open_channel(client.secure, client.data, known_peer(client, node))
-                    assert channel.wait_connected(WAIT_S)
-                    peers.append(SessionPeer(node.peer_id, role, channel, PeerMeasures(1e9)))
-                    manager.add_peer(peers[-1])
-                manager.add_lane(peers[1], GuardPads(peers[0], PadSeeds(bytes(32), MODEL_ID), manager.send_pad))
-                for num_rows in (40, 1, 1, 1):
-                    manager.hear()
-                    manager.begin_step(num_rows, UNITS)
-                    for unit in UNITS:
-                        rows = make_rows(num_rows, unit.ref.num_inputs)
-                        sums = execute_distributed(manager, unit, rows)
-                        assert np.array_equal(sums, KERNELS.linear_a12(unit.weights, rows))
-                assert manager.counts.verified > 0
-                assert manager.counts.rejected == 0
-                assert manager.counts.merged == manager.counts.verified + manager.counts.local
-                manager.close()
-
-
-def test_a_node_that_leaves_answers_what_waits() -> None:
-    """Ten requests wait behind one in the kernels when the node is told to stop: all eleven are answered."""
-    worker = GatedWorker()
-    with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
-        for index in range(11):
-            client.send(pad_request(index), index)
-        assert worker.reached.wait(WAIT_S)
-        stopping = threading.Thread(target=node.data.stop)
-        stopping.start()
-        worker.leave.set()
-        answers = [client.receive() for _ in range(11)]
-        stopping.join()
-        assert all(received is not None and isinstance(received.message, LinearResult) for received in answers)

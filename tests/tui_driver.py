@@ -93,3 +93,9 @@ async def interface(
 def normal_svg(svg: str) -> str:
     """A picture without the names that a run gives its parts."""
     return re.sub(r"terminal-\d+", "terminal", svg)
+
+
+async def finished(driver: Driver) -> None:
+    """Returns when the last answer is whole, with its receipt."""
+    await driver.until(lambda: driver.app.session.answer and not driver.app.session.busy)
+    await driver.until(lambda: driver.app.session.answer and driver.app.session.answer.receipt is not None)

@@ -8,14 +8,14 @@ from collections import OrderedDict, deque
 from msgspec import Struct
 
 GRANT_S = 10.0
-"""How soon after its proof a peer must have connected."""
+"""A peer must connect within this time after its proof."""
 MAX_GRANTS_A_HOST = 64
 MAX_GRANTS = 1024
-"""Proofs that were not used yet; members alone can give one."""
+"""Most proofs that are not used yet; only members can give one."""
 
 
 class Grant(Struct, frozen=True):
-    """One connection may be opened to this port from this host until then."""
+    """Permission to open one connection from this host to this port, until a time."""
 
     curve_key: bytes
     until: float
@@ -30,7 +30,7 @@ class Admissions:
         self._keys: OrderedDict[bytes, float] = OrderedDict()
 
     def grant(self, plane: str, host: str, curve_key: bytes, now: float) -> bool:
-        """Let the next connection from a host in; False where too many are expected already."""
+        """Let the next connection from a host in; returns False where too many are expected already."""
         with self._lock:
             self._expire(now)
             of_host = self._grants.get((plane, host), deque())
@@ -44,7 +44,8 @@ class Admissions:
             return True
 
     def enter(self, plane: str, host: str, now: float) -> bytes | None:
-        """A connection from a host wants in: the CURVE key whose proof lets it, used up by this; None: nobody's."""
+        """A connection comes from a host: returns the CURVE key whose proof lets it in, and uses the proof up; None
+        where there is no proof."""
         with self._lock:
             self._expire(now)
             of_host = self._grants.get((plane, host))
@@ -56,7 +57,7 @@ class Admissions:
             return grant.curve_key
 
     def admits(self, curve_key: bytes, now: float) -> bool:
-        """Whether the owner of a key has proved a moment ago that it is a member (ZAP's question)."""
+        """Whether the owner of a key proved a moment ago that it is a member; ZAP asks this."""
         with self._lock:
             return self._keys.get(curve_key, 0.0) > now
 

@@ -1,6 +1,6 @@
-"""Connections of members that stand, and how a frame that a ROUTER gives is traced back to one of them.
+"""Open connections of members, and how a frame from a ROUTER is traced back to one of them.
 
-libzmq says which descriptor a frame came over; the other end of that Unix socket was bound to a name, a number.
+libzmq says which descriptor a frame came over; the other end of that Unix socket has a name, which is a number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zmq.utils import z85
 
 
 class Caller(Struct, frozen=True, eq=False):
-    """A connection that stands."""
+    """An open connection."""
 
     host: str
     """Where it comes from, in ZeroMQ's form."""
@@ -73,7 +73,7 @@ class Callers:
             return [caller for caller in self._by_number.values() if caller.curve_key == curve_key]
 
     def of_frame(self, frame: zmq.Frame) -> Caller | None:
-        """The connection that a frame came over; None where it has ended."""
+        """The connection that a frame came over; None where the connection has ended."""
         try:
             with socket.socket(fileno=os.dup(int(str(frame.get("__fd"))))) as inner:
                 number = int(Path(str(inner.getpeername())).name)
@@ -91,8 +91,8 @@ FRAME_OVERHEAD_BYTES = 64
 class Routes:
     """Routing ids of one ROUTER and the connections behind them. Used by the thread that reads it.
 
-    Args:
-        read: told of every message that was read: the connection, and no fewer bytes than it came as.
+    Args: read: called for every message that was read, with its connection and at least as many bytes as it had on
+    the wire.
     """
 
     def __init__(self, callers: Callers, read: Callable[[Caller, int], None]) -> None:
@@ -101,7 +101,7 @@ class Routes:
         self._known: OrderedDict[bytes, Caller] = OrderedDict()
 
     def took(self, route: bytes, frames: Sequence[zmq.Frame]) -> Caller | None:
-        """A message was read: account for it; its connection, None where that has ended."""
+        """A message was read: account for it. Returns its connection; None where that has ended."""
         caller = self._known.get(route)
         if caller is None:
             caller = self._callers.of_frame(frames[-1])
@@ -121,5 +121,5 @@ def curve_key_of_frame(frame: zmq.Frame) -> bytes:
 
 @lru_cache(maxsize=MAX_ROUTES)
 def _curve_key(user_id: str) -> bytes:
-    """Decoded in Python, which takes longer than the rest of reading a small message."""
+    """Decoding it in Python takes longer than all the rest of reading a small message."""
     return bytes(z85.decode(user_id))

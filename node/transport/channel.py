@@ -24,7 +24,7 @@ from protocol.message import Message
 
 _names = itertools.count(1)
 MAX_UNASKED_BYTES = 32 << 20
-"""What a peer may have sent beyond what it was asked for: answers that came too late, and were forgotten."""
+"""Most bytes that a peer may send beyond what it owes: answers that came too late and were forgotten."""
 FAREWELL_MS = 200
 """Time for last cancellations to leave when a channel is closed."""
 
@@ -50,7 +50,7 @@ class Channel:
 
     @property
     def socket(self) -> Socket | None:
-        """What it sends over now; None while there is no connection."""
+        """The socket that it sends over now; None while there is no connection."""
         return self._pair if self._line is None else self._line.socket
 
     @property
@@ -76,7 +76,7 @@ class Channel:
         return self._line.closed if self._line is not None else self._pair is None or self._pair.closed
 
     def send(self, message: Message, message_id: int) -> bool:
-        """Send now or not at all; False where the peer cannot take it."""
+        """Send without waiting; returns False where the peer cannot take the message."""
         frames, socket = encode_message(message, message_id), self.socket
         if socket is None or not send_frames(socket, list(frames)):
             return False

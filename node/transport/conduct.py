@@ -14,23 +14,23 @@ from msgspec import Struct
 from protocol.identity import PeerId
 
 MESSAGE_SHARE = 0.25
-"""Of the thread's time that messages may take while several peers send, in equal parts among them."""
+"""Part of the thread's time that messages may take while several peers send, shared equally among them."""
 MODEST = 0.5
-"""Whoever uses less than this part of what the heaviest sender uses is heard in any case: a flood pays for itself."""
+"""A peer that uses less than this part of what the heaviest sender uses is always heard: a flood pays for itself."""
 REFUSED_S = 0.001
-"""What a request counts for which there is no room: whoever asks on and on is soon not read any more."""
+"""Cost of a request for which there is no room: whoever keeps asking is soon no longer read."""
 BURST_S = 0.1
 """Time that a peer may use at once after a pause."""
 RECENT_S = 1.0
-"""Whoever sent something so long ago counts as sending."""
+"""A peer counts as sending for this long after a message."""
 MAX_KNOWN = 1024
-"""Peers that are remembered; of more, the one that sent longest ago starts anew."""
+"""Most peers that are remembered; beyond them, the one that sent longest ago is forgotten."""
 PARDON_S = 60.0
 """Broken rules are forgotten over this time."""
 MALFORMED_LIMIT = 32
-"""Messages against the format, within the time of pardon, for which a peer is kept out."""
+"""A peer that sends so many malformed messages within the time of pardon is kept out."""
 UNKNOWN_LIMIT = 1024
-"""The same of unknown types: a peer of a later version may send some."""
+"""The same for messages of unknown types: a peer of a later version may send some."""
 
 Sender = PeerId | bytes | None
 """A peer, or the CURVE key of one; None: all who said no hello, together."""
@@ -41,7 +41,7 @@ class _Record(Struct):
     """When it sent something last."""
     credit_s: float = BURST_S
     used_s: float = 0.0
-    """What its messages took lately: halved over `RECENT_S`."""
+    """Time that its messages took lately: it halves every `RECENT_S`."""
     faults: float = 0.0
     """1 is the limit."""
     faults_at: float = 0.0
@@ -63,7 +63,7 @@ class Conduct:
         return len(self._recent) > (sender in self._recent)
 
     def may_send(self, sender: Sender, now: float) -> bool:
-        """Whether a message that has come is looked at; time that nobody else wants is anybody's."""
+        """Whether a message that has come is read; anybody may use time that nobody else wants."""
         record = self._record(sender, now)
         if record.credit_s > 0.0 or not self.is_shared(sender, now):
             return True
@@ -83,11 +83,11 @@ class Conduct:
         record.used_s += seconds
 
     def malformed(self, sender: Sender, now: float) -> bool:
-        """A message broke the format; whether its sender is to be kept out."""
+        """A message broke the format; returns whether its sender is to be kept out."""
         return self._fault(sender, 1 / MALFORMED_LIMIT, now)
 
     def unknown(self, sender: Sender, now: float) -> bool:
-        """A message was of an unknown type; whether its sender is to be kept out."""
+        """A message was of an unknown type; returns whether its sender is to be kept out."""
         return self._fault(sender, 1 / UNKNOWN_LIMIT, now)
 
     def _fault(self, sender: Sender, weight: float, now: float) -> bool:
@@ -97,7 +97,7 @@ class Conduct:
         return record.faults >= 1.0 - weight / 2  # not a sum of fractions against a whole
 
     def _record(self, sender: Sender, now: float) -> _Record:
-        """Of somebody who sends now, with the credit that has come in since."""
+        """The record of somebody who sends now, with the credit gained since its last message."""
         record = self._records.get(sender)
         if record is None:
             record = self._records[sender] = _Record(now)

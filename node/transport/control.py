@@ -33,16 +33,16 @@ from protocol.multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 FAREWELL_S = 0.05
-"""Time for others to read our goodbye: with IMMEDIATE a DEALER drops what was not read when its connection ends."""
+"""Time for others to read our goodbye: with IMMEDIATE, a DEALER drops unread messages when its connection ends."""
 
 MAX_HINTS_TRIED = 64
-"""Addresses of the local network that are dialled at a time."""
+"""Most addresses of the local network that are dialled at one time."""
 
 Bound = Future[Multiaddr | None]
 
 
 class Resident(Protocol):
-    """Something that lives in the control plane's loop: membership, say."""
+    """Something that lives in the control plane's loop, such as membership."""
 
     def start(self, plane: ControlPlane) -> None:
         """Begin, before anything is dialled or read."""
@@ -75,7 +75,7 @@ class ControlPlane:
         )
         self._farewell = GoAway("")
         self.on_end: Callable[[BaseException], None] = lambda exc: None
-        """Told, in the plane's thread, that it ended though nobody stopped it."""
+        """Called, in the plane's thread, when it ends though nobody stopped it."""
         self._residents: list[Resident] = []
         self._dials: Dials | None = None
         self._hints: set[Multiaddr] = set()
@@ -127,7 +127,8 @@ class ControlPlane:
         self.call(self._dial_once, address)
 
     def dial_hint(self, address: Multiaddr) -> None:
-        """The same for an address that anybody may have put about: few at a time, since there may be a flood."""
+        """The same for an address that comes from anybody: few at one time, since such addresses may come in a
+        flood."""
         self.call(self._dial_found, address)
 
     def send(self, peer_id: PeerId, message: Message) -> None:

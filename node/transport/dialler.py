@@ -59,7 +59,7 @@ class Dialler:
     """Keeps one address dialled. Lives in the control plane's loop."""
 
     def __init__(self, context: LinkContext, address: Multiaddr, users_own: bool = False) -> None:
-        """`users_own`: the user gave this address, no peer."""
+        """`users_own`: this address comes from the user, not from a peer."""
         assert address.peer_id is not None, "addresses to dial carry a PeerID"
         self._context = context
         self._address = address
@@ -125,7 +125,7 @@ class Dialler:
             socket.close()
 
     async def _knock(self) -> Multiaddr:
-        """Be let in at the address; it, with an IP address for its host."""
+        """Be let in at the address; returns the address with an IP address as its host."""
         context = self._context
         address = await resolve(self._address, context.pace.hello_timeout_s, self._users_own)
         try:
@@ -154,7 +154,8 @@ class Dialler:
             raise TransportError(f"cannot dial {self._address}: {exc.strerror}; too many links are open") from exc
 
     async def deliver(self, message: Message) -> None:
-        """Dial, say one message and leave; no link comes of it here. Raises TransportError where it was not read."""
+        """Dial, send one message and leave; this makes no link. Raises TransportError where nobody read the
+        message."""
         context, peer_id = self._context, self._peer_id
         address = await self._knock()
         socket = self._new_socket()
@@ -247,7 +248,7 @@ class Dialler:
         self._context.links.received(link, received)
 
     def _report(self, state: DialState, reason: str, peer_id: PeerId | None = None) -> None:
-        """Say what became of the address, once a change."""
+        """Tell the state of the address, once for each change."""
         if state is not self._said:
             log.info("%s", reason or f"peer {peer_id} is up at {self._address}")
         self._said = state
@@ -255,4 +256,4 @@ class Dialler:
 
 
 class _RefusedError(TransportError):
-    """A peer that answered and will not have us: dialling again soon is of no use."""
+    """A peer that answered and refuses us: dialling again soon is of no use."""

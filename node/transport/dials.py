@@ -40,7 +40,7 @@ class Dials:
         self._run(self._try(addresses, on_end))
 
     async def deliver(self, address: Multiaddr, message: Message) -> None:
-        """Say one message to whoever is at an address, over a connection of its own. Raises TransportError."""
+        """Send one message to whoever is at an address, over a connection of its own. Raises TransportError."""
         await Dialler(self._context, address).deliver(message)
 
     def end(self, farewell: GoAway) -> None:

@@ -1,8 +1,8 @@
 """The end of connections whose sockets were closed: at once, or after what was sent last had a moment to leave.
 
 libzmq 4.3.5 aborts the process where a connection breaks in the moment in which a closed socket gives up a message of
-several frames that was half sent (session_base.cpp:233). So a socket is closed with more patience than is meant, and
-the connection itself is shut down in time.
+several frames that was half sent (session_base.cpp:233). So a socket is closed with a longer linger than is meant,
+and the connection itself is shut down when its time is over.
 """
 
 from __future__ import annotations

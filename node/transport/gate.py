@@ -42,18 +42,19 @@ from protocol.multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 STRANGER_LIMIT_S = 3.0
-"""A knock or a handshake may take so long."""
+"""Most time that a knock or a handshake may take."""
 MAX_STRANGERS = 128
-"""At a time; one more takes the place of the oldest, of its own host where that has half of all."""
+"""Most strangers at one time. One more takes the place of the oldest, or of its own host's oldest where that host has
+half of all."""
 MAX_STRANGERS_A_HOST = 64
 STRANGERS_SHARE = 0.1
 """Of this thread's time, what strangers may use in the long run; the rest of the time nobody new is accepted."""
 STRANGERS_BURST_S = 0.1
-"""Used before that counts: many members may come at once."""
+"""Time that strangers may use before that limit counts: many members may come at once."""
 NO_DESCRIPTOR_PAUSE_S = 0.5
 BACKLOG = 512
 MAX_CONNECTIONS = 2048
-"""Of members, on all ports."""
+"""Most connections of members, on all ports."""
 MAX_CONNECTIONS_A_KEY = 64
 MAX_UNREAD_BYTES = 96 << 20
 """Of one connection, what the ROUTER may hold that was not read: nobody honest has more than 64 MiB of requests
@@ -62,9 +63,9 @@ KEEPALIVE_IDLE_S = 10
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 UNSENT_LIMIT_MS = 30000
-"""The system ends a connection whose other side acknowledges nothing for so long."""
+"""The system ends a connection whose other side acknowledges nothing for this long."""
 CLOSING_S = 0.2
-"""What was said last has so long to leave when the gate closes."""
+"""When the gate closes, the last messages have this long to leave."""
 
 
 class _Port(Struct):
@@ -87,7 +88,7 @@ class _Allowance(Struct):
         self.at = now
 
     def pause_s(self) -> float:
-        """How long nobody new is accepted."""
+        """How long no new connection is accepted."""
         return max(0.0, -self.left_s / STRANGERS_SHARE)
 
 
@@ -110,10 +111,10 @@ class Gate:
         self._accept_at = 0.0
         self._complaints = LogLimit(log)
         self._stop_at: float | None = None
-        """When nothing is waited for any more; None while the node runs."""
+        """The time at which the gate stops waiting; None while the node runs."""
         self._thread: threading.Thread | None = None
         self.on_end: Callable[[Exception], None] = lambda exc: None
-        """Called where the gate has failed so often that it was given up."""
+        """Called when the gate has failed so often that it was given up."""
 
     # --- for the owner
 

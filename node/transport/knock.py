@@ -1,4 +1,4 @@
-"""Knocks at other nodes' doors: what goes before every ZeroMQ connection that this node opens."""
+"""Knocks at other nodes' doors: every ZeroMQ connection that this node opens begins with one."""
 
 from __future__ import annotations
 

@@ -44,10 +44,10 @@ Socket = zmq.Socket[bytes]
 
 
 class LineNews(Struct, frozen=True):
-    """What became of a connection since the last look."""
+    """What happened to a connection since the last look."""
 
     up: bool
-    """It stands, and did not before (or broke in between)."""
+    """It is open, and was not before (or broke in between)."""
     losses: int
     """How often it broke."""
 
@@ -89,7 +89,7 @@ class Line:
         return pollables + [one for one in (self.socket, self._monitor) if one is not None]
 
     def look(self) -> LineNews:
-        """Go on with what has happened; never waits."""
+        """Handle what has happened; never waits."""
         if self.closed:
             return LineNews(False, 0)
         with contextlib.suppress(BlockingIOError):
@@ -123,7 +123,7 @@ class Line:
         return int.from_bytes(info[BYTES_RECEIVED], "little") if len(info) == BYTES_RECEIVED.stop else None
 
     def close(self, linger_ms: int = 0) -> None:
-        """End it for good; what was sent last has so long to leave. A second call does nothing."""
+        """End it for good; the last messages have this long to leave. A second call does nothing."""
         if self.closed:
             return
         self._drop(linger_ms)

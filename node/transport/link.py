@@ -33,7 +33,7 @@ class Pace(Struct, frozen=True):
 DEFAULT_PACE = Pace()
 LINKS_PINGED_EACH_INTERVAL = 16
 MAX_PING_SHARE = 0.4
-"""Of the silence after which a link is gone: two pings may be lost."""
+"""Interval of pings as a part of the silence that ends a link: two pings may be lost."""
 
 
 class LinkContext(Struct, frozen=True):

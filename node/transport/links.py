@@ -21,7 +21,7 @@ from protocol.message import Message
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 2.0
-"""Between the goodbyes that a node says on all its links."""
+"""Pause between the goodbyes that a node says on its links."""
 TWO_DEVICES_S = 10.0
 """Links to different processes of one peer that stand together for so long: twice the silence that ends a link."""
 FIRST_MESSAGE_ID = 1 << 32
@@ -43,14 +43,14 @@ class Link(Protocol):
         """Whether this node opened it."""
 
     def send(self, message: Message, message_id: int) -> bool:
-        """Send now or not at all."""
+        """Send without waiting, or drop the message."""
 
     def close(self, reason: str) -> None:
         """Say goodbye and end it."""
 
 
 class LinkWatcher(Protocol):
-    """Who wants to know."""
+    """What a watcher of links is told."""
 
     def link_up(self, link: Link) -> None: ...
 
@@ -70,7 +70,7 @@ class Links:
     def __init__(self, registry: PeerRegistry) -> None:
         self._registry = registry
         self._open: dict[PeerId, dict[Link, ConnectedPeer]] = {}
-        """What the hello of each link said: of two links of one peer, either may end first."""
+        """The hello of each link: of two links of one peer, either may end first."""
         self._goodbyes: dict[PeerId, float] = {}
         """When a peer that still has another link said goodbye over one."""
         self._doubts: dict[PeerId, float] = {}
@@ -85,7 +85,7 @@ class Links:
         self._watchers.append(watcher)
 
     def handle(self, kind: type[object], handler: Handler) -> None:
-        """Give every message of a class to one handler. A RemoteProtocolError of it ends in the log."""
+        """Give every message of a class to one handler. A RemoteProtocolError that it raises is logged."""
         assert kind not in self._handlers, f"{kind.__name__} has a handler"
         self._handlers[kind] = handler
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_LINKS = 256
 MAX_LINKS_A_KEY = 4
-"""Links of one CURVE key; one more takes the place of the key's oldest, so that one peer cannot lock others out."""
+"""Most links of one CURVE key. One more takes the place of the key's oldest, so that no peer can lock others out."""
 MAX_LINKS_A_HOST = 128
 RTT_INTERVAL_S = 3.0
 
@@ -95,7 +95,7 @@ class Listener:
             await asyncio.sleep(0)  # a receive that is ready does not yield: whoever floods would have the loop alone
 
     def _take(self, route: bytes, frames: list[zmq.Frame]) -> None:
-        """Handle a message, at the cost of whoever sent it: of a flood, others' messages are heard all the same."""
+        """Handle a message and charge its time to its sender: in a flood, the messages of others are still heard."""
         caller = self._routes.took(route, frames) if frames else None
         if caller is None:
             return
@@ -129,7 +129,7 @@ class Listener:
             self.send(route, farewell, 0)
 
     def close(self) -> None:
-        """Close the ROUTER; what was said last has a moment to leave."""
+        """Close the ROUTER; the last messages have a moment to leave."""
         self._router.close(linger=200)
 
     def _handle(self, route: bytes, caller: Caller, frames: list[zmq.Frame]) -> None:

@@ -14,14 +14,14 @@ from node.errors import TransportError
 from protocol.multiaddr import Multiaddr
 
 MAX_LOOKUPS = 8
-"""At a time, of names that peers put about: a lookup may take half a minute."""
+"""Most lookups at one time of names that come from peers: one may take half a minute."""
 
 _slots = threading.BoundedSemaphore(MAX_LOOKUPS)
 _FAMILIES = {"dns4": (socket.AF_INET, "ip4"), "dns6": (socket.AF_INET6, "ip6")}
 
 
 async def resolve(address: Multiaddr, timeout_s: float, users_own: bool = False) -> Multiaddr:
-    """The address with an IP address for its host. Raises TransportError where there is none in time.
+    """The address with an IP address as its host. Raises TransportError where no lookup answers in time.
 
     Args:
         users_own: the user gave this address; those of peers never stand in its way.

@@ -34,13 +34,13 @@ class _Pair(Struct, eq=False):
     received: int = 0
     """Bytes passed from the outer to the inner end."""
     read: int = 0
-    """Of these, what the reader has accounted for."""
+    """How many of these the reader has accounted for."""
     closing: bool = False
     watched: dict[socket.socket, int] = field(default_factory=dict)
 
 
 class PortablePump:
-    """`Pump` in Python."""
+    """A `Pump` in Python."""
 
     def __init__(self, max_unread_bytes: int) -> None:
         self._max_unread_bytes = max_unread_bytes
@@ -187,7 +187,7 @@ def _write(to: _End, data: bytes) -> None:
 
 
 def _move(source: _End, target: _End) -> int:
-    """Move at most one chunk; the bytes moved. Raises OSError where one end is broken."""
+    """Move at most one chunk; returns the bytes moved. Raises OSError where one end is broken."""
     if source.finished or target.unsent:
         return 0
     try:

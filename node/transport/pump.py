@@ -23,7 +23,8 @@ class Pump(Protocol):
         """Close every pair and end the thread; nothing else may be called after it."""
 
     def add(self, outer: socket.socket, inner: socket.socket) -> int:
-        """Take over two sockets; the pair's id. Raises TransportError where there is no room (both are closed)."""
+        """Take over two sockets; returns the pair's id. Raises TransportError where there is no room (both are
+        closed)."""
 
     def read(self, pair_id: int, num_bytes: int) -> None:
         """The reader behind the inner socket has taken so many bytes; of what it has not taken only so much is let

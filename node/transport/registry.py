@@ -15,7 +15,7 @@ from protocol.identity import PeerId, curve_public_key_of, peer_id_of
 from protocol.link.hello import Hello
 
 FAREWELL_S = 10.0
-"""How long answers of a peer that said goodbye are waited for."""
+"""How long this node waits for answers of a peer that said goodbye."""
 MAX_FAREWELLS = 1024
 MAX_OUTCOMES = 1024
 MAX_ROUTES_A_PEER = 4
@@ -64,19 +64,19 @@ class ConnectedPeer(Struct, frozen=True):
         return first | self.announced.get(model_id, frozenset())
 
     def serves(self, model_id: bytes) -> bool:
-        """Whether it holds anything of a model, though what may not be known here."""
+        """Whether it holds any part of a model, even where it is not known which."""
         return model_id in self.announced or any(model.model_id == model_id for model in self.hello.hosted)
 
 
 class _Farewell(Struct, frozen=True):
-    """Who said goodbye, as it was."""
+    """A peer that said goodbye, as it was."""
 
     peer: ConnectedPeer
     curve_key: bytes
     route: bytes | None
     """Of the connection over which it served."""
     until: float
-    """When its last answers may come, and its last questions be answered."""
+    """Until then its last answers may come, and its last requests are answered."""
 
 
 class PeerRegistry:
@@ -155,7 +155,7 @@ class PeerRegistry:
             return peer_id in self._farewells
 
     def expel(self, peer_id: PeerId) -> None:
-        """A peer is not wanted any more: from now on nothing of it is answered, whatever it said before."""
+        """A peer is no longer wanted: from now on none of its requests are answered, whatever it said before."""
         self.down(peer_id)
         with self._changed:
             self._farewells.pop(peer_id, None)
@@ -201,7 +201,7 @@ class PeerRegistry:
             return True
 
     def detach(self, peer_id: PeerId, route: bytes) -> bool:
-        """A connection over which a peer served has ended; whether it was one of those that count."""
+        """A connection over which a peer served has ended; returns whether it was known here."""
         with self._changed:
             before = self._attached.pop(peer_id, [])
             routes = [known for known in before if known != route]

@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 ZAP_DOMAIN = b"kek"
 HIGH_WATER_MARK_MESSAGES = 256
-"""Messages that wait in a socket for one connection; what we send ourselves, and small control frames."""
+"""Most messages that wait in a socket for one connection: our own messages, and small control frames."""
 DATA_HIGH_WATER_MARK_MESSAGES = 32
-"""The same for what others make us hold: with frames of 8 MiB, 256 MiB a connection at the very most."""
+"""The same for messages that others make us hold: with frames of 8 MiB, at most 256 MiB for each connection."""
 MAX_SOCKETS = 4096
-"""libzmq's own limit of 1023 is near where many members are linked and sessions run beside."""
+"""Most sockets: many linked members and running sessions come near libzmq's own limit of 1023."""
 IO_THREADS = 8
 """Threads that encrypt. One message of 2 MiB takes one of them 5 ms, and all connections of that thread wait: with
 two, large answers to one peer held up half of the others."""
@@ -51,7 +51,7 @@ MAX_DATA_FRAME_BYTES = MAX_DATA_BYTES + MAX_DATA_HEADER_BYTES
 
 
 class _Zap:
-    """ZAP's question, answered: whoever gave a proof at the door a moment ago, and is not banned."""
+    """Answers ZAP: lets in whoever gave a proof at the door a moment ago and is not banned."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate

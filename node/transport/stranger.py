@@ -29,7 +29,7 @@ READ_BYTES = 4096
 
 
 class Phase(Enum):
-    """What is expected of a stranger next."""
+    """What a stranger has to do next."""
 
     FIRST = "first bytes"
     PROOF = "proof"
@@ -37,7 +37,7 @@ class Phase(Enum):
 
 
 class StrangerEnded(Exception):  # noqa: N818 (it is no error: most end so)
-    """Nothing more is expected of a connection; the text says why where that is worth a line."""
+    """A connection is over; the text says why where that is worth a line in the log."""
 
 
 class Entry(Struct, frozen=True):
@@ -52,11 +52,11 @@ class Entry(Struct, frozen=True):
 
 
 class House(Struct, frozen=True):
-    """What a stranger meets: decisions of the gate."""
+    """The gate's decisions about a stranger."""
 
     doorway: Doorway
     judge: Callable[[bytes], DoorStatus]
-    """Of a proven Ed25519 key: whether it is let in."""
+    """Whether a proven Ed25519 key is let in."""
     enter: Callable[[], Entry | None]
     """Of a ZMTP connection: None where no proof allows it."""
 
@@ -153,7 +153,7 @@ class Stranger(Struct, eq=False):
 
 
 def _send_all(to: socket.socket, data: bytes) -> None:
-    """Send what fits any socket's buffer; one that does not even take this is ended."""
+    """Send what fits into any socket's buffer; a connection that does not even take this is ended."""
     try:
         sent = to.send(data)
     except BlockingIOError:

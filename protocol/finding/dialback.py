@@ -2,8 +2,8 @@
 
 A node asks a peer to dial an address of the host that this peer sees it at, with a nonce. The peer opens a new link
 to that address and repeats the nonce over it. Only the nonce's arrival over a link that came in counts; a peer's word
-that it got through does not. A peer never dials another host than the asker's own: nobody can be made to knock at
-a third party's door.
+that it got through does not. A peer never dials another host than the asker's own: so nobody can make it knock at a
+third party's door.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from protocol.multiaddr import MAX_ADDRESS_CHARACTERS, Multiaddr, parse_multiadd
 
 SERVE_BURST = 6
 SERVE_PERIOD_S = 60.0
-"""A peer's requests that are served: this many in this time, one at a time."""
+"""So many requests of one peer are served in this time, one at a time."""
 SERVE_AT_ONCE = 32
-"""Requests of all peers together that are served at one time."""
+"""Most requests, of all peers together, that are served at one time."""
 
 
 class DialBackStatus(IntEnum):
@@ -50,7 +50,7 @@ class DialBack(BodyMessage, frozen=True):
 
 
 class DialBackResult(BodyMessage, frozen=True):
-    """Over the new link, with REACHED: the proof. Over the link of the request: how it ended."""
+    """Over the new link, with status REACHED: the proof. Over the link of the request: the outcome."""
 
     TYPE: ClassVar[MessageType] = MessageType.DIAL_BACK_RESULT
     nonce: bytes

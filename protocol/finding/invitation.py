@@ -3,7 +3,7 @@
     kekahyde:1:<base64url of: CBOR map || checksum>
 
 The checksum finds a line that was damaged on its way. It authenticates nothing: whoever holds the line holds the key
-of the swarm, and whoever hands it over is believed. The expiry keeps old lines from being used by accident; it
+of the swarm, and whoever hands it over is believed. The expiry keeps people from using old lines by accident; it
 takes the key back from nobody.
 """
 
@@ -54,7 +54,7 @@ class InvitedModel(Struct, frozen=True):
 
 
 class Invitation(Discreet, Struct, frozen=True):
-    """What an invitation says. Holds a secret: never printed but as the line itself."""
+    """What an invitation says. It holds a secret: it is printed only as the line itself."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("swarm_key",)
     addresses: tuple[Multiaddr, ...]
@@ -110,7 +110,7 @@ def _read(line: str) -> Invitation:
 
 
 def _checked(text: str) -> bytes:
-    """The CBOR inside, once the checksum agrees; one text for the same bytes only."""
+    """The CBOR inside, once the checksum agrees. Only one text is legal for the same bytes."""
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except binascii.Error:

@@ -1,4 +1,4 @@
-"""Which addresses of this node others can dial. An address is confirmed once a peer came in by it.
+"""Which addresses of this node others can dial. An address is confirmed once a peer has come in through it.
 
 Candidates are the addresses of this device's interfaces and the hosts at which peers see it. Each is asked about
 (`protocol.finding.dialback`) with peers that see this node at that very host, since a peer dials back no other.
@@ -16,16 +16,16 @@ from protocol.limits import MAX_ADDRESSES
 from protocol.multiaddr import Multiaddr
 
 ASK_TIMEOUT_S = 10.0
-"""A peer that has not come back by then has failed."""
+"""A peer that has not dialled back within this time has failed."""
 ASK_AGAIN_S = 5.0
-"""Before a peer is asked again about an address by which it did not come; doubled each time."""
+"""Pause before a peer is asked again about an address that it could not dial; doubled each time."""
 ASK_BUSY_S = 2.0
-"""Before a peer is asked again that had too much to do."""
+"""Pause before a peer that had too much to do is asked again."""
 ASK_AGAIN_MAX_S = 3600.0
 CONFIRM_AGAIN_S = 600.0
 """A confirmed address is asked about again after this."""
 FAILURES_TO_DROP = 2
-"""A confirmed address that fails this often in a row is confirmed no longer."""
+"""A confirmed address that fails this many times in a row is no longer confirmed."""
 
 
 class Ask(Struct, frozen=True):
@@ -36,7 +36,7 @@ class Ask(Struct, frozen=True):
 
 
 class _Question(Struct, frozen=True):
-    """What was asked and not answered yet."""
+    """A request that was sent and is not answered yet."""
 
     peer: PeerId
     nonce: bytes
@@ -48,13 +48,13 @@ class _Candidate(Struct):
 
     address: Multiaddr
     own: bool
-    """An interface of this device has it; else peers say so."""
+    """Whether an interface of this device has it; else peers named it."""
     confirmed_at: float | None = None
     failures: int = 0
     """In a row."""
     question: _Question | None = None
     pauses: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
-    """Of peers that failed: when to ask again, and the pause after that."""
+    """For peers that failed: when to ask again, and the pause after that."""
 
     @property
     def host(self) -> str:
@@ -65,7 +65,7 @@ class _Candidate(Struct):
         return self.question is None and not fresh
 
     def confirm(self, now: float) -> bool:
-        """Somebody came in by it; whether that is news."""
+        """Somebody came in through it; returns whether that is news."""
         fresh = self.confirmed_at is None
         self.confirmed_at, self.failures, self.question = now, 0, None
         self.pauses.clear()
@@ -77,7 +77,7 @@ class _Candidate(Struct):
         self.question = None
 
     def fail(self, now: float) -> bool:
-        """The question came to nothing; whether the address is confirmed no longer by that."""
+        """A request failed; returns whether the address is no longer confirmed because of it."""
         assert self.question is not None
         self.postpone(self.question.peer, now)
         self.failures += 1
@@ -101,7 +101,7 @@ class Reachability:
         return tuple(found)[:MAX_ADDRESSES]
 
     def unconfirmed(self) -> tuple[Multiaddr, ...]:
-        """Addresses of this device by which nobody has come in yet."""
+        """Addresses of this device through which nobody has come in yet."""
         return tuple(c.address for c in self._candidates.values() if c.own and c.confirmed_at is None)
 
     def listening(self, addresses: Collection[Multiaddr]) -> None:
@@ -152,22 +152,22 @@ class Reachability:
         return asks
 
     def expire(self, now: float) -> bool:
-        """Questions that nobody answered in time have failed; whether an address is confirmed no longer."""
+        """Requests without an answer in time fail; returns whether an address is no longer confirmed."""
         late = [c for c in self._candidates.values() if c.question is not None and c.question.ends_at <= now]
         return any([candidate.fail(now) for candidate in late])
 
     def arrived(self, now: float, peer: PeerId, nonce: bytes) -> bool:
-        """A nonce came over a link that this peer opened; whether an address is newly confirmed."""
+        """A nonce came over a link that this peer opened; returns whether an address is newly confirmed."""
         candidate = self._asked(peer, nonce)
         return candidate is not None and candidate.confirm(now)
 
     def failed(self, now: float, peer: PeerId, nonce: bytes) -> bool:
-        """The peer says that it did not come through; whether an address is confirmed no longer."""
+        """The peer says that it could not dial; returns whether an address is no longer confirmed."""
         candidate = self._asked(peer, nonce)
         return candidate is not None and candidate.fail(now)
 
     def refused(self, now: float, peer: PeerId, is_busy: bool) -> None:
-        """The peer does not serve the request: nothing was learned. It is asked again soon where it was only busy."""
+        """The peer does not serve the request, so nothing is known. A peer that was only busy is asked again soon."""
         for candidate in self._candidates.values():
             if candidate.question is None or candidate.question.peer != peer:
                 continue

@@ -1,4 +1,4 @@
-"""The prime field F_p, p = 2^31 - 1, and the seam through which its arithmetic is done.
+"""The prime field F_p, p = 2^31 - 1, and the interface of its arithmetic.
 
 Elements are canonical little-endian u32 `< p`. The arithmetic itself is the kernels' (`node.kernels`
 has a compiled and a portable implementation with identical results); this module fixes what it means.
@@ -39,9 +39,9 @@ class FieldArithmetic(Protocol):
 
 
 def elements_of_words(words: NDArray[Any]) -> Elements:
-    """Canonical elements among little-endian u32 words: the top bit is cleared, 2^31 - 1 is rejected.
+    """Canonical elements from little-endian u32 words: the top bit is cleared, 2^31 - 1 is rejected.
 
-    Never a reduction of a wider range: its bias identifies tokens (SPEC.md section 7).
+    A wider range is never reduced: the bias would identify tokens (SPEC.md section 7).
     """
     masked: Elements = np.asarray(words, dtype="<u4") & np.uint32(P)
     return masked if not (masked == P).any() else masked[masked != P]

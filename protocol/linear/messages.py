@@ -29,7 +29,7 @@ MAX_COMPUTE_US = 1 << 62
 
 
 class Role(IntEnum):
-    """What a peer gets of a row."""
+    """The form in which a peer gets a row."""
 
     PAD = 1
     """The seed of its pad."""
@@ -40,7 +40,7 @@ class Role(IntEnum):
 
 
 class ChunkBinding(Struct, frozen=True):
-    """What a result is bound to; a result of anything else does not count."""
+    """What a result is bound to. A result with another binding does not count."""
 
     session: bytes
     nonce: int
@@ -95,12 +95,12 @@ class WorkRequest(Message, frozen=True):
     """Rows to be multiplied, in some form. A kind of work is a request, a result and a worker's handler."""
 
     FOR_PAIRED: ClassVar[bool] = False
-    """Whether it is answered for devices of the same owner alone."""
+    """Whether only devices of the same owner get an answer."""
     binding: ChunkBinding
 
     @property
     def num_bytes(self) -> int:
-        """Memory that it holds while it waits."""
+        """Memory that it takes while it waits."""
         raise NotImplementedError
 
 
@@ -111,7 +111,7 @@ class WorkResult(Message, frozen=True):
     """Roles of requests that it answers."""
     digest: bytes
     compute_us: int
-    """What the peer says it computed, microseconds."""
+    """How long the peer says it computed, in microseconds."""
 
     @property
     def numbers(self) -> Elements | Sums:
@@ -125,7 +125,7 @@ class WorkResult(Message, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the elements say all of the numbers."""
+        """Whether the elements determine the numbers."""
         return True
 
 

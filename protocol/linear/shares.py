@@ -1,7 +1,7 @@
 """One-time pads: where seeds come from and how a seed becomes the pad of a row.
 
 A pad is used for one row once. Seeds are keyed by a session master that never leaves memory and by a
-strictly increasing counter, so neither a retry nor a regeneration can meet an old pad with a new row.
+strictly increasing counter, so neither a retry nor a regeneration can use an old pad for a new row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPARE_WORDS = 16
 
 
 class PadSeeds(Discreet, Struct):
-    """Source of chunk seeds of one session; every call to `next` burns one counter value."""
+    """Source of chunk seeds of one session; every call of `next` uses up one counter value."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("master", "model_id")
     master: bytes

@@ -1,9 +1,9 @@
-"""The door in front of a node's sockets: who knows the swarm's key is let in, before ZeroMQ reads a byte of it.
+"""The door in front of a node's sockets: it lets in whoever knows the swarm's key, before ZeroMQ reads a byte.
 
 Whoever wants a ZeroMQ connection first proves by plain TCP, in four messages of fixed size, that it knows the key of
 the swarm. The proof is sealed under that key and holds both identities and both nonces: it is good for one listener,
-once, and nobody on the way learns who knocks. Until a stranger is told from a member it costs the listener 32 random
-bytes and one decryption that fails. An open swarm has a key that everybody knows: there the door only counts.
+once, and nobody on the way learns who knocks. A stranger costs the listener 32 random bytes and one failed
+decryption. An open swarm has a key that everybody knows: there the door only counts.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class DoorError(RemoteProtocolError):
 
 
 def door_box(swarm: SwarmKey | None) -> SecretBox:
-    """What proofs are sealed with: a key derived from the swarm's; from 32 zero bytes in an open swarm."""
+    """The key that seals proofs: derived from the swarm's key, or from 32 zero bytes in an open swarm."""
     key = bytes(SWARM_KEY_BYTES) if swarm is None else swarm.secret
     return SecretBox(hashlib.blake2b(key=key, digest_size=SecretBox.KEY_SIZE, person=_PERSON).digest())
 

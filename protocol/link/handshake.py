@@ -83,7 +83,7 @@ TRANSITIONS: dict[Side, dict[LinkState, dict[LinkEvent, LinkState]]] = {
 
 
 def event_of(message: Message) -> LinkEvent:
-    """The event that receiving `message` is."""
+    """The event that `message` causes when it is received."""
     match message:
         case HelloOk():
             return LinkEvent.RECEIVE_HELLO_OK
@@ -132,7 +132,7 @@ class Handshake(Struct):
         return self.sent
 
     def answer(self, hello: Hello) -> HelloOk:
-        """What the listener says to a hello that it accepted: `hello`, its own, as an answer with its proof."""
+        """The listener's answer to a hello that it accepted: its own `hello`, as a HELLO_OK with its proof."""
         assert self.peer is not None, "a hello was accepted"
         answer = hello_ok(hello)
         return answer if self.swarm is None else self.swarm.prove_answer(self.peer, answer)
@@ -140,7 +140,7 @@ class Handshake(Struct):
     def receive(self, message: Message, curve_key: bytes) -> None:
         """Check and apply one received message; `curve_key` is what CURVE proved (32 raw bytes).
 
-        Raises HandshakeError, whose code goes back to the sender, and then leaves the state as it was.
+        Raises HandshakeError, whose code goes back to the sender; the state is then unchanged.
         """
         following = TRANSITIONS[self.side][self.state].get(event_of(message))
         if following is None:

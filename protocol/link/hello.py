@@ -53,14 +53,14 @@ class Hello(BodyMessage, frozen=True):
     work: tuple[int, ...]
     nonce: bytes
     proof: bytes | None = None
-    """That the sender knows the key of its swarm (`protocol.link.admission`); None in an open swarm."""
+    """Proof that the sender knows the key of its swarm (`protocol.link.admission`); None in an open swarm."""
     observed: str = ""
     """Host at which the sender sees the receiver; empty where it does not know."""
     operator: bytes = bytes(OPERATOR_BYTES)
     """Devices that share one are run by one person. A claim: it separates peers in the choice of guards and vouches
     for nothing. Zero: not said."""
     clock_ms: int = 0
-    """Unix time at the sender, for people who look for a wrong clock; nothing is decided by it. Zero: not said."""
+    """Unix time at the sender, so that people can find a wrong clock; no decision depends on it. Zero: not said."""
 
     def to_body(self) -> dict[int, Any]:
         body: dict[int, Any] = {
@@ -104,7 +104,7 @@ class HelloOk(Hello, frozen=True):
 
 
 def hello_ok(hello: Hello) -> HelloOk:
-    """The answer to a hello that says the same facts as `hello` would."""
+    """A HELLO_OK with the facts of `hello`."""
     return HelloOk(**{name: getattr(hello, name) for name in Hello.__struct_fields__})
 
 

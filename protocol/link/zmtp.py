@@ -1,7 +1,7 @@
-"""As much of ZMTP 3.1 (rfc.zeromq.org/spec/37) as it takes to see, from outside, that a CURVE handshake succeeded.
+"""The part of ZMTP 3.1 (rfc.zeromq.org/spec/37) that shows, from outside, whether a CURVE handshake succeeded.
 
-CURVE encrypts messages, not the frames of its own handshake: the server's READY command is the moment from which the
-client is known. Until then nothing but a handshake of known size has to be let through.
+CURVE encrypts messages, not the frames of its own handshake: with the server's READY command the client is known.
+Until then, only a handshake of known size has to be let through.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 
 GREETING_BYTES = 64
 ZMTP_FIRST_BYTE = 0xFF
-"""Of the greeting of every ZMTP connection."""
+"""Length of the greeting of every ZMTP connection."""
 MAX_CLIENT_HANDSHAKE_BYTES = 2048
 """What a client sends until READY: greeting 64, HELLO 202, INITIATE less than 600 with the metadata of a socket."""
 _COMMAND = 0x04
@@ -33,7 +33,7 @@ class ServerHandshake:
         self.outcome = CurveOutcome.UNDER_WAY
 
     def receive(self, data: bytes) -> CurveOutcome:
-        """The outcome after these bytes; nothing changes once it is known."""
+        """The outcome after these bytes; once it is known, it does not change."""
         if self.outcome is CurveOutcome.UNDER_WAY:
             self._unread += data
             if not self._greeted and len(self._unread) >= GREETING_BYTES:
@@ -44,7 +44,7 @@ class ServerHandshake:
         return self.outcome
 
     def _read_command(self) -> bool:
-        """Whether a whole command was there."""
+        """Whether a whole command had arrived."""
         if len(self._unread) < 2:
             return False
         # No command of a CURVE server is longer than 255 bytes; whatever else comes is no handshake.

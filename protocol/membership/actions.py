@@ -18,7 +18,7 @@ class Send(Struct, frozen=True):
 
 
 class Changed(Struct, frozen=True):
-    """Something is news of a peer: it is new, its record is, or its state."""
+    """There is news of a peer: the peer, its record or its state is new."""
 
     peer: PeerId
     state: State
@@ -28,7 +28,7 @@ class Changed(Struct, frozen=True):
 
 
 class Issued(Struct, frozen=True):
-    """This node's own record is a new one. Its seq is to be on disk before any later action is done."""
+    """This node has a new record of its own. Its seq must be on disk before any later action is done."""
 
     record: PeerRecord
 

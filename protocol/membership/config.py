@@ -14,9 +14,9 @@ class MembershipConfig(Struct, frozen=True):
     """Wait for the answer to a direct probe, then as long again for the indirect ones; times 1 + local health."""
     indirect_probes: int = 3
     max_health: int = 8
-    """Most by which this node's own trouble stretches its patience."""
+    """Upper limit of local health: timeouts are multiplied by at most 1 + this."""
     lag_limit_s: float = 0.25
-    """Being called later than this counts as the node's own trouble, and its deadlines wait."""
+    """A tick that comes later than this counts as the node's own trouble, and its deadlines wait."""
     lag_grace_s: float = 0.5
     """After such a pause: time to read what has arrived meanwhile, before any deadline counts."""
 
@@ -25,7 +25,7 @@ class MembershipConfig(Struct, frozen=True):
     suspicion_max_factor: float = 6.0
     """Most time, while nobody confirms it = least time * this."""
     suspicion_confirmations: int = 3
-    """Further accusers that bring it down to the least time."""
+    """So many further accusers shorten it to the least time."""
     fresh_s: float = 1.0
     """A peer that was heard within this time is probed, not suspected, when others accuse it."""
 
@@ -42,16 +42,16 @@ class MembershipConfig(Struct, frozen=True):
 
     sync_interval_s: float = 10.0
     sync_soon_s: float = 1.0
-    """Next exchange where this node knows nobody yet, or the last one left much to fetch."""
+    """Time until the next exchange where this node knows nobody yet, or where the last one left much to fetch."""
     digest_pause_s: float = 0.5
     """A peer gets at most one digest in this time."""
     refute_pause_s: float = 0.5
     """Least time between two refutations."""
 
     max_peers: int = 2048
-    """Live peers in the table."""
+    """Most live peers in the table."""
     max_tombstones: int = 4096
     tombstone_s: float = 24 * 3600.0
     new_records_per_minute: int = 512
-    """Unknown peers that one sender may introduce in a minute, itself not counted."""
+    """Most unknown peers that one sender may introduce in a minute, not counting itself."""
     sweep_s: float = 60.0

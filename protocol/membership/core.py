@@ -20,7 +20,7 @@ from protocol.message import Ping
 
 
 class MembershipCore(Struct):
-    """State and small deeds that more than one part needs."""
+    """State and small operations that more than one part needs."""
 
     me: bytes
     config: MembershipConfig

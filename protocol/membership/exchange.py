@@ -1,4 +1,4 @@
-"""What goes between two tables: news that is pushed, anti-entropy, and the records that either brings."""
+"""What two tables exchange: news that is pushed, anti-entropy, and the records that come with either."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from protocol.membership.sync import Difference, difference, digest_page, wanted
 from protocol.membership.timers import Timer
 
 MAX_SPREAD_RECORDS = 32
-"""An exchange that brings more than this is a table being copied: others have them already."""
+"""An exchange that brings more records than this copies a table: others have these records already."""
 LARGE_DIFFERENCE = 64
 """After a digest that showed more than this, the next exchange comes soon."""
 
@@ -48,7 +48,7 @@ class Exchange:
         self._core.send(key, Sync(self._core.table.hash, self._own.record.envelope))
 
     def answer_sync(self, message: Sync, sender: bytes, now: float) -> None:
-        """A peer begins an exchange: nothing more where the tables are equal, else a digest."""
+        """A peer begins an exchange: an empty answer where the tables are equal, else a digest."""
         answer = Difference()
         self.offer(message.record, sender, now, answer=answer)
         if message.table_hash == self._core.table.hash:
@@ -101,7 +101,7 @@ class Exchange:
         """Compare tables with one random peer."""
         core, config = self._core, self._core.config
         known = core.choose(1)
-        # With a dead one as well: after a partition nobody else would look for the other side.
+        # With a dead peer as well: after a partition nobody else would look for the other side.
         lost = [key for key in core.table.dead.sample(core.rng, 1) if core.is_reachable(key)]
         for key in (known or core.links.sample(core.rng, 1)) + lost:
             self.send_sync(key)

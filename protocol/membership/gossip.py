@@ -17,7 +17,7 @@ from protocol.membership.messages import (
 from protocol.membership.records import PeerRecord
 
 MAX_GOSSIP_BYTES = 16 * 1024
-"""What one push carries: a quarter of a control frame, so that pings never wait long behind news."""
+"""Most bytes of one push: a quarter of a control frame, so that pings never wait long behind news."""
 MAX_QUEUED = 4096
 
 
@@ -83,5 +83,5 @@ def _envelopes(item: PeerRecord | ForkProof) -> list[bytes]:
 
 
 def transmissions(multiplier: int, num_peers: int) -> int:
-    """How often a node sends a piece of news, to all peers together."""
+    """How many times in all a node sends a piece of news."""
     return multiplier * math.ceil(math.log10(num_peers + 1)) if num_peers else 0

@@ -1,4 +1,5 @@
-"""Lifeguard's local health: a node that misses answers or is called late doubts itself before it doubts others."""
+"""Lifeguard's local health: a node that misses answers, or whose tick comes late, doubts itself before it doubts
+others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Who is alive: SWIM's probes and suspicion with Lifeguard's refinements, as one state machine.
 
 Hearsay can do no more than cast suspicion; only this node's own waiting declares a peer dead, and any frame of the
-peer itself takes it back. What everybody else is to believe, the suspect says itself by a record with a higher seq.
+peer itself takes it back. A suspect convinces everybody else by a record of its own with a higher seq.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Liveness:
         self._rotation.add(key, self._core.rng)
 
     def renewed(self, key: bytes) -> None:
-        """A newer record came: whatever was held against its owner is refuted."""
+        """A newer record came: it refutes every suspicion of its owner."""
         self._suspicions.pop(key, None)
         self._core.timers.cancel(Timer.SUSPICION, key)
 
@@ -58,7 +58,7 @@ class Liveness:
             return
         entry.heard_at = now
         if entry.state in (State.SUSPECT, State.DEAD):
-            core.send(key, Gossip(claims=(self._claim(key, entry),)))  # so that it refutes it for everybody
+            core.send(key, Gossip(claims=(self._claim(key, entry),)))  # so that the peer refutes it for everybody
             self.renewed(key)
             core.set_doubt(key, entry, State.ALIVE, now)
 

@@ -32,7 +32,7 @@ from protocol.membership.records import PeerFacts, PeerRecord, next_seq, open_re
 from protocol.membership.timers import Timer
 
 TIMER_SLACK_S = 0.001
-"""A deadline this near is met: otherwise the rounding of a sum could ask for the same moment again and again."""
+"""A deadline this near counts as reached: otherwise a rounding error could set the same deadline again and again."""
 
 
 class Membership:
@@ -141,7 +141,7 @@ class Membership:
         return self._core.take_actions()
 
     def leave(self, now: float, unix_ms: int) -> list[Action]:
-        """This node says goodbye to all; it then only repeats that."""
+        """This node says goodbye to all; from then on it only repeats the goodbye."""
         local = self._local(now)
         self._own.issue(self._own.record.facts, next_seq(self._own.record.seq, unix_ms), local, left=True)
         farewell = Gossip(records=(self._own.record.envelope,))

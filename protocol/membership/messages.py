@@ -29,7 +29,7 @@ MAX_PACKED_BYTES = MAX_CONTROL_FRAME_BYTES - 4096
 
 
 class State(IntEnum):
-    """What is held of a peer; at equal seq the larger one wins."""
+    """What a node believes of a peer; at equal seq the larger state wins."""
 
     ALIVE = 1
     SUSPECT = 2
@@ -38,7 +38,7 @@ class State(IntEnum):
 
 
 class Claim(Struct, frozen=True):
-    """Hearsay: `accuser` holds `subject`, as of its record `seq`, for SUSPECT or DEAD."""
+    """Hearsay: `accuser` believes that `subject`, as of its record `seq`, is SUSPECT or DEAD."""
 
     subject: bytes
     seq: int
@@ -60,7 +60,7 @@ class Claim(Struct, frozen=True):
 
 
 class DigestEntry(Struct, frozen=True):
-    """One peer that the sender holds for alive or suspect."""
+    """One peer that the sender believes alive or suspect."""
 
     key: bytes
     seq: int
@@ -69,7 +69,7 @@ class DigestEntry(Struct, frozen=True):
 
 
 class Digest(Struct, frozen=True):
-    """All peers the sender holds for alive or suspect with `start <= key < end`, in order."""
+    """All peers with `start <= key < end` that the sender believes alive or suspect, in order."""
 
     start: bytes
     end: bytes | None

@@ -39,7 +39,7 @@ class OwnRecord:
             self.issue(self.record.facts, record.seq + 1, now)
 
     def accused(self, claim: Claim, now: float) -> None:
-        """Somebody holds this node for suspect or dead. A claim with another seq than ours is old, or made up."""
+        """Somebody believes this node suspect or dead. A claim with a seq other than ours is old, or made up."""
         if claim.seq == self.record.seq:
             self._core.health.worse()
             pause_s = self._core.config.refute_pause_s

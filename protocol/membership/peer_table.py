@@ -1,4 +1,4 @@
-"""The peer table: what is held of each peer, merged so that the order of news does not matter.
+"""The peer table: what this node knows of each peer, merged so that the order of news does not matter.
 
 `join` is the merge itself, on the record plane: commutative, associative, idempotent. A node's own observations
 (a peer was heard, a suspicion ran out) are written over it with `set_doubt` and never leave as facts.
@@ -79,7 +79,7 @@ class Entry(Struct):
 
 
 class PeerTable:
-    """All peers by public key. Owner of the indexes that keep each question cheap."""
+    """All peers by public key, with the indexes that keep each query cheap."""
 
     def __init__(self, max_peers: int, max_tombstones: int, tombstone_s: float) -> None:
         self._max_peers = max_peers
@@ -151,7 +151,7 @@ class PeerTable:
     def _has_room(self, record: PeerRecord, rng: random.Random, verified: bool) -> bool:
         """Whether a new record may enter; makes room where the rules say so."""
         rival = self._by_curve_key.get(record.curve_key)
-        if rival is not None:  # A and -A of one owner: the same one stays everywhere
+        if rival is not None:  # A and -A of one owner: every node keeps the same one
             if rival < record.public_key:
                 return False
             self._displace(rival)

@@ -1,7 +1,8 @@
 """How long a suspect has to speak up: Lifeguard's suspicion (arXiv 1707.00788, section IV).
 
-The time begins at its most and shrinks logarithmically with every further accuser, since independent accusers make it
-unlikely that the fault is the accuser's own. It grows with the logarithm of the swarm: so does the way of news.
+The time starts at its maximum and shrinks logarithmically with every further accuser, since independent accusers make
+it unlikely that the fault is the accuser's own. It grows with the logarithm of the swarm's size, as does the time
+that news take.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Suspicion(Struct):
     """Size of the swarm when it began, without this node and the suspect."""
     accusers: set[bytes] = field(default_factory=set)
     called_dead: bool = False
-    """Somebody's verdict was passed on already."""
+    """Somebody's verdict was already passed on."""
 
     def confirm(self, accuser: bytes, config: MembershipConfig) -> bool:
         """Add an accuser; False where it changes nothing and need not be passed on."""
@@ -31,7 +32,7 @@ class Suspicion(Struct):
         return True
 
     def deadline(self, config: MembershipConfig) -> float:
-        """When the suspect is held for dead."""
+        """When the suspect counts as dead."""
         least_s, most_s = suspicion_bounds(self.num_peers, config)
         wanted = min(config.suspicion_confirmations, self.num_peers)
         if wanted < 1:

@@ -25,7 +25,7 @@ Name = tuple[Timer, bytes]
 
 
 class Timers:
-    """At most one deadline a name; setting, cancelling and taking cost O(log n)."""
+    """At most one deadline for each name; setting, cancelling and taking cost O(log n)."""
 
     def __init__(self) -> None:
         self._at: dict[Name, float] = {}

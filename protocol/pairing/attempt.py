@@ -25,12 +25,12 @@ from protocol.pairing.states import OVER, TRANSITIONS, PairEvent, PairState
 
 # SPEC.md section 15.
 OWNER_TIMEOUT_S = 120.0
-"""For a person to walk to the other device, or to compare two screens."""
+"""Time for a person to walk to the other device, or to compare two screens."""
 ANSWER_TIMEOUT_S = 10.0
-"""For a message that needs no person."""
+"""Time for a message that needs no person."""
 REPEAT_S = 2.0
-"""A confirmation is said again this often until the other's is there: links break, and then one side alone would
-be paired."""
+"""A confirmation is repeated at this interval until the other side's arrives: links break, and then only one side
+would be paired."""
 
 _TIMEOUTS_S = {PairState.ANSWERED: ANSWER_TIMEOUT_S}
 
@@ -92,14 +92,14 @@ class Attempt(Discreet, Struct):
     # --- what comes from the other side and from the clock
 
     def receive(self, message: PairingMessage, now: float) -> None:
-        """Apply a message of this attempt; one out of turn, or one that does not check, ends it."""
+        """Apply a message of this attempt. A message out of turn, or one that fails a check, ends the attempt."""
         try:
             self._receive(message, now)
         except RemoteProtocolError:
             self.end(PairRefusal.BROKEN, PairEvent.BREAK, now)
 
     def tick(self, now: float) -> None:
-        """Let time act: an end, or a confirmation said again."""
+        """Let time pass: the attempt may end, or repeat its confirmation."""
         if self.state in OVER:
             return
         if now >= self.deadline:
@@ -115,7 +115,7 @@ class Attempt(Discreet, Struct):
 
     @property
     def unused_nonce(self) -> bytes:
-        """The nonce of an ask that was never opened; it may serve for an answer."""
+        """The nonce of an ask that was never revealed; it may be used for an answer."""
         assert self.state is PairState.ASKED
         return self._nonce
 

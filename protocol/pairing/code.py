@@ -2,7 +2,7 @@
 
 The asker commits to its nonce before it sees the answerer's, and the answerer draws its own before it sees the
 asker's. So neither, nor anybody between them, can choose the code: a man in the middle, who holds another key
-towards each side, shows the same six digits on both screens with a chance of one in a million an attempt.
+towards each side, shows the same six digits on both screens with a chance of one in a million per attempt.
 (ZRTP, RFC 6189 section 4.4.1.1; numeric comparison of Bluetooth.)
 """
 
@@ -34,7 +34,7 @@ def commitment(attempt: bytes, asker: bytes, answerer: bytes, nonce: bytes) -> b
 
 
 class Meeting(Discreet, Struct, frozen=True):
-    """All that both sides of an attempt have to agree on; keys are Ed25519 public keys."""
+    """Everything that both sides of an attempt must agree on; keys are Ed25519 public keys."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("asker_nonce", "answerer_nonce")
     attempt: bytes
@@ -60,7 +60,7 @@ class Meeting(Discreet, Struct, frozen=True):
 
 
 class Certificate(Struct, frozen=True):
-    """Both devices' word that their owner paired them."""
+    """Both devices' signatures, which say that their owner paired them."""
 
     pairing: bytes
     asker: bytes
@@ -81,7 +81,7 @@ def certified(pairing: bytes, asker: bytes, answerer: bytes) -> bytes:
 
 
 def sign_consent(identity: Identity, pairing: bytes, reader: bytes) -> bytes:
-    """This device's word that a paired device (its public key) may read what it is asked."""
+    """This device's signed consent: a paired device (its public key) may read what it is asked."""
     return identity.sign(CONSENT_DOMAIN, _consented(pairing, identity.public_key, reader))
 
 

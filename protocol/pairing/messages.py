@@ -17,7 +17,7 @@ SIGNATURE_BYTES = 64
 
 
 class PairRefusal(IntEnum):
-    """Why an attempt ends; what a person reads is made from it at the other end."""
+    """Why an attempt ends; the receiver makes the text for a person from it."""
 
     REFUSED = 1
     """The owner said no."""
@@ -79,7 +79,7 @@ class PairConfirm(BodyMessage, frozen=True):
     attempt: bytes
     signature: bytes
     operator: bytes
-    """Under which the sender's devices go; both take the smaller one."""
+    """The id that the sender's devices share; both sides take the smaller one."""
     holds_yours: bool
     """The receiver's certificate has arrived at the sender: nothing more is wanted."""
 
@@ -113,7 +113,7 @@ class PairRefuse(BodyMessage, frozen=True):
 
 
 class Unpair(BodyMessage, frozen=True):
-    """A pairing is revoked by the sender; said again at every new link until it is answered."""
+    """The sender revokes a pairing; it repeats this on every new link until it is answered."""
 
     TYPE: ClassVar[MessageType] = MessageType.UNPAIR
     pairing: bytes

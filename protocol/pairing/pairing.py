@@ -1,8 +1,9 @@
 """The pairing desk: every attempt of one device to be paired, and how many of them may fail.
 
-Sans-IO: what the owner does and what peers send goes in with the time, what is to be sent and what came of it
-comes out. A stranger who asks gets no nonce before the owner has said yes to it, one attempt at a time is past that
-point, and few of those may fail in a while: a guess at the code is one in a million, and there are not many of them.
+Sans-IO: what the owner does and what peers send goes in with the time, what is to be sent and what came of it comes
+out. A stranger who asks gets no nonce before the owner has said yes. Only one attempt at a time is past that point,
+and few of them may fail within a while: a guess at the code succeeds once in a million times, and there are few
+guesses.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from protocol.pairing.states import GUESSED, OVER, PairEvent, PairState
 MAX_FAILURES_A_PEER = 3
 MAX_FAILURES = 10
 LOCK_S = 600.0
-"""Failures are remembered for this long; while there are too many, nobody is asked and nobody is answered."""
+"""Failures are remembered for this long. While there are too many, this device asks nobody and answers nobody."""
 MAX_OFFERS = 8
-"""Peers that may wait for the owner's yes."""
+"""Most peers that may wait for the owner's yes."""
 MAX_REMEMBERED = 32
-"""Attempts that are over and still shown."""
+"""Most attempts that are over and still shown."""
 
 
 class Send(Struct, frozen=True):
@@ -40,7 +41,7 @@ class Paired(Struct, frozen=True):
     peer_id: PeerId
     certificate: Certificate
     operator: bytes
-    """The smaller one of both: from now on it names the owner of both."""
+    """The smaller of both ids: from now on it names the owner of both."""
 
 
 class Revoked(Struct, frozen=True):
@@ -54,7 +55,7 @@ PairAction = Send | Paired | Revoked
 
 
 class PairingDesk(Struct):
-    """All attempts of one device, one a peer."""
+    """All attempts of one device, one for each peer."""
 
     identity: Identity
     operator: bytes
@@ -134,7 +135,7 @@ class PairingDesk(Struct):
                 return actions + self._continued(peer_id, message, now)
 
     def tick(self, now: float) -> list[PairAction]:
-        """Let time act; call it at least every second while there are attempts."""
+        """Let time pass; call it at least every second while there are attempts."""
         actions: list[PairAction] = []
         self._failures = [(peer, at) for peer, at in self._failures if at + LOCK_S > now]
         for attempt in list(self.attempts.values()):
@@ -201,7 +202,7 @@ class PairingDesk(Struct):
         return self._collect(attempt, now, before)
 
     def _collect(self, attempt: Attempt, now: float, before: PairState | None = None) -> list[PairAction]:
-        """What an attempt wants to be done after it moved from `before`."""
+        """What is to be done after an attempt moved on from `before`."""
         actions: list[PairAction] = [Send(attempt.peer_id, message) for message in attempt.outgoing]
         attempt.outgoing.clear()
         if before is attempt.state:
@@ -217,5 +218,5 @@ class PairingDesk(Struct):
 
 
 def common_operator(first: bytes, second: bytes) -> bytes:
-    """The operator that two devices of one owner go under: the smaller one; zeros say none."""
+    """The operator id that two devices of one owner share: the smaller one; zeros mean none."""
     return min((operator for operator in (first, second) if any(operator)), default=first)

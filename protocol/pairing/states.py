@@ -1,6 +1,6 @@
 """What may follow what in an attempt to pair two devices, as one table for both sides.
 
-What is not in the table breaks the attempt: it ends, and what comes after it is not known here any more.
+What is not in the table ends the attempt; later messages of it are unknown here.
 """
 
 from __future__ import annotations
@@ -73,5 +73,5 @@ TRANSITIONS: dict[PairState, dict[PairEvent, PairState]] = {
 }
 
 GUESSED = frozenset({PairState.COMPARING, PairState.CONFIRMED, PairState.CERTIFIED})
-"""States from which an attempt that ends was a guess at the code, and counts."""
+"""An attempt that ends in one of these states counts as a guess at the code."""
 OVER = frozenset({PairState.PAIRED, PairState.ENDED})

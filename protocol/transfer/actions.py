@@ -1,4 +1,4 @@
-"""What a fetch asks of the program around it, and what it may be told to fetch."""
+"""Actions that a fetch asks its caller for, and the blobs that it can be told to fetch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Wanted(Struct, frozen=True):
 
     sha256: bytes
     max_bytes: int
-    """A source that states more is not believed."""
+    """A source that states a larger size is not believed."""
     size_bytes: int | None = None
     """Where the manifest says it."""
     level: int = 0
@@ -60,7 +60,7 @@ class Drop(Struct, frozen=True):
     peer_id: PeerId
     reason: str
     lied: bool
-    """It sent or stated what cannot be true, and never by accident of the network: it may be banned."""
+    """It sent or stated what cannot be true and what no fault of the network explains: it may be banned."""
 
 
 Action = Send | Begin | Write | Check | Drop

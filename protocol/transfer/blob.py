@@ -33,15 +33,15 @@ class Blob(Struct):
     outlines: dict[bytes, Outline] = field(default_factory=dict)
     """What sources stated, by root."""
     claimed_by: dict[PeerId, bytes] = field(default_factory=dict)
-    """Also by sources that have left since: a lie stays one."""
+    """Also by sources that have left since: their lies still count."""
     false_roots: set[bytes] = field(default_factory=set)
     root: bytes | None = None
     """Of the outline that is followed."""
     first_claim_at: float | None = None
     missing: set[int] = field(default_factory=set)
-    """Pieces that nobody was asked for."""
+    """Pieces that no source was asked for."""
     asked: dict[int, dict[PeerId, int]] = field(default_factory=dict)
-    """Sources and message ids of pieces that somebody was asked for."""
+    """For each piece that was asked for: its sources and message ids."""
 
     @property
     def sha256(self) -> bytes:
@@ -52,7 +52,7 @@ class Blob(Struct):
         return None if self.root is None else self.outlines[self.root]
 
     def own_outline(self) -> Outline | None:
-        """The outline that needs nobody's word: that of a blob of one piece whose size the manifest says."""
+        """The outline that no source has to state: that of a blob of one piece whose size is in the manifest."""
         size = self.wanted.size_bytes
         return outline_of_one_piece(self.sha256, size) if size is not None and num_pieces(size) == 1 else None
 
@@ -65,14 +65,14 @@ class Blob(Struct):
             self.first_claim_at = now
 
     def is_believable(self, outline: Outline) -> bool:
-        """Whether size and, of a single piece, hash are what they must be."""
+        """Whether the size, and for a single piece the hash, are what they must be."""
         known = self.wanted.size_bytes
         if outline.size_bytes > self.wanted.max_bytes or (known is not None and outline.size_bytes != known):
             return False
         return len(outline.pieces) > 1 or outline.pieces[0] == self.sha256
 
     def favourite(self, stated: Iterable[bytes]) -> bytes | None:
-        """Root that most of the present sources stated and that was not shown to be false."""
+        """The root that most present sources stated, of those not yet shown to be false."""
         votes = Counter(root for root in stated if root not in self.false_roots)
         return min(votes, key=lambda root: (-votes[root], root)) if votes else None
 

@@ -1,7 +1,7 @@
 """Which blob comes next, and which piece of it a source is asked for: decided purely.
 
 Every source is kept busy, so that a faster one takes more by itself. Urgent blobs come first, then those that few
-sources hold, so that a source that holds much is not worn out with what others could have given.
+sources hold, so that a source that holds much is not kept busy with what others could have given.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def fetch_order(blobs: Iterable[tuple[Key, int, int, int]]) -> list[Key]:
 
 
 def overdue_piece(asked_at: Mapping[int, float], now: float, own_piece_s: float) -> int | None:
-    """The piece that waits longest among those asked of one other source, where this one would be much faster."""
+    """Of the pieces asked of only one other source, the one that waits longest, where this source would be much
+    faster."""
     index = min(asked_at, key=lambda piece: (asked_at[piece], piece), default=None)
     if index is None or now - asked_at[index] <= max(MIN_OVERDUE_S, PATIENCE * own_piece_s):
         return None

@@ -26,13 +26,13 @@ class FetchConfig(Struct, frozen=True):
     """Tunables; none of them is part of the protocol."""
 
     window_bytes: int = 4 * PIECE_BYTES
-    """Credit of a source: what may be on its way. More hides longer round trips and holds more memory."""
+    """Credit of a source: most bytes on their way. More credit hides longer round trips and takes more memory."""
     active_blobs: int = 8
-    """Blobs that are worked on together."""
+    """Most blobs that are fetched at one time."""
     claim_wait_s: float = 1.0
-    """After the first outline of a blob, so long for those of other sources, that a lonely lie is outvoted."""
+    """Wait for the outlines of other sources after the first outline of a blob, so that a single liar is outvoted."""
     stall_s: float = 10.0
-    """A source that owes something and says nothing for so long: its pieces are asked elsewhere."""
+    """A source that owes something and is silent for this long: its pieces are asked of others."""
     max_stalls: int = 3
     """In a row; then the source is dropped."""
     pause_s: float = 1.0
@@ -204,7 +204,7 @@ class Fetch:
         return fetch_order(ranked)[: self.config.active_blobs]
 
     def _settle(self, blob: Blob, now: float) -> None:
-        """Follow an outline once enough sources have spoken, and another where nobody stands for it any more."""
+        """Follow an outline once enough sources have answered; follow another where no source states it any more."""
         if blob.own_outline() is not None:
             if blob.state is BlobState.OUTLINING:
                 self._begin(blob)
@@ -272,7 +272,8 @@ class Fetch:
 
     @staticmethod
     def _may_give(source: Source, blob: Blob) -> bool:
-        """Whether a source holds a blob by its own word: a piece can then be held against that word."""
+        """Whether a source itself stated that it holds a blob: its pieces can then be checked against that
+        statement."""
         return blob.sha256 in source.holds and (
             blob.own_outline() is not None or source.claims.get(blob.sha256) == blob.root
         )
@@ -354,7 +355,8 @@ class Fetch:
         source.silent_until = now + self.config.pause_s * source.stalls
 
     def _cancel(self, source: Source, message_id: int) -> None:
-        """Give a question up. What came of it counts as used; what still comes does as it comes."""
+        """Give a question up. Bytes of it that have come count as used; bytes still on their way count when they
+        come."""
         ask = source.asks.pop(message_id, None)
         if ask is None:
             return

@@ -83,7 +83,7 @@ class PieceSlice(Message, frozen=True, eq=False):
 
     TYPE: ClassVar[MessageType] = MessageType.PIECE_SLICE
     offset: int
-    """In the piece."""
+    """Where the part begins in the piece."""
     data: memoryview
 
     def to_body(self) -> dict[int, Any]:
@@ -103,7 +103,7 @@ class PieceSlice(Message, frozen=True, eq=False):
 
 
 class Credit(BodyMessage, frozen=True):
-    """Bytes of slices that the receiver may have sent on this connection since it began, in all. Only grows."""
+    """How many bytes of slices, in all, the receiver may send on this connection since it began. It only grows."""
 
     TYPE: ClassVar[MessageType] = MessageType.CREDIT
     total_bytes: int

@@ -1,8 +1,8 @@
-"""How a blob is cut into pieces, and what says which piece is right.
+"""How a blob is cut into pieces, and how a piece is known to be right.
 
-A manifest names a blob by one SHA-256 over all of it, which no single piece can be held against. So a source states
+A manifest names a blob by one SHA-256 over all of it, which cannot check a single piece. So a source states
 the blob's *outline*: its size and the SHA-256 of every piece. Nothing proves an outline until the blob is whole, but
-there is one true outline for one hash; whoever stated another one has lied, and is known by it.
+there is one true outline for one hash; whoever stated another one has lied, and is caught.
 """
 
 from __future__ import annotations
@@ -50,5 +50,5 @@ class Outline(Struct, frozen=True):
 
 
 def outline_of_one_piece(sha256: bytes, size_bytes: int) -> Outline:
-    """The outline of a blob that is a single piece: its hash is the blob's, so it needs nobody's word."""
+    """The outline of a blob of a single piece: its hash is the blob's, so no source has to state it."""
     return Outline(size_bytes, (sha256,))

@@ -20,11 +20,11 @@ class ServeConfig(Struct, frozen=True):
     """Tunables; none of them is part of the protocol."""
 
     busy_bytes_per_s: float = 32.0 * PIECE_BYTES
-    """Of all connections together, while chunks are computed."""
+    """Rate of all connections together while chunks are computed."""
     busy_s: float = 0.5
-    """A chunk that came within this time counts as computing."""
+    """The node counts as computing for this time after a chunk came."""
     max_connections: int = 1024
-    """Beyond these, the one that was served longest ago is forgotten."""
+    """Most connections that are remembered; beyond these, the one served longest ago is forgotten."""
 
 
 class PieceJob(Struct, Generic[Route], frozen=True):
@@ -72,7 +72,7 @@ class Serving(Generic[Route]):
         return True
 
     def credit(self, route: Route, total_bytes: int) -> None:
-        """A receiver can take so many bytes in all."""
+        """A receiver allows this many bytes in all."""
         connection = self._connection(route)
         connection.credit_bytes = max(connection.credit_bytes, total_bytes)
 
@@ -113,7 +113,7 @@ class Serving(Generic[Route]):
     def _is_busy(self, now: float) -> bool:
         if now - self._computed_at < self._config.busy_s:
             return True
-        self._free_at = min(self._free_at, now)  # what went while nobody was held up is not made good later
+        self._free_at = min(self._free_at, now)  # bytes sent while nobody waited are not charged later
         return False
 
     def _connection(self, route: Route) -> _Connection[Route]:

@@ -16,7 +16,7 @@ MAX_CANCELLED = 256
 
 
 class Ask(Struct):
-    """One question that a source owes an answer to; `index` is None where an outline was asked for."""
+    """One question that a source has not answered yet; `index` is None where an outline was asked for."""
 
     sha256: bytes
     index: int | None
@@ -36,14 +36,14 @@ class Source(Struct):
     heard_at: float
     asks: dict[int, Ask] = field(default_factory=dict)
     claims: dict[bytes, bytes] = field(default_factory=dict)
-    """Root of the outline that it stated for each blob."""
+    """For each blob, the root of the outline that it stated."""
     granted_bytes: int = 0
     announced_bytes: int = 0
     received_bytes: int = 0
     """Bytes of slices: never more than was announced."""
     bytes_per_s: float = 0.0
     silent_until: float = 0.0
-    """It is asked for nothing before this time."""
+    """Nothing is asked of it before this time."""
     stalls: int = 0
     cancelled: OrderedDict[int, int] = field(default_factory=OrderedDict)
     """Bytes that may still come of pieces that were given up, by message id."""
