@@ -97,6 +97,20 @@ def import_checkpoint(
         check_name(name)
     checkpoint = _opened(source)
     seen = fingerprint(source)
+    imported = import_weights(checkpoint, models_dir, name, progress, reduce)
+    with writing_to(models_dir):
+        Names(models_dir).add_source(source, seen, imported.model_id)
+    return imported
+
+
+def import_weights(
+    checkpoint: WeightSource,
+    models_dir: Path,
+    name: str | None = None,
+    progress: Callable[[ImportProgress], None] | None = None,
+    reduce: Reduce | None = None,
+) -> ImportedModel:
+    """The same of weights from anywhere; raises what `import_checkpoint` raises."""
     Tokenizer.from_folder(checkpoint.folder)
     _check_template(checkpoint.folder)
     with writing_to(models_dir):
@@ -109,10 +123,8 @@ def import_checkpoint(
                 path = partial_path(models_dir, model_id)
                 path.parent.mkdir(exist_ok=True)
             already_present = not _move_into_place(folder, path)
-        names = Names(models_dir)
-        names.add_source(source, seen, model_id)
         if name is not None:
-            names.add(name, model_id)
+            Names(models_dir).add(name, model_id)
     return ImportedModel(model_id, path, name, already_present)
 
 

@@ -13,6 +13,7 @@ from node.hub.pull import HubPull, PullProgress
 from node.hub.reference import HubReference
 from node.kernels.interface import Kernels
 from node.model.config import UnitKind
+from node.process.memory import give_back
 from node.serving.hosting import HostedModels
 from node.store.files import writing_to
 from node.store.library import Library
@@ -174,3 +175,5 @@ def _main(job: Job, work: Callable[[Job], object]) -> None:
         job.end(JobState.FAILED, "this node failed: its log says why")
     else:
         job.end(JobState.DONE)
+    finally:
+        give_back()  # pieces that went by have left much

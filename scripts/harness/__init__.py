@@ -9,5 +9,6 @@ hostile_blobs  sources of weights that lie or dawdle
 connections    TCP connections of a process, ended from outside
 gateway_twin   the WebSocket of a node's gateway, with a script behind it
 real_models    SmolLM2, fetched once and kept
+random_model   models of any shape with random weights
 pty_program    a program in a pseudo-terminal of its own
 """
