@@ -2,7 +2,7 @@
 
 data_plane   the thread: requests in, results out
 lent         connections of the data plane that it did not accept itself
-commands     what other threads want of the data plane
+commands     what other threads ask of the data plane
 inbox        messages of peers that ask faster than they are served, unopened
 reception    what is done with a message of a peer: an answer at once, or a request that waits for its turn
 work_queue   requests that wait

@@ -21,15 +21,16 @@ from protocol.transfer.outline import Outline
 from protocol.transfer.serve import PieceJob, Serving
 
 MAX_READ_AHEAD = 4
-"""Pieces that are being read or wait to be sent: as many MiB of memory."""
+"""Most pieces that are being read or wait to be sent; each takes one MiB of memory."""
 MAX_CONNECTIONS_A_PEER = 4
-"""With pieces that wait; a peer gets no larger share by opening more."""
+"""Most connections of a peer with pieces that wait: opening more gives it no larger share."""
 MAX_KNOWN_A_PEER = 16
-"""Connections of one peer of which the credit is remembered: whoever opens more forgets its own, not others'."""
+"""Most connections of one peer whose credit is remembered: a peer that opens more loses its own credit, not that of
+others."""
 MAX_KNOWN = 1024
-"""The same of all peers."""
+"""The same for all peers together."""
 MAX_OPEN_OUTLINES = 32
-"""That one connection may wait for."""
+"""Most outlines that one connection may wait for."""
 
 
 class Reply(Struct, frozen=True):
@@ -77,7 +78,7 @@ class BlobService:
         self._serving.computed(monotonic())
 
     def handle(self, peer_id: PeerId, route: bytes, message_id: int, message: Message) -> ErrorReply | None:
-        """A message from a peer; an answer that can be given at once."""
+        """A message from a peer; returns an answer where one can be given at once."""
         match message:
             case Credit(total_bytes):
                 self._know(peer_id, route)
@@ -101,7 +102,7 @@ class BlobService:
         """A connection is gone."""
         self._serving.gone(route)
         self._owners.pop(route, None)
-        self._ready = deque(reply for reply in self._ready if reply.route != route)  # the rest of a piece is no piece
+        self._ready = deque(reply for reply in self._ready if reply.route != route)  # a part of a piece is of no use
 
     def collect(self) -> Reply | None:
         """What can be sent now, a slice at most: a chunk waits no longer than that. Has the next pieces read."""
@@ -131,7 +132,8 @@ class BlobService:
         return None
 
     def _know(self, peer_id: PeerId, route: bytes) -> None:
-        """Remember a connection. Nobody says when one is gone: of too many the oldest is forgotten."""
+        """Remember a connection. Nobody says when one is gone, so the oldest is forgotten where there are too
+        many."""
         if route in self._owners:
             return
         of_peer = [known for known, owner in self._owners.items() if owner == peer_id]

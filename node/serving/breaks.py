@@ -1,9 +1,10 @@
 """When a thread that is asked for more than it can do does nothing but listen: pure arithmetic, `now` passed in.
 
-Somebody asks for one thing at a time, others for as much as they can get. A request of the first waits where it comes
-while the thread works for the others; and a system lets a thread that has slept run before one that has computed all
-along. So after each single request the thread works for the others only in the first part of the time in which the
-next one is not expected, and then listens. Where none comes, the others have half of the time, and soon all of it.
+One peer asks for one thing at a time, others for as much as they can get. A request of the first peer has to wait
+where it comes while the thread works for the others; and a system prefers a thread that has slept to one that has
+computed all along. So after each single request the thread works for the others only in the first part of the time in
+which the next one is not expected, and then listens. Where none comes, the others have half of the time, and soon all
+of it.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from __future__ import annotations
 import math
 
 RECENT_S = 0.05
-"""Whoever asked for one thing so long ago is expected to ask again."""
+"""A peer that asked for one thing is expected to ask again for this long."""
 FIRST_GAP_S = 0.002
-"""What is expected between an answer to a single request and the next one, before that was seen."""
+"""Expected gap between the answer to a single request and the next request, before any was measured."""
 WORK_PART = 0.5
-"""Of that gap, the part in which the thread works for others."""
+"""Part of that gap in which the thread works for others."""
 LATE_GAPS = 3.0
-"""After so many gaps a single request is not expected at any moment any more."""
+"""After so many gaps without one, a single request is no longer expected."""
 SOONER_WEIGHT = 0.5
 LATER_WEIGHT = 0.05
-"""A gap that was shorter, or longer, than expected is weighed in so: requests that come early must not wait."""
+"""Weights of a gap that was shorter, or longer, than expected: requests that come early must not wait."""
 MIN_BREAK_S = 0.001
-"""What a poll can wait, at least."""
+"""The shortest time that a poll can wait."""
 
 
 class Breaks:
@@ -30,7 +31,7 @@ class Breaks:
 
     def __init__(self) -> None:
         self._is_single = False
-        """Whether a single request waited when it was looked at last."""
+        """Whether a single request waited at the last look."""
         self._single_at = -math.inf
         """When one waited last."""
         self._gap_s = FIRST_GAP_S
@@ -38,17 +39,17 @@ class Breaks:
         self._until = -math.inf
 
     def look(self, is_single: bool, now: float) -> None:
-        """Whether somebody waits now who asks for one thing at a time: then nobody rests."""
+        """Told whether a peer waits now that asks for one thing at a time: then the thread does not rest."""
         if is_single and not self._is_single and now - self._single_at <= RECENT_S:
             gap_s = now - self._single_at
             weight = SOONER_WEIGHT if gap_s < self._gap_s else LATER_WEIGHT
             self._gap_s += weight * (gap_s - self._gap_s)
-        if is_single or self._is_single:  # it waits still, or has just been served
+        if is_single or self._is_single:  # it still waits, or has just been served
             self._single_at, self._owed_s, self._until = now, 0.0, -math.inf
         self._is_single = is_single
 
     def worked(self, seconds: float, now: float) -> None:
-        """So much was done for others than those."""
+        """The thread worked this long for other peers."""
         since_s = now - self._single_at
         if since_s > RECENT_S:
             self._owed_s = 0.0

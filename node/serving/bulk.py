@@ -1,7 +1,7 @@
 """The thread that computes long requests for the data plane, one part at a time.
 
-The data plane's own thread computes short requests and never a long one: so it sleeps whenever there is nothing to
-read, and the system runs it as soon as something comes, however much is asked of this node. It owns all sockets and
+The data plane's own thread computes short requests and never a long one. So it sleeps whenever there is nothing to
+read, and the system wakes it as soon as something comes, however much is asked of this node. It owns all sockets and
 decides what is computed; this thread only computes what it is given.
 """
 
@@ -49,14 +49,14 @@ class BulkThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the part at hand, which is not waited for where it takes long."""
+        """End after the current part; where that takes long, do not wait for it."""
         if self._thread.is_alive():
             self._given.put(None)
             self._thread.join(STOP_LIMIT_S)
 
     @property
     def busy_s(self) -> float | None:
-        """How long it has been at work on a part; None while it may be given one."""
+        """How long it has worked on the current part; None while it is free for one."""
         return None if self._given_at is None else time.monotonic() - self._given_at
 
     def give(self, job: Job) -> None:

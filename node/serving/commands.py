@@ -1,4 +1,4 @@
-"""What other threads want of the data plane's: a queue that wakes whoever polls."""
+"""What other threads ask of the data plane's thread: a queue that wakes whoever polls."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Commands:
         return woken
 
     def put(self, command: Command) -> None:
-        """Dropped once nobody takes any more: without a reader the wake-up would wait without an end."""
+        """Add a command. It is dropped once nobody takes commands any more: without a reader the wake-up would wait
+        for ever."""
         with self._lock:
             if not self._is_over:
                 self._queue.put(command)

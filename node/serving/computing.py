@@ -11,14 +11,15 @@ from node.serving.worker import ALONE_PART_S, SHARED_PART_S, Answer, LinearWorke
 from protocol.identity import PeerId
 
 OVERLONG_PARTS = 4.0
-"""A part is charged so many times its intended length at most: the rest, the system gave the processor to others."""
+"""A part is charged at most so many times its intended length: for the rest, the system gave the processor to
+others."""
 
 
 class Computing:
     """Requests that wait, and what is computed of them. Used by the data plane's thread.
 
     Args:
-        is_full: whether no result is to be computed for a path, since those before are unread.
+        is_full: whether a path gets no further results because earlier ones are unread.
         is_shared: whether others than this peer ask, too.
         reply: sends the answer of a job.
         wake: called in another thread when `collect` has something to do.
@@ -54,7 +55,7 @@ class Computing:
         return self._bulk.busy_s
 
     def push(self, job: Job) -> bool:
-        """Whether there was room for a request."""
+        """Add a request; returns whether there was room."""
         job.is_long = self._worker.is_long(job.request)
         return self.work.push(job)
 
@@ -64,7 +65,7 @@ class Computing:
             self._computed(finished.job, finished.answer, finished.seconds)
 
     def step(self) -> None:
-        """One part for whoever has used the least; the answer leaves with the last one."""
+        """Compute one part for the peer that has used the least time; the answer leaves with the last part."""
         job = self.work.take(self._is_full)
         if job is None:
             return
@@ -77,7 +78,7 @@ class Computing:
         self._computed(job, answer, time.perf_counter() - started)
 
     def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
-        """A part of a job took so long; this was its last one where there is an answer."""
+        """A part of a job took this long; where there is an answer, it was the last part."""
         self.work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s, job)
         job.owed_s = 0.0
         if answer is not None or job.cancelled:

@@ -41,14 +41,14 @@ log = logging.getLogger(__name__)
 MAX_PORT = 65535
 MAX_MESSAGES_A_TURN = 64
 READ_S = 0.0003
-"""Messages are read for so long, then a part is computed: somebody's flood holds up nobody's chunk."""
+"""Messages are read for at most this long before a part is computed, so that a flood delays nobody's chunk."""
 RETRY_MS = 2
 LOOK_MS = 20
-"""A node that leaves looks for so long whether more is asked."""
+"""A node that leaves waits this long for more requests."""
 DRAIN_QUIET_S = 0.5
-"""Nobody asked for so long: sessions that heard the goodbye have finished the passes that they had begun."""
+"""After this long without a request, sessions that heard the goodbye have finished their passes."""
 DRAIN_LIMIT_S = 8.0
-"""A node that leaves does not serve on for longer, whoever asks."""
+"""A node that leaves serves on for at most this long, whoever asks."""
 STUCK_LIMIT_S = 2.0
 """A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
 FAREWELL_MS = 200
@@ -62,7 +62,7 @@ class DataPlane:
 
     Args:
         find_blob: where blobs lie that others may fetch from here.
-        is_paired: whose plain rows are taken.
+        is_paired: tells whose plain rows are accepted.
         on_fault: called in the data plane's thread with who is to be kept out, and why.
     """
 
@@ -93,12 +93,12 @@ class DataPlane:
         )
         self._reception = Reception(registry, self._computing, self.blobs, self._outbox, conduct, is_paired, on_fault)
         self._turned_at = -math.inf
-        """When the thread was last seen to go on, while it drains."""
+        """When the thread last made progress while it drains."""
         self._breaks = Breaks()
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
         self.on_end: Callable[[Exception], None] = lambda exc: None
-        """Told, in the plane's thread, that it ended though nobody stopped it."""
+        """Called, in the plane's thread, when it ends though nobody stopped it."""
 
     @property
     def queued(self) -> int:
@@ -106,7 +106,7 @@ class DataPlane:
         return len(self._computing.work) + self._reception.waiting
 
     def start(self, listen: Multiaddr | None) -> int:
-        """Bind where asked (any free port of that host) and start; the port bound, or 0 for none."""
+        """Bind where asked (any free port of that host) and start; returns the port, or 0 for none."""
         context = self._secure.context
         self._woken = self._commands.start(context)
         self._poller.register(self._woken, zmq.POLLIN)
@@ -183,7 +183,7 @@ class DataPlane:
                 self._router.close(linger=PATIENCE_MS)  # the gate ends the connections sooner
 
     def _endured(self, endurance: Endurance) -> bool:
-        """One turn, which may fail; False when it is time to end."""
+        """One turn, which may fail; returns False when it is time to end."""
         try:
             return self._turn()
         except zmq.ContextTerminated:
@@ -213,7 +213,7 @@ class DataPlane:
         return True
 
     def _open_next(self) -> bool:
-        """Open a message, where none of whoever is opened already has used less; whether one was."""
+        """Open a message, unless a peer with an opened request has used less time; returns whether one was opened."""
         path, work = self._reception.next_path(), self._computing.work
         if path is None or work.start_s(path[0]) > work.next_start_s(self._outbox.is_full):
             return False
@@ -327,7 +327,7 @@ class DataPlane:
         self._reception.take(peer.peer_id, self._router, route, frames)
 
     def _forward_to_peer(self, peer_id: PeerId, frames: list[zmq.Frame]) -> None:
-        """Over the newest connection that it serves over; one that has ended gives way to the one before it."""
+        """Send over the newest connection over which a peer serves; where that has ended, over the one before it."""
         while self._router is not None and (route := self._registry.route_of(peer_id)) is not None:
             if send_to_route(self._router, route, frames) or not self._registry.detach(peer_id, route):
                 return

@@ -28,7 +28,7 @@ class ReadTask(Struct, frozen=True):
 
 
 class Fetched(Struct, frozen=True):
-    """What an task gave: an outline, a piece's bytes, or None where the blob cannot be served."""
+    """The result of a task: an outline, a piece's bytes, or None where the blob cannot be served."""
 
     task: ReadTask
     found: Outline | bytes | None
@@ -55,7 +55,7 @@ class DiskReader:
             self._thread.join(1.0)
 
     def send(self, task: ReadTask) -> None:
-        """Do this when the others before are done."""
+        """Do this task after those before it."""
         self._tasks.put(task)
 
     def _main(self) -> None:
@@ -71,7 +71,7 @@ class DiskReader:
             self._done(Fetched(task, found))
 
     def outline(self, sha256: bytes) -> Outline | None:
-        """Made once for each blob; a file that has changed since it was imported is not offered."""
+        """The outline of a blob, made once. A file that has changed since it was imported is not offered."""
         if sha256 not in self._outlines:
             place = self.find_blob(sha256)
             if place is None:
@@ -80,7 +80,7 @@ class DiskReader:
         return self._outlines[sha256]
 
     def read(self, task: ReadTask) -> bytes | None:
-        """The piece that an task is for."""
+        """The piece that a task is for."""
         outline, place = self.outline(task.sha256), self.find_blob(task.sha256)
         if outline is None or place is None or task.index is None or task.index >= len(outline.pieces):
             return None

@@ -19,7 +19,7 @@ from protocol.link.hello import HostedModel
 from protocol.membership.records import MAX_LAYER_RANGES, HostedLayers
 
 MAX_ANNOUNCED_UNITS = 1600
-"""Hashes in one hello, which is a control frame of at most 64 KiB; a record says the rest as layers."""
+"""Most hashes in one hello, which is a control frame of at most 64 KiB; a record says the rest as layers."""
 
 COMPLETE = "complete"
 
@@ -90,7 +90,7 @@ class HostedModels:
             return list(self._holdings)
 
     def learn(self, model_id: bytes, manifest: Manifest) -> None:
-        """The manifest of a model is known, though nothing of it is served yet."""
+        """The manifest of a model has become known, though no part of it is served yet."""
         with self._lock:
             self._manifests[model_id] = manifest
         self.on_change()

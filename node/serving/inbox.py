@@ -1,7 +1,7 @@
 """Messages that ask for work, kept as they came until their peer's turn.
 
-Decoding costs more than reading, and messages of all peers come in one stream. So all that has come is read first,
-and then one is opened: of the peer whose turn it is, and not of whoever sent the most.
+Decoding costs more than reading, and messages of all peers come in one stream. So everything that has come is read
+first; then one message is opened, from the peer whose turn it is and not from the one that sent the most.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from node.serving.work_queue import (
 from protocol.identity import PeerId
 
 MAX_CANCELLED = MAX_JOBS_A_PEER
-"""Ids of a peer that are remembered as cancelled while its messages wait: one for each that may."""
+"""Most ids of a peer that are remembered as cancelled while its messages wait: one for each message that may wait."""
 
 
 class Unopened(Struct, frozen=True):
@@ -51,12 +51,12 @@ class Inbox:
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Path, deque[Unopened]] = OrderedDict()
-        """The connection of which a message was opened longest ago first; none is empty."""
+        """By connection, the one whose last message was opened longest ago first; none is empty."""
         self._count_of: Counter[PeerId] = Counter()
         self._bytes_of: Counter[Path | PeerId] = Counter()
         self._num_bytes = 0
         self._cancelled: dict[PeerId, set[int]] = {}
-        """Ids of requests that wait, or do not: only who opens them can tell."""
+        """Ids of requests that may or may not wait: only opening the messages can tell."""
 
     def __len__(self) -> int:
         return sum(self._count_of.values())
@@ -70,11 +70,11 @@ class Inbox:
 
     @property
     def paths(self) -> Iterator[Path]:
-        """Connections of which a message waits, the one that was opened longest ago first."""
+        """Connections with messages that wait, the one opened longest ago first."""
         return iter(self._waiting)
 
     def push(self, message: Unopened) -> bool:
-        """Whether there was room."""
+        """Keep a message; returns whether there was room."""
         peer_id, path, size = message.peer_id, message.path, message.num_bytes
         if peer_id not in self._count_of and len(self._count_of) >= MAX_PEERS:
             return False
@@ -89,7 +89,7 @@ class Inbox:
         return True
 
     def cancel(self, peer_id: PeerId, request_id: int) -> None:
-        """A request that may be among what waits is not to be computed."""
+        """A request is cancelled that may be in a message that waits."""
         if peer_id in self._count_of:
             ids = self._cancelled.setdefault(peer_id, set())
             if len(ids) < MAX_CANCELLED:
@@ -113,7 +113,7 @@ class Inbox:
         return message
 
     def settle(self, peer_id: PeerId) -> None:
-        """Nothing of a peer waits any more: nothing that was cancelled can come."""
+        """No message of a peer waits any more, so no cancelled request can come."""
         if peer_id not in self._count_of:
             self._cancelled.pop(peer_id, None)
 

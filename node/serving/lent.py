@@ -29,7 +29,7 @@ class LentConnections:
         self._poller = poller
         self._offers: dict[PeerId, Line] = {}
         self._polled: dict[PeerId, tuple[int, list[Socket | int]]] = {}
-        """By peer to whom an offer was made: generation of its line, and what is polled of it."""
+        """By peer that an offer was made to: the generation of its line, and the sockets that are polled."""
         self._loans: dict[PeerId, Socket] = {}
 
     def offer(self, peer_id: PeerId, host: str, port: int) -> None:
@@ -40,7 +40,7 @@ class LentConnections:
         self.repoll()
 
     def withdraw(self, peer_id: PeerId) -> None:
-        """Serve a peer no more over a connection that this node dialled."""
+        """Stop serving a peer over a connection that this node dialled."""
         line = self._offers.pop(peer_id, None)
         if line is not None:
             for one in self._polled.pop(peer_id)[1]:
@@ -85,7 +85,8 @@ class LentConnections:
         return self._loans.get(peer_id)
 
     def look(self, is_heard: Callable[[PeerId], bool]) -> None:
-        """Go on with every line: offer the service where one has just come up, give those up whose peer has left."""
+        """Look at every line: offer the service on lines that have just come up, give up lines whose peer has
+        left."""
         for peer_id, line in list(self._offers.items()):
             if line.look().up and line.socket is not None:
                 send_frames(line.socket, encode_message(Attach(), 0))
@@ -93,7 +94,7 @@ class LentConnections:
                 self.withdraw(peer_id)
 
     def close(self, linger_ms: int) -> None:
-        """Close everything; frames on their way get so long."""
+        """Close everything; frames on their way have this long to leave."""
         for line in self._offers.values():
             line.close(linger_ms)
         for loan in self._loans.values():

@@ -20,13 +20,14 @@ from protocol.limits import MAX_DATA_BYTES
 log = logging.getLogger(__name__)
 
 MAX_UNSENT = 256
-"""Answers of one connection that wait until it reads; nothing is computed for it meanwhile, so few are results."""
+"""Most answers that wait until a connection reads. Nothing is computed for it meanwhile, so few of them are
+results."""
 MAX_UNREAD_BYTES_A_ROUTE = MAX_DATA_BYTES
 """With this much unread a connection gets no further result."""
 MAX_UNREAD_BYTES_A_PEER = 4 * MAX_DATA_BYTES
 """The same for all connections of a peer together."""
 MAX_UNREAD_BYTES = 32 * MAX_DATA_BYTES
-"""The same for all peers together: then only those get results who have nothing unread."""
+"""The same for all peers together: beyond it, only peers with nothing unread get results."""
 TRACKED_BYTES = zmq.COPY_THRESHOLD
 """Smaller frames are copied by pyzmq; a connection's queue holds few enough of them."""
 
@@ -40,7 +41,7 @@ class _Unread(Struct):
     sent: deque[tuple[zmq.MessageTracker, int]] = field(default_factory=deque)
     """Large messages that libzmq holds, and their bytes."""
     num_bytes: int = 0
-    """Of all large messages, as they were counted last."""
+    """Bytes of all large messages at the last count."""
 
     def attempt(self, message: list[Any]) -> bool:
         """Whether a message needs no second try: libzmq has it, or its peer is gone."""
@@ -56,7 +57,7 @@ class _Unread(Struct):
         return True
 
     def go_on(self) -> None:
-        """Send what waits as far as it goes, and leave out what libzmq has let go of."""
+        """Send as much of what waits as libzmq takes, and drop what libzmq has let go of."""
         while self.waiting and self.attempt(self.waiting[0]):
             self.waiting.popleft()
         while self.sent and self.sent[0][0].done:
@@ -81,7 +82,7 @@ class Outbox:
         return len(self._unread)
 
     def is_full(self, path: Path) -> bool:
-        """Whether no result is to be computed for this connection now."""
+        """Whether this connection gets no further result now."""
         unread = self._unread.get(path)
         if unread is not None and (unread.waiting or unread.num_bytes >= MAX_UNREAD_BYTES_A_ROUTE):
             return True
@@ -89,7 +90,7 @@ class Outbox:
         return of_peer >= MAX_UNREAD_BYTES_A_PEER or (of_peer > 0 and self.num_bytes >= MAX_UNREAD_BYTES)
 
     def send(self, peer_id: PeerId, socket: Any, route: Route, frames: list[Any]) -> None:
-        """Send now or later, in order; of a connection that never reads, the latest are dropped."""
+        """Send now or later, in order; where a connection never reads, its latest messages are dropped."""
         path, message = (peer_id, route), [*([] if route is None else [route]), *frames]
         unread = self._unread.get(path)
         if unread is None or unread.socket is not socket:  # of another socket: this node has dialled that peer anew
@@ -105,7 +106,7 @@ class Outbox:
             self._settle(path, unread)
 
     def _settle(self, path: Path, unread: _Unread) -> None:
-        """Count what a connection has unread; forget it where that is nothing."""
+        """Count what a connection has not read; forget the connection where that is nothing."""
         before = self._unread.pop(path, None)
         change = -before.num_bytes if before is not None else 0
         unread.num_bytes = unread.count()
@@ -125,5 +126,5 @@ def _large_bytes(message: list[Any]) -> int:
 
 
 def send_or_wait(socket: Any, frames: list[Any]) -> bool:
-    """Send without waiting; False only where it may be tried again (a peer that is gone is none of them)."""
+    """Send without waiting; returns False only where another try may succeed (not where the peer is gone)."""
     return _Unread(socket).attempt(frames)

@@ -1,6 +1,6 @@
 """What the data plane does with a message of a peer: an answer at once, or a request that waits for its turn.
 
-Each message is looked at on the account of whoever sent it.
+The time for each message is charged to its sender.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Reception:
     """Opens messages, in the data plane's thread.
 
     Args:
-        is_paired: whose plain rows are taken.
+        is_paired: tells whose plain rows are accepted.
         on_fault: called with who is to be kept out, and why.
     """
 
@@ -66,7 +66,7 @@ class Reception:
         self._complaints = LogLimit(log)
         self._news = LogLimit(log)
         self.asked_at = -math.inf
-        """When somebody asked this node to compute last."""
+        """When somebody last asked this node to compute."""
 
     @property
     def waiting(self) -> int:
@@ -74,7 +74,7 @@ class Reception:
         return len(self._inbox)
 
     def next_path(self) -> Path | None:
-        """The connection to open a message of: no request of it waits, and its peer has used the least time."""
+        """The connection whose next message to open: no request of it waits, and its peer has used the least time."""
         return min(filter(self._may_open, self._inbox.paths), key=self._start_s, default=None)
 
     def _may_open(self, path: Path) -> bool:
@@ -134,7 +134,7 @@ class Reception:
             self._work.charge(message.peer_id, seconds)
 
     def _open(self, message: Unopened, has_room: bool) -> Job | None:
-        """Do what a message says; the request that waits now, where it was one."""
+        """Do what a message says; returns the request that now waits, where it was one."""
         peer_id, route, frames = message.peer_id, message.route, message.frames
         try:
             received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)

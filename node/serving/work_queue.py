@@ -21,28 +21,29 @@ from protocol.linear.messages import WorkRequest
 
 MAX_JOBS_A_PEER = 512
 MAX_JOBS_A_ROUTE = 256
-"""Of one connection, so that a session that reads nothing leaves room for its peer's others."""
+"""Most requests of one connection, so that a session that reads nothing leaves room for its peer's others."""
 MAX_PEERS = 256
 MAX_BYTES_A_PEER = 64 << 20
-"""Shares of one peer that wait, in bytes: eight chunks of the largest size."""
+"""Most bytes of shares of one peer that wait: eight chunks of the largest size."""
 MAX_BYTES_A_ROUTE = 32 << 20
 MAX_BYTES = 512 << 20
-"""Shares of all peers that wait."""
+"""The same for all peers together."""
 MAX_BEGUN_BYTES = 64 << 20
-"""Results that are half computed, of all peers: eight of the largest size."""
+"""Most bytes of half-computed results, of all peers together: eight of the largest size."""
 SINGLE_REQUESTS = 2
-"""Whoever has no more than these asks for one thing at a time: a pass sends a lane one chunk of a layer, or two."""
+"""A peer with no more requests than this asks for one thing at a time: a pass sends a lane one chunk of a layer, or
+two."""
 SINGLE_WEIGHT = 4.0
-"""Time of whoever asks for one short thing after the other counts so much less than that of others: those always have
-more to do, and what it needs is little."""
+"""The time of a peer that asks for one short thing after the other counts so many times less: it needs little, and
+others always have more to do."""
 SMALL_RESULT_BYTES = 256 << 10
-"""A request with a smaller result begins whatever else has: one of each peer is as much memory again at most."""
+"""A request with a smaller result may always begin: one for each peer takes at most as much memory again."""
 
 Route = bytes | None
 Path = tuple[PeerId, Route]
 """A peer and the connection it dialled; None for the connection that this node dialled to serve it."""
 IsFull = Callable[[Path], bool]
-"""Whether no result is to be computed for a path, since those before are unread."""
+"""Tells whether a path gets no further results because earlier ones are unread."""
 
 
 class Job(Struct, eq=False):
@@ -56,11 +57,11 @@ class Job(Struct, eq=False):
     parts: Parts | None = None
     """Its computation, from when it has begun."""
     owed_s: float = 0.0
-    """Time that reading it took, charged with its first part: whoever is about to be served does not pay before."""
+    """Time that reading it took. It is charged with the first part, so that no peer pays before it is served."""
     is_long: bool = False
     """Whether it is expected to take longer than a short part."""
     is_single: bool = False
-    """Whether it was short and all that its peer asked for when its turn came."""
+    """Whether it was short, and the only request of its peer when its turn came."""
     running: bool = False
     """Whether another thread computes a part of it now."""
     cancelled: bool = False
@@ -129,7 +130,7 @@ class _Line(Struct):
         return next((job for job in heads if not is_full(job.path) and may_begin(job)), None)
 
     def begin(self, job: Job) -> None:
-        """From now on it is this peer's one; its connection goes to the end of the line."""
+        """From now on it is the job that this peer has begun; its connection goes to the end of the line."""
         self.begun = job
         jobs = self.routes.pop(job.route)
         jobs.popleft()
@@ -138,7 +139,7 @@ class _Line(Struct):
             self.routes[job.route] = jobs
 
     def release(self, job: Job) -> None:
-        """Its memory is free."""
+        """Give its memory back."""
         left = self.num_bytes.pop(job.route, 0) - job.num_bytes
         if left:
             self.num_bytes[job.route] = left
@@ -170,7 +171,7 @@ class WorkQueue:
         self.unopened: Callable[[PeerId], int] = lambda peer_id: 0
         """How many messages of a peer wait that are not opened yet."""
         self._lines: OrderedDict[PeerId, _Line] = OrderedDict()
-        """Of everybody who waits; who was served longest ago comes first where two stand equal."""
+        """Every peer that waits; of two at the same place, the one served longest ago comes first."""
         self._turns = Turns()
         self._count = 0
         self._num_bytes = 0
@@ -202,17 +203,17 @@ class WorkQueue:
         return self._turns.start_s(peer_id)
 
     def next_start_s(self, is_full: IsFull) -> float:
-        """Where the peer stands of whom `take` would give a job; infinite where it would give none."""
+        """The place of the peer whose job `take` would return; infinite where it would return none."""
         ready = (peer_id for peer_id, line in self._lines.items() if self._first(line, is_full) is not None)
         return min(map(self._turns.start_s, ready), default=math.inf)
 
     def waits_on(self, path: Path) -> bool:
-        """Whether a request of a connection waits that has not begun."""
+        """Whether a connection has a request that waits and has not begun."""
         line = self._lines.get(path[0])
         return line is not None and path[1] in line.routes
 
     def is_idle(self, peer_id: PeerId) -> bool:
-        """Whether nothing of a peer waits or has begun."""
+        """Whether no request of a peer waits or has begun."""
         return peer_id not in self._lines
 
     def has_single(self, is_full: IsFull) -> bool:
@@ -246,7 +247,7 @@ class WorkQueue:
         return job
 
     def charge(self, peer_id: PeerId, seconds: float, job: Job | None = None) -> None:
-        """A peer's request or message has taken so much of the thread's time.
+        """A peer's request or message has taken this much of the thread's time.
 
         Args:
             job: which request, where it was one.

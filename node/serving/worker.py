@@ -1,7 +1,7 @@
-"""Linear layers for others: stateless and exact; the rows that a worker sees tell it nothing.
+"""Computes linear layers for others, stateless and exact; the rows that a worker sees tell it nothing.
 
 A request holds a seed or a share, a unit's hash and a slice of its output tiles; the answer is `W b mod p` and a
-digest that binds it to the request. Nothing is kept between requests but the memory-mapped weights. An answer is
+digest that binds it to the request. Only the memory-mapped weights are kept between requests. An answer is
 computed in parts, between which the thread can read, serve somebody else, or drop the rest.
 A request with plain rows is answered for a device of the same owner alone: `node.serving.data_plane` sees to that.
 """
@@ -69,14 +69,16 @@ RowsOf = Callable[[int, int], NDArray[Any]]
 SHORT_S = 0.0005
 """Requests that take longer are computed in parts, beside the data plane: half an exchange on one machine."""
 SHARED_PART_S = 0.002
-"""Length of a part while others ask too: what a long request waits at most whose turn comes while one is computed."""
+"""Length of a part while others ask too: the longest wait of a long request whose turn comes while a part is
+computed."""
 ALONE_PART_S = 0.01
-"""Length of a part while nobody else asks: what the first request of somebody else may wait."""
+"""Length of a part while nobody else asks: the longest wait of the first request of somebody else."""
 MIN_BLOCK_ROWS = 32
-"""Rows are cut no finer while a part can be cut by outputs: with fewer, reading the weights is the price."""
+"""A part has at least so many rows where it can be cut by outputs instead: with fewer rows, reading the weights costs
+most."""
 FIRST_MACS_PER_S = 4e9
 MIN_MEASURED_MACS = 10_000_000
-"""Smaller requests say little about speed."""
+"""Smaller requests are not used to measure speed."""
 SPEED_WEIGHT = 0.3
 
 
@@ -255,4 +257,4 @@ HANDLERS: dict[type[WorkRequest], Callable[[LinearWorker, Any], Parts]] = {
     Linear: LinearWorker._field_parts,
     TrustedLinear: LinearWorker._plain_parts,
 }
-"""Kinds of work: each request with what answers it."""
+"""Kinds of work: each type of request with its handler."""

@@ -44,7 +44,7 @@ _KINDS = (PairAsk, PairAnswer, PairReveal, PairConfirm, PairRefuse, Unpair)
 
 
 class PairingError(KekahydeError):
-    """What the owner wants cannot be done now; says why and what to do."""
+    """What the owner wants cannot be done now; the text says why and what to do."""
 
 
 class AttemptView(Struct, frozen=True):
@@ -90,7 +90,7 @@ class TrustDesk:
         return self._view_of(peer_id)
 
     def confirm(self, peer_id: PeerId, code: str, may_read_prompts: bool) -> AttemptView:
-        """The owner saw this code on both screens; `may_read_prompts` is the word for the trusted mode."""
+        """The owner saw this code on both screens; `may_read_prompts` is the consent to the trusted mode."""
         ended = next((view for view in self.attempts() if view.peer_id == peer_id and view.reason), None)
         if ended is not None:
             raise PairingError(f"not paired: {ended.reason}")
@@ -134,7 +134,7 @@ class TrustDesk:
     # --- links
 
     def link_up(self, link: Link) -> None:
-        """Say again what was taken back, and go under the operator of the owner's other devices."""
+        """Repeat which pairings were taken back, and take over the operator of the owner's other devices."""
         for entry in self.devices.revoked():
             if entry.peer_id == link.peer_id:
                 self._send(entry.peer_id, Unpair(entry.pairing, False))
@@ -167,7 +167,7 @@ class TrustDesk:
             log.error("pairing: %s", exc)
 
     def _own(self, decide: Callable[[float], list[PairAction]]) -> None:
-        """Let the desk decide, and do what it says."""
+        """Let the desk decide, and carry out its actions."""
         with self._lock:
             try:
                 actions = decide(self._clock())

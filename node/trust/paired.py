@@ -1,4 +1,4 @@
-"""The devices that this one is paired with: who they are, what changes, and that it is on the disk.
+"""The devices that this one is paired with. Every change is written to the disk.
 
 <data dir>/paired.json   see `node.trust.paired_file`
 """
@@ -48,7 +48,7 @@ class PairedDevices:
 
     @property
     def operator(self) -> bytes:
-        """Under which the owner's devices go; zeros where this one was never paired."""
+        """The operator that the owner's devices share; zeros where this device was never paired."""
         return self._state.operator
 
     def devices(self) -> tuple[PairedDevice, ...]:
@@ -70,7 +70,7 @@ class PairedDevices:
 
     @property
     def readers(self) -> frozenset[PeerId]:
-        """Devices that may read prompts, by their user's word."""
+        """Devices that may read prompts, by the user's consent."""
         return frozenset(device.peer_id for device in self._state.devices if device.may_read_prompts)
 
     # --- what changes
@@ -111,7 +111,8 @@ class PairedDevices:
         return entry
 
     def forget(self, peer_id: str, pairing: bytes) -> bool:
-        """The other side has ended this pairing, or answered that it knows of its end; whether it still stood."""
+        """The other side has ended this pairing, or answered that it knows of the end; returns whether the pairing
+        still stood."""
         stood = any(_is(device, peer_id, pairing) for device in self._state.devices)
         revoked = any(entry.peer_id == peer_id and entry.pairing == pairing for entry in self._state.revoked)
         if stood or revoked:
@@ -119,7 +120,7 @@ class PairedDevices:
         return stood
 
     def adopt(self, peer_id: str, operator: bytes) -> bool:
-        """A paired device announces this operator; whether this device now goes under another one than before."""
+        """A paired device announces this operator; returns whether this device's operator changes by that."""
         if peer_id not in self or common_operator(self.operator, operator) == self.operator:
             return False
         self._change(lambda state: replace(state, operator=common_operator(state.operator, operator)))

@@ -2,7 +2,7 @@
 
     {"operator": hex, "devices": [...], "revoked": [{"peer_id", "pairing"}]}
 
-A file that does not check is an error and never half believed: who may read prompts stands in it.
+A file that fails a check is an error and no part of it is believed: it says who may read prompts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PairedDevice(Struct, frozen=True):
 
 
 class Revocation(Struct, frozen=True):
-    """A pairing that was taken back here, and of which the other side may not have heard yet."""
+    """A pairing that was taken back here; the other side may not have heard of it yet."""
 
     peer_id: PeerId
     pairing: bytes
