@@ -99,7 +99,7 @@ def same_answer(client: Device, newcomer: Device, holder: Device, stored: Stored
     lane = ["--bootstrap", newcomer.addresses[0], "--bootstrap", holder.addresses[0]]
     common = ["--json", "--model", stored.model_id, *SAMPLING]
     began = time.monotonic()
-    split = receipt_of(client, "w1 w2 w3", *common, "--privacy", "split", *lane)
+    split = receipt_of(client, "w1 w2 w3", *common, "--privacy", "split", "--lend", "layers", *lane)
     took_s = time.monotonic() - began
     local = receipt_of(client, "w1 w2 w3", *common, "--privacy", "local")
     if split["text"] != local["text"] or split["mode"] != "split" or not split["chunks"]["verified"]:

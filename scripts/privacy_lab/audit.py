@@ -32,7 +32,8 @@ def run_tapped(swarm: Swarm, mode: str, prompt: str, max_tokens: int) -> tuple[R
     if mode == PAIRED:
         pair_client(swarm, swarm.nodes[0])
     sampling = ["--ignore-eos", "--max-tokens", str(max_tokens), "--seed", "3", "--temperature", "0.9"]
-    result = swarm.run(prompt, ["--privacy", "strict" if mode == PAIRED else mode, *sampling])
+    privacy = "strict" if mode == PAIRED else mode
+    result = swarm.run(prompt, ["--privacy", privacy, "--lend", "layers", *sampling])
     return result, [read_tap(tap) for tap in taps]
 
 

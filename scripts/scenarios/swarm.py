@@ -80,6 +80,7 @@ def happened(remote: RunResult, scenario: str) -> bool:
 @click.option("--at-token", type=int, default=16, show_default=True, help="When it happens.")
 @click.option("--max-tokens", type=int, default=64, show_default=True)
 @click.option("--privacy", type=click.Choice(["auto", "split", "strict"]), default="split", show_default=True)
+@click.option("--lend", type=click.Choice(["auto", "ffn", "layers", "all"]), default="layers", show_default=True)
 @click.option("--model", default="story", show_default=True)
 @click.option("--temperature", type=float, default=0.8, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
@@ -92,6 +93,7 @@ def main(
     at_token: int,
     max_tokens: int,
     privacy: str,
+    lend: str,
     model: str,
     temperature: float,
     seed: int,
@@ -119,7 +121,7 @@ def main(
             raise click.ClickException(str(exc)) from exc
         lanes = ["--lanes", "1"] if faults else []  # hostile nodes are in the first lane: it is to be used
         blow = Blow(swarm, scenario, victims, at_token)
-        remote = swarm.run(prompt, [*sampling, *lanes, "--privacy", privacy], blow)
+        remote = swarm.run(prompt, [*sampling, *lanes, "--privacy", privacy, "--lend", lend], blow)
         local = swarm.run(prompt, [*sampling, "--privacy", "local"], alone=True)
         if show_text:
             print(prompt + remote.text)
