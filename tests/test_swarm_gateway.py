@@ -77,7 +77,8 @@ def test_requests_that_meet_get_the_text_that_each_would_get_alone(
         receipt = answer.model_extra["kekahyde"]
         chunks = receipt["chunks"]
         assert receipt["mode"] == privacy and receipt["tokens"] == 24
-        assert chunks["merged"] == chunks["verified"] + chunks["local"] >= 24 * 24
+        lent = sum(place == "lent" for place in receipt["placement"].values())  # kinds of units: the planner chooses
+        assert chunks["merged"] == chunks["verified"] + chunks["local"] >= 24 * 6 * lent > 0
         assert chunks["verified"] > 0.5 * chunks["merged"]
         assert receipt["bytes"]["up"] > 0 and receipt["bytes"]["down"] > 0
         assert sum(peer["chunks"] > 0 for peer in receipt["peers"]) >= (2 if privacy == "split" else 1)
