@@ -53,6 +53,11 @@ class Models:
             raise ModelNotFoundError(f"model {self._default[:16]} has not all come yet: see the list of transfers")
         raise ModelNotFoundError("this node has no model: give it one with --model")
 
+    @property
+    def default_name(self) -> str:
+        """What the model is called that the node was started for, where it is here; else nothing."""
+        return next((one.name for one in self.usable() if one.summary.model_id == self._default), "")
+
     def resolve(self, name: str | None) -> StoredModel:
         """The model with this name or id; the default one for None.
 

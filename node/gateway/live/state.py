@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from node.engine import Engine
@@ -18,12 +19,13 @@ from node.version import VERSION
 
 def state_of(context: GatewayContext) -> dict[str, Any]:
     """NODE, PEERs, MODELs, TRANSFERs and REQUESTs (SPEC.md, Gateway)."""
+    listed = context.engine.models.usable()
     return {
         "node": node_status(context),
         "peers": peer_statuses(context.node),
         "models": [
-            *(model_status(context.node, listed) for listed in context.engine.models.usable()),
-            *partial_statuses(context.node),
+            *(model_status(context.node, one) for one in listed),
+            *partial_statuses(context.node, listed),
         ],
         "transfers": context.node.transfers.as_json(),
         "requests": request_statuses(context.engine),
@@ -45,13 +47,14 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
         "speed_gmacs": round(node.macs_per_s / 1e9, 2),
         "memory_bytes": node.config.memory_bytes or total_memory(),
         "default_privacy": (Privacy.STRICT if node.is_open else Privacy.AUTO).value,
-        "model": models[0].name if models else "",
+        "model": models[0].name if models else context.engine.models.default_name,
     }
 
 
-def partial_statuses(node: Node) -> list[dict[str, Any]]:
-    """MODEL objects of models of which parts, or nothing yet, came from peers."""
+def partial_statuses(node: Node, listed: Sequence[ListedModel] = ()) -> list[dict[str, Any]]:
+    """MODEL objects of models of which parts, or nothing yet, came from peers, and that are not `listed`."""
     whole = {model.model_id_bytes for model in node.hosted.models}
+    whole |= {bytes.fromhex(one.summary.model_id) for one in listed}
     fetched = {bytes.fromhex(job.model) for job in node.transfers.running_by_id()}
     return [
         _partial_status(node, model_id, model_id in fetched)
@@ -84,14 +87,20 @@ def _missing(node: Node, model_id: bytes) -> set[int]:
 
 
 def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
-    """The MODEL object of a model that is wholly here."""
+    """The MODEL object of a model that answers: all of it is here, or it is thin."""
     summary = listed.summary
+    held = f"0-{summary.num_layers - 1}"
+    if summary.held_bytes < summary.weights_bytes:
+        held = f"{100 * summary.held_bytes / summary.weights_bytes:.0f} %"
     return {
         "name": listed.name,
         "model_id": summary.model_id,
         "layers": summary.num_layers,
-        "held": f"0-{summary.num_layers - 1}",
+        "held": held,
         "size_bytes": summary.num_weights,
+        "weights_bytes": summary.weights_bytes,
+        "held_bytes": summary.held_bytes,
+        "checks_bytes": summary.checks_bytes,
         "state": "ready",
         "chat": summary.chat,
         "context": summary.context_length,
