@@ -64,7 +64,7 @@ class ExecutionManager:
         self.now = clock
         self._kernels = kernels
         self._model_id = model_id
-        self._config = config
+        self.config = config
         self._patience = Patience(config, model_id, LocalSpeed(local_macs_per_s))
         self.gate = ResultGate(kernels, checks, recheck)
         self._on_change = on_change
@@ -90,7 +90,7 @@ class ExecutionManager:
 
     def add_peer(self, peer: SessionPeer) -> None:
         """Listen to a peer of this session."""
-        peer.account.credit_s = self._config.credit_s
+        peer.account.credit_s = self.config.credit_s
         peer.clock = self.now
         self.peers.append(peer)
         self._mailbox.add(peer)
@@ -113,11 +113,6 @@ class ExecutionManager:
     def lanes(self) -> list[Lane]:
         """In the order in which they were added."""
         return self.roster.lanes
-
-    @property
-    def patience_s(self) -> float:
-        """Seconds for which a pass may stand still."""
-        return self._config.progress_limit_s
 
     @property
     def plain(self) -> bool:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 TURN_S = 0.05
 """So often, at least, it looks whether a lane or the weights have come."""
 GRACE_S = 2.0
-"""A peer that works on a chunk, and is late, gets so long before anybody is asked for weights; at most a quarter of
-the time for which a pass may stand still."""
+"""A peer that works on a chunk, and is late, gets at least so long before anybody is asked for weights, and as long as
+these may take to come; at most a quarter of the time for which a pass may stand still."""
 AGAIN_S = 1.0
 """After so long, lanes that failed are tried again."""
 
@@ -71,6 +71,8 @@ class Recovery:
         self._rows = rows
         self._floats = floats
         self._tried: set[int] = set() if record.lane is None else {record.lane}
+        borrowing_s = unit.ref.num_bytes / manager.config.least_bytes_per_s
+        self._grace_s = min(max(GRACE_S, borrowing_s), manager.config.progress_limit_s / 4)
         self._began = self._tried_since = manager.now()
         self._told = False
 
@@ -87,14 +89,16 @@ class Recovery:
                 return manager.merge(record)
             under_way = self._under_way
             waited_s = manager.now() - self._began
-            if not self._elsewhere() and (not under_way or waited_s > min(GRACE_S, manager.patience_s / 4)):
+            if not self._elsewhere() and (not under_way or waited_s > self._grace_s):
                 weights = manager.lender.weights(self._unit.ref)
                 if weights is not None:
                     return manager.compute_locally(record, replace(self._unit, held=weights), self._rows, under_way)
                 manager.lender.ask(self._unit.ref)
                 self._tell()
-            if waited_s > manager.patience_s:
-                raise UnitUnavailableError(_sentence(self._unit.ref, manager.lender.trouble, manager.patience_s))
+            if waited_s > manager.config.progress_limit_s:
+                raise UnitUnavailableError(
+                    _sentence(self._unit.ref, manager.lender.trouble, manager.config.progress_limit_s)
+                )
             manager.look_around()
             manager.pump(TURN_S)
             manager.check_wanted()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from node.errors import ConfigError
 from node.execution.chunk import ChunkRecord
@@ -335,12 +336,15 @@ class Session:
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels
         self._draw_checks()
+        execution = self._config.execution
+        if self._thin:  # whoever is slow is better than nobody
+            execution = replace(execution, credit_s=execution.progress_limit_s)
         return ExecutionManager(
             kernels,
             self._model.model_id_bytes,
             self._node.checks_of(self._model),
             local_macs_per_s(kernels),
-            self._config.execution,
+            execution,
             self._recheck,
             self._on_change,
             self._interrupt,
