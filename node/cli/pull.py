@@ -53,7 +53,9 @@ def pull(model: str, name: str | None, thin: bool, lend: str, data_dir: Path, as
         click.echo(json.dumps({"name": called, "model_id": model_id}))
     else:
         click.echo(model_id)
-        say(f"use it with: kekahyde-node run --model {called} 'Once upon a time'")
+        chat = library.open(model_id).chat_template is not None
+        asked = "--chat 'What is the capital of France?'" if chat else "'Once upon a time'"
+        say(f"use it with: kekahyde-node run --model {called} {asked}")
 
 
 def _from_hub(library: Library, model: str, name: str | None, on_bytes: OnBytes) -> str:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 TURN_S = 0.05
 """So often, at least, it looks whether a lane or the weights have come."""
 GRACE_S = 2.0
-"""A peer that works on a chunk, and is late, gets at least so long before anybody is asked for weights, and as long as
-these may take to come; at most a quarter of the time for which a pass may stand still."""
+"""A peer that works on a chunk, and is late, gets at least so long before anybody is asked for weights, and as long
+as these may take to come; at most a quarter of the time for which a pass may stand still."""
 AGAIN_S = 1.0
 """After so long, lanes that failed are tried again."""
 

@@ -96,7 +96,7 @@ class HubPull:
         return Path(found) if self._reference.file else Path(found).parent
 
     def _fetch(self) -> Path:
-        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub import HfApi
 
         repo = self._reference.repo
         self._report("looking", 0)
@@ -112,7 +112,9 @@ class HubPull:
         if ggufs is not None:
             self._total = sum(file.size_bytes for file in ggufs)
             self._check_room([file for file in ggufs if fetcher.cached(file) is None], ggufs)
-            return self._fetch_all(fetcher, ggufs) / ggufs[0].name
+            folder = self._fetch_all(fetcher, ggufs)
+            self._remember_branch(ggufs[0].name)
+            return folder / Path(ggufs[0].name).name
         small = small_files(files, repo)
         self._total = sum(file.size_bytes for file in small)
         folder = self._fetch_all(fetcher, small)
@@ -123,11 +125,15 @@ class HubPull:
         self._total += sum(file.size_bytes for file in weights)
         self._check_room([file for file in weights if fetcher.cached(file) is None], weights)
         self._fetch_all(fetcher, weights)
-        if (
-            not self._reference.is_pinned
-        ):  # the cache learns which commit the branch means, for a time without network
-            hf_hub_download(repo, CONFIG_FILES[0], revision=self._reference.revision)
+        self._remember_branch(CONFIG_FILES[0])
         return folder
+
+    def _remember_branch(self, name: str) -> None:
+        """The cache learns which commit the branch means, for a time without network."""
+        from huggingface_hub import hf_hub_download
+
+        if not self._reference.is_pinned:
+            hf_hub_download(self._reference.repo, name, revision=self._reference.revision)
 
     def _fetch_all(self, fetcher: FileFetcher, files: Collection[HubFile]) -> Path:
         paths = []

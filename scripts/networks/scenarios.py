@@ -12,6 +12,7 @@ from typing import Any
 
 from scripts.harness.programs import environment, program
 from scripts.networks.devices import PORT, Device, Lab, LabError, invitation_of, must, wait
+from scripts.networks.placements import placements
 from scripts.networks.weights import weights
 
 FORGER = program("scripts.networks.forger")
@@ -191,4 +192,5 @@ SCENARIOS: dict[str, Scenario] = {
     "forged": Scenario(3, forged),
     "dialout": Scenario(3, dialout),
     "weights": Scenario(4, weights),
+    "placements": Scenario(3, placements),
 }
