@@ -73,19 +73,20 @@ def wait_ended(node: NodeProcess) -> dict[str, Any]:
     return job
 
 
-def layer_bytes(stored: StoredModel) -> int:
-    return sum(ref.num_bytes for ref in stored.units if ref.layer == 0)
+def two_layers_and_head(stored: StoredModel) -> int:
+    """Bytes; the head is taken and served like one more layer."""
+    return sum(ref.num_bytes * (2 if ref.layer == 0 else 1) for ref in stored.units if ref.layer in (0, None))
 
 
 def test_a_node_that_had_nothing_takes_layers_serves_them_and_the_answer_is_the_same(
     swarm: Swarm, stored: StoredModel, alone: RunResult
 ) -> None:
     """The newcomer holds two of three layers; a lane of it and a whole node computes those, and the rest is said."""
-    memory = f"{2 * layer_bytes(stored)}"
+    memory = f"{two_layers_and_head(stored)}"
     swarm.start(1, options=["--model", stored.model_id, "--memory", memory, *swarm.bootstrap([0, 1])])
     newcomer = swarm.nodes[-1]
     job = wait_ended(newcomer)
-    assert job["state"] == "done" and job["total_bytes"] == 2 * layer_bytes(stored), newcomer.narration()
+    assert job["state"] == "done" and job["total_bytes"] == two_layers_and_head(stored), newcomer.narration()
     assert not list(newcomer.data_dir.glob("models/*/client.safetensors")), "it serves, and needs no more for that"
     result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "split"], peers=[len(swarm.nodes) - 1, 0])
     assert result.text == alone.text, result.narration
@@ -154,7 +155,7 @@ def test_a_kill_in_the_middle_costs_no_byte_that_was_there(checkpoint: Path, sto
             time.sleep(0.01)
         node.kill()
         there = pieces_there(node.data_dir / "models" / ".partial" / stored.model_id, stored)
-        total = sum(ref.num_bytes for ref in stored.units if ref.layer is not None)
+        total = sum(ref.num_bytes for ref in stored.units)
         assert 3 * PIECE_BYTES <= there < total
         swarm.restart(node, options=["--model", stored.model_id, *swarm.bootstrap([0])])
         job = wait_ended(node)

@@ -54,6 +54,7 @@ class CandidateFinder:
             is_open=self._node.is_open,
             named=self._named is not None,
             holders=holders,
+            units={peer_id: self._held_by(peer) for peer_id, peer in holders.items()} if self._thin else {},
         )
         if self._named is None:
             found = replace(found, sharers=tuple(sorted(holders)))

@@ -7,6 +7,7 @@ here, and the plan says so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
@@ -88,6 +89,8 @@ class Candidates(Struct, frozen=True):
     """What whoever chose the places has to say of them."""
     holders: Mapping[PeerId, ConnectedPeer] = field(default_factory=dict)
     """Peers that hold units of the model, and do not leave."""
+    units: Mapping[PeerId, frozenset[bytes]] = field(default_factory=dict)
+    """What each of them holds, where this device is thin."""
 
     @property
     def present(self) -> tuple[PeerId, ...]:
@@ -98,6 +101,9 @@ class Candidates(Struct, frozen=True):
 
 
 Predict = Callable[[SessionPlan], Cost]
+NONE: frozenset[bytes] = frozenset()
+MAX_TURNED = 6
+"""Lanes that are turned: 64 ways are looked at."""
 
 
 def form(
@@ -171,9 +177,12 @@ def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) 
 
 
 def _form_split(candidates: Candidates) -> SessionPlan:
-    lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(candidates.places, candidates.max_lanes))
+    places = candidates.places[: 2 * candidates.max_lanes]
+    if candidates.thin and candidates.named:
+        places = _turned(places, candidates.units)
+    lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(places, candidates.max_lanes))
     if candidates.thin:
-        lanes += _stand_ins(candidates.places[: 2 * candidates.max_lanes])
+        lanes += _stand_ins(places)
     if lanes:
         return SessionPlan(Privacy.SPLIT, PadMaker.PEER, lanes, notes=candidates.notes)
     if candidates.named:
@@ -183,6 +192,27 @@ def _form_split(candidates: Candidates) -> SessionPlan:
     guards = len(candidates.places) - candidates.places.count(None)
     note = f"split needs both guards of one lane, {guards} of {len(candidates.places)} are there: computed here"
     return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
+
+
+def _turned(places: tuple[PeerId | None, ...], units: Mapping[PeerId, frozenset[bytes]]) -> tuple[PeerId | None, ...]:
+    """The same pairs, each turned so that the lanes and their stand-ins cover most units. Who is with whom stays as
+    the user said."""
+    padded = (*places, *([None] * (len(places) % 2)))
+    pairs = list(zip(padded[::2], padded[1::2], strict=True))[:MAX_TURNED]
+    rest = padded[2 * len(pairs) :]
+
+    def covered(turns: tuple[bool, ...]) -> int:
+        turned = _apply(pairs, turns)
+        lanes = [(pads, share) for pads, share in zip(turned[::2], turned[1::2], strict=True) if pads and share]
+        lanes += [(lane.pads or lane.share, lane.share) for lane in _stand_ins(turned)]
+        return len(frozenset[bytes]().union(*(units.get(a, NONE) & units.get(b, NONE) for a, b in lanes)))
+
+    best = max(itertools.product((False, True), repeat=len(pairs)), key=covered)  # the first of equals: none turned
+    return (*_apply(pairs, best), *rest)
+
+
+def _apply(pairs: Sequence[tuple[PeerId | None, PeerId | None]], turns: Sequence[bool]) -> tuple[PeerId | None, ...]:
+    return tuple(peer for pair, turn in zip(pairs, turns, strict=True) for peer in (reversed(pair) if turn else pair))
 
 
 def _stand_ins(places: Sequence[PeerId | None]) -> tuple[LanePlan, ...]:

@@ -35,8 +35,6 @@ PARTS: dict[str, Callable[[dict[str, float]], float]] = {
     "linear layers here": lambda t: t.get("local", 0.0),
 }
 """Where the session's thread spends its time; the rest is the decoder's float code, the head and Python between."""
-LAYERS = ("--lend", "layers")
-"""Four exchanges a layer, whatever the planner would choose."""
 SAMPLE_BYTES = 4096
 """About the size of a share or a result of the built-in model."""
 SAMPLE_S = 0.2
@@ -71,11 +69,11 @@ def cases(max_tokens: int) -> list[Case]:
     ahead = ["--pad-rows", str(max_tokens + 64)]
     return [
         Case("local", 0, ["--privacy", "local"]),
-        Case("split", 2, ["--privacy", "split", *LAYERS]),
-        Case("split", 4, ["--privacy", "split", *LAYERS]),
-        Case("strict", 2, ["--privacy", "strict", *LAYERS]),
-        Case("strict", 4, ["--privacy", "strict", *LAYERS]),
-        Case("strict, pads ahead", 4, ["--privacy", "strict", *LAYERS, *ahead]),
+        Case("split", 2, ["--privacy", "split"]),
+        Case("split", 4, ["--privacy", "split"]),
+        Case("strict", 2, ["--privacy", "strict"]),
+        Case("strict", 4, ["--privacy", "strict"]),
+        Case("strict, pads ahead", 4, ["--privacy", "strict", *ahead]),
     ]
 
 

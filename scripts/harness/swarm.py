@@ -128,6 +128,8 @@ class Swarm:
     env: dict[str, str] = field(default_factory=dict)
     key: str = field(default_factory=lambda: secrets.token_hex(32))
     """The swarm's key: every process of it gets it by its environment."""
+    lend: str = "layers"
+    """What its nodes and runs lend, unless their options say otherwise: counts must not depend on the planner."""
     models: Path | None = None
     """Models that every data directory has from the start."""
 
@@ -193,9 +195,10 @@ class Swarm:
             link_models(self.models, data_dir)
 
     def _process(self, data_dir: Path, command: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
+        lend = ["--lend", self.lend] if command == PROGRAM else []  # hostile nodes lend nothing
         with (data_dir / "stderr.txt").open("a") as narration:
             return subprocess.Popen(
-                [*command, "-v", "--json", "--headless", *self._common(data_dir), *options],
+                [*command, "-v", "--json", "--headless", *self._common(data_dir), *lend, *options],
                 stdout=subprocess.PIPE,
                 stderr=narration,
                 stdin=subprocess.DEVNULL,
@@ -232,7 +235,8 @@ class Swarm:
         if not data_dir.exists():
             self._make(data_dir)
         bootstrap = [] if alone else self.bootstrap(peers)
-        command = [*PROGRAM, "run", "--json", *self._common(data_dir), *bootstrap, *options, "--", prompt]
+        lend = ["--lend", self.lend]
+        command = [*PROGRAM, "run", "--json", *self._common(data_dir), *lend, *bootstrap, *options, "--", prompt]
         with (data_dir / "stderr.txt").open("w+") as narration:
             process = subprocess.Popen(
                 command,

@@ -33,7 +33,7 @@ def run_tapped(swarm: Swarm, mode: str, prompt: str, max_tokens: int) -> tuple[R
         pair_client(swarm, swarm.nodes[0])
     sampling = ["--ignore-eos", "--max-tokens", str(max_tokens), "--seed", "3", "--temperature", "0.9"]
     privacy = "strict" if mode == PAIRED else mode
-    result = swarm.run(prompt, ["--privacy", privacy, "--lend", "layers", *sampling])
+    result = swarm.run(prompt, ["--privacy", privacy, *sampling])
     return result, [read_tap(tap) for tap in taps]
 
 

@@ -32,7 +32,7 @@ def _fetched() -> Path:
 def main(prompt: str | None, max_tokens: int, seed: int, chat: bool) -> None:
     """Tell a story that begins with PROMPT, or answer it, over 4 real nodes on this machine."""
     console = Console(stderr=True, highlight=False)
-    sampling = ["--max-tokens", str(max_tokens), "--seed", str(seed), "--lend", "layers"]
+    sampling = ["--max-tokens", str(max_tokens), "--seed", str(seed)]
     prompt = prompt or (QUESTION if chat else BEGINNING)
     with Swarm() as swarm:
         if chat:

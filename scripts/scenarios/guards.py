@@ -109,7 +109,7 @@ def _one(fault: str, place: str, sampling: Sequence[str], limit_s: float) -> Tim
     mode, order, faulty = PLACES[place]
     with Swarm() as swarm:
         swarm.start(len(order), {index: FAULTS[fault] for index in faulty})
-        return timed(swarm, [*sampling, "--privacy", mode, "--lend", "layers"], limit_s, order)
+        return timed(swarm, [*sampling, "--privacy", mode], limit_s, order)
 
 
 def _row(run: TimedRun, alone: TimedRun) -> list[str]:
