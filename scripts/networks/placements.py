@@ -15,16 +15,17 @@ ROUNDS = 4
 
 
 def placements(lab: Lab) -> dict[str, Any]:
-    """A client with all weights lends them to one lane, more of them each time."""
+    """A thin client lends to one lane, more of the model each time; it has nobody else, so it is patient."""
     client, pads, shares = lab.devices
     pads.start("--no-mdns", model="story")
     line = invitation_of(pads)
     for device in (shares, client):
         must(device.call("join", line), "join")
     shares.start("--no-mdns", model="story")
-    client.start("--no-mdns", "--bootstrap", pads.addresses[0], "--bootstrap", shares.addresses[0], model="story")
-    common = ("--json", "--model", "story", *SAMPLING)
-    local = receipt_of(client, PROMPT, *common, "--privacy", "local")
+    client.start("--no-mdns", "--bootstrap", pads.addresses[0], "--bootstrap", shares.addresses[0])
+    local = receipt_of(pads, PROMPT, "--json", "--model", "story", *SAMPLING, "--privacy", "local")
+    common = ("--json", "--model", local["model_id"], *SAMPLING)
+    must(client.call("pull", local["model_id"], "--thin", "--lend", "ffn"), "pull")
     figures: dict[str, Any] = {}
     for lend in PLACEMENTS:
         for _ in range(ROUNDS):
