@@ -43,15 +43,15 @@ class ThinModel(StoredModel):
         return unit_path(self.path / UNITS_FOLDER, ref.sha256).exists()
 
     def check_of(self, ref: UnitRef) -> UnitCheck | None:
-        if self.holds(ref):
-            return None
+        if not self._checks_file(ref).exists():
+            return None  # it was kept from the start
         return read_check(self.path / CHECKS_FOLDER, ref)[1]
 
     def confirm(self, ref: UnitRef) -> None:
-        if self.holds(ref):
-            super().confirm(ref)
-        else:
+        if self._checks_file(ref).exists():
             read_check(self.path / CHECKS_FOLDER, ref)
+        else:
+            super().confirm(ref)
 
     @property
     def checks_bytes(self) -> int:

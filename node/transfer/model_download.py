@@ -20,7 +20,7 @@ from node.store.stored import StoredModel
 from node.store.thin import CHECKS_FOLDER, is_reduced, reduce_unit
 from node.transfer.choice import choose_layers, start_of
 from node.transfer.disk import BlobDisk
-from node.transfer.download import Download
+from node.transfer.download import TURN_S, CancelledError, Download
 from node.transfer.holders import holders_of, layer_views
 from node.transfer.jobs import Job
 from node.transfer.surroundings import Surroundings
@@ -82,8 +82,16 @@ class ModelDownload:
         self._around.hosted.hold(stored, stored.units)
         return path
 
-    def bring_thin(self, lent: Collection[UnitKind]) -> Path:
-        """Let the model go by: units of the lent kinds leave their checks, the others and the files stay here."""
+    def bring_thin(self, lent: Collection[UnitKind], after: Job | None = None) -> Path:
+        """Let the model go by: units of the lent kinds leave their checks, the others and the files stay here, and so
+        does what is served.
+
+        Args:
+            after: a job that brings layers of the same model to be served; it is waited for.
+        """
+        while after is not None and not after.ended.wait(TURN_S):
+            if self._job.stop.is_set():
+                raise CancelledError("the transfer was stopped")
         whole = self._around.models_dir / self._model_id
         if (whole / MANIFEST_FILE).exists():
             raise ConfigError(

@@ -77,7 +77,8 @@ class Transfers:
     def pull(self, model_id: str, lent: Collection[UnitKind] = (), patience_s: float | None = PULL_PATIENCE_S) -> Job:
         """Fetch a model: the whole of it, or a thin one that lends these kinds of units."""
         if lent:
-            return self._begin("thin", model_id, patience_s, lambda download: download.bring_thin(lent))
+            taken = self.jobs.running("units", model_id)  # what is served from here stays: it comes first
+            return self._begin("thin", model_id, patience_s, lambda download: download.bring_thin(lent, taken))
         return self._begin("pull", model_id, patience_s, lambda download: download.bring_all())
 
     def borrower(self, model: StoredModel, limit_bytes: int) -> BorrowedUnits | None:

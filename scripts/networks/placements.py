@@ -22,7 +22,8 @@ def placements(lab: Lab) -> dict[str, Any]:
     for device in (shares, client):
         must(device.call("join", line), "join")
     shares.start("--no-mdns", model="story")
-    client.start("--no-mdns", "--bootstrap", pads.addresses[0], "--bootstrap", shares.addresses[0])
+    named = ("--bootstrap", pads.addresses[0], "--bootstrap", shares.addresses[0])
+    client.start("--no-mdns", *named, "--memory", "1KiB")  # no layer to serve, no weights to borrow
     local = receipt_of(pads, PROMPT, "--json", "--model", "story", *SAMPLING, "--privacy", "local")
     common = ("--json", "--model", local["model_id"], *SAMPLING)
     must(client.call("pull", local["model_id"], "--thin", "--lend", "ffn"), "pull")
