@@ -121,4 +121,4 @@ def check(swarm: Swarm) -> None:
     check_bans(swarm)
     check_retries(swarm)
     check_privacy(swarm)
-    assert max(swarm.manager.waits, default=0) <= swarm.manager._config.progress_limit_s
+    assert max(swarm.manager.waits, default=0) <= swarm.manager.config.progress_limit_s
