@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as a user has it: imported, chatted with alone and over nodes, thin, by every interface."""
+"""SmolLM2-135M-Instruct as a user has it: imported, measured, asked alone and over nodes, chatted with by HTTP."""
 
 from __future__ import annotations
 

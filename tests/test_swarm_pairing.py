@@ -183,6 +183,27 @@ def test_a_paired_device_makes_the_pads_of_strict(home: tuple[Cli, Cli, Cli], al
     assert receipt["chunks"]["verified"] > 0.7 * receipt["chunks"]["merged"]
 
 
+def test_a_thin_client_has_its_pads_made_by_its_paired_device(home: tuple[Cli, Cli, Cli], alone: RunResult) -> None:
+    """It holds no weights to make them with; nobody else gets a pad, and the maker gets no share."""
+    _client, device, stranger = home
+    swarm, model_id = device.swarm, alone.receipt["model_id"]
+    swarm.start(1, options=["--model", "none", "--memory", "1KiB", "--lend", "all", *swarm.bootstrap([0, 1])])
+    thin = Cli(swarm, swarm.nodes[-1])
+    pair_by_hand(thin, device, device.node.peer_id, (thin.node.peer_id,))
+    assert thin.call("pull", model_id, "--thin").returncode == 0
+    done = thin.call("run", "--json", "--model", model_id, *SAMPLING, "--privacy", "strict", "--", PROMPT)
+    *tokens, receipt = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [token["id"] for token in tokens] == alone.token_ids, done.stderr
+    roles = {peer["peer_id"]: peer["role"] for peer in receipt["peers"] if peer["chunks"]}
+    assert (
+        roles.pop(device.node.peer_id) == "pad"
+        and set(roles.values()) == {"share"}
+        and stranger.node.peer_id in roles
+    )
+    assert receipt["mode"] == "strict" and receipt["memory"]["weights_here_bytes"] == 0
+    assert receipt["chunks"]["local"] == 0 < receipt["pads"]["paired_rows"] and receipt["pads"]["rows"] == 0
+
+
 def test_trusted_needs_the_users_word_and_names_who_could_read(home: tuple[Cli, Cli, Cli], alone: RunResult) -> None:
     client, device, _stranger = home
     before = client.answer("trusted")

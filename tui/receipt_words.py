@@ -40,6 +40,7 @@ _REASONS = {
     "stop": "The model came to its end.",
     "length": "It ended at the length limit.",
     "cancelled": "You stopped it.",
+    "error": "The rest could not be computed: the note says why.",
 }
 
 

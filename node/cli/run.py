@@ -201,7 +201,7 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
             asked = _prepare(stored, text, options)
         prompt_ids, params = asked
         request = GenerationRequest(
-            "run", stored, tuple(prompt_ids), params, options.privacy, not options.chat, options.lend
+            "run", stored, tuple(prompt_ids), params, options.privacy, continues=not options.chat, lend=options.lend
         )
         with Engine(node, library, options.sessions()) as engine:
             _show(engine.ask(request), as_json)

@@ -47,15 +47,13 @@ def _how(session: Session) -> str:
         case Privacy.LOCAL:
             return "local: everything is computed on this device"
         case Privacy.STRICT:
-            lanes = len(session.plan.lanes)
+            lanes = session.plan.num_lanes
             where = "on a paired device" if session.plan.pad_maker is PadMaker.PAIRED else "on this device"
             return f"strict: {lanes} peers get padded rows, the pads are made {where}"
         case Privacy.TRUSTED:
             return f"trusted: {peers} of your devices get rows as they are, and can read the prompt"
         case mode:
-            return (
-                f"{mode.value}: {peers} peers in {len(session.plan.lanes)} lanes, no peer sees both halves of a row"
-            )
+            return f"{mode.value}: {peers} peers in {session.plan.num_lanes} lanes, no peer sees both halves of a row"
 
 
 _SENTENCES = {

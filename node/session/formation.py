@@ -66,6 +66,11 @@ class SessionPlan(Struct, frozen=True):
     choices: tuple[tuple[Placement, Cost], ...] = ()
     """What each placement that could be chosen would cost."""
 
+    @property
+    def num_lanes(self) -> int:
+        """Without those that stand in for others."""
+        return sum(not lane.stands_in for lane in self.lanes)
+
 
 class Candidates(Struct, frozen=True):
     """Peers that may take part in a session over one model, as they were found at one moment."""
@@ -91,6 +96,11 @@ class Candidates(Struct, frozen=True):
     """Peers that hold units of the model, and do not leave."""
     units: Mapping[PeerId, frozenset[bytes]] = field(default_factory=dict)
     """What each of them holds, where this device is thin."""
+
+    @property
+    def otherwise(self) -> str:
+        """What becomes of a request while those that it needs are not there, in words for its user."""
+        return "waiting for them" if self.thin else "computed here"
 
     @property
     def present(self) -> tuple[PeerId, ...]:
@@ -151,8 +161,7 @@ def form(
 def _waiting(mode: Privacy, notes: tuple[str, ...], placement: Placement) -> SessionPlan:
     """Nobody is there yet who could compute what this device cannot."""
     makers = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.PAIRED}
-    waiting = tuple(note.replace("computed here", "waiting for them") for note in notes)
-    return SessionPlan(mode, makers.get(mode, PadMaker.NOBODY), (), placement, waiting)
+    return SessionPlan(mode, makers.get(mode, PadMaker.NOBODY), (), placement, notes)
 
 
 def _placed(
@@ -171,15 +180,16 @@ def _placed(
 def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) -> str:
     return (
         f"auto: {new_tokens} tokens take about {here_s:.2g} s on this device alone and about {away_s:.2g} s "
-        f"in {plan.mode.value} over {len(plan.lanes)} lane{'s' * (len(plan.lanes) > 1)}: computed here "
+        f"in {plan.mode.value} over {plan.num_lanes} lane{'s' * (plan.num_lanes > 1)}: computed here "
         f"(--privacy {plan.mode.value} forces it)"
     )
 
 
 def _form_split(candidates: Candidates) -> SessionPlan:
-    places = candidates.places[: 2 * candidates.max_lanes]
-    if candidates.thin and candidates.named:
-        places = _turned(places, candidates.units)
+    places = candidates.places
+    if candidates.thin:  # stand-ins are of the guards that lanes may have, and of nobody else
+        places = places[: 2 * candidates.max_lanes]
+        places = _turned(places, candidates.units) if candidates.named else places
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(places, candidates.max_lanes))
     if candidates.thin:
         lanes += _stand_ins(places)
@@ -190,7 +200,9 @@ def _form_split(candidates: Candidates) -> SessionPlan:
     if len(candidates.present) < 2:
         return _here(Privacy.SPLIT, "2 peers of the swarm", candidates)
     guards = len(candidates.places) - candidates.places.count(None)
-    note = f"split needs both guards of one lane, {guards} of {len(candidates.places)} are there: computed here"
+    note = (
+        f"split needs both guards of one lane, {guards} of {len(candidates.places)} are there: {candidates.otherwise}"
+    )
     return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
 
 
@@ -250,7 +262,7 @@ def _form_thin_strict(candidates: Candidates) -> SessionPlan:
         return SessionPlan(Privacy.STRICT, PadMaker.PAIRED, lanes)
     note = (
         "strict needs a paired device that holds the model and makes the pads, because this device does not hold its "
-        f"weights, and another peer: {len(makers)} and {len(sharers)} found: computed here"
+        f"weights, and another peer: {len(makers)} and {len(sharers)} found: {candidates.otherwise}"
     )
     return SessionPlan(Privacy.LOCAL, notes=(note,))
 
@@ -269,7 +281,7 @@ def _form_trusted(candidates: Candidates) -> SessionPlan:
     if not lanes:
         note = (
             "trusted needs a paired device that holds this model and may read your prompt "
-            "(`kekahyde-node pair PEER --may-read-prompts`), none found: computed here"
+            f"(`kekahyde-node pair PEER --may-read-prompts`), none found: {candidates.otherwise}"
         )
         return SessionPlan(Privacy.LOCAL, notes=(note,))
     return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes)
@@ -277,7 +289,7 @@ def _form_trusted(candidates: Candidates) -> SessionPlan:
 
 def _here(asked: Privacy, needed: str, candidates: Candidates) -> SessionPlan:
     found = len(candidates.present)
-    note = f"{asked.value} needs {needed} that hold this model, {found} found: computed here"
+    note = f"{asked.value} needs {needed} that hold this model, {found} found: {candidates.otherwise}"
     return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
 
 

@@ -37,7 +37,7 @@ class PlanLine(Struct, frozen=True):
             return None
         return cls(
             mode=plan.mode.value,
-            lanes=len(plan.lanes),
+            lanes=plan.num_lanes,
             ttft_s=round(cost.ttft_s, 6),
             tokens_per_s=round(1 / cost.token_s, 3),
             exchanges_per_token=cost.exchanges,

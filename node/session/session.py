@@ -241,7 +241,10 @@ class Session:
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """What a request in a plan over the peers of this session costs, as far as is known now."""
-        lanes = [self._figures_of(lane) for lane in plan.lanes]
+        own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
+        covered = frozenset[bytes]().union(*(figures.units or () for figures in own))
+        stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
+        lanes = own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
         return self._node.planner.predict(
             self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows, plan.placement
         )

@@ -15,7 +15,7 @@ from node.store.gguf.parts import is_gguf
 from node.store.importer import ImportedModel, ImportProgress, Reduce, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder
-from node.store.partial import PARTIAL_FOLDER, partial_path
+from node.store.partial import PARTIAL_FOLDER
 from node.store.stored import StoredModel
 from node.store.thin import ThinModel, thin_path
 
@@ -111,17 +111,18 @@ class Library:
 
     def has(self, model_id: str) -> bool:
         """Whether a model is here, whole or thin."""
-        return self._is_whole(model_id) or self._has_thin(model_id)
+        return self._is_whole(model_id) or self._thin(model_id) is not None
 
     def _is_whole(self, model_id: str) -> bool:
         return (self.models_dir / model_id / MANIFEST_FILE).exists()
 
-    def _has_thin(self, model_id: str) -> bool:
+    def _thin(self, model_id: str) -> ThinModel | None:
+        """A thin model, as far as its files say without being read; None where not all of it has come."""
         path = thin_path(self.models_dir, model_id)
         try:
-            return path is not None and ThinModel(path, verify=False).model_id == model_id
+            return None if path is None else ThinModel(path, verify=False)
         except ModelError:
-            return False  # not all of it has come
+            return None
 
     def import_folder(self, source: Path, name: str | None = None) -> ImportedModel:
         """Imports a checkpoint under `name`, or under one made from the name of its folder or file."""
@@ -139,7 +140,8 @@ class Library:
     def list(self) -> Sequence[ModelSummary]:
         """Every model of the folder, by name; one that cannot be used says why."""
         names = self._names.all()
-        found = [self._summary(model_id, names) for model_id in self._model_ids()]
+        listed = (self._summary(model_id, names) for model_id in self._model_ids())
+        found = [summary for summary in listed if summary is not None]
         return sorted(found, key=lambda summary: (summary.names or ("~",), summary.model_id))
 
     def names(self) -> set[str]:
@@ -150,10 +152,15 @@ class Library:
         """Model id of every name."""
         return self._names.all()
 
-    def _summary(self, model_id: str, names: dict[str, str]) -> ModelSummary:
+    def _summary(self, model_id: str, names: dict[str, str]) -> ModelSummary | None:
+        """A line of the listing; None for a thin model of which not all has come."""
+        is_whole = (self.models_dir / model_id).is_dir()
+        thin = None if is_whole else self._thin(model_id)
+        if not is_whole and thin is None:
+            return None
         own = tuple(sorted(name for name, other in names.items() if other == model_id))
         try:
-            model = self._unverified(model_id)
+            model = thin or StoredModel(self.models_dir / model_id, verify=False)
             if model_id not in self._chats:  # a folder is named by its content: it never changes
                 self._chats[model_id] = model.chat_template is not None
         except ModelError as exc:
@@ -173,21 +180,17 @@ class Library:
             model.checks_bytes,
         )
 
-    def _unverified(self, model_id: str) -> StoredModel:
-        if self._is_whole(model_id):
-            return StoredModel(self.models_dir / model_id, verify=False)
-        return ThinModel(partial_path(self.models_dir, model_id), verify=False)
-
     def _model_ids(self) -> Sequence[str]:
+        """Of folders that may hold a model; those of peers' models may hold a part alone."""
         if not self.models_dir.is_dir():
             return []
         whole = {path.name for path in self.models_dir.iterdir() if is_model_id(path.name)}
         partial = self.models_dir / PARTIAL_FOLDER
         begun = {path.name for path in partial.iterdir() if is_model_id(path.name)} if partial.is_dir() else set()
-        return sorted(whole | {model_id for model_id in begun if self._has_thin(model_id)})
+        return sorted(whole | begun)
 
     def _matching_ids(self, prefix: str) -> Sequence[str]:
-        return [model_id for model_id in self._model_ids() if model_id.startswith(prefix)]
+        return [model_id for model_id in self._model_ids() if model_id.startswith(prefix) and self.has(model_id)]
 
     def _open_match(self, prefix: str, matches: Sequence[str]) -> StoredModel:
         if len(matches) > 1:

@@ -91,5 +91,6 @@ class AnswerForm:
 
 
 def _reason(receipt: Receipt) -> str:
-    """OpenAI knows stop and length; an answer that somebody stopped has stopped."""
-    return "length" if receipt.finish_reason == "length" else "stop"
+    """OpenAI knows stop and length; an answer that somebody stopped has stopped. One that could not be finished says
+    so in a word of our own, for none of theirs is true."""
+    return "stop" if receipt.finish_reason == "cancelled" else receipt.finish_reason
