@@ -181,12 +181,19 @@ def test_liars_are_caught_banned_and_done_without(alone: RunResult) -> None:
 
 
 def test_a_rejected_chunk_is_redone_by_another_peer_in_strict(alone: RunResult) -> None:
-    """One liar that is sent the whole prompt's first chunk, one honest peer: the same share goes to the other."""
+    """One liar, one honest peer: the same share goes to the other.
+
+    A peer that seems four times as slow as the other is sent nothing of a short prompt: asked again then.
+    """
     with Swarm() as swarm:
         swarm.start(2, {0: ["--fault", "lie-bit"]})
-        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"])
-        check(result, alone)
-        chunks = result.receipt["chunks"]
+        for _ in range(4):
+            result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"])
+            check(result, alone)
+            chunks = result.receipt["chunks"]
+            liar = next(peer for peer in result.receipt["peers"] if peer["peer_id"] == swarm.nodes[0].peer_id)
+            if liar["chunks"] or liar["rejected"]:
+                break
         assert chunks["rejected"] == 1 and chunks["local"] == chunks["hedged"], "redone by a peer, not here"
 
 
