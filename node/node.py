@@ -32,6 +32,7 @@ from node.swarm.member import Member
 from node.swarm.memory import SwarmMemory
 from node.swarm.mesh_keeper import MeshKeeper
 from node.transfer.announced import Announcements
+from node.transfer.keeper import LayerKeeper
 from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
 from node.transport.link import new_nonce
@@ -140,6 +141,7 @@ class Node:
         self.data.on_end = lambda exc: self.part_ended("the data plane", exc)
         self._announcements = Announcements(self.registry, self.hosted)
         self.transfers = Transfers(self.secure, self.registry, self.hosted, self.kernels, config.models_dir, self.ban)
+        self.keeper = LayerKeeper(self.transfers, self.registry, self.hosted, lambda: self.trust.devices.operator)
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
         self.control.add(self.trust)
         self.guards = GuardKeeper(
@@ -245,6 +247,7 @@ class Node:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.keeper.stop()
         self.transfers.stop()
         if self.discovery is not None:
             self.discovery.stop()
@@ -278,6 +281,7 @@ class Node:
             data_port=self._data_port,
             hosted=self.hosted.layers,
             operator=self.trust.devices.operator,
+            leaving=self.hosted.leaving,
         )
         known = self.addresses if self.discovery is None else self.discovery.reach.addresses
         addresses = tuple(str(address.with_peer(self.peer_id)) for address in known)

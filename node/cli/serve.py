@@ -121,7 +121,7 @@ def serve(
                 if lent:
                     node.transfers.pull(model_id, lent, patience_s=None)
                 else:
-                    node.transfers.take_layers(model_id, config.memory_bytes // len(wanted.absent))
+                    node.keeper.lend(model_id, config.memory_bytes // len(wanted.absent))
             _announce(node, gateway.url, as_json)
             stopping.wait()
             if node.failure is not None:

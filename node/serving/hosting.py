@@ -35,6 +35,8 @@ class Holding(Protocol):
 
     def unit_by_hash(self, sha256: bytes) -> Unit | None: ...
 
+    def unload(self, refs: Collection[UnitRef]) -> None: ...
+
 
 class BlobPlace(Struct, frozen=True):
     """Where the bytes of a blob lie."""
@@ -55,6 +57,7 @@ class HostedModels:
         self._holdings: dict[bytes, Holding] = {}
         self._refs: dict[bytes, tuple[UnitRef, ...]] = {}
         self._manifests: dict[bytes, Manifest] = {}
+        self._leaving: dict[bytes, frozenset[int]] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called, by whoever made it, after every change of what is held."""
         for model in models:
@@ -72,6 +75,28 @@ class HostedModels:
             chosen = set(refs)
             self._refs[holding.model_id_bytes] = tuple(ref for ref in holding.manifest.units if ref in chosen)
         self.on_change()
+
+    def leave(self, model_id: bytes, layers: Collection[int]) -> None:
+        """Tell the swarm that these layers will be dropped, and are served until then."""
+        with self._lock:
+            if self._leaving.get(model_id, frozenset()) == frozenset(layers):
+                return
+            self._leaving[model_id] = frozenset(layers)
+        self.on_change()
+
+    def drop(self, model_id: bytes, layers: Collection[int]) -> None:
+        """Serve these layers of a model no longer, and free what they take."""
+        with self._lock:
+            gone = set(units_of_layers(self._manifests[model_id], layers))
+            self._holdings[model_id].unload(gone)
+            self._refs[model_id] = tuple(ref for ref in self._refs.get(model_id, ()) if ref not in gone)
+            self._leaving[model_id] = self._leaving.get(model_id, frozenset()).difference(layers)
+        self.on_change()
+
+    def leaving_of(self, model_id: bytes) -> frozenset[int]:
+        """Layers of a model that will be dropped."""
+        with self._lock:
+            return self._leaving.get(model_id, frozenset())
 
     def held(self, model_id: bytes) -> tuple[UnitRef, ...]:
         """Units of a model that are served."""
@@ -101,6 +126,12 @@ class HostedModels:
         with self._lock:
             return list(self._manifests)
 
+    @property
+    def manifests(self) -> dict[bytes, Manifest]:
+        """Every manifest that is known, by the id of its model."""
+        with self._lock:
+            return dict(self._manifests)
+
     def manifest(self, model_id: bytes) -> Manifest | None:
         """The manifest of a model, where it is known."""
         with self._lock:
@@ -128,6 +159,13 @@ class HostedModels:
             ranges = ranges_of(whole_layers(manifest, refs))[:MAX_LAYER_RANGES]
             stated.append(HostedLayers(model_id, ranges))
         return tuple(stated)
+
+    @property
+    def leaving(self) -> tuple[HostedLayers, ...]:
+        """What a record says of layers that will be dropped."""
+        with self._lock:
+            leaving = [(model_id, layers) for model_id, layers in self._leaving.items() if layers]
+        return tuple(HostedLayers(model_id, ranges_of(layers)[:MAX_LAYER_RANGES]) for model_id, layers in leaving)
 
     def weights_of(self, model_id: bytes, sha256: bytes) -> Weights | None:
         """Weights of a unit; None where it is not held."""

@@ -102,6 +102,12 @@ class PartialModel:
             with self._lock:
                 self._loaded[ref.sha256] = unit
 
+    def unload(self, refs: Iterable[UnitRef]) -> None:
+        """Take units out of use; their files stay."""
+        with self._lock:
+            for ref in refs:
+                self._loaded.pop(ref.sha256, None)
+
     def unit_by_hash(self, sha256: bytes) -> Unit | None:
         """A unit in use; None for any other."""
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,12 @@ class StoredModel:
         """The unit whose file has this hash; None where the model has none."""
         ref = self._refs_by_hash.get(sha256)
         return None if ref is None else self._load(ref)
+
+    def unload(self, refs: Iterable[UnitRef]) -> None:
+        """Free units; they are mapped again when they are asked for."""
+        with self._lock:
+            for ref in refs:
+                self._units.pop(ref, None)
 
     def _load(self, ref: UnitRef) -> Unit:
         with self._lock:

@@ -4,6 +4,8 @@ sources         connections to the peers that blobs are fetched from
 disk            what was fetched, on disk: pieces on their way, blobs that are whole
 download        one fetch: sources, disk and state machine, in a thread of its own
 choice          which layers a node takes, decided purely
+coverage        who takes over a layer that too few nodes hold, and when a node may drop one, decided purely
+keeper          keeps the layers that a node lends where the swarm needs them
 holders         who holds what of a model, by what peers announce
 announced       what peers announce after their hello, from their records
 model_download  a model that comes from peers: its manifest, then layers or all of it, served as they come

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from node.serving.hosting import HostedModels
-from node.transfer.holders import units_of_record
+from node.transfer.holders import layers_of_ranges, units_of_record
 from node.transport.registry import PeerRegistry
 from protocol.membership.records import PeerRecord
 
@@ -26,4 +26,6 @@ class Announcements:
                 manifest = self._hosted.manifest(model_id)
                 units = frozenset[bytes]() if manifest is None else units_of_record(manifest, hosted, model_id)
                 announced[model_id] = units
-            self._registry.announce(record.peer_id, announced)
+            leaving = {one.model_id: layers_of_ranges(one) for one in record.facts.capabilities.leaving}
+            memory_bytes = record.facts.capabilities.memory_bytes
+            self._registry.announce(record.peer_id, announced, leaving, memory_bytes)

@@ -47,10 +47,10 @@ def choose_layers(
         if layer.num_bytes <= left:
             chosen.append(layer.index)
             left -= layer.num_bytes
-    return _sayable(chosen)
+    return sayable(chosen)
 
 
-def _sayable(chosen: list[int]) -> list[int]:
+def sayable(chosen: list[int]) -> list[int]:
     """As many of these as a record can name: where they lie in too many pieces, the longest runs."""
     runs = sorted(ranges_of(set(chosen)), key=lambda run: run[0] - run[1])[:MAX_LAYER_RANGES]
     named = {layer for first, end in runs for layer in range(first, end)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from node.serving.hosting import layer_index, units_of_layers, whole_layers
 from node.store.manifest import Manifest
 from node.transfer.choice import LayerView
+from node.transfer.coverage import Holding
 from node.transfer.download import Holder
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
@@ -27,17 +28,13 @@ def holders_of(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manife
 
 
 def layer_views(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manifest) -> list[LayerView]:
-    """Every layer, and the head as one more, with the operators that hold it; a peer that names no operator is one of
-    its own."""
-    sizes = [0] * (manifest.config.num_layers + 1)
-    for ref in manifest.units:
-        sizes[layer_index(manifest, ref)] += ref.num_bytes
+    """Every layer, and the head as one more, with the operators that hold and keep it."""
+    sizes = layer_sizes(manifest)
     operators: list[set[bytes]] = [set() for _ in sizes]
     speeds = [0.0] * len(sizes)
     for peer in peers:
-        operator = peer.hello.operator if any(peer.hello.operator) else peer.peer_id.encode()
-        for layer in held_layers(manifest, peer.hosts(model_id)):
-            operators[layer].add(operator)
+        for layer in held_layers(manifest, peer.stated(model_id)) - peer.leaving.get(model_id, frozenset()):
+            operators[layer].add(operator_of(peer))
             speeds[layer] += peer.hello.macs_per_s
     return [LayerView(i, sizes[i], len(operators[i]), speeds[i]) for i in range(len(sizes))]
 
@@ -49,11 +46,42 @@ def held_layers(manifest: Manifest, hashes: Collection[bytes]) -> set[int]:
 
 def units_of_record(manifest: Manifest, hosted: Iterable[HostedLayers], model_id: bytes) -> frozenset[bytes]:
     """Hashes of the units that a record's layer ranges mean."""
-    layers = {
-        layer
-        for one in hosted
-        if one.model_id == model_id
-        for start, end in one.ranges
-        for layer in range(start, end)
-    }
+    layers = {layer for one in hosted if one.model_id == model_id for layer in layers_of_ranges(one)}
     return frozenset(ref.sha256 for ref in units_of_layers(manifest, layers))
+
+
+def layers_of_ranges(hosted: HostedLayers) -> frozenset[int]:
+    """The layers that a record's ranges of one model mean."""
+    return frozenset(layer for start, end in hosted.ranges for layer in range(start, end))
+
+
+def holdings_of(
+    peers: Iterable[ConnectedPeer], model_id: bytes, manifests: Mapping[bytes, Manifest]
+) -> list[Holding]:
+    """What each peer holds of a model, and its memory beside all layers of the models whose manifests are known."""
+    holdings = []
+    for peer in peers:
+        layers = {known: held_layers(manifest, peer.stated(known)) for known, manifest in manifests.items()}
+        used = sum(size for known, manifest in manifests.items() for size in _sizes(manifest, layers[known]))
+        leaving = peer.leaving.get(model_id, frozenset()) & layers[model_id]
+        kept = frozenset(layers[model_id] - leaving)
+        holdings.append(Holding(peer.peer_id, operator_of(peer), kept, leaving, peer.memory_bytes - used))
+    return holdings
+
+
+def layer_sizes(manifest: Manifest) -> list[int]:
+    """Bytes of every layer's units; the head is one more layer."""
+    sizes = [0] * (manifest.config.num_layers + 1)
+    for ref in manifest.units:
+        sizes[layer_index(manifest, ref)] += ref.num_bytes
+    return sizes
+
+
+def operator_of(peer: ConnectedPeer) -> bytes:
+    """Who runs a peer; one that names no operator is one of its own."""
+    return peer.hello.operator if any(peer.hello.operator) else peer.peer_id.encode()
+
+
+def _sizes(manifest: Manifest, layers: Collection[int]) -> list[int]:
+    sizes = layer_sizes(manifest)
+    return [sizes[layer] for layer in layers]

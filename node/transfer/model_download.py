@@ -18,7 +18,7 @@ from node.store.manifest import CLIENT_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, 
 from node.store.partial import PIECES_FOLDER, PartialModel, partial_path
 from node.store.stored import StoredModel
 from node.store.thin import CHECKS_FOLDER, is_reduced, reduce_unit
-from node.transfer.choice import choose_layers, start_of
+from node.transfer.choice import ENOUGH_OPERATORS, choose_layers, start_of
 from node.transfer.disk import BlobDisk
 from node.transfer.download import TURN_S, CancelledError, Download
 from node.transfer.holders import holders_of, layer_views
@@ -61,10 +61,19 @@ class ModelDownload:
                 f"{memory_bytes / 2**20:.0f} MiB of memory hold no layer of {self._model_id[:16]}, each of which "
                 f"takes {need / 2**20:.1f} MiB: lend more with --memory"
             )
+        beyond = {layer for layer in kept - set(layers) if views[layer].num_operators < ENOUGH_OPERATORS}
+        self._serve(partial, units_of_layers(partial.manifest, beyond))  # until others have them: see `coverage`
+        self._take(partial, layers)
+
+    def bring_these(self, layers: Collection[int]) -> None:
+        """Fetch and serve these layers, in this order, beside what is served."""
+        self._take(self._open(), list(layers))
+
+    def _take(self, partial: PartialModel, layers: Sequence[int]) -> None:
         log.info("model %s: layers %s are taken", self._model_id[:16], ranges_text(set(layers)))
-        self._job.total_bytes = sum(ref.num_bytes for ref in units_of_layers(partial.manifest, set(layers)))
-        first = set(units_of_layers(partial.manifest, {layers[0]}))
-        self._fetch(partial, units_of_layers(partial.manifest, set(layers)), first, [])
+        units = units_of_layers(partial.manifest, set(layers))
+        self._job.total_bytes = sum(ref.num_bytes for ref in units)
+        self._fetch(partial, units, set(units_of_layers(partial.manifest, {layers[0]})), [])
 
     def bring_all(self) -> Path:
         """Fetch the whole model, where it is not here yet; where it lies in the store."""
@@ -199,11 +208,11 @@ class ModelDownload:
     def _serve(self, partial: PartialModel, arrived: Sequence[UnitRef] | set[UnitRef]) -> None:
         """Serve every layer that is whole; tell the swarm where that is news."""
         layers = whole_layers(partial.manifest, arrived)
-        refs = units_of_layers(partial.manifest, layers)
         held = set(self._around.hosted.held(self._id_bytes))
-        if not set(refs) <= held:
-            partial.load([ref for ref in refs if partial.unit_by_hash(ref.sha256) is None])
-            self._around.hosted.hold(partial, {*refs, *held})
+        served = held.union(units_of_layers(partial.manifest, layers))
+        if served != held:
+            partial.load([ref for ref in served if partial.unit_by_hash(ref.sha256) is None])
+            self._around.hosted.hold(partial, served)
             log.info("model %s: layers %s are served", self._model_id[:16], ranges_text(layers))
 
     def _download(self, disk: BlobDisk, manifest: Manifest | None, on_whole: Callable[[bytes], None]) -> Download:

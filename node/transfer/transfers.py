@@ -74,6 +74,15 @@ class Transfers:
         """Fetch and serve the layers of a model that the swarm lacks most."""
         return self._begin("units", model_id, None, lambda download: download.bring_layers(memory_bytes))
 
+    def add_layers(self, model_id: str, layers: Collection[int]) -> Job:
+        """Fetch and serve these layers too, of a model of which some are served."""
+        return self._begin("units", model_id, PULL_PATIENCE_S, lambda download: download.bring_these(layers))
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Of this node."""
+        return self._secure.identity.peer_id
+
     def pull(self, model_id: str, lent: Collection[UnitKind] = (), patience_s: float | None = PULL_PATIENCE_S) -> Job:
         """Fetch a model: the whole of it, or a thin one that lends these kinds of units."""
         if lent:

@@ -52,6 +52,10 @@ class ConnectedPeer(Struct, frozen=True):
     """Its clock against ours when its hello came; None where it does not say."""
     announced: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
     """Units by model that its newest record announces, beside those of its hello."""
+    leaving: Mapping[bytes, frozenset[int]] = field(default_factory=dict)
+    """Layers by model that its newest record says it will drop; the head is the one after the last."""
+    memory_bytes: int = 0
+    """Memory that its newest record says it lends to weights."""
 
     @property
     def data_endpoint(self) -> str | None:
@@ -62,6 +66,11 @@ class ConnectedPeer(Struct, frozen=True):
         """Hashes of the units of a model that it says it holds."""
         first = frozenset(unit for model in self.hello.hosted if model.model_id == model_id for unit in model.units)
         return first | self.announced.get(model_id, frozenset())
+
+    def stated(self, model_id: bytes) -> frozenset[bytes]:
+        """As `hosts`, without what its hello said and its newest record no longer says."""
+        announced = self.announced.get(model_id)
+        return self.hosts(model_id) if announced is None else announced
 
     def serves(self, model_id: bytes) -> bool:
         """Whether it holds any part of a model, even where it is not known which."""
@@ -119,7 +128,13 @@ class PeerRegistry:
         with self._changed:
             before = self._peers.get(peer.peer_id)
             if before is not None:
-                self._peers[peer.peer_id] = replace(peer, rtt_s=before.rtt_s, announced=before.announced)
+                self._peers[peer.peer_id] = replace(
+                    peer,
+                    rtt_s=before.rtt_s,
+                    announced=before.announced,
+                    leaving=before.leaving,
+                    memory_bytes=before.memory_bytes,
+                )
                 self.version += 1
                 self._changed.notify_all()
 
@@ -178,12 +193,26 @@ class PeerRegistry:
             if peer is not None:
                 self._peers[peer_id] = replace(peer, rtt_s=rtt_s)
 
-    def announce(self, peer_id: PeerId, announced: Mapping[bytes, frozenset[bytes]]) -> None:
-        """A peer's newest record says that it holds these units, by model, and no others."""
+    def announce(
+        self,
+        peer_id: PeerId,
+        announced: Mapping[bytes, frozenset[bytes]],
+        leaving: Mapping[bytes, frozenset[int]] | None = None,
+        memory_bytes: int = 0,
+    ) -> None:
+        """A peer's newest record says that it holds these units, by model, and no others.
+
+        Args:
+            leaving: layers by model that it will drop.
+            memory_bytes: memory that it lends to weights.
+        """
         with self._changed:
             peer = self._peers.get(peer_id)
-            if peer is not None and peer.announced != announced:
-                self._peers[peer_id] = replace(peer, announced=dict(announced))
+            if peer is None:
+                return
+            news = replace(peer, announced=dict(announced), leaving=dict(leaving or {}), memory_bytes=memory_bytes)
+            self._peers[peer_id] = news
+            if peer.announced != news.announced:
                 self.version += 1
                 self._changed.notify_all()
 

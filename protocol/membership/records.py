@@ -64,6 +64,8 @@ class Capabilities(Struct, frozen=True):
     hosted: tuple[HostedLayers, ...] = ()
     operator: bytes = bytes(OPERATOR_BYTES)
     """As in a hello: which devices one person runs. Zero: not said."""
+    leaving: tuple[HostedLayers, ...] = ()
+    """Of `hosted`, the layers that the node will drop: it serves them until others have taken them over."""
 
 
 class PeerFacts(Struct, frozen=True):
@@ -183,18 +185,23 @@ def _uvarint(number: int) -> bytes:
 
 def _payload_of(public_key: bytes, facts: PeerFacts, seq: int, left: bool) -> dict[int, Any]:
     can = facts.capabilities
-    hosted = [[model.model_id, [edge for span in model.ranges for edge in span]] for model in can.hosted]
     capabilities: dict[int, Any] = {
         0: list(can.work),
         1: can.macs_per_s,
         2: can.memory_bytes,
         3: can.data_port,
-        4: hosted,
+        4: [_hosted_entry(model) for model in can.hosted],
     }
     if any(can.operator):
         capabilities[5] = can.operator
+    if can.leaving:
+        capabilities[6] = [_hosted_entry(model) for model in can.leaving]
     payload: dict[int, Any] = {0: public_key, 1: seq, 2: list(facts.addrs), 3: facts.agent}
     return payload | {4: list(facts.versions), 5: capabilities, 6: left}
+
+
+def _hosted_entry(model: HostedLayers) -> list[Any]:
+    return [model.model_id, [edge for span in model.ranges for edge in span]]
 
 
 def _read_capabilities(fields: Any) -> Capabilities:
@@ -205,9 +212,14 @@ def _read_capabilities(fields: Any) -> Capabilities:
         macs_per_s=take_integer(fields, 1, 0, MAX_QUANTITY),
         memory_bytes=take_integer(fields, 2, 0, MAX_QUANTITY),
         data_port=take_integer(fields, 3, 0, 65535),
-        hosted=tuple(_read_hosted(entry) for entry in take_list(fields, 4, MAX_HOSTED_MODELS)),
+        hosted=_read_hosted_models(fields, 4),
         operator=bytes(OPERATOR_BYTES) if 5 not in fields else take_bytes(fields, 5, OPERATOR_BYTES),
+        leaving=() if 6 not in fields else _read_hosted_models(fields, 6),
     )
+
+
+def _read_hosted_models(fields: dict[int, Any], key: int) -> tuple[HostedLayers, ...]:
+    return tuple(_read_hosted(entry) for entry in take_list(fields, key, MAX_HOSTED_MODELS))
 
 
 def _read_hosted(entry: Any) -> HostedLayers:

@@ -162,14 +162,16 @@ class Swarm:
         faults: Mapping[int, Sequence[str]] | None = None,
         options: Sequence[str] = (),
         hostile: Sequence[str] = HOSTILE,
+        prepare: Callable[[Path], None] = lambda data_dir: None,
     ) -> None:
         """Start `count` nodes side by side and wait until all are ready.
 
         Args:
             faults: options of `hostile` for the nodes (by index) that are to misbehave.
             hostile: the program that misbehaves, with the options of a node.
+            prepare: puts into a new data directory what the node is to find there.
         """
-        started = [self._spawn((faults or {}).get(index), options, hostile) for index in range(count)]
+        started = [self._spawn((faults or {}).get(index), options, hostile, prepare) for index in range(count)]
         for node in started:
             node.wait_ready()
 
@@ -181,9 +183,16 @@ class Swarm:
         node.process = self._process(node.data_dir, PROGRAM, [*([] if moved else ["--listen", listen]), *options])
         node.wait_ready()
 
-    def _spawn(self, fault: Sequence[str] | None, options: Sequence[str], hostile: Sequence[str]) -> NodeProcess:
+    def _spawn(
+        self,
+        fault: Sequence[str] | None,
+        options: Sequence[str],
+        hostile: Sequence[str],
+        prepare: Callable[[Path], None],
+    ) -> NodeProcess:
         data_dir = self.folder / f"node{len(self.nodes)}"
         self._make(data_dir)
+        prepare(data_dir)
         command = PROGRAM if fault is None else [*hostile, *fault]
         node = NodeProcess(self._process(data_dir, command, options), data_dir)
         self.nodes.append(node)

@@ -1,0 +1,126 @@
+"""Coverage that lasts, with real processes: layers that lose holders are taken over, and handed over before a drop."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from waiting import until
+
+from node.gateway.client.client import call_node
+from node.serving.hosting import layer_index
+from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER
+from node.store.partial import PIECES_FOLDER, partial_path
+from node.store.stored import StoredModel
+from node.store.unit_file import unit_path
+from node.transfer.holders import layer_sizes
+from scripts.harness.swarm import NodeProcess, Swarm
+
+pytestmark = pytest.mark.swarm
+
+PROMPT = "Once upon a time"
+GREEDY = ["--temperature", "0", "--max-tokens", "8", "--ignore-eos"]
+WITHIN_S = 60.0
+
+
+@pytest.fixture
+def swarm() -> Iterator[Swarm]:
+    """One node, which holds all of the story model."""
+    with Swarm(lend="all") as swarm:
+        swarm.start(1)
+        yield swarm
+
+
+def model_of(node: NodeProcess) -> StoredModel:
+    (path,) = (node.data_dir / "models").glob("[0-9a-f]*")
+    return StoredModel(path)
+
+
+def kept(model: StoredModel, parts: Sequence[set[int]]) -> Callable[[Path], None]:
+    """Puts layers on the disks of nodes 1, 2, ... as their earlier lives would have left them; the head is the layer
+    after the last."""
+
+    def prepare(data_dir: Path) -> None:
+        layers = parts[int(data_dir.name.removeprefix("node")) - 1]
+        folder = partial_path(data_dir / "models", model.model_id)
+        (folder / UNITS_FOLDER).mkdir(parents=True)
+        (folder / PIECES_FOLDER).mkdir()
+        shutil.copy(model.path / MANIFEST_FILE, folder)
+        for ref in model.units:
+            if layer_index(model.manifest, ref) in layers:
+                shutil.copy(unit_path(model.path / UNITS_FOLDER, ref.sha256), folder / UNITS_FOLDER)
+
+    return prepare
+
+
+def memory_for(model: StoredModel, num_layers: int) -> list[str]:
+    return ["--model", model.model_id, "--memory", str(num_layers * layer_sizes(model.manifest)[0])]
+
+
+def start_holding(swarm: Swarm, model: StoredModel, *parts: set[int]) -> None:
+    """A node for each of these sets of layers, with memory for the largest of them."""
+    memory = memory_for(model, max(map(len, parts)))
+    swarm.start(len(parts), options=[*memory, *swarm.bootstrap([0])], prepare=kept(model, parts))
+    for node in swarm.nodes[1:]:
+        until(lambda node=node: held_by(swarm.nodes[0], node), f"{node.data_dir} serves")  # type: ignore[misc]
+
+
+def held_by(observer: NodeProcess, node: NodeProcess) -> set[int]:
+    """Layers that a node announces, as another one hears."""
+    for peer in call_node(observer.data_dir, "peers")["peers"]:
+        if peer["peer_id"] == node.peer_id and peer["connected"]:
+            spans = [span.split("-") for span in (peer["layers"] or "").split(", ") if span and span[0].isdigit()]
+            return {layer for span in spans for layer in range(int(span[0]), int(span[-1]) + 1)}
+    return set()
+
+
+def holders(observer: NodeProcess, nodes: list[NodeProcess]) -> Counter[int]:
+    """How many of these nodes, one of which observes, hold each layer."""
+    return Counter(layer for node in nodes if node is not observer for layer in held_by(observer, node))
+
+
+def test_a_layer_that_lost_a_holder_is_taken_over_within_a_minute(swarm: Swarm) -> None:
+    """Six nodes. Without the seed each layer has two holders or more; then one of two holders of layer 0 is killed."""
+    (seed,) = swarm.nodes
+    expected = swarm.run(PROMPT, ["--privacy", "local", *GREEDY], alone=True)
+    model = model_of(seed)
+    start_holding(swarm, model, {0, 1, 2}, {3, 4, 5}, {3, 4, 5}, {1, 2, 5}, {0, 1, 3})
+    thin = ["--model", model.model_id, "--thin", "--privacy", "split", *GREEDY]
+    first = swarm.run(PROMPT, thin, peers=[0])
+    assert first.returncode == 0, first.narration
+    swarm.nodes[1].kill()
+    seed.stop()
+    left = swarm.nodes[2:]
+    assert holders(left[0], [*left])[0] <= 1
+    until(lambda: covered_twice(left), "layers 0 to 5 have two holders each", WITHIN_S)
+    assert sum("too few nodes hold layers" in node.narration() for node in left) <= 3
+    answer = swarm.run(PROMPT, thin, peers=[2, 3, 4, 5])
+    assert answer.token_ids == expected.token_ids, answer.narration
+    assert answer.receipt["chunks"]["verified"] > 0
+
+
+def covered_twice(nodes: list[NodeProcess]) -> bool:
+    """Whether two observers, who do not see themselves, make out two holders of each layer between them."""
+    first, second = nodes[0], nodes[1]
+    counts = holders(first, nodes) + Counter(held_by(second, first))
+    return all(counts[layer] >= 2 for layer in range(6))
+
+
+def test_a_node_with_less_memory_serves_until_others_have_taken_over(swarm: Swarm) -> None:
+    (seed,) = swarm.nodes
+    swarm.run(PROMPT, ["--privacy", "local", *GREEDY], alone=True)
+    model = model_of(seed)
+    start_holding(swarm, model, {3, 4, 2}, {0, 1, 2}, {0, 1, 5})
+    shrunk = swarm.nodes[1]
+    swarm.restart(shrunk, options=[*memory_for(model, 1), *swarm.bootstrap([0])])
+    until(lambda: "do not fit into --memory" in shrunk.narration(), "it says what leaves")
+    until(lambda: "are dropped" in shrunk.narration(), "others have taken over", WITHIN_S)
+    takers = [node for node in swarm.nodes[2:] if "too few nodes hold layers" in node.narration()]
+    assert len(takers) == 1
+    until(lambda: len(held_by(seed, shrunk)) == 1, "it announces what it keeps")
+    assert len(held_by(seed, takers[0])) == 3
+    (left,) = held_by(seed, shrunk)
+    assert {left} | (held_by(seed, takers[0]) & {3, 4}) == {3, 4}
