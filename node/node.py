@@ -82,7 +82,7 @@ class NodeConfig(Struct, frozen=True):
     paired: PairedDevices | None = None
     """Devices of the same owner; None: there are none, and those that come are not kept."""
     memory_bytes: int = 0
-    """Memory that it lends to weights."""
+    """Memory for weights, its own and those that it serves; 0: half of what is free."""
     announced: tuple[Multiaddr, ...] = ()
     """Addresses that the user vouches for: the record names them without a dial-back."""
     on_lan: bool = False
@@ -277,7 +277,7 @@ class Node:
         capabilities = Capabilities(
             work=(WorkKind.LINEAR,),
             macs_per_s=self._macs_per_s,
-            memory_bytes=self.config.memory_bytes,
+            memory_bytes=self.config.memory_bytes if (lent := self.keeper.lent_bytes) is None else lent,
             data_port=self._data_port,
             hosted=self.hosted.layers,
             operator=self.trust.devices.operator,

@@ -69,6 +69,14 @@ def test_a_record_says_what_was_signed() -> None:
     assert sign_record(ME, FACTS, 78, left=True).left
 
 
+def test_a_record_names_layers_that_will_be_dropped() -> None:
+    leaving = (HostedLayers(bytes(32), ((9, 12),)),)
+    told = replace(FACTS, capabilities=replace(FACTS.capabilities, leaving=leaving))
+    record = sign_record(ME, told, 77)
+    assert open_record(record.envelope).facts.capabilities.leaving == leaving
+    assert len(record.envelope) > len(sign_record(ME, FACTS, 77).envelope), "nothing is said where nothing leaves"
+
+
 def test_the_envelope_is_that_of_libp2p() -> None:
     record = sign_record(ME, FACTS, 77)
     length = record.envelope[PAYLOAD_AT] & 127 | record.envelope[PAYLOAD_AT + 1] << 7
@@ -108,6 +116,8 @@ def test_unknown_fields_are_kept_and_ignored() -> None:
         payload_of(_5=[]),
         payload_of(_5={0: [1], 1: -7, 2: 8, 3: 9, 4: []}),
         payload_of(_5={0: [1], 1: 7, 2: 8, 3: 65536, 4: []}),
+        payload_of(_5={0: [1], 1: 7, 2: 8, 3: 9, 4: [], 6: [[bytes(32), [3, 2]]]}),
+        payload_of(_5={0: [1], 1: 7, 2: 8, 3: 9, 4: [], 6: [[bytes(32), []]] * 9}),
         payload_of(_5={0: [1], 1: 7, 2: 8, 3: 9, 4: [[bytes(32), [3, 3]]]}),
         payload_of(_5={0: [1], 1: 7, 2: 8, 3: 9, 4: [[bytes(32), [3]]]}),
         payload_of(_5={0: [1], 1: 7, 2: 8, 3: 9, 4: [[bytes(31), [3, 4]]]}),

@@ -15,7 +15,9 @@ MODEL = bytes(32)
 SIZE = 1000
 
 
-def holding(name: str, layers: set[int], room: int = 0, leaving: set[int] | None = None, operator: str = "") -> Holding:
+def holding(
+    name: str, layers: set[int], room: int = 0, leaving: set[int] | None = None, operator: str = ""
+) -> Holding:
     owner = (operator or name).encode()
     return Holding(PeerId(name), owner, frozenset(layers), frozenset(leaving or ()), room * SIZE)
 
@@ -100,7 +102,7 @@ def test_with_more_memory_again_nothing_leaves() -> None:
 
 
 class Crowd:
-    """Nodes that decide every two seconds or so from what they saw of each other `lag_s` ago, and fetch a layer in `fetch_s`."""
+    """Nodes that decide every two seconds or so, from what they saw of each other a while ago."""
 
     def __init__(self, num_layers: int, seed: int) -> None:
         self.random = random.Random(seed)

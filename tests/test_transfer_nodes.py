@@ -18,6 +18,7 @@ from node.node import Node, NodeConfig
 from node.store.importer import import_checkpoint
 from node.store.partial import PartialModel, partial_path
 from node.store.stored import StoredModel
+from node.transfer.budget import MemoryBudget
 from node.transfer.jobs import Job, JobState
 from protocol.identity import Identity
 from protocol.limits import PIECE_BYTES
@@ -118,7 +119,7 @@ def test_layers_are_taken_as_far_as_the_memory_allows_and_served_one_by_one(park
     layer = sum(ref.num_bytes for ref in units if ref.layer == 0)
     head = next(ref.num_bytes for ref in units if ref.layer is None)
     assert head < layer, "there is room for it beside two layers"
-    job = ended(second.transfers.take_layers(park.model_id, 2 * layer + head))
+    job = ended(second.transfers.take_layers(park.model_id, MemoryBudget(2 * layer + head)))
     assert job.state is JobState.DONE, job
     steps = sorted(set(seen))
     assert steps[0] == 0 and steps[-1] == 9, "first the manifest, in the end two layers and the head"
@@ -144,7 +145,7 @@ def test_members_hear_of_layers_that_came_after_the_hello(park: Park) -> None:
     second = park.node([first], member=True)
     until(lambda: any(peer.peer_id == second.peer_id for peer in watcher.registry.usable()), "the newcomer is seen")
     assert not next(peer for peer in watcher.registry.usable() if peer.peer_id == second.peer_id).serves(model_id)
-    assert ended(second.transfers.take_layers(park.model_id, 1 << 40)).state is JobState.DONE
+    assert ended(second.transfers.take_layers(park.model_id, MemoryBudget(1 << 40))).state is JobState.DONE
     held = {ref.sha256 for ref in StoredModel(park.path).units}
     until(
         lambda: any(
@@ -157,7 +158,7 @@ def test_members_hear_of_layers_that_came_after_the_hello(park: Park) -> None:
 def test_memory_for_no_layer_says_how_much_it_takes(park: Park) -> None:
     first = park.node([], whole=True)
     second = park.node([first])
-    job = ended(second.transfers.take_layers(park.model_id, 1 << 10))
+    job = ended(second.transfers.take_layers(park.model_id, MemoryBudget(1 << 10)))
     assert job.state is JobState.FAILED and job.error is not None
     assert "--memory" in job.error and "MiB" in job.error
 
@@ -200,12 +201,12 @@ def test_a_liar_is_kept_out_and_the_rest_comes_from_elsewhere(park: Park, lie: s
 def test_what_an_earlier_life_left_is_checked_before_it_is_served(park: Park) -> None:
     first = park.node([], whole=True)
     second = park.node([first], data="same")
-    assert ended(second.transfers.take_layers(park.model_id, 1 << 40)).state is JobState.DONE
+    assert ended(second.transfers.take_layers(park.model_id, MemoryBudget(1 << 40))).state is JobState.DONE
     unit = next((partial_path(park.models_dir(second), park.model_id) / "units").glob("*.w8"))
     content = bytearray(unit.read_bytes())
     content[5] ^= 1
     unit.write_bytes(content)
     third = park.node([first], data="same")
-    job = ended(third.transfers.take_layers(park.model_id, 1 << 40))
+    job = ended(third.transfers.take_layers(park.model_id, MemoryBudget(1 << 40)))
     assert job.state is JobState.DONE and job.fetched_bytes == len(content), "that one alone is fetched again"
     assert PartialModel.find(park.models_dir(third), park.model_id) is not None

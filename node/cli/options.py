@@ -102,7 +102,7 @@ memory_option = click.option(
     type=MemoryType(),
     default=None,
     show_default="half of what is free",
-    help="Memory for layers of models that come from peers, such as 4GiB.",
+    help="Memory for weights: what you keep yourself and what you serve to others, such as 4GiB.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Threads of the kernels."

@@ -25,6 +25,7 @@ from node.session.session import SessionConfig
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
 from node.transfer.borrowed import remove_left_behind
+from node.transfer.budget import MemoryBudget
 from node.trust import PairedDevices
 from protocol.identity import PeerId
 from protocol.multiaddr import Multiaddr
@@ -118,10 +119,10 @@ def serve(
             if node.failure is not None:
                 stopping.give()
             for model_id in wanted.absent:
+                if memory_bytes is not None or not lent:  # a thin client serves others where it is told how much
+                    node.keeper.lend(model_id, MemoryBudget(config.memory_bytes // len(wanted.absent), lent))
                 if lent:
                     node.transfers.pull(model_id, lent, patience_s=None)
-                else:
-                    node.keeper.lend(model_id, config.memory_bytes // len(wanted.absent))
             _announce(node, gateway.url, as_json)
             stopping.wait()
             if node.failure is not None:

@@ -95,7 +95,7 @@ def _layers(node: Node, link: ConnectedPeer | None, entry: Entry | None) -> str:
     if link is None:
         return ""
     for model in node.hosted.models:
-        held = link.hosts(model.model_id_bytes)
+        held = link.stated(model.model_id_bytes)
         layers = whole_layers(model.manifest, [ref for ref in model.units if ref.sha256 in held])
         if layers:
             return ranges_text(layers - {model.manifest.config.num_layers})

@@ -20,6 +20,7 @@ from protocol.membership.records import MAX_LAYER_RANGES, HostedLayers
 
 MAX_ANNOUNCED_UNITS = 1600
 """Most hashes in one hello, which is a control frame of at most 64 KiB; a record says the rest as layers."""
+MAX_LEAVING_MODELS = 2
 
 COMPLETE = "complete"
 
@@ -165,7 +166,8 @@ class HostedModels:
         """What a record says of layers that will be dropped."""
         with self._lock:
             leaving = [(model_id, layers) for model_id, layers in self._leaving.items() if layers]
-        return tuple(HostedLayers(model_id, ranges_of(layers)[:MAX_LAYER_RANGES]) for model_id, layers in leaving)
+        stated = leaving[:MAX_LEAVING_MODELS]  # a record is small; the others of the node's models are told later
+        return tuple(HostedLayers(model_id, ranges_of(layers)[:MAX_LAYER_RANGES]) for model_id, layers in stated)
 
     def weights_of(self, model_id: bytes, sha256: bytes) -> Weights | None:
         """Weights of a unit; None where it is not held."""

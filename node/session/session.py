@@ -36,6 +36,7 @@ from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, 
 from node.session.opening import LaneOpener
 from node.store.stored import StoredModel
 from node.transfer.borrowed import BorrowedUnits
+from node.transfer.budget import MemoryBudget
 from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
@@ -277,7 +278,10 @@ class Session:
 
     def _borrow_for(self, manager: ExecutionManager) -> None:
         """What becomes of chunks that no lane computes, where the weights are not here."""
-        limit_bytes = self._node.config.memory_bytes or available_memory() // 2
+        total_bytes = self._node.config.memory_bytes or available_memory() // 2
+        lent = frozenset(ref.kind for ref in self._model.units if not self._model.holds(ref))
+        served = self._node.hosted.held(self._model.model_id_bytes)
+        limit_bytes = MemoryBudget(total_bytes, lent).to_borrow(self._model.manifest, served)
         self._borrowed = self._node.transfers.borrower(self._model, limit_bytes)
         if self._borrowed is not None:
             manager.lender = self._borrowed

@@ -5,6 +5,7 @@ disk            what was fetched, on disk: pieces on their way, blobs that are w
 download        one fetch: sources, disk and state machine, in a thread of its own
 choice          which layers a node takes, decided purely
 coverage        who takes over a layer that too few nodes hold, and when a node may drop one, decided purely
+budget          --memory: one bound for all weights that a node keeps
 keeper          keeps the layers that a node lends where the swarm needs them
 holders         who holds what of a model, by what peers announce
 announced       what peers announce after their hello, from their records

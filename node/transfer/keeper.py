@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from node.serving.hosting import HostedModels, ranges_text, whole_layers
+from node.serving.hosting import HostedModels, layers_text, whole_layers
 from node.store.manifest import Manifest
+from node.transfer.budget import MemoryBudget
 from node.transfer.coverage import Coverage, Holding, Move
 from node.transfer.holders import holdings_of, layer_sizes
 from node.transfer.transfers import Transfers
@@ -34,18 +35,29 @@ class LayerKeeper:
         self._registry = registry
         self._hosted = hosted
         self._operator = operator
-        self._lent: dict[str, int] = {}
+        self._budgets: dict[str, MemoryBudget] = {}
         self._coverage: dict[str, Coverage] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def lend(self, model_id: str, memory_bytes: int) -> None:
-        """Serve the layers of a model that the swarm lacks most, in so much memory, from now on."""
-        self._transfers.take_layers(model_id, memory_bytes)
-        self._lent[model_id] = memory_bytes
+    def lend(self, model_id: str, budget: MemoryBudget) -> None:
+        """Serve the layers of a model that the swarm lacks most, within this memory, from now on."""
+        self._transfers.take_layers(model_id, budget)
+        self._budgets[model_id] = budget
         if self._thread is None:
             self._thread = threading.Thread(target=self._main, name="layer keeper", daemon=True)
             self._thread.start()
+
+    @property
+    def lent_bytes(self) -> int | None:
+        """Memory for layers that are served; None where the node was told to lend to no model."""
+        if not self._budgets:
+            return None
+        manifests = self._hosted.manifests
+        known = ((budget, manifests.get(bytes.fromhex(model_id))) for model_id, budget in self._budgets.items())
+        return sum(
+            budget.total_bytes if manifest is None else budget.for_others(manifest) for budget, manifest in known
+        )
 
     def stop(self) -> None:
         """Nothing is taken or dropped any more."""
@@ -55,13 +67,13 @@ class LayerKeeper:
 
     def _main(self) -> None:
         while not self._stop.wait(ROUND_S):
-            for model_id, memory_bytes in list(self._lent.items()):
+            for model_id, budget in list(self._budgets.items()):
                 try:
-                    self._look(model_id, memory_bytes)
+                    self._look(model_id, budget)
                 except Exception:  # what is served goes on, whatever is wrong with the rest
                     log.exception("the layers of model %s were not looked at", model_id[:16])
 
-    def _look(self, model_id: str, memory_bytes: int) -> None:
+    def _look(self, model_id: str, budget: MemoryBudget) -> None:
         id_bytes = bytes.fromhex(model_id)
         manifest = self._hosted.manifest(id_bytes)
         if manifest is None or self._transfers.jobs.running("units", model_id) is not None:
@@ -70,7 +82,7 @@ class LayerKeeper:
             return  # all of it came here since, for the user's own prompts
         if model_id not in self._coverage:
             self._coverage[model_id] = Coverage(id_bytes, layer_sizes(manifest))
-        mine = self._mine(id_bytes, manifest, memory_bytes)
+        mine = self._mine(id_bytes, manifest, budget.for_others(manifest))
         others = holdings_of(self._registry.usable(), id_bytes, self._hosted.manifests)
         self._obey(model_id, mine, self._coverage[model_id].step(time.monotonic(), mine, others))
 
@@ -86,14 +98,14 @@ class LayerKeeper:
     def _obey(self, model_id: str, mine: Holding, move: Move) -> None:
         if move.leaving - mine.leaving:
             log.info(
-                "model %s: layers %s do not fit into --memory; they are served until others have them",
+                "model %s: %s not within --memory, served until others hold as much",
                 model_id[:16],
-                ranges_text(move.leaving),
+                layers_text(move.leaving),
             )
         self._hosted.leave(bytes.fromhex(model_id), move.leaving | (move.drop & mine.leaving))
         if move.drop:
-            log.info("model %s: layers %s are dropped", model_id[:16], ranges_text(move.drop))
+            log.info("model %s: no longer serves %s", model_id[:16], layers_text(move.drop))
             self._hosted.drop(bytes.fromhex(model_id), move.drop)
         if move.take:
-            log.info("model %s: too few nodes hold layers %s", model_id[:16], ranges_text(set(move.take)))
+            log.info("model %s: too few nodes hold %s", model_id[:16], layers_text(move.take))
             self._transfers.add_layers(model_id, move.take)

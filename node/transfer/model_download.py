@@ -18,6 +18,7 @@ from node.store.manifest import CLIENT_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, 
 from node.store.partial import PIECES_FOLDER, PartialModel, partial_path
 from node.store.stored import StoredModel
 from node.store.thin import CHECKS_FOLDER, is_reduced, reduce_unit
+from node.transfer.budget import MemoryBudget
 from node.transfer.choice import ENOUGH_OPERATORS, choose_layers, start_of
 from node.transfer.disk import BlobDisk
 from node.transfer.download import TURN_S, CancelledError, Download
@@ -48,9 +49,10 @@ class ModelDownload:
         self._patience_s = patience_s
         self._partial: PartialModel | None = None
 
-    def bring_layers(self, memory_bytes: int) -> None:
+    def bring_layers(self, budget: MemoryBudget) -> None:
         """Fetch and serve what the swarm lacks most, as far as the memory allows."""
         partial = self._open()
+        memory_bytes = budget.for_others(partial.manifest)
         self._settle()
         views = layer_views(self._around.registry.usable(), self._id_bytes, partial.manifest)
         kept = whole_layers(partial.manifest, [ref for ref in partial.manifest.units if partial.has(ref)])

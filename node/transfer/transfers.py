@@ -20,6 +20,7 @@ from node.store.library import Library
 from node.store.names import is_model_id
 from node.store.stored import StoredModel
 from node.transfer.borrowed import BorrowedUnits
+from node.transfer.budget import MemoryBudget
 from node.transfer.download import CancelledError
 from node.transfer.jobs import Job, Jobs, JobState
 from node.transfer.model_download import ModelDownload
@@ -70,9 +71,9 @@ class Transfers:
         """The `transfers` of the gateway's state."""
         return self.jobs.as_json()
 
-    def take_layers(self, model_id: str, memory_bytes: int) -> Job:
+    def take_layers(self, model_id: str, budget: MemoryBudget) -> Job:
         """Fetch and serve the layers of a model that the swarm lacks most."""
-        return self._begin("units", model_id, None, lambda download: download.bring_layers(memory_bytes))
+        return self._begin("units", model_id, None, lambda download: download.bring_layers(budget))
 
     def add_layers(self, model_id: str, layers: Collection[int]) -> Job:
         """Fetch and serve these layers too, of a model of which some are served."""
