@@ -47,13 +47,15 @@ def _how(session: Session) -> str:
         case Privacy.LOCAL:
             return "local: everything is computed on this device"
         case Privacy.STRICT:
-            lanes = session.plan.num_lanes
+            sharers = len({lane.share for lane in session.plan.lanes})
             where = "on a paired device" if session.plan.pad_maker is PadMaker.PAIRED else "on this device"
-            return f"strict: {lanes} peers get padded rows, the pads are made {where}"
+            return f"strict: {sharers} peers get padded rows, the pads are made {where}"
         case Privacy.TRUSTED:
             return f"trusted: {peers} of your devices get rows as they are, and can read the prompt"
         case mode:
-            return f"{mode.value}: {peers} peers in {session.plan.num_lanes} lanes, no peer sees both halves of a row"
+            lanes = session.plan.num_lanes
+            where = f"in {lanes} lanes" if lanes or not peers else "stand in for lanes that are incomplete"
+            return f"{mode.value}: {peers} peers {where}, no peer sees both halves of a row"
 
 
 _SENTENCES = {

@@ -146,7 +146,10 @@ def form(
     # Only where there is a choice: measuring this device would hold up the first answer.
     cost_here = predict(here) if predict is not None and not candidates.thin else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
-    plan = replace(_placed(plan, placements, predict, new_tokens), cost_here=cost_here)
+    if plan.num_lanes:
+        plan = replace(_placed(plan, placements, predict, new_tokens), cost_here=cost_here)
+    else:  # stand-ins alone: what they do not hold is borrowed, and how long that takes nobody can tell
+        plan = replace(plan, placement=placements[0])
     if asked is Privacy.AUTO and plan.cost is not None and cost_here is not None:
         away_s, here_s = plan.cost.total_s(new_tokens), cost_here.total_s(new_tokens)
         if here_s <= away_s:

@@ -41,7 +41,7 @@ from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
 
-TOLD_AGAIN_S = 10.0
+TOLD_AGAIN_S = 4.0
 """Between two sentences about units that no peer computes."""
 PAD_BYTES = 4
 """An element of a pad, or of its product."""
@@ -312,7 +312,7 @@ class Session:
             self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
         covered = frozenset[bytes]().union(*(self._finder.units_of(lane, self._found) for lane in self.plan.lanes))
         if lacking := units_text([unit.ref for unit in self._lent if unit.ref.sha256 not in covered]):
-            self._say(f"no lane holds {lacking}: {'its weights are borrowed' if self._thin else 'computed here'}")
+            self._say(f"no lane holds {lacking}: computed here{' with borrowed weights' if self._thin else ''}")
 
     def _open_lane(self, lane: LanePlan) -> None:
         assert self._opener is not None, "a session with lanes has somebody to open them"

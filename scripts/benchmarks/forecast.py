@@ -24,6 +24,7 @@ from node.engine import Engine
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
+from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.session.session import SessionConfig
@@ -37,11 +38,15 @@ from scripts.harness.swarm import Swarm
 
 TEXT = "Once upon a time there was a little fox who lived in a wood with her mother and liked to sing . "
 CASES = (
-    (Privacy.LOCAL, 0),
-    (Privacy.SPLIT, 2),
-    (Privacy.SPLIT, 4),
-    (Privacy.STRICT, 2),
-    (Privacy.STRICT, 4),
+    (Privacy.LOCAL, 0, Lend.LAYERS),
+    (Privacy.SPLIT, 2, Lend.FFN),
+    (Privacy.SPLIT, 2, Lend.LAYERS),
+    (Privacy.SPLIT, 2, Lend.ALL),
+    (Privacy.SPLIT, 4, Lend.FFN),
+    (Privacy.SPLIT, 4, Lend.LAYERS),
+    (Privacy.SPLIT, 4, Lend.ALL),
+    (Privacy.STRICT, 2, Lend.LAYERS),
+    (Privacy.STRICT, 4, Lend.LAYERS),
 )
 PEERS_TIMEOUT_S = 20.0
 
@@ -52,15 +57,25 @@ class Trial:
 
     ttft_s: tuple[float, float]
     token_s: tuple[float, float]
+    token_bytes: int
+    """Predicted, both ways, padding and retries left out."""
 
     @classmethod
     def of(cls, receipt: Receipt) -> Trial:
         assert receipt.plan is not None
-        return cls((receipt.plan.ttft_s, receipt.ttft_s), (1 / receipt.plan.tokens_per_s, 1 / receipt.tokens_per_s))
+        token_s = (1 / receipt.plan.tokens_per_s, 1 / receipt.tokens_per_s)
+        return cls((receipt.plan.ttft_s, receipt.ttft_s), token_s, receipt.plan.bytes_per_token)
 
 
 def trials(
-    swarm: Swarm, model: StoredModel, mode: Privacy, peers: int, prompt_tokens: int, new_tokens: int, rounds: int
+    swarm: Swarm,
+    model: StoredModel,
+    mode: Privacy,
+    peers: int,
+    lend: Lend,
+    prompt_tokens: int,
+    new_tokens: int,
+    rounds: int,
 ) -> Iterator[Trial]:
     """So many requests in one session of a node that has just started."""
     addresses = tuple(parse_multiaddr(node.address) for node in swarm.nodes[:peers])
@@ -70,7 +85,7 @@ def trials(
     params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
     with Node(config, [model]) as node:
         node.registry.wait_settled([str(address) for address in addresses], peers, PEERS_TIMEOUT_S)
-        with Engine(node, Library(model.path.parent), SessionConfig()) as engine:
+        with Engine(node, Library(model.path.parent), SessionConfig(lend=lend)) as engine:
             for _ in range(rounds):
                 _tokens, receipt = answer(engine, model, prompt, params, mode)
                 if receipt.mode != mode.value:
@@ -85,23 +100,24 @@ def trials(
 @click.option("--model", "name", default="story", show_default=True)
 def main(rounds: int, prompt_tokens: int, new_tokens: int, name: str) -> None:
     """Compare predictions with what happens."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=120)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("mode", "peers", "request", "TTFT said", "was", "error", "token said", "was", "error"):
-        table.add_column(heading, justify="left" if heading == "mode" else "right")
+    headings = ("mode", "peers", "lend", "request", "TTFT said", "was", "error", "token said", "was", "error", "kB")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("mode", "lend") else "right")
     errors: dict[str, list[float]] = {"first": [], "last": []}
     with Swarm(model=name) as swarm:
         swarm.start(4)
         library = Library(DataDir.open(Path(swarm.folder / "client")).models)
         model = library.resolve(name)
-        for mode, peers in CASES:
-            seen = list(trials(swarm, model, mode, peers, prompt_tokens, new_tokens, rounds))
+        for mode, peers, lend in CASES:
+            seen = list(trials(swarm, model, mode, peers, lend, prompt_tokens, new_tokens, rounds))
             for label, trial in (("first", seen[0]), ("last", seen[-1])):
-                row = [mode.value, str(peers or ""), label]
+                row = [mode.value, str(peers or ""), lend.value if peers else "", label]
                 for said_s, was_s in (trial.ttft_s, trial.token_s):
                     row += [f"{1000 * said_s:.1f} ms", f"{1000 * was_s:.1f} ms", f"{said_s / was_s - 1:+.0%}"]
                     errors[label].append(abs(said_s / was_s - 1))
-                table.add_row(*row)
+                table.add_row(*row, f"{trial.token_bytes / 1000:.0f}")
     console.print(
         f"{platform.machine()}, {psutil.cpu_count()} cores, client and peers on the same ones; {rounds} requests"
     )

@@ -11,9 +11,12 @@ from rich.console import Console
 from scripts.harness.real_models import SMOLLM2, NotFetchedError, smollm2_models
 from scripts.harness.swarm import RunResult, Swarm
 from scripts.scenarios.swarm import report
+from scripts.scenarios.thin import main as lend_thin
 
 NUM_NODES = 4
 BEGINNING = "Once upon a time, a little fox"
+THIN_TOKENS = 24
+"""An answer of the thin client, which is given six times."""
 QUESTION = "What is the capital of France?"
 
 
@@ -29,11 +32,16 @@ def _fetched() -> Path:
 @click.option("--max-tokens", type=int, default=160, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True)
 @click.option("--chat", is_flag=True, help="Ask SmolLM2-135M-Instruct, which is fetched once (about 100 MB).")
-def main(prompt: str | None, max_tokens: int, seed: int, chat: bool) -> None:
+@click.option("--thin", is_flag=True, help="No node holds more than 60 % of the model, and the client none of it.")
+def main(prompt: str | None, max_tokens: int, seed: int, chat: bool, thin: bool) -> None:
     """Tell a story that begins with PROMPT, or answer it, over 4 real nodes on this machine."""
     console = Console(stderr=True, highlight=False)
     sampling = ["--max-tokens", str(max_tokens), "--seed", str(seed)]
     prompt = prompt or (QUESTION if chat else BEGINNING)
+    if thin:
+        options = [*sampling, "--ignore-eos", "--temperature", "0", *(["--chat"] if chat else [])]
+        options[1] = str(min(max_tokens, THIN_TOKENS))
+        return lend_thin(prompt, options, _fetched() if chat else None, SMOLLM2 if chat else "story")
     with Swarm() as swarm:
         if chat:
             console.print("[bold]0.[/bold] SmolLM2-135M-Instruct: fetching it, unless it is here")
