@@ -8,6 +8,8 @@
     stop_signal  Ctrl-C and SIGTERM
     serve        start a node (no subcommand)
     run          answer a prompt
+    reading      what was asked, as a model reads it
+    turns        a conversation, each line of stdin a turn
     on_node      ... by the node that runs already
     store        import, models
     pull         a model from the hub or from peers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,16 @@ def node_does_it(data_dir: Path) -> bool:
 
 
 def asked_of(
-    model: StoredModel,
-    prompt: str,
-    prompt_ids: list[int],
-    chat: bool,
-    params: SamplingParams,
-    privacy: Privacy,
-    lend: Lend,
+    model: StoredModel, prompt: Mapping[str, Any], params: SamplingParams, privacy: Privacy, lend: Lend
 ) -> dict[str, Any]:
-    """The fields of `generate` (SPEC.md, Gateway); a text to go on from travels as its tokens."""
-    wanted: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt_ids}
+    """The fields of `generate` (SPEC.md, Gateway).
+
+    Args:
+        prompt: its `prompt` or `messages`.
+    """
     sampling = asdict(params)
     modes = {"privacy": privacy.value, "lend": lend.value}
-    return {**wanted, **sampling, "stop": list(params.stop), "model": model.model_id, **modes}
+    return {**prompt, **sampling, "stop": list(params.stop), "model": model.model_id, **modes}
 
 
 def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[Event]:

@@ -12,7 +12,7 @@ import click
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option, lend_option, thin_option
-from node.cli.progress import OnBytes, progress_shown
+from node.cli.progress import OnBytes, progress_shown, sources_words
 from node.cli.thin import library_of
 from node.errors import OperationError
 from node.gateway.client.client import call_node
@@ -78,7 +78,7 @@ def from_peers(
     job = call_node(directory.path, "pull", **asked)
     try:
         while job["state"] == "running":
-            on_bytes(job["done_bytes"], job["total_bytes"], f"{job['sources']} sources")
+            on_bytes(job["done_bytes"], job["total_bytes"], sources_words(job["sources"]))
             time.sleep(POLL_S)
             job = _job(call_node(directory.path, "transfers"), job["id"])
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -16,7 +16,7 @@ import click
 from msgspec import Struct
 
 from node.cli.narrate import configure_logging, say
-from node.cli.on_node import answer_of_node, asked_of, node_does_it
+from node.cli.on_node import answer_of_node, node_does_it
 from node.cli.options import (
     EXIT_CODES,
     data_dir_option,
@@ -29,16 +29,17 @@ from node.cli.options import (
     threads_option,
     verbose_option,
 )
-from node.cli.progress import progress_shown
+from node.cli.progress import progress_shown, sources_words
+from node.cli.reading import Asked, Reading
 from node.cli.thin import library_of
+from node.cli.turns import converse
 from node.cli.wanted import absent_id, meant
-from node.engine import Engine, GenerationRequest
+from node.engine import Engine
 from node.engine.request import Completed, Event, Note, Started, Token
 from node.errors import ModelNotFoundError, PeerRefusedError, PromptError, UnfinishedError
 from node.execution.config import ExecutionConfig
 from node.execution.lane import DEFAULT_MAX_LANES
 from node.model.config import UnitKind
-from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
 from node.node import Node, NodeConfig
 from node.paths import DataDir
@@ -107,7 +108,7 @@ class RunOptions(Struct, frozen=True):
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @json_option
 @data_dir_option
 @model_option
@@ -160,8 +161,10 @@ class RunOptions(Struct, frozen=True):
 @click.option("--chat", is_flag=True, help="Put the prompt through the model's chat template.")
 @threads_option
 @verbose_option
-def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **given: Any) -> None:
+def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: int, **given: Any) -> None:
     """Answer PROMPT (`-` reads it from stdin) and stream the text.
+
+    Without PROMPT it is a chat: each line of stdin is a turn, and the model reads the turns before it.
 
     A node that runs on the data directory does it, with the peers that it knows. Where none runs, or where an option
     says how a node is to be (--listen, --bootstrap, --swarm-key, --open, --min-peers, --peer-timeout, --lanes,
@@ -174,7 +177,7 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
     directory = DataDir.open(data_dir)
     swarm = load_swarm(directory.path, os.environ, options.swarm_key, options.is_open)
     lent = kinds_not_kept(options.thin, options.lend)
-    library, text = library_of(directory, lent), _read_prompt(prompt)
+    library, text = library_of(directory, lent), None if prompt is None else _read_prompt(prompt)
     by_node = node_does_it(directory.path)
     model = meant(library, model, swarm)
     absent = absent_id(library, model)
@@ -182,29 +185,28 @@ def run(prompt: str, as_json: bool, data_dir: Path, model: str, verbose: int, **
         from node.cli.pull import from_peers  # HTTP: only where a node runs
 
         say(f"model {absent[:16]} is fetched from peers")
-        from_peers(directory, absent, lambda done, total, step: None, options.thin, options.lend)
+        with progress_shown() as on_bytes:
+            from_peers(directory, absent, on_bytes, options.thin, options.lend)
         model, absent = absent, None
     stored = None if absent is not None else library.resolve(model)
     if options.thin and stored is not None and stored.is_whole:
         say(f"note: all of {stored.name} is here already: --thin keeps it as it is")
-    asked = None if stored is None else _prepare(stored, text, options)
-    if by_node and stored is not None and asked is not None:
-        wanted = asked_of(stored, text, asked[0], options.chat, asked[1], options.privacy, options.lend)
-        _show(answer_of_node(directory.path, wanted), as_json)
+    reading = None if stored is None else _reading(stored, options)
+    if reading is not None:
+        reading.check(text)
+    if by_node and reading is not None:
+        for_node = reading.for_node
+        _answer(text, reading, lambda asked: answer_of_node(directory.path, for_node(asked)), as_json)
         return
     bootstrap = options.bootstrap or known_addresses(swarm, directory.path)
     with Node(_config(directory, swarm, bootstrap, options), [] if stored is None else [stored]) as node:
         if options.privacy is not Privacy.LOCAL or stored is None:
             _wait_for_peers(node, bootstrap, options)
-        if stored is None or asked is None:
-            stored = _bring(node, library, str(absent), lent)
-            asked = _prepare(stored, text, options)
-        prompt_ids, params = asked
-        request = GenerationRequest(
-            "run", stored, tuple(prompt_ids), params, options.privacy, continues=not options.chat, lend=options.lend
-        )
+        if reading is None:
+            reading = _reading(_bring(node, library, str(absent), lent), options)
+            reading.check(text)
         with Engine(node, library, options.sessions()) as engine:
-            _show(engine.ask(request), as_json)
+            _answer(text, reading, lambda asked: engine.ask(reading.request(asked)), as_json)
 
 
 def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], options: RunOptions) -> NodeConfig:
@@ -225,11 +227,17 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
     )
 
 
-def _prepare(stored: StoredModel, text: str, options: RunOptions) -> tuple[list[int], SamplingParams]:
-    """The prompt as the model reads it, and how it is to answer; raises PromptError before anything starts."""
-    prompt_ids = _tokenize(stored, text, options.chat)
-    check_prompt(prompt_ids, stored.config, stored.tokenizer())
-    return prompt_ids, _sampling_params(stored, options.sampling)
+def _reading(model: StoredModel, options: RunOptions) -> Reading:
+    params = _sampling_params(model, options.sampling)
+    return Reading(model, params, options.privacy, options.lend, options.chat)
+
+
+def _answer(text: str | None, reading: Reading, ask: Callable[[Asked], Iterator[Event]], as_json: bool) -> None:
+    """Show the answer to one prompt, or to one line of stdin after the other."""
+    if text is None:
+        converse(lambda messages: _show(ask(messages), as_json))
+    else:
+        _show(ask(reading.of(text)), as_json)
 
 
 def _bring(node: Node, library: Library, model_id: str, lent: Collection[UnitKind]) -> StoredModel:
@@ -243,7 +251,7 @@ def _bring(node: Node, library: Library, model_id: str, lent: Collection[UnitKin
     try:
         with progress_shown() as on_bytes:
             while not job.ended.wait(BRING_POLL_S):
-                on_bytes(job.done_bytes, job.total_bytes, f"{job.sources} sources")
+                on_bytes(job.done_bytes, job.total_bytes, sources_words(job.sources))
     except KeyboardInterrupt:
         job.stop.set()
         raise
@@ -283,15 +291,6 @@ def _read_stdin() -> str:
         raise PromptError(f"stdin is not UTF-8 text (byte {exc.start}): convert it first") from exc
 
 
-def _tokenize(model: StoredModel, prompt: str, chat: bool) -> list[int]:
-    if not chat:
-        return model.tokenizer().encode(prompt)
-    template = model.chat_template
-    if template is None:
-        raise PromptError(f"the model {model.name} has no chat template: leave out --chat")
-    return model.tokenizer().encode(template.render([{"role": "user", "content": prompt}]), add_special=False)
-
-
 def _sampling_params(model: StoredModel, given: dict[str, Any]) -> SamplingParams:
     overrides = {name: value for name, value in given.items() if value is not None and value != ()}
     if given["seed"] is None:
@@ -312,9 +311,12 @@ def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], options: RunOpti
         say(f"note: {outcome.reason}")
 
 
-def _show(events: Iterator[Event], as_json: bool) -> None:
-    """Tokens on stdout as they come, what a person should know on stderr, the receipt last."""
+def _show(events: Iterator[Event], as_json: bool) -> str:
+    """Tokens on stdout as they come, what a person should know on stderr, the receipt last; returns the text."""
+    shown = []
     for event in events:
+        if isinstance(event, Token):
+            shown.append(event.text)
         match event:
             case Started(mode, _model, plan) if mode != Privacy.LOCAL.value:
                 say(plan)
@@ -333,6 +335,7 @@ def _show(events: Iterator[Event], as_json: bool) -> None:
                     say(receipt.as_line())
                 if receipt.finish_reason == "error":
                     raise UnfinishedError("the answer ends before its end: the last note above says why")
+    return "".join(shown)
 
 
 def _print_line(value: dict[str, Any]) -> None:

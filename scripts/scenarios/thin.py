@@ -1,4 +1,4 @@
-"""`scripts/demo --thin`: a model of which no node holds more than 60 %, a client that holds none, and holders that die.
+"""`scripts/demo --thin`: no node holds more than 60 % of a model, the client holds nothing, and holders die.
 
 Every command that a user would type is shown with its seconds; each answer is compared with that of one device alone.
 """

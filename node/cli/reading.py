@@ -1,0 +1,76 @@
+"""What `run` was asked, as a model reads it: a text to go on from, or a conversation by the model's template."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from node.cli.on_node import asked_of
+from node.cli.turns import Message
+from node.engine import GenerationRequest
+from node.errors import PromptError
+from node.model.generate import check_prompt
+from node.model.sampling import SamplingParams
+from node.model.template import ChatTemplate
+from node.planning.placement import Lend
+from node.privacy import Privacy
+from node.store.stored import StoredModel
+
+Asked = str | list[Message]
+"""A text to go on from, or the messages of a chat."""
+
+
+class Reading:
+    """How a model reads what is asked in one run, and how it is to answer."""
+
+    def __init__(
+        self, model: StoredModel, params: SamplingParams, privacy: Privacy, lend: Lend, is_chat: bool
+    ) -> None:
+        self._model = model
+        self._params = params
+        self._privacy = privacy
+        self._lend = lend
+        self._is_chat = is_chat
+        self._conversation = f"run {secrets.token_hex(8)}"
+
+    def check(self, text: str | None) -> None:
+        """Raises PromptError, before anything starts, where this cannot be answered; None: a conversation."""
+        if text is None or self._is_chat:
+            self._template()
+        if text is not None:
+            self.prompt_ids(self.of(text))
+
+    def of(self, text: str) -> Asked:
+        return [{"role": "user", "content": text}] if self._is_chat else text
+
+    def prompt_ids(self, asked: Asked) -> list[int]:
+        """Tokens. Raises PromptError."""
+        tokenizer = self._model.tokenizer()
+        if isinstance(asked, str):
+            ids = tokenizer.encode(asked)
+        else:
+            ids = tokenizer.encode(self._template().render(asked), add_special=False)
+        check_prompt(ids, self._model.config, tokenizer)
+        return ids
+
+    def request(self, asked: Asked) -> GenerationRequest:
+        """For an engine of this process."""
+        ids, continues = tuple(self.prompt_ids(asked)), isinstance(asked, str)
+        return GenerationRequest(
+            "run", self._model, ids, self._params, self._privacy, continues, self._lend, self._conversation
+        )
+
+    def for_node(self, asked: Asked) -> dict[str, Any]:
+        """For the node that runs; a text to go on from travels as its tokens."""
+        ids = self.prompt_ids(asked)
+        prompt = {"prompt": ids} if isinstance(asked, str) else {"messages": asked}
+        fields = asked_of(self._model, prompt, self._params, self._privacy, self._lend)
+        return fields | {"prompt_cache_key": self._conversation}
+
+    def _template(self) -> ChatTemplate:
+        template = self._model.chat_template
+        if template is None:
+            raise PromptError(
+                f"the model {self._model.name} has no chat template: give a PROMPT to go on from, without --chat"
+            )
+        return template
