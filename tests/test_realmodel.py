@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_model_decoder import SHARED
+from tui_driver import Driver
 
 from node.kernels import select_kernels
 from node.model.decoder import Decoder
@@ -18,8 +21,11 @@ from node.model.linear import LocalLinear
 from node.store.gguf.checkpoint import GgufCheckpoint
 from node.store.library import Library
 from scripts.benchmarks.perplexity import perplexities
+from scripts.harness.gateway_twin import GatewayTwin
 from scripts.harness.real_models import SMOLLM2, NotFetchedError, smollm2_gguf, smollm2_models
-from scripts.harness.swarm import RunResult, Swarm
+from scripts.harness.swarm import PROGRAM, RunResult, Swarm
+from tui.app import KekahydeApp
+from tui.launcher import NodeLauncher
 
 pytestmark = [pytest.mark.swarm, pytest.mark.realmodel]
 
@@ -103,6 +109,43 @@ def test_a_chat_of_several_turns_through_the_gateway(swarm: Swarm) -> None:
     assert counts == sorted(counts) and counts[0] > 20, "every turn holds those before it"
     assert all(message["content"].strip() for message in messages)
     assert not any("<|im_" in message["content"] for message in messages), "the template's words are not text"
+
+
+def test_a_chat_of_several_turns_on_the_command_line(swarm: Swarm) -> None:
+    """By the node that runs, over the other one and a client's own; each line is a turn."""
+    lines = "My name is Ada. Remember it.\nWhat is my name?\nThank you.\n"
+    command = [*PROGRAM, "run", "--json", "--data-dir", str(swarm.nodes[0].data_dir), "--model", SMOLLM2]
+    command += ["--temperature", "0", "--max-tokens", "24", "--privacy", "local"]
+    done = subprocess.run(
+        command, input=lines, capture_output=True, text=True, timeout=90, env=swarm.environment, check=True
+    )
+    receipts = [event for event in map(json.loads, done.stdout.splitlines()) if event["type"] == "receipt"]
+    counts = [receipt["prompt_tokens"] for receipt in receipts]
+    assert len(counts) == 3 and counts[0] + 24 < counts[1] < counts[2], "every turn holds those before it"
+
+
+def test_a_chat_of_several_turns_in_the_interface(swarm: Swarm) -> None:
+    async def scenario() -> None:
+        app = KekahydeApp(NodeLauncher(swarm.nodes[0].data_dir, []))
+        async with app.run_test(size=(100, 30)) as pilot:
+            driver = Driver(app, pilot, GatewayTwin())
+            counts = []
+            for line in ("My name is Ada.", "What is my name?", "Thank you."):
+                await driver.until(lambda: app.session.model)
+                before = app.session.answer
+                await driver.type(line)
+                await driver.keys("enter")
+                await driver.until(
+                    lambda before=before: app.session.answer is not before and app.session.answer.tokens
+                )
+                await driver.keys("escape")
+                await driver.until(lambda: app.session.answer.receipt)
+                answer = app.session.answer
+                assert answer is not None and answer.receipt is not None and answer.text.strip()
+                counts.append(answer.receipt["prompt_tokens"])
+            assert counts == sorted(set(counts)), "every turn holds those before it"
+
+    asyncio.run(scenario())
 
 
 def _chat(gateway: str, messages: list[dict[str, str]]) -> dict[str, Any]:
