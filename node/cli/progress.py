@@ -1,4 +1,4 @@
-"""How far a fetch is, on stderr."""
+"""Shows on stderr how far a fetch is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from node.cli.narrate import say
 
 OnBytes = Callable[[int, int, str], None]
-"""Bytes that are there, bytes in all, what is done now."""
+"""Bytes that are here, bytes in all, the current step."""
 
 
 @contextmanager
 def progress_shown() -> Iterator[OnBytes]:
-    """A bar on a terminal; elsewhere a line for every step."""
+    """Show a bar on a terminal, and elsewhere a line for every step."""
     if not sys.stderr.isatty():
         yield _lines()
         return
