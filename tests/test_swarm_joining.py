@@ -56,7 +56,7 @@ def test_a_key_that_somebody_was_invited_with_is_kept_until_told(tmp_path: Path)
 def test_a_swarm_whose_members_were_met_is_kept_until_told(tmp_path: Path) -> None:
     load_swarm(tmp_path, {})
     (tmp_path / "anchors").write_bytes(b"\x80")
-    with pytest.raises(ConfigError, match="would lose the key"):
+    with pytest.raises(ConfigError, match="would lose its key"):
         join_swarm(tmp_path, invitation(), may_replace=False)
     join_swarm(tmp_path, invitation(), may_replace=True)
     assert not (tmp_path / "anchors").exists(), "records of the other swarm lead to nobody here"
