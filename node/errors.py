@@ -1,4 +1,4 @@
-"""Failures of the process, sorted by whose move is next. The CLI maps them to exit codes in one place."""
+"""Errors of the process, sorted by who must act next. The CLI maps them to exit codes in one place."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = [
 
 
 class ConfigError(KekahydeError):
-    """A setting, a data directory or an option that cannot be used; names it and the next step."""
+    """A setting, a data directory or an option cannot be used; the text names it and says what to do."""
 
 
 class InterfaceError(KekahydeError):
-    """The interface could not begin: its node did not start, or its port is taken; says why."""
+    """The interface could not start: its node did not start, or its port is taken; the text says why."""
 
 
 class ModelError(KekahydeError):
@@ -47,27 +47,27 @@ class ModelError(KekahydeError):
 
 
 class ModelNotFoundError(ModelError):
-    """No model under this name, id or path."""
+    """There is no model with this name, id or path."""
 
 
 class UnsupportedModelError(ModelError):
-    """The checkpoint is of a kind that Kekahyde refuses; nothing was loaded."""
+    """Kekahyde does not support this kind of checkpoint; nothing was loaded."""
 
 
 class CorruptModelError(ModelError):
-    """Bytes on disk do not have the hash that the manifest names."""
+    """A file on disk is damaged, for example does not have the hash in the manifest."""
 
 
 class UnfinishedError(KekahydeError):
-    """An answer ended before its end; says why, and what there is of it was given."""
+    """An answer is incomplete; the text says why. The text so far was given out."""
 
 
 class UnitUnavailableError(ModelError):
-    """Nobody computes a unit whose weights are not here, and nobody gives the weights; names the layer."""
+    """Nobody computes a unit whose weights are not here, and nobody has the weights; the text names the layer."""
 
 
 class PromptError(KekahydeError):
-    """The prompt, or how it is to be answered, is nothing that the model can read or do; nothing was computed."""
+    """The model cannot use the prompt or its parameters; nothing was computed."""
 
 
 class PromptTooLongError(PromptError):
@@ -75,15 +75,15 @@ class PromptTooLongError(PromptError):
 
 
 class TransportError(KekahydeError):
-    """The network did not do what was asked; says which peer and what happened."""
+    """A network operation failed; the text says which peer and what happened."""
 
 
 class PeerRefusedError(TransportError):
-    """The peer answered and said no."""
+    """The peer answered and refused."""
 
 
 class NodeFailedError(KekahydeError):
-    """A part of this node has ended that it cannot go on without; says which."""
+    """An essential part of this node has ended; the text says which."""
 
 
 class NodeNotRunningError(KekahydeError):
@@ -91,4 +91,4 @@ class NodeNotRunningError(KekahydeError):
 
 
 class OperationError(KekahydeError):
-    """A running node refused what it was asked to do; says why in its words."""
+    """A running node refused an operation; the text is the node's."""

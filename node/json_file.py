@@ -1,4 +1,4 @@
-"""Reads small JSON files that others wrote, bounded and with errors of our own."""
+"""Reads small JSON files from outside, with a size limit and with our own errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """The bytes of a file that must not be larger than `limit_bytes`.
 
     Raises:
-        ModelNotFoundError: the file is not there or cannot be read.
+        ModelNotFoundError: the file does not exist or cannot be read.
         CorruptModelError: it is larger.
     """
     try:
@@ -32,11 +32,11 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises as `read_bounded`, and CorruptModelError for anything else."""
+    """The JSON object in a file; raises the errors of `read_bounded`, and CorruptModelError for anything else."""
     try:
         value = json.loads(read_bounded(path, MAX_JSON_BYTES))
     except (ValueError, RecursionError) as exc:
         raise CorruptModelError(f"{path} is not JSON: {exc}; fetch the model again") from exc
     if not isinstance(value, dict):
-        raise CorruptModelError(f"{path} holds no JSON object; fetch the model again")
+        raise CorruptModelError(f"{path} does not hold a JSON object; fetch the model again")
     return value

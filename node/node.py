@@ -1,4 +1,4 @@
-"""The one composition of a node. `run`, the harness and every interface use this and nothing beside it."""
+"""Joins all parts of a node. `run`, the harness and every interface use only this."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A blocked data thread gets the interpreter back this fast from a busy one (default 5 ms): round trips of a
-# quarter of a millisecond are the price of a token.
+# A blocked data thread gets the interpreter back from a busy one after this time (default 5 ms): a token needs many
+# round trips of a quarter of a millisecond.
 SWITCH_INTERVAL_S = 0.0005
 AGENT = f"kekahyde/{VERSION}"
 FAULT_BAN_S = 3600.0
-"""How long a peer is kept out that broke the rules of membership again and again."""
+"""How long a peer is banned that broke the rules of membership again and again."""
 OPEN_SWARM = "open"
 WILDCARDS = ("0.0.0.0", "::")
 """Hosts that mean every interface."""
 
 
 class NodeConfig(Struct, frozen=True):
-    """What a node is told when it starts."""
+    """The configuration of a node at its start."""
 
     identity: Identity
     listen: Multiaddr | None
@@ -73,18 +73,19 @@ class NodeConfig(Struct, frozen=True):
     bootstrap: tuple[Multiaddr, ...] = ()
     threads: int | None = None
     models_dir: Path | None = None
-    """Where models that come from peers are kept; None: none can come."""
+    """The folder of models fetched from peers; None: none can be fetched."""
     swarm_key: SwarmKey | None = None
     """None: an open swarm."""
     state: Path | None = None
-    """Folder of what membership keeps; None: the node knows whom it dials and who comes in, and is no member."""
+    """The folder of membership's files; None: the node is not a member, and knows only peers that it dials or that
+    dial it."""
     access: AccessList | None = None
     paired: PairedDevices | None = None
-    """Devices of the same owner; None: there are none, and those that come are not kept."""
+    """Devices of the same owner; None: there are none, and new pairings are not stored."""
     memory_bytes: int = 0
     """Memory for weights, its own and those that it serves; 0: half of what is free."""
     announced: tuple[Multiaddr, ...] = ()
-    """Addresses that the user vouches for: the record names them without a dial-back."""
+    """Addresses that the user gave: the record names them without a dial-back."""
     on_lan: bool = False
     """Whether a member looks for others by multicast DNS."""
     named: tuple[PeerId, ...] = ()
@@ -92,13 +93,13 @@ class NodeConfig(Struct, frozen=True):
     this node chooses guards among the members of its swarm, and keeps them."""
     sends_all_rows: bool = False
     """Whether the next turn of a conversation sends the rows of its beginning again, in modes that show rows to
-    others: they then cannot tell that it continues the turn before."""
+    others, so that they cannot tell that it continues the previous turn."""
     guards_path: Path | None = None
-    """Where this node keeps its guards; None: in memory."""
+    """The file of this node's guards; None: they are only in memory."""
 
     @property
     def is_alone(self) -> bool:
-        """It dials nobody, and nobody can dial it."""
+        """Whether it dials nobody and nobody can dial it."""
         return self.listen is None and not self.bootstrap and self.state is None
 
 
@@ -106,7 +107,7 @@ class Node:
     """Identity, kernels, both planes and the worker, started and stopped together (a context manager)."""
 
     def __init__(self, config: NodeConfig, models: Sequence[StoredModel], kernels: Kernels | None = None) -> None:
-        raise_descriptor_limit()  # before libzmq has a thread
+        raise_descriptor_limit()  # before libzmq starts a thread
         self.config = config
         self.kernels = kernels if kernels is not None else select_kernels(config.threads)
         self.hosted = HostedModels(models)
@@ -133,9 +134,9 @@ class Node:
             self._keep_out_for_a_while,
         )
         self.on_failure: Callable[[str], None] = lambda reason: None
-        """Told, from any thread, when a part of this node has ended that it cannot go on without."""
+        """Called, from any thread, when an essential part of this node has ended."""
         self.failure: str | None = None
-        """What was told first."""
+        """The reason of the first such call."""
         self.control.on_end = lambda exc: self.part_ended("the control plane", exc)
         self.secure.gate.on_end = lambda exc: self.part_ended("the gate", exc)
         self.data.on_end = lambda exc: self.part_ended("the data plane", exc)
@@ -161,28 +162,28 @@ class Node:
 
     @property
     def addresses(self) -> list[Multiaddr]:
-        """Where others can dial this node, as many addresses as may be told, the most useful first."""
+        """The addresses of this node to announce, up to the limit, the most useful first."""
         return self.every_address[:MAX_ADDRESSES]
 
     @property
     def every_address(self) -> list[Multiaddr]:
-        """Its address, or one for every interface where it listens on all."""
+        """Its address, or one for every interface if it listens on all."""
         if self.address is None:
             return []
         if self.address.host not in WILDCARDS:
             return [self.address]
-        from node.discovery.interfaces import own_hosts  # psutil: only who listens everywhere has to look
+        from node.discovery.interfaces import own_hosts  # psutil: needed only to listen on all interfaces
 
         return [replace(self.address, host=host) for host in own_hosts(self.address.protocol)]
 
     @property
     def macs_per_s(self) -> int:
-        """How fast it multiplies field elements, measured when it started; 0 where it is alone."""
+        """Its speed with field elements, measured at its start; 0 if it is alone."""
         return self._macs_per_s
 
     @property
     def address(self) -> Multiaddr | None:
-        """Address really bound; None where nobody can dial in."""
+        """The bound address; None if nobody can dial in."""
         return self.control.address
 
     @property
@@ -191,39 +192,40 @@ class Node:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may be in its swarm."""
+        """Whether anybody may enter its swarm."""
         return self.config.swarm_key is None
 
     @property
     def swarm_name(self) -> str:
-        """By which people can tell swarms apart."""
+        """The swarm's name for people."""
         return OPEN_SWARM if self.config.swarm_key is None else self.config.swarm_key.name
 
     def ban(self, peer_id: PeerId, reason: str, duration_s: float | None = None) -> None:
-        """Keep a peer out from now on, `duration_s` seconds or for ever, and end its links."""
+        """Ban a peer for `duration_s` seconds or for ever, and end its links."""
         try:
             self.access.put(peer_id, Verdict.BAN, duration_s, reason)
         except ConfigError as exc:  # a full disk or a full list must end neither the answer nor the control plane
-            log.error("the ban of %s is not kept: %s", peer_id, exc)
+            log.error("the ban of %s could not be stored: %s", peer_id, exc)
         self.expel(peer_id, f"not wanted here ({self.access.refusal(peer_id) or reason})")
 
     def expel(self, peer_id: PeerId, reason: str) -> None:
-        """End what there is with a peer that is not wanted any more: sessions hear of it before their next pass."""
+        """End all links with a peer that is not wanted any more; sessions notice it before their next pass."""
         self.registry.expel(peer_id)
         self.control.drop(peer_id, reason)
 
     def part_ended(self, part: str, exc: BaseException) -> None:
-        """A part has ended that nobody stopped: peers get nothing new from here, answers go on on this device."""
+        """An essential part has ended unexpectedly: peers get no new work from here, answers continue on this
+        device."""
         for peer in self.registry.peers():
             self.registry.leave(peer.peer_id)
         cause = str(exc) if isinstance(exc, GivenUpError) else type(exc).__name__
         reason = f"{part} of this node has ended ({cause}): the log above says more"
-        log.error("%s; what is asked of it is computed on this device alone from now on", reason)
+        log.error("%s; from now on everything is computed only on this device", reason)
         self.failure = self.failure or reason
         self.on_failure(reason)
 
     def checks_of(self, model: StoredModel) -> UnitChecks:
-        """What results for a model are checked with, drawn once and shared by this node's sessions."""
+        """The checks for a model's results, drawn once and shared by this node's sessions."""
         return self._checks.setdefault(model.model_id_bytes, UnitChecks(self.kernels, model.check_of))
 
     def announce(self) -> None:
@@ -257,7 +259,7 @@ class Node:
             self.secure.__exit__()
 
     def hello(self) -> Hello:
-        """What this node says of itself now."""
+        """This node's hello, with its current facts."""
         return Hello(
             public_key=self.config.identity.public_key,
             versions=(PROTOCOL_VERSION,),
@@ -273,7 +275,7 @@ class Node:
         )
 
     def facts(self) -> PeerFacts:
-        """What this node's record says of it now."""
+        """The current facts for this node's record."""
         capabilities = Capabilities(
             work=(WorkKind.LINEAR,),
             macs_per_s=self._macs_per_s,
@@ -288,7 +290,7 @@ class Node:
         return PeerFacts(addresses, AGENT, (PROTOCOL_VERSION,), capabilities)
 
     def _join(self, state: Path) -> Member:
-        """Be a member of the swarm, linked to every other."""
+        """Become a member of the swarm, with a link to every other member."""
         member = Member(
             self.config.identity, self.facts, SwarmMemory(state), self.control.links, self._keep_out_for_a_while
         )
@@ -314,7 +316,7 @@ class Node:
         self.ban(peer_id, reason, FAULT_BAN_S)
 
     def _holdings_changed(self) -> None:
-        """More is served here, or a manifest says what others serve."""
+        """This node serves more layers, or a new manifest tells what others serve."""
         self.announce()
         if self.member is not None:
             self._announcements.heard(entry.record for entry in self.member.peers())
@@ -330,7 +332,7 @@ class Node:
         self._offer_service(peer_id)
 
     def _offer_service(self, peer_id: PeerId) -> None:
-        """A node that nobody can dial serves over connections of its own."""
+        """If nobody can dial this node, serve over a connection that it dials itself."""
         peer = next((peer for peer in self.registry.peers() if peer.peer_id == peer_id), None)
         if self._data_port == 0 and peer is not None and peer.data_endpoint is not None:
             self.data.offer(peer_id, peer.host, peer.hello.data_port)

@@ -1,7 +1,7 @@
-"""Where a node keeps things, and the one secret among them.
+"""The paths of a node's files, and its identity key.
 
 <data dir>/identity.key   32-byte Ed25519 seed, mode 0600, in a directory of mode 0700
-<data dir>/node.lock      held by the node that runs on this directory
+<data dir>/node.lock      locked by the node that runs on this directory
 <data dir>/models/        imported models
 """
 
@@ -23,18 +23,18 @@ IDENTITY_BYTES = 32
 
 
 def default_data_dir() -> Path:
-    """The platform's place for an application's data."""
+    """The platform's folder for an application's data."""
     return Path(platformdirs.user_data_dir("kekahyde", appauthor=False))
 
 
 class DataDir(Struct, frozen=True):
-    """A data directory that exists and can be written."""
+    """A data directory that exists and is writable."""
 
     path: Path
 
     @classmethod
     def open(cls, path: Path) -> DataDir:
-        """Create it where needed; raises ConfigError naming path, reason and next step."""
+        """Create it if needed; raises ConfigError, which names path, reason and what to do."""
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe = path / f".write-test-{os.getpid()}"
@@ -52,11 +52,11 @@ class DataDir(Struct, frozen=True):
 
     @property
     def guards(self) -> Path:
-        """Which peers hold which place in lanes; only whoever holds the lock writes it."""
+        """The file of guards and their places; only the process that holds the lock writes it."""
         return self.path / "guards.json"
 
     def identity(self) -> Identity:
-        """The node's key; made on the first call, complete or not at all."""
+        """The node's key; the first call creates it, completely or not at all."""
         path = self.path / "identity.key"
         try:
             if not path.exists():
@@ -72,7 +72,7 @@ class DataDir(Struct, frozen=True):
         return Identity.from_seed(seed)
 
     def lock(self) -> IO[bytes] | None:
-        """An exclusive lock for as long as the file is open; None where another node holds it."""
+        """An exclusive lock while the file is open; None if another node holds it."""
         try:
             file = (self.path / "node.lock").open("ab")
         except OSError as exc:
@@ -96,7 +96,7 @@ def _write_secret(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(descriptor)
     try:
-        os.link(temporary, path)  # whoever comes first wins; the other reads what is there
+        os.link(temporary, path)  # the first process wins; the other reads its file
     except FileExistsError:
         pass
     finally:

@@ -1,8 +1,8 @@
-"""Where a running node can be reached by programs of the same user.
+"""How programs of the same user reach a running node.
 
 <data dir>/control.sock    Unix socket, mode 0600
-<data dir>/control.path    where that path is too long for a socket: its path, in a directory of mode 0700
-<data dir>/gateway.token   what management over TCP must show, mode 0600; made once and kept
+<data dir>/control.path    if that path is too long for a socket: the socket's path, in a directory of mode 0700
+<data dir>/gateway.token   the token for management over TCP, mode 0600; created once and kept
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SOCKET_PATH_BYTES = 100
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Path of the socket of the node that runs on a data directory, whether it is there or not."""
+    """Path of the socket of the node on a data directory, whether the node runs or not."""
     pointer = data_dir / POINTER_NAME
     try:
         return Path(pointer.read_text().strip()) if pointer.exists() else data_dir.resolve() / SOCKET_NAME
@@ -32,7 +32,7 @@ def socket_path(data_dir: Path) -> Path:
 
 
 def new_socket_path(data_dir: Path) -> Path:
-    """Path for the socket of the node that starts: nothing is there, and only this user can look into its folder."""
+    """Path for the socket of a starting node: nothing exists there, and only this user has access to its folder."""
     (data_dir / POINTER_NAME).unlink(missing_ok=True)
     path = data_dir.resolve() / SOCKET_NAME
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
@@ -43,7 +43,7 @@ def new_socket_path(data_dir: Path) -> Path:
 
 
 def remove_socket(data_dir: Path, path: Path) -> None:
-    """The node leaves: nothing of its socket stays."""
+    """Remove all files of the socket when the node stops."""
     path.unlink(missing_ok=True)
     if path.parent != data_dir.resolve():
         (data_dir / POINTER_NAME).unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def remove_socket(data_dir: Path, path: Path) -> None:
 
 
 def read_token(data_dir: Path) -> str | None:
-    """The token that is kept there; None where none is. Raises ConfigError for what is no token."""
+    """The stored token; None if there is none. Raises ConfigError for an invalid token."""
     path = data_dir / TOKEN_NAME
     try:
         token = path.read_text("ascii").strip()
@@ -66,7 +66,7 @@ def read_token(data_dir: Path) -> str | None:
 
 
 def token_of(data_dir: Path) -> str:
-    """The token of this data directory; made on the first call."""
+    """The token of this data directory; the first call creates it."""
     path = data_dir / TOKEN_NAME
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -13,4 +13,4 @@ class Privacy(Enum):
     SPLIT = "split"
     STRICT = "strict"
     TRUSTED = "trusted"
-    """Rows as they are, for paired devices that may read prompts; never chosen by `auto`, never fallen to."""
+    """Plain rows, for paired devices that may read prompts; never chosen by `auto`, and no mode falls back to it."""

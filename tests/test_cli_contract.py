@@ -330,7 +330,7 @@ def test_usage_errors_have_exit_code_2(data_dir: Path) -> None:
         assert result.returncode == 2 and "Usage:" in result.stderr
     for arguments in (["--temperature", "-1"], ["--top-p", "7"], ["--seed", "-1"], ["--temperature", "nan"]):
         refused(call("run", "--data-dir", str(data_dir), *arguments, "Hi"), arguments[0].strip("-")[:3], code=2)
-    refused(call("--bootstrap", NOBODY, "run", "Hi"), "--bootstrap", "behind", code=2)
+    refused(call("--bootstrap", NOBODY, "run", "Hi"), "--bootstrap", "after", code=2)
 
 
 def test_the_portable_kernels_tell_the_same_story_structure(data_dir: Path) -> None:

@@ -35,7 +35,7 @@ def test_models(client: openai.OpenAI, node: Serving) -> None:
     model = client.models.retrieve("story")
     assert (model.object, model.owned_by) == ("model", "kekahyde")
     assert client.models.retrieve(node.model.model_id).id == "story"
-    with pytest.raises(openai.NotFoundError, match="no model is called 'nothing'; there are: story"):
+    with pytest.raises(openai.NotFoundError, match="no model is called 'nothing'; the models are: story"):
         client.models.retrieve("nothing")
 
 

@@ -43,7 +43,7 @@ def test_guards_are_the_same_after_a_restart(tmp_path: Path) -> None:
     without = [peer for peer in PEERS if peer.peer_id != first.places[0]]
     again = keeper(path, 1e9 + 7200).places("m", without, IDS, 2)
     assert again.places == (None, *first.places[1:])
-    away = f"guards of this node are away: …{(first.places[0] or '')[-6:]}; a place is kept for up to 7 days"
+    away = f"guards of this node are away: …{(first.places[0] or '')[-6:]}; their places are kept for up to 7 days"
     assert away in again.notes and not first.notes
 
 

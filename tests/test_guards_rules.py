@@ -253,4 +253,4 @@ def test_what_gave_way_is_said() -> None:
     one, two, three = candidate(1, "127.0.0.1"), candidate(2, "127.0.0.1"), candidate(3)
     assert what_gave_way([(one, three)]) == ()
     (note,) = what_gave_way([(one, two), (one, three)])
-    assert note == "both guards of a lane are on one host (1 of 2 lanes): nobody further apart was there"
+    assert note == "both guards of a lane are on one host (1 of 2 lanes): no better separated peers were available"

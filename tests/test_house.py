@@ -1,4 +1,4 @@
-"""The house: every package says what each of its files is for, and no file is a hall."""
+"""Every package says what each of its files is for, no file is too long, and documents name only existing files."""
 
 from __future__ import annotations
 

@@ -108,11 +108,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "qwen2_5_vl", "text_config": TINY, "vision_config": {}}, "it is a qwen2_5_vl, whose text part"),
     ({**GEMMA, "hidden_activation": "relu"}, "activation is 'relu'"),
     ({**GEMMA, "use_bidirectional_attention": True}, "tokens see those after them"),
-    ({**GEMMA, "attn_logit_softcapping": 50.0}, "leaves out of Gemma 3"),
+    ({**GEMMA, "attn_logit_softcapping": 50.0}, "does not apply in Gemma 3"),
     ({**GEMMA, "layer_types": ["full_attention"]}, "for each of its 2 layers"),
     ({**GEMMA, "layer_types": ["full_attention", "chunked_attention"]}, "for each of its 2 layers"),
     ({**GEMMA, "rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, "rope type is 'dynamic'"),
-    ({"rope_scaling": ["linear"]}, "no JSON object"),
+    ({"rope_scaling": ["linear"]}, "not a JSON object"),
     ({"model_type": "smollm3", "no_rope_layers": [1]}, "a 0 or a 1 for each of its 2 layers"),
     ({"model_type": "smollm3", "no_rope_layers": [1, 2]}, "a 0 or a 1 for each of its 2 layers"),
     ({"model_type": "granite", "residual_multiplier": 0}, "residual_multiplier = 0"),
@@ -261,7 +261,7 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"config\.json"):
         open_checkpoint(tmp_path)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedModelError, match=r"name one of them, as .*model\.gguf"):
+    with pytest.raises(UnsupportedModelError, match=r"name one, such as .*model\.gguf"):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     with pytest.raises(ModelNotFoundError, match="neither"):
@@ -283,7 +283,7 @@ def test_damaged_files_are_one_clear_error(damage: str, tmp_path: Path) -> None:
             "empty": b"",
         }[damage]
     )
-    with pytest.raises(CorruptModelError, match="not a whole safetensors file"):
+    with pytest.raises(CorruptModelError, match="not a valid safetensors file"):
         open_checkpoint(tmp_path)
 
 

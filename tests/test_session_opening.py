@@ -99,7 +99,7 @@ def test_pads_that_do_not_fit_into_memory_are_not_begun(
     monkeypatch.setattr(session_module, "available_memory", lambda: 2 * 100 * row_bytes)
     with ExitStack() as stack:
         client = client_of(stack, workers, model)
-        with pytest.raises(ConfigError, match=r"--pad-rows 101 needs .* give 100 at most"):
+        with pytest.raises(ConfigError, match=r"--pad-rows 101 needs .* give at most 100"):
             Session(client, model, SessionConfig(Privacy.STRICT, pad_rows=101))
         with Session(client, model, SessionConfig(Privacy.STRICT, pad_rows=100)) as session:
             assert session.pads_made >= 100

@@ -81,10 +81,10 @@ def test_sentence_pieces_are_joined_by_their_scores(words: list[str], text: str)
     [
         ({"tokenizer.ggml.tokens": None}, "no list of tokens"),
         ({"tokenizer.ggml.tokens": ["a", "a"]}, "twice"),
-        ({"tokenizer.ggml.token_type": [1]}, "kinds of tokens"),
-        ({"tokenizer.ggml.merges": ["a b c"]}, "not one of two pieces"),
+        ({"tokenizer.ggml.token_type": [1]}, "their kinds do not match"),
+        ({"tokenizer.ggml.merges": ["a b c"]}, "does not have two pieces"),
         ({"tokenizer.ggml.merges": 3}, "no list of merges"),
-        ({"tokenizer.ggml.pre": "jais-2"}, "cut as 'jais-2'"),
+        ({"tokenizer.ggml.pre": "jais-2"}, "pre-tokenizer is 'jais-2'"),
         ({"tokenizer.ggml.eos_token_id": 99}, "its eos token is 99"),
     ],
 )

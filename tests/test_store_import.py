@@ -202,7 +202,7 @@ def test_bad_sources_leave_nothing_behind(tmp_path: Path) -> None:
     (source / "tokenizer.json").unlink()
     with pytest.raises(ModelNotFoundError, match="tokenizer"):
         import_checkpoint(source, models)
-    with pytest.raises(ConfigError, match="no model name"):
+    with pytest.raises(ConfigError, match="not a model name"):
         import_checkpoint(source, models, "Bad Name")
 
 

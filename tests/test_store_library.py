@@ -164,7 +164,7 @@ def test_the_built_in_model_is_imported_when_asked_for(tmp_path: Path, monkeypat
 def test_names(tmp_path: Path) -> None:
     names = Names(tmp_path)
     for bad in ("", "A", "-x", "a/b", "a" * 65, "..", "é"):
-        with pytest.raises(ConfigError, match="no model name"):
+        with pytest.raises(ConfigError, match="not a model name"):
             names.add(bad, "0" * 64)
     names.add("a.b_c-1", "0" * 64)
     assert names.all() == {"a.b_c-1": "0" * 64}

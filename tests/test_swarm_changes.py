@@ -145,4 +145,4 @@ def test_a_request_that_found_nobody_is_helped_by_who_comes() -> None:
                 pass
         receipt = completed.receipt
         assert tokens == here and receipt.mode == "split"
-        assert receipt.chunks.verified > 0 and "from the middle on" in (receipt.note or "")
+        assert receipt.chunks.verified > 0 and "from there on" in (receipt.note or "")

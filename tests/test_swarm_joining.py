@@ -56,7 +56,7 @@ def test_a_key_that_somebody_was_invited_with_is_kept_until_told(tmp_path: Path)
 def test_a_swarm_whose_members_were_met_is_kept_until_told(tmp_path: Path) -> None:
     load_swarm(tmp_path, {})
     (tmp_path / "anchors").write_bytes(b"\x80")
-    with pytest.raises(ConfigError, match="would lose the key"):
+    with pytest.raises(ConfigError, match="would lose its key"):
         join_swarm(tmp_path, invitation(), may_replace=False)
     join_swarm(tmp_path, invitation(), may_replace=True)
     assert not (tmp_path / "anchors").exists(), "records of the other swarm lead to nobody here"
@@ -100,7 +100,7 @@ def test_what_an_invitation_has_no_room_for_is_said() -> None:
 def test_an_invitation_of_a_node_on_loopback_says_so() -> None:
     written = write_invitation(None, [LOOPBACK], [], [], 2_000_000_000)
     assert written.invitation.addresses == (LOOPBACK,) and written.invitation.swarm_key is None
-    assert "this device only" in str(written.note)
+    assert "only on this device" in str(written.note)
 
 
 def test_an_invitation_without_an_address_is_none() -> None:
@@ -114,7 +114,7 @@ def test_a_node_that_only_dials_invites_to_the_others() -> None:
 
 
 def test_inviting_marks_the_key_as_shared_and_leaves_others_alone(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="in no swarm yet"):
+    with pytest.raises(ConfigError, match="not in a swarm yet"):
         offline_swarm(tmp_path)
     own = load_swarm(tmp_path, {})
     key_is_shared(tmp_path, SwarmKey(KEY))

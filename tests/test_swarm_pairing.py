@@ -104,7 +104,7 @@ def test_pair_goes_on_where_an_earlier_one_stopped_waiting() -> None:
             until(lambda: first.listing()["attempts"][0]["state"] == "confirmed here", "the first owner said yes")
             early.kill()
         with first.open("pair", second.node.peer_id) as again:
-            assert again.stderr is not None and "confirmed here before" in again.stderr.readline()
+            assert again.stderr is not None and "already confirmed here" in again.stderr.readline()
             call_node(
                 second.node.data_dir, "pair_confirm", peer=first.node.peer_id, code=code, may_read_prompts=False
             )

@@ -150,7 +150,7 @@ def test_a_full_list_or_disk_ends_neither_the_ban_nor_the_node(
     for index in (3, 4, 5):
         node.access.put(identity(index).peer_id, Verdict.ALLOW)
     node.ban(identity(2).peer_id, "it lied", 60.0)
-    assert "is not kept" in caplog.text
+    assert "could not be stored" in caplog.text
 
 
 def test_bans_that_pass_make_room_and_what_the_user_said_stays(monkeypatch: pytest.MonkeyPatch) -> None:

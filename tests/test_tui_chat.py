@@ -164,7 +164,7 @@ def test_the_receipt_says_who_saw_what(tmp_path: Path) -> None:
             await driver.keys("enter")
             await finished(driver)
             await driver.keys("f8")
-            await driver.sees("Split: who saw what", "No single peer could read anything", "which became split")
+            await driver.sees("Split: who saw what", "No single peer could read anything", "the mode was split")
             await driver.keys("escape")
             await driver.until(lambda: "who saw what" in driver.screen and "Esc closes" not in driver.screen)
 

@@ -186,7 +186,7 @@ def test_a_model_with_template_is_given_messages() -> None:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        ("local", ["Nobody but this device saw anything", "nothing from others to check"]),
+        ("local", ["Nobody but this device saw anything", "no results from peers to check"]),
         ("strict", ["not even all of them together", "38 results"]),
         ("split", ["No single peer could read anything", "1 wrong result", "network address"]),
         ("trusted", ["could read this prompt"]),
@@ -196,7 +196,7 @@ def test_a_receipt_says_who_saw_what(mode: str, words: list[str]) -> None:
     text = receipt_markdown(receipt("text", mode), "because it is faster")
     for word in words:
         assert word in text
-    assert "became `" + mode in text and "because it is faster." in text
+    assert "the mode was `" + mode in text and "because it is faster." in text
 
 
 def test_a_receipt_of_any_shape_is_words() -> None:

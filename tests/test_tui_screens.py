@@ -101,7 +101,7 @@ def test_models_are_chosen_fetched_and_cancelled(tmp_path: Path) -> None:
             await driver.keys("f4")
             await driver.sees("▶ story", "● ready", "◑ partly here", "layers 3-5 are missing", "No transfers")
             await driver.keys("down", "enter")
-            await driver.sees("big is not here as a whole yet: layers 3-5 are missing")
+            await driver.sees("big is not complete here yet: layers 3-5 are missing")
             await driver.keys("down", "enter")
             await driver.sees("▶ chatty", "chatty answers from the next prompt on")
             await driver.keys("p")
@@ -131,7 +131,7 @@ def test_logs_are_shown_and_filtered(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
             await driver.keys("f6")
-            await driver.sees("Nothing was said yet")
+            await driver.sees("No log lines yet")
             for level, text in (("INFO", "a peer joined"), ("WARNING", "[b]a peer[/b] \x1b[2Jis slow")):
                 await driver.twin.broadcast(
                     {"type": "log", "time": 0.0, "level": level, "logger": "node.x", "message": text}
@@ -150,7 +150,7 @@ def test_help_tells_of_the_screen_and_the_keys(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
             await driver.keys("f1")
-            await driver.sees("Type and press Enter", "ctrl+r", "answer the last prompt anew")
+            await driver.sees("Type and press Enter", "ctrl+r", "answer the last prompt again")
             await driver.keys("escape", "f5", "f1")
             await driver.sees("Who computes when")
 

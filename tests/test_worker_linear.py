@@ -302,5 +302,5 @@ def test_a_unit_may_be_without_weights() -> None:
     """A client that holds none of them still knows what a unit is; computing it here is refused with its name."""
     elsewhere = replace(UNIT, held=None)
     assert elsewhere.ref == UNIT.ref and np.array_equal(elsewhere.scales, UNIT.scales)
-    with pytest.raises(ModelError, match=f"the weights of unit {UNIT.ref.name} are not held here"):
+    with pytest.raises(ModelError, match=f"the weights of unit {UNIT.ref.name} are not here"):
         _ = elsewhere.weights

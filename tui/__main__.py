@@ -1,4 +1,4 @@
-"""`python -m tui DATA_DIR`: the interface of a node that runs; a session in the browser is one of these."""
+"""`python -m tui DATA_DIR`: the interface of a running node; each session in the browser is one such process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: modes, keys, and where news of the node goes."""
+"""The application: modes, keys, and passing the node's events to screens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INTERRUPT_AGAIN_S = 3.0
 
 
 class KekahydeApp(App[str | None]):
-    """The interface. It returns what went wrong where it could not begin, else nothing."""
+    """The interface. It returns what went wrong if it could not start, else None."""
 
     TITLE = "Kekahyde"
     CSS_PATH = Path(__file__).parent / "kekahyde.tcss"
@@ -74,7 +74,7 @@ class KekahydeApp(App[str | None]):
         self.run_worker(self._stay_connected(), group="link", exclusive=True)
 
     async def _stay_connected(self) -> None:
-        """Find or start the node, follow it; where that fails, say why and offer another try."""
+        """Find or start the node and follow it; if that fails, say why and offer to try again."""
         while True:
             try:
                 await self.session.run()
@@ -101,7 +101,7 @@ class KekahydeApp(App[str | None]):
             screen.show(topic)
 
     def copy_to_clipboard(self, text: str) -> None:
-        """By the terminal's escape code, and by the desktop's tool where there is one."""
+        """Copy with the terminal's escape code, and with the desktop's tool if there is one."""
         super().copy_to_clipboard(text)
         if not self.is_web:
             self.run_worker(copy_by_tool(text), group="copy", exclusive=True)
@@ -120,7 +120,8 @@ class KekahydeApp(App[str | None]):
             self.notify(f"{mode}: {MODES[mode]}", title="From the next prompt on", markup=False)
 
     def action_interrupt(self) -> None:
-        """ctrl+c copies what is selected, else stops the answer, else quits when pressed again."""
+        """ctrl+c copies the selection; without one it stops the answer; without an answer it quits when pressed
+        again."""
         selected = self.screen.get_selected_text()
         if selected:
             self.copy_to_clipboard(selected)
@@ -136,7 +137,7 @@ class KekahydeApp(App[str | None]):
         self.notify("ctrl+c again quits (or ctrl+q at any time).", markup=False)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Everything that a key does, for the palette."""
+        """A palette command for everything that a key does."""
         yield from super().get_system_commands(screen)
         for mode, title in (("chat", "Chat"), ("peers", "Peers"), ("models", "Models"), ("chunks", "Chunks")):
             yield SystemCommand(f"View: {title}", f"Go to {title}", partial(self.switch_mode, mode))
@@ -148,12 +149,12 @@ class KekahydeApp(App[str | None]):
                 choose = partial(self.session.choose, model=model.name)
                 yield SystemCommand(f"Model: {model.name}", "Answers the next prompts", choose)
         chat = self._chat
-        yield SystemCommand("Answer: stop", "Keep what is there (Esc)", chat.action_stop)
-        yield SystemCommand("Answer: again", "Answer the last prompt anew (ctrl+r)", chat.action_regenerate)
+        yield SystemCommand("Answer: stop", "Keep the text so far (Esc)", chat.action_stop)
+        yield SystemCommand("Answer: again", "Answer the last prompt again (ctrl+r)", chat.action_regenerate)
         yield SystemCommand("Answer: copy", "Copy the last answer (ctrl+y)", chat.action_copy_answer)
         yield SystemCommand("Answer: copy code", "Copy its last code block (ctrl+o)", chat.action_copy_code)
         yield SystemCommand("Answer: who saw what", "The receipt (F8)", chat.action_receipt)
-        yield SystemCommand("Conversation: new", "Nothing of the old one is kept (ctrl+n)", chat.action_forget)
+        yield SystemCommand("Conversation: new", "The old one is deleted (ctrl+n)", chat.action_forget)
 
 
 def _same(screen: NodeScreen) -> NodeScreen:

@@ -1,6 +1,6 @@
-"""The lives of chunks: rows for a list, a timeline of who worked when, a map of where in the model.
+"""The history of chunks: rows for a list, a timeline of which peer computed when, a map of the model.
 
-Fed with the records that the gateway sends, in order; it reads no clock. What it keeps is bounded.
+It gets the records that the gateway sends, in order, and reads no clock. It keeps a bounded number of them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ HERE = ""
 UNIT_ORDER = ("qkv", "o", "gate_up", "down", "head")
 OPEN_STATES = frozenset({"planned", "sent", "received", "verified", "late", "lost", "rejected"})
 TROUBLE = frozenset({"late", "hedged", "rejected", "lost", "local"})
-# What a column of the timeline shows where several things happened in it: the gravest.
+# If several things happened in one column of the timeline, it shows the worst.
 MARKS = {"rejected": "✗", "lost": "!", "late": "?"}
 _GRAVITY = {"": 0, "late": 1, "lost": 2, "rejected": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRow:
-    """The newest that is known about one chunk."""
+    """The latest known facts about one chunk."""
 
     seq: int
     request: str
@@ -41,7 +41,7 @@ class ChunkRow:
     state: str
     ms: float
     trouble: bool
-    """Whether anything but the plain way ever happened to it."""
+    """Whether anything ever went wrong with it."""
 
     @property
     def open(self) -> bool:
@@ -64,12 +64,12 @@ class Cell:
 
 @dataclass(slots=True)
 class Place:
-    """What was seen of one unit of one layer."""
+    """What is known about one unit of one layer."""
 
     tick: int = -1
     state: str = ""
     ms: float = 0.0
-    """Smoothed time that a chunk of it takes."""
+    """Smoothed time of one of its chunks."""
 
 
 class ChunkBoard:
@@ -84,10 +84,10 @@ class ChunkBoard:
         self.units: list[str] = []
         self.layers = 0
         self.version = 0
-        """Grows with every change, so that a reader knows whether to draw."""
+        """Increases with every change, so that a reader knows whether to draw."""
 
     def apply(self, items: Iterable[Any], now: float, dropped: int = 0) -> None:
-        """Take a batch of records; one that is not a record is passed over."""
+        """Take a batch of records; items that are not records are ignored."""
         tick = int(now / TICK_S)
         for item in items:
             row = _row(item)
@@ -118,7 +118,7 @@ class ChunkBoard:
             place.ms = row.ms if place.ms == 0.0 else 0.8 * place.ms + 0.2 * row.ms
 
     def close(self, request: str) -> None:
-        """A request has ended: what was on its way for it will never arrive."""
+        """A request has ended: its chunks in flight will never arrive."""
         for seq, row in self.rows.items():
             if row.request == request and row.open:
                 self.rows[seq] = replace(row, state="dropped")
@@ -137,7 +137,7 @@ class ChunkBoard:
         cells[-1][1].add(row.state)
 
     def newest(self, count: int, only_trouble: bool = False) -> list[ChunkRow]:
-        """Rows for the list: what is open first, then the newest."""
+        """Rows for the list: open chunks first, then the newest."""
         chosen: list[ChunkRow] = []
         finished: list[ChunkRow] = []
         for row in reversed(self.rows.values()):
@@ -153,13 +153,13 @@ class ChunkBoard:
         return sum(row.open for row in list(self.rows.values())[-512:])
 
     def workers(self) -> list[str]:
-        """Who is in the timeline: this device first, then the most recently active."""
+        """Who is in the timeline: this device first, then peers in order of their ids."""
         peers = [worker for worker in self.timeline if worker != HERE]
         peers.sort()
         return [HERE, *peers]
 
     def cells(self, worker: str, now: float, width: int) -> list[Cell | None]:
-        """The last `width` columns of a worker; None where it did nothing."""
+        """The last `width` columns of a worker; None for a column in which it did nothing."""
         last = int(now / TICK_S)
         row: list[Cell | None] = [None] * width
         for tick, cell in self.timeline.get(worker, ()):

@@ -1,4 +1,4 @@
-"""Copying from a terminal: by the desktop's or tmux's own tool where there is one."""
+"""Copies from a terminal with the desktop's or tmux's own tool, if there is one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TOOLS = (
 
 
 def copy_tools(environment: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The commands that can take text here, best first."""
+    """The commands that can copy text here, best first."""
     return [tool for needs, tool in _TOOLS if (not needs or environment.get(needs)) and shutil.which(tool[0])]
 
 
 async def copy_by_tool(text: str) -> bool:
-    """Hand the text to the first tool that takes it; False where none does."""
+    """Give the text to the first tool that accepts it; returns False if none does."""
     for tool in copy_tools(os.environ):
         process = None
         with contextlib.suppress(OSError, TimeoutError):

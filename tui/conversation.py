@@ -1,6 +1,6 @@
-"""Prompts and answers: what is known about each, and what is sent for the next one. No screen, no clock.
+"""Prompts and answers: what is known about each, and what is sent for the next one. It uses no screen and no clock.
 
-Nothing of a conversation is ever written to a disk.
+A conversation is never written to a disk.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from tui.snapshot import Fields, ModelFacts, clean
 
 CHARACTERS_PER_TOKEN = 3.0
-"""A careful guess, for the part of a text that a model of a known context can still read."""
+"""A conservative estimate, to find how much of a text fits into a model's context."""
 READ_SHARE = 0.5
-"""Of a context, what old text may take at most: the rest is for the answer."""
+"""Most of a context that old text may take; the rest is for the answer."""
 
 
 class AnswerStatus(Enum):
-    """Where an answer is in its life."""
+    """The state of an answer."""
 
     ASKED = "asked"
     QUEUED = "queued"
@@ -35,7 +35,7 @@ ENDED = frozenset({AnswerStatus.DONE, AnswerStatus.STOPPED, AnswerStatus.FAILED}
 
 @dataclass(slots=True)
 class Answer:
-    """One answer, fed with the events of its generation."""
+    """One answer; it gets the events of its generation."""
 
     request: str
     asked_at: float
@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Everything that was written so far."""
+        """The text so far."""
         if len(self.parts) > 1:
             self.parts[:] = ["".join(self.parts)]
         return self.parts[0] if self.parts else ""
@@ -67,12 +67,12 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """Of the receipt: stop, length or cancelled; empty before."""
+        """The receipt's finish reason: stop, length or cancelled; empty before the receipt has come."""
         return Fields(self.receipt).text("finish_reason")
 
     @property
     def ttft_s(self) -> float | None:
-        """Seconds to the first token: as the receipt says, else as it was seen here."""
+        """Seconds to the first token: from the receipt, else as measured here."""
         told = Fields(self.receipt).maybe_number("ttft_s") if self.receipt else None
         if told is not None:
             return told
@@ -88,7 +88,7 @@ class Answer:
         return (self.tokens - 1) / (self.last_at - self.first_at)
 
     def stop(self) -> None:
-        """The person pressed stop: the text stays as it is, whatever still arrives."""
+        """The user pressed stop: the text stays as it is, even if more arrives."""
         if not self.ended:
             self.status = AnswerStatus.STOPPED
 
@@ -141,14 +141,14 @@ class Answer:
 
 @dataclass(slots=True)
 class Turn:
-    """A prompt and its answer. An empty prompt asks a model that continues text to go on."""
+    """A prompt and its answer. An empty prompt asks a model that continues text to continue."""
 
     prompt: str
     answer: Answer
 
     @property
     def came_to_nothing(self) -> bool:
-        """It was refused, or failed before a word was written."""
+        """Whether it was refused, or failed before any text came."""
         return self.answer.status is AnswerStatus.FAILED and not self.answer.text
 
 
@@ -158,7 +158,7 @@ class Asked:
 
     fields: dict[str, Any]
     note: str = ""
-    """What a person should know of it, in words; empty where all of the conversation is sent."""
+    """What the user should know about it; empty if the whole conversation is sent."""
 
 
 class Conversation:
@@ -172,10 +172,10 @@ class Conversation:
         return self.turns[-1] if self.turns else None
 
     def asked_of(self, model: ModelFacts | None) -> Asked:
-        """What is sent for the newest turn: messages where the model can chat, else the text so far.
+        """What is sent for the newest turn: messages if the model can chat, else the text so far.
 
-        The newest prompt is sent whole, whatever its length: one that the model cannot read is refused by the node,
-        as it is everywhere else. Of what was written before, the end is sent that leaves room, and that is said.
+        The newest prompt is always sent whole: if it is too long, the node refuses it, as usual. Of the text before
+        it only the end is sent that leaves room for the answer, and a note says so.
         """
         if model is not None and model.chat:
             return Asked({"messages": self._messages()})
@@ -183,8 +183,8 @@ class Conversation:
         kept = before if model is None or model.context is None else _readable(before, model.context, len(prompt))
         unread = len(before) - len(kept)
         note = (
-            f"the model reads {model.context} tokens at once: the first {unread} characters of this conversation are "
-            "not read any more; ctrl+n begins a new one"
+            f"the model reads at most {model.context} tokens: the first {unread} characters of this conversation are "
+            "no longer sent; ctrl+n begins a new one"
             if unread and model is not None
             else ""
         )
@@ -201,8 +201,8 @@ class Conversation:
         return messages
 
     def _text(self) -> tuple[str, str]:
-        """What was written before, and the newest prompt. A prompt that came to nothing is no part of the text, and
-        is the newest again where nothing was typed after it."""
+        """The text before the newest prompt, and the newest prompt. A prompt that came to nothing is not part of the
+        text; if nothing was typed after it, it is the newest prompt again."""
         newest = max(0, len(self.turns) - 1)
         while newest and not self.turns[newest].prompt and self.turns[newest - 1].came_to_nothing:
             newest -= 1
@@ -214,14 +214,14 @@ class Conversation:
 
 
 def _joined(text: str, prompt: str) -> str:
-    """A prompt goes on after a text, with a space where neither has one."""
+    """The prompt appended to the text, with a space between if neither has one."""
     glued = not text or not prompt or text[-1].isspace() or prompt[0].isspace()
     return f"{text}{prompt}" if glued else f"{text} {prompt}"
 
 
 def _readable(text: str, context: int, taken: int) -> str:
-    """The end of a text that a model of this context can read beside `taken` characters and still has room to answer,
-    from a sentence or a word on."""
+    """The end of a text that fits into this context together with `taken` characters and leaves room for an answer.
+    It begins at a sentence or a word."""
     limit = max(64, int(context * READ_SHARE * CHARACTERS_PER_TOKEN)) - taken
     if len(text) <= limit:
         return text

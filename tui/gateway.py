@@ -1,4 +1,4 @@
-"""The WebSocket to a node's gateway: calls with their replies, events, and coming back after a break.
+"""The WebSocket to a node's gateway: calls with their replies, events, and reconnecting.
 
 Everything runs in one event loop. Events go to one callback in the order in which they came.
 """
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 16 << 20
 MAX_REQUEST_BYTES = 1 << 20
-"""Of the protocol: longer frames are refused by the gateway."""
+"""The protocol's limit: the gateway refuses longer frames."""
 CALL_TIMEOUT_S = 30.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
@@ -31,7 +31,7 @@ OnLink = Callable[[bool, str], None]
 
 
 class GatewayError(Exception):
-    """The gateway said no, or is not there; the text is for a person."""
+    """The gateway refused or does not answer; the text is for the user."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class GatewayPlace:
 
     @property
     def socket(self) -> Path:
-        """The socket, which lives elsewhere where the directory's path is too long for one."""
+        """The path of the socket; it is in another directory if this one's path is too long."""
         elsewhere = self.data_dir / "control.path"
         try:
             return Path(elsewhere.read_text(encoding="utf-8").strip())
@@ -54,7 +54,7 @@ class GatewayPlace:
             return self.data_dir / "control.sock"
 
     async def answers(self) -> bool:
-        """Whether a node runs here and says that it is well."""
+        """Whether a node runs here and says that it is healthy."""
         try:
             async with (
                 aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket))) as session,
@@ -66,7 +66,7 @@ class GatewayPlace:
 
 
 class GatewayClient:
-    """One connection that is made again whenever it breaks."""
+    """One connection, opened again whenever it breaks."""
 
     def __init__(self, place: GatewayPlace, on_event: OnEvent, on_link: OnLink) -> None:
         self._place = place
@@ -116,7 +116,7 @@ class GatewayClient:
         try:
             await self.call("subscribe", topics=list(TOPICS))
         except GatewayError as exc:
-            logger.warning("the gateway sends no news: %s", exc)
+            logger.warning("cannot subscribe to the node's events: %s", exc)
 
     def _lose(self) -> None:
         self._socket = None
@@ -129,7 +129,7 @@ class GatewayClient:
         try:
             event = json.loads(text)
         except ValueError:
-            logger.warning("a frame of the gateway is not JSON")
+            logger.warning("the gateway sent a frame that is not JSON")
             return
         if not isinstance(event, dict):
             return
@@ -151,14 +151,14 @@ class GatewayClient:
         future.set_exception(GatewayError(str(message or "the node refused without a reason"), str(code or "")))
 
     async def call(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """Ask for one operation; raises GatewayError with the node's words."""
+        """Perform one operation; raises GatewayError with the node's message."""
         socket = self._socket
         if socket is None:
             raise GatewayError("the node does not answer yet", "lost")
         number = next(self._numbers)
         frame = json.dumps({"op": op, "id": number, **arguments}, ensure_ascii=False)
         if len(frame.encode()) > MAX_REQUEST_BYTES:
-            raise GatewayError("this is longer than a node takes at once (1 MiB): send a shorter text", "too_long")
+            raise GatewayError("the text is longer than a node accepts (1 MiB): send a shorter one", "too_long")
         future = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:

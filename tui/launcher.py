@@ -1,4 +1,4 @@
-"""Finds the node that runs on a data directory, or starts one; ends the one it started and never another."""
+"""Finds the node that runs on a data directory, or starts one. It ends only a node that it started."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tui.gateway import GatewayPlace
 from tui.snapshot import clean
 
 READY_TIMEOUT_S = 120.0
-"""A first start converts the built-in model; a large one takes its time to load."""
+"""Long, because a first start converts the built-in model, and a large model takes time to load."""
 STOP_TIMEOUT_S = 8.0
 POLL_S = 0.05
 KEPT_LINES = 200
 
 
 class StartError(Exception):
-    """No node answers and none could be started; the text says why, in the node's own words."""
+    """No node answers and none could be started; the text says why, with the node's own message."""
 
 
 class NodeEndedError(StartError):
@@ -31,7 +31,7 @@ class NodeLauncher:
     """The node behind an interface."""
 
     def __init__(self, data_dir: Path, command: Sequence[str] | None) -> None:
-        """`command` starts a node that prints its `ready` line; None where only a running node will do."""
+        """`command` starts a node that prints its `ready` line; None: use only a running node."""
         self.place = GatewayPlace(data_dir)
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
@@ -41,7 +41,7 @@ class NodeLauncher:
 
     @property
     def pid(self) -> int | None:
-        """Of the node that was started here."""
+        """The process id of the node that was started here."""
         return None if self._process is None else self._process.pid
 
     async def ensure(self) -> None:
@@ -62,10 +62,10 @@ class NodeLauncher:
         self.said.clear()
         self._process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.PIPE,  # nothing is written: it ends with this process
+            stdin=asyncio.subprocess.PIPE,  # never written; it closes when this process ends, and the node ends too
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # signals of this terminal are for the interface, which then ends the node
+            start_new_session=True,  # signals from this terminal go to the interface, which then ends the node
         )
         assert self._process.stderr is not None
         self._reader = asyncio.create_task(self._listen(self._process.stderr))
@@ -95,23 +95,23 @@ class NodeLauncher:
             await asyncio.sleep(POLL_S)
 
     async def watch(self) -> None:
-        """Return never, unless the node that was started here ends: then raise NodeEndedError."""
+        """Wait for ever; if the node that was started here ends, raise NodeEndedError."""
         if self._process is None:
             await asyncio.Event().wait()
         assert self._process is not None
         code = await self._process.wait()
         if self._reader is not None:
             await self._reader
-        raise NodeEndedError(f"it ended with exit code {code}; its last words:\n{self._words()}")
+        raise NodeEndedError(f"it ended with exit code {code}; its last output:\n{self._words()}")
 
     def _words(self) -> str:
-        """What the node said last; its own error line where there is one."""
+        """The node's last output; its error line if there is one."""
         errors = [line for line in self.said if line.lower().startswith(("error:", "usage:"))]
         words = [line.removeprefix("error: ").removeprefix("Error: ") for line in errors]
-        return "\n".join(words or list(self.said)[-8:]) or "the node ended without a word"
+        return "\n".join(words or list(self.said)[-8:]) or "the node ended without any output"
 
     async def stop(self) -> None:
-        """End the node that was started here, politely, then for certain."""
+        """End the node that was started here: first with SIGTERM, then with SIGKILL."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return

@@ -1,4 +1,4 @@
-"""What `kekahyde-node` calls: the interface on this terminal, until the person leaves it."""
+"""What `kekahyde-node` calls: the interface on this terminal, until the user quits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tui.launcher import NodeLauncher
 from tui.session import LogLine, NodeSession
 
 SETTLED_AFTER_S = 1.5
-"""By then the first screen stands."""
+"""By this time the first screen has been drawn."""
 
 
 class ScreenHandler(logging.Handler):
-    """Log lines of this program go to the Logs screen, never to the terminal that is drawn on."""
+    """Sends this program's log lines to the Logs screen, never to the terminal on which the interface draws."""
 
     def __init__(self, session: NodeSession) -> None:
         super().__init__(logging.INFO)
@@ -30,23 +30,23 @@ class ScreenHandler(logging.Handler):
 
 
 def show(data_dir: Path, node_command: Sequence[str] | None) -> str | None:
-    """Show the interface for the node of a data directory; what went wrong, or None.
+    """Show the interface for the node of a data directory; returns what went wrong, or None.
 
     Args:
-        node_command: starts a headless node that prints its ready line; None where only a running one will do.
+        node_command: starts a headless node that prints its ready line; None: use only a running node.
     """
     return asyncio.run(_show(NodeLauncher(data_dir, node_command)))
 
 
 def serve(data_dir: Path, node_command: Sequence[str] | None, port: int | None) -> str | None:
-    """Serve the interface to a browser on this machine; what went wrong, or None."""
+    """Serve the interface to a browser on this machine; returns what went wrong, or None."""
     from tui.web import serve_page
 
     return serve_page(data_dir, node_command, port)
 
 
 def settle_memory() -> None:
-    """Take what the program consists of out of garbage collection: looking through it held the screen for 200 ms."""
+    """Exclude the program's own objects from garbage collection: scanning them stopped the screen for 200 ms."""
     gc.collect()
     gc.freeze()
 
@@ -61,7 +61,7 @@ async def _show(launcher: NodeLauncher) -> str | None:
     try:
         failure = await app.run_async()
         if app.return_code and not failure:
-            return "the interface has failed; what was drawn last says why"
+            return "the interface has failed; its last screen says why"
         return failure
     finally:
         await launcher.stop()

@@ -12,7 +12,7 @@ _WHO_SAW = {
     "local": "**Nobody but this device saw anything.** No peer took part.",
     "strict": (
         "**No peer could read anything, not even all of them together.** They computed on numbers that look like "
-        "noise; what makes sense of them, the pads, was made on your own devices and never left them."
+        "noise. The pads that decode these numbers were made on your own devices and never left them."
     ),
     "split": (
         "**No single peer could read anything.** One group got only seeds of random numbers, the other only numbers "
@@ -24,21 +24,21 @@ _WHO_SAW = {
     ),
 }
 _ROLES = {
-    "pad": "made pads; got seeds of random numbers, nothing of the prompt",
+    "pad": "made pads; got seeds of random numbers and nothing of the prompt",
     "share": "computed; got numbers that look like noise",
     "plain": "computed on plain numbers; **could read the prompt**",
 }
 _STATUS = {
-    "lost": " It was lost on the way.",
+    "lost": " Its connection was lost.",
     "banned": " It sent a wrong result, was caught at once and is banned.",
-    "suspended": " It was late several times in a row and was left alone.",
-    "late": " It cost more time than it was worth and was left alone.",
-    "failing": " It answered with errors and was left alone.",
-    "noisy": " It sent what nobody asked for and was left alone.",
+    "suspended": " It was late several times in a row and got no more work.",
+    "late": " It cost more time than allowed and got no more work.",
+    "failing": " It answered with errors and got no more work.",
+    "noisy": " It sent unrequested messages and got no more work.",
 }
 _REASONS = {
-    "stop": "The model came to its end.",
-    "length": "It ended at the length limit.",
+    "stop": "The model ended the text.",
+    "length": "The text reached the length limit.",
     "cancelled": "You stopped it.",
     "error": "The rest could not be computed: the note says why.",
 }
@@ -57,7 +57,7 @@ def receipt_markdown(receipt: Mapping[str, Any], plan: str = "") -> str:
         _checks(fields),
         "## What it took",
         _cost(fields),
-        "## What peers learn all the same" if mode != "local" else "",
+        "## What peers still learn" if mode != "local" else "",
         "Which model you use, roughly how long prompt and answer are, when you asked, and your network address."
         if mode != "local"
         else "",
@@ -69,7 +69,7 @@ def _asked(fields: Fields, mode: str, plan: str) -> str:
     asked = fields.text("asked")
     lines = []
     if asked and asked != mode:
-        lines.append(f"You asked for `{asked}`, which became `{mode}`.")
+        lines.append(f"You asked for `{asked}`; the mode was `{mode}`.")
     if plan:
         lines.append(f"{_plain(plan).rstrip('.')}.")
     if fields.text("note"):
@@ -93,18 +93,18 @@ def _checks(fields: Fields) -> str:
     chunks = fields.counts("chunks")
     verified, rejected = chunks.get("verified", 0), chunks.get("rejected", 0)
     if fields.text("mode") == "local" or not (verified or rejected):
-        return "Everything was computed on this device; there was nothing from others to check."
-    lines = [f"- {count_words(verified, 'result')} of peers: each was checked before it was used, and right."]
+        return "Everything was computed on this device; there were no results from peers to check."
+    lines = [f"- {count_words(verified, 'result')} from peers: each was checked before it was used, and was right."]
     if rejected:
-        lines.append(f"- {count_words(rejected, 'wrong result')} came, was refused, and computed anew.")
+        lines.append(f"- {count_words(rejected, 'wrong result')} refused and computed again.")
     for name, words in (
-        ("hedged", "came too late and was computed here too"),
-        ("lost", "was lost with its peer and computed elsewhere"),
-        ("local", "was computed on this device"),
+        ("hedged", "late, so also computed here"),
+        ("lost", "lost with a peer and computed elsewhere"),
+        ("local", "computed on this device"),
     ):
         if chunks.get(name):
             lines.append(f"- {count_words(chunks[name], 'chunk')}: {words}.")
-    lines.append("- None of this changes the text: it is the one that this device alone would have written.")
+    lines.append("- None of this changes the text: this device alone would have written the same.")
     return "\n".join(lines)
 
 
@@ -127,10 +127,10 @@ def _cost(fields: Fields) -> str:
 
 
 def _plain(text: str) -> str:
-    """Foreign text that must not act as Markdown."""
+    """Text from outside, escaped so that it is not read as Markdown."""
     return "".join(f"\\{character}" if character in "\\`*_[]<>#|!" else character for character in text)
 
 
 def _code(text: str) -> str:
-    """Foreign text between backticks."""
+    """Text from outside, safe between backticks."""
     return text.replace("`", "'").replace("\n", " ")

@@ -1,7 +1,7 @@
 """Cuts a stream of Markdown into segments, so that an answer of any length stays quick to draw.
 
-Each segment is drawn by a Markdown widget of its own; only the last one grows. A cut falls before a line that
-follows a blank one where it can, and inside a code block, closing and opening it again, where it must.
+Each segment is drawn by its own Markdown widget; only the last one grows. If possible, a cut is made before a line
+that follows a blank one. If necessary, it is made inside a code block, which is closed and opened again.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ import re
 from dataclasses import dataclass
 
 SOFT_LINES = 14
-"""From here on a blank line ends a segment."""
+"""After so many lines a blank line ends a segment."""
 HARD_LINES = 40
-"""Here a segment ends at the next line, whatever it is."""
+"""After so many lines a segment ends at the next line, whatever it is."""
 HARD_CHARACTERS = 6000
-"""Here it ends at the next space: a text without any line."""
+"""After so many characters a segment ends at the next space, for text without line ends."""
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Text that belongs to the segment that is open."""
+    """Text that belongs to the open segment."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """The open segment is complete; what follows belongs to the next."""
+    """The open segment is complete; text that follows belongs to the next."""
 
 
 Cut = Write | Roll
 
 
 class Segmenter:
-    """Feed it text as it comes; it says what to write where."""
+    """Gets text as it comes and says what to write where."""
 
     def __init__(self) -> None:
         self._line = ""
@@ -97,7 +97,7 @@ class Segmenter:
 
 
 def split_cuts(cuts: list[Cut]) -> tuple[list[Cut], list[str], list[Cut]]:
-    """What ends the open segment, whole segments after it, and what begins the one that stays open."""
+    """The cuts that end the open segment, the complete segments after it, and the cuts that begin the new one."""
     rolls = [index for index, cut in enumerate(cuts) if isinstance(cut, Roll)]
     if len(rolls) < 2:
         return cuts, [], []
@@ -111,7 +111,7 @@ def _spans(rolls: list[int]) -> list[tuple[int, int]]:
 
 
 def segments_of(text: str) -> list[str]:
-    """A complete text, cut as its stream would have been."""
+    """A complete text, cut in the same way as its stream."""
     pieces = [""]
     for cut in Segmenter().feed(text):
         match cut:
@@ -123,7 +123,7 @@ def segments_of(text: str) -> list[str]:
 
 
 def code_blocks(text: str) -> list[str]:
-    """The contents of the fenced blocks, in order; one that was never closed counts."""
+    """The contents of the fenced blocks, in order, including one that was never closed."""
     blocks: list[str] = []
     fence = ""
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""What an interface knows and may ask for: the node behind it, its news, the conversation. It draws nothing."""
+"""What an interface knows and may ask for: the node, its events, the conversation. It draws nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 MAX_LOG_LINES = 2000
 ACTIVITY_SAMPLES = 24
-"""Length of a peer's sparkline; one sample a state event that moved, about four a second at most."""
+"""Length of a peer's sparkline; one sample for each state event with a change, at most about four a second."""
 MODES = ("auto", "split", "strict", "trusted", "local")
 STARTING = "◌ starting your node …"
 TOO_LONG = "context_length_exceeded"
-"""Code of a refusal."""
-LOST = "○ the node does not answer; trying again …"
+"""The error code of a refused prompt."""
+LOST = "○ your node does not answer; trying again …"
 
 OnChange = Callable[[str, Any], None]
 Clock = Callable[[], float]
@@ -33,7 +33,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of the node's log, or of this program's."""
+    """One line of the log of the node or of this program."""
 
     time: float
     level: str
@@ -42,7 +42,7 @@ class LogLine:
 
 
 class NodeSession:
-    """One interface's view of one node. `on_change(topic, subject)` is called in the event loop after each change.
+    """One interface's view of one node. It calls `on_change(topic, subject)` in the event loop after each change.
 
     Topics: link, state, chunks, log, answer (subject: the Answer, which began, ended or got a note), token (subject:
     the Answer; hundreds a second), note (subject: its text).
@@ -56,22 +56,22 @@ class NodeSession:
         self.conversation = Conversation()
         self.logs: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
         self.log_count = 0
-        """Lines ever; `logs` keeps the last of them."""
+        """Number of all lines so far; `logs` keeps the last of them."""
         self.activity: dict[str, deque[int]] = {}
         self.link = STARTING
-        """What is wrong with the connection; empty when nothing is."""
+        """What is wrong with the connection; empty if nothing is."""
         self._on_change = on_change
         self._client = GatewayClient(launcher.place, self._receive, self._linked)
         self._known = asyncio.Event()
         self._answers: dict[str, Answer] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._early: list[Coroutine[Any, Any, None]] = []
-        """Work that was asked for before the node was there."""
+        """Work that was requested before the node answered."""
         self._privacy = ""
         self._model = ""
 
     async def run(self) -> None:
-        """Find or start the node and stay connected until cancelled; raises StartError, also where that node ends."""
+        """Find or start the node and stay connected until cancelled; raises StartError, also if that node ends."""
         await self.launcher.ensure()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -99,11 +99,11 @@ class NodeSession:
 
     @property
     def privacy(self) -> str:
-        """The mode that prompts ask for."""
+        """The privacy mode for the next prompts."""
         return self._privacy or self.state.node.default_privacy or "auto"
 
     def choose(self, privacy: str = "", model: str = "") -> None:
-        """Ask for another mode or model from the next prompt on."""
+        """Set the mode or the model, from the next prompt on."""
         self._privacy = privacy or self._privacy
         self._model = model or self._model
         self._on_change("state", None)
@@ -119,14 +119,14 @@ class NodeSession:
         return self.answer is not None and not self.answer.ended
 
     def ask(self, prompt: str) -> Turn:
-        """Add a turn and send it as soon as the node can take it."""
+        """Add a turn and send it as soon as the node is ready."""
         turn = Turn(prompt, self._new_answer())
         self.conversation.turns.append(turn)
         self._send(turn.answer)
         return turn
 
     def regenerate(self) -> Turn | None:
-        """Answer the newest prompt anew."""
+        """Answer the newest prompt again."""
         turn = self.conversation.last
         if turn is None:
             return None
@@ -136,7 +136,7 @@ class NodeSession:
         return turn
 
     def stop(self) -> bool:
-        """End the answer that is being written; what is there stays."""
+        """Stop the answer that is being written; its text so far stays."""
         answer = self.answer
         if answer is None or answer.ended:
             return False
@@ -151,7 +151,7 @@ class NodeSession:
         self.conversation = Conversation()
 
     async def call(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """A management operation of the node; raises GatewayError."""
+        """Perform a management operation of the node; raises GatewayError."""
         return await self._client.call(op, **arguments)
 
     def log(self, line: LogLine) -> None:
@@ -175,7 +175,7 @@ class NodeSession:
 
     async def _generate(self, answer: Answer) -> None:
         await self._known.wait()
-        if answer.ended:  # stopped before the node was there
+        if answer.ended:  # stopped before the node answered
             return
         answer.asked_at = self.clock()
         asked = self.conversation.asked_of(self.model)
@@ -190,10 +190,11 @@ class NodeSession:
         self._on_change("answer", answer)
 
     def _refusal(self, message: str, code: str) -> str:
-        """A chat sends all that was said: there it is not the newest prompt that is too long."""
+        """The node's message; a chat sends the whole conversation, so there the message must say that this is what is
+        too long."""
         is_chat = self.model is not None and self.model.chat
         if code == TOO_LONG and is_chat and len(self.conversation.turns) > 1:
-            return f"{message}; all of the conversation counts: ctrl+n begins a new one"
+            return f"{message}; the whole conversation counts: ctrl+n begins a new one"
         return message
 
     async def _cancel(self, answer: Answer) -> None:
@@ -208,7 +209,7 @@ class NodeSession:
                 logger.warning("lost the node: %s", reason)
             self._known.clear()
             for answer in self._answers.values():
-                answer.fail("the node stopped answering; ctrl+r asks again when it is back")
+                answer.fail("the node stopped answering; press ctrl+r to ask again when it is back")
                 self._on_change("answer", answer)
             self._answers.clear()
         self.link = "" if connected else LOST

@@ -1,4 +1,4 @@
-"""The state of a node as its gateway sends it. Unknown fields are ignored, missing ones are empty, never an error."""
+"""The state of a node as its gateway sends it. Unknown fields are ignored; missing fields are empty, not an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Control characters would steer the terminal; the others turn the direction of what follows (U+202A ..., U+2066 ...).
+# Control characters could control the terminal; the others change the direction of the text after them (U+202A ...,
+# U+2066 ...).
 _UNSAFE = {
     code: None
     for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -14,12 +15,12 @@ _UNSAFE = {
 
 
 def clean(text: str) -> str:
-    """The text without characters that would do something to a terminal; line ends and tabs stay."""
+    """The text without characters that could control a terminal; line ends and tabs stay."""
     return text.replace("\r\n", "\n").translate(_UNSAFE)
 
 
 class Fields:
-    """Typed reading of a JSON object that may hold anything."""
+    """Reads typed values from a JSON object that may hold anything."""
 
     def __init__(self, value: Any) -> None:
         self._fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
@@ -142,7 +143,7 @@ class PeerFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A model that the node holds, fetches or knows of."""
+    """A model that the node holds, fetches or knows about."""
 
     name: str
     model_id: str = ""
@@ -154,7 +155,7 @@ class ModelFacts:
     chat: bool = False
     """Whether it has a chat template; without one it continues text."""
     context: int | None = None
-    """Tokens that it can read at once, where the node says so."""
+    """How many tokens it can read at once, if the node says so."""
 
     @classmethod
     def of(cls, fields: Fields) -> ModelFacts:
@@ -174,7 +175,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class TransferFacts:
-    """A model on its way to this node."""
+    """The transfer of a model to this node."""
 
     id: str
     kind: str = ""
@@ -203,7 +204,7 @@ class TransferFacts:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """A generation that the node works on, whoever asked for it."""
+    """A generation on the node, from any client."""
 
     request: str
     state: str = ""
@@ -230,7 +231,7 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """Everything that one `state` event says."""
+    """The content of one `state` event."""
 
     node: NodeFacts = NodeFacts()
     peers: tuple[PeerFacts, ...] = ()
@@ -255,5 +256,5 @@ class NodeState:
 
     @property
     def helpers(self) -> int:
-        """Peers that can be given work now."""
+        """How many peers can get work now."""
         return sum(peer.state == "alive" and peer.connected and not peer.excluded for peer in self.peers)

@@ -1,4 +1,4 @@
-"""The two themes of the house; all of Textual's are in the palette beside them."""
+"""Our two themes; the palette also has all of Textual's."""
 
 from __future__ import annotations
 

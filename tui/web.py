@@ -1,8 +1,7 @@
-"""The interface in a browser: textual-serve on loopback, one process of the interface for each tab.
+"""The interface in a browser: textual-serve on loopback, with one interface process for each tab.
 
-A web page of a stranger can reach loopback ports too, so a request must name this server as its host, come from its
-own page, and carry the token of the address that was printed (kept in a cookie afterwards). Nothing is loaded from
-elsewhere.
+Any web page can reach loopback ports too. So a request must name this server as its host, come from its own page,
+and have the token from the printed address (later from a cookie). The page loads nothing from other servers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tui.launcher import NodeLauncher, StartError
 HOST = "127.0.0.1"
 COOKIE = "kekahyde"
 MAX_SESSIONS = 16
-"""Tabs at once; each is a process of some 60 MB."""
+"""Most tabs at once; each is a process of about 60 MB."""
 PAGE = Path(__file__).parent / "page"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -52,7 +51,7 @@ class InterfaceServer(Server):
         return app
 
     async def on_startup(self, app: web.Application) -> None:
-        """Nothing is printed here; the address is printed once the socket listens."""
+        """Prints nothing; the address is printed once the socket listens."""
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -61,7 +60,7 @@ class InterfaceServer(Server):
             raise web.HTTPForbidden(text=f"This is {host}: open the address that kekahyde-node printed.")
         origin = request.headers.get("Origin")
         if origin is not None and origin != f"http://{host}":
-            raise web.HTTPForbidden(text=f"Pages of {origin} may not use this interface.")
+            raise web.HTTPForbidden(text=f"Pages from {origin} may not use this interface.")
         shown = request.query.get("token") or request.cookies.get(self._cookie, "")
         if not hmac.compare_digest(shown.encode(), self.token.encode()):
             raise web.HTTPForbidden(text="The token is missing: open the whole address that kekahyde-node printed.")
@@ -79,7 +78,7 @@ class InterfaceServer(Server):
         return f"{COOKIE}-{self.port}"  # cookies of one host are shared by its ports
 
     def _remember(self) -> web.Response:
-        """Put the token into a cookie and out of the address bar and the history."""
+        """Move the token from the address bar and the history into a cookie."""
         response = web.HTTPSeeOther("/")
         response.set_cookie(self._cookie, self.token, httponly=True, samesite="Strict")
         return response
@@ -96,7 +95,7 @@ class InterfaceServer(Server):
             self._sessions -= 1
 
     async def listen(self, runner: web.AppRunner, port: int | None) -> str:
-        """Bind and return the address to open, token included."""
+        """Bind, and return the address to open, with the token."""
         site = web.TCPSite(runner, HOST, port or 0)
         await site.start()
         self.port = runner.addresses[0][1]
@@ -105,7 +104,7 @@ class InterfaceServer(Server):
 
 
 async def serve_interface(launcher: NodeLauncher, port: int | None, say: Callable[[str], None]) -> str | None:
-    """Serve until a signal; what went wrong, or None. `say` gets the address as soon as it works."""
+    """Serve until a signal; returns what went wrong, or None. `say` gets the address as soon as it works."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -127,6 +126,6 @@ async def serve_interface(launcher: NodeLauncher, port: int | None, say: Callabl
 
 
 def serve_page(data_dir: Path, node_command: Sequence[str] | None, port: int | None) -> str | None:
-    """Serve the interface of a data directory's node; prints its address on stdout."""
+    """Serve the interface of a data directory's node, and print its address on stdout."""
     launcher = NodeLauncher(data_dir, node_command)
     return asyncio.run(serve_interface(launcher, port, lambda address: print(address, flush=True)))

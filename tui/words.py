@@ -1,4 +1,4 @@
-"""Everything that is said about states, sizes and times: a sign and a word, never a colour alone."""
+"""The words for states, sizes and times. A state always has a sign and a word, never only a colour."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHUNK_WORDS = {
     "dropped": "given up",
 }
 MODES = {
-    "auto": "your node chooses: help where it is faster, never less private than asked",
+    "auto": "your node chooses: with peers if that is faster, never less private than asked",
     "local": "only this device computes; nobody else sees anything",
     "split": "one group of peers makes pads, another computes on padded numbers",
     "strict": "peers compute on padded numbers; every pad is made on your own devices",
@@ -51,7 +51,7 @@ def short_id(peer_id: str) -> str:
 
 
 def bytes_words(count: float) -> str:
-    """Bytes in the unit that a person reads."""
+    """Bytes in a unit that is easy to read."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -88,7 +88,7 @@ def bar(share: float, width: int) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Values as one line of little bars; nothing is a blank."""
+    """Values as one line of small bars; zero is a blank."""
     top = max(values, default=0.0)
     if top <= 0:
         return " " * len(values)
@@ -96,7 +96,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def peer_state(peer: PeerFacts) -> str:
-    """Sign and word for a peer."""
+    """The sign and word for a peer's state."""
     if peer.excluded.startswith("banned"):
         return "✗ banned"
     word = peer.state or "unknown"
@@ -118,7 +118,7 @@ def chunk_state(state: str) -> str:
 
 
 def progress_line(answer: Answer) -> str:
-    """What a person waits for before the first token; empty afterwards."""
+    """What the user waits for before the first token; empty afterwards."""
     match answer.status:
         case AnswerStatus.ASKED:
             return "… sent to your node"
@@ -156,14 +156,14 @@ def end_line(answer: Answer) -> str:
 
 
 def chunk_counts(answer: Answer, state: NodeState) -> dict[str, int]:
-    """Counts of chunks: of the receipt, else of the running request."""
+    """Counts of chunks, from the receipt, else from the running request."""
     if answer.receipt:
         return Fields(answer.receipt).counts("chunks")
     return next((request.chunks for request in state.requests if request.request == answer.request), {})
 
 
 def status_line(link: str, state: NodeState, answer: Answer | None, privacy: str, model: str, width: int) -> str:
-    """The line above the keys: mode, peers, speed, first token, chunks; where it is narrow, less of it."""
+    """The line above the keys: mode, peers, speed, first token, chunks; less of it if the terminal is narrow."""
     if link:
         return link[:width]
     shown = f"{answer.mode or privacy}" if answer else privacy
@@ -197,12 +197,12 @@ def _fitting(parts: list[str], width: int) -> str:
 
 
 def shown_notes(notes: Sequence[str]) -> list[str]:
-    """The newest notes of an answer, and how many there were before."""
+    """The newest notes of an answer, and how many earlier ones there are."""
     if len(notes) <= SHOWN_NOTES:
         return list(notes)
-    return [f"{len(notes) - SHOWN_NOTES} notes before (the receipt has all of them)", *notes[-SHOWN_NOTES:]]
+    return [f"{len(notes) - SHOWN_NOTES} earlier notes (the receipt has all of them)", *notes[-SHOWN_NOTES:]]
 
 
 def link_notice(address: str) -> str:
-    """What is said when a link in an answer is clicked."""
+    """The notice after a click on a link in an answer."""
     return address if len(address) <= 200 else f"{address[:200]}…"

@@ -9,17 +9,17 @@
     serve        start a node (no subcommand)
     run          answer a prompt
     reading      what was asked, as a model reads it
-    turns        a conversation, each line of stdin a turn
-    on_node      ... by the node that runs already
+    turns        a chat: each line of stdin is a turn
+    on_node      answer it with the node that already runs
     store        import, models
-    pull         a model from the hub or from peers
-    progress     how far a fetch is
-    thin         --thin: models without the weights of what is lent
-    wanted       which models are here, and which peers are to bring
+    pull         fetch a model from the hub or from peers
+    progress     show the progress of a fetch
+    thin         --thin: models without the weights of lent units
+    wanted       which models are here, and which to fetch from peers
     invite       a line that lets another device into the swarm
-    join         enter a swarm by such a line
+    join         enter a swarm with such a line
     pair         pair, unpair
-    peers        who is known and how it stands
+    peers        the known peers and their state
     access       ban, trust
     doctor       what is wrong, and what to do
     interface    the terminal interface
@@ -27,7 +27,7 @@
     facts        id, version
     bench        how fast this device is
 
-Exit codes: 0 done; 1 failed (one line on stderr says why and what next); 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 failed (one line on stderr says why and what to do next); 2 wrong usage; 130 interrupted.
 """
 
 from node.cli.main import main

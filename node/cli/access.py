@@ -1,4 +1,4 @@
-"""`ban` and `trust`: the lists of who is kept out and who is let in, of a running node or of its data directory."""
+"""`ban` and `trust`: edit the ban list and the allow list of a running node or of its data directory."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ duration_option = click.option(
     "duration_s",
     type=DurationType(MAX_ENTRY_S),
     default=None,
-    help="How long: 90s, 30m, 24h, 7d. For ever without it.",
+    help="How long the entry counts: 90s, 30m, 24h, 7d. Without this option: for ever.",
 )
-reason_option = click.option("--reason", default="", help="Why, for you to read later.")
+reason_option = click.option("--reason", default="", help="A note that says why; `--list` shows it.")
 list_option = click.option("--list", "is_listing", is_flag=True, help="Show both lists.")
-remove_option = click.option("--remove", is_flag=True, help="Take the peer off the lists.")
+remove_option = click.option("--remove", is_flag=True, help="Remove the peer from both lists.")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -41,7 +41,7 @@ remove_option = click.option("--remove", is_flag=True, help="Take the peer off t
 @data_dir_option
 @json_option
 def ban(peer_id: str | None, is_listing: bool, remove: bool, data_dir: Path, as_json: bool, **entry: Any) -> None:
-    """Keep a peer out: it gets no link and no work. Takes effect at once where a node runs on the data directory."""
+    """Keep a peer out: it gets no link and no work. A node that runs on the data directory applies it at once."""
     _edit("ban", Verdict.BAN, peer_id, is_listing, remove, data_dir, as_json, entry)
 
 
@@ -52,7 +52,7 @@ def ban(peer_id: str | None, is_listing: bool, remove: bool, data_dir: Path, as_
 @remove_option
 @list_option
 @click.option(
-    "--only/--anybody", "only", default=None, help="Let in nobody but the peers on this list, or all members."
+    "--only/--anybody", "only", default=None, help="Let in only the peers on this list, or every member of the swarm."
 )
 @data_dir_option
 @json_option
@@ -65,7 +65,7 @@ def trust(
     as_json: bool,
     **entry: Any,
 ) -> None:
-    """Put a peer on the allow list. It counts with `--only`: then nobody else is let in."""
+    """Put a peer on the allow list. The list takes effect with `--only`: then nobody else is let in."""
     if only is not None:
         _ask(data_dir, "access", only_allowed=only)
         say("only peers on the allow list are let in" if only else "every member of the swarm is let in")
@@ -100,7 +100,7 @@ def _edit(
 
 
 def _ask(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
-    """Ask the node that runs, or do the same to its files where none runs."""
+    """Ask the running node, or edit the files where no node runs."""
     try:
         return call_node(data_dir, op, **arguments)
     except NodeNotRunningError:
@@ -117,7 +117,9 @@ def _do_offline(access: AccessList, op: str, arguments: dict[str, Any]) -> dict[
             return {"entry": entry.as_json()}
         case "forget":
             if not access.remove(arguments["peer_id"]):
-                raise OperationError(f"{arguments['peer_id']} is on no list: `kekahyde-node ban --list` shows who is")
+                raise OperationError(
+                    f"{arguments['peer_id']} is on no list: `kekahyde-node ban --list` shows the entries"
+                )
             return {"peer_id": arguments["peer_id"]}
     if "only_allowed" in arguments:
         access.set_only_allowed(arguments["only_allowed"])
@@ -133,7 +135,8 @@ def _show(result: dict[str, Any], verdict: Verdict, as_json: bool) -> None:
             reason = "".join(character for character in entry["reason"] if character.isprintable())
             click.echo(f"{entry['peer_id']}  {_until(entry)}  {reason}".rstrip())
     if verdict is Verdict.ALLOW:
-        say("nobody else is let in" if result["only_allowed"] else "other members are let in too (`trust --only`)")
+        is_only = result["only_allowed"]
+        say("nobody else is let in" if is_only else "other members are let in too (`trust --only` changes that)")
 
 
 def _until(entry: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ BENCH_TOKENS = 64
 @threads_option
 @json_option
 def bench(data_dir: Path, model: str, threads: int | None, as_json: bool) -> None:
-    """Measure this device alone: kernel speed, and tokens a second of a model without peers."""
+    """Measure this device alone: the speed of its kernels, and tokens per second of a model without peers."""
     kernels = select_kernels(threads)
     stored = Library(DataDir.open(data_dir).models).resolve(model)
     decoder = Decoder.of_units(stored, kernels, HybridExecutor(kernels))

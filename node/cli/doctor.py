@@ -29,14 +29,14 @@ SIGNS = {Level.OK: ("ok  ", "green"), Level.NOTE: ("note", "yellow"), Level.BROK
     type=AddressType(allows_none=True),
     default=DEFAULT_LISTEN,
     show_default=True,
-    help="Where the node is to listen, where none runs now.",
+    help="The address at which a node would listen; used only where no node runs now.",
 )
 @data_dir_option
 @json_option
 def doctor(listen: Multiaddr | None, data_dir: Path, as_json: bool) -> None:
-    """Check this node: keys, disk, clock, compiler, kernels, ports, mDNS, gateway, and how each peer is reached.
+    """Check this node: keys, disk, clock, compiler, kernels, ports, mDNS, gateway, and the link to each peer.
 
-    Where a node runs on the data directory, it is asked as well. Exit code 1 where something is broken.
+    If a node runs on the data directory, it is asked too. The exit code is 1 if something is broken.
     """
     findings = [*device_findings(data_dir), *folder_findings(data_dir), *_node(data_dir, listen)]
     is_broken = any(finding.level is Level.BROKEN for finding in findings)
@@ -51,21 +51,24 @@ def doctor(listen: Multiaddr | None, data_dir: Path, as_json: bool) -> None:
 
 
 def _node(data_dir: Path, listen: Multiaddr | None) -> list[Finding]:
-    """What the running node says of itself; else what it would find."""
+    """What the running node reports about itself; if none runs, what a node would find."""
     try:
         findings = [finding_of(value) for value in call_node(data_dir, "doctor")["findings"]]
-        return [ok("gateway", f"{socket_path(data_dir)} answers, for this user alone"), *findings]
+        return [ok("gateway", f"{socket_path(data_dir)} answers, only for this user"), *findings]
     except NodeNotRunningError:
         try:
             lock = DataDir(data_dir).lock() if data_dir.exists() else None
         except KekahydeError as exc:
-            return [broken("node", str(exc), "a start would fail in the same way"), *network_findings(listen)]
+            return [
+                broken("node", str(exc), "a node would fail to start for the same reason"),
+                *network_findings(listen),
+            ]
         if lock is not None:
             lock.close()
         elif data_dir.exists():
-            step = "a `run` ends by itself; stop another node (ss -lxp, ps), or wait until it has started"
-            return [broken("node", f"something runs on {data_dir} and has no control socket", step)]
-        idle = note("node", "none runs here now", f"kekahyde-node --data-dir {data_dir}")
+            step = "wait for a `run` to end or for a node to start, or stop it (find it with `ss -lxp` or `ps`)"
+            return [broken("node", f"a process uses {data_dir} and has no control socket", step)]
+        idle = note("node", "no node runs here now", f"kekahyde-node --data-dir {data_dir}")
         return [idle, *network_findings(listen)]
     except KekahydeError as exc:
         return [broken("node", str(exc), "see its log; stop it and start it again")]

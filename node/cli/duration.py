@@ -12,7 +12,7 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 
 
 class DurationType(click.ParamType[float]):
-    """Seconds, more than none and at most `max_s`."""
+    """A number of seconds, above 0 and at most `max_s`."""
 
     name = "duration"
 
@@ -26,7 +26,7 @@ class DurationType(click.ParamType[float]):
         seconds = 0.0 if matched is None else float(matched[1]) * UNITS_S[matched[2]]
         if not 0 < seconds <= self._max_s:
             self.fail(
-                f"{value!r} is no duration of at most {self._max_s / 86400:g} days: write 90s, 30m, 24h or 7d",
+                f"{value!r} is not a duration of at most {self._max_s / 86400:g} days: write 90s, 30m, 24h or 7d",
                 param,
                 ctx,
             )

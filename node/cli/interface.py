@@ -1,7 +1,7 @@
 """The terminal and browser interface from the command line.
 
-It is found by its name: imports point from the interface to the node and never back, and a headless node never
-loads what draws on a screen.
+The module is imported by its name, because imports point from the interface to the node and never back, and a
+headless node never loads code that draws on a screen.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ OPTIONS_HERE_WITH_VALUE = frozenset({"--web-port", "--data-dir"})
 
 
 class Interface(Protocol):
-    """What the module offers; both return what went wrong, or None."""
+    """What the module offers. Both functions return what went wrong, or None."""
 
     def show(self, data_dir: Path, node_command: Sequence[str] | None) -> str | None:
-        """Draw on this terminal until the person leaves."""
+        """Draw on this terminal until the user quits."""
 
     def serve(self, data_dir: Path, node_command: Sequence[str] | None, port: int | None) -> str | None:
-        """Serve the same to a browser on this machine until a signal ends it."""
+        """Serve the same interface to a browser on this machine until a signal ends it."""
 
 
 def has_terminal() -> bool:
-    """Whether a person looks at a screen that can be drawn on."""
+    """Whether stdin and stdout are a terminal on which an interface can be drawn."""
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def open_interface(data_dir: Path, given: Sequence[str], web: bool, web_port: int | None) -> None:
-    """Show or serve it for the node that runs on the directory, or for one started with the given options."""
+    """Show or serve the interface for the node that runs on the directory, or for one that it starts with the
+    given options."""
     if not web and not has_terminal():
         raise ConfigError(
             "the interface needs a terminal on stdin and stdout: open one, or use --web for a browser, "
@@ -47,7 +48,7 @@ def open_interface(data_dir: Path, given: Sequence[str], web: bool, web_port: in
         )
     interface = cast(Interface, importlib.import_module(MODULE))
     rest = node_arguments(given)
-    # The interface may be killed: the node that it started ends with it all the same.
+    # Even if the interface is killed, the node that it started ends with it.
     mine = ["--headless", "--json", "--until-stdin-ends", "--data-dir", str(data_dir)]
     command = [sys.executable, "-m", "node", *mine, *rest]
     path = data_dir.resolve()
@@ -57,7 +58,7 @@ def open_interface(data_dir: Path, given: Sequence[str], web: bool, web_port: in
 
 
 def node_arguments(given: Sequence[str]) -> list[str]:
-    """The given options without those that are the interface's own."""
+    """The given options without those of the interface itself."""
     rest: list[str] = []
     options = iter(given)
     for option in options:
@@ -73,9 +74,9 @@ def node_arguments(given: Sequence[str]) -> list[str]:
 @web_options
 @click.pass_context
 def tui(context: click.Context, data_dir: Path, web: bool, web_port: int | None) -> None:
-    """Open the interface for the node that runs on --data-dir; starts one if none does.
+    """Open the interface for the node that runs on --data-dir. If none runs, start one.
 
-    Options of a node (--listen, --model ...) are handed to the node that it starts. Leaving the interface ends a
-    node that it started, and no other.
+    Options of a node (--listen, --model ...) apply to the node that it starts. Quitting the interface ends only a
+    node that it started itself.
     """
     open_interface(data_dir, context.args, web, web_port)

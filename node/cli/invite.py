@@ -31,18 +31,18 @@ QR_BORDER = 2
     type=DurationType(MAX_EXPIRY_S),
     default="24h",
     show_default=True,
-    help="How long the line can be used to join. The key in it does not expire.",
+    help="How long others can join with the line. The key in it does not expire.",
 )
 @click.option(
-    "--qr/--no-qr", default=None, help="A QR code on stderr. [default: on a terminal that is wide enough for it]"
+    "--qr/--no-qr", default=None, help="Print a QR code on stderr. [default: if the terminal is wide enough]"
 )
 @data_dir_option
 @json_option
 def invite(expires_s: float, qr: bool | None, data_dir: Path, as_json: bool) -> None:
-    """Print one line that lets another device into the swarm, with `kekahyde-node join LINE` there.
+    """Print an invitation: one line with which another device joins the swarm (`kekahyde-node join LINE`).
 
-    The line is a secret: it holds the swarm's key, and whoever reads it can come in, also after it has expired. It is
-    the last line on stdout. Where no node runs here, it leads to the other members that are known.
+    The line is a secret: it holds the swarm's key, and whoever reads it can come in, even after it has expired. It is
+    the last line on stdout. If no node runs here, the line has the addresses of the other known members.
     """
     try:
         written = call_node(data_dir, "invite", expires_s=expires_s)
@@ -53,7 +53,7 @@ def invite(expires_s: float, qr: bool | None, data_dir: Path, as_json: bool) -> 
     line = str(written["line"])
     _draw(line, qr)
     ends = datetime.fromtimestamp(written["expires"], UTC)
-    say(f"it can be used until {ends:%Y-%m-%d %H:%M} UTC, on another device: kekahyde-node join LINE")
+    say(f"until {ends:%Y-%m-%d %H:%M} UTC, run on the other device: kekahyde-node join LINE")
     click.echo(json.dumps(written) if as_json else line)
 
 
@@ -72,7 +72,7 @@ def _offline(data_dir: Path, expires_s: float) -> dict[str, Any]:
 
 
 def _draw(line: str, wanted: bool | None) -> None:
-    """A QR code where it was asked for, or where stderr is a terminal that it fits."""
+    """Print a QR code if it was asked for, or if stderr is a terminal that is wide enough."""
     if wanted is False or (wanted is None and not sys.stderr.isatty()):
         return
     import segno
@@ -82,4 +82,4 @@ def _draw(line: str, wanted: bool | None) -> None:
     if wanted or width <= shutil.get_terminal_size().columns:
         code.terminal(out=sys.stderr, border=QR_BORDER, compact=True)
     else:
-        say(f"(a QR code of it needs {width} columns: --qr prints it anyway)")
+        say(f"(the QR code of this line needs {width} columns; --qr prints it anyway)")

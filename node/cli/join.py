@@ -21,32 +21,34 @@ from protocol.finding.invitation import MAX_INVITATION_CHARACTERS, Invitation, p
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("line")
-@click.option("--replace", is_flag=True, help="Leave the swarm that this data directory is in, and forget its key.")
+@click.option(
+    "--replace", is_flag=True, help="Leave the swarm that this data directory belongs to, and forget its key."
+)
 @data_dir_option
 @json_option
 def join(line: str, replace: bool, data_dir: Path, as_json: bool) -> None:
-    """Enter the swarm of an invitation, the LINE that `kekahyde-node invite` prints; `-` reads it from stdin.
+    """Join the swarm of an invitation. LINE is what `kekahyde-node invite` prints; `-` reads it from stdin.
 
-    The line holds the swarm's key, and other users of this device can see what stands on a command line: where
-    there are any, use `-`.
+    The line holds the swarm's key, and other users of this device can see the arguments of a command: if there are
+    other users, use `-`.
 
-    A data directory that is in another swarm joins only with --replace. Its own first start's key does not count, as
-    long as nobody was invited with it and no member was met.
+    A data directory that belongs to another swarm joins only with --replace. The key from its own first start does
+    not count as another swarm, while nobody was invited with it and no other member was met.
 
-    Key and addresses are kept in the data directory, and the node that starts on it next is in. The models that
-    the invitation names are believed to be what it says.
+    The key and the addresses are saved in the data directory; the next node that starts on it is in the swarm. The
+    models that the invitation names are trusted.
     """
     invitation = parse_invitation(_read(line), time.time())
     directory = DataDir.open(data_dir)
     lock = directory.lock()
     if lock is None:
-        raise ConfigError(f"a node runs on {data_dir}: stop it, join, and start it again; it is then in")
+        raise ConfigError(f"a node runs on {data_dir}: stop it, join, and start it again")
     with lock:
         joined = join_swarm(directory.path, invitation, replace)
     if joined.left is not None:
         say(f"left the swarm {joined.left}")
     if ENVIRONMENT_KEY in os.environ:
-        say(f"note: {ENVIRONMENT_KEY} is set and comes before what was joined; unset it")
+        say(f"note: {ENVIRONMENT_KEY} is set and overrides the swarm that you joined: unset it")
     if as_json:
         click.echo(json.dumps(_facts(joined.swarm.name, invitation)))
         return

@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are called: a command starts in the time that it needs itself."""
+"""A group whose commands are imported when they are called, so that no command waits for the imports of others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import click
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """For imports: nothing of hundreds of modules is ever freed, and looking for it costs a tenth of their time."""
+    """Stops garbage collection during imports: it would free nothing of hundreds of modules, and takes a tenth of the
+    time."""
     gc.disable()
     try:
         yield
@@ -23,7 +24,7 @@ def no_collection() -> Iterator[None]:
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and place; subclasses name them."""
+    """Knows the name and the place of each command; subclasses list them."""
 
     places: ClassVar[Mapping[str, str]] = {}
     """`module:attribute` of each command."""

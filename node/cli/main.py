@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where failures become exit codes."""
+"""The group of commands, and the only place where failures become exit codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Commands(LazyGroup):
-    """Every command and where it lives."""
+    """Every command and where it is defined."""
 
     places: ClassVar = {
         "ban": "node.cli.access:ban",
@@ -67,9 +67,9 @@ class Commands(LazyGroup):
     "--send-all-rows",
     "sends_all_rows",
     is_flag=True,
-    help="Send the whole prompt at every turn: peers cannot tell that it continues the turn before.",
+    help="Send the whole prompt at every turn, so that peers cannot tell that it continues the previous turn.",
 )
-@click.option("--headless", is_flag=True, help="No interface: lines on stdout and stderr only.")
+@click.option("--headless", is_flag=True, help="Show no interface, only lines on stdout and stderr.")
 @web_options
 @json_option
 @data_dir_option
@@ -113,8 +113,8 @@ def cli(
     """Run AI prompts on other people's devices without those devices learning anything.
 
     Without a command this starts a node and, on a terminal, its interface. With --headless or --json, or where
-    output is not a terminal, it only computes for its peers until it is stopped; the first line on stdout says where
-    it can be reached.
+    output is not a terminal, it shows no interface: it serves peers and programs until it is stopped. The first line
+    on stdout says its address.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
@@ -154,11 +154,11 @@ def cli(
 
 
 def _refuse_misplaced(context: click.Context) -> None:
-    """An option before the command's name would be read here and never reach the command."""
+    """Refuse an option before the command's name: it would be read here and never reach the command."""
     for parameter in context.command.params:
         given = parameter.name and context.get_parameter_source(parameter.name)
         if given is ParameterSource.COMMANDLINE and parameter.name != "verbose":
-            raise click.UsageError(f"{parameter.opts[0]} belongs behind `{context.invoked_subcommand}`", context)
+            raise click.UsageError(f"put {parameter.opts[0]} after `{context.invoked_subcommand}`", context)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         drop(sys.stdout)
-        sys.stderr.close()  # whoever read our output has left; there is nobody to tell
+        sys.stderr.close()  # nobody reads our output any more, so there is nobody to tell
         sys.exit(EXIT_FAILED)
     except KekahydeError as exc:
         fail(str(exc))
@@ -188,11 +188,11 @@ def main(arguments: list[str] | None = None) -> Any:
         drop(sys.stdout)
         sys.exit(EXIT_FAILED)
     finally:
-        gc.freeze()  # the interpreter's end looks through everything three times, for a tenth of a second
+        gc.freeze()  # else the interpreter scans all objects three times at its end: a tenth of a second
 
 
 def _speak_utf8() -> None:
-    """Text is UTF-8 whatever the locale says; a closed standard stream is replaced by nothing at all."""
+    """Make all standard streams UTF-8, whatever the locale says; replace a closed one by the null device."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:

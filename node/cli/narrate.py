@@ -1,4 +1,4 @@
-"""What a command tells a person, on stderr: log lines above a level, errors as one line."""
+"""What a command tells the user on stderr: log lines above a level, errors as one line."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def configure_logging(verbosity: int) -> None:
     handler.addFilter(lambda record: record.levelno >= level or record.name in _always_told)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(min(level, logging.INFO))  # interfaces of a node show more than its stderr
+    root.setLevel(min(level, logging.INFO))  # the interface shows more log lines than stderr
 
 
 def always_tell(logger: str) -> None:
-    """Lines of this logger from INFO on are told whatever the verbosity."""
+    """Print lines of this logger from INFO on, whatever the verbosity."""
     _always_told.add(logger)
 
 
 def say(text: str) -> None:
-    """One line of narration; where nobody can read it any more, the work goes on."""
+    """Print one line on stderr; if nobody can read it any more, the work goes on."""
     try:
         click.echo(text, err=True)
     except OSError:
@@ -39,12 +39,13 @@ def say(text: str) -> None:
 
 
 def drop(stream: TextIO) -> None:
-    """What could not be written is not tried again when the interpreter ends, which would be another exit code."""
+    """Redirect a stream that cannot be written to the null device: otherwise the interpreter tries again at its end,
+    which changes the exit code."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fail(text: str) -> None:
-    """One line that says what went wrong."""
+    """Print one line that says what went wrong."""
     line = " ".join(text.split())
     click.secho(f"error: {line}", err=True, fg=None if os.environ.get("NO_COLOR") else "red")

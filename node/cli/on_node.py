@@ -1,4 +1,4 @@
-"""`run` by the node that runs already: the same events, from its socket."""
+"""`run` with a node that already runs: the same events, read from its socket."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ OWN_NODE_OPTIONS = (
     "deadline",
     "threads",
 )
-"""Options of `run` that say how a node is to be: with one of them it starts its own."""
+"""Options of `run` that configure a node: with any of them, `run` starts its own node."""
 
 
 def node_does_it(data_dir: Path) -> bool:
-    """Whether a node runs on the data directory and no option asks for another."""
+    """Whether a node runs on the data directory and no option asks for a separate one."""
     context = click.get_current_context()
     given = [context.get_parameter_source(name) for name in OWN_NODE_OPTIONS]
     return ParameterSource.COMMANDLINE not in given and node_runs(data_dir)
@@ -54,7 +54,7 @@ def asked_of(
 
 
 def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[Event]:
-    """What becomes of it, as the engine of that node tells it. Raises OperationError."""
+    """The events of the answer, as that node's engine sends them. Raises OperationError."""
     from node.gateway.client.generating import generate_on_node  # aiohttp: only where a node runs
 
     for event in generate_on_node(data_dir, **asked):

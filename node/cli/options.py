@@ -1,4 +1,4 @@
-"""Options that several commands share, read into values or refused with the option's name."""
+"""Options that several commands share. A wrong value is refused, and the error names the option."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
 
 
 class AddressType(click.ParamType[Multiaddr | None]):
-    """A multiaddr; `none` where that is allowed."""
+    """A multiaddr, or `none` where that is allowed."""
 
     name = "address"
 
@@ -44,7 +44,7 @@ class AddressType(click.ParamType[Multiaddr | None]):
                 f"{value!r} lacks a port or /p2p/PEERID: give the whole address that the node printed", param, ctx
             )
         if self._needs_port and not address.port:
-            self.fail(f"{value!r} has no port that others could dial", param, ctx)
+            self.fail(f"{value!r} has no port that others can dial", param, ctx)
         return address
 
 
@@ -58,7 +58,7 @@ class MemoryType(click.ParamType[int]):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?B?|B)?", str(value).strip(), re.IGNORECASE)
         if match is None:
-            self.fail(f"{value!r} is no amount of memory, such as 512MiB or 4GiB", param, ctx)
+            self.fail(f"{value!r} is not an amount of memory: write it like 512MiB or 4GiB", param, ctx)
         return int(float(match[1]) * 1024 ** (" KMGT".index((match[2] or " ").upper())))
 
 
@@ -76,10 +76,10 @@ data_dir_option = click.option(
     type=click.Path(path_type=Path),
     default=default_data_dir,
     show_default="the platform's data directory",
-    help="Where identity and models live.",
+    help="The folder with identity, models and settings.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable lines on stdout.")
-verbose_option = click.option("-v", "--verbose", count=True, help="Say more on stderr (-vv for everything).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable lines on stdout.")
+verbose_option = click.option("-v", "--verbose", count=True, help="Print more on stderr (-vv for everything).")
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -91,25 +91,28 @@ lend_option = click.option(
     type=click.Choice(["auto", "ffn", "layers", "all"]),
     default="auto",
     show_default=True,
-    help="What peers compute: the feed-forward layers, all layers, or all and the head; auto: what is fastest.",
+    help="What peers compute: ffn (feed-forward layers), layers (all layers), all (layers and head), or auto (the "
+    "fastest).",
 )
 thin_option = click.option(
-    "--thin", is_flag=True, help="Keep no weights of what is lent (--lend): peers hold the model, checks stay here."
+    "--thin", is_flag=True, help="Keep no weights of what peers compute (--lend), only small checks."
 )
 memory_option = click.option(
     "--memory",
     "memory_bytes",
     type=MemoryType(),
     default=None,
-    show_default="half of what is free",
-    help="Memory for weights: what you keep yourself and what you serve to others, such as 4GiB.",
+    show_default="half of the free memory",
+    help="Memory for weights that you keep or serve, such as 4GiB.",
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Threads of the kernels."
+    "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Number of threads."
 )
 
 web_options = _flagged(
-    click.option("--web", is_flag=True, help="Serve the interface to a browser on this machine; prints its address."),
+    click.option(
+        "--web", is_flag=True, help="Serve the interface to a browser on this machine, and print its address."
+    ),
     click.option(
         "--web-port", type=click.IntRange(1, 65535), default=None, show_default="any free one", help="Port of --web."
     ),
@@ -120,19 +123,19 @@ network_options = _flagged(
         type=AddressType(allows_none=True),
         default=DEFAULT_LISTEN,
         show_default=True,
-        help="Address to listen on; port 0 takes any free one, `none` only dials out.",
+        help="Address to listen on. Port 0 takes any free port; with `none` the node only dials out.",
     ),
     click.option(
         "--bootstrap",
         type=AddressType(needs_peer=True),
         multiple=True,
-        help="Address of a peer, as its node printed it. May be repeated.",
+        help="Address of a peer, as its node printed it. May be given several times.",
     ),
 )
 
 
 class EndpointType(click.ParamType[tuple[str, int]]):
-    """HOST:PORT of the gateway; the host is an address or localhost."""
+    """HOST:PORT of the gateway; the host is an IP address or localhost."""
 
     name = "host:port"
 
@@ -148,7 +151,7 @@ class EndpointType(click.ParamType[tuple[str, int]]):
         except ValueError:
             number = -1
         if not colon or not 0 <= number <= 65535:
-            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:11435", param, ctx)
+            self.fail(f"{value!r} is not HOST:PORT: write it like 127.0.0.1:11435", param, ctx)
         return host, number
 
 
@@ -158,10 +161,10 @@ gateway_options = _flagged(
         type=EndpointType(),
         default=None,
         show_default="127.0.0.1:11435, or any free port",
-        help="Where programs find the node: HTTP like OpenAI's, and a WebSocket. Beyond loopback everything needs "
-        "the token in DATA_DIR/gateway.token.",
+        help="Where programs reach the node by OpenAI's HTTP protocol and by WebSocket. Beyond loopback every "
+        "request needs the token in DATA_DIR/gateway.token.",
     ),
-    click.option("--no-gateway", is_flag=True, help="No HTTP port; the commands of this user still reach the node."),
+    click.option("--no-gateway", is_flag=True, help="Open no HTTP port; commands of this user still reach the node."),
 )
 
 discovery_options = _flagged(
@@ -169,10 +172,10 @@ discovery_options = _flagged(
         "--announce",
         type=AddressType(needs_port=True),
         multiple=True,
-        help="Address by which others reach this node, such as a forwarded port; the swarm is told of it without a "
-        "trial. May be repeated.",
+        help="Address at which others reach this node, such as a forwarded port; it is announced without a test. "
+        "May be given several times.",
     ),
-    click.option("--no-mdns", is_flag=True, help="Do not look for the swarm's nodes on the local network."),
+    click.option("--no-mdns", is_flag=True, help="Do not use mDNS to find the swarm's nodes on the local network."),
 )
 
 swarm_options = _flagged(
@@ -180,8 +183,10 @@ swarm_options = _flagged(
         "--swarm-key",
         type=click.Path(path_type=Path, dir_okay=False),
         default=None,
-        help="File with the swarm's key, 64 hex digits (or the variable KEKAHYDE_SWARM_KEY); default: the data "
-        "directory's own, made by its first start or by `join`.",
+        help="File with the swarm's key, 64 hex digits (or set the variable KEKAHYDE_SWARM_KEY). Default: the key in "
+        "the data directory, from its first start or from `join`.",
     ),
-    click.option("--open", "is_open", is_flag=True, help="An open swarm: anybody may come in; `strict` by default."),
+    click.option(
+        "--open", "is_open", is_flag=True, help="Use an open swarm: anybody may come in, and `strict` is the default."
+    ),
 )

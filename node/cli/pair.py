@@ -1,4 +1,4 @@
-"""`pair` and `unpair`: make two devices of one owner trust each other, by six digits on both screens."""
+"""`pair` and `unpair`: let two devices of one owner trust each other, by comparing six digits on both screens."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from node.trust.paired import PairedDevices
 from protocol.pairing.states import PairState
 
 POLL_S = 0.2
-READS = "This device can read your prompt: with --privacy trusted it gets your text's activations as they are."
+READS = "This device can read your prompt: with --privacy trusted it gets the plain activations of your text."
 _SHOWN = {state.value for state in (PairState.COMPARING, PairState.CONFIRMED, PairState.CERTIFIED, PairState.PAIRED)}
 _ENDED = {PairState.ENDED.value}
 
 
 class NotPairedNowError(KekahydeError):
-    """An attempt ended otherwise than it was meant to."""
+    """An attempt to pair failed."""
 
 
 @click.command()
 @click.argument("peer", required=False)
-@click.option("--confirm", "code", help="Confirm this code without a question: the one that the other screen shows.")
+@click.option("--confirm", "code", help="Confirm this code, which the other screen shows, without a question.")
 @click.option(
     "--may-read-prompts/--may-not-read-prompts",
     "reads",
     default=None,
-    help="Whether that device may read your prompts (--privacy trusted). Off unless you say so.",
+    help="Whether that device may read your prompts (--privacy trusted). It may not by default.",
 )
 @click.option("--list", "lists", is_flag=True, help="Show paired devices and attempts.")
 @click.option(
@@ -55,11 +55,11 @@ def pair(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Pair this device with another one of yours; both nodes run.
+    """Pair this device with another one of yours. A node must run on both.
 
-    Give PEER (the PeerID of a connected node, or its address) on one device, and `pair` without it, or with the first
-    one's PeerID, on the other. Both show six digits; answer yes on both only where they are the same. Paired devices
-    make pads for --privacy strict. They cannot read your prompts unless you allow it with --may-read-prompts.
+    On one device give PEER (the PeerID of a connected node, or its address). On the other run `pair` without PEER, or
+    with the PeerID of the first. Both show six digits; answer yes on both only if the digits are the same. Paired
+    devices make pads for --privacy strict. They cannot read your prompts unless you give --may-read-prompts.
     """
     if lists:
         _show(_listing(data_dir), as_json)
@@ -72,7 +72,7 @@ def pair(
     if shown["state"] in _ENDED:
         raise NotPairedNowError(f"not paired: {shown['reason']}")
     if shown["state"] == PairState.CONFIRMED.value:
-        say("confirmed here before; waiting for the other device")
+        say("already confirmed here; waiting for the other device")
     elif shown["state"] != PairState.PAIRED.value:
         _decide(data_dir, shown, code, reads is True)
     ended = _await(data_dir, shown["peer_id"], {PairState.PAIRED.value} | _ENDED, deadline)
@@ -85,7 +85,7 @@ def pair(
 @click.argument("peer")
 @data_dir_option
 def unpair(peer: str, data_dir: Path) -> None:
-    """Take the pairing with PEER back, here at once and there as soon as it is connected."""
+    """End the pairing with PEER: here at once, and there as soon as it is connected."""
     try:
         call_node(data_dir, "unpair", peer=peer)
     except NodeNotRunningError:
@@ -95,15 +95,15 @@ def unpair(peer: str, data_dir: Path) -> None:
 
 
 def _begin(data_dir: Path, peer: str | None, deadline: float) -> dict[str, Any]:
-    """The attempt with `peer`, or with whoever asks first and is welcome."""
+    """The attempt with `peer`, or with the first asking peer that the owner accepts."""
     if peer is not None:
         return call_node(data_dir, "pair_start", peer=peer)
-    _attempts(data_dir)  # where no node runs, that is what is said
-    say("waiting for another device to ask: give this one's PeerID or address to `pair` there")
+    _attempts(data_dir)  # raises an error if no node runs
+    say("waiting for another device: run `pair` there with the PeerID or address of this one")
     while True:
         offers = [one for one in _attempts(data_dir) if one["state"] == PairState.OFFERED.value]
         for offer in offers:
-            if click.confirm(f"{offer['peer_id']} wants to be paired with this device. Answer it?", err=True):
+            if click.confirm(f"{offer['peer_id']} asks to be paired with this device. Accept?", err=True):
                 return call_node(data_dir, "pair_start", peer=offer["peer_id"])
             call_node(data_dir, "pair_refuse", peer=offer["peer_id"])
         _sleep(deadline, "nobody asked")
@@ -121,14 +121,14 @@ def _decide(data_dir: Path, shown: dict[str, Any], code: str | None, reads: bool
         same = _ask(f"Do both screens show {spaced}?", otherwise)
         if not same:
             call_node(data_dir, "pair_refuse", peer=peer, mismatch=True)
-            raise NotPairedNowError("not paired: the codes differ, or you said no; somebody may be in between")
+            raise NotPairedNowError("not paired: you said no. If the codes differ, somebody may be in the middle")
         reads = reads and _ask("May it read your prompts?", otherwise)
     call_node(data_dir, "pair_confirm", peer=peer, code=digits if code is None else code, may_read_prompts=reads)
     say("confirmed here; waiting for the other device")
 
 
 def _ask(question: str, otherwise: str) -> bool:
-    """What the owner says; raises NotPairedNowError with what to do `otherwise`, where nobody can be asked."""
+    """The owner's answer. If nobody can be asked, raises NotPairedNowError, which says what to do `otherwise`."""
     try:
         return click.confirm(question, err=True)
     except click.Abort as exc:
@@ -138,7 +138,7 @@ def _ask(question: str, otherwise: str) -> bool:
 
 
 def _set_consent(data_dir: Path, peer: str, reads: bool) -> bool:
-    """Change what a device that is paired already may do; False where it is not."""
+    """Change what an already paired device may do; returns False if it is not paired."""
     listing = _listing(data_dir)
     if all(device["peer_id"] != peer for device in listing["devices"]):
         return False
@@ -175,7 +175,7 @@ def _sleep(deadline: float, otherwise: str) -> None:
 
 
 def _listing(data_dir: Path) -> dict[str, Any]:
-    """What a running node says, else what is in the file."""
+    """The running node's list; if no node runs, what the file says."""
     try:
         return call_node(data_dir, "pair_list")
     except NodeNotRunningError:
@@ -186,11 +186,11 @@ def _listing(data_dir: Path) -> dict[str, Any]:
 
 @contextmanager
 def _offline(data_dir: Path) -> Iterator[PairedDevices]:
-    """The file itself, while no node can start and write it."""
+    """The file itself; meanwhile no node can start and write it."""
     directory = DataDir.open(data_dir)
     lock = directory.lock()
     if lock is None:
-        raise ConfigError(f"a command of another process uses {data_dir}: try again when it has ended")
+        raise ConfigError(f"another process uses {data_dir}: try again when it has ended")
     with lock:
         yield PairedDevices(directory.identity(), directory.path)
 
@@ -209,4 +209,4 @@ def _show(listing: dict[str, Any], as_json: bool) -> None:
         reason = f"  {attempt['reason']}" if attempt["reason"] else ""
         click.echo(f"{attempt['peer_id']}  attempt: {attempt['state']}{code}{reason}")
     if not listing["devices"] and not listing["attempts"]:
-        say("no device is paired with this one: `kekahyde-node pair PEER` on one, `kekahyde-node pair` on the other")
+        say("no device is paired: run `kekahyde-node pair PEER` on one device and `kekahyde-node pair` on the other")

@@ -1,4 +1,4 @@
-"""`peers`: everybody the running node knows of."""
+"""`peers`: all peers that the running node knows."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ MARKS = {"alive": "● alive", "suspect": "◐ suspect", "dead": "○ dead", "le
 @data_dir_option
 @json_option
 def peers(data_dir: Path, as_json: bool) -> None:
-    """Show everybody the node that runs on the data directory knows of."""
+    """Show all peers that the node on the data directory knows."""
     result = call_node(data_dir, "peers")
     if as_json:
         click.echo(json.dumps(result))
         return
     if not result["peers"]:
-        say("no peers yet: `kekahyde-node invite` makes a line that others `join` with")
+        say("no peers yet: `kekahyde-node invite` prints a line with which others can `join`")
         return
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
     whole_ids = console.width >= WHOLE_IDS_WIDTH
     console.print(_table(result["peers"], whole_ids))
     if not whole_ids:
-        say(f"whole PeerIDs, as `ban` and `pair` want them: with {WHOLE_IDS_WIDTH} columns, --json, or `| cat`")
+        say(f"`ban` and `pair` need whole PeerIDs: see them with {WHOLE_IDS_WIDTH} columns, --json, or `| cat`")
 
 
 def _table(peers: list[dict[str, Any]], whole_ids: bool) -> Table:

@@ -1,4 +1,4 @@
-"""How far a fetch is, on stderr."""
+"""Shows on stderr how far a fetch is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LINE_S = 5.0
 """Where there is no terminal, a line is shown so often."""
 
 OnBytes = Callable[[int, int, str], None]
-"""Bytes that are there, bytes in all, what is done now."""
+"""Bytes that are here, bytes in all, the current step."""
 
 
 @contextmanager
 def progress_shown() -> Iterator[OnBytes]:
-    """A bar on a terminal; elsewhere a line for every step."""
+    """Show a bar on a terminal, and elsewhere a line for every step."""
     if not sys.stderr.isatty():
         yield Lines(say)
         return

@@ -1,4 +1,4 @@
-"""`pull`: a model from the Hugging Face hub, or from the peers of the node that runs here."""
+"""`pull`: fetch a model from the Hugging Face hub, or from the peers of the node that runs here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLL_S = 0.2
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("model")
-@click.option("--name", default=None, help="What to call it; the repository's name by default.")
+@click.option("--name", default=None, help="Name of the model. Default: the name of the repository.")
 @thin_option
 @lend_option
 @data_dir_option
@@ -34,9 +34,9 @@ POLL_S = 0.2
 def pull(model: str, name: str | None, thin: bool, lend: str, data_dir: Path, as_json: bool) -> None:
     """Fetch MODEL: ORG/NAME[@REVISION] of the Hugging Face hub, or the id of a model that peers have.
 
-    From the hub only safetensors, tokenizer and configuration are taken. A broken pull goes on where it was.
-    HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected. A commit's hash as REVISION pins it.
-    An id is fetched by the node that runs on --data-dir.
+    From the hub only safetensors, tokenizer and configuration are fetched. An interrupted pull continues where it
+    stopped. HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply. A commit's hash as REVISION pins the version.
+    A model id is fetched by the node that runs on --data-dir.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
@@ -73,7 +73,7 @@ def _from_hub(library: Library, model: str, name: str | None, on_bytes: OnBytes)
 def from_peers(
     directory: DataDir, model_id: str, on_bytes: OnBytes, thin: bool = False, lend: Lend = Lend.AUTO
 ) -> str:
-    """Have the running node fetch a model, and wait for it; an interruption stops the node's transfer too."""
+    """Let the running node fetch a model, and wait for it; an interruption stops the node's transfer too."""
     asked = {"model": model_id, **({"lend": lend.value, "thin": True} if thin else {})}
     job = call_node(directory.path, "pull", **asked)
     try:
@@ -93,7 +93,7 @@ def from_peers(
 def _job(answer: dict[str, Any], job_id: str) -> dict[str, Any]:
     found = next((job for job in answer["transfers"] if job["id"] == job_id), None)
     if found is None:
-        raise OperationError(f"the node does not know the transfer {job_id} any more: it was restarted, pull again")
+        raise OperationError(f"the node was restarted and lost the transfer {job_id}: pull again")
     return dict(found)
 
 

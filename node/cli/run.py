@@ -1,4 +1,4 @@
-"""Answer a prompt: a full node in this process and its engine, tokens as they come, the receipt."""
+"""`run`: answer a prompt with a full node in this process, stream the tokens, and print the receipt."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ from protocol.multiaddr import Multiaddr
 
 MAX_PROMPT_CHARACTERS = 1 << 20
 BRING_POLL_S = 0.2
-"""So often the wait for a model looks at signals."""
+"""Interval at which the wait for a model checks for signals."""
 MAX_PAD_ROWS = 1 << 16
 
 
 class RunOptions(Struct, frozen=True):
-    """What the options of `run` say of the answer and of the node that gives it."""
+    """What the options of `run` say about the answer and about the node that computes it."""
 
     privacy: Privacy
     lend: Lend
     thin: bool
     chat: bool
     sampling: dict[str, Any]
-    """By field of SamplingParams; None or empty where the model's own value holds."""
+    """Values by field of SamplingParams; None or empty means the model's own value."""
     listen: Multiaddr | None
     bootstrap: tuple[Multiaddr, ...]
     swarm_key: Path | None
@@ -84,7 +84,7 @@ class RunOptions(Struct, frozen=True):
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> RunOptions:
-        """As click gives them: what is no field is about sampling."""
+        """The options as click gives them; those that are not fields of this class are about sampling."""
         own = set(cls.__struct_fields__) - {"sampling"}
         known = {name: value for name, value in given.items() if name in own}
         sampling = {name: value for name, value in given.items() if name not in own}
@@ -93,11 +93,11 @@ class RunOptions(Struct, frozen=True):
 
     @property
     def enough_peers(self) -> int:
-        """So many are needed before one that refuses is passed over."""
+        """If at least so many peers are usable, a peer that refuses is not an error."""
         return 2 if self.privacy in (Privacy.AUTO, Privacy.SPLIT) else 1
 
     def sessions(self) -> SessionConfig:
-        """How sessions are formed. Where nobody is named, this device keeps guards of its own."""
+        """How sessions are formed. If the user named no peers, this device uses its own guards."""
         return SessionConfig(
             max_lanes=self.lanes,
             by_guards=not self.bootstrap and not self.min_peers,
@@ -117,14 +117,15 @@ class RunOptions(Struct, frozen=True):
     type=click.Choice([mode.value for mode in Privacy]),
     default=Privacy.AUTO.value,
     show_default=True,
-    help="auto: split where peers are given and that is faster, else local. Never weaker than asked for.",
+    help="auto: split (in an open swarm strict) if peers make it faster, else local. A run never uses a weaker mode "
+    "than asked for.",
 )
 @lend_option
 @thin_option
 @network_options
 @swarm_options
 @click.option(
-    "--min-peers", type=click.IntRange(0), default=0, help="Wait for so many peers, and use ones that dial in too."
+    "--min-peers", type=click.IntRange(0), default=0, help="Wait for so many peers, and also use peers that dial in."
 )
 @click.option(
     "--peer-timeout", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds to wait for peers."
@@ -134,31 +135,45 @@ class RunOptions(Struct, frozen=True):
     type=click.IntRange(1, 64),
     default=DEFAULT_MAX_LANES,
     show_default=True,
-    help="split: lanes at most, two peers each. strict uses every peer.",
+    help="split: the maximum number of lanes, two peers each. strict uses every peer.",
 )
 @click.option(
-    "--pad-rows", type=click.IntRange(0, MAX_PAD_ROWS), default=0, help="strict: pads made before the clock starts."
+    "--pad-rows",
+    type=click.IntRange(0, MAX_PAD_ROWS),
+    default=0,
+    help="strict: rows of pads to make before the answer begins.",
 )
-@click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-text token.")
-@click.option("--max-tokens", type=click.IntRange(1), default=None, help="Tokens at most.")
+@click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-text token.")
+@click.option("--max-tokens", type=click.IntRange(1), default=None, help="Maximum number of tokens.")
 @click.option("--temperature", type=float, default=None, help="0 is greedy.")
-@click.option("--top-k", type=int, default=None, help="Only the K likeliest tokens; 0 is all.")
-@click.option("--top-p", type=float, default=None, help="Only the likeliest tokens that make up this probability.")
-@click.option("--min-p", type=float, default=None, help="Only tokens at least this likely, beside the likeliest.")
-@click.option("--repetition-penalty", type=float, default=None, help="Above 1 repeats less.")
-@click.option("--stop", multiple=True, help="End the text before this string. May be repeated.")
+@click.option("--top-k", type=int, default=None, help="Choose only among the K likeliest tokens; 0: all.")
+@click.option(
+    "--top-p",
+    type=float,
+    default=None,
+    help="Choose only among the likeliest tokens that together have this probability.",
+)
+@click.option(
+    "--min-p", type=float, default=None, help="Choose only tokens at least this likely, relative to the likeliest."
+)
+@click.option("--repetition-penalty", type=float, default=None, help="Values above 1 make repetitions less likely.")
+@click.option("--stop", multiple=True, help="End the text before this string. May be given several times.")
 @click.option(
     "--stop-token-id",
     "stop_token_ids",
     type=click.IntRange(0),
     multiple=True,
-    help="End the text with the token of this id. May be repeated.",
+    help="End the text at the token with this id. May be given several times.",
 )
-@click.option("--seed", type=int, default=None, help="Same seed, same text.")
+@click.option("--seed", type=int, default=None, help="The same seed gives the same text.")
 @click.option(
-    "--deadline", type=click.FloatRange(0.05), default=30.0, show_default=True, help="Seconds without progress."
+    "--deadline",
+    type=click.FloatRange(0.05),
+    default=30.0,
+    show_default=True,
+    help="Give up after so many seconds without progress.",
 )
-@click.option("--chat", is_flag=True, help="Put the prompt through the model's chat template.")
+@click.option("--chat", is_flag=True, help="Send the prompt as a chat message, with the model's chat template.")
 @threads_option
 @verbose_option
 def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: int, **given: Any) -> None:
@@ -166,9 +181,9 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
 
     Without PROMPT it is a chat: each line of stdin is a turn, and the model reads the turns before it.
 
-    A node that runs on the data directory does it, with the peers that it knows. Where none runs, or where an option
-    says how a node is to be (--listen, --bootstrap, --swarm-key, --open, --min-peers, --peer-timeout, --lanes,
-    --pad-rows, --deadline, --threads), a node is started for this run alone.
+    If a node runs on the data directory, it answers, with the peers that it knows. If none runs, or if an option
+    configures a node (--listen, --bootstrap, --swarm-key, --open, --min-peers, --peer-timeout, --lanes, --pad-rows,
+    --deadline, --threads), a node is started only for this run.
     """
     configure_logging(verbose)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -184,13 +199,13 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
     if absent is not None and by_node:
         from node.cli.pull import from_peers  # HTTP: only where a node runs
 
-        say(f"model {absent[:16]} is fetched from peers")
+        say(f"fetching model {absent[:16]} from peers")
         with progress_shown() as on_bytes:
             from_peers(directory, absent, on_bytes, options.thin, options.lend)
         model, absent = absent, None
     stored = None if absent is not None else library.resolve(model)
     if options.thin and stored is not None and stored.is_whole:
-        say(f"note: all of {stored.name} is here already: --thin keeps it as it is")
+        say(f"note: all of {stored.name} is already here: --thin does not remove any of it")
     reading = None if stored is None else _reading(stored, options)
     if reading is not None:
         reading.check(text)
@@ -210,10 +225,10 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
 
 
 def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], options: RunOptions) -> NodeConfig:
-    """How the node of this run is: that of the data directory where no other process lives under it."""
+    """The configuration of this run's node. It has the data directory's identity if no other process uses it."""
     identity, lock = _identity(directory)
     if lock is None and options.privacy is Privacy.TRUSTED:
-        say(f"note: the node that runs on {directory.path} is paired, this run is not: ask it through its gateway")
+        say(f"note: only the node that runs on {directory.path} is paired, not this run: use that node's gateway")
     return NodeConfig(
         identity,
         options.listen,
@@ -241,12 +256,12 @@ def _answer(text: str | None, reading: Reading, ask: Callable[[Asked], Iterator[
 
 
 def _bring(node: Node, library: Library, model_id: str, lent: Collection[UnitKind]) -> StoredModel:
-    """A model that is not here: its tokenizer, float part and units from the peers, verified by its id.
+    """Fetch a model that is not here from peers: its tokenizer, float part and units, verified by its id.
 
     Args:
-        lent: kinds of units that go by, and leave their checks alone.
+        lent: kinds of units of which only the checks are kept.
     """
-    say(f"model {model_id[:16]} is fetched from peers")
+    say(f"fetching model {model_id[:16]} from peers")
     job = node.transfers.pull(model_id, lent)
     try:
         with progress_shown() as on_bytes:
@@ -257,7 +272,7 @@ def _bring(node: Node, library: Library, model_id: str, lent: Collection[UnitKin
         raise
     if job.state is not JobState.DONE:
         raise ModelNotFoundError(job.error or f"model {model_id} could not be fetched: try again")
-    say(f"{job.fetched_bytes / 2**20:.1f} MiB were fetched")
+    say(f"fetched {job.fetched_bytes / 2**20:.1f} MiB")
     return library.open(model_id)
 
 
@@ -266,7 +281,7 @@ def _interrupt(*_signal: object) -> NoReturn:
 
 
 def _identity(directory: DataDir) -> tuple[Identity, IO[bytes] | None]:
-    """The data directory's identity and its lock, or one for this run alone while another process lives under it."""
+    """The data directory's identity and its lock; if another process uses it, an identity for this run only."""
     lock = directory.lock()
     return (Identity.from_seed(secrets.token_bytes(32)) if lock is None else directory.identity()), lock
 
@@ -283,7 +298,7 @@ def _read_prompt(prompt: str) -> str:
 
 
 def _read_stdin() -> str:
-    """What is piped in, as UTF-8 whatever the locale says; at most a little more than a prompt may have."""
+    """What is piped in, read as UTF-8 whatever the locale says; at most a little more than the longest prompt."""
     content = sys.stdin.buffer.read(4 * MAX_PROMPT_CHARACTERS + 4)
     try:
         return content.decode("utf-8")
@@ -302,7 +317,7 @@ def _sampling_params(model: StoredModel, given: dict[str, Any]) -> SamplingParam
 
 
 def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], options: RunOptions) -> None:
-    """Wait for the peers; one that refuses us is an error only where too few are left without it."""
+    """Wait for the peers; a peer that refuses us is an error only if too few remain without it."""
     node.registry.wait_settled([str(address) for address in bootstrap], options.min_peers, options.peer_timeout)
     failed = [outcome for outcome in node.registry.outcomes() if outcome.state is not DialState.UP]
     for outcome in failed:
@@ -312,7 +327,7 @@ def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], options: RunOpti
 
 
 def _show(events: Iterator[Event], as_json: bool) -> str:
-    """Tokens on stdout as they come, what a person should know on stderr, the receipt last; returns the text."""
+    """Print tokens on stdout as they come, notes on stderr, and the receipt last; returns the text."""
     shown = []
     for event in events:
         if isinstance(event, Token):
@@ -334,7 +349,7 @@ def _show(events: Iterator[Event], as_json: bool) -> str:
                     click.echo()
                     say(receipt.as_line())
                 if receipt.finish_reason == "error":
-                    raise UnfinishedError("the answer ends before its end: the last note above says why")
+                    raise UnfinishedError("the answer is incomplete: the last note above says why")
     return "".join(shown)
 
 

@@ -1,4 +1,4 @@
-"""Start a node and keep it until a signal says otherwise."""
+"""Start a node and run it until a signal stops it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from protocol.multiaddr import Multiaddr
 
 
 class Endpoint(Struct, frozen=True):
-    """What the options say of the gateway."""
+    """What the options say about the gateway."""
 
     address: tuple[str, int] | None
     tcp: bool
@@ -43,7 +43,7 @@ class Endpoint(Struct, frozen=True):
 
 
 class SwarmChoice(Struct, frozen=True):
-    """What the options say of the swarm."""
+    """What the options say about the swarm."""
 
     key_file: Path | None
     is_open: bool
@@ -77,10 +77,8 @@ def serve(
     directory = DataDir.open(data_dir)
     lock = directory.lock()
     if lock is None:
-        raise ConfigError(
-            f"another node runs on {data_dir}: stop it, or give this one a directory of its own with --data-dir"
-        )
-    # What becomes of a node's links is said once a change; a run says it itself.
+        raise ConfigError(f"another node runs on {data_dir}: stop it, or start this one with its own --data-dir")
+    # A node logs each change of its links; `run` prints these changes itself.
     always_tell("node.transport.dialler")
     stopping = StopSignal()
     if until_stdin_ends:
@@ -143,10 +141,10 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
         say(f"note: {node.kernels.note}")
     say(f"swarm {node.swarm_name}")
     if gateway is not None:
-        say(f"programs reach it at {gateway}/v1, as they do OpenAI")
+        say(f"programs reach it at {gateway}/v1 (OpenAI's protocol)")
         if not is_loopback(urlsplit(gateway).hostname or ""):
             say(
-                "the gateway listens beyond this device: it asks for the token in gateway.token, and is not encrypted"
+                "the gateway listens beyond this device: requests need the token in gateway.token, without encryption"
             )
     if addresses:
         say("others reach it with --bootstrap and an address above; Ctrl-C stops it")
@@ -155,6 +153,6 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
 
 
 def named_guards(bootstrap: tuple[Multiaddr, ...]) -> tuple[PeerId, ...]:
-    """Peers whose places in lanes the user chose: two or more; a single address is just a way into the swarm."""
+    """Peers whose places in lanes the user chose, two or more; a single address is only an entry into the swarm."""
     named = tuple(dict.fromkeys(address.peer_id for address in bootstrap if address.peer_id))
     return named if len(named) > 1 else ()

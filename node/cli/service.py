@@ -1,4 +1,4 @@
-"""Texts for the shell and for systemd, to be put where those look for them."""
+"""Prints texts that the user installs for the shell and for systemd."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COMPLETE_VARIABLE = "_KEKAHYDE_NODE_COMPLETE"
 _PATH_OPTIONS = ("--swarm-key", "--model")
 _PLAIN_WORD = re.compile(r"[\w@%+=:,./$-]+")
 UNIT = """\
-# systemd user unit of Kekahyde. Put it in place and start it:
+# systemd user unit of Kekahyde. Install and start it:
 #   kekahyde-node service > ~/.config/systemd/user/kekahyde-node.service
 #   systemctl --user daemon-reload && systemctl --user enable --now kekahyde-node
-# It ends when you log out, unless you say: loginctl enable-linger
+# It ends when you log out, unless you run: loginctl enable-linger
 [Unit]
 Description=Kekahyde node: lends computing to peers and answers prompts
 After=network-online.target
@@ -35,14 +35,14 @@ Restart=on-failure
 RestartSec=3
 TimeoutStopSec=20
 UMask=0077
-# Of the memory of this machine: what strangers may make it hold must end this node (it is started again), and nothing
-# else. Weights count only as far as they cannot be read from the disk again. A lower bound is safe: 1G for the model
-# story, twice the size of the models otherwise.
+# If strangers make this node use too much of the machine's memory, only this node must end (systemd starts it again).
+# Weights that can be read from the disk again do not count. A lower limit is safe: 1G for the model story, else twice
+# the size of the models.
 MemoryMax=75%
-# A core would hold prompts and keys.
+# A core dump would contain prompts and keys.
 LimitCORE=0
-# Each link, lane and client takes up to three. A node takes no more than this, and does not start with fewer than
-# {needed}.
+# Each link, lane and client needs up to three open files. A node uses no more than this limit, and does not start
+# with fewer than {needed}.
 LimitNOFILE={wanted}
 NoNewPrivileges=yes
 PrivateTmp=yes
@@ -86,7 +86,7 @@ def service(context: click.Context, data_dir: Path) -> None:
 
 
 def _absolute(arguments: Sequence[str]) -> list[str]:
-    """Files and folders named from the root: a unit is started in another folder than this one."""
+    """Make paths absolute, because systemd starts the unit in another folder."""
     spread: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
@@ -103,7 +103,7 @@ def _chosen(context: click.Context) -> bool:
 
 
 def _program() -> list[str]:
-    """The installed program beside this Python, else the module."""
+    """The program installed beside this Python; else the one in PATH; else the module."""
     beside = Path(sys.executable).with_name(PROGRAM)
     if beside.is_file():
         return [str(beside)]
@@ -112,13 +112,13 @@ def _program() -> list[str]:
 
 
 def _quoted(command: Sequence[str]) -> str:
-    """The command as systemd reads it: its own signs doubled, what a plain word cannot hold between quotes."""
+    """The command in systemd's syntax: special characters are doubled, and words that need it are quoted."""
     return " ".join(_word(part) for part in command).replace("%", "%%").replace("$", "$$")
 
 
 def _word(part: str) -> str:
     if not part.isprintable():
-        raise ConfigError(f"{part!r} cannot stand in a unit: leave out what cannot be printed")
+        raise ConfigError(f"{part!r} cannot be written into a unit: leave out characters that cannot be printed")
     if _PLAIN_WORD.fullmatch(part):
         return part
     escaped = part.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,4 @@
-"""What ends a program that serves: a signal, or the end of whoever started it."""
+"""Ends a serving program: on a signal, or when the process that started it ends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import socket
 import threading
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""SIGHUP: the terminal was closed. Whoever starts a node with `nohup` ignores it, and that stays so."""
+"""SIGHUP means that the terminal was closed. A node started with `nohup` ignores it, and goes on ignoring it."""
 
 
 class StopSignal:
-    """A signal to stop, whichever thread of this process the kernel gives it to. Made in the main thread, early.
+    """Waits for a signal to stop, whichever thread the kernel delivers it to. Create it early, in the main thread.
 
-    The kernel may choose any thread, and does where the main one was only just continued or has another signal to
-    take. A Python handler then waits for the main thread to execute something, which one that waits for a lock never
-    does. So that thread reads what the C handler writes: `signal.set_wakeup_fd`.
+    The kernel may choose any thread, and does so if the main thread was just resumed or has another signal to
+    handle. A Python handler then runs only once the main thread executes bytecode, which it never does while it waits
+    for a lock. So the main thread reads the descriptor that the C handler writes to: `signal.set_wakeup_fd`.
     """
 
     def __init__(self) -> None:
@@ -29,18 +29,19 @@ class StopSignal:
                 signal.signal(number, _leave_it_to_the_descriptor)
 
     def give(self) -> None:
-        """End the wait, from any thread, as a signal does."""
-        with contextlib.suppress(BlockingIOError):  # full: it is woken already
+        """End the wait, from any thread, as a signal would."""
+        with contextlib.suppress(BlockingIOError):  # full: already woken
             self._wake.send(bytes([signal.SIGTERM]))
 
     def wait(self) -> None:
-        """Return once one has come, also where it came before."""
+        """Return once a signal has come, even if it came before this call."""
         while self._woken.recv(1)[0] not in STOPPING:
             pass
 
 
 def stop_when_stdin_ends() -> None:
-    """Whoever started this program holds the other end of its stdin: when that one ends, however, so does this."""
+    """Stop when stdin ends. The process that started this program holds the other end of stdin; it closes however
+    that process ends."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -52,4 +53,4 @@ def stop_when_stdin_ends() -> None:
 
 
 def _leave_it_to_the_descriptor(*_: object) -> None:
-    """Only a signal that has a handler is written to the descriptor."""
+    """Does nothing: a signal is written to the descriptor only if it has a handler."""

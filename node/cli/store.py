@@ -17,11 +17,11 @@ from node.store.library import Library, ModelSummary
 
 @click.command("import", epilog=EXIT_CODES)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", default=None, help="What to call it; the name of the folder or file by default.")
+@click.option("--name", default=None, help="Name of the model. Default: the name of the folder or file.")
 @data_dir_option
 @json_option
 def import_model(path: Path, name: str | None, data_dir: Path, as_json: bool) -> None:
-    """Turn PATH, a folder with a Hugging Face checkpoint or a GGUF file, into a model that can be run and served."""
+    """Import PATH, a folder with a Hugging Face checkpoint or a GGUF file, as a model that can be run and served."""
     library = Library(DataDir.open(data_dir).models)
     imported = library.import_folder(path, name)
     names = next(model.names for model in library.list() if model.model_id == imported.model_id)

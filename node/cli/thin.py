@@ -1,4 +1,4 @@
-"""`--thin`: models of which this device keeps no weights of what it lends."""
+"""`--thin`: models of which this device keeps no weights of lent units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from node.store.thin import reduce_unit
 def library_of(
     directory: DataDir, lent: Collection[UnitKind], progress: Callable[[ImportProgress], None] | None = None
 ) -> Library:
-    """The models of a data directory; what is imported keeps no weights of the lent kinds."""
+    """The models of a data directory; an import into it keeps no weights of the lent kinds of units."""
     if not lent:
         return Library(directory.models, progress)
     kernels = select_kernels(None)

@@ -1,4 +1,4 @@
-"""Which models a start means: those that are here, and those that peers are to bring.
+"""Which models a start uses: those that are here, and those to fetch from peers.
 
 The id of a model that is not here comes from the user or from an invitation, never from what peers announce.
 """
@@ -17,36 +17,36 @@ from node.store.stored import StoredModel
 from node.swarm.credentials import Swarm
 
 LENT_SHARE = 0.5
-"""Of the memory that this process may still take when the node starts."""
+"""Part of the memory that this process may still take when the node starts."""
 
 
 def lendable_bytes() -> int:
-    """Memory that a node lends to layers of others' models unless it is told."""
+    """Memory that a node gives to layers fetched from peers, unless an option says otherwise."""
     return int(available_memory() * LENT_SHARE)
 
 
 def meant(library: Library, model: str, swarm: Swarm) -> str:
-    """What `--model` says, an invitation's name for a model replaced by the id, where nothing here is called so."""
+    """The value of `--model`. A name from an invitation is replaced by the id, unless a model here has that name."""
     invited = {known.name: known.model_id.hex() for known in swarm.models}
     return model if model in library.names() else invited.get(model, model)
 
 
 class WantedModels(Struct, frozen=True):
-    """What a node is started for."""
+    """The models that a node is started with."""
 
     whole: list[StoredModel]
     """Models to serve."""
     absent: Sequence[str]
     """Ids of models that are not here."""
     default: str | None
-    """The model that a prompt means which names none; None where there is none."""
+    """The model for a prompt that names none; None if there is none."""
 
 
 def wanted_models(library: Library, model: str, swarm: Swarm) -> WantedModels:
-    """Models to open, and ids of models that are not here: what `--model` says, and what the invitation named.
+    """Models to open, and ids of models that are not here, from `--model` and from the invitation.
 
     Raises:
-        ModelError: `--model` means nothing that is here or that the user vouched for.
+        ModelError: `--model` names no model that is here or that the user gave the id of.
     """
     model = meant(library, model, swarm)
     model_id = absent_id(library, model)
@@ -60,5 +60,5 @@ def wanted_models(library: Library, model: str, swarm: Swarm) -> WantedModels:
 
 
 def absent_id(library: Library, model: str) -> str | None:
-    """The id that `model` is, where it is that of a model which is not here; None for anything else."""
+    """`model`, if it is the id of a model that is not here; None otherwise."""
     return model if is_model_id(model) and not library.has(model) else None

@@ -1,8 +1,8 @@
-"""How nodes find each other beyond the addresses that they are given.
+"""How nodes find each other without given addresses.
 
-discovery     all of it together
+discovery     joins the parts below
 mdns          the local network
 reach_keeper  observed addresses and dial-back
-addresses     whom an own address leads to
+addresses     who can reach an address of this node
 interfaces    own addresses, the most useful first
 """

@@ -1,4 +1,4 @@
-"""Sorting a node's own addresses by who can reach them."""
+"""Who can reach an address of this node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_loopback(address: Multiaddr) -> bool:
 
 
 def lan_hosts(addresses: Iterable[Multiaddr]) -> tuple[str, ...]:
-    """Hosts, each once, that others in a local network could dial: IP addresses that are not loopback."""
+    """Hosts that others in a local network could dial, each once: IP addresses that are not loopback."""
     hosts = ((address.host, host_of(address.host)) for address in addresses)
     usable = [text for text, host in hosts if host is not None and not host.is_loopback and not host.is_unspecified]
     return tuple(dict.fromkeys(usable))

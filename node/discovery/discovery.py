@@ -1,4 +1,4 @@
-"""All by which a node is found and finds others, beyond the addresses that it is told."""
+"""How a node is found and finds others without given addresses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from protocol.multiaddr import Multiaddr
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
-"""How often the interfaces are looked at: a device that moved is found again after so long."""
+"""How often the interfaces are checked: a device that moved is found again after this time."""
 
 
 class Discovery:
     """The node's reachability (`reach`, a resident of the control plane) and its multicast DNS (`lan`).
 
     Args:
-        listening: addresses of this device's interfaces where the node listens, now.
-        announced: addresses that the user vouches for.
-        changed: called in the control plane's loop when the addresses that the record may name are others.
+        listening: gives the addresses of this device's interfaces on which the node listens now.
+        announced: addresses that the user gave.
+        changed: called in the control plane's loop when the addresses for the record have changed.
         found: called in a thread with an address of a member.
         on_lan: whether to use multicast DNS.
     """
@@ -46,7 +46,7 @@ class Discovery:
             self.lan.note = "turned off by --no-mdns"
 
     def start(self) -> None:
-        """Returns at once: multicast takes its time in a thread of its own."""
+        """Returns at once; multicast runs in its own thread."""
         if self._thread is not None:
             self._thread.start()
 
@@ -61,7 +61,7 @@ class Discovery:
         while not self._stopping.is_set():
             try:
                 self.lan.update(self._listening())
-            except Exception as exc:  # the node does without it, and it may work again a moment later
-                complaints.warning("multicast DNS failed (%s) and is tried again", repr(exc))
+            except Exception as exc:  # the node works without it, and it may work again later
+                complaints.warning("multicast DNS failed (%s); trying again", repr(exc))
             self._stopping.wait(INTERVAL_S)
         self.lan.stop()

@@ -1,7 +1,7 @@
-"""The addresses of this device's interfaces, the ones by which others are most likely to reach it first.
+"""The addresses of this device's interfaces, in order of how likely others can reach them.
 
-A host that runs containers has a bridge for each network of them, all listed before a VPN; only so many addresses can
-be told to others, and those of bridges lead nowhere from outside.
+A host that runs containers has a bridge for each container network, and the system lists all of them before a VPN.
+Only a few addresses can be announced, and those of bridges cannot be reached from outside.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _ADDRESS_BITS = {"ip4": 32, "ip6": 128}
 
 
 def own_hosts(protocol: str, root: Path = ROOT) -> list[str]:
-    """Hosts of every interface for `ip4` or `ip6`, by use: the default route's, global ones, private ones, those of
-    bridges without a wire, link-local ones, loopback."""
+    """Hosts of every interface for `ip4` or `ip6`, the most useful first: on the default route, global, private, on
+    bridges without hardware, link-local, loopback."""
     gateways = _default_route_interfaces(root, protocol)
     found = []
     for name, entries in psutil.net_if_addrs().items():
@@ -29,7 +29,8 @@ def own_hosts(protocol: str, root: Path = ROOT) -> list[str]:
 
 
 def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None for a hardware address, and for a link-local one with a zone, which an address cannot name."""
+    """The IP address; None for a hardware address, and for a link-local one with a zone, which a multiaddr cannot
+    name."""
     try:
         return None if "%" in text else ipaddress.ip_address(text)
     except ValueError:
@@ -49,8 +50,8 @@ def _rank(host: ipaddress.IPv4Address | ipaddress.IPv6Address, has_default_route
 
 
 def _is_inner_bridge(root: Path, name: str) -> bool:
-    """Whether an interface is a bridge that no hardware of this device is a port of: it joins containers or virtual
-    machines, and nobody outside."""
+    """Whether an interface is a bridge without any hardware of this device: it connects only containers or virtual
+    machines."""
     folder = root / "sys/class/net" / name
     if not (folder / "bridge").exists():
         return False
@@ -62,7 +63,7 @@ def _is_inner_bridge(root: Path, name: str) -> bool:
 
 
 def _default_route_interfaces(root: Path, protocol: str) -> set[str]:
-    """Interfaces by which this device reaches what it has no other route to."""
+    """Interfaces with a default route."""
     if protocol == "ip4":
         rows = [line.split() for line in _lines(root / "proc/net/route")[1:]]
         return {row[0] for row in rows if len(row) > 7 and int(row[1], 16) == 0 and int(row[7], 16) == 0}
@@ -71,7 +72,7 @@ def _default_route_interfaces(root: Path, protocol: str) -> set[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Nothing where the system has no such file."""
+    """The lines of a file; empty if the system has no such file."""
     try:
         return path.read_text(errors="replace").splitlines()
     except OSError:

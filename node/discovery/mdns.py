@@ -1,8 +1,8 @@
-"""Multicast DNS: announce this node to its local network and hear of others of its swarm.
+"""Multicast DNS: announces this node to its local network and finds others of its swarm.
 
-zeroconf's thread hears the network, a browser thread reads what it heard; nothing here delays anything else. It works
-on the interfaces that the node listens on and no others, so a node on loopback is silent. Whatever goes wrong is a
-note: a node without multicast still has its other ways to find peers.
+zeroconf's thread listens to the network, and a browser thread reads the results; nothing here delays other parts. It
+uses only the interfaces on which the node listens, so a node on loopback announces nothing. Every failure becomes a
+note, because a node without multicast still has other ways to find peers.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 LOOKUP_TIMEOUT_MS = 2000
 MAX_FOUND = 256
-"""Other nodes that are kept in mind; a network with more of them is attacking."""
+"""Most other nodes that are remembered; a network with more of them is an attack."""
 INSTANCE_BYTES = 6
 MAX_ROUNDS_BETWEEN = 12
-"""A member that was found is named again at least every so many calls of `update`."""
+"""A found member is reported again at least every so many calls of `update`."""
 
 
 class LanIdentity(Discreet, Struct, frozen=True):
@@ -48,9 +48,9 @@ class LanIdentity(Discreet, Struct, frozen=True):
 
 
 class LanDiscovery:
-    """Multicast DNS of one node. `found` is called, in a thread of its own, with every address of a member.
+    """Multicast DNS of one node. It calls `found`, in its own thread, with every address of a member.
 
-    Never raises: `note` says why it is off or what it lacks.
+    It never raises: `note` says why it is off or what is missing.
     """
 
     def __init__(self, me: LanIdentity, found: Callable[[Multiaddr], None]) -> None:
@@ -67,9 +67,9 @@ class LanDiscovery:
         return self._zeroconf is not None
 
     def update(self, addresses: Sequence[Multiaddr]) -> None:
-        """Announce these addresses from now on, on their interfaces; with none of the local network it is off.
+        """Announce these addresses from now on, on their interfaces; without any local address it is off.
 
-        Called now and then: it also names again those who were found and may not have been reached.
+        This is called at intervals; it also reports found members again that may not have been reached.
         """
         usable = tuple(address for address in addresses if lan_hosts([address]))
         with self._lock:
@@ -101,7 +101,7 @@ class LanDiscovery:
         versions = {address.protocol for address in addresses}
         version = IPVersion.All if len(versions) > 1 else IPVersion.V6Only if "ip6" in versions else IPVersion.V4Only
         self._zeroconf = Zeroconf(interfaces=list(hosts), ip_version=version)
-        # A name that says nothing: neither the host's nor the node's, and a new one with every start.
+        # A random name, new with every start, that identifies neither the host nor the node.
         instance = secrets.token_hex(INSTANCE_BYTES)
         nonce = secrets.token_bytes(ANNOUNCEMENT_NONCE_BYTES)
         info = ServiceInfo(
@@ -112,7 +112,7 @@ class LanDiscovery:
             server=f"{instance}.local.",
             parsed_addresses=list(hosts),
         )
-        # The name is random: nobody else has it, and asking around first would only take a second.
+        # The name is random, so nobody else has it; checking that first would only take a second.
         self._zeroconf.register_service(info, cooperating_responders=True)
         self._ears = _Ears(self._me, self._found)
         ServiceBrowser(self._zeroconf, SERVICE_TYPE, listener=self._ears)
@@ -127,7 +127,7 @@ class LanDiscovery:
 
 
 class _Known(Struct):
-    """A member that was found, and when to name it again, counted in calls of `update`."""
+    """A found member, and when to report it again, counted in calls of `update`."""
 
     addresses: tuple[Multiaddr, ...]
     rounds: int = 0
@@ -143,7 +143,7 @@ class _Ears(ServiceListener):
         self._known: dict[str, _Known] = {}
 
     def remind(self) -> None:
-        """Name again what was found, each time after a longer while: the first dial may have failed."""
+        """Report found members again, after longer and longer pauses: the first dial may have failed."""
         for known in list(self._known.values()):
             known.rounds += 1
             if known.rounds >= known.next_round:
@@ -165,7 +165,7 @@ class _Ears(ServiceListener):
         try:
             addresses = self._read(info) if info is not None else ()
         except Exception as exc:  # anybody may announce anything; zeroconf's thread would end
-            log.warning("what a device of the local network announces cannot be read: %s", repr(exc))
+            log.warning("an announcement on the local network cannot be read: %s", repr(exc))
             return
         known = self._known.get(name)
         if addresses and (known is None or known.addresses != addresses):

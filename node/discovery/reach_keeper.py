@@ -1,7 +1,7 @@
-"""Finds out by which addresses others can dial this node, and does the same for them.
+"""Finds out at which addresses others can dial this node, and helps others to do the same.
 
-Lives in the control plane's loop; decides nothing: `protocol.finding.reachability` says what to ask and what it
-proves, `protocol.finding.dialback` what may be dialled for whom.
+It runs in the control plane's loop and decides nothing: `protocol.finding.reachability` says what to ask and what an
+answer proves, and `protocol.finding.dialback` says which addresses may be dialled for a peer.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 LOOK_EVERY = 5
-"""Intervals after which the interfaces are looked at again."""
+"""The interfaces are checked again after so many intervals."""
 MAX_ASKS = 4
-"""Requests that are sent in one interval."""
+"""Most requests that are sent in one interval."""
 
 
 class ReachKeeper:
-    """The addresses that this node's record may name: `addresses`, readable from any thread.
+    """Keeps the addresses that this node's record may name, `addresses`, which any thread may read.
 
     Args:
-        listening: addresses of this device's interfaces where the node listens, now.
-        announced: addresses that the user vouches for.
-        changed: called in the loop when `addresses` are others.
+        listening: gives the addresses of this device's interfaces on which the node listens now.
+        announced: addresses that the user gave.
+        changed: called in the loop when `addresses` have changed.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ReachKeeper:
         self._coming_back: set[asyncio.Task[None]] = set()
         self.addresses: tuple[Multiaddr, ...] = self._announced
         self.unconfirmed: tuple[Multiaddr, ...] = ()
-        """Addresses of this device by which nobody has come in yet."""
+        """Addresses of this device through which no peer has come in yet."""
 
     def start(self, plane: ControlPlane) -> None:
         self._plane = plane
@@ -73,7 +73,7 @@ class ReachKeeper:
         self._look()
 
     async def run(self) -> None:
-        """Look at the interfaces now and then, and ask whoever is to be asked."""
+        """Check the interfaces at intervals, and send the requests that are due."""
         round_number = 0
         while True:
             self._ask()
@@ -111,7 +111,7 @@ class ReachKeeper:
     # --- for this node
 
     def _look(self) -> None:
-        """The addresses of the interfaces may be others."""
+        """Read the addresses of the interfaces, which may have changed."""
         self._reach.listening([_plain(address) for address in self._listening() if not is_loopback(address)])
         self._update()
 
@@ -128,7 +128,8 @@ class ReachKeeper:
         self._update()
 
     def _told(self, link: Link, received: Received) -> None:
-        """A nonce that comes in by itself proves an address; an answer to a request is believed if it is bad news."""
+        """A nonce that arrives over a new link proves an address; an answer to a request counts only if it reports
+        failure."""
         message, now = received.message, time.monotonic()
         assert isinstance(message, DialBackResult)
         is_answer = self._sent.pop(received.id, None) == link.peer_id
@@ -140,7 +141,7 @@ class ReachKeeper:
 
     def _update(self) -> None:
         confirmed = self._reach.confirmed()
-        # A node that listens on loopback alone is found on this device, and nowhere else.
+        # A node that listens only on loopback can be found only on this device.
         local = [_plain(address) for address in self._listening()]
         trusted = local if local and all(map(is_loopback, local)) else []
         addresses = tuple(dict.fromkeys([*self._announced, *confirmed, *trusted]))[:MAX_ADDRESSES]
@@ -183,5 +184,5 @@ class ReachKeeper:
 
 
 def _plain(address: Multiaddr) -> Multiaddr:
-    """Without the PeerID, which goes without saying in this node's own record."""
+    """The address without the PeerID, which this node's own record already states."""
     return replace(address, peer_id=None)

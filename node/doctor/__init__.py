@@ -1,8 +1,8 @@
-"""What is wrong with a node or its surroundings, each with the next step.
+"""Finds what is wrong with a node or its surroundings, and says what to do.
 
 finding  one finding
 device   processor, compiler, kernels, disk, clock
 folder   the data directory
 network  ports and multicast of this device
-running  the node that runs: its addresses, its peers, their clocks
+running  the running node: its addresses, its peers, their clocks
 """

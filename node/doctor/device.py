@@ -15,17 +15,17 @@ from node.kernels.selftest import self_test
 LITTLE_DISK_BYTES = 2 << 30
 NO_DISK_BYTES = 100 << 20
 EARLIEST_UNIX_S = 1_767_225_600
-"""1 January 2026: a clock before that was never set."""
+"""1 January 2026: a clock that shows an earlier time was never set."""
 COMPILERS = ("cc", "gcc", "clang")
 
 
 def device_findings(data_dir: Path) -> list[Finding]:
-    """Everything that needs no node and no network."""
+    """All checks that need no node and no network."""
     return [_disk(data_dir), _clock(time.time()), *_kernels()]
 
 
 def _kernels() -> list[Finding]:
-    """The kernels, tested; a compiler matters only where the fast ones are missing."""
+    """Test the kernels; a compiler matters only if the fast ones are missing."""
     try:
         kernels = select_kernels(1)
     except ConfigError as exc:
@@ -59,6 +59,6 @@ def _disk(data_dir: Path) -> Finding:
 def _clock(unix_s: float) -> Finding:
     said = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_s))
     if unix_s < EARLIEST_UNIX_S:
-        step = "set the clock (timedatectl set-ntp true): expiries and records go by it"
-        return broken("clock", f"it says {said}, which is long past", step)
+        step = "set the clock (timedatectl set-ntp true): expiries and records depend on it"
+        return broken("clock", f"it shows {said}, which is long past", step)
     return ok("clock", said)

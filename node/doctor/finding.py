@@ -1,4 +1,4 @@
-"""One finding: what was looked at, how it is, what to do."""
+"""One finding: what was checked, the result, what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 
 class Level(Enum):
-    """How much it matters."""
+    """How serious a finding is."""
 
     OK = "ok"
     NOTE = "note"
@@ -19,7 +19,7 @@ class Level(Enum):
 
 
 class Finding(Struct, frozen=True):
-    """One finding. `next_step` is empty where nothing is to be done."""
+    """One finding. `next_step` is empty if nothing needs to be done."""
 
     check: str
     level: Level

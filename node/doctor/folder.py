@@ -25,13 +25,13 @@ OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 
 
 def folder_findings(data_dir: Path) -> list[Finding]:
-    """Everything that is in the directory; nothing is made or changed."""
+    """All checks of the directory; they create and change nothing."""
     if not data_dir.exists():
         above = next(folder for folder in data_dir.absolute().parents if folder.exists())
         if not os.access(above, os.W_OK | os.X_OK):
             step = f"make {data_dir} with rights for this user, or choose another --data-dir"
-            return [broken("data directory", f"{data_dir} is not there, and this user may not write {above}", step)]
-        return [note("data directory", f"{data_dir} is not there yet", "the first start of a node makes it")]
+            return [broken("data directory", f"{data_dir} does not exist; this user may not write {above}", step)]
+        return [note("data directory", f"{data_dir} does not exist yet", "the first start of a node creates it")]
     if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
         step = f"it belongs to uid {data_dir.stat().st_uid}: chown it to yourself, or choose another"
         return [broken("data directory", f"{data_dir} cannot be read and written by this user", step)]
@@ -44,19 +44,21 @@ def _access(data_dir: Path) -> list[Finding]:
     for name in SECRETS:
         path = data_dir / name
         if path.exists() and path.stat().st_mode & OTHERS_MAY:
-            text = f"others on this device may touch {path} (mode {stat.S_IMODE(path.stat().st_mode):04o})"
-            found.append(broken("keys", text, f"chmod 600 {path}; if others were here, start over with a new key"))
+            text = f"others on this device have access to {path} (mode {stat.S_IMODE(path.stat().st_mode):04o})"
+            found.append(
+                broken("keys", text, f"chmod 600 {path}; if others may have read it, replace it by a new key")
+            )
     if found:
         return found
     if data_dir.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return [broken("data directory", f"others may write into {data_dir}", f"chmod 700 {data_dir}")]
-    return [ok("data directory", f"{data_dir}, secrets readable by this user alone")]
+    return [ok("data directory", f"{data_dir}, only this user can read the secrets")]
 
 
 def _identity(data_dir: Path) -> Finding:
     path = data_dir / "identity.key"
     if not path.exists():
-        return note("identity", "none yet", "the first start of a node makes it")
+        return note("identity", "none yet", "the first start of a node creates it")
     try:
         size = len(path.read_bytes())
     except OSError as exc:
@@ -80,15 +82,15 @@ def _swarm(data_dir: Path) -> Finding:
     if lost is not None:
         return broken("swarm", lost, "`kekahyde-node join LINE` with an invitation of a member")
     if stored is None:
-        return note("swarm", "in none yet", "`kekahyde-node join LINE` enters one; the first start makes a new one")
+        return note("swarm", "none yet", "`kekahyde-node join LINE` joins one; the first start creates a new one")
     if stored.own_key and not stored.bootstrap:
-        step = "`kekahyde-node invite` prints a line for another device; or `join` the swarm of one"
-        return note("swarm", f"{stored.name}, made here and nobody was invited yet", step)
+        step = "`kekahyde-node invite` prints a line for another device; or `join` another device's swarm"
+        return note("swarm", f"{stored.name}, created here, and nobody was invited yet", step)
     return ok("swarm", f"{stored.name}, {len(stored.bootstrap)} addresses, {len(stored.models)} models")
 
 
 def _state(data_dir: Path) -> list[Finding]:
-    """Files that a start would stumble over."""
+    """Files that would make a start fail."""
 
     def paired() -> None:
         if _identity(data_dir).level is Level.OK:

@@ -1,4 +1,4 @@
-"""Checks of this device's network, where no node runs that could tell: ports and multicast."""
+"""Checks of this device's network if no node runs: ports and multicast."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def _port(listen: Multiaddr) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((listen.host, listen.port))
     except OSError as exc:
-        step = "choose another with --listen (port 0 takes any free one), or stop the program that has it (ss -ltnp)"
+        step = "choose another with --listen (port 0 takes any free one), or stop the program that uses it (ss -ltnp)"
         if exc.errno == errno.EADDRNOTAVAIL:
             step = "no interface has this address: see `ip address`, or listen on /ip4/0.0.0.0"
         return broken("port", f"cannot listen on {listen}: {exc.strerror or exc}", step)
     where = "any free port" if not listen.port else f"port {listen.port}"
     if is_loopback(listen):
-        step = "--listen /ip4/0.0.0.0/tcp/4711 lets other devices in, once they hold an invitation"
-        return note("port", f"{where} on loopback: only programs of this device could dial the node", step)
+        step = "--listen /ip4/0.0.0.0/tcp/4711 lets other devices in, once they have an invitation"
+        return note("port", f"{where} on loopback: only programs on this device could dial the node", step)
     return ok("port", f"{where} on {listen.host} is free")
 
 
 def _multicast(listen: Multiaddr) -> Finding:
     if is_loopback(listen):
-        return note("mDNS", "off: the node would listen on loopback alone")
+        return note("mDNS", "off: the node would listen only on loopback")
     up = [name for name, state in psutil.net_if_stats().items() if state.isup]
     lans = [name for name in up if any(_is_lan(entry) for entry in psutil.net_if_addrs().get(name, []))]
     if not lans:
@@ -54,7 +54,7 @@ def _multicast(listen: Multiaddr) -> Finding:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(("", MDNS_PORT))
     except OSError as exc:
-        step = "another program holds the port alone (ss -lunp): end it, or use --no-mdns and invitations"
+        step = "another program does not share the port (ss -lunp): end it, or use --no-mdns and invitations"
         return note("mDNS", f"UDP port {MDNS_PORT} cannot be shared: {exc.strerror}", step)
     return ok("mDNS", f"possible on {', '.join(lans)}")
 

@@ -1,4 +1,4 @@
-"""What a running node knows of itself: where it can be dialled, how each peer is reached, whose clock is off."""
+"""Checks by the running node: where it can be dialled, how each peer is reached, whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from protocol.multiaddr import Multiaddr, parse_multiaddr
 REACH_TIMEOUT_S = 2.0
 REACH_AT_ONCE = 32
 DOUBLED_FOR_S = 3600.0
-"""How long another device's record counts as a sign that it runs."""
+"""How long a record of another device counts as a sign that it is running."""
 CLOCK_NOTE_S = 5.0
 CLOCK_BROKEN_S = 120.0
 
 
 def running_findings(node: Node) -> list[Finding]:
-    """Everything that only the running node can tell. Takes up to a few seconds: it tries every peer's address."""
+    """All checks that need the running node. They take up to a few seconds, because every peer's address is tried."""
     up_s = time.time() - node.started_at
-    found = [ok("node", f"{node.peer_id} runs since {up_s:.0f} s, kernels {node.kernels.name}")]
+    found = [ok("node", f"{node.peer_id} has been running for {up_s:.0f} s, kernels {node.kernels.name}")]
     found += _memory(node) + _doubles(node) + _reached(node) + _lan(node.discovery) + _bootstrap(node) + _peers(node)
     return [*found, _clocks([peer.clock_ahead_s for peer in node.registry.peers() if peer.clock_ahead_s is not None])]
 
 
 def _memory(node: Node) -> list[Finding]:
-    """Whether it lends what it may not take."""
+    """Whether it lends more memory than it may use."""
     lent, most = node.config.memory_bytes, total_memory()
     if lent < most:
         return []
-    text = f"{lent / 2**20:.0f} MiB are lent to layers, and this process may use {most / 2**20:.0f} MiB in all"
+    text = f"{lent / 2**20:.0f} MiB are lent to layers, but this process may use only {most / 2**20:.0f} MiB in all"
     return [broken("memory", text, "start it with less --memory, or give the machine or container more")]
 
 
 def _doubles(node: Node) -> list[Finding]:
-    """Identities that more than one device has: a data directory was copied."""
-    step = "stop one of the devices and start it with a new --data-dir, which gives it an identity of its own"
+    """Identities that more than one device has, because a data directory was copied."""
+    step = "stop one of the devices and start it with a new --data-dir, which gives it a new identity"
     met = node.member.doubled if node.member is not None else None
     found = []
     if met is not None and time.monotonic() - met[0] < DOUBLED_FOR_S:
@@ -66,7 +66,7 @@ def _reached(node: Node) -> list[Finding]:
         ]
     if all(map(is_loopback, node.addresses)):
         step = "--listen /ip4/0.0.0.0/tcp/4711 lets other devices in"
-        return [note("reachable", "on loopback: programs of this device alone can dial this node", step)]
+        return [note("reachable", "on loopback: only programs on this device can dial this node", step)]
     if node.discovery is None:
         return []
     confirmed, pending = node.discovery.reach.addresses, node.discovery.reach.unconfirmed
@@ -76,7 +76,7 @@ def _reached(node: Node) -> list[Finding]:
     if not node.registry.peers():
         return [note("reachable", f"no peer is there to try {where}", "invite a device: `kekahyde-node invite`")]
     step = f"let TCP port {node.address.port} and the one after it through the firewall, or give --announce ADDRESS"
-    return [note("reachable", f"no peer came in by {where}: this node serves over the links that it opens", step)]
+    return [note("reachable", f"no peer came in at {where}: this node serves over the links that it opens", step)]
 
 
 def _lan(discovery: Discovery | None) -> list[Finding]:
@@ -85,40 +85,40 @@ def _lan(discovery: Discovery | None) -> list[Finding]:
     if discovery.lan.is_on:
         return [ok("mDNS", discovery.lan.note)]
     return [
-        note("mDNS", f"off: {discovery.lan.note}", "without it, invitations and --bootstrap bring devices together")
+        note("mDNS", f"off: {discovery.lan.note}", "without it, use invitations and --bootstrap to connect devices")
     ]
 
 
 def _bootstrap(node: Node) -> list[Finding]:
-    """Addresses that the node was told to dial and that gave no link."""
+    """Addresses that the node was told to dial and to which it has no link."""
     found, outcomes = [], node.registry.outcomes()
     if outcomes and not _has_met_anyone(node) and all(item.state is DialState.UNREACHABLE for item in outcomes):
         step = (
-            "on the inviting device see by which address this one reaches it (`ip address`; a VPN, the local "
-            "network), give that to its node with --announce, and invite again"
+            "find the address at which this device reaches the inviting one (run `ip address` there; a VPN, the "
+            "local network), give it to that node with --announce, and invite again"
         )
-        found.append(broken("swarm", f"none of the {len(outcomes)} addresses known leads to a member", step))
+        found.append(broken("swarm", f"none of the {len(outcomes)} known addresses leads to a member", step))
     for outcome in outcomes:
         if outcome.state is DialState.REFUSED:
             found.append(broken("bootstrap", outcome.reason, "the message says which of the two has to change"))
         elif outcome.state is DialState.UNREACHABLE:
-            step = "see that the node runs there, and that a firewall lets its port through; it is dialled again"
+            step = "check that the node runs there, and that no firewall blocks its port; it is dialled again"
             found.append(note("bootstrap", f"{outcome.address}: {outcome.reason}", step))
     return found
 
 
 def _has_met_anyone(node: Node) -> bool:
-    """Whether there was ever a member: then all that are unreachable may just be off."""
+    """Whether any member was ever met; then unreachable members may just be off."""
     return bool(node.registry.peers() or (node.member is not None and node.member.peers()))
 
 
 def _peers(node: Node) -> list[Finding]:
-    """Each member: its state, its link, and whether its addresses take a connection from here."""
+    """Each member: its state, its link, and whether its addresses accept a connection from here."""
     entries = [entry for entry in node.member.peers() if entry.state is not State.LEFT] if node.member else []
     linked = {peer.peer_id: peer for peer in node.registry.peers()}
     if not entries:
         return [
-            note("peers", "this node knows nobody else yet", "`kekahyde-node invite`, then `join LINE` elsewhere")
+            note("peers", "this node knows no peers yet", "`kekahyde-node invite` here, then `join LINE` elsewhere")
         ]
     with ThreadPoolExecutor(REACH_AT_ONCE) as pool:
         reached = list(pool.map(_takes_connection, entries))
@@ -140,12 +140,12 @@ def _peer(entry: Entry, is_linked: bool, rtt_ms: float | None, is_reached: bool 
     if entry.state is State.ALIVE:
         step = "open its port in its firewall, or let it dial this node: one of the two directions is enough"
         return note("peer", f"{name} say others, and there is no link; {way}", step)
-    step = "see whether that device is on and its node runs; it is dialled again by itself"
+    step = "check that the device is on and its node runs; it is dialled again automatically"
     return note("peer", f"{name}; {way}", step)
 
 
 def _takes_connection(entry: Entry) -> bool | None:
-    """Whether any of a peer's addresses takes a TCP connection; None where it has none."""
+    """Whether any of a peer's addresses accepts a TCP connection; None if it has no address."""
     addresses = [address for text in entry.record.facts.addrs if (address := _parsed(text)) is not None]
     return any(map(_connects, addresses)) if addresses else None
 
@@ -166,15 +166,15 @@ def _connects(address: Multiaddr) -> bool:
 
 
 def _clocks(ahead_s: Sequence[float]) -> Finding:
-    """This device's clock against the median of its peers'."""
+    """This device's clock, compared with the median of its peers' clocks."""
     if not ahead_s:
-        return note("clock of peers", "no peer says what time it is")
+        return note("clock of peers", "no peer states its time")
     median = sorted(ahead_s)[len(ahead_s) // 2]
     far = sum(abs(value) > CLOCK_BROKEN_S for value in ahead_s)
     if abs(median) > CLOCK_BROKEN_S and len(ahead_s) >= 2 * (len(ahead_s) - far):
         text = f"this device is {abs(median):.0f} s {'behind' if median > 0 else 'ahead of'} its peers"
         return broken(
-            "clock of peers", text, "set the clock (timedatectl set-ntp true): expiries and records go by it"
+            "clock of peers", text, "set the clock (timedatectl set-ntp true): expiries and records depend on it"
         )
     if far or abs(median) > CLOCK_NOTE_S:
         text = f"{far} of {len(ahead_s)} peers are more than {CLOCK_BROKEN_S:.0f} s off; median {median:+.1f} s"

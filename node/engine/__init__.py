@@ -1,18 +1,18 @@
-"""Requests of a running node: queued, computed side by side, batched where they can be, cancelled.
+"""Requests of a running node: they are queued, computed together in batches, and cancelled.
 
-    request   what is asked, and what its asker is told
-    engine    takes requests, finds each a runner    Engine
+    request   a request, and the events for its client
+    engine    takes requests and finds a runner for each    Engine
     runner    the thread of one model in one privacy mode: its session, its passes
-    batch     whose rows go into the next pass, decided purely
-    running   one request under way
-    caches    of answers that ended, for the next turn
-    recorder  what a pass did, for receipts and watchers
-    ledger    what a request took part in, for its receipt
-    chunks    the lives of chunks, for whoever watches
-    watch     what becomes of a session's peers, in words
+    batch     decides which rows go into the next pass; no I/O
+    running   one running request
+    caches    caches of finished answers, for the next turn
+    recorder  records what a pass did, for receipts and watchers
+    ledger    counts for one request, for its receipt
+    chunks    the history of chunks, for watchers
+    watch     changes of a session's peers, in words
     models    the models that requests may name
 
-A token of one request is the same bits in whatever company it is computed: kernels and decoder promise that.
+A request gets the same bits whichever other requests are computed with it: kernels and decoder guarantee that.
 """
 
 from node.engine.engine import Engine

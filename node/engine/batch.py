@@ -1,7 +1,8 @@
-"""Whose rows go into the next pass: continuous batching, decided purely.
+"""Decides which rows go into the next pass: continuous batching. No I/O.
 
-Everybody who decodes has one row in every pass. Prompts get what room is left, the shortest first, a quarter of it
-for the oldest, so that none waits for ever; beside running streams only so much that these do not stall.
+Every decoding request has one row in every pass. Prompts get the remaining room, the shortest first, with a quarter
+of it for the oldest, so that none waits for ever. While streams are running, prompts get only so much that these do
+not stall.
 """
 
 from __future__ import annotations
@@ -12,43 +13,43 @@ from node.model.decoder import BLOCK_ROWS
 from protocol.limits import ROW_BUCKETS
 
 MIN_BLOCK_ROWS = 16
-"""A prompt beside running streams advances by at least so many rows a pass, if there is room."""
+"""While streams are running, a prompt advances by at least so many rows per pass, if there is room."""
 PASS_TARGET_S = 0.1
-"""Prompts should not hold up the streams beside them for longer than this a pass."""
+"""Prompts should not delay running streams by more than this per pass."""
 ALONE_TARGET_S = 1.0
-"""Where nobody streams, a prompt still says so often how far it is."""
+"""If no stream is running, a prompt still reports its progress this often."""
 MIN_ALONE_ROWS = 64
 SPEED_WEIGHT = 0.3
 OLDEST_SHARE = 4
 
 
 class PassPacer:
-    """How many rows a pass with prompts may have: the bucket that fits its target, as measured.
+    """How many rows a pass with prompts may have: the largest bucket that meets the time target, as measured.
 
-    A pass travels as its bucket: with a row more it would cost twice as much.
+    A pass is sent as its bucket: with one row more it would cost twice as much.
     """
 
     def __init__(self) -> None:
         self._row_s: float | None = None
         self._base_s = 0.0
-        """What a pass of a few rows takes: messages, not rows, are its price."""
+        """Time of a pass of a few rows, which depends on messages, not on rows."""
 
     @property
     def rows_beside(self) -> int:
-        """Rows of a pass with prompts and running streams, the streams' included."""
+        """Most rows of a pass with prompts and running streams, including the streams' rows."""
         if self._row_s is None:
             return 2 * MIN_BLOCK_ROWS
         return max(MIN_BLOCK_ROWS, _bucket_within(PASS_TARGET_S / self._row_s))
 
     @property
     def rows_alone(self) -> int:
-        """Rows of prompts in a pass where nobody streams."""
+        """Most rows of prompts in a pass without running streams."""
         if self._row_s is None:
             return BLOCK_ROWS
         return max(MIN_ALONE_ROWS, _bucket_within(ALONE_TARGET_S / self._row_s))
 
     def measured(self, num_rows: int, seconds: float) -> None:
-        """A pass took so long; one of a few rows says what any pass takes, others what a row adds."""
+        """A pass took this long. A pass of a few rows gives the time of any pass, others give the time per row."""
         if num_rows < MIN_BLOCK_ROWS:
             self._base_s += SPEED_WEIGHT * (seconds - self._base_s) if self._base_s else seconds
             return
@@ -57,7 +58,7 @@ class PassPacer:
 
 
 def _bucket_within(rows: float) -> int:
-    """The largest bucket of at most so many rows; a row where that is less than one."""
+    """The largest bucket of at most so many rows, but at least one row."""
     return max((bucket for bucket in ROW_BUCKETS if bucket <= rows), default=1)
 
 
@@ -65,9 +66,9 @@ def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[i
     """Rows of each sequence in the next pass, at most BLOCK_ROWS together.
 
     Args:
-        pending: tokens that each still has to have computed, at least one; the oldest request first.
-        rows_alone: rows of prompts at most where nobody decodes.
-        rows_beside: rows at most where somebody does, those who decode included.
+        pending: number of tokens that each request still needs computed, at least one; the oldest request first.
+        rows_alone: most rows of prompts if nobody decodes.
+        rows_beside: most rows if somebody decodes, including the decoding rows.
     """
     decoding = sum(count == 1 for count in pending)
     room = max(1, min(BLOCK_ROWS, rows_beside if decoding else rows_alone) - decoding)
@@ -86,6 +87,6 @@ def compose(pending: Sequence[int], rows_alone: int, rows_beside: int) -> list[i
 
 
 def spread(rows: Sequence[int], logits: Sequence[object]) -> list[object]:
-    """Logits of those that had rows, None for the others."""
+    """The logits of sequences that had rows, None for the others."""
     each = iter(logits)
     return [next(each) if count else None for count in rows]

@@ -1,6 +1,6 @@
-"""The lives of chunks as rows for whoever watches; costs nothing while nobody does.
+"""The history of chunks as rows for watchers; it costs nothing while nobody watches.
 
-The thread that computes appends to a bounded queue and never waits; what does not fit is counted.
+The computing thread appends to a bounded queue and never waits; rows that do not fit are counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = tuple[int, str, int | None, str, int, int, str | None, str | None, str, fl
 
 
 class ChunkFeed:
-    """One for an engine: any thread writes, one reader takes."""
+    """One feed per engine: any thread writes, one reader takes."""
 
     def __init__(self) -> None:
         self._rows: deque[Row] = deque()
@@ -30,7 +30,7 @@ class ChunkFeed:
         """Set by the reader."""
 
     def push(self, record: ChunkRecord, request_id: str, role: str | None) -> None:
-        """A chunk moved on; `request_id` is whose row is its first, `role` its peer's."""
+        """A chunk changed its state; `request_id` is the request of its first row, `role` the role of its peer."""
         if not self.watched:
             return
         chunk = record.chunk
@@ -43,7 +43,7 @@ class ChunkFeed:
     def push_pad(
         self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float, request_id: str
     ) -> None:
-        """A batch of pads moved on; pads are put aside once they are verified, and lost for good where they are."""
+        """A batch of pads changed its state. Verified pads are stored, and lost pads are not asked for again."""
         if not self.watched:
             return
         where = (batch.unit.layer, batch.unit.kind, 0, len(batch.pads))
@@ -59,19 +59,19 @@ class ChunkFeed:
             self._rows.append(row)
 
     def take(self, most: int) -> tuple[list[Row], int]:
-        """The oldest rows, at most so many, and how many were dropped before them."""
+        """Take the oldest rows, at most `most`; also returns how many were dropped before them."""
         with self._lock:
             rows = [self._rows.popleft() for _ in range(min(most, len(self._rows)))]
             dropped, self._dropped = self._dropped, 0
         return rows, dropped
 
     def clear(self) -> None:
-        """Nobody watches any more."""
+        """Drop all rows, because nobody watches any more."""
         with self._lock:
             self._rows.clear()
             self._dropped = 0
 
 
 def _ms_since(sent_at: float) -> float:
-    """0 for what was not sent."""
+    """Milliseconds since it was sent; 0 if it was not sent."""
     return round((time.monotonic() - sent_at) * 1000, 2) if sent_at else 0.0

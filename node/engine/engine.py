@@ -1,4 +1,4 @@
-"""`Engine`: takes requests from any thread and finds each a runner."""
+"""`Engine`: takes requests from any thread and finds a runner for each."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from node.store.stored import StoredModel
 log = logging.getLogger(__name__)
 
 MAX_REQUESTS = 256
-"""Requests that run or wait, of all runners together."""
+"""Most requests that run or wait, of all runners together."""
 MAX_RUNNERS = 8
-"""Sessions side by side: each has connections and checks of its own."""
+"""Most sessions at the same time; each has its own connections and checks."""
 
 Key = tuple[str, Privacy, Lend]
 
 
 class QueueFullError(KekahydeError):
-    """Too many requests wait already."""
+    """Too many requests are waiting."""
 
 
 class DuplicateRequestError(KekahydeError):
-    """A request with this id is under way already."""
+    """A request with this id is already running or waiting."""
 
 
 class Engine:
@@ -50,9 +50,9 @@ class Engine:
     ) -> None:
         """
         Args:
-            sessions: how sessions are formed, but for what each request says itself; by default over guards that the
-                user named, or else that the node chooses.
-            default: id of the model that a request means which names none; None: the first that is served.
+            sessions: how sessions are formed, except for what each request says itself; by default with guards that
+                the user named, or else with guards that the node chooses.
+            default: id of the model for requests that name none; None: the first that is served.
         """
         self._node = node
         named = node.config.named
@@ -68,7 +68,7 @@ class Engine:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        """End every request; everybody is told."""
+        """End every request, and tell every client."""
         with self._lock:
             runners = list(self._runners.values())
         for runner in runners:
@@ -77,37 +77,37 @@ class Engine:
             runner.join()
 
     def observe(self, observer: Callable[[Running, Event], None]) -> None:
-        """Tell this one too of every event, before its asker; must not block."""
+        """Call `observer` for every event, before the request's own listener; it must not block."""
         self._on_event.append(observer)
 
     def submit(self, request: GenerationRequest, listener: Listener) -> None:
-        """Queue a request; `listener` hears of everything from now on.
+        """Queue a request; `listener` gets all of its events.
 
         Raises:
             PromptError: the model cannot compute the prompt.
-            QueueFullError: too many wait.
-            DuplicateRequestError: its id is taken.
+            QueueFullError: too many requests are waiting.
+            DuplicateRequestError: its id is in use.
         """
         running = Running(request, listener, self._heard)
         with self._lock:
             if request.id in self._under_way:
-                raise DuplicateRequestError(f"a request {request.id!r} is under way already: choose another id")
+                raise DuplicateRequestError(f"a request {request.id!r} is already running: choose another id")
             if len(self._under_way) >= MAX_REQUESTS:
-                raise QueueFullError(f"{MAX_REQUESTS} requests wait already: try again in a moment")
+                raise QueueFullError(f"{MAX_REQUESTS} requests are already waiting: try again in a moment")
             key = (request.model.model_id, request.privacy, request.lend or self._sessions.lend)
             runner = self._runner(key, request.model)
             self._under_way[request.id] = (running, runner)
             while (position := runner.submit(running)) is None:
-                del self._runners[key]  # it gave up while we looked
+                del self._runners[key]  # it ended meanwhile
                 runner = self._runner(key, request.model)
                 self._under_way[request.id] = (running, runner)
         runner.announce(running, position)
 
     def ask(self, request: GenerationRequest) -> Iterator[Event]:
-        """Queue a request and wait for everything that becomes of it; whoever stops reading cancels it.
+        """Queue a request and yield its events; a caller that stops reading cancels it.
 
         Raises:
-            As `submit` does, and KekahydeError where the request fails later: its message is for a person.
+            The errors of `submit`, and KekahydeError if the request fails later; its message is for the user.
         """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.submit(request, events.put)
@@ -123,7 +123,7 @@ class Engine:
             self.cancel(request.id)
 
     def cancel(self, request_id: str) -> bool:
-        """Cancel a request; False where there is none with this id."""
+        """Cancel a request; returns False if there is none with this id."""
         with self._lock:
             found = self._under_way.get(request_id)
         if found is None:
@@ -133,20 +133,20 @@ class Engine:
         return True
 
     def requests(self) -> list[tuple[Running, str | None]]:
-        """Every request under way, and the mode it runs in where that is settled."""
+        """Every running or waiting request, and its mode if that is decided."""
         with self._lock:
             return [(running, runner.mode) for running, runner in self._under_way.values()]
 
     @property
     def cache_usage(self) -> float:
-        """Tokens that caches hold, of those that the running requests' caches could."""
+        """Tokens in caches, as a share of the tokens that the running requests' caches could hold."""
         with self._lock:
             runners = list(self._runners.values())
             rooms = [running.request.model.config.context_length for running, _ in self._under_way.values()]
         return min(1.0, sum(runner.cached_tokens for runner in runners) / max(sum(rooms), 1)) if rooms else 0.0
 
     def _runner(self, key: Key, model: StoredModel) -> SessionRunner:
-        """The runner for a model and a mode; of too many, one that has nothing to do makes room."""
+        """The runner for a model and a mode; if there are too many runners, an idle one is closed."""
         runner = self._runners.get(key)
         if runner is not None and not runner.ended:
             return runner
@@ -154,7 +154,7 @@ class Engine:
         if len(self._runners) >= MAX_RUNNERS:
             idle = next((other for other, each in self._runners.items() if not each.requests()), None)
             if idle is None:
-                raise QueueFullError(f"{MAX_RUNNERS} models or modes are in use already: try again in a moment")
+                raise QueueFullError(f"{MAX_RUNNERS} models or modes are already in use: try again in a moment")
             self._runners.pop(idle).close()
         runner = SessionRunner(
             f"{model.name[:16]} {key[1].value}",
@@ -180,7 +180,7 @@ class Engine:
         return Session(self._node, request.model, config, on_change, interrupt)
 
     def _fingerprint(self, model: StoredModel) -> object:
-        """Of the peers that a session with this model could be formed with."""
+        """A fingerprint of the peers with which a session of this model could be formed."""
         usable = self._node.registry.usable()
         holders = frozenset((peer.peer_id, peer.data_endpoint, peer.hosts(model.model_id_bytes)) for peer in usable)
         devices = self._node.trust.devices

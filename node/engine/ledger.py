@@ -1,4 +1,4 @@
-"""What a request took part in, so that its receipt is true although others ran beside it.
+"""Counts for one request, so that its receipt is true even if other requests ran with it.
 
 A chunk counts for every request that had rows in it. Bytes of a pass are divided by rows, so those of all receipts
 add up to what was sent. Times are those of the passes that it took part in.
@@ -61,7 +61,7 @@ class RequestLedger(Struct):
     _rejected: Counter[int] = field(default_factory=Counter)
 
     def saw(self, record: ChunkRecord) -> None:
-        """A chunk with rows of this request moved on."""
+        """A chunk with rows of this request changed its state."""
         counts = self.counts
         match record.state:
             case ChunkState.SENT if record.attempts == 1:
@@ -76,10 +76,10 @@ class RequestLedger(Struct):
                 counts.verified = counts.merged - counts.local
 
     def took_part(self, before: Snapshot, after: Snapshot, share: float, computed_alone: bool) -> None:
-        """A pass ended in which this share of the rows was of this request.
+        """A pass has ended; this share of its rows belonged to this request.
 
         Args:
-            computed_alone: no peer was asked, so there were no records of chunks to be seen.
+            computed_alone: no peer was asked, so there were no chunk records.
         """
         if computed_alone:
             local = after.counts.local - before.counts.local
@@ -99,7 +99,7 @@ class RequestLedger(Struct):
             self._rejected[index] += rejected - rejected_before
 
     def peer_shares(self, peers: Sequence[SessionPeer]) -> list[PeerShare]:
-        """What each peer did for this request, and how it stands now."""
+        """What each peer did for this request, and its state now."""
         shares = [PeerShare.of(peer) for peer in peers]
         return [
             PeerShare(share.peer_id, share.role, self._chunks[index], self._rejected[index], share.status)

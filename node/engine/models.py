@@ -13,20 +13,20 @@ from node.store.library import Library, ModelSummary
 from node.store.stored import StoredModel
 
 LISTING_KEPT_S = 2.0
-"""A listing reads every manifest: interfaces that look four times a second get the last one."""
+"""A listing reads every manifest, so interfaces that ask four times a second get the last one."""
 RELISTED_S = 0.1
-"""... but a name that is not in it is looked for again, unless it was looked for just now."""
+"""For a name that is not in the last listing, the listing is made again if it is older than this."""
 
 
 class ListedModel(Struct, frozen=True):
-    """One model as requests may name it."""
+    """One model, with a name that requests may use."""
 
     name: str
     summary: ModelSummary
 
 
 class Models:
-    """Thread-safe; everything here may read the disk."""
+    """The models of a node. Thread-safe; every method may read the disk."""
 
     def __init__(self, node: Node, library: Library, default: str | None = None) -> None:
         self._node = node
@@ -34,13 +34,13 @@ class Models:
         self._default = default
         self._lock = threading.Lock()
         self._opening = threading.Lock()
-        """Held while a model is opened, which reads all of its files the first time."""
+        """Held while a model is opened; the first time this reads all of its files."""
         self._listing: list[ModelSummary] = []
         self._listed_at: float | None = None
 
     @property
     def default(self) -> StoredModel:
-        """The model that the node was started for; else the one that it serves first."""
+        """The model with which the node was started; else the first that it serves."""
         for model in self._node.hosted.models:
             if self._default in (None, model.model_id):
                 return model
@@ -50,19 +50,19 @@ class Models:
         if self._node.hosted.models:
             return self._node.hosted.models[0]
         if self._default is not None:
-            raise ModelNotFoundError(f"model {self._default[:16]} has not all come yet: see the list of transfers")
+            raise ModelNotFoundError(f"model {self._default[:16]} is not complete yet: see the list of transfers")
         raise ModelNotFoundError("this node has no model: give it one with --model")
 
     @property
     def default_name(self) -> str:
-        """What the model is called that the node was started for, where it is here; else nothing."""
+        """The name of the model with which the node was started, if it is here; else empty."""
         return next((one.name for one in self.usable() if one.summary.model_id == self._default), "")
 
     def resolve(self, name: str | None) -> StoredModel:
         """The model with this name or id; the default one for None.
 
         Raises:
-            ModelNotFoundError: nothing is called so; names what there is.
+            ModelNotFoundError: no model has this name; the text lists the names.
             ModelError: it cannot be used.
         """
         if not name:
@@ -74,7 +74,7 @@ class Models:
             known = self._knows(name) or self._knows(name, RELISTED_S)  # it may have come a moment ago
             if not known:
                 names = ", ".join(sorted(listed.name for listed in self._usable())) or "none"
-                raise ModelNotFoundError(f"no model is called {name[:128]!r}; there are: {names}")
+                raise ModelNotFoundError(f"no model is called {name[:128]!r}; the models are: {names}")
         with self._opening:
             return self._library.resolve(name)
 
@@ -82,7 +82,7 @@ class Models:
         return any(name in (*summary.names, summary.model_id) for summary in self._summaries(kept_s))
 
     def usable(self) -> list[ListedModel]:
-        """Every model that can be used, once for each of its names."""
+        """Every usable model, once for each of its names."""
         with self._lock:
             return self._usable()
 

@@ -1,4 +1,4 @@
-"""What happens in a pass, written down for the receipts of its requests and for whoever watches."""
+"""Records what happens in a pass, for the receipts of its requests and for watchers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Share = tuple[Running, int]
 
 
 class PassRecorder:
-    """Belongs to the thread of one runner."""
+    """Records passes; used only by the thread of one runner."""
 
     def __init__(self, feed: ChunkFeed) -> None:
         self._feed = feed
@@ -29,13 +29,13 @@ class PassRecorder:
         self._saw_chunks = False
 
     def follow(self, session: Session) -> None:
-        """Passes are of this session from now on."""
+        """From now on, passes belong to this session."""
         self._session = session
         session.watch_pads(self._on_pad)
 
     @contextmanager
     def watching(self, chosen: Sequence[Share]) -> Iterator[None]:
-        """Count what the pass in the block does, whether it ends or is broken off."""
+        """Count what the pass in the block does, whether it finishes or is stopped."""
         self._chosen, self._saw_chunks = chosen, False
         before = self._snapshot()
         try:
@@ -44,7 +44,7 @@ class PassRecorder:
             self._account(before)
 
     def on_change(self, record: ChunkRecord) -> None:
-        """A chunk moved on: it is of everybody whose rows it holds."""
+        """A chunk changed its state: it counts for every request with rows in it."""
         self._saw_chunks = True
         start, first = 0, True
         for running, count in self._chosen:
@@ -57,12 +57,12 @@ class PassRecorder:
             start = stop
 
     def _on_pad(self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float) -> None:
-        """Pads of a guard moved on; they are for whoever runs."""
+        """Pads of a guard changed their state; they count for the first request of the pass."""
         request_id = self._chosen[0][0].request.id if self._chosen else ""
         self._feed.push_pad(batch, peer, state, sent_at, request_id)
 
     def _role_of(self, peer_id: PeerId | None) -> str | None:
-        """What a peer is in the session; it has one role."""
+        """The role of a peer in the session."""
         if peer_id is None or self._session is None or not self._feed.watched:
             return None
         role = next((peer.role for peer in self._session.peers if peer.peer_id == peer_id), None)
@@ -70,7 +70,7 @@ class PassRecorder:
 
     def _snapshot(self) -> Snapshot:
         session = self._session
-        assert session is not None, "a pass is of a session"
+        assert session is not None, "a pass belongs to a session"
         executor, pads = session.executor, (session.pads_made, session.pads_paired)
         return snapshot(executor.counts, session.peers, pads, executor.timings.seconds)
 

@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what its asker is told."""
+"""A request to the engine, and the events for its client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class GenerationRequest(Discreet, Struct, frozen=True):
-    """A prompt that was read and found good."""
+    """A checked request with a prompt."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("prompt_ids",)
     id: str
@@ -29,16 +29,16 @@ class GenerationRequest(Discreet, Struct, frozen=True):
     params: SamplingParams
     privacy: Privacy
     continues: bool
-    """The text goes on from the prompt; False for the answer in a chat."""
+    """True if the text continues the prompt; False for the answer in a chat."""
     lend: Lend | None = None
-    """What is lent where something is; None: as this node's sessions are formed."""
+    """What is lent if something is; None: as this node's sessions are formed."""
     conversation: str | None = None
-    """Who asks, and in which conversation: its next turn need not send its beginning again. None: never reused in a
-    mode that shows rows to others."""
+    """The client and its conversation, whose next turn need not send its beginning again. None: the cache is never
+    reused in a mode that shows rows to others."""
 
 
 class Queued(Struct, frozen=True):
-    """It waits; so many are before it."""
+    """It waits; `position` requests are before it."""
 
     position: int
 
@@ -54,14 +54,14 @@ class Started(Struct, frozen=True):
 
 
 class Prefilled(Struct, frozen=True):
-    """So many rows of its prompt are computed."""
+    """`done` of `total` rows of its prompt are computed."""
 
     done: int
     total: int
 
 
 class Token(Discreet, Struct, frozen=True):
-    """One more token, with the text that became certain by it."""
+    """One more token, with the text that it made certain."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("text",)
     index: int
@@ -70,26 +70,26 @@ class Token(Discreet, Struct, frozen=True):
 
 
 class Note(Struct, frozen=True):
-    """Something that a person should know now."""
+    """Something that the user should know now."""
 
     text: str
 
 
 class Completed(Struct, frozen=True):
-    """The last event of a good one."""
+    """The last event of a successful request."""
 
     receipt: Receipt
 
 
 class Failed(Struct, frozen=True):
-    """The last event of a bad one."""
+    """The last event of a failed request."""
 
     message: str
     code: str
 
     @classmethod
     def of(cls, what: str, exc: Exception) -> Failed:
-        """What whoever asked is told; what nobody foresaw is in the log. Called where the exception is handled."""
+        """The event for the client. Unexpected errors are logged. Call this inside the exception handler."""
         if isinstance(exc, KekahydeError):
             return cls(str(exc), type(exc).__name__)
         log.exception("%s failed", what)
@@ -98,4 +98,4 @@ class Failed(Struct, frozen=True):
 
 Event = Queued | Started | Prefilled | Token | Note | Completed | Failed
 Listener = Callable[[Event], None]
-"""Called from the engine's threads, in order; must not block."""
+"""Called from the engine's threads, in order; it must not block."""

@@ -29,20 +29,20 @@ from node.session.session import Session
 log = logging.getLogger(__name__)
 
 MAX_RUNNING = 16
-"""Requests that one runner computes side by side; the others wait. Each has a cache of its own."""
+"""Most requests that one runner computes at the same time; the others wait. Each has its own cache."""
 IDLE_LIMIT_S = 300.0
-"""A runner without requests gives its session up after this."""
+"""A runner without requests closes its session after this time."""
 REST_AFTER_S = 2.0
-"""A runner that had nothing to do for so long gives back the memory that answers have left."""
+"""A runner that was idle for so long returns free memory to the system."""
 ATTEND_S = 0.1
-"""So often, at least, it looks what the peers of an idle session have sent."""
+"""It reads what the peers of an idle session have sent at least this often."""
 
 OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]
 Fingerprint = Callable[[], object]
 
 
 class SessionRunner:
-    """Requests of one model and one privacy mode, first come first served, side by side."""
+    """Computes requests of one model and one privacy mode together, first come, first served."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class SessionRunner:
         """
         Args:
             open_session: forms the session for a first request; called in the runner's thread.
-            fingerprint: of the peers that a session could be formed with; while nothing runs, another one means that
-                the session is formed anew.
-            sends_all_rows: never take over the beginning of an earlier prompt where rows are shown to others.
+            fingerprint: gives a fingerprint of the peers with which a session could be formed; if it changes while
+                nothing runs, a new session is formed.
+            sends_all_rows: never reuse the beginning of an earlier prompt if rows are shown to others.
         """
         self._open_session = open_session
         self._fingerprint = fingerprint
@@ -65,12 +65,12 @@ class SessionRunner:
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []
         self._in_pass: list[tuple[Running, int]] = []
-        """Whose rows are in the pass under way, and how many."""
+        """The requests with rows in the current pass, and how many rows."""
         self._closing = False
         self._attending = False
-        """Whether the thread waits for news of peers as well as for requests."""
+        """Whether the thread waits for messages of peers as well as for requests."""
         self.ended = False
-        """It takes no request any more."""
+        """Whether it takes no more requests."""
         self._interrupt = Interrupt()
         self._session: Session | None = None
         self._formed_with: object = None
@@ -85,7 +85,7 @@ class SessionRunner:
     # --- from any thread
 
     def submit(self, running: Running) -> int | None:
-        """Queue a request until it is announced; its place, or None where this runner has just given up."""
+        """Queue a request until it is announced; returns its place, or None if this runner has just ended."""
         with self._news:
             if self.ended or self._closing:
                 return None
@@ -93,14 +93,15 @@ class SessionRunner:
             return len(self._waiting) - 1 + len(self._running)
 
     def announce(self, running: Running, position: int) -> None:
-        """Tell whoever asked that it is queued, then let it begin; under no lock, for it may call the engine."""
+        """Tell the client that it is queued, then let it begin. No lock is held, because the client may call the
+        engine."""
         running.tell(Queued(position))
         with self._news:
             running.announced = True
             self._wake()
 
     def cancel(self, running: Running) -> None:
-        """Cancel it. A pass of this request alone, or over its prompt, ends at once."""
+        """Cancel a request. A pass with only this request, or with its prompt, ends at once."""
         with self._news:
             running.cancelled = True
             rows = next((rows for other, rows in self._in_pass if other is running), 0)
@@ -110,17 +111,17 @@ class SessionRunner:
             if waited:
                 self._waiting.remove(running)
             self._wake()
-        if waited:  # outside the lock: whoever is told may ask something of the engine
+        if waited:  # outside the lock, because the listener may call the engine
             self._complete(running, running.answer.cancelled())
 
     def requests(self) -> list[Running]:
-        """Those that run and those that wait."""
+        """The running and the waiting requests."""
         with self._news:
             return [*self._running, *self._waiting]
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens that caches hold."""
+        """Number of tokens in caches."""
         with self._news:
             caches = [running.cache for running in self._running if running.cache is not None]
         return sum(cache.length for cache in caches) + self._caches.num_tokens
@@ -140,7 +141,7 @@ class SessionRunner:
             self._wake()
 
     def join(self) -> None:
-        """Wait for the thread, which was told to end."""
+        """Wait for the end of the thread."""
         self._thread.join()
 
     # --- the thread
@@ -161,13 +162,13 @@ class SessionRunner:
             self._interrupt.close()
 
     def _wake(self) -> None:
-        """Under the lock: something is to be done, wherever the thread waits for it."""
+        """Wake the thread, whatever it waits for; the lock must be held."""
         self._news.notify()
         if self._attending:
             self._interrupt.nudge()
 
     def _wait_for_work(self) -> bool:
-        """Whether there is something to do; False when it is time to end."""
+        """Wait until there is something to do; returns False when it is time to end."""
         began, rested = time.monotonic(), False
         while True:
             with self._news:
@@ -188,12 +189,12 @@ class SessionRunner:
                 rested = True
 
     def _attend(self) -> None:
-        """Nothing that peers send between requests is left unread, or they could make this node hold it."""
+        """Read what peers send between requests; otherwise they could make this node store it."""
         assert self._session is not None, "only a session has peers"
         try:
             self._session.attend(ATTEND_S)
         except Exception as exc:  # the next request forms another session
-            log.warning("an idle session is given up: %s", exc, exc_info=not isinstance(exc, KekahydeError))
+            log.warning("closing an idle session: %s", exc, exc_info=not isinstance(exc, KekahydeError))
             self._close_session()
 
     def _is_wanted(self) -> bool:
@@ -217,7 +218,7 @@ class SessionRunner:
         self._drop_cancelled()
 
     def _admit(self) -> None:
-        """Let requests that wait run, as many as there is room for."""
+        """Start waiting requests while there is room."""
         while True:
             with self._news:
                 if not self._waiting or len(self._running) >= MAX_RUNNING:
@@ -225,7 +226,7 @@ class SessionRunner:
                 first = self._waiting[0]
                 if not first.announced:
                     return
-            session = self._fresh_session(first)  # may take seconds: nobody is kept waiting for the lock
+            session = self._fresh_session(first)  # may take seconds, so the lock is not held
             with self._news:
                 if not self._waiting:
                     return
@@ -239,7 +240,7 @@ class SessionRunner:
         fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
         kept = self._cache_for(running, session.mode)
         running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
-        if session.plan.cost is not None:  # else there was no choice, and measuring this device takes a while
+        if session.plan.cost is not None:  # else there was no choice, and measuring this device would take a while
             running.predicted = session.predict(session.plan, prompt_tokens)
         why = explain(session, running.predicted)
         running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
@@ -247,7 +248,7 @@ class SessionRunner:
             running.tell(Note(session.note))
 
     def _cache_for(self, running: Running, mode: Privacy) -> KVCache | None:
-        """What an earlier answer left that this prompt begins with, where using it tells nobody anything new."""
+        """The cache of an earlier answer with which this prompt begins, if its use reveals nothing new to peers."""
         if mode in (Privacy.LOCAL, Privacy.TRUSTED):
             return self._caches.take(running.answer.prompt_ids)
         if self._sends_all_rows:
@@ -255,7 +256,7 @@ class SessionRunner:
         return self._caches.take_turn(running.answer.prompt_ids, running.request.conversation)
 
     def _fresh_session(self, first: Running) -> Session:
-        """The session; formed anew where nothing runs and the peers, or the best plan now, are others."""
+        """The session. If nothing runs, and the peers or the best plan have changed, a new one is formed."""
         if self._session is not None and not self._running and not self._still_good(self._session, first):
             self._close_session()
         if self._session is None:
@@ -313,13 +314,13 @@ class SessionRunner:
                 each.tell(Note(note))
 
     def _note(self, note: str) -> None:
-        """Everybody in the pass is told at once."""
+        """Tell every running request at once."""
         for running in self._running:
             running.notes.append(note)
             running.tell(Note(note))
 
     def _advance(self, running: Running, count: int, logits: object) -> None:
-        """Its rows are computed: more of its prompt is left, or there is a token to choose."""
+        """Its rows are computed: continue with its prompt, or choose a token."""
         if not count:
             return
         if running.answer.num_tokens == 0:
@@ -335,7 +336,7 @@ class SessionRunner:
                 running.emit(event)
 
     def _complete(self, running: Running, finished: Finished) -> None:
-        """Its receipt, and its cache for whoever goes on from there."""
+        """Finish a request: send its receipt, and keep its cache for the next turn."""
         session = self._session
         with self._news:
             if running in self._running:
@@ -343,14 +344,14 @@ class SessionRunner:
         if running.cache is not None:
             request = running.request
             self._caches.put(running.cache, request.conversation, len(request.prompt_ids))
-            running.cache = None  # whoever still holds the request does not hold its memory
+            running.cache = None  # so that references to the request do not keep its memory
         if session is not None and running.alone and running.predicted is not None and not running.cached_tokens:
             token_s = 1 / running.tokens_per_s if running.tokens_per_s else 0.0
             session.learn(running.predicted, running.computing_ttft_s, token_s)
         running.complete(finished, session if running.started else None)
 
     def _drop_cancelled(self) -> None:
-        """End the cancelled requests; where none is left, peers may stop at once."""
+        """End the cancelled requests; if none is left, let peers stop at once."""
         for running in [each for each in self._running if each.cancelled]:
             self._complete(running, running.answer.cancelled())
             if not self._running and self._session is not None:
@@ -358,14 +359,14 @@ class SessionRunner:
 
     @contextmanager
     def _blaming(self, running: Running) -> Iterator[None]:
-        """What fails here is of one request, which ends by it; those beside it go on."""
+        """A failure in this block ends only this request; the others go on."""
         try:
             yield
         except Exception as exc:
             self._fail_one(running, exc)
 
     def _fail_one(self, running: Running, exc: Exception) -> None:
-        """Called where the exception is handled."""
+        """End one request with an error. Call this inside the exception handler."""
         with self._news:
             if running in self._running:
                 self._running.remove(running)
@@ -375,14 +376,14 @@ class SessionRunner:
         running.fail(Failed.of("a request", exc))
 
     def _end_unfinished(self, reason: str) -> None:
-        """Nobody computes what this device cannot: who was in the pass keeps the text so far."""
+        """Nobody computes what this device cannot: end all running requests with their text so far."""
         for running in [*self._running]:
             running.notes.append(reason)
             running.tell(Note(reason))
             self._complete(running, running.answer.broken_off())
 
     def _fail_all(self, failure: Failed) -> None:
-        """A pass failed: everybody in it is told, and the session is not trusted with another."""
+        """A pass failed: end all of its requests with an error, and do not use this session again."""
         with self._news:
             failed = [*self._running]
             if not failed and self._waiting:

@@ -1,4 +1,4 @@
-"""One request under way: where its answer stands, and what its asker was told."""
+"""One running request: the state of its answer, and the events for its client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Running:
-    """A request from its queue to its receipt; computed by its runner's thread alone.
+    """A request from the queue to its receipt; only its runner's thread computes it.
 
     Raises:
         PromptError: the model cannot compute the prompt.
@@ -33,7 +33,7 @@ class Running:
         listener: Listener,
         observer: Callable[[Running, Event], None] = lambda running, event: None,
     ) -> None:
-        """`observer` hears of every event before `listener` does."""
+        """`observer` gets every event before `listener`."""
         self.request = request
         self.answer = Answer(
             request.model.config, request.model.tokenizer(), request.prompt_ids, request.params, request.continues
@@ -41,27 +41,27 @@ class Running:
         self.ledger = RequestLedger()
         self.cache: KVCache | None = None
         self.pending: list[int] = []
-        """Tokens that are still to be computed before the next can be chosen."""
+        """Tokens that must still be computed before the next one can be chosen."""
         self.cancelled = False
         self.announced = False
-        """Its asker was told that it waits; it is not begun before."""
+        """Whether its client was told that it waits; it does not begin before."""
         self.started = False
         self.prefill_rows = 0
-        """Rows of the prompt that are computed for it: those that no cache held."""
+        """Number of prompt rows that must be computed, because no cache has them."""
         self.cached_tokens = 0
         self.submitted_at = self.started_at = time.perf_counter()
         self.token_times: list[float] = []
         self.notes: list[str] = []
         self.predicted: Cost | None = None
         self.alone = True
-        """Nobody ran beside it: its times say something about the session."""
+        """Whether no other request ran with it; then its times say something about the session."""
         self._listener = listener
         self._observer = observer
         self._over = threading.Lock()
         self._is_over = False
 
     def begin(self, cache: KVCache) -> None:
-        """It gets a cache, whose beginning may be that of its prompt."""
+        """Begin with a cache, which may already hold the beginning of the prompt."""
         self.started = True
         self.started_at = time.perf_counter()
         self.cache = cache
@@ -76,7 +76,7 @@ class Running:
 
     @property
     def computing_ttft_s(self) -> float:
-        """Seconds from its first pass to its first token; 0 where there was none."""
+        """Seconds from its first pass to its first token; 0 if there was none."""
         return self.token_times[0] - self.started_at if self.token_times else 0.0
 
     @property
@@ -87,28 +87,28 @@ class Running:
         return (len(times) - 1) / span_s if span_s > 0 else 0.0
 
     def tell(self, event: Event) -> None:
-        """Tell its asker, who may have made a mistake in listening; nobody else suffers for it."""
+        """Send an event to observer and listener; their errors are logged and affect nobody else."""
         try:
             self._observer(self, event)
             self._listener(event)
         except Exception:
-            log.exception("whoever listens to request %s failed", self.request.id)
+            log.exception("the listener of request %s failed", self.request.id)
 
     def emit(self, event: GeneratedToken) -> None:
-        """One more token."""
+        """Send one more token."""
         self.token_times.append(time.perf_counter())
         self.pending = [event.id]
         self.tell(Token(event.index, event.id, event.text))
 
     def fail(self, failure: Failed) -> bool:
-        """It ends without an answer; False where it has ended already."""
+        """End without an answer; returns False if it has already ended."""
         return self._end(failure)
 
     def complete(self, finished: Finished, session: Session | None) -> bool:
-        """It ends with a receipt; False where it has ended already.
+        """End with a receipt; returns False if it has already ended.
 
         Args:
-            session: where it ran; None where it never did.
+            session: the session in which it ran; None if it never ran.
         """
         return self._end(Completed(self._receipt(finished, session)))
 

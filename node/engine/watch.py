@@ -1,4 +1,4 @@
-"""What becomes of a session's peers while it runs, in words for a person."""
+"""Describes changes of a session's peers while it runs, in words for the user."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from node.session.session import Session
 
 
 class PeerWatch:
-    """Compares how the peers of a session stand with how they stood."""
+    """Compares the states of a session's peers with their earlier states."""
 
     def __init__(self) -> None:
         self._before: dict[int, str] = {}
         self._looked = False
 
     def news(self, peers: Sequence[SessionPeer]) -> list[str]:
-        """One sentence for every peer that stands differently than at the last look."""
+        """One sentence for every peer whose state has changed since the last call."""
         notes = []
         for index, peer in enumerate(peers):
             now = peer.standing
@@ -36,7 +36,7 @@ class PeerWatch:
 
 
 def explain(session: Session, predicted: Cost | None = None) -> str:
-    """One sentence: how a session runs, and what is expected of a request in it."""
+    """One sentence: how a session runs, and the prediction for a request in it."""
     line = PlanLine.of(session.plan, predicted)
     return _how(session) if line is None else f"{_how(session)}; {line.as_line()}"
 
@@ -51,7 +51,7 @@ def _how(session: Session) -> str:
             where = "on a paired device" if session.plan.pad_maker is PadMaker.PAIRED else "on this device"
             return f"strict: {sharers} peers get padded rows, the pads are made {where}"
         case Privacy.TRUSTED:
-            return f"trusted: {peers} of your devices get rows as they are, and can read the prompt"
+            return f"trusted: {peers} of your devices get plain rows, and can read the prompt"
         case mode:
             lanes = session.plan.num_lanes
             where = f"in {lanes} lanes" if lanes or not peers else "stand in for lanes that are incomplete"
@@ -59,10 +59,10 @@ def _how(session: Session) -> str:
 
 
 _SENTENCES = {
-    "active": "is there again",
-    "suspended": "does not answer in time: what it had is computed elsewhere or on this device",
-    "banned": "returned a wrong number: it was caught, is not asked again, and what it had is computed elsewhere",
-    "left": "says goodbye: what it has is finished, new rows go elsewhere",
-    "lost": "was lost: what it had is computed elsewhere or on this device",
+    "active": "is back",
+    "suspended": "does not answer in time: its work is done by other peers or on this device",
+    "banned": "returned a wrong number: it was caught and gets no more work; its work is done again elsewhere",
+    "left": "says goodbye: it finishes its current work, new rows go elsewhere",
+    "lost": "was lost: its work is done by other peers or on this device",
     **{reason.value: sentence for reason, sentence in LEFT_FOR.items()},
 }

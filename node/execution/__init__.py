@@ -1,22 +1,22 @@
-"""A linear layer computed by peers, exactly as if it had been computed here.
+"""A linear layer computed by peers, with exactly the same result as if it had been computed here.
 
-chunk        a chunk, its record and the table of its life
-lane         which two peers make a lane; a lane of a running session
-roster       the lanes of a session, the cut of a pass over them
-pads/        sources of pads, the one difference between privacy modes
-peer         a peer in one session: role, debts, speed, trust
-account      what a peer costs, against this device alone
-patience     how long a chunk is waited for
-interrupt    how a pass ends that was cancelled
-gate         what every result must pass; two halves become exact integers    verify_result, merge_results
+chunk        a chunk, its record and its state table
+lane         which two peers form a lane; a lane of a running session
+roster       the lanes of a session, and how a pass is cut among them
+pads/        sources of pads, the only difference between privacy modes
+peer         a peer in one session: role, open requests, speed, status
+account      time that a peer has cost beyond its allowance
+patience     how long to wait for a chunk
+interrupt    ends a pass that was cancelled
+gate         verifies every result, and merges two halves    verify_result, merge_results
 owed         answers that nobody waits for any more
 owners       who waits for the answer to a request
-requests     shares and seeds as they travel    send_chunk_to_peer
-mailbox      what the peers send
-unit_pass    what is done next for the chunks of one layer: pure
+requests     builds and sends requests with shares and seeds    send_chunk_to_peer
+mailbox      reads what the peers send
+unit_pass    decides the next step for the chunks of one layer; no I/O
 recovery     a chunk whose lane failed and whose weights are not here
-manager      which chunk to whom, until when, and what if not    ExecutionManager
-distributed  does it, step by step    execute_distributed
+manager      sends chunks, waits for them, and handles failures    ExecutionManager
+distributed  computes a layer with a manager, step by step    execute_distributed
 hybrid       one call, local or distributed    HybridExecutor
 config       when to stop waiting and trying
 ledger       counts and times for the receipt

@@ -1,7 +1,7 @@
-"""A chunk of one linear layer and the record of its life: the only state there is about it.
+"""A chunk of one linear layer and its record, which holds all of its state.
 
-The terminal interface, the receipt and the tests all read this record; `TRANSITIONS` is the one place that says
-what may happen to it.
+The terminal interface, the receipt and the tests all read this record. Only `TRANSITIONS` says which changes of state
+are allowed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Chunk(Struct, frozen=True):
     tile_start: int
     tile_end: int
     num_sent: int
-    """Rows that travel: these, and zero rows up to a bucket."""
+    """Number of rows that are sent: these rows, and zero rows up to a bucket."""
 
     @property
     def num_rows(self) -> int:
@@ -35,7 +35,7 @@ class Chunk(Struct, frozen=True):
 
 
 class ChunkState(Enum):
-    """Where a chunk is in its life."""
+    """The state of a chunk."""
 
     PLANNED = "planned"
     SENT = "sent"
@@ -101,21 +101,21 @@ for _state in (
 
 
 class ChunkRecord(Discreet, Struct):
-    """The life of one chunk. Shares and results in it are dropped as soon as it is merged."""
+    """The record of one chunk. Its shares and results are dropped as soon as it is merged."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("share", "plain", "ticket", "result")
     chunk: Chunk
     lane: int | None
-    """Index of its lane; None where no lane was alive when it was planned."""
+    """Index of its lane; None if no lane was usable when it was planned."""
     state: ChunkState = ChunkState.PLANNED
     peer_id: PeerId | None = None
-    """Who computes the share, once it was sent."""
+    """The peer that computes the share, once it was sent."""
     sent_at: float = 0.0
     attempts: int = 0
     number: int = field(default_factory=next_number)
-    """Its number in the life of this process: how interfaces tell chunks apart."""
+    """A number that is unique in this process, by which interfaces tell chunks apart."""
     share: Elements | None = None
-    """`[bucket, K]`, what was sent and is sent again on a retry."""
+    """`[bucket, K]`, the share that was sent, and that a retry sends again."""
     plain: Floats | None = None
     """`[bucket, K]` in the trusted mode: the rows themselves, which are sent instead."""
     ticket: Ticket | None = None
@@ -134,7 +134,7 @@ class ChunkRecord(Discreet, Struct):
         return self.state is ChunkState.VERIFIED and self.products is not None
 
     def advance(self, event: ChunkEvent) -> None:
-        """Apply an event; one that the table does not allow is a bug of ours."""
+        """Apply an event; an event that the table does not allow is a bug of ours."""
         following = TRANSITIONS[self.state].get(event)
         assert following is not None, f"{event.value} does not follow {self.state.value}"
         self.state = following

@@ -1,4 +1,4 @@
-"""`execute_distributed`: one exact linear layer through the lanes of a session, in the order of a chunk's life."""
+"""`execute_distributed`: computes one exact linear layer through the lanes of a session, step by step."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def execute_distributed(
 ) -> Sums:
     """`W x` for `rows [T, K]` int16 -> `[T, N]` int32, the same bits as the local kernel gives.
 
-    All chunks are sent before the first is waited for. A chunk is merged when both its halves are verified; one
-    that is refused, lost or late is computed here, or by others where the weights are not here. Returns only when
-    every row is there.
+    All chunks are sent before it waits for the first. A chunk is merged when both its halves are verified. A chunk
+    that is refused, lost or late is computed here, or by other peers if the weights are not here. It returns only
+    when every row is computed.
 
     Raises:
-        PassCancelledError: the pass was, and every chunk with it.
-        UnitUnavailableError: the weights are not here, and nobody else computed with them in time.
+        PassCancelledError: the pass was cancelled, with all of its chunks.
+        UnitUnavailableError: the weights are not here, and no peer computed the chunk in time.
 
     Args:
-        floats: `[T, K]` f32, what `rows` was quantized from, for lanes of trusted devices.
+        floats: `[T, K]` f32, the values before quantization, for lanes of trusted devices.
     """
     manager.check_wanted()
     chunks = manager.plan(unit, len(rows))

@@ -1,4 +1,4 @@
-"""What every result of a peer must pass (`verify_result`), its secrets, and the merge of two that passed."""
+"""Verifies every result of a peer (`verify_result`), keeps the secrets for that, and merges two verified results."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from protocol.linear.verification import UnitCheck, passes_gate
 
 
 class UnitChecks:
-    """Freivalds' U and V of every unit of one model, drawn when the model is loaded, or kept from when it came.
+    """Freivalds' U and V of every unit of one model: drawn when the model is loaded, or stored when it was fetched.
 
     Args:
-        kept: the check of a unit whose weights are not here; None for any other.
+        kept: gives the stored check of a unit whose weights are not here; None for any other unit.
     """
 
     def __init__(self, kernels: Kernels, kept: Callable[[UnitRef], UnitCheck | None] = lambda ref: None) -> None:
@@ -26,13 +26,13 @@ class UnitChecks:
         self._checks: dict[UnitRef, UnitCheck] = {}
 
     def of(self, unit: Unit) -> UnitCheck:
-        """The check of a unit; streams over its weights the first time."""
+        """The check of a unit; the first call reads all of its weights."""
         check = self._checks.get(unit.ref)
         return self.renew(unit) if check is None else check
 
     @property
     def num_bytes(self) -> int:
-        """Of all checks that are in use."""
+        """Size of all checks that are in use."""
         return sum(check.vectors.nbytes + check.projections.nbytes for check in list(self._checks.values()))
 
     def known(self, ref: UnitRef) -> UnitCheck:
@@ -40,7 +40,7 @@ class UnitChecks:
         return self._checks[ref]
 
     def renew(self, unit: Unit) -> UnitCheck:
-        """For a check whose own memory is in doubt: draw U anew and project the weights again, or read it again."""
+        """Replace a check whose memory may be damaged: draw a new U and project the weights, or read it again."""
         check = self._kept(unit.ref)
         if check is None:
             check = UnitCheck.of(unit.weights, self._kernels, secrets.token_bytes)
@@ -49,11 +49,10 @@ class UnitChecks:
 
 
 class ResultGate:
-    """What every result of a session passes before it counts.
+    """Verifies every result of a session before it is used.
 
     Args:
-        recheck: called before a peer is blamed; raises CorruptModelError where our own weights are not those that the
-            manifest names.
+        recheck: called before a peer is blamed; raises CorruptModelError if our weights do not match the manifest.
     """
 
     def __init__(self, kernels: Kernels, checks: UnitChecks, recheck: Callable[[Unit], None]) -> None:
@@ -63,7 +62,7 @@ class ResultGate:
         self._units: dict[UnitRef, Unit] = {}
 
     def expect(self, unit: Unit) -> None:
-        """Results for this unit may come."""
+        """Prepare for results of this unit."""
         self._units[unit.ref] = unit
 
     def lets_in(self, request: Request, result: WorkResult) -> bool:

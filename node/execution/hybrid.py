@@ -1,4 +1,4 @@
-"""`HybridExecutor`: one call for a linear layer, wherever it is computed."""
+"""`HybridExecutor`: one call for a linear layer, whether it is computed here or by peers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from protocol.linear.field import Floats, Sums
 
 
 class HybridExecutor:
-    """A `LinearExecutor`: through the lanes where a manager is given and the unit is lent, else by the local kernel.
+    """A `LinearExecutor` that uses the lanes if there is a manager and the unit is lent, else the local kernel.
 
-    Either way the result is the same exact integers, so where a layer is computed never shows in an answer.
+    The result is the same exact integers in both cases, so an answer never shows where a layer was computed.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class HybridExecutor:
         self.placement = placement
         """Read when a pass begins."""
         self.before_step: Callable[[], None] = lambda: None
-        """Called when a pass begins, before its rows are cut: the moment to add lanes and to change the placement."""
+        """Called when a pass begins, before its rows are cut. It may add lanes and change the placement."""
         self._counts = ChunkCounts()
         self._timings = Timings()
 
@@ -49,7 +49,7 @@ class HybridExecutor:
         return self._timings if self._manager is None else self._manager.timings
 
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """A step of a forward pass begins: so many rows through these units."""
+        """A step of a forward pass begins: `num_rows` rows go through these units."""
         if self._manager is None:
             return
         self._manager.hear()
@@ -58,18 +58,18 @@ class HybridExecutor:
 
     @property
     def wants_floats(self) -> bool:
-        """Whether rows leave as they are, in the trusted mode."""
+        """Whether plain rows are sent, in the trusted mode."""
         return self._manager is not None and self._manager.plain
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
-        """`W x` for `rows [T, K]` int16 -> `[T, N]` int32; `floats` is what they were quantized from."""
+        """`W x` for `rows [T, K]` int16 -> `[T, N]` int32; `floats` are the values before quantization."""
         if self._interrupt is not None:
             self._interrupt.check()
         if self._manager is not None and self.placement.is_lent(unit.ref):
             return execute_distributed(self._manager, unit, rows, floats)
         with self.timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
-        if unit.ref.layer is not None:  # receipts count the head where it is lent
+        if unit.ref.layer is not None:  # receipts count the head only if it is lent
             self.counts.local += 1
             self.counts.merged += 1
         return sums

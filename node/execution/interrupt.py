@@ -1,4 +1,4 @@
-"""A flag that any thread raises and that ends the pass of the thread which computes, wherever it waits."""
+"""A flag that any thread can set to end the pass of the computing thread, wherever that thread waits."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ import threading
 
 
 class PassCancelledError(Exception):
-    """The pass under way was cancelled, with every chunk of it."""
+    """The current pass was cancelled, with all of its chunks."""
 
 
 class Interrupt:
-    """Raised from any thread; asked and polled by the session's."""
+    """A flag that any thread may set, and that the session's thread checks and polls."""
 
     def __init__(self) -> None:
         self._wanted = threading.Event()
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        """Readable while the flag is raised: wakes whoever polls for news of peers."""
+        """Readable while the flag is set; it wakes the thread that polls for messages of peers."""
 
     def request(self) -> None:
-        """End the pass that is under way, or the next one."""
+        """End the current pass, or the next one."""
         self._wanted.set()
         os.eventfd_write(self.fd, 1)
 
     def nudge(self) -> None:
-        """Wake whoever polls, without an end to anything; `clear` takes it back."""
+        """Wake the polling thread without ending a pass; `clear` resets this."""
         os.eventfd_write(self.fd, 1)
 
     def clear(self) -> None:
-        """Passes may go on."""
+        """Reset the flag: passes may go on."""
         self._wanted.clear()
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
 
     def check(self) -> None:
-        """Raises PassCancelledError where the flag is raised."""
+        """Raises PassCancelledError if the flag is set."""
         if self._wanted.is_set():
             raise PassCancelledError
 
     def close(self) -> None:
-        """Nobody uses it any more."""
+        """Close the descriptor."""
         os.close(self.fd)

@@ -1,4 +1,4 @@
-"""What a session counts and times, so that its receipt is true."""
+"""Counts and times of a session, for its receipt."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from msgspec import Struct, field
 
 
 class ChunkCounts(Struct):
-    """Chunks of a session; `merged = verified + local` at every moment between two chunks."""
+    """Counts of a session's chunks; `merged = verified + local` always holds between two chunks."""
 
     sent: int = 0
-    """Chunks whose share left for a peer (a retry of the same share counts once)."""
+    """Chunks whose share was sent to a peer (a retry of the same share counts once)."""
     verified: int = 0
     """Chunks merged from a peer's verified result."""
     rejected: int = 0
@@ -24,11 +24,11 @@ class ChunkCounts(Struct):
     """Chunks merged from this device's own computation."""
     merged: int = 0
     lost: int = 0
-    """Chunks whose peer's connection broke while they were under way."""
+    """Chunks that were in flight when their peer's connection broke."""
 
 
 class Timings(Struct):
-    """Seconds of the session's thread by what it did; what is left of the wall clock is the model's own code."""
+    """Seconds of the session's thread by activity; the rest of the elapsed time is the model's own code."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 

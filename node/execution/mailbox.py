@@ -1,4 +1,4 @@
-"""What the peers of a session send: its sockets polled together, messages read without waiting."""
+"""Reads what the peers of a session send: polls all sockets together, and reads messages without waiting."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from protocol.codec import Received, UnknownMessageError
 from protocol.message import ErrorCode, ErrorReply
 
 MAX_MESSAGES_A_TURN = 64
-"""Messages of one peer that are read before the clock is looked at again: a flood must not stop the session."""
+"""Most messages of one peer that are read before the time is checked again: a flood must not stop the session."""
 
 
 Pollable = zmq.Socket[bytes] | int
 
 
 class Mailbox:
-    """Used by the session's thread alone."""
+    """Used only by the session's thread."""
 
     def __init__(self) -> None:
         self._poller = zmq.Poller()
         self._peers: dict[int, SessionPeer] = {}
         """By `id`."""
         self._polled: dict[int, tuple[int, list[Pollable]]] = {}
-        """By `id` of the peer: generation of its channel, and what is polled of it."""
+        """By `id` of the peer: the generation of its channel, and what is polled for it."""
         self._peer_of: dict[Pollable, SessionPeer] = {}
 
     def wake_by(self, fd: int) -> None:
@@ -38,13 +38,13 @@ class Mailbox:
         self._watch(peer)
 
     def remove(self, peer: SessionPeer) -> None:
-        """Listen to it no more; before its channel is closed."""
+        """Stop listening to a peer; call this before its channel is closed."""
         del self._peers[id(peer)]
         self._unwatch(peer)
 
     def wait(self, timeout_s: float) -> list[SessionPeer]:
-        """Peers of whom there is news, at the latest when the time is over."""
-        for peer in self._peers.values():  # a connection that was made again has another socket
+        """Wait for messages, at most `timeout_s`; returns the peers that sent something."""
+        for peer in self._peers.values():  # a reopened connection has another socket
             if self._polled[id(peer)][0] != peer.channel.generation:
                 self._unwatch(peer)
                 self._watch(peer)
@@ -65,7 +65,7 @@ class Mailbox:
             del self._peer_of[one]
 
     def read(self, peer: SessionPeer) -> Iterator[Received]:
-        """Messages that are there, so many a turn; raises RemoteProtocolError for one that breaks the rules."""
+        """Messages that have arrived, a limited number per turn; raises RemoteProtocolError for an invalid one."""
         for _ in range(MAX_MESSAGES_A_TURN):
             try:
                 received = peer.channel.receive()

@@ -1,7 +1,8 @@
-"""`ExecutionManager`: which chunk goes to whom, until when it is waited for, and what happens when it fails.
+"""`ExecutionManager`: sends chunks to peers, decides how long to wait for them, and handles failures.
 
-It runs in the session's own thread and owns the session's channels: no lock, no queue between an answer and its use.
-Every number that it lets through has passed `verify_result`; whatever else happens, a chunk ends up computed here.
+It runs in the session's own thread and owns the session's channels, so there is no lock and no queue between an
+answer and its use. Every result that it uses has passed `verify_result`; if anything fails, the chunk is computed
+here.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from protocol.message import Cancel, ErrorCode, ErrorReply
 log = logging.getLogger(__name__)
 
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
-"""Pads, their guard, what became of them, and when they were sent."""
+"""Arguments: the pads, their guard, their new state, and when they were sent."""
 
 
 class ExecutionManager:
@@ -80,11 +81,11 @@ class ExecutionManager:
         self.counts = ChunkCounts()
         self.timings = Timings()
         self.lender: WeightLender = NobodyLends()
-        """Who brings weights that are not here."""
+        """Fetches weights that are not here."""
         self.on_trouble: Callable[[str], None] = lambda sentence: None
-        """Told why a pass stands still."""
+        """Called with the reason why a pass cannot go on."""
         self.look_around: Callable[[], None] = lambda: None
-        """Called while a pass stands still: adds lanes of peers that have joined."""
+        """Called while a pass cannot go on; it adds lanes of peers that have joined."""
 
     # --- set-up
 
@@ -98,11 +99,11 @@ class ExecutionManager:
     def add_lane(
         self, share_peer: SessionPeer, pads: PadSource, units: frozenset[bytes] | None = None, stands_in: bool = False
     ) -> None:
-        """Add a lane, for these units alone where some are named; its peers were added before."""
+        """Add a lane, only for `units` if they are given; its peers must have been added before."""
         self.roster.add(Lane(len(self.lanes), share_peer, pads, units, stands_in=stands_in))
 
     def close(self) -> None:
-        """Tell the peers that nothing is wanted any more, and close the session's connections."""
+        """Cancel all requests at the peers, and close the session's connections."""
         for peer in self.peers:
             if peer.usable:
                 for request in peer.in_flight.values():
@@ -111,18 +112,18 @@ class ExecutionManager:
 
     @property
     def lanes(self) -> list[Lane]:
-        """In the order in which they were added."""
+        """The lanes in the order in which they were added."""
         return self.roster.lanes
 
     @property
     def plain(self) -> bool:
-        """Whether rows leave as they are, to devices that may read them."""
+        """Whether plain rows are sent, to devices that may read them."""
         return bool(self.lanes) and self.lanes[0].plain
 
     # --- one forward pass
 
     def hear(self) -> None:
-        """Read the news before a pass begins; raises PassCancelledError where it is not to begin."""
+        """Read messages before a pass begins; raises PassCancelledError if it must not begin."""
         self.attend(0)
         self.check_wanted()
 
@@ -142,25 +143,25 @@ class ExecutionManager:
                         lane.pads.prepare(chosen, row_bucket(num_rows))
 
     def plan(self, unit: Unit, num_rows: int) -> UnitPass:
-        """All chunks of one linear layer in this pass; without a lane where none is alive."""
+        """All chunks of one linear layer in this pass; they have no lane if none is usable."""
         return UnitPass(self.roster.plan(unit.ref, num_rows), self._left_s)
 
     # --- one chunk
 
     def dispatch(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None = None) -> None:
-        """Make the share of a chunk and send it; it stays PLANNED where its lane is not alive, or this pass waits for
-        nobody any more.
+        """Make the share of a chunk and send it. The chunk stays PLANNED if its lane is not usable, or if this pass
+        waits for nobody any more.
 
         Args:
             rows: `[num_rows, K]` int16, the chunk's own rows.
-            floats: what they were quantized from; a lane of a trusted device sends it.
+            floats: the values before quantization; a lane of a trusted device sends them.
         """
         lane = None if record.lane is None else self.lanes[record.lane]
         if lane is not None and lane.usable and not self._patience.used_up:
             self._share(lane, record, unit, rows, floats)
 
     def move_to(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
-        """Give up on the peers of a chunk, and send it to those of another lane, under fresh pads."""
+        """Give up on the peers of a chunk, and send it to those of another lane, with fresh pads."""
         if record.state in (ChunkState.SENT, ChunkState.VERIFIED):
             self._patience.gave_up(record, self._lane(record), self.now(), late=True)
             self._move(record, ChunkEvent.LOSE)
@@ -175,7 +176,7 @@ class ExecutionManager:
         with self.timings.of("share"):
             record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
         if lane.plain:
-            assert floats is not None, "who wants floats is given them"
+            assert floats is not None, "lanes that need floats get them"
             record.plain = fill_bucket(floats, len(record.ticket.pads))
         sent = self._send_share(record, lane)
         self.counts.sent += sent
@@ -203,7 +204,7 @@ class ExecutionManager:
         return sent
 
     def merge(self, record: ChunkRecord) -> Sums:
-        """The exact rows of a chunk that is ready: `[num_rows, N]` int32."""
+        """The exact rows of a ready chunk: `[num_rows, N]` int32."""
         with self.timings.of("merge"):
             share, pads = record.result, record.products
             assert share is not None and pads is not None, "both halves are here"
@@ -214,7 +215,7 @@ class ExecutionManager:
         return rows
 
     def compute_locally(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, late: bool = False) -> Sums:
-        """The same exact rows from this device's own weights."""
+        """The same exact rows, computed with this device's own weights."""
         if late:
             self.counts.hedged += 1
         if record.attempts:
@@ -239,13 +240,13 @@ class ExecutionManager:
         self._on_change(record)
 
     def _left_s(self, record: ChunkRecord, now: float) -> float:
-        """Seconds after which a chunk that was sent is late; 0 or less where it is."""
+        """Seconds after which a sent chunk is late; 0 or less if it is late now."""
         return self._patience.left_s(record, self._lane(record), now)
 
     def wait_for(self, record: ChunkRecord, timeout_s: float) -> None:
-        """Apply the news of peers, at most so long, on account of those without whom this chunk cannot be merged.
+        """Wait for messages of peers and apply them; the time counts against the peers that still owe this chunk.
 
-        What a wait takes longer than it was to be is this device's own doing: it had no processor free.
+        If a wait takes longer than planned, the rest is this device's own fault: its processor was busy.
         """
         owing = self._patience.owing(record, self._lane(record))
         seconds = min(self.pump(timeout_s), max(timeout_s, 0.0))
@@ -258,12 +259,12 @@ class ExecutionManager:
     # --- cancellation
 
     def check_wanted(self) -> None:
-        """Raises PassCancelledError where this pass is to end at once."""
+        """Raises PassCancelledError if this pass must end at once."""
         if self._interrupt is not None:
             self._interrupt.check()
 
     def cancel_chunk(self, record: ChunkRecord) -> None:
-        """Cancel a chunk and tell its peers; an answer that comes all the same only counts for their figures."""
+        """Cancel a chunk and tell its peers; an answer that still comes only counts for their measurements."""
         if record.state in (ChunkState.MERGED, ChunkState.CANCELLED):
             return
         batches = [] if record.ticket is None else [batch for batch, _start, _end in record.ticket.batches]
@@ -273,20 +274,20 @@ class ExecutionManager:
         record.release()
 
     def cancel_all(self) -> None:
-        """Cancel every request, those for pads ahead of need included."""
+        """Cancel every request, including requests for pads ahead of need."""
         cancel_requests(self.peers, lambda subject: True)
 
-    # --- news from peers
+    # --- messages from peers
 
     def attend(self, timeout_s: float) -> None:
-        """`pump`; and nobody may have sent more than a session can be asked to hold unread."""
+        """`pump`, and disconnect peers whose unread data exceeds what a session must hold."""
         self.pump(timeout_s)
         for peer in self.peers:
             if not peer.gone and peer.channel.is_overfull(sum(owed.num_bytes for owed in peer.in_flight.values())):
                 self._shut(peer)
 
     def pump(self, timeout_s: float) -> float:
-        """Wait at most so long for news and apply all there is; how long it was waited for."""
+        """Wait at most `timeout_s` for messages and apply them; returns how long it waited."""
         started = time.perf_counter()
         peers = self._mailbox.wait(timeout_s)
         waited_s = time.perf_counter() - started
@@ -296,7 +297,7 @@ class ExecutionManager:
         return waited_s
 
     def _read(self, peer: SessionPeer) -> None:
-        """What there is of a peer; what is no answer to a request, whatever it is, counts against it."""
+        """Read the messages of a peer; any that does not answer a request counts against the peer."""
         bytes_before, heard = peer.channel.bytes_down, False
         try:
             for received in self._mailbox.read(peer):
@@ -335,12 +336,12 @@ class ExecutionManager:
             self._shut(peer)
 
     def _shut(self, peer: SessionPeer) -> None:
-        log.warning("%s sends what nobody asked for: its connection is closed for this session", peer.peer_id)
+        log.warning("%s sends unrequested messages: its connection is closed for this session", peer.peer_id)
         peer.status = PeerStatus.SHUT
         self._hang_up(peer)
 
     def _refused(self, peer: SessionPeer, request: Request, code: int) -> None:
-        """It answers, so it is there; whether to ask it again depends on what it says."""
+        """It answered, so it is alive; whether it may be asked again depends on the error code."""
         peer.resume()
         if code == ErrorCode.EXHAUSTED:
             peer.exhausted(self.now())
@@ -383,13 +384,13 @@ class ExecutionManager:
         self._give_up(peer, owed)
 
     def _give_up(self, peer: SessionPeer, owed: Sequence[Request]) -> None:
-        """Nothing of what a peer owes will come."""
+        """Give up on these requests: the peer will not answer them."""
         peer.in_flight.clear()
         for request in owed:
             request.owner.failed(request)
 
     def _resend(self, record: ChunkRecord, same_peer_again: bool) -> None:
-        """Send the same share once more where that is allowed, or give up on it."""
+        """Send the same share once more if that is allowed, or give up on it."""
         if record.attempts < MAX_ATTEMPTS:
             ways = self.roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
             any(self._send_share(record, lane) for lane in ways)

@@ -9,9 +9,9 @@ from protocol.message import Cancel
 
 
 def abandon(peers: Sequence[SessionPeer], subject: object) -> None:
-    """The answers about one subject are not needed: those that come all the same only count for their figures.
+    """The answers about one subject are no longer needed: those that still come only count for measurements.
 
-    Of a peer that never answers, the latest requests are remembered.
+    For a peer that never answers, only the latest requests are remembered.
     """
     for peer in peers:
         for request in peer.in_flight.values():
@@ -21,7 +21,7 @@ def abandon(peers: Sequence[SessionPeer], subject: object) -> None:
 
 
 def cancel_requests(peers: Sequence[SessionPeer], concerned: Callable[[object], bool]) -> None:
-    """Tell peers that requests about some subjects are not wanted, and their owners that no answer will come."""
+    """Cancel the requests about some subjects at their peers, and tell their owners that no answer will come."""
     for peer in peers:
         for request in [one for one in peer.in_flight.values() if concerned(one.owner.subject)]:
             if not request.abandoned and not peer.channel.closed:

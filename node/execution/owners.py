@@ -1,4 +1,4 @@
-"""Who waits for the answer to a request: a chunk for the product of its share, a batch for those of its pads."""
+"""Who waits for the answer to a request: a chunk for the product of its share, a batch of pads for its products."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ShareOwner(Discreet, Struct, eq=False):
     subject: ChunkRecord
     move: Callable[[ChunkRecord, ChunkEvent], None]
     resend: Callable[[ChunkRecord, bool], None]
-    """Sends the same share once more, where that is allowed; True: the same peer may get it again."""
+    """Sends the same share once more if that is allowed; True: the same peer may get it again."""
 
     def arrived(self, request: Request) -> bool:
         if not request.abandoned:
@@ -41,7 +41,7 @@ class ShareOwner(Discreet, Struct, eq=False):
         self.resend(record, same_peer_again)
 
     def cancelled(self, request: Request) -> None:
-        """The chunk itself is cancelled by whoever cancels its request."""
+        """Does nothing: the code that cancels the request cancels the chunk too."""
 
 
 class PadOwner(Discreet, Struct, eq=False):
@@ -50,10 +50,10 @@ class PadOwner(Discreet, Struct, eq=False):
     HIDDEN: ClassVar[tuple[str, ...]] = ("told",)
     subject: PadBatch
     told: Callable[[Request, ChunkState], None]
-    """Called with what became of it."""
+    """Called with the new state."""
 
     def arrived(self, request: Request) -> bool:
-        return False  # nobody counts how long a guard computed ahead of need
+        return False  # the time does not count, because the guard computed ahead of need
 
     def verified(self, request: Request, elements: Elements) -> None:
         self.subject.products = elements

@@ -1,8 +1,8 @@
-"""How long the peers of a session are waited for: what an exchange may take, and what is left of everybody's credit.
+"""How long to wait for the peers of a session: the allowance of an exchange, and what is left of each peer's credit.
 
-What a peer may take is judged by what this device knows itself: how long it would take alone, how many bytes travel,
-how long the way is by the quickest ping (and that up to a limit). A peer's own past only says when it is late before
-its credit is used up: it cannot buy itself a second with it.
+The allowance depends only on what this device knows itself: how long it would take alone, how many bytes are sent,
+and the latency by the quickest ping (up to a limit). A peer's own past only decides when it is late before its credit
+is used up; it cannot gain time with it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ELEMENT_BYTES = 4
 
 
 class LocalSpeed:
-    """What linear layers take on this device, as it was seen here."""
+    """How long linear layers take on this device, as measured."""
 
     def __init__(self, macs_per_s: float) -> None:
         """
         Args:
-            macs_per_s: multiply-accumulates a second of one row, believed until layers were computed.
+            macs_per_s: multiply-accumulates a second of one row, used until layers were computed.
         """
         self._believed_s = 1.0 / macs_per_s
         self._row_s, self._rows_s = Series(), Series()
@@ -36,33 +36,33 @@ class LocalSpeed:
         (self._row_s if num_rows == 1 else self._rows_s).add(each_s)
 
     def predicted_s(self, ref: UnitRef, num_rows: int) -> float:
-        """Seconds of a layer here."""
+        """Predicted seconds of a layer here."""
         seen = self._row_s if num_rows == 1 else self._rows_s
         each_s = seen.median if len(seen) >= MIN_SAMPLES else None
         return num_rows * ref.num_inputs * ref.num_outputs * (self._believed_s if each_s is None else each_s)
 
 
 class Patience:
-    """Of one session; used by its thread alone. The clock is passed in."""
+    """The waiting times of one session; used only by its thread. Time is an argument."""
 
     def __init__(self, config: ExecutionConfig, model_id: bytes, local: LocalSpeed) -> None:
         self.local = local
         self._config = config
         self._model_id = model_id
         self._pass_debt_s = 0.0
-        """Seconds waited in this pass, for whomever, beyond those allowed."""
+        """Seconds waited in this pass for all peers, beyond the allowances."""
 
     def begin_pass(self) -> None:
-        """A forward pass begins: all its chunks together have a credit of their own."""
+        """A forward pass begins: all its chunks together have their own credit."""
         self._pass_debt_s = 0.0
 
     @property
     def used_up(self) -> bool:
-        """Whether nobody is to be waited for any more in this pass."""
+        """Whether this pass must not wait for anybody any more."""
         return self._pass_debt_s >= self._config.credit_s
 
     def allowed_s(self, peer: SessionPeer, ref: UnitRef, num_rows: int) -> float:
-        """Seconds that an exchange about so many rows of a unit may take, whoever is asked."""
+        """Seconds that an exchange about so many rows of a unit may take."""
         config = self._config
         ping_s = peer.measures.ping_s
         way_s = config.way_limit_s if ping_s is None else min(ping_s, config.way_limit_s)
@@ -71,7 +71,7 @@ class Patience:
         return config.exchange_s + moving_s + config.local_factor * self.local.predicted_s(ref, num_rows)
 
     def left_s(self, record: ChunkRecord, lane: Lane, now: float) -> float:
-        """Seconds after which a chunk that was sent is late; 0 or less where it is late now."""
+        """Seconds after which a sent chunk is late; 0 or less if it is late now."""
         config, ref = self._config, record.chunk.unit
         early_s = max(config.hedge_floor_s, self.local.predicted_s(ref, record.chunk.num_rows))
         deadline = record.sent_at + early_s
@@ -92,13 +92,13 @@ class Patience:
         return min(sent_at + patience_s, now + allowed_s + peer.account.left_s)
 
     def waited(self, owing: list[SessionPeer], seconds: float, now: float) -> None:
-        """The answer stood still for the sake of these."""
+        """The answer waited for these peers."""
         self._pass_debt_s += seconds
         for peer in owing:
             peer.account.waited(seconds, now)
 
     def served(self, record: ChunkRecord, lane: Lane, now: float) -> None:
-        """A chunk was merged from what its peers returned; pads of one exchange are paid for as they are used."""
+        """A chunk was merged from its peers' results. The allowance for pads is paid back as the pads are used."""
         ref, num_rows = record.chunk.unit, _rows_sent(record)
         allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
         lane.share_peer.account.served(allowed_s, now)
@@ -108,7 +108,7 @@ class Patience:
             lane.guard.account.served(self.allowed_s(lane.guard, ref, together) * num_rows / together, now)
 
     def gave_up(self, record: ChunkRecord, lane: Lane, now: float, late: bool) -> None:
-        """A chunk that was sent is computed here, because its peers are late or cannot do it."""
+        """A sent chunk is computed here, because its peers are late or cannot compute it."""
         for peer in self.owing(record, lane) if late else ():
             peer.was_late()
         for peer in _peers(lane):
@@ -125,12 +125,12 @@ def _peers(lane: Lane) -> list[SessionPeer]:
 
 
 def _rows_sent(record: ChunkRecord) -> int:
-    """Rows of a chunk as it travels, filled to its bucket."""
+    """Number of rows of a chunk as sent, filled to its bucket."""
     return record.chunk.num_rows if record.share is None else len(record.share)
 
 
 def _owing(record: ChunkRecord, lane: Lane) -> Iterator[tuple[SessionPeer, int]]:
-    """Whose answer is missing, and how many rows it is about."""
+    """The peers whose answer is missing, and the number of rows of that answer."""
     if record.result is None and record.share is not None:
         yield lane.share_peer, len(record.share)
     if lane.guard is not None and record.ticket is not None and record.products is None:

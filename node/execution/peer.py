@@ -1,4 +1,4 @@
-"""A peer as one session sees it: its role, its connection, what it owes, how fast it is, whether it is trusted."""
+"""The state of a peer in one session: its role, its connection, its open requests, its speed, its status."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from protocol.linear.field import Elements
 from protocol.linear.messages import ChunkBinding, Role, WorkRequest, WorkResult
 
 MAX_ABANDONED = 16
-"""Unanswered requests of a peer, computed otherwise meanwhile, that are kept with their shares."""
+"""Most unanswered requests of a peer that are kept although their chunks were computed elsewhere."""
 LATE_LIMIT = 2
 """Late answers in a row after which a peer gets no new rows until it answers again."""
 REST_FIRST_S = 0.05
 REST_MAX_S = 5.0
-"""How long a peer that has too much to do is left alone: doubled each time between the two, with jitter."""
+"""First and longest time for which an overloaded peer gets no work; each is twice the previous one, with jitter."""
 
 
 class PeerStatus(Enum):
@@ -38,31 +38,31 @@ class PeerStatus(Enum):
     SUSPENDED = "suspended"
     BANNED = "banned"
     SHUT = "noisy"
-    """Its connection was closed: it sent too much that nobody asked for."""
+    """Its connection was closed, because it sent too many unrequested messages."""
 
 
 class Owner(Protocol):
-    """Whoever waits for the answer to a request."""
+    """Waits for the answer to a request."""
 
     @property
     def subject(self) -> object:
-        """What it is: requests of one subject are cancelled together."""
+        """The chunk or batch; requests of one subject are cancelled together."""
 
     def arrived(self, request: Request) -> bool:
-        """An answer came, and is not verified yet; whether the time that it took counts."""
+        """An answer came and is not verified yet; returns whether its time counts."""
 
     def verified(self, request: Request, elements: Elements) -> None:
-        """The answer passed the gate."""
+        """The answer was verified."""
 
     def failed(self, request: Request, same_peer_again: bool = False) -> None:
-        """No answer will come of this request."""
+        """No answer to this request will come."""
 
     def cancelled(self, request: Request) -> None:
-        """It is not wanted any more."""
+        """The request was cancelled."""
 
 
 class Request(Struct):
-    """One message that a peer owes an answer to."""
+    """One message to a peer that the peer must answer."""
 
     id: int
     binding: ChunkBinding
@@ -74,45 +74,45 @@ class Request(Struct):
     sent_at: float
     macs: int
     num_bytes: int
-    """Of the request and its answer."""
+    """Size of the request and its answer."""
     abandoned: bool = False
-    """Its chunk was computed otherwise; the answer is only news of the peer."""
+    """Whether its chunk was computed elsewhere; the answer then only shows that the peer is alive."""
 
 
 class SessionPeer(Discreet, Struct):
-    """State of one peer in one role; the session's thread alone touches it."""
+    """State of one peer in one role; only the session's thread uses it."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("session", "ids", "clock", "on_ban")
     peer_id: PeerId
     role: Role
     channel: Channel
     measures: PeerMeasures = field(default_factory=PeerMeasures)
-    """What the node knows of its speed, from this session and all others."""
+    """What the node knows about its speed, from this session and all others."""
     model_id: bytes = b""
     session: bytes = field(default_factory=lambda: secrets.token_bytes(SESSION_BYTES))
-    """What its requests are bound to; another one for every peer, so that guards cannot match their records by it."""
+    """The session id of its requests; each peer gets a different one, so that guards cannot match their records."""
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(62)))
-    """Message ids. They begin at random: an attached peer's connection outlives a session, and an answer to the one
-    before must not look like an answer in this one."""
+    """Message ids, which begin at random. An attached peer's connection outlives a session, and a late answer from an
+    earlier session must not look like an answer in this one."""
     status: PeerStatus = PeerStatus.ACTIVE
     in_flight: dict[int, Request] = field(default_factory=dict)
     chunks: int = 0
     rejected: int = 0
     late_in_a_row: int = 0
     leaving: bool = False
-    """It said goodbye, or is kept out since: what it was sent is still answered, new rows go elsewhere."""
+    """Whether it said goodbye, or was banned: requests already sent are still answered, new rows go elsewhere."""
     rest_s: float = 0.0
-    """How long it was left alone when it last had too much to do."""
+    """How long it got no work when it was last overloaded."""
     rests_until: float = 0.0
     account: Account = field(default_factory=Account)
-    """What it has cost beyond what it may cost."""
+    """The time that it has cost beyond its allowance."""
     clock: Callable[[], float] = time.monotonic
     on_ban: Callable[[], None] = lambda: None
-    """Called when it failed the gate."""
+    """Called when one of its results failed verification."""
 
     @property
     def usable(self) -> bool:
-        """Whether it may be sent anything now."""
+        """Whether it may get requests now."""
         active = self.status is PeerStatus.ACTIVE and self.channel.connected
         return active and self.clock() >= max(self.rests_until, self.account.rests_until)
 
@@ -123,12 +123,12 @@ class SessionPeer(Discreet, Struct):
 
     @property
     def gone(self) -> bool:
-        """Whether this side has hung up."""
+        """Whether this node has closed its connection."""
         return self.status in (PeerStatus.BANNED, PeerStatus.SHUT)
 
     @property
     def standing(self) -> str:
-        """How it stands, in one word for receipts."""
+        """Its status in one word, for receipts."""
         if self.gone:
             return self.status.value
         if self.leaving or not self.channel.connected:
@@ -149,14 +149,14 @@ class SessionPeer(Discreet, Struct):
         self.resume()
 
     def exhausted(self, now: float) -> None:
-        """It has too much to do: it is left alone for a while, longer each time in a row."""
+        """It is overloaded: it gets no work for a while, longer each time in a row."""
         if now < self.rests_until:
-            return  # an answer to what was sent before
+            return  # an answer to an earlier request
         self.rest_s = min(2 * self.rest_s, REST_MAX_S) if self.rest_s else REST_FIRST_S
         self.rests_until = now + self.rest_s * (0.5 + random.random())
 
     def resume(self) -> None:
-        """It is there again: an answer of any kind, or a new connection, on which nothing is owed."""
+        """It is alive again: it sent an answer of any kind, or has a new connection without open requests."""
         self.late_in_a_row = 0
         if self.status is PeerStatus.SUSPENDED:
             self.status = PeerStatus.ACTIVE
@@ -168,19 +168,19 @@ class SessionPeer(Discreet, Struct):
             self.status = PeerStatus.SUSPENDED
 
     def forget_abandoned(self) -> None:
-        """Of a peer that never answers, only the latest requests are remembered; answers to others are no fault."""
+        """Forget all but the latest requests of a peer that never answers; late answers to them are not its fault."""
         forgotten = [request.id for request in self.in_flight.values() if request.abandoned][:-MAX_ABANDONED]
         for request_id in forgotten:
             del self.in_flight[request_id]
         self.account.excused += len(forgotten)
 
     def ban(self) -> None:
-        """It failed the gate: nothing more in this session."""
+        """A result of it failed verification: it gets no more work in this session."""
         self.status = PeerStatus.BANNED
         self.rejected += 1
         self.on_ban()
 
     def expected_s(self, num_rows: int, macs: int) -> float:
-        """Expected latency of a chunk: the median seen, else round trip plus work at the speed known so far."""
+        """Expected latency of a chunk: the measured median, else round trip plus work at the speed known so far."""
         seen_s = self.measures.latency_s(self.model_id, num_rows)
         return self.measures.figures.exchange_s(num_rows, macs, 0) if seen_s is None else seen_s

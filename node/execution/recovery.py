@@ -1,4 +1,4 @@
-"""What becomes of a chunk whose lane failed and whose weights are not here: another lane, then borrowed weights.
+"""Handles a chunk whose lane failed and whose weights are not here: tries another lane, then borrowed weights.
 
 A row that is sent again gets fresh pads. Whoever holds pads in a session never gets a share in it, so a second lane
 lets one more pair of peers put the row together, and no single one.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from node.execution.manager import ExecutionManager
 
 TURN_S = 0.05
-"""So often, at least, it looks whether a lane or the weights have come."""
+"""How often, at least, it checks whether a lane or the weights have come."""
 GRACE_S = 2.0
 """A peer that works on a chunk, and is late, gets at least so long before anybody is asked for weights, and as long
 as these may take to come; at most a quarter of the time for which a pass may stand still."""
@@ -31,7 +31,7 @@ AGAIN_S = 1.0
 
 
 class WeightLender(Protocol):
-    """Brings weights that this device does not hold, for a while."""
+    """Fetches weights that are not here, for a while."""
 
     def ask(self, ref: UnitRef) -> None:
         """See that a unit comes; returns at once."""
@@ -45,7 +45,7 @@ class WeightLender(Protocol):
 
 
 class NobodyLends:
-    """No weights are brought."""
+    """Fetches nothing."""
 
     trouble = None
 

@@ -1,4 +1,4 @@
-"""Shares for group B and seeds for group A as requests, each bound to its peer's session and nonce."""
+"""Builds and sends requests: shares for group B and seeds for group A, each bound to its peer's session and nonce."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear, 
 
 
 def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Request:
-    """Ask for the product of a chunk's share, once more under a new nonce where it was sent before."""
+    """A request for the product of a chunk's share; a retry gets a new nonce."""
     record = owner.subject
     assert record.share is not None, "a chunk has its share before it is sent"
     chunk, message_id, num_rows = record.chunk, next(peer.ids), len(record.share)
@@ -30,7 +30,7 @@ def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Requ
 
 
 def pad_request(peer: SessionPeer, model_id: bytes, owner: PadOwner) -> Request:
-    """Ask for the products of a batch of pads, all output tiles of its unit."""
+    """A request for the products of a batch of pads, for all output tiles of its unit."""
     if peer.role is not Role.PAD:
         raise LocalProtocolError(f"the seed of a pad is not for a peer in the role {peer.role.name}")
     batch = owner.subject
@@ -44,7 +44,7 @@ def pad_request(peer: SessionPeer, model_id: bytes, owner: PadOwner) -> Request:
 
 
 def fill_bucket(rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """Rows of a chunk, with zero rows up to its bucket."""
+    """The rows of a chunk, filled with zero rows up to its bucket."""
     if len(rows) == num_rows:
         return rows
     filled = np.zeros((num_rows, rows.shape[1]), dtype=rows.dtype)
@@ -53,9 +53,9 @@ def fill_bucket(rows: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def send_chunk_to_peer(peer: SessionPeer, request: Request, now: float) -> bool:
-    """Send a request to a peer and book it as in flight; False where the connection cannot take it.
+    """Send a request to a peer and record it as in flight; returns False if the connection cannot take it.
 
-    A retry calls this again with a request that carries the very same share or seed.
+    A retry calls this again with a request that has exactly the same share or seed.
     """
     request.sent_at = now
     if not peer.usable or not peer.channel.send(request.message, request.id):

@@ -1,4 +1,4 @@
-"""The lanes of a session, and the cut of each pass over them: which row stays in which lane, layer by layer."""
+"""The lanes of a session, and how each pass is cut among them: which row stays in which lane, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.linear.messages import Role
 
 
 class Roster:
-    """Used by the session's thread alone. Units that the same lanes cover are cut alike."""
+    """Used only by the session's thread. Units that the same lanes cover are cut in the same way."""
 
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
@@ -23,16 +23,16 @@ class Roster:
         self._covering: dict[UnitRef, tuple[bool, ...]] = {}
 
     def add(self, lane: Lane) -> None:
-        """One more lane. Raises LocalProtocolError where it would send rows in another form than the others."""
+        """Add a lane. Raises LocalProtocolError if it would send rows in another form than the others."""
         if any(other.plain != lane.plain for other in self.lanes):
-            raise LocalProtocolError("a session sends its rows as they are to all its lanes or to none")
+            raise LocalProtocolError("a session sends plain rows to all its lanes or to none")
         if lane.plain != (lane.share_peer.role is Role.PLAIN):
-            raise LocalProtocolError("rows go as they are to peers in that role, and to nobody else")
+            raise LocalProtocolError("plain rows go only to peers in that role")
         self.lanes.append(lane)
         self._covering.clear()
 
     def lacks(self, peer: SessionPeer, ref: UnitRef) -> None:
-        """A peer does not hold a unit after all."""
+        """A peer turned out not to hold a unit."""
         for lane in self.lanes:
             if peer is lane.share_peer or (peer is lane.guard and not lane.pads.can_without(ref)):
                 lane.missing.add(ref.sha256)
@@ -52,15 +52,15 @@ class Roster:
             self._spans[unit.ref] = cuts[covering]
 
     def spans_of(self, ref: UnitRef) -> list[RowSpan]:
-        """How this pass is cut for a unit; none where no lane covers it."""
+        """How this pass is cut for a unit; empty if no lane covers it."""
         return self._spans.get(ref, [])
 
     def units_of(self, lane: Lane, units: Sequence[Unit]) -> list[Unit]:
-        """Those that have rows in a lane in this pass."""
+        """The units that have rows in a lane in this pass."""
         return [unit for unit in units if any(span.lane == lane.index for span in self.spans_of(unit.ref))]
 
     def plan(self, ref: UnitRef, num_rows: int) -> list[ChunkRecord]:
-        """Records of all chunks of one linear layer in this pass; no lane where none is alive."""
+        """Records of all chunks of one linear layer in this pass; they have no lane if none is usable."""
         tiles = -(-ref.num_outputs // TILE_OUTPUTS)
         spans = self.spans_of(ref)
         if not spans:
@@ -73,15 +73,15 @@ class Roster:
         ]
 
     def for_retry(self, own: Lane, ref: UnitRef, same_peer_again: bool) -> list[Lane]:
-        """Where this very share may go: to the same peer again; where pads are the user's own, to any other lane."""
+        """The lanes that may get this same share: its own again and, if the pads are the user's own, any other."""
         lanes = [own] if same_peer_again and own.usable else []
         if not own.binds_rows:
             lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
         return lanes
 
     def elsewhere(self, own: Lane | None, ref: UnitRef, tried: Collection[int]) -> Lane | None:
-        """A lane for rows that another could not compute: first one that shares a peer with it, so that as few peers
-        as possible ever see something of a row."""
+        """A lane for rows that another could not compute: preferably one that shares a peer with it, so that as few
+        peers as possible ever see parts of a row."""
         known = () if own is None else (own.share_peer, own.guard)
         return min(
             (lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane.index not in tried),
@@ -90,7 +90,7 @@ class Roster:
         )
 
     def _without_stand_ins(self, speeds: Sequence[float]) -> list[float]:
-        """Stand-ins get rows where nobody else does."""
+        """The speeds without stand-ins, which get rows only if no other lane does."""
         own = [0.0 if lane.stands_in else speed for lane, speed in zip(self.lanes, speeds, strict=True)]
         return own if any(own) else list(speeds)
 
@@ -101,14 +101,14 @@ class Roster:
         return covering
 
     def _stand_in(self, lane: int, ref: UnitRef) -> int:
-        """The lane itself; for one that broke in this pass, where pads are our own, any that still works."""
+        """The lane itself; if it broke in this pass and the pads are our own, any lane that still works."""
         if self.lanes[lane].usable or self.lanes[lane].binds_rows:
             return lane
         return next((other.index for other in self.lanes if other.takes_rows and other.covers(ref)), lane)
 
 
 def _rows_per_s(lane: Lane, num_rows: int, units: Sequence[Unit]) -> float:
-    """As far as it is known; 0 for a lane that takes no new rows."""
+    """The lane's speed, as far as it is known; 0 for a lane that takes no new rows."""
     if not lane.takes_rows:
         return 0.0
     num_sent = row_bucket(min(num_rows, MAX_CHUNK_ROWS))  # the cut must not depend on more than that

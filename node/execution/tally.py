@@ -1,4 +1,4 @@
-"""What each peer has done for the sessions of this node: roles, chunks, lies, bytes."""
+"""What each peer has done for the sessions of this node: roles, chunks, wrong results, bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PeerTally(Struct):
     """One peer's part in all sessions of this node since it started."""
 
     roles: set[Role] = field(default_factory=set)
-    """What it is in sessions that are open."""
+    """Its roles in open sessions."""
     chunks: int = 0
     rejected: int = 0
     bytes_up: int = 0
@@ -30,7 +30,7 @@ class PeerTally(Struct):
 
 
 class Tally:
-    """Thread-safe. Figures of an open session are read while it writes them: they may be a moment old."""
+    """Counts for all peers. Thread-safe. Figures of an open session may be slightly out of date."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Tally:
                 self._closed[peer.peer_id].add(peer)
 
     def of_all(self) -> dict[PeerId, PeerTally]:
-        """Everybody's figures now."""
+        """The figures of all peers now."""
         with self._lock:
             sums = {
                 peer_id: PeerTally(set(), done.chunks, done.rejected, done.bytes_up, done.bytes_down)

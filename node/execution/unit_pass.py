@@ -1,4 +1,4 @@
-"""What is done next for the chunks of one linear layer: a state machine without sockets, the clock passed in."""
+"""Decides the next step for the chunks of one linear layer: a state machine without I/O; time is an argument."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node.execution.chunk import ChunkRecord, ChunkState
 
 
 class Send(Struct, frozen=True):
-    """Send a chunk to the peers of its lane; it may stay here."""
+    """Send a chunk to the peers of its lane; the manager may decide to keep it here."""
 
     record: ChunkRecord
 
@@ -31,7 +31,7 @@ class Compute(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """Wait for news of the peers of a chunk, at most so long."""
+    """Wait at most `seconds` for messages of the peers of a chunk."""
 
     record: ChunkRecord
     seconds: float
@@ -41,25 +41,25 @@ Step = Send | Merge | Compute | Wait
 
 
 class UnitPass:
-    """All chunks of one linear layer in one forward pass: sent at first, then settled in their order.
+    """All chunks of one linear layer in one forward pass: first all are sent, then each is finished, in order.
 
-    News of peers changes the records; whoever asks for the next step applies them.
+    Messages of peers change the records; the caller of `next` applies them.
     """
 
     def __init__(self, records: Sequence[ChunkRecord], left_s: Callable[[ChunkRecord, float], float]) -> None:
         """
         Args:
-            left_s: seconds from now (the second argument) after which a chunk that was sent is late.
+            left_s: gives the seconds from now (the second argument) after which a sent chunk is late.
         """
         self.records = records
         self._left_s = left_s
         self._unsent = deque(records)
         self._unsettled = deque(records)
         self._looked = False
-        """Whether what had arrived was read since the first chunk became late."""
+        """Whether arrived messages were read since the first chunk became late."""
 
     def next(self, now: float) -> Step | None:
-        """What to do; None once every chunk is merged."""
+        """The next step; None once every chunk is merged."""
         if self._unsent:
             return Send(self._unsent.popleft())
         while self._unsettled and self._unsettled[0].state is ChunkState.MERGED:
@@ -76,6 +76,6 @@ class UnitPass:
         left_s = self._left_s(record, now)
         if left_s <= 0 and self._looked:
             return Compute(record, late=True)
-        # Time passes while chunks are sent: a chunk is late only once what has already arrived was read.
+        # Time passes while chunks are sent: a chunk is late only after all arrived messages were read.
         self._looked = left_s <= 0
         return Wait(record, left_s)

@@ -13,6 +13,6 @@ class GatewayConfig(Struct, frozen=True):
     data_dir: Path
     host: str = "127.0.0.1"
     port: int | None = None
-    """None: the default port where it is free and the data directory is the default one, else any free one."""
+    """None: the default port if it is free and the data directory is the default one, else any free port."""
     tcp: bool = True
-    """False: the Unix socket alone."""
+    """False: only the Unix socket."""

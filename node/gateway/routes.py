@@ -1,4 +1,4 @@
-"""Which path leads to which handler."""
+"""The handler of each path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node.gateway.openai.endpoints import chat_completions, completions, get_mod
 
 
 def add_routes(app: web.Application) -> None:
-    """All routes of the gateway."""
+    """Add all routes of the gateway."""
     app.router.add_get("/health", health)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/v1/models", list_models)

@@ -59,7 +59,7 @@ RUNNER_OPTIONS: dict[str, Any] = {
 
 
 class Gateway:
-    """The gateway of a node that runs; a context manager."""
+    """The gateway of a running node; a context manager."""
 
     def __init__(self, node: Node, engine: Engine, config: GatewayConfig) -> None:
         self._node = node
@@ -74,10 +74,10 @@ class Gateway:
         self._stopping = False
         self._failure: BaseException | None = None
         self.url: str | None = None
-        """Where programs find it; None without TCP."""
+        """The address for programs; None without TCP."""
 
     def __enter__(self) -> Self:
-        """Bind and serve. Raises ConfigError where the address cannot be had."""
+        """Bind and serve. Raises ConfigError if the address is not available."""
         config = self._config
         self._tcp = _bind_tcp(config) if config.tcp else None
         if self._tcp is not None:
@@ -102,7 +102,7 @@ class Gateway:
     def __exit__(self, *_exc: object) -> None:
         self._stopping = True
         if self._loop is not None and self._leaving is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop has already ended by itself
                 self._loop.call_soon_threadsafe(self._leaving.set)
         self._thread.join(STOP_LIMIT_S)
         logging.getLogger().removeHandler(self._logs)
@@ -144,7 +144,7 @@ class Gateway:
         await runner.cleanup()
         preparers.shutdown(wait=False, cancel_futures=True)
         if feed.done() and not feed.cancelled():
-            feed.result()  # it was given up, and with it the gateway
+            feed.result()  # the feed was given up, so the gateway ends too
 
     def _app(self, connections: Connections, preparers: ThreadPoolExecutor) -> web.Application:
         app = web.Application(middlewares=[admit], client_max_size=MAX_BODY_BYTES)
@@ -166,7 +166,7 @@ class Gateway:
 
 
 def _bind_tcp(config: GatewayConfig) -> socket.socket:
-    """A bound socket; raises ConfigError where the port was asked for and is taken."""
+    """A bound socket; raises ConfigError if the user asked for a port that is taken."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     ports = [config.port] if config.port is not None else [0]
     if config.port is None and config.data_dir == default_data_dir():
@@ -191,12 +191,12 @@ def _bind_tcp(config: GatewayConfig) -> socket.socket:
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """A socket that nobody else can connect to: it listens only once its mode is set."""
+    """A socket to which no other user can connect: it listens only once its mode is set."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         bound.bind(str(path))
         os.chmod(path, 0o600)
     except OSError as exc:
         bound.close()
-        raise ConfigError(f"cannot make the control socket {path}: {exc.strerror}") from exc
+        raise ConfigError(f"cannot create the control socket {path}: {exc.strerror}") from exc
     return bound

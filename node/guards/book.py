@@ -1,6 +1,6 @@
-"""The guards of a node in their places, and whom it has seen since when: values, and their file.
+"""The guards of a node in their places, and when it has seen each peer: values, and their file.
 
-<data dir>/guards.json   mode 0600: it says whom this node trusts with halves of its rows
+<data dir>/guards.json   mode 0600: it names the peers that get halves of this node's rows
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_MODELS = 64
 MAX_LANES = 64
 MAX_SEEN = 4096
 MAX_CAUGHT = 4096
-"""Whoever lies under ever new keys must not make the file one that is too large to be read."""
+"""Limited, so that somebody who lies under ever new keys cannot make the file too large to read."""
 
 
 class Guard(Struct, frozen=True):
@@ -33,13 +33,13 @@ class Guard(Struct, frozen=True):
     peer_id: PeerId
     since: float
     until: float
-    """When it is replaced whatever it did: drawn when it was chosen, so that nobody can tell."""
+    """When it is replaced in any case. The time is drawn when it is chosen, so that nobody can predict it."""
     down_s: float = 0.0
-    """For how long it has been away, as far as this node was there to see; 0 while it is up."""
+    """How long it has been away, counting only times when this node was up; 0 while it is connected."""
 
 
 class LanePlaces(Struct, frozen=True):
-    """The two places of a lane; None is a place that nobody holds."""
+    """The two places of a lane; None is an empty place."""
 
     pad: Guard | None = None
     share: Guard | None = None
@@ -49,21 +49,21 @@ class LanePlaces(Struct, frozen=True):
 
 
 class GuardBook(Struct, frozen=True):
-    """All that is remembered; rules make new books of old ones."""
+    """All that a node remembers about guards; the rules turn an old book into a new one."""
 
     born: float
     """When this node began to remember."""
     looked: float
-    """When it last looked who is there."""
+    """When it last checked which peers are connected."""
     lanes: dict[str, tuple[LanePlaces, ...]] = field(default_factory=dict)
     """By model id."""
     seen: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
-    """When each peer was seen first and last."""
+    """When each peer was first and last seen."""
     caught: frozenset[PeerId] = frozenset()
-    """Peers that returned a wrong number: never guards again."""
+    """Peers that returned a wrong number; they never become guards again."""
 
     def roles(self) -> dict[PeerId, Side]:
-        """The side of every guard, whatever the model."""
+        """The side of every guard, for all models."""
         return {
             guard.peer_id: side
             for lanes in self.lanes.values()
@@ -74,13 +74,13 @@ class GuardBook(Struct, frozen=True):
 
 
 def encode_book(book: GuardBook) -> str:
-    """As the file holds it."""
+    """The text of the file."""
     value: dict[str, Any] = to_builtins(book) | {"version": FILE_VERSION, "caught": sorted(book.caught)}
     return json.dumps(value, indent=1)
 
 
 def decode_book(text: str) -> GuardBook:
-    """Raises ValueError for anything but a book of this version."""
+    """Reads the text of the file; raises ValueError for anything but a book of this version."""
     value = json.loads(text)
     try:
         if value["version"] != FILE_VERSION:
@@ -95,13 +95,13 @@ def decode_book(text: str) -> GuardBook:
         caught = frozenset(PeerId(str(peer)) for peer in value["caught"])
         return GuardBook(float(value["born"]), float(value["looked"]), lanes, seen, caught)
     except (KeyError, TypeError, AttributeError) as exc:
-        raise ValueError(f"it lacks or spoils a field ({exc})") from exc
+        raise ValueError(f"a field is missing or invalid ({exc})") from exc
 
 
 def read_book(path: Path) -> GuardBook | None:
-    """The book on disk; None where there is none. Raises ConfigError for what is none.
+    """The book on disk; None if there is none. Raises ConfigError for a damaged file.
 
-    A damaged book is never replaced silently: whoever can damage it would choose the guards.
+    A damaged book is never replaced silently: otherwise whoever can damage it could choose the guards.
     """
     try:
         with path.open("rb") as file:
@@ -116,7 +116,7 @@ def read_book(path: Path) -> GuardBook | None:
 
 
 def write_book(path: Path, book: GuardBook) -> None:
-    """Complete or not at all, mode 0600."""
+    """Writes the book, completely or not at all, mode 0600."""
     replace_private(path, encode_book(book).encode())
 
 

@@ -1,4 +1,4 @@
-"""`GuardKeeper`: the guard book of a running node, kept on the disk. Thread-safe."""
+"""`GuardKeeper`: the guard book of a running node, stored on disk. Thread-safe."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from protocol.identity import PeerId
 log = logging.getLogger(__name__)
 
 WRITE_INTERVAL_S = 600.0
-"""Who was seen when is written so often; a change of guards at once."""
+"""How often it is written which peers were seen; a change of guards is written at once."""
 
 
 class ChosenPlaces(Struct, frozen=True):
-    """Guards for a session: places 2i and 2i + 1 are the pad and the share side of a lane; None is empty now."""
+    """Guards for a session: places 2i and 2i + 1 are the pad and the share side of a lane; None is an empty place."""
 
     places: tuple[PeerId | None, ...]
     notes: tuple[str, ...]
@@ -34,7 +34,7 @@ class GuardKeeper:
     """Remembers guards; `path` None keeps them in memory.
 
     Args:
-        banned: whether this node keeps a peer out.
+        banned: says whether this node has banned a peer.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class GuardKeeper:
         banned: Callable[[PeerId], bool],
         rng: random.Random | None = None,
     ) -> None:
-        """Raises ConfigError where the file is none."""
+        """Raises ConfigError if the file is damaged."""
         self._path = path
         self._unix_s = unix_s
         self._banned = banned
@@ -57,7 +57,7 @@ class GuardKeeper:
         self._written = self._book
 
     def look(self, present: Collection[PeerId]) -> None:
-        """Note who is there."""
+        """Note which peers are connected."""
         with self._lock:
             now = self._unix_s()
             self._book = look(self._book, present, now)
@@ -67,11 +67,11 @@ class GuardKeeper:
     def places(
         self, model_id: str, candidates: Sequence[Candidate], present: Collection[PeerId], max_lanes: int
     ) -> ChosenPlaces:
-        """The guards of a model in their places, chosen where places are free.
+        """The guards of a model in their places; empty places are filled if possible.
 
         Args:
             candidates: peers that hold units of the model.
-            present: all peers that are there.
+            present: all connected peers.
         """
         there = {candidate.peer_id: candidate for candidate in candidates}
         with self._lock:
@@ -80,7 +80,7 @@ class GuardKeeper:
             seen = look(before, present, now)
             self._book = choose(seen, model_id, candidates, max_lanes, self._banned, now, self._rng)
             if self._book.lanes != before.lanes:
-                log.info("guards of this node were chosen anew: see guards.json")
+                log.info("this node chose new guards: see guards.json")
                 self._write(now)
             lanes = self._book.lanes[model_id][:max_lanes]
             new = sum(not is_known(self._book, candidate.peer_id, now) for candidate in candidates)
@@ -99,14 +99,14 @@ class GuardKeeper:
         ]
         if away:
             names = ", ".join(f"…{peer_id[-6:]}" for peer_id in away)
-            kept = f"a place is kept for up to {MAX_DOWN_S / DAY_S:.0f} days"
+            kept = f"their places are kept for up to {MAX_DOWN_S / DAY_S:.0f} days"
             notes = (*notes, f"guards of this node are away: {names}; {kept}")
         if new and len(pairs) < max_lanes:
-            notes = (*notes, f"{new} peers have been known for less than a day: they are no guards yet")
+            notes = (*notes, f"{new} peers have been known for less than a day: they cannot be guards yet")
         return ChosenPlaces(places, notes)
 
     def caught(self, peer_id: PeerId) -> None:
-        """A peer returned a wrong number: it loses its place and never gets another."""
+        """A peer returned a wrong number: it loses its place and never becomes a guard again."""
         with self._lock:
             if peer_id not in self._book.caught:
                 kept = sorted(self._book.caught)[-(MAX_CAUGHT - 1) :]
@@ -114,7 +114,7 @@ class GuardKeeper:
                 self._write(self._unix_s())
 
     def close(self) -> None:
-        """Keep what was seen since the book was written: a peer that was met in a short run is known in the next."""
+        """Write what was seen since the last write, so that peers seen in a short run are known in the next."""
         with self._lock:
             if self._book != self._written:
                 self._write(self._unix_s())

@@ -1,8 +1,8 @@
-"""Who becomes a guard, how long it stays one, and who takes its place. Pure: clock and chance are passed in.
+"""Who becomes a guard, how long it stays one, and who replaces it. No I/O: time and random generator are arguments.
 
-Every new guard is one more chance for an adversary to hold both sides of a lane, so nothing here is done for speed:
-places are kept for months, an absent guard leaves its place empty, and a new one is drawn by lot among those furthest
-apart.
+Every new guard is one more chance for an adversary to hold both sides of a lane, so speed does not matter here.
+Guards keep their places for months, the place of an absent guard stays empty, and a new guard is drawn at random
+among the best separated peers.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from protocol.identity import PeerId
 
 DAY_S = 86400.0
 LIFETIME_S = (180 * DAY_S, 360 * DAY_S)
-"""A guard is kept for a time drawn between the two. Every change is a new chance for an adversary: with 10 % of the
-peers dishonest, `scripts/exposure` gives 5 % for a lane in two years; it would be 14 % with 60 to 120 days."""
+"""A guard is kept for a time drawn between these two. Every change is a new chance for an adversary: with 10 % of the
+peers dishonest, `scripts/exposure` gives 5 % for a lane in two years; with 60 to 120 days it would be 14 %."""
 MAX_DOWN_S = 7 * DAY_S
-"""A guard that was away for so long, while this node was there to see, is replaced."""
+"""A guard that was away for so long is replaced; only times when this node was up count."""
 PROBATION_S = 1 * DAY_S
-"""Who was first seen more recently is no guard yet, unless this node itself remembers no longer than that."""
+"""A peer that was first seen more recently cannot be a guard yet, unless this node's own memory is shorter."""
 LOOK_GAP_S = 600.0
-"""Between two looks further apart than this, this node was away itself: nobody's absence is counted."""
+"""If two checks are further apart than this, this node itself was away, and no absence is counted."""
 FORGET_S = 30 * DAY_S
-"""A peer that was not seen for so long is new when it comes again."""
+"""A peer that was not seen for so long counts as new when it comes back."""
 MAX_CONSIDERED = 48
-"""Candidates that are weighed against each other; of more, so many are drawn."""
+"""Most candidates that are compared with each other; if there are more, so many are drawn at random."""
 
 
 def look(book: GuardBook, present: Collection[PeerId], now: float) -> GuardBook:
-    """Note who is there and for how long guards have been away."""
+    """Note which peers are connected and how long guards have been away."""
     gap_s = now - book.looked
     counted_s = gap_s if 0 <= gap_s <= LOOK_GAP_S else 0.0
     lanes = {
@@ -58,7 +58,7 @@ def must_go(guard: Guard, caught: Collection[PeerId], banned: Callable[[PeerId],
 
 
 def is_known(book: GuardBook, peer_id: PeerId, now: float) -> bool:
-    """Whether a peer was seen for long enough to become a guard; a young book cannot tell, and lets everybody."""
+    """Whether a peer has been known long enough to become a guard; a young book cannot tell and accepts everybody."""
     first = book.seen.get(peer_id, (now, now))[0]
     return now - first >= PROBATION_S or now - book.born < PROBATION_S
 
@@ -72,10 +72,10 @@ def choose(
     now: float,
     rng: random.Random,
 ) -> GuardBook:
-    """Vacate places whose guards must go, then fill empty ones as far as there is somebody for them.
+    """Vacate places whose guards must go, then fill empty places if there are suitable peers.
 
     Args:
-        candidates: peers that are there now and hold units of the model.
+        candidates: connected peers that hold units of the model.
     """
     there = {candidate.peer_id: candidate for candidate in candidates}
     lanes = [_vacated(places, book.caught, banned, now) for places in book.lanes.get(model_id, ())]
@@ -134,7 +134,7 @@ def _best_pair(
     sides: dict[PeerId, Side],
     rng: random.Random,
 ) -> tuple[Candidate, Candidate] | None:
-    """Who should hold a lane's two places: those furthest apart; among these, those who hold what no lane covers."""
+    """The peers for a lane's two places: the best separated, and among these those with most uncovered units."""
     if all(lanes[index].holder(side) is not None for side in SIDES):
         return None
     options: list[list[Candidate]] = []
@@ -142,7 +142,7 @@ def _best_pair(
         holder = lanes[index].holder(side)
         if holder is None:
             options.append([candidate for candidate in free if sides.get(candidate.peer_id, side) == side])
-        else:  # a guard that is away keeps its place, and nobody can be measured against it
+        else:  # an absent guard keeps its place, and no peer can be compared with it
             options.append([there[holder.peer_id]] if holder.peer_id in there else [])
     covered = _covered(lanes, there)
     best: tuple[tuple[float, ...], tuple[Candidate, Candidate]] | None = None
@@ -159,7 +159,7 @@ def _best_pair(
 
 
 def _covered(lanes: Sequence[LanePlaces], there: dict[PeerId, Candidate]) -> frozenset[bytes]:
-    """Units that some lane whose guards are both there covers."""
+    """Units that are covered by a lane whose two guards are both connected."""
     covered: frozenset[bytes] = frozenset()
     for places in lanes:
         pad, share = (there.get(guard.peer_id) if guard else None for guard in (places.pad, places.share))

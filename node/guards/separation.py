@@ -1,7 +1,7 @@
-"""How far apart two peers are, as far as it shows. Nothing here vouches for anybody: it only ever separates more.
+"""What two peers visibly have in common. This never speaks for a peer; it can only keep two peers apart.
 
-Whoever runs both sides of a lane can read its rows. Equal operators and equal subnets make that likelier; different
-ones prove nothing, they only make it dearer.
+Somebody who runs both sides of a lane can read its rows. Equal operators and equal subnets make that more likely;
+different ones prove nothing, they only make it more expensive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_OPERATOR = bytes(16)
 
 
 class Closeness(IntEnum):
-    """What two peers have in common; less is better."""
+    """What two peers have in common; a lower value is better."""
 
     NOTHING = 0
     SUBNET = 1
@@ -28,23 +28,23 @@ class Closeness(IntEnum):
 
 
 class Candidate(Struct, frozen=True):
-    """A peer as the choice of guards sees it."""
+    """The facts about a peer that matter for the choice of guards."""
 
     peer_id: PeerId
     host: str
-    """Where its connection leads; an IPv6 host may be in brackets."""
+    """The host of its connection; an IPv6 host may be in brackets."""
     operator: bytes = NO_OPERATOR
-    """Zero where it does not say."""
+    """Zero if it does not state one."""
     paired: bool = False
-    """A device of this node's own user: all of these count as one operator."""
+    """Whether it is a device of this node's own user; all of these count as one operator."""
     units: frozenset[bytes] = frozenset()
-    """Hashes of the units that it holds of the model in question."""
+    """Hashes of the units of the model that it holds."""
 
 
 def closeness(one: Candidate, other: Candidate) -> Closeness:
-    """What two peers have in common at worst.
+    """The worst thing that two peers have in common.
 
-    Loopback, link-local and private networks are small and one person's: there every host counts for itself.
+    Loopback, link-local and private networks are small and belong to one person: there only equal hosts count.
     """
     if one.operator == other.operator != NO_OPERATOR or (one.paired and other.paired):
         return Closeness.OPERATOR
@@ -61,7 +61,7 @@ def closeness(one: Candidate, other: Candidate) -> Closeness:
 
 
 def what_gave_way(pairs: Sequence[tuple[Candidate, Candidate]]) -> tuple[str, ...]:
-    """One sentence for each rule that some lane could not keep."""
+    """One sentence for each rule that was relaxed for some lane."""
     found = [closeness(*pair) for pair in pairs]
     words = {
         Closeness.OPERATOR: "both guards of a lane belong to one operator",
@@ -69,7 +69,7 @@ def what_gave_way(pairs: Sequence[tuple[Candidate, Candidate]]) -> tuple[str, ..
         Closeness.SUBNET: "both guards of a lane are in one subnet",
     }
     return tuple(
-        f"{text} ({found.count(level)} of {len(pairs)} lanes): nobody further apart was there"
+        f"{text} ({found.count(level)} of {len(pairs)} lanes): no better separated peers were available"
         for level, text in words.items()
         if level in found
     )

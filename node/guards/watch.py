@@ -1,4 +1,4 @@
-"""Looks now and then who is there, so that a guard's absence is known before it is needed."""
+"""Checks at intervals which peers are connected, so that a guard's absence is known before it is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERVAL_S = 60.0
 
 
 class GuardWatch:
-    """Lives in the control plane's loop."""
+    """Runs in the control plane's loop."""
 
     def __init__(self, keeper: GuardKeeper, registry: PeerRegistry) -> None:
         self._keeper = keeper
@@ -22,10 +22,10 @@ class GuardWatch:
         """Nothing to prepare."""
 
     async def run(self) -> None:
-        """Look for ever; writing the book may take a moment of the disk, so not in the loop."""
+        """Check for ever, in another thread than the loop's, because writing the book may take a moment."""
         while True:
             await asyncio.sleep(INTERVAL_S)
             await asyncio.to_thread(self._keeper.look, {peer.peer_id for peer in self._registry.usable()})
 
     async def leave(self) -> None:
-        """Nothing is to be said."""
+        """Does nothing."""

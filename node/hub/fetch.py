@@ -1,7 +1,7 @@
-"""One file of the hub into the hub's own cache (HF_HOME), so that a break or a kill costs nothing that had arrived.
+"""Fetches one file into the hub's own cache (HF_HOME), so that an interruption loses nothing that has arrived.
 
-The library goes on after a broken connection, and forgets what it had when the process ends. So large files are
-written to a file of a fixed name beside the cache's blobs, continued where it ends, and given to the cache whole.
+The library continues after a broken connection, but loses its data when the process ends. So large files are written
+to a file with a fixed name beside the cache's blobs, continued where it ends, and moved into the cache when complete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from node.hub.selection import HubFile
 from node.store.files import sha256_file
 
 LARGE_BYTES = 8 << 20
-"""Smaller files are simply fetched again."""
+"""Smaller files are fetched again from the start."""
 _ETAG = re.compile(r"[0-9a-zA-Z_-]{1,128}")
 
 OnBytes = Callable[[int], None]
@@ -28,8 +28,8 @@ class FileFetcher:
     """Fetches files of one repository at one commit.
 
     Args:
-        on_bytes: called with bytes as they come (and once, at first, with those that were there); what it raises ends
-            the fetch and keeps what has come.
+        on_bytes: called with numbers of bytes as they come (first with those that were already here); an exception
+            from it ends the fetch and keeps what has come.
     """
 
     def __init__(self, repo: str, commit: str, on_bytes: OnBytes) -> None:
@@ -38,14 +38,14 @@ class FileFetcher:
         self._on_bytes = on_bytes
 
     def cached(self, file: HubFile) -> Path | None:
-        """Where a file lies in the cache, where it does."""
+        """The path of a file in the cache; None if it is not there."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self._repo, file.name, revision=self._commit)
         return Path(found) if isinstance(found, str) else None
 
     def fetch(self, file: HubFile) -> Path:
-        """The file in the cache. Raises the library's errors, OSError, CorruptModelError."""
+        """Fetch a file; returns its path in the cache. Raises the library's errors, OSError, CorruptModelError."""
         from huggingface_hub import hf_hub_download
 
         cached = self.cached(file)
@@ -60,7 +60,7 @@ class FileFetcher:
         return Path(hf_hub_download(self._repo, file.name, revision=self._commit, tqdm_class=bar))
 
     def _fetch_large(self, file: HubFile) -> None:
-        """Bring a blob into the cache, under the name by which the library looks for it."""
+        """Fetch a blob into the cache, under the name that the library expects."""
         from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
         from huggingface_hub.file_download import http_get, repo_folder_name
         from huggingface_hub.utils._headers import build_hf_headers
@@ -74,7 +74,7 @@ class FileFetcher:
         blob, part = blobs / metadata.etag, blobs / f"{metadata.etag}.kekahyde.incomplete"
         headers = build_hf_headers()
         if urlparse(metadata.location).netloc != urlparse(url).netloc:
-            headers.pop("authorization", None)  # the token is for the hub, not for where its files lie
+            headers.pop("authorization", None)  # the token is for the hub, not for the server that has its files
         with part.open("ab") as target:
             fcntl.flock(target, fcntl.LOCK_EX)
             if blob.exists():  # another process was faster
@@ -102,7 +102,7 @@ class FileFetcher:
 
 
 def _bar(on_bytes: OnBytes) -> Any:
-    """A progress bar, as the library wants one, that only counts."""
+    """A progress bar for the library that only counts bytes."""
 
     class Counter:
         def __init__(self, *_args: object, **_options: object) -> None:

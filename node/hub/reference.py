@@ -1,4 +1,4 @@
-"""What a user types to name a model of the hub."""
+"""Parses what a user types to name a model of the hub."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubReference(Struct, frozen=True):
-    """A repository, and which state of it: a branch, a tag, or a commit's hash, which pins it."""
+    """A repository and its revision: a branch, a tag, or a commit's hash, which pins the version."""
 
     repo: str
     revision: str | None = None
     file: str | None = None
-    """A GGUF file of the repository, or the part of its name that says how it is quantized, such as `Q8_0`."""
+    """A GGUF file of the repository, or the part of its name that gives its quantization, such as `Q8_0`."""
     name: str | None = None
-    """The short name that it was asked for by."""
+    """The short name that the user gave."""
     package: RegistryPackage | None = None
-    """Where else the model lies."""
+    """A package that also has the model."""
 
     @property
     def is_pinned(self) -> bool:
@@ -46,7 +46,7 @@ def parse_reference(text: str) -> HubReference:
     match = _REFERENCE.fullmatch(text)
     if match is None or ".." in text or "--" in match["repo"]:
         raise ConfigError(
-            f"{text!r} names no model: give ORG/NAME[@REVISION][:FILE.gguf] of the Hugging Face hub, a short name "
+            f"{text!r} is not a model: give ORG/NAME[@REVISION][:FILE.gguf] of the Hugging Face hub, a short name "
             f"({', '.join(list(SHORT_NAMES)[:4])}, ...), or the 64 hexadecimal digits of a model id that peers have"
         )
     return HubReference(match["repo"], match["revision"], match["file"])

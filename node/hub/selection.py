@@ -12,7 +12,7 @@ from node.store.hf.checkpoint import INDEX_FILE, SINGLE_FILE
 from node.store.manifest import OPTIONAL_FILES
 
 _PART = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
-"""What the name of a part of a split file has more than that of the whole."""
+"""What the name of a part of a split file has in addition."""
 CONFIG_FILES = ("config.json", "tokenizer.json")
 
 
@@ -22,14 +22,14 @@ class HubFile(Struct, frozen=True):
     name: str
     size_bytes: int
     sha256: str | None = None
-    """Of large files alone."""
+    """Known only for large files."""
 
 
 def small_files(files: Collection[HubFile], repo: str) -> list[HubFile]:
-    """Everything but the weights, and the index of the weights where there is one.
+    """All files but the weights, with the index of the weights if there is one.
 
     Raises:
-        UnsupportedModelError: the repository holds no model of the kind that is imported.
+        UnsupportedModelError: the repository does not hold a model that can be imported.
     """
     present = {file.name: file for file in files}
     weights = [name for name in present if name.endswith(".safetensors")]
@@ -37,14 +37,12 @@ def small_files(files: Collection[HubFile], repo: str) -> list[HubFile]:
         others = sorted(name for name in present if name.endswith((".bin", ".pt", ".pth", ".msgpack")))
         instead = f"has {others[0]}" if others else "has no weights" if not weights else f"has {weights[0]}"
         raise UnsupportedModelError(
-            f"{repo} {instead} and neither {SINGLE_FILE} nor {INDEX_FILE}: only safetensors and GGUF are taken, "
+            f"{repo} {instead} and neither {SINGLE_FILE} nor {INDEX_FILE}: only safetensors and GGUF are read, "
             "because other formats can run code; choose a repository that has them"
         )
     missing = [name for name in CONFIG_FILES if name not in present]
     if missing:
-        raise UnsupportedModelError(
-            f"{repo} has no {missing[0]}: it is no model that can be imported; choose another"
-        )
+        raise UnsupportedModelError(f"{repo} has no {missing[0]}: it cannot be imported; choose another")
     wanted = (*CONFIG_FILES, *OPTIONAL_FILES, *(() if SINGLE_FILE in present else (INDEX_FILE,)))
     return [present[name] for name in wanted if name in present]
 
@@ -53,7 +51,7 @@ def weight_files(files: Collection[HubFile], shards: Collection[str] | None, rep
     """The files with the weights.
 
     Args:
-        shards: those that the index names; None where there is one file.
+        shards: the files that the index names; None if there is one file.
     """
     present = {file.name: file for file in files}
     wanted = [SINGLE_FILE] if shards is None else sorted(shards)
@@ -64,13 +62,13 @@ def weight_files(files: Collection[HubFile], shards: Collection[str] | None, rep
 
 
 def gguf_files(files: Collection[HubFile], wanted: str | None, repo: str) -> list[HubFile] | None:
-    """The parts of one GGUF model, in order; None where the repository is to be taken as a checkpoint.
+    """The parts of one GGUF model, in order; None if the repository is used as a checkpoint.
 
     Args:
-        wanted: a file's name, or the part of it that says how the model is quantized.
+        wanted: a file's name, or the part of it that gives the quantization.
 
     Raises:
-        UnsupportedModelError: there is none, or there are several and it is not said which.
+        UnsupportedModelError: there is none, or there are several and `wanted` does not say which.
     """
     found = sorted((file for file in files if file.name.lower().endswith(".gguf")), key=lambda file: file.name)
     if wanted is None and (not found or any(file.name in (SINGLE_FILE, INDEX_FILE) for file in files)):

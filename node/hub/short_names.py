@@ -8,7 +8,7 @@ from node.hub.registry import RegistryPackage
 
 
 class KnownModel(Struct, frozen=True):
-    """A repository of the hub, and a package of the Python registry that carries the model where the hub is not to be
+    """A repository of the hub, and a package of the Python registry with the model, for when the hub cannot be
     reached."""
 
     repo: str
@@ -47,4 +47,4 @@ SHORT_NAMES = {
     "olmo2-1b": KnownModel("allenai/OLMo-2-0425-1B-Instruct"),
     "granite3.3-2b": KnownModel("ibm-granite/granite-3.3-2b-instruct"),
 }
-"""Other models go by their repository's name."""
+"""Other models have no short name: users give the repository's name."""

@@ -1,21 +1,21 @@
 """Exact integer arithmetic and row-invariant float arithmetic, behind one interface.
 
     interface       `Kernels`: what a backend offers, and the constants of the arithmetic
-    checks          shapes, dtypes and contiguity, refused in one place
-    portable        `PortableKernels`: numpy alone, the reference
+    checks          checks shapes, dtypes and contiguity in one place
+    portable        `PortableKernels`: only numpy, the reference
     native          `NativeKernels`: C at the machine's instruction-set level (AVX-512 VNNI, AVX2, NEON or plain)
     native_floats   its float half
     native_library  the extension, pointers, threads
     cuda            the two linear layers on a GPU through torch, the rest from another backend
-    delegating      `DelegatingKernels`: passes every call on; cuda and mutants in tests start from it
-    selftest        exactness, tested at every start; a backend that fails is refused
-    speed           how fast this device multiplies
+    delegating      `DelegatingKernels`: forwards every call; cuda and mutants in tests are subclasses
+    selftest        tests exactness at every start; a backend that fails is refused
+    speed           measures how fast this device multiplies
     build_kernels   compiles kernels.c at install; optional
 
-The C side, one file an idea: kernels.c exports; levels.h instruction sets and dispatch; linear.h drives tile_*.h over
+The C code: kernels.c has the exports; levels.h the instruction sets and the dispatch; linear.h uses tile_*.h on
 limbs.h; residues.h, project.h, rows.h, attention.h and lanes.h are compiled once for each level through wide.h.
 
-`select_kernels` is the way in: the fastest backend of this machine that passed its test.
+Use `select_kernels`: it gives the fastest backend of this machine that passed its test.
 """
 
 import os
@@ -34,24 +34,24 @@ CHOICE_VARIABLE: Final = "KEKAHYDE_KERNELS"
 """Environment variable that forces a backend: "portable", "c", or a level by name, such as "c-avx2"."""
 
 CUDA_DRIVER_PATHS: Final = (Path("/dev/nvidiactl"), Path("/proc/driver/nvidia/version"))
-"""Either exists where an NVIDIA driver is loaded: torch need not be imported to find out that there is none."""
+"""One of these exists if an NVIDIA driver is loaded, so torch need not be imported to find out that there is none."""
 
 
 def select_kernels(threads: int | None = None) -> Kernels:
     """The fastest backend that is exact on this machine.
 
     Args:
-        threads: threads that a large call is spread over; None takes every core this process may use.
+        threads: number of threads for a large call; None takes every core that this process may use.
 
     Raises:
-        ConfigError: KEKAHYDE_KERNELS names nothing that exists or runs here, or every backend failed its self-test.
+        ConfigError: the backend in KEKAHYDE_KERNELS does not exist or run here; or all failed their self-tests.
     """
     kernels = _cpu_kernels(threads or available_cores(), os.environ.get(CHOICE_VARIABLE, ""))
     return kernels if os.environ.get(CHOICE_VARIABLE) else _on_gpu(kernels)
 
 
 def _cpu_kernels(threads: int, choice: str) -> Kernels:
-    """The backend on the processor that the choice allows, tested."""
+    """The tested CPU backend that the choice allows."""
     if choice not in ("", "portable", "c") and not choice.startswith("c-"):
         raise ConfigError(f'{CHOICE_VARIABLE} is {choice!r}: expected "portable", "c" or a level such as "c-avx2"')
     reason = f"{CHOICE_VARIABLE} asks for it"
@@ -91,7 +91,7 @@ def _native(threads: int, level: str | None) -> tuple[Kernels | None, str]:
 
 
 def _on_gpu(base: Kernels) -> Kernels:
-    """The backend with its linear layers on the GPU where there is one; torch is imported only then."""
+    """The backend with its linear layers on the GPU if there is one; torch is imported only then."""
     if not any(path.exists() for path in CUDA_DRIVER_PATHS):
         return base
     from node.kernels.cuda import cuda_kernels
@@ -104,7 +104,7 @@ def _on_gpu(base: Kernels) -> Kernels:
 
 
 def _tested(kernels: Kernels) -> Kernels:
-    """The backend itself, if it passes; there is nothing to fall back on."""
+    """The backend, if it passes its test; raises ConfigError if not, because there is no other."""
     failure = self_test(kernels)
     if failure is not None:
         raise ConfigError(f"no kernels can be trusted on this machine: {failure}; please report it with the CPU")

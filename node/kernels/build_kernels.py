@@ -1,4 +1,4 @@
-"""Builds the C kernels at install: cffi in API mode, optional, so that a missing compiler never stops one.
+"""Builds the C kernels at install with cffi in API mode. It is optional: the install works without a compiler.
 
 The declarations are read from kernels.c itself, so there is one list of exported functions.
 """
@@ -13,7 +13,7 @@ HERE: Final = Path(__file__).resolve().parent
 COMPILE_ARGUMENTS: Final = (
     "-O3",
     "-std=c11",
-    "-ffp-contract=off",  # a fused multiply-add would give a level its own bits
+    "-ffp-contract=off",  # with fused multiply-adds, levels would give different bits
     "-fno-strict-overflow",
     "-Wno-psabi",
     "-Wno-unknown-pragmas",

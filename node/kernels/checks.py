@@ -1,6 +1,6 @@
-"""The one place where arguments of kernels are checked, before a pointer is taken from them.
+"""Checks the arguments of kernels, before a pointer is taken from them.
 
-Checks return the array: an unaligned one (a frame out of a receive buffer) comes back as an aligned copy.
+Checks return the array; for an unaligned one (a frame in a receive buffer) they return an aligned copy.
 """
 
 from typing import Any, TypeVar

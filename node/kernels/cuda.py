@@ -1,11 +1,11 @@
 """The two linear layers on an NVIDIA GPU through torch; everything else stays with another backend.
 
-Rows are cut into signed base-256 limbs, so that int8 tensor cores give exact int32 products (`torch._int_mm`);
-where those are missing or inexact, float64 products serve. The limb arithmetic is tested on CPU tensors, and the
-backend passes the same self-test as any other before it is used. On CUDA itself this file has NOT been run: there
-was no GPU at hand.
+Rows are cut into signed base-256 limbs, so that int8 tensor cores give exact int32 products (`torch._int_mm`); if
+those are missing or inexact, float64 products are used. The limb arithmetic is tested on CPU tensors, and the backend
+must pass the same self-test as any other before it is used. This file has NOT been run on CUDA itself: there was no
+GPU available.
 
-torch is imported by this module alone, and this module only where a GPU driver is found.
+Only this module imports torch, and it is imported only if a GPU driver is found.
 """
 
 from collections import OrderedDict
@@ -26,11 +26,11 @@ from protocol.linear.field import Elements, Sums, Weights
 DOUBLE_BLOCK: Final = 16_384
 """Inputs of one float64 product: 128 (p - 1) n < 2^53. In int8, 128 * 128 * 65 536 < 2^31 needs no blocks."""
 MIN_ROWS: Final = 24
-"""torch._int_mm on CUDA wants more than 16 rows on the left; 24 is the next multiple of 8."""
+"""torch._int_mm on CUDA needs more than 16 rows on the left; 24 is the next multiple of 8."""
 ALIGNMENT: Final = 8
-"""torch._int_mm on CUDA wants the inputs and outputs to be multiples of 8."""
+"""torch._int_mm on CUDA needs inputs and outputs that are multiples of 8."""
 MIN_WEIGHTS: Final = 1 << 20
-"""Smaller layers stay with the base backend: two transfers and a launch take about as long as they do."""
+"""The base backend computes smaller layers: two transfers and a launch take about as long."""
 MEMORY_SHARE: Final = 0.8
 """Part of the GPU's free memory that weights may stay resident in."""
 
@@ -38,7 +38,7 @@ Arithmetic = Literal["int8", "float64"]
 
 
 def cuda_kernels(base: Kernels) -> tuple[Kernels | None, str]:
-    """The base backend with its linear layers on the GPU, or why that cannot be."""
+    """The base backend with its linear layers on the GPU, or why that is not possible."""
     if not torch.cuda.is_available():
         return None, "torch finds no CUDA device"
     failures = []
@@ -56,7 +56,7 @@ def cuda_kernels(base: Kernels) -> tuple[Kernels | None, str]:
 class CudaKernels(DelegatingKernels):
     """A backend whose two linear layers run on a torch device, with the weights resident there.
 
-    A weight matrix is known by its place in memory, and kept alive while it is resident: weights never change.
+    A weight matrix is identified by its address in memory, and kept alive while it is resident: weights never change.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class CudaKernels(DelegatingKernels):
         return product.cpu().numpy()
 
     def _upload(self, weights: Weights) -> torch.Tensor:
-        """The weights on the device, padded to multiples of ALIGNMENT; the longest unused give way to new ones."""
+        """The weights on the device, padded to multiples of ALIGNMENT; the least recently used are dropped."""
         key = weights.ctypes.data, weights.shape
         with self._lock:
             if key in self._resident:

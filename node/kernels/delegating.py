@@ -1,11 +1,11 @@
-"""A backend that passes every call on to another one: what a partial backend, or a test's mutant, starts from."""
+"""A backend that forwards every call to another one: the base class of partial backends and of mutants in tests."""
 
 from node.kernels.interface import Activation, Int16s, Int64s, Kernels
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
 
 class DelegatingKernels:
-    """`Kernels` that are another backend's, until a subclass replaces some of them."""
+    """Forwards every call to another backend; subclasses replace some methods."""
 
     def __init__(self, base: Kernels) -> None:
         self.base = base

@@ -1,8 +1,8 @@
-"""The seam between the model and the arithmetic: what every kernel backend offers.
+"""The interface between the model and the arithmetic: what every kernel backend offers.
 
-Two halves with two promises. The integer half is exact: every backend, level and machine returns the same
-bits. The float half is row-invariant: row t's bits are the same whatever else is in the batch, wherever the
-batch was cut and on any number of threads. Its bits are promised per machine and build, not across backends.
+It has two parts with different guarantees. The integer part is exact: every backend, level and machine returns the
+same bits. The float part is row-invariant: row t's bits are the same whatever else is in the batch, wherever the
+batch was cut and on any number of threads. Its bits are guaranteed per machine and build, not across backends.
 
 Arrays are numpy and C-contiguous; a wrong dtype, rank or shape is a ValueError. T counts token rows, N output
 rows of the weights, K inputs, D the hidden size, H heads, G groups of heads that share keys, S key slots and
@@ -28,13 +28,13 @@ PRIME: Final = P
 ACTIVATION_LIMIT: Final = 2**11 - 1
 """Largest magnitude of a quantized activation: 12 bits, symmetric."""
 SCALE_MARGIN: Final = 1.0 + 2.0**-10
-"""An enlargement of a row's scale goes this much beyond the ratio that was missed, so the loop ends soon."""
+"""When a row's scale is enlarged, it is multiplied by this in addition, so that the loop ends soon."""
 MAX_INPUTS: Final = 65_536
 """Longest contraction K that the linear kernels accept: gate_up of a 70B model is 57 344."""
 
 
 class NotFiniteError(ValueError):
-    """A row that cannot be rounded, as a value of it is infinite or no number; the other rows are not to blame."""
+    """A row cannot be rounded, because one of its values is infinite or not a number; other rows are not affected."""
 
     def __init__(self, row: int) -> None:
         super().__init__(f"row {row} holds a value that is not finite")
@@ -47,11 +47,11 @@ class Kernels(Protocol):
     name: str
     """"c-avx512", "c-avx2", "c-neon-dot", "c-neon", "c-generic", "portable", or one of them with "+cuda"."""
     note: str | None
-    """Why nothing faster serves, in words for a user; None where this is the fastest for the machine."""
+    """Why no faster backend is used, in words for the user; None if this is the fastest for the machine."""
     threads: int
-    """Threads that a large call is spread over."""
+    """Number of threads for a large call."""
     keeps_weights: bool
-    """Whether weights are copied to a device and kept there, whole: parts of them would be copied anew."""
+    """Whether whole weights are copied to a device and kept there; parts of them would be copied each time."""
 
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         """W x in plain integers: weights [N, K], rows [T, K] with |x| <= 2047 -> [T, N].
@@ -110,7 +110,7 @@ class Kernels(Protocol):
     def norm_quantize(
         self, hidden: Floats, gain: Floats, epsilon: float, max_row_norm: float
     ) -> tuple[Int16s, Floats]:
-        """`rms_norm`, then `quantize`, without the way through memory: hidden [T, D], gain [D]."""
+        """`rms_norm`, then `quantize`, without a copy in memory: hidden [T, D], gain [D]."""
         ...
 
     def gated_quantize(
@@ -120,7 +120,7 @@ class Kernels(Protocol):
         ...
 
     def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
-        """The rows that `gated_quantize` rounds: gate_up [T, 2F] -> [T, F]. What is not finite passes through."""
+        """The rows that `gated_quantize` rounds: gate_up [T, 2F] -> [T, F]. Non-finite values pass through."""
         ...
 
     def softcap(self, values: Floats, limit: float) -> Floats:
@@ -138,8 +138,8 @@ class Kernels(Protocol):
     def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
         """Rotate the pairs (i, i + r/2) in place: heads [T, H, d], cos and sin [T, r/2], r at most d.
 
-        Features from r on stay as they are.
-        Axis 0 of heads may be strided: the queries inside a fused qkv row are rotated where they lie.
+        Features from r on do not change.
+        Axis 0 of heads may be strided: the queries inside a fused qkv row are rotated in place.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""The C backend: `Kernels` over the cffi extension.
+"""The C backend: `Kernels` with the cffi extension.
 
-A kernel call releases the interpreter lock, so plain threads suffice. Work is cut along output rows, columns or
-head groups, never along a sum: the number of threads cannot change a bit. Small calls run inline, since a token
-makes about a hundred of them.
+A kernel call releases the interpreter lock, so plain threads are enough. Work is cut along output rows, columns or
+head groups, never along a sum, so the number of threads cannot change a bit. Small calls run inline, since a token
+needs about a hundred of them.
 """
 
 from typing import Any
@@ -105,7 +105,7 @@ class NativeKernels(NativeFloats):
     # ---- measurement ----
 
     def read_sum(self, words: NDArray[np.uint64]) -> int:
-        """The sum mod 2^64 of a buffer [n], over all threads: what reading memory alone takes, for benchmarks."""
+        """The sum mod 2^64 of a buffer [n], with all threads: for benchmarks of pure memory reads."""
         words = checks.array(words, "words", np.uint64, 1)
         read = self.pointer(words)
         sums = []

@@ -1,4 +1,4 @@
-"""The float half of the C backend: row-invariant, and the same bits at every level of one build."""
+"""The float part of the C backend: row-invariant, with the same bits at every level of one build."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class NativeFloats(NativeLibrary):
         return self._quantized(self._lib.kernel_gated_quantize, shape, max_row_norm, *inputs)
 
     def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
-        """One row a call: the kernel leaves the row that it rounds in its workspace, bit for bit what is wanted."""
+        """Calls the kernel for one row at a time: it leaves the row before rounding in its workspace."""
         gate_up = checks.gated(gate_up)
         width = gate_up.shape[1] // 2
         gated = np.empty((gate_up.shape[0], width), np.float32)

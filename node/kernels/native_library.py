@@ -1,4 +1,4 @@
-"""The cffi extension as the native kernels use it: levels, pointers into arrays, and work spread over threads."""
+"""The cffi extension for the native kernels: levels, pointers into arrays, and work on several threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 # Implementation.
 INLINE_OPERATIONS: Final = 1 << 19
-"""Multiply-adds below which a call runs inline: at 10-80 a nanosecond a hand-over of ~20 us would not pay."""
+"""Calls with fewer multiply-adds run inline: at 10-80 per nanosecond, giving them to a thread (~20 us) costs more."""
 OUTCOME_NO_MEMORY: Final = 1
 OUTCOME_REFUSED: Final = 2
 """Outcomes of C functions that can fail, as in limbs.h."""
@@ -19,7 +19,7 @@ Task = Callable[[int, int], int | None]
 
 
 def load_library() -> Any:
-    """The extension module; ImportError where it was not built."""
+    """The extension module; raises ImportError if it was not built."""
     return import_module("node.kernels._kernels")
 
 
@@ -37,7 +37,7 @@ def native_levels() -> list[str]:
 
 
 class NativeLibrary:
-    """One level of the extension, and the threads that its large calls are spread over."""
+    """One level of the extension, and the threads for its large calls."""
 
     def __init__(self, threads: int, level: str | None) -> None:
         runs_here = native_levels()
@@ -75,7 +75,7 @@ class NativeLibrary:
         return self._ffi.cast("float *", array.ctypes.data)
 
     def spread(self, task: Task, num_items: int, num_operations: int) -> None:
-        """Run the task over [0, num_items), in one piece a thread where the work is large enough."""
+        """Run the task over [0, num_items), in one piece per thread if the work is large enough."""
         if self._pool is None or num_operations < INLINE_OPERATIONS or num_items < 2:
             _raise_outcome(task(0, num_items))
             return
@@ -84,14 +84,14 @@ class NativeLibrary:
         futures = [self._pool.submit(task, cuts[i], cuts[i + 1]) for i in range(1, num_pieces)]
         try:
             outcomes = [task(cuts[0], cuts[1])]
-        finally:  # no thread may still write when the arrays are let go
+        finally:  # no thread may still write when the arrays are released
             others = [future.result() for future in futures]
         for outcome in outcomes + others:
             _raise_outcome(outcome)
 
 
 def _raise_outcome(outcome: int | None) -> None:
-    """Turn what a C function reported into the exception it stands for."""
+    """Raise the exception for the outcome of a C function."""
     if outcome == OUTCOME_NO_MEMORY:
         raise MemoryError("no memory for the workspace of a kernel")
     if outcome == OUTCOME_REFUSED:

@@ -1,9 +1,8 @@
-"""The backend that needs no compiler: numpy alone, exact through float64 matrix products.
+"""The backend that needs no compiler: it uses only numpy, and is exact through float64 matrix products.
 
-A float64 sum of products is exact while it stays below 2^53, so BLAS may add in any order. It is the
-reference that the C kernels are tested against, and what serves where no C compiler was found. Float code
-handles one contiguous row at a time wherever the order of additions could matter, and never goes through
-BLAS.
+A float64 sum of products is exact while it stays below 2^53, so BLAS may add in any order. It is the reference for
+tests of the C kernels, and is used if no C compiler was found. Float code handles one contiguous row at a time where
+the order of additions could matter, and never uses BLAS.
 """
 
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ Doubles = NDArray[np.float64]
 CONTRACTION_BLOCK: Final = 16_384
 """Inputs summed before a reduction: 128 (p - 1) n < 2^53 allows n <= 32 768; half of it leaves room."""
 BLOCK_ELEMENTS: Final = 1 << 22
-"""Weights widened to float64 at a time: 32 MiB, whatever the size of the unit."""
+"""Number of weights that are widened to float64 at a time: 32 MiB, whatever the size of the unit."""
 
 
 class PortableKernels:
@@ -120,7 +119,7 @@ class PortableKernels:
         gate_up = checks.gated(gate_up)
         width = gate_up.shape[1] // 2
         gated = np.empty((gate_up.shape[0], width), np.float32)
-        with np.errstate(all="ignore"):  # exp may reach infinity; what is not finite, quantize refuses by name
+        with np.errstate(all="ignore"):  # exp may give infinity; quantize refuses such rows by number
             for row, result in zip(gate_up, gated, strict=True):
                 gate = row[:width].copy()
                 exponent = gate if activation == "silu" else _gelu_exponent(gate)
@@ -144,7 +143,7 @@ class PortableKernels:
     def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
         hidden, gain = checks.norm(hidden, gain)
         normed = np.empty_like(hidden)
-        with np.errstate(all="ignore"):  # non-finite rows pass through; quantize refuses them by name
+        with np.errstate(all="ignore"):  # non-finite rows pass through; quantize refuses them by number
             for row, result in zip(hidden, normed, strict=True):
                 mean_square = np.square(row, dtype=np.float64).sum() / max(1, row.size)
                 np.multiply(row * np.float32(1.0 / np.sqrt(mean_square + epsilon)), gain, out=result)

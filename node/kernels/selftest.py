@@ -1,7 +1,7 @@
-"""The exactness test that a backend passes before it is used, at every start.
+"""The exactness test that a backend must pass before it is used, at every start.
 
-A backend that miscounts (a compiler's error, a faulty chip, an unsound driver) would poison results that carry this
-node's name, or make honest peers look like liars. Expected values come from Python's integers or int64 alone.
+A backend that computes wrongly (a compiler's error, a faulty chip, a bad driver) would send wrong results to others,
+or make honest peers look like liars. Expected values come only from Python's integers or int64.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ SHAPES: Final = ((1, 1, 1), (7, 67, 3), (37, 200, 9))
 
 
 def self_test(kernels: Kernels) -> str | None:
-    """Why the backend must be refused; None where it is exact."""
+    """Why the backend must be refused; None if it is exact."""
     random = np.random.default_rng(2**31 - 1)  # fixed: a failure is reproducible
     for check in (_linear_extremes, _linear_random, _field_products, _elementwise):
         try:
             failure = check(kernels, random)
-        except Exception as error:  # a backend that raises is refused like one that miscounts
+        except Exception as error:  # a backend that raises is refused like one that computes wrongly
             failure = f"{type(error).__name__}: {error}"
         if failure is not None:
             return f"{kernels.name} failed its self-test: {failure}"
@@ -57,7 +57,7 @@ def _linear_extremes(kernels: Kernels, random: np.random.Generator) -> str | Non
 
 
 def _linear_random(kernels: Kernels, random: np.random.Generator) -> str | None:
-    """Random values in shapes that end in the middle of vectors and tiles."""
+    """Random values in shapes that end inside vectors and tiles."""
     for num_outputs, num_inputs, num_rows in (*SHAPES, (3, BLOCK_CROSSING, 1)):
         weights = random.integers(-127, 128, (num_outputs, num_inputs), np.int8)
         elements = random.integers(0, PRIME, (num_rows, num_inputs), np.uint32)

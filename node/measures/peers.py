@@ -1,8 +1,8 @@
-"""What is known of each peer, measured all the time and kept over all sessions of a node.
+"""What is known about each peer, measured all the time and kept over all sessions of a node.
 
-A peer states a speed in its hello; it is believed until the first result came from it, and never after. The time that
-a result says it took to compute only divides the time that was measured here into a part that grows with the work
-and a part that does not: whatever a peer claims, the two add up to what was really waited for.
+A peer states a speed in its hello, which is used until its first result and never after. The computing time that a
+result states only divides the time measured here into a part that grows with the work and a part that does not:
+whatever a peer claims, the two add up to the real waiting time.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from protocol.discreet import Discreet
 from protocol.identity import PeerId
 
 UNMEASURED_RTT_S = 0.001
-"""The way to a peer before any ping came back."""
+"""The assumed round trip to a peer before any ping came back."""
 UNMEASURED_BYTES_PER_S = 100e6
-"""How fast bytes travel, before a message was large enough to tell: a wire of 1 Gbit/s."""
+"""The assumed bandwidth before any large message: a link of 1 Gbit/s."""
 LARGE_MESSAGE_BYTES = 256 * 1024
-"""From here on a message tells how fast bytes travel; below, how long the way is."""
+"""Messages of at least this size measure the bandwidth; smaller ones measure the round trip."""
 
 MAX_PEERS = 4096
-"""Peers that are remembered; who was met first is forgotten first."""
+"""Most peers that are remembered; the first one met is forgotten first."""
 
 
 class Exchange(Struct, frozen=True):
-    """One request and its answer, as they were seen from here."""
+    """One request and its answer, as measured here."""
 
     num_rows: int
     macs: int
     num_bytes: int
-    """Both ways."""
+    """Sum of both directions."""
     latency_s: float
     stated_s: float
-    """What the peer says it computed."""
+    """The computing time that the peer states."""
 
 
 class PeerFigures(Struct, frozen=True):
-    """What is expected of a peer now."""
+    """The expected figures of a peer now."""
 
     rtt_s: float
-    """What an exchange takes beside computing and moving bytes, waiting in its queue included."""
+    """Time of an exchange without computing and transfer, but with waiting in its queue."""
     queued: float
     """Requests that waited at its worker when it was last asked."""
     row_macs_per_s: float
-    """Speed with one row, which reads all weights for it."""
+    """Speed with one row, for which all weights are read."""
     rows_macs_per_s: float
     """Speed with 8 rows and more."""
     bytes_per_s: float
     measured: bool
-    """Whether any result was seen; else the speeds are what the peer states."""
+    """Whether any result has come; else the speeds are what the peer states."""
     row_latency_s: float | None = None
-    """Median of what one row through one unit of the model in question took; None where none was seen."""
+    """Median time of one row through one unit of the model; None if there was none."""
 
     def exchange_s(self, num_rows: int, macs: int, num_bytes: int) -> float:
         """Expected seconds from a request to its answer."""
@@ -79,14 +79,14 @@ class PeerMeasures(Discreet, Struct):
     _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict)
 
     def ponged(self, rtt_s: float, queued: int | None) -> None:
-        """A ping came back; None where it did not say how many requests wait."""
+        """A ping came back; `queued` is None if it did not say how many requests wait."""
         with self._lock:
             self._ping_s.add(rtt_s)
             if queued is not None:
                 self._queued.add(float(queued))
 
     def answered(self, model_id: bytes, exchange: Exchange) -> None:
-        """A result came, true or not: it is about time alone."""
+        """A result came, correct or not; only its time matters here."""
         latency_s = max(exchange.latency_s, 1e-6)
         compute_s = min(max(exchange.stated_s, 1e-6), latency_s)
         with self._lock:
@@ -101,22 +101,22 @@ class PeerMeasures(Discreet, Struct):
 
     @property
     def ping_s(self) -> float | None:
-        """The quickest of the last pings: nearest to the way itself. None before any came back."""
+        """The quickest of the last pings, which is nearest to the network's latency. None before any came back."""
         with self._lock:
             return self._ping_s.least
 
     def figures_for(self, model_id: bytes) -> PeerFigures:
-        """What is expected of it now, and of a row of this model where that was seen."""
+        """Its expected figures now, with the time of a row of this model if that was measured."""
         return replace(self.figures, row_latency_s=self.latency_s(model_id, 1))
 
     @property
     def figures(self) -> PeerFigures:
-        """What is expected of it now."""
+        """Its expected figures now."""
         with self._lock:
             queued = self._queued.mean or 0.0
-            # A link's first pings come back while everything else starts too: the quickest is nearest to the way.
+            # A link's first pings are slow, as everything else starts too: the quickest is nearest to the latency.
             ping_s = self._ping_s.least if self._ping_s else UNMEASURED_RTT_S
-            # Exchanges that were seen have waited in the queue themselves; a ping has not.
+            # Measured exchanges have waited in the queue; a ping has not.
             way_s = self._way_s.median if self._way_s else (ping_s or 0.0) + queued * (self._compute_s.mean or 0.0)
             row = self._row_speed.mean or self._rows_speed.mean
             rows = self._rows_speed.mean or self._row_speed.mean
@@ -132,8 +132,8 @@ class PeerMeasures(Discreet, Struct):
     def latency_p95_s(self, model_id: bytes, num_rows: int) -> float | None:
         """95th percentile of the latency of a model's chunks of this many rows.
 
-        Where such chunks were too few, that of another bucket stands in, scaled up to more rows but never down
-        to fewer. None where nothing was measured often enough.
+        If there were too few such chunks, the figure of another bucket is used, scaled up to more rows but never down
+        to fewer. None if nothing was measured often enough.
         """
         with self._lock:
             measured = {
@@ -148,7 +148,7 @@ class PeerMeasures(Discreet, Struct):
         return None if percentile_s is None else percentile_s * max(1.0, num_rows / bucket)
 
     def latency_s(self, model_id: bytes, num_rows: int) -> float | None:
-        """Median latency of a model's chunks of this many rows; None where there was none."""
+        """Median latency of a model's chunks of this many rows; None if there was none."""
         with self._lock:
             seen = self._latency_s.get((model_id, num_rows))
             return None if seen is None else seen.median
@@ -162,7 +162,7 @@ class Measures:
         self._peers: dict[PeerId, PeerMeasures] = {}
 
     def of(self, peer_id: PeerId) -> PeerMeasures:
-        """A peer's measures, empty ones where it was never met."""
+        """A peer's measures; empty ones if it was never met."""
         with self._lock:
             known = self._peers.setdefault(peer_id, PeerMeasures())
             if len(self._peers) > MAX_PEERS:

@@ -1,11 +1,11 @@
-"""A figure that is measured again and again: where it stands, and how far it strays."""
+"""A figure that is measured again and again: its mean, median, minimum and 95th percentile."""
 
 from __future__ import annotations
 
 from collections import deque
 
 WINDOW = 64
-"""Samples remembered."""
+"""Number of remembered samples."""
 WEIGHT = 0.2
 """Weight of the newest sample in the exponentially weighted mean."""
 MIN_SAMPLES = 8
@@ -13,20 +13,20 @@ MIN_SAMPLES = 8
 
 
 class Series:
-    """Not safe between threads by itself."""
+    """The last samples of a figure. Not thread-safe."""
 
     __slots__ = ("_samples", "mean")
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=WINDOW)
         self.mean: float | None = None
-        """Exponentially weighted; None before the first sample."""
+        """Exponentially weighted mean; None before the first sample."""
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def add(self, sample: float) -> None:
-        """One more measurement."""
+        """Add a measurement."""
         self._samples.append(sample)
         self.mean = sample if self.mean is None else self.mean + WEIGHT * (sample - self.mean)
 

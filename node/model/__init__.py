@@ -2,18 +2,18 @@
 
 config       the architecture as numbers
 unit         one fused linear layer as integers, the piece that peers hold
-linear       the interface to whoever computes W x
+linear       the interface of executors that compute W x
 decoder      token ids to logits, through runs of layers
-run          the interface to whoever computes consecutive layers
-layers       a run that is computed here, but for its W x
+run          the interface of runs: consecutive layers computed in one place
+layers       a run that is computed here, except for its W x
 head         final norm and head: hidden states to logits
-parts        what a decoder needs of a model
+parts        what a decoder needs from a model
 rope         frequencies of rotary position embeddings
 rotation     cosine and sine of the rows of a pass
 cache        keys and values of one sequence
 tokenizer    text to token ids and back
-named_tokens tokens that other files than the tokenizer's name
-text_stream  text of tokens that come one by one
+named_tokens tokens that are named in other files than tokenizer.json
+text_stream  text from tokens that come one by one
 template     chat messages to a prompt
 sampling     logits to a token id
 stops        stop strings across tokens

@@ -1,4 +1,4 @@
-"""What attention remembers of a sequence: keys and values of every layer, and the tokens they belong to."""
+"""The KV cache of a sequence: keys and values of every layer, and the tokens to which they belong."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from node.model.config import ModelConfig
 from protocol.linear.field import Floats
 
 GROWTH_TOKENS = 512
-"""Slots are added this many at a time: memory follows the text, and copying stays rare."""
+"""So many slots are added at a time: memory grows with the text, and copying is rare."""
 
 
 class KVCache:
     """Keys and values of one sequence; never shared by two sequences or two threads.
 
     Args:
-        capacity: tokens that it may ever hold, at most the model's context.
-        reach: tokens that its text may grow to, as far as is known when it begins; by default its capacity.
+        capacity: most tokens that it may hold, at most the model's context.
+        reach: length that its text may reach, as far as is known at the beginning; by default its capacity.
     """
 
     def __init__(self, config: ModelConfig, capacity: int, reach: int | None = None) -> None:
         self.capacity = min(capacity, config.context_length)
         self.stretched = config.rope.stretches(min(self.capacity if reach is None else reach, config.context_length))
-        """Its keys are rotated by the long factors of longrope, from the first on."""
+        """Whether its keys are rotated by the long factors of longrope, from the first token on."""
         self.token_ids: list[int] = []
         """The tokens whose keys and values are held, in order."""
         self._shape = (config.num_kv_heads, config.head_dim)
@@ -43,7 +43,7 @@ class KVCache:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of its slots, those that hold nothing yet included."""
+        """Memory of its slots, including empty ones."""
         return sum(layer.nbytes for layer in (*self.keys, *self.values))
 
     def reserve(self, num_tokens: int) -> None:
@@ -71,9 +71,9 @@ class KVCache:
         del self.token_ids[length:]
 
     def reuse(self, token_ids: Sequence[int]) -> int:
-        """Keeps the longest beginning that it shares with `token_ids`, short of the last token; returns its length.
+        """Keeps the longest common prefix with `token_ids` (without their last token); returns its length.
 
-        The last token is computed anew, as its logits are not remembered.
+        The last token is computed again, because its logits are not kept.
         """
         limit = min(self.length, len(token_ids) - 1)
         shared = next((i for i in range(limit) if self.token_ids[i] != token_ids[i]), max(limit, 0))
@@ -81,8 +81,8 @@ class KVCache:
         return shared
 
     def _empty(self, num_slots: int) -> Floats:
-        """Zeros in a mapping of their own: the memory of a text that has ended goes back to the system at once, which
-        no arena of the C library promises."""
+        """Zeros in their own memory mapping, so that the memory of a finished text returns to the system at once; the
+        C library's arenas do not guarantee that."""
         num_groups, head_dim = self._shape
         shape = (num_groups, num_slots, head_dim)
         if not num_slots:

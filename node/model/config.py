@@ -1,7 +1,7 @@
-"""The architecture of a model, as few numbers as the arithmetic needs.
+"""The architecture of a model: only the numbers that the arithmetic needs.
 
-`ModelConfig` is what every other part works with. It says nothing about files: `hf_config` reads it from a Hugging
-Face `config.json`, the store's manifest keeps it. It must not grow a field that no arithmetic reads.
+Every other part works with `ModelConfig`. It says nothing about files: `store.hf.config` reads it from a Hugging Face
+`config.json`, and the store's manifest keeps it. It must not get a field that no arithmetic reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UnitKind = Literal["qkv", "o", "gate_up", "down", "head"]
 LAYER_KINDS: tuple[UnitKind, ...] = ("qkv", "o", "gate_up", "down")
 """The fused linear layers of one decoder layer, in the order in which they are applied."""
 
-# Limits of this implementation: generous to any real model, small enough that no field makes us allocate madly.
+# Limits of this implementation: large enough for any real model, small enough that no field causes huge allocations.
 MAX_DIMENSION = 1 << 16
 MAX_VOCABULARY = 1 << 20
 MAX_LAYERS = 1024
@@ -39,27 +39,27 @@ class RopeConfig(Struct, frozen=True):
     kind: RopeKind
     theta: float
     factor: float = 1.0
-    """Linear, llama3 and yarn: by what the frequencies are divided."""
+    """Linear, llama3 and yarn: the divisor of the frequencies."""
     low_freq_factor: float = 1.0
-    """Llama3 alone."""
+    """Only llama3."""
     high_freq_factor: float = 1.0
-    """Llama3 alone."""
+    """Only llama3."""
     original_context_length: int = 0
     """Llama3, yarn and longrope: the context the model was pretrained with."""
     rotary_dim: int = 0
-    """Features of a head that are rotated, its first ones; 0: all."""
+    """Number of rotated features of a head, its first ones; 0: all."""
     attention_factor: float = 1.0
-    """Yarn and longrope: what cosine and sine are multiplied by."""
+    """Yarn and longrope: the factor of cosine and sine."""
     beta_fast: float = 32.0
-    """Yarn alone: frequencies that turn so often in the original context, or more often, stay as they are."""
+    """Only yarn: frequencies with at least so many turns in the original context are not changed."""
     beta_slow: float = 1.0
-    """Yarn alone: those that turn so often, or less often, are divided by the factor."""
+    """Only yarn: frequencies with at most so many turns are divided by the factor."""
     truncate: bool = True
-    """Yarn alone: the pairs where that begins and ends are rounded to whole ones."""
+    """Only yarn: the first and last pair between these limits are rounded to whole numbers."""
     short_factors: tuple[float, ...] = ()
-    """Longrope alone: what each pair's frequency is divided by in a text within the original context."""
+    """Only longrope: the divisor of each pair's frequency for a text within the original context."""
     long_factors: tuple[float, ...] = ()
-    """Longrope alone: the same in a longer text."""
+    """Only longrope: the same for a longer text."""
 
     def rotated(self, head_dim: int) -> int:
         """How many features of a head are rotated."""
@@ -102,7 +102,7 @@ class ModelConfig(Struct, frozen=True):
     sliding_window: int | None
     """A token sees itself and the `sliding_window - 1` tokens before it; None: all before it."""
     first_window_layer: int
-    """Layers before this one see everything even where there is a sliding window."""
+    """Layers before this one see everything even if there is a sliding window."""
     attention_bias: bool
     """The q, k and v projections have a bias."""
     output_bias: bool
@@ -110,45 +110,45 @@ class ModelConfig(Struct, frozen=True):
     mlp_bias: bool
     """The gate, up and down projections have a bias."""
     qk_norm: bool
-    """Queries and keys are RMS-normed by head before the rotation (Qwen3)."""
+    """Queries and keys are RMS-normed per head before the rotation (Qwen3)."""
     tie_word_embeddings: bool
     eos_ids: tuple[int, ...]
     bos_id: int | None
     norms: NormPlaces = "before"
-    """Where a layer's attention and its MLP are RMS-normed: what goes in, what comes out, or both."""
+    """Where a layer's attention and MLP are RMS-normed: their input, their output, or both."""
     qk_norm_whole: bool = False
     """With `qk_norm`: all queries of a token are normed as one row, and all its keys (OLMo 2)."""
     activation: Activation = "silu"
     full_layers: tuple[int, ...] = ()
-    """Further layers that see everything where there is a sliding window, ascending."""
+    """Further layers that see everything despite a sliding window, ascending."""
     unrotated_layers: tuple[int, ...] = ()
     """Layers whose queries and keys are not rotated, ascending (SmolLM3)."""
     window_rope: RopeConfig | None = None
-    """The rotation of layers with a window, where it is another one (Gemma 3)."""
+    """The rotation of layers with a window, if it is a different one (Gemma 3)."""
     attention_scale: float | None = None
-    """What products of queries and keys are multiplied by; None: 1 / sqrt(head_dim)."""
+    """The factor of products of queries and keys; None: 1 / sqrt(head_dim)."""
     attention_softcap: float | None = None
-    """With it a scaled product x counts as softcap * tanh(x / softcap) (Gemma 2)."""
+    """If set, a scaled product x becomes softcap * tanh(x / softcap) (Gemma 2)."""
     logits_softcap: float | None = None
     """The same for logits."""
     embedding_multiplier: float = 1.0
-    """What embeddings are multiplied by (Gemma, Granite)."""
+    """The factor of embeddings (Gemma, Granite)."""
     residual_multiplier: float = 1.0
-    """What attention and MLP give is multiplied by before it is added (Granite)."""
+    """The factor of the outputs of attention and MLP before they are added (Granite)."""
     logits_divisor: float = 1.0
-    """What logits are divided by (Granite)."""
+    """The divisor of logits (Granite)."""
 
     def window(self, layer: int) -> int | None:
-        """The sliding window of `layer`, None where it sees the whole context."""
+        """The sliding window of `layer`; None if it sees the whole context."""
         return None if layer < self.first_window_layer or layer in self.full_layers else self.sliding_window
 
     @property
     def ropes(self) -> tuple[RopeConfig, ...]:
-        """The rotations of the model: that of most layers, then that of layers with a window where it differs."""
+        """The rotations of the model: that of most layers, then that of layers with a window if it differs."""
         return (self.rope,) if self.window_rope is None else (self.rope, self.window_rope)
 
     def rotation(self, layer: int) -> int | None:
-        """Which of `ropes` rotates the queries and keys of `layer`; None for a layer without."""
+        """Index in `ropes` of the rotation of `layer`; None for a layer without rotation."""
         if layer in self.unrotated_layers:
             return None
         return 0 if self.window_rope is None or self.window(layer) is None else 1
@@ -172,7 +172,7 @@ class ModelConfig(Struct, frozen=True):
         return {"o": self.output_bias, "gate_up": self.mlp_bias, "down": self.mlp_bias, "head": False}[kind]
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values under the fields' names, for the manifest; sparse fields only where they say something."""
+        """Plain values under the fields' names, for the manifest; sparse fields only if not the default."""
         return _plain(self)
 
     @classmethod
@@ -180,7 +180,7 @@ class ModelConfig(Struct, frozen=True):
         """The inverse of `to_mapping`, strict in the fields' names and types.
 
         Raises:
-            ValueError: a field is missing, unknown, of another type, out of range, or written though it need not be.
+            ValueError: a field is missing, unknown, of a wrong type, out of range, or states a default.
         """
         values = {**_defaults(cls), **mapping}
         for name in ("rope", "window_rope"):
@@ -195,7 +195,7 @@ class ModelConfig(Struct, frozen=True):
         return config
 
     def _check_ranges(self) -> None:
-        """Raises ValueError for numbers that no model has, before anything is computed or allocated from them."""
+        """Raises ValueError for impossible numbers, before anything is computed or allocated from them."""
         sizes = (self.hidden_size, self.intermediate_size, self.num_heads * self.head_dim)
         softcaps = [value for value in (self.attention_softcap, self.logits_softcap) if value is not None]
         factors = (self.embedding_multiplier, self.residual_multiplier, self.logits_divisor, *softcaps)
@@ -238,17 +238,17 @@ SPARSE_FIELDS = frozenset(
         *("rotary_dim", "attention_factor", "beta_fast", "beta_slow", "truncate", "short_factors", "long_factors"),
     )
 )
-"""Fields that a manifest holds only where they differ from their default: a model that was imported before there were
-such fields keeps its id."""
+"""Fields that a manifest holds only if they differ from their default, so that a model that was imported before these
+fields existed keeps its id."""
 
 
 def _defaults(kind: type) -> dict[str, Any]:
-    """The sparse fields of a class with what they are where nobody says so."""
+    """The sparse fields of a class with their defaults."""
     return {field.name: field.default for field in fields(kind) if field.name in SPARSE_FIELDS}
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """The fields of a configuration as CBOR knows them."""
+    """The fields of a configuration as CBOR values."""
     defaults = _defaults(type(config))
     plain: dict[str, Any] = {}
     for name in config.__struct_fields__:
@@ -277,13 +277,13 @@ def _items(name: str, values: Any, kind: type) -> tuple[Any, ...]:
 
 
 def _are_layers(layers: Sequence[int], num_layers: int) -> bool:
-    """Whether layers of the model are named, each once and in order."""
+    """Whether these are layers of the model, each once and in order."""
     ascending = all(before < after for before, after in pairwise(layers))
     return ascending and all(0 <= layer < num_layers for layer in layers)
 
 
 def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """`values`, where their names and types are those of the class `kind`."""
+    """`values`; raises ValueError unless their names and types are those of the class `kind`."""
     annotations = kind.__annotations__
     if values.keys() != annotations.keys():
         raise ValueError(f"fields differ: {sorted(values.keys() ^ annotations.keys())}")
@@ -291,7 +291,7 @@ def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any, annotation: str) -> Any:
-    """`value`, where it has the type that `annotation` names."""
+    """`value`; raises ValueError unless it has the type that `annotation` names."""
     legal: dict[str, tuple[type, ...]] = {
         "int": (int,),
         "int | None": (int, type(None)),

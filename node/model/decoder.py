@@ -84,13 +84,13 @@ class Decoder:
         return KVCache(self.config, self.config.context_length if capacity is None else capacity, reach)
 
     def forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: bool = False) -> Floats:
-        """Appends tokens to the cache's sequence; logits f32[V] after the last, or f32[T, V] after each.
+        """Appends tokens to the cache's sequence; returns logits f32[V] after the last, or f32[T, V] after each.
 
-        Whatever is raised, by the executor too, leaves the cache with whole blocks of tokens, and usable.
+        After any exception, even from the executor, the cache has complete blocks of tokens and is usable.
 
         Raises:
             PromptError: no token, one outside the vocabulary, or more than the cache has room for.
-            PartError: what comes out is not finite.
+            PartError: the result is not finite.
         """
         if len(token_ids) == 0:
             raise PromptError("there is no token to compute; give at least one")
@@ -113,15 +113,14 @@ class Decoder:
         return logits
 
     def forward_parts(self, parts: Sequence[Part], wanted: Sequence[bool]) -> list[Floats | None]:
-        """One pass over tokens of several sequences, at most BLOCK_ROWS in all, each as if it were alone.
+        """One pass over tokens of several sequences, at most BLOCK_ROWS in all; each gets the same bits as if alone.
 
         Args:
-            parts: every sequence once, with one token at least.
-            wanted: of each part, whether its logits are.
+            parts: every sequence once, with at least one token.
+            wanted: for each part, whether its logits are wanted.
 
         Returns:
-            Logits f32[V] after the last token of each part that wanted them. Whatever is raised leaves every cache as
-            it was.
+            Logits f32[V] after the last token of each part that wants them. After an exception no cache has changed.
 
         Raises:
             PartError: one part cannot be computed.
@@ -155,7 +154,7 @@ class Decoder:
         return hidden
 
     def _rotation(self, index: int, blocks: Sequence[Rows]) -> Rotation:
-        """What one of the model's ropes rotates the rows of a pass by."""
+        """The rotation of the rows of a pass by one of the model's ropes."""
         parts = []
         for block in blocks:
             key = (index, block.cache.stretched)

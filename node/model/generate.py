@@ -1,4 +1,4 @@
-"""An answer as it grows: logits in, tokens and text out, until it is finished."""
+"""Turns logits into tokens and text, until an answer is finished."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 class GeneratedToken(Struct, frozen=True):
-    """One more token, with the text that became certain by it; a final end-of-sequence token is one too."""
+    """One more token, with the text that it made certain; a final end-of-sequence token counts too."""
 
     index: int
     """0 for the first token of the answer."""
@@ -32,35 +32,35 @@ class Finished(Struct, frozen=True):
 
     reason: FinishReason
     """stop: the model's end, a stop string or a stop token; length: a limit; cancelled: the request was cancelled;
-    error: what is left could not be computed."""
+    error: the rest could not be computed."""
     text: str
-    """The whole text: that of all tokens, joined."""
+    """The whole text of all tokens."""
     num_tokens: int
 
 
 def check_prompt(prompt_ids: Sequence[int], config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Whether a model can compute a prompt, found out before it joins a pass that others share.
+    """Checks that a model can compute a prompt, before it joins a pass with other requests.
 
     Raises:
         PromptError: it is empty, leaves no room for an answer, or holds a token that the model does not have.
     """
     if not prompt_ids:
-        raise PromptError("the prompt is empty; type something to go on from")
+        raise PromptError("the prompt is empty; type something to continue")
     if len(prompt_ids) >= config.context_length:
         raise PromptTooLongError(
-            f"the prompt has {len(prompt_ids)} tokens, the model's context is {config.context_length} with the "
-            "answer; shorten the prompt or take a model with a longer context"
+            f"the prompt has {len(prompt_ids)} tokens, but the model's context is {config.context_length} with the "
+            "answer; shorten the prompt or use a model with a longer context"
         )
     if min(prompt_ids) >= 0 and max(prompt_ids) < config.vocab_size:
         return
     lacking = next(token_id for token_id in prompt_ids if not 0 <= token_id < config.vocab_size)
     word = tokenizer.word(lacking)  # a tokenizer may know more tokens than the embedding has rows
     named = f"token {lacking}" if word is None else f"{word!r}, which is token {lacking}"
-    raise PromptError(f"the prompt holds {named}; the model has 0..{config.vocab_size - 1} alone: leave it out")
+    raise PromptError(f"the prompt holds {named}; the model has only 0..{config.vocab_size - 1}: leave it out")
 
 
 class Answer:
-    """One generation without its computing: the parts that turn logits into text, and where they stand.
+    """One generation without the model itself: the parts that turn logits into text, and their state.
 
     Raises:
         PromptError: the model cannot compute the prompt.
@@ -87,7 +87,7 @@ class Answer:
         self._text: list[str] = []
 
     def advance(self, logits: Floats) -> list[GeneratedToken | Finished]:
-        """The next token, chosen from the logits after the last; behind the answer's last one, how it ended."""
+        """The next token, chosen from the last logits; after the answer's last token, also how it ended."""
         token_id, index = self._sampler.pick(logits), self.num_tokens
         self.num_tokens += 1
         ends = token_id in self._end_ids
@@ -98,11 +98,11 @@ class Answer:
         return [token, self._finished("length")] if is_last else [token]
 
     def cancelled(self) -> Finished:
-        """How it ends where the request is cancelled."""
+        """The end of an answer whose request was cancelled."""
         return self._finished("cancelled")
 
     def broken_off(self) -> Finished:
-        """How it ends where the next token cannot be computed: what there is of the text is true."""
+        """The end of an answer whose next token cannot be computed; the text so far is correct."""
         return self._finished("error")
 
     def _shown(self, token_id: int, is_last: bool) -> str:

@@ -1,4 +1,4 @@
-"""The end of a forward pass: the final norm, and the head, whose sums go through the seam of `linear` too."""
+"""The end of a forward pass: the final norm, and the head, whose sums an executor computes too (see `linear`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.linear.field import Floats
 
 
 class Head:
-    """Hidden states become logits. The head's unit is opened, and checked, here."""
+    """Turns hidden states into logits. It opens and checks the head's unit."""
 
     def __init__(self, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> None:
         self._unit = model.unit(None, "head")

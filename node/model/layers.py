@@ -1,4 +1,4 @@
-"""Decoder layers computed at home but for their linear sums: those go through the seam of `linear`.
+"""Decoder layers that are computed here, except for their linear sums, which an executor computes (see `linear`).
 
 Attention, norms and activations are row-invariant kernels: a token's hidden state is the same bits however the tokens
 before it were cut into passes.
@@ -41,7 +41,7 @@ class UnitLayers:
     """A run of layers whose units an executor computes, one after the other; a `LayerRun`.
 
     Args:
-        model: the units of these layers are opened, and checked, here.
+        model: has the units of these layers, which are opened and checked here.
         layers: indices of consecutive layers.
     """
 
@@ -65,7 +65,7 @@ class UnitLayers:
         return hidden
 
     def _added(self, part: Floats, gain: Floats | None) -> Floats:
-        """What attention or MLP gave, as it is added to the hidden states."""
+        """The output of attention or MLP as it is added to the hidden states."""
         if gain is not None:
             part = self._kernels.rms_norm(part, gain, self._config.rms_norm_eps)
         if self._config.residual_multiplier != 1.0:
@@ -105,7 +105,7 @@ class UnitLayers:
         return self._kernels.attention(rows, keys, values, block.positions, window, self._scale, softcap)
 
     def _normed(self, heads: Floats, gain: Floats | None) -> Floats:
-        """Heads [T, H, d], RMS-normed by head or all together where the model does so (a copy), else as they are."""
+        """Heads [T, H, d], RMS-normed per head or all together if the model does so (a copy), else unchanged."""
         if gain is None:
             return heads
         flat = np.ascontiguousarray(heads).reshape(-1, len(gain))
@@ -118,8 +118,8 @@ class UnitLayers:
         return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm, activation))
 
     def _normed_linear(self, unit: Unit, hidden: Floats, gain: Floats | None) -> Floats:
-        """A linear layer of rows that are RMS-normed first where the model does so; the same bits whether or not the
-        rows that are rounded are wanted as floats."""
+        """A linear layer of rows that are RMS-normed first if the model does so. The bits are the same whether or not
+        the executor wants the rows as floats."""
         kernels, epsilon = self._kernels, self._config.rms_norm_eps
         if gain is None:
             return self._float_linear(unit, hidden)

@@ -1,4 +1,4 @@
-"""The seam between the decoder and whoever computes `W x`: here, a peer, or both.
+"""The interface between the decoder and the executors that compute `W x`: here, by peers, or both.
 
 Every executor returns the same integers, so the decoder cannot tell where they were computed.
 """
@@ -18,24 +18,24 @@ class LinearExecutor(Protocol):
 
     @property
     def wants_floats(self) -> bool:
-        """Whether `linear` is to be given the rows before their quantization too: trusted devices quantize them."""
+        """Whether `linear` also needs the rows before quantization, because trusted devices quantize them."""
 
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """A step of a forward pass begins; called once, before its first `linear`.
 
         Args:
-            num_rows: rows in it, at most 512; every `linear` until the next `begin_step` has this many rows.
-            units: those that the step will ask for, in this order.
+            num_rows: its rows, at most 512; every `linear` until the next `begin_step` has this many rows.
+            units: the units that the step will use, in this order.
         """
         ...
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x in plain integers: rows i16[T, K], |x| <= 2047 and |W x| < p / 2 -> i32[T, N]; no bias, no scale.
 
-        Rows belong to the caller again when this returns.
+        The caller may change the rows again when this returns.
 
         Args:
-            floats: f32[T, K], what `rows` was quantized from, where it is wanted.
+            floats: f32[T, K], the values before quantization, if they are wanted.
         """
         ...
 
@@ -49,7 +49,7 @@ class LocalLinear:
         self._kernels = kernels
 
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Nothing to prepare."""
+        """Does nothing."""
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x by this machine's kernels."""

@@ -1,7 +1,7 @@
-"""Special and added tokens that other files than `tokenizer.json` name, read as `transformers` reads them.
+"""Special and added tokens in other files than `tokenizer.json`, read as `transformers` reads them.
 
-`special_tokens_map.json`, of the older form, goes before `tokenizer_config.json`, but is not read where that is of
-the newer form, which lists all added tokens.
+`special_tokens_map.json`, the older form, overrides `tokenizer_config.json`, but is not read if that has the newer
+form, which lists all added tokens.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ MAX_TEMPLATE_BYTES = 1 << 20
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
-    """What both files say."""
+    """The merged content of both files."""
     config = _object(folder / TOKENIZER_CONFIG_FILE)
     return config if _LISTED in config else {**config, **_object(folder / SPECIAL_TOKENS_FILE)}
 
 
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens by role; a token stands there as text or as the fields of an added token."""
+    """The special tokens by role; the file gives a token as text or as the fields of an added token."""
     found = {role: _content(config.get(role)) for role in _roles(config)}
     return {role: content for role, content in found.items() if content is not None}
 
 
 def added_tokens(config: Mapping[str, Any], where: Path) -> list[AddedToken]:
-    """Every token that is named, in the order in which those that `tokenizer.json` lacks get the next ids.
+    """Every named token, in the order in which tokens that `tokenizer.json` lacks get the next ids.
 
     Raises:
-        CorruptModelError: the list of added tokens is none; `where` names the model.
+        CorruptModelError: the list of added tokens is invalid; `where` names the model.
     """
     found: dict[str, AddedToken] = {}
     for token, is_special in _named(config, where):
@@ -73,7 +73,7 @@ def _named(config: Mapping[str, Any], where: Path) -> Iterator[tuple[Any, bool]]
 
 
 def _roles(config: Mapping[str, Any]) -> list[str]:
-    """Those that every tokenizer may have, then the model's own."""
+    """The roles that every tokenizer may have, then the model's own."""
     own = (key for key, value in config.items() if key.endswith("_token") and isinstance(value, str))
     return [*ROLES, *(key for key in own if key not in ROLES)]
 
@@ -84,12 +84,12 @@ def _content(token: object) -> str | None:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file."""
+    """A JSON object; empty if there is no file."""
     return read_json_object(path) if path.exists() else {}
 
 
 def template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The text of a model's chat template; None where it has none. Raises CorruptModelError."""
+    """The text of a model's chat template; None if it has none. Raises CorruptModelError."""
     path = folder / TEMPLATE_FILE
     if path.exists():
         try:

@@ -1,4 +1,4 @@
-"""What a decoder needs of a model."""
+"""What a decoder needs from a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.linear.field import Floats
 
 
 class ModelParts(Protocol):
-    """What a decoder needs of a model: what is computed at home, and its units, with or without weights."""
+    """What a decoder needs from a model: the parts that are computed here, and its units, with or without weights."""
 
     @property
     def config(self) -> ModelConfig: ...

@@ -1,6 +1,6 @@
 """Frequencies of rotary position embeddings, as `transformers/modeling_rope_utils.py` computes them.
 
-They are float32 as there: their rounding is a part of the model.
+They are float32 as in `transformers`, because their rounding is a part of the model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int, stretched: bool = False
     """Radians per position of each rotated pair of a head's features: f32[rotated / 2].
 
     Args:
-        stretched: by the long factors of longrope.
+        stretched: whether to use the long factors of longrope.
     """
     dim = rope.rotated(head_dim)
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
@@ -53,7 +53,7 @@ def _yarn(frequencies: Floats, stretched: Floats, rope: RopeConfig, dim: int) ->
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     if low == high:
-        high += 0.001  # as there: no division by zero
+        high += 0.001  # as in transformers: no division by zero
     ramp = (np.arange(dim // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
     kept = np.float32(1.0) - np.clip(ramp, np.float32(0.0), np.float32(1.0))
     mixed: Floats = stretched * (np.float32(1.0) - kept) + frequencies * kept
@@ -61,5 +61,5 @@ def _yarn(frequencies: Floats, stretched: Floats, rope: RopeConfig, dim: int) ->
 
 
 def _turning(rope: RopeConfig, turns: float, dim: int) -> float:
-    """The pair, as a fraction, that turns so often in the original context."""
+    """The (fractional) index of the pair that turns so often in the original context."""
     return dim * math.log(rope.original_context_length / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))

@@ -1,7 +1,7 @@
 """Cosine and sine of the angles by which queries and keys are rotated.
 
-They are taken in float64 and rounded once, in whole blocks of positions, so that a position's entry does not depend
-on which other positions are asked for with it.
+They are computed in float64 and rounded once, in whole blocks of positions, so that a position's entry does not
+depend on the other requested positions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from node.model.rope import inverse_frequencies
 from protocol.linear.field import Floats
 
 BLOCK_POSITIONS = 512
-"""A table grows by so many positions."""
+"""A table grows by this many positions at a time."""
 
 
 class Rotation(Struct, frozen=True):
-    """What rotates the rows of a pass."""
+    """The rotation of the rows of a pass."""
 
     cos: Floats
     """[T, rotated / 2]"""
@@ -38,14 +38,14 @@ class Rotation(Struct, frozen=True):
 
     @staticmethod
     def joined(parts: Sequence[Rotation]) -> Rotation:
-        """The rows of several, one after the other."""
+        """The rows of several rotations, one after the other."""
         if len(parts) == 1:
             return parts[0]
         return Rotation(np.concatenate([part.cos for part in parts]), np.concatenate([part.sin for part in parts]))
 
 
 class RotationTable:
-    """One rotation for all positions from 0 on, computed as far as it was asked for."""
+    """One rotation for all positions from 0 on, computed as far as needed."""
 
     def __init__(self, rope: RopeConfig, head_dim: int, stretched: bool) -> None:
         self._rope, self._head_dim, self._stretched = rope, head_dim, stretched

@@ -1,4 +1,4 @@
-"""The seam between the decoder and whoever computes its layers: consecutive ones, as one run."""
+"""The interface between the decoder and the places that compute its layers: a run of consecutive layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.linear.field import Floats
 
 
 class Rows(Struct, frozen=True):
-    """Rows of one part in the pass, and where in its sequence they stand."""
+    """The rows of one part in the pass, and their positions in its sequence."""
 
     start: int
     stop: int
@@ -23,7 +23,7 @@ class Rows(Struct, frozen=True):
 
 
 class LayerRun(Protocol):
-    """Consecutive layers that one place computes: this device, unit by unit, or another device."""
+    """Consecutive layers that are computed in one place: on this device, unit by unit, or on another device."""
 
     @property
     def layers(self) -> range:

@@ -1,8 +1,9 @@
-"""From logits to the next token: the order and the formulas of `transformers/generation/logits_process.py`.
+"""Chooses the next token from logits, in the order and with the formulas of
+`transformers/generation/logits_process.py`.
 
-Repetition penalty, OpenAI's frequency and presence penalties, temperature, top-k, top-p, min-p, then one draw. A seed
-gives the same tokens for the same logits on every machine: the draws are the raw output of a Philox generator, of
-which numpy guarantees the bits.
+The order: repetition penalty, OpenAI's frequency and presence penalties, temperature, top-k, top-p, min-p, then one
+draw. A seed gives the same tokens for the same logits on every machine: the draws are the raw output of a Philox
+generator, whose bits numpy guarantees.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from protocol.linear.field import Floats
 F64 = npt.NDArray[np.float64]
 
 NUCLEUS_TOKENS = 512
-"""Likeliest tokens among which a nucleus is looked for first."""
+"""The nucleus is first searched among so many of the likeliest tokens."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 256
@@ -35,11 +36,11 @@ class SamplingParams(Struct, frozen=True):
     """How tokens are chosen and when to end.
 
     Raises:
-        PromptError: a value that makes no sense, named with its range.
+        PromptError: a value is out of range; the text names it and its range.
     """
 
     temperature: float = 0.0
-    """0 takes the likeliest token (of equals the lowest id); above it, higher is more varied."""
+    """0 takes the likeliest token (of equals, the one with the lowest id); higher values give more varied text."""
     top_k: int = 0
     """Only the k likeliest tokens; 0 for all."""
     top_p: float = 1.0
@@ -47,20 +48,21 @@ class SamplingParams(Struct, frozen=True):
     min_p: float = 0.0
     """Only tokens at least this many times as likely as the likeliest; 0 for all."""
     repetition_penalty: float = 1.0
-    """Divides (multiplies, where negative) the logits of tokens that occurred already; 1 for none."""
+    """Divides the logits of tokens that already occurred (multiplies negative ones); 1 for no penalty."""
     frequency_penalty: float = 0.0
-    """Taken from a token's logit for every time that it occurs in the answer so far; 0 for none."""
+    """Subtracted from a token's logit for each time that it occurs in the answer so far; 0 for no penalty."""
     presence_penalty: float = 0.0
-    """Taken once from the logits of tokens that occur in the answer so far; 0 for none."""
+    """Subtracted once from the logits of tokens that occur in the answer so far; 0 for no penalty."""
     seed: int | None = None
     """None draws one from the operating system."""
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
-    """Texts that end the answer and are not part of it; words of special tokens may stand in them."""
+    """Texts that end the answer and are not part of it; they may contain words of special tokens."""
     stop_token_ids: tuple[int, ...] = ()
-    """Tokens that end the answer, as an end-of-sequence token does: the text of one that has any is part of it."""
+    """Tokens that end the answer, as an end-of-sequence token does; if such a token has a text, it is part of the
+    answer."""
     ignore_eos: bool = False
-    """Go on after an end-of-sequence token."""
+    """Whether to continue after an end-of-sequence token."""
 
     def __post_init__(self) -> None:
         _check_number("temperature", self.temperature, 0, 100)
@@ -86,8 +88,8 @@ class SamplingParams(Struct, frozen=True):
     def from_generation_config(cls, generation: Mapping[str, Any], **overrides: Any) -> SamplingParams:
         """The defaults of a model's `generation_config.json`; overrides that are None do not count.
 
-        As there, nothing is drawn (temperature 0) unless `do_sample` is set. A default that makes no sense is left
-        out: it is not the user's mistake.
+        As in transformers, nothing is drawn (temperature 0) unless `do_sample` is set. An invalid default is ignored,
+        because it is not the user's mistake.
         """
         params = cls()
         names = ("top_k", "top_p", "min_p", "repetition_penalty")
@@ -100,19 +102,19 @@ class SamplingParams(Struct, frozen=True):
         given = {name: value for name, value in overrides.items() if value is not None}
         unknown = given.keys() - set(cls.__struct_fields__)
         if unknown:
-            raise PromptError(f"no sampling parameter is called {min(unknown)}; leave it out")
+            raise PromptError(f"{min(unknown)} is not a sampling parameter; leave it out")
         return replace(params, **given)
 
 
 class Sampler:
-    """Chooses the tokens of one answer; holds its random stream and which tokens occurred."""
+    """Chooses the tokens of one answer; it keeps the random stream and the tokens that occurred."""
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
         self._params = params
         self._seen = set(prompt_ids)
         self._answered: Counter[int] = Counter()
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
-        """The seed in use, also where none was given."""
+        """The seed in use, even if none was given."""
         self._random = np.random.Philox(key=self.seed)
 
     def pick(self, logits: Floats) -> int:
@@ -166,7 +168,7 @@ def _candidates(scores: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.
     if 0 < params.top_k < len(scores):  # before the temperature, which keeps the order: fewer numbers to scale
         keep = scores >= np.partition(scores, len(scores) - params.top_k)[len(scores) - params.top_k]
         ids, scores = ids[keep], scores[keep]
-    # The maximum first: however small the temperature, nothing becomes infinity minus infinity.
+    # Subtract the maximum first, so that a small temperature never gives infinity minus infinity.
     weights: F64 = (scores - scores.max()).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
         weights /= params.temperature
@@ -181,14 +183,14 @@ def _candidates(scores: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.
 
 
 def _nucleus(weights: F64, top_p: float) -> npt.NDArray[np.int64]:
-    """Top-p: of the tokens in ascending order, those are dropped whose sum is at most 1 - p; one always stays.
+    """Top-p: drops the least likely tokens whose sum is at most 1 - p; at least one token stays.
 
     Returns the indices of the others, ascending.
     """
     allowance = (1 - top_p) * weights.sum()
     largest: npt.NDArray[np.int64] = np.arange(len(weights))
     dropped = 0.0
-    if len(weights) > 2 * NUCLEUS_TOKENS:  # to sort a whole vocabulary would take longer than a token should
+    if len(weights) > 2 * NUCLEUS_TOKENS:  # sorting a whole vocabulary for each token would take too long
         order = weights.argpartition(len(weights) - NUCLEUS_TOKENS)
         rest = weights[order[:-NUCLEUS_TOKENS]].sum()
         if rest <= allowance:
@@ -200,7 +202,7 @@ def _nucleus(weights: F64, top_p: float) -> npt.NDArray[np.int64]:
 
 
 def _replaced(params: SamplingParams, name: str, value: Any) -> SamplingParams:
-    """`params` with another value, or unchanged where it is not a legal one."""
+    """`params` with another value; unchanged if the value is not legal."""
     try:
         return replace(params, **{name: value})
     except PromptError:

@@ -1,27 +1,28 @@
-"""Stop strings, found across the borders of tokens and never shown."""
+"""Finds stop strings across the borders of tokens; they are never shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 _FIRST_SYMBOL, _OTHER_WORD = 0xD800, "\udfff"
-"""A special token's word is held as half of a surrogate pair, which no text has; those of no stop string alike."""
+"""Each special token's word is kept as half of a surrogate pair, which no text contains; all words that are in no
+stop string share one symbol."""
 
 
 class StopMatcher:
-    """Lets text through up to the first stop string, and holds back what may be the beginning of one.
+    """Passes text up to the first stop string, and holds back text that may be the beginning of one.
 
-    Where stop strings overlap, the one that ends first counts, and of those that end together the longest; so the
-    result does not depend on how the text was cut into pieces.
+    If stop strings overlap, the one that ends first counts, and of those that end together the longest; so the result
+    does not depend on how the text was cut into pieces.
 
-    Special tokens are no text and never shown, but a stop string may hold their words. Each word counts whole, so
-    that "end" is not found in `<|end|>`. A string without words is found in the text as it is shown.
+    Special tokens are not text and never shown, but a stop string may contain their words. A word counts only as a
+    whole, so "end" is not found in `<|end|>`. A string without words is searched in the shown text.
     """
 
     def __init__(self, strings: Sequence[str] = (), words: Iterable[str] = ()) -> None:
         """
         Args:
-            words: those of special tokens.
+            words: the words of special tokens.
         """
         self._strings = [string for string in strings if string]
         named = sorted((word for word in words if any(word in string for string in self._strings)), key=len)[::-1]
@@ -32,20 +33,20 @@ class StopMatcher:
         self._worded = [with_symbols for string, with_symbols in worded.items() if with_symbols != string]
         self._longest = max(map(len, self._strings), default=0)
         self._held = ""
-        """Text that was not given out, and words within it."""
+        """Text that was not given out yet, with the words in it."""
         self.stopped = False
-        """A stop string was found; nothing more comes out."""
+        """Whether a stop string was found; then nothing more comes out."""
 
     def push(self, text: str) -> str:
-        """The part of the text so far that no stop string can begin in and that was not given out yet."""
+        """The part of the text so far that was not given out yet and in which no stop string can begin."""
         return self._take(text) if self._strings else text
 
     def push_word(self, word: str) -> str:
-        """As `push`, for the word of a special token."""
+        """Like `push`, for the word of a special token."""
         return self._take(self._symbols.get(word, _OTHER_WORD)) if self._worded else ""
 
     def finish(self) -> str:
-        """The text that was held back, and is no part of a stop string after all."""
+        """The rest of the text, which turned out not to be part of a stop string."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _take(self, symbols: str) -> str:
@@ -68,7 +69,7 @@ class StopMatcher:
         return shown
 
     def _views(self) -> Iterator[tuple[str, Sequence[int], list[str]]]:
-        """What is held without words and with them, where each symbol of it is held, what is looked for in it."""
+        """The held text without words and with them, the position of each symbol, and the strings to search in it."""
         where = [i for i, symbol in enumerate(self._held) if not _is_word(symbol)]
         yield "".join(self._held[i] for i in where), where, self._strings
         if self._worded:
@@ -79,7 +80,7 @@ class StopMatcher:
         return "".join(symbol for symbol in released if not _is_word(symbol))
 
     def _possible_prefix(self) -> int:
-        """Length of the longest end of what is held with which a stop string begins."""
+        """Length of the longest suffix of the held text with which a stop string begins."""
         return max(
             (
                 len(self._held) - where[-length]
@@ -91,7 +92,7 @@ class StopMatcher:
         )
 
     def _forget_words(self) -> None:
-        """Words too far back for any stop string that is still to end: special tokens may come without end."""
+        """Drop words that are too far back for any stop string, because special tokens may come without limit."""
         first = len(self._held) - self._longest + 1
         self._held = "".join(symbol for i, symbol in enumerate(self._held) if i >= first or not _is_word(symbol))
 

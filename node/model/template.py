@@ -1,7 +1,7 @@
-"""Chat templates: messages to the prompt a model was trained on, byte for byte as `transformers` renders it.
+"""Chat templates: turn messages into the prompt format of a model, byte for byte as `transformers` renders it.
 
-A template comes with the model and is a program that a stranger wrote. It runs in jinja2's immutable sandbox on plain
-JSON values, and its output is bounded. The environment is that of `transformers/utils/chat_template_utils.py`.
+A template comes with the model and is an untrusted program. It runs in jinja2's immutable sandbox on plain JSON
+values, and its output is limited. The environment is that of `transformers/utils/chat_template_utils.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ChatTemplate:
     """A compiled chat template with the special tokens that it may name."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
-        """Raises CorruptModelError where the template is not valid jinja2."""
+        """Raises CorruptModelError if the template is not valid jinja2."""
         self.source = source
         self._special_tokens = dict(special_tokens or {})
         try:
@@ -38,7 +38,7 @@ class ChatTemplate:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ChatTemplate | None:
-        """The template of a checkpoint or an imported model; None where it has none."""
+        """The template of a checkpoint or an imported model; None if it has none."""
         config = tokenizer_config(folder)
         source = template_source(folder, config)
         return None if source is None else cls(source, special_tokens(config))
@@ -64,7 +64,7 @@ class ChatTemplate:
             )
         except jinja2.TemplateError as exc:
             raise PromptError(f"the model's chat template refuses these messages: {exc}; change them") from exc
-        except Exception as exc:  # a template can raise whatever an operation on JSON values can
+        except Exception as exc:  # a template can raise any exception of operations on JSON values
             raise PromptError(
                 f"the model's chat template fails on these messages ({type(exc).__name__}: {exc}); change them"
             ) from exc
@@ -74,12 +74,12 @@ class ChatTemplate:
 
 
 def _plain(values: Sequence[Mapping[str, Any]]) -> Any:
-    """A copy that consists of JSON values alone: the template gets no object whose methods do anything."""
+    """A copy with only JSON values, so that the template gets no object with dangerous methods."""
     return json.loads(json.dumps([dict(value) for value in values]))
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's words for training; a prompt takes them as they are."""
+    """`{% generation %}` marks the assistant's words for training; in a prompt they are unchanged."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
@@ -89,7 +89,7 @@ class _Generation(Extension):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """jinja2's namespace without the underscored attributes through which a sandbox is left."""
+    """jinja2's namespace without the underscored attributes, through which a template could leave the sandbox."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, *values = args

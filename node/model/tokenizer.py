@@ -14,14 +14,14 @@ from node.model.text_stream import TextStream
 
 TOKENIZER_FILE = "tokenizer.json"
 CONTEXT_TOKENS = 16
-"""Tokens of a context that a stream looks at: more than a character has, so it never begins in the middle of one."""
+"""A stream looks at so many tokens of a context: more than a character has, so it never begins inside one."""
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer; safe to share between threads, as it holds no state of a text.
+    """A Hugging Face tokenizer; thread-safe, because it holds no state of a text.
 
     Raises:
-        UnsupportedModelError: text cannot be told from its tokens one by one.
+        UnsupportedModelError: its text cannot be decoded token by token.
     """
 
     def __init__(self, rust: RustTokenizer) -> None:
@@ -30,7 +30,7 @@ class Tokenizer:
         rust.no_padding()
         added = rust.get_added_tokens_decoder()
         self.special_words: dict[int, str] = {i: token.content for i, token in added.items() if token.special}
-        """The words of special tokens by id; they are no part of any text."""
+        """The words of special tokens by id; they are not part of any text."""
         kinds = set(_decoder_kinds(json.loads(rust.to_str())["decoder"]))
         self._is_byte_level = "ByteLevel" in kinds
         if self._is_byte_level and kinds - {"Sequence", "ByteLevel", "Fuse"}:
@@ -44,7 +44,7 @@ class Tokenizer:
 
         Raises:
             ModelNotFoundError: there is no `tokenizer.json`.
-            CorruptModelError: it, or what else names its tokens, cannot be read.
+            CorruptModelError: it, or another file that names its tokens, cannot be read.
             UnsupportedModelError: its text cannot be streamed.
         """
         path = folder / TOKENIZER_FILE
@@ -61,21 +61,21 @@ class Tokenizer:
             raise
         except UnsupportedModelError as exc:
             raise UnsupportedModelError(f"{path}: {exc}") from exc
-        except Exception as exc:  # the library raises bare Exception for whatever it cannot parse
+        except Exception as exc:  # the library raises bare Exception for anything it cannot parse
             raise CorruptModelError(f"{path} is not a tokenizer ({exc}); fetch the model again") from exc
 
     @property
     def vocab_size(self) -> int:
-        """Ids that the tokenizer knows, special tokens included."""
+        """Number of ids that the tokenizer knows, with special tokens."""
         return int(self._rust.get_vocab_size(with_added_tokens=True))
 
     def word(self, token_id: int) -> str | None:
-        """How `tokenizer.json` spells a token; None for an id that it does not know."""
+        """A token as written in `tokenizer.json`; None for an unknown id."""
         word: str | None = self._rust.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
         return word
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
-        """Token ids of a text, with the special tokens around it that the model was trained with.
+        """Token ids of a text, with the special tokens that the model expects around it.
 
         Raises:
             PromptError: the tokenizer has no token for a part of it.
@@ -87,7 +87,7 @@ class Tokenizer:
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, special ones skipped and what is no UTF-8 replaced by U+FFFD."""
+        """The text of tokens, without special tokens; invalid UTF-8 is replaced by U+FFFD."""
         stream = self.stream()
         return "".join([*map(stream.push, token_ids), stream.finish()])
 
@@ -95,8 +95,8 @@ class Tokenizer:
         """Text for tokens that come one by one.
 
         Args:
-            context: tokens before the first one: the text continues theirs. Without them it starts afresh, and a
-                tokenizer that marks words by a space before them drops the first space.
+            context: tokens before the first one, whose text is continued. Without them a new text begins, and a
+                tokenizer that marks words with a leading space drops the first space.
         """
         stream = TextStream(self._text, self._bytes)
         for token_id in self._tail(context):
@@ -108,8 +108,8 @@ class Tokenizer:
         return text
 
     def _bytes(self, token_id: int) -> bytes | None:
-        """What `TextStream` asks. A run of byte tokens that is no UTF-8 is not, as the library has it, wrong from its
-        beginning on: that could be told only at its end, however long it is."""
+        """The bytes of a token, for `TextStream`. The library replaces a whole run of byte tokens if it is not valid
+        UTF-8; we do not, because that would be known only at the end of the run."""
         word = self.word(token_id)
         if word is None or token_id in self.special_words:
             return b""  # a model may have more tokens than its tokenizer
@@ -144,7 +144,7 @@ _BYTE_OF_LETTER = dict(_letters())
 
 
 def _decoder_kinds(decoder: object) -> Iterator[str]:
-    """The types of a decoder and of all that it is made of."""
+    """The types of a decoder and of all its parts."""
     if isinstance(decoder, dict):
         yield str(decoder.get("type"))
         for part in decoder.get("decoders") or ():

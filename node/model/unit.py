@@ -9,11 +9,11 @@ from node.model.config import UnitKind
 from protocol.linear.field import Floats, Weights
 
 BYTES_PER_ROW = 12
-"""A row's scale and squared norm in the unit's file."""
+"""Size of a row's scale and squared norm in the unit's file."""
 
 
 class UnitRef(Struct, frozen=True):
-    """Which fused linear layer of a model, in which shape and with which bytes."""
+    """Names a fused linear layer of a model, with its shape and the hash of its bytes."""
 
     layer: int | None
     """None for the head."""
@@ -29,26 +29,26 @@ class UnitRef(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """For people: `3.qkv` or `head`."""
+        """A name for people: `3.qkv` or `head`."""
         return self.kind if self.layer is None else f"{self.layer}.{self.kind}"
 
 
 class Unit(Struct, frozen=True, eq=False):
-    """A unit as the client uses it; its weights are pages of its file, or held by others alone."""
+    """A unit as the client uses it; its weights are pages of its file, or only peers hold them."""
 
     ref: UnitRef
     held: Weights | None
-    """[N, K], read-only, memory-mapped; None where this device does not hold them."""
+    """[N, K], read-only, memory-mapped; None if this device does not hold them."""
     scales: Floats
     """[N]"""
     max_row_norm: float
-    """Largest Euclidean norm of a row of integers: what bounds every sum (Cauchy-Schwarz)."""
+    """Largest Euclidean norm of a row of integers, which bounds every sum (Cauchy-Schwarz)."""
     bias: Floats | None
-    """[N], added by the client after the integers; None where there is none, or where a peer alone uses the unit."""
+    """[N], added by the client after the integer sums; None if there is none, or if only peers use the unit."""
 
     @property
     def weights(self) -> Weights:
-        """[N, K]. Raises ModelError where they are not held here."""
+        """[N, K]. Raises ModelError if they are not held here."""
         if self.held is None:
-            raise ModelError(f"the weights of unit {self.ref.name} are not held here: a peer has to compute it")
+            raise ModelError(f"the weights of unit {self.ref.name} are not here: a peer has to compute it")
         return self.held

@@ -1,16 +1,16 @@
-"""Management operations: what a user may ask of a running node, over its control socket or the gateway.
+"""Management operations, which a user may call on a running node over its control socket or the gateway.
 
     arguments  arguments, checked
-    peers      who is known and how it stands
-    access     who is kept out, and who alone is let in
+    peers      the known peers and their state
+    access     the ban list and the allow list
     invite     a line that lets another device into the swarm
     doctor     what is wrong with the node and its surroundings
     pairing    pair_start .. unpair: devices of the same owner
     transfers  pull, pull_cancel: a model from peers or from the hub, and what is being fetched
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
-gateway calls it in a worker thread. `OPERATIONS` is the whole table; the CLI, the gateway and the terminal interface
-know no other way.
+gateway calls it in a worker thread. `OPERATIONS` is the complete table; the CLI, the gateway and the terminal
+interface use only these.
 """
 
 from __future__ import annotations
@@ -48,4 +48,4 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 READING: frozenset[str] = frozenset({"peers", "pair_list", "transfers"})
-"""Operations that change nothing and tell nothing secret: on loopback they need no token."""
+"""Operations that change nothing and reveal no secret: on loopback they need no token."""

@@ -1,4 +1,4 @@
-"""`ban`, `unban`, `trust`, `untrust`, `access`: who is kept out, and who alone is let in."""
+"""`ban`, `trust`, `forget`, `access`: the ban list and the allow list."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ban(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trust(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Put `peer_id` on the allow list, instead of what was said of it before."""
+    """Put `peer_id` on the allow list, replacing an earlier entry."""
     peer_id = text(arguments, "peer_id")
     entry = node.access.put(
         peer_id, Verdict.ALLOW, optional_number(arguments, "duration_s"), text(arguments, "reason", default="")
@@ -33,16 +33,16 @@ def trust(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def forget(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Take `peer_id` off either list."""
+    """Remove `peer_id` from both lists."""
     peer_id = text(arguments, "peer_id")
     if not node.access.remove(peer_id):
-        raise OperationError(f"{peer_id} is on no list: `kekahyde-node ban --list` shows who is")
+        raise OperationError(f"{peer_id} is on no list: `kekahyde-node ban --list` shows the entries")
     _end_unwanted(node)
     return {"peer_id": peer_id}
 
 
 def access(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Both lists; with `only_allowed` true or false, first let in nobody else than the allow list, or everybody."""
+    """Both lists. With `only_allowed`, first sets whether only peers on the allow list are let in, or everybody."""
     if "only_allowed" in arguments:
         node.access.set_only_allowed(boolean(arguments, "only_allowed"))
         _end_unwanted(node)

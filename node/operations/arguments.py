@@ -22,7 +22,7 @@ def text(arguments: Mapping[str, Any], name: str, default: str | None = None) ->
 
 
 def optional_number(arguments: Mapping[str, Any], name: str) -> float | None:
-    """A positive number, or None where it is absent; raises OperationError naming the argument."""
+    """A positive number, or None if it is absent; raises OperationError naming the argument."""
     value = arguments.get(name)
     if value is None:
         return None
@@ -44,5 +44,5 @@ def choice(arguments: Mapping[str, Any], name: str, kind: type[ChoiceT]) -> Choi
     value = arguments.get(name)
     found = next((member for member in kind if member.value == value), None)
     if found is None:
-        raise OperationError(f"`{name}` is none of {', '.join(str(member.value) for member in kind)}")
+        raise OperationError(f"`{name}` must be one of {', '.join(str(member.value) for member in kind)}")
     return found

@@ -1,4 +1,4 @@
-"""`doctor`: what a running node finds wrong with itself and its surroundings."""
+"""`doctor`: what is wrong with a running node and its surroundings."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from node.node import Node
 
 
 def doctor(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The findings; takes up to a few seconds, since it tries every peer's addresses."""
+    """The findings. This takes up to a few seconds, because it tries every peer's addresses."""
     return {"findings": [finding.as_json() for finding in running_findings(node)]}

@@ -17,7 +17,7 @@ from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 
 def invite(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """`expires_s` -> the line, when it expires, the addresses in it, and a note where it is of limited use."""
+    """`expires_s` -> the line, when it expires, the addresses in it, and a note if it has limits."""
     expires_s = arguments.get("expires_s", DEFAULT_EXPIRY_S)
     is_number = isinstance(expires_s, int | float) and not isinstance(expires_s, bool)
     if not is_number or not math.isfinite(expires_s) or not 0 < expires_s <= MAX_EXPIRY_S:
@@ -36,7 +36,7 @@ def invite(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(node: Node) -> list[Multiaddr]:
-    """Every address of this node: those that the user or somebody who came in vouches for are first."""
+    """Every address of this node: first those that the user announced, then those that a peer confirmed."""
     proved = () if node.discovery is None else node.discovery.reach.addresses
     addresses = (*node.config.announced, *proved, *node.every_address)
     return list(dict.fromkeys(address.with_peer(node.peer_id) for address in addresses))

@@ -18,7 +18,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 def pair_start(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask a peer (PeerID or address), or answer it where it asks already; returns the attempt."""
+    """Ask a peer (PeerID or address) to pair, or answer it if it has already asked; returns the attempt."""
     named = _text(arguments, "peer")
     peer_id = _dial(node, named) if named.startswith("/") else _peer(arguments)
     return asdict(node.trust.start_pairing(peer_id))
@@ -43,12 +43,12 @@ def pair_confirm(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pair_refuse(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The owner says no; `mismatch`: because the screens show two codes."""
+    """The owner says no; `mismatch`: because the screens show different codes."""
     return asdict(node.trust.refuse(_peer(arguments), arguments.get("mismatch", False) is True))
 
 
 def pair_consent(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a paired device may read prompts."""
+    """Set whether a paired device may read prompts."""
     allowed = arguments.get("may_read_prompts")
     if not isinstance(allowed, bool):
         raise PairingError("say with `may_read_prompts` whether it may: true or false")
@@ -58,7 +58,7 @@ def pair_consent(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpair(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Take a pairing back, on both sides."""
+    """End a pairing on both sides."""
     peer_id = _peer(arguments)
     node.trust.unpair(peer_id)
     return {"peer_id": peer_id}
@@ -84,7 +84,7 @@ def _dial(node: Node, text: str) -> PeerId:
     node.control.dial(address)
     if not node.registry.wait_up(address.peer_id, CONNECT_TIMEOUT_S):
         raise PairingError(
-            f"no link to {text} within {CONNECT_TIMEOUT_S:g} s: see whether that node runs and is in the same swarm "
+            f"no link to {text} within {CONNECT_TIMEOUT_S:g} s: check that that node runs and is in the same swarm "
             "(`kekahyde-node invite` on one, `kekahyde-node join` on the other)"
         )
     return address.peer_id

@@ -1,4 +1,4 @@
-"""`peers`: everybody this node knows of, as the interfaces show them."""
+"""`peers`: all peers that this node knows, as interfaces show them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _status(
 
 
 def _excluded(node: Node, peer_id: PeerId, link: ConnectedPeer | None, entry: Entry | None) -> str | None:
-    """Why no work goes to this peer; None where it may."""
+    """Why this peer gets no work; None if it may get work."""
     refusal = node.access.refusal(peer_id)
     if refusal is not None:
         return refusal

@@ -1,4 +1,4 @@
-"""`pull`, `pull_cancel` and `transfers`: models that come from peers or from the hub."""
+"""`pull`, `pull_cancel` and `transfers`: fetch models from peers or from the hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from node.store.names import is_model_id
 
 def pull(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Begin to fetch `model`: ORG/NAME[@REVISION] of the hub, or a model id from peers; with `thin`, without the
-    weights of what `lend` names (auto: all). A TRANSFER."""
+    weights of what `lend` names (auto: all). Returns a TRANSFER."""
     model = arguments.get("model")
     if not isinstance(model, str):
         raise ConfigError("pull needs `model`: ORG/NAME of the Hugging Face hub, or a model id that peers have")
@@ -24,15 +24,15 @@ def pull(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if is_model_id(model):
         return node.transfers.pull(model, kinds_not_kept(thin, lend)).as_json()
     if thin:
-        raise ConfigError("a running node pulls thin models from peers alone: stop it, then pull from the hub")
+        raise ConfigError("a running node pulls thin models only from peers: stop it, then pull from the hub")
     return node.transfers.pull_from_hub(parse_reference(model)).as_json()
 
 
 def pull_cancel(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Stop the transfer `transfer`; what has come is kept. A TRANSFER."""
+    """Stop the transfer `transfer`; what has come is kept. Returns a TRANSFER."""
     return node.transfers.cancel(str(arguments.get("transfer", ""))).as_json()
 
 
 def transfers(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All transfers of the node, those that ended lately too."""
+    """All transfers of the node, including those that ended recently."""
     return {"transfers": node.transfers.as_json()}

@@ -1,9 +1,9 @@
-"""What a request will cost, before it is made.
+"""Predicts what a request will cost.
 
-figures    what the cost model adds up
+figures    the figures of the cost model
 probe      measures this device for one model
 placement  which kinds of units are lent
-cut        which rows go to which lane, and as which chunks    split_prompt_for_remote
+cut        which rows go to which lane, and in which chunks    split_prompt_for_remote
 cost       the cost model: seconds and bytes of a request
-planner    the forecast of each mode, and which of them `auto` means
+planner    predictions, corrected by the outcome of earlier requests
 """

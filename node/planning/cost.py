@@ -1,10 +1,9 @@
-"""The cost model: seconds and bytes of a request from exchanges, bytes and multiply-accumulates. Pure.
+"""The cost model: seconds and bytes of a request, from exchanges, bytes and multiply-accumulates. No I/O.
 
 While decoding, every covered unit is one exchange on the critical path (share out, result back); a guard of group A
-works 8 rows ahead and only matters where it cannot keep up. Through a prompt, rows go to all lanes in proportion to
-their speed and the slowest lane counts. What the client does itself comes on top of both. Attention is taken at the
-length of a short text, and what others do on the same machine is not seen: `scripts/bench forecast` says how far off
-that is.
+works 8 rows ahead and only matters if it cannot keep up. In a prompt, rows go to all lanes in proportion to their
+speed, and the slowest lane counts. The client's own work is added to both. Attention is measured with a short text,
+and the load of other programs on the machine is unknown: `scripts/bench forecast` prints the resulting error.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ ELEMENT_BYTES = 4
 
 
 class Cost(Struct, frozen=True):
-    """What a request costs, as far as can be foreseen."""
+    """The predicted cost of a request."""
 
     ttft_s: float
     """Seconds to the first token."""
     token_s: float
     """Seconds from one token to the next."""
     exchanges: int = 0
-    """On the critical path of a token."""
+    """Exchanges on the critical path of a token."""
     bytes_up: int = 0
     bytes_down: int = 0
-    """A token."""
+    """Bytes per token."""
 
     def total_s(self, num_tokens: int) -> float:
         """Seconds of a whole answer."""
@@ -46,7 +45,7 @@ class Cost(Struct, frozen=True):
 
 
 def local_cost(units: Sequence[UnitRef], device: DeviceFigures, prompt_tokens: int) -> Cost:
-    """Everything computed here."""
+    """The cost if everything is computed here."""
     blocks, ends_s = _blocks(prompt_tokens), device.ends_s + device.head_s
     ttft_s = sum(_linear_here_s(units, device, rows) + _floats_s(units, device, rows) for rows in blocks)
     token_s = _linear_here_s(units, device, 1) + _floats_s(units, device, 1)
@@ -61,11 +60,11 @@ def remote_cost(
     pads_made: int = 0,
     placement: Placement = LAYERS_LENT,
 ) -> Cost:
-    """Units that are lent through lanes; the others, and those that no lane covers, here.
+    """The cost if lent units go through lanes, and the others, and those that no lane covers, are computed here.
 
     Args:
-        units: of the decoder's layers; the head too, where it is lent.
-        pads_made: own pads that are there before the request begins, where no peer makes them.
+        units: the units of the decoder's layers, and the head if it is lent.
+        pads_made: number of own pads that are ready before the request begins, if no peer makes them.
     """
     heads, layers = _parted(units)
     lent = [ref for ref in units if placement.is_lent(ref)]
@@ -88,12 +87,12 @@ def remote_cost(
 
 
 def _parted(units: Sequence[UnitRef]) -> tuple[list[UnitRef], list[UnitRef]]:
-    """The head, which only the last row of a prompt reaches, where it is among them; and the layers' units."""
+    """The head if it is among the units (only the last row of a prompt reaches it), and the layers' units."""
     return [ref for ref in units if ref.layer is None], [ref for ref in units if ref.layer is not None]
 
 
 def _blocks(num_rows: int) -> list[int]:
-    """A prompt's passes: blocks of 512 rows and a rest."""
+    """The passes of a prompt: blocks of 512 rows and the remaining rows."""
     whole, rest = divmod(max(num_rows, 1), MAX_CHUNK_ROWS)
     return [MAX_CHUNK_ROWS] * whole + ([rest] if rest else [])
 
@@ -150,7 +149,7 @@ def _pass_s(ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], n
 
 
 def _guard_busy_s(units: Sequence[UnitRef], lane: LaneFigures) -> float:
-    """Seconds of work for a lane's guard of group A that every token brings."""
+    """Seconds of work per token for a lane's guard of group A."""
     guard = lane.guard
     if guard is None:
         return 0.0

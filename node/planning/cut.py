@@ -1,7 +1,7 @@
-"""The cutting of a pass: which rows go to which lane, and as which chunks.
+"""Cuts a pass: decides which rows go to which lane, and in which chunks.
 
-What travels depends on the bucket of the pass and on the lanes, never on the number of rows within the bucket: the
-bucket is cut, and the rows are spread over what came out. Peers that put their messages together learn the bucket.
+What is sent depends only on the bucket of the pass and on the lanes, never on the number of rows in the bucket: the
+bucket is cut, and the rows are spread over the parts. Peers that compare their messages learn only the bucket.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class RowSpan(Struct, frozen=True):
     start: int
     end: int
     num_sent: int
-    """Rows that travel: these, and zero rows."""
+    """Number of rows that are sent: these rows and zero rows."""
 
 
 def split_prompt_for_remote(num_rows: int, lane_speeds: Sequence[float]) -> list[RowSpan]:
-    """Cut the bucket of a forward pass over the lanes that are alive, in proportion to their speed.
+    """Cut the bucket of a forward pass among the usable lanes, in proportion to their speed.
 
     Args:
         num_rows: rows of the pass, 512 at most (prompt tokens, or 1 while decoding).
@@ -62,7 +62,7 @@ def split_prompt_for_remote(num_rows: int, lane_speeds: Sequence[float]) -> list
 def cut_rows(span: RowSpan, max_rows: int) -> list[RowSpan]:
     """Cut a lane's part of a pass into chunks of at most `max_rows`, each a bucket; the largest first.
 
-    Where a chunk of the unit may have very few rows, some are without a row of the pass: they travel all the same.
+    If a chunk of the unit may have very few rows, some chunks have no row of the pass: they are sent nevertheless.
     """
     largest = min(max_rows, MAX_CHUNK_ROWS)
     cuts, sent = [], 0
@@ -74,7 +74,7 @@ def cut_rows(span: RowSpan, max_rows: int) -> list[RowSpan]:
 
 
 def _spread(whole: RowSpan, sent: int, until: int) -> RowSpan:
-    """The part of the rows that travels as rows `[sent, until)` of what is sent: in proportion."""
+    """The part of the rows that is sent as rows `[sent, until)`, in proportion."""
     num_rows = whole.end - whole.start
     start, end = (whole.start + num_rows * place // whole.num_sent for place in (sent, until))
     return RowSpan(whole.lane, start, end, until - sent)

@@ -18,7 +18,7 @@ class Line(Struct, frozen=True):
 
 
 class DeviceFigures(Struct, frozen=True):
-    """What this device takes for one model."""
+    """The times of this device for one model."""
 
     ends_s: float
     """Embedding and final norm of one pass, and what the head needs beside its linear sums."""
@@ -31,7 +31,7 @@ class DeviceFigures(Struct, frozen=True):
     field_macs_per_s: float
     """Products of pads with many rows."""
     exchange_s: Line
-    """What the client does itself for one chunk, by elements of share and result."""
+    """The client's own work for one chunk, by elements of share and result."""
 
     @property
     def row_macs_per_s(self) -> float:
@@ -40,10 +40,10 @@ class DeviceFigures(Struct, frozen=True):
 
 
 class LaneFigures(Struct, frozen=True):
-    """What is expected of a lane."""
+    """The expected figures of a lane."""
 
     share: PeerFigures
     guard: PeerFigures | None
-    """The peer that makes the pads; None where none does."""
+    """The figures of the peer that makes the pads; None if none does."""
     units: frozenset[bytes] | None = None
     """Hashes of the units that it covers; None for all."""

@@ -28,29 +28,29 @@ class Placement(Struct, frozen=True):
         return "lent" if kind in self.lent else "here"
 
     def bytes_here(self, units: Iterable[UnitRef]) -> int:
-        """Weights that are computed with here."""
+        """Size of the weights that are used here."""
         return sum(ref.num_bytes for ref in units if not self.is_lent(ref))
 
     @property
     def name(self) -> str:
-        """How `--lend` calls it; the kinds that are lent where it has no name."""
+        """Its name in `--lend`; if it has none, the lent kinds."""
         named = next((lend.value for lend, placement in PLACEMENTS.items() if placement == self), None)
         return named or "+".join(kind for kind in UNIT_KINDS if kind in self.lent) or "nothing"
 
     def as_json(self) -> dict[str, Place]:
-        """By kind of unit, as receipts and interfaces say it."""
+        """The place by kind of unit, as in receipts and interfaces."""
         return {kind: self.of(kind) for kind in UNIT_KINDS}
 
 
 class Lend(Enum):
-    """What a user wants to be lent."""
+    """What a user wants to lend."""
 
     AUTO = "auto"
-    """What the planner thinks is the fastest of what fits."""
+    """The placement that the planner expects to be the fastest possible one."""
     FFN = "ffn"
-    """The feed-forward layers alone: two exchanges a layer."""
+    """Only the feed-forward layers: two exchanges per layer."""
     LAYERS = "layers"
-    """Every linear layer of the decoder's layers: four exchanges a layer."""
+    """Every linear layer of the decoder's layers: four exchanges per layer."""
     ALL = "all"
     """These, and the head."""
 
@@ -63,7 +63,7 @@ PLACEMENTS = {Lend.FFN: FFN_LENT, Lend.LAYERS: LAYERS_LENT, Lend.ALL: ALL_LENT}
 
 
 def allowed_placements(lend: Lend) -> tuple[Placement, ...]:
-    """What the planner may choose from."""
+    """The placements from which the planner may choose."""
     return tuple(PLACEMENTS.values()) if lend is Lend.AUTO else (PLACEMENTS[lend],)
 
 

@@ -1,6 +1,6 @@
-"""The planner of a node: what its sessions know together about time. Thread-safe.
+"""The planner of a node: predicts times from what all of its sessions have measured. Thread-safe.
 
-It holds no decision: `node.session.formation` decides, from what is predicted here.
+It decides nothing: `node.session.formation` decides, based on these predictions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_PADS_NEEDED = 1 << 30
 
 
 class Planner:
-    """Predicts, and learns from how it went."""
+    """Predicts costs, and learns from the outcome."""
 
     def __init__(self, kernels: Kernels, measures: Measures) -> None:
         self.measures = measures
@@ -39,7 +39,7 @@ class Planner:
         self._corrections: dict[tuple[str, Privacy, Placement], tuple[float, float]] = {}
 
     def device(self, model: StoredModel) -> DeviceFigures:
-        """This device's figures for a model, measured when they are first asked for."""
+        """This device's figures for a model, measured at the first call."""
         with self._lock:
             if model.model_id not in self._devices:
                 self._devices[model.model_id] = probe(model, self._kernels)
@@ -54,7 +54,7 @@ class Planner:
         pads_made: int = 0,
         placement: Placement = LAYERS_LENT,
     ) -> Cost:
-        """What a request in this mode over these lanes costs, corrected by how earlier ones went."""
+        """The predicted cost of a request in this mode over these lanes, corrected by earlier outcomes."""
         units = [ref for ref in model.units if ref.layer is not None or placement.is_lent(ref)]
         if mode is Privacy.TRUSTED:
             pads_made = NO_PADS_NEEDED
@@ -73,7 +73,7 @@ class Planner:
         ttft_s: float,
         token_s: float,
     ) -> None:
-        """How a request that was predicted so really went; 0 for what was not seen."""
+        """Learn from the real times of a request with this prediction; 0 means not measured."""
         with self._lock:
             before = self._corrections.get((model.model_id, mode, placement), (1.0, 1.0))
             pairs = ((predicted.ttft_s, ttft_s), (predicted.token_s, token_s))
@@ -83,7 +83,7 @@ class Planner:
 
 
 def _corrected(factor: float, said_s: float, was_s: float) -> float:
-    """The factor that would have been right, weighed in."""
+    """The new correction factor: a weighted mean of the old one and the one that would have been right."""
     if said_s <= 0 or was_s <= 0:
         return factor
     right = factor * was_s / said_s

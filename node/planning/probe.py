@@ -1,7 +1,7 @@
-"""What this device does in what time, measured once a model in some tens of milliseconds.
+"""Measures the speed of this device, once per model, in some tens of milliseconds.
 
-The first decoder layer is run for real, with one row and with a few, and one exchange with a peer is played through
-here alone; everything else about a request is sums of these.
+It runs the first decoder layer, with one row and with a few, and simulates one exchange with a peer on this device;
+all other predictions are sums of these times.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SESSION, NONCE, MODEL = bytes(16), 1, bytes(32)
 
 
 def probe(model: StoredModel, kernels: Kernels) -> DeviceFigures:
-    """Measure; every unit of the first layer and the head are read, as far as they are held here."""
+    """Measure. This reads every unit of the first layer and the head, if they are here."""
     ends_s = _median_s(_ends(model, kernels))
     one, many = (_pass(model, kernels, rows, ends_s) for rows in (1, PROBE_ROWS))
     layer_units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.layer == 0]
@@ -61,7 +61,7 @@ def probe(model: StoredModel, kernels: Kernels) -> DeviceFigures:
 
 
 def _sample(unit: Unit) -> Unit:
-    """Weights to measure with: these, or zeros of not more outputs than say how fast the kernels are."""
+    """Weights for the measurement: the unit's own, or zeros with just enough outputs to measure the kernels."""
     if unit.held is not None:
         return unit
     ref = replace(unit.ref, num_outputs=min(unit.ref.num_outputs, SAMPLE_OUTPUTS))
@@ -82,11 +82,11 @@ class _PassTime(Struct, frozen=True):
 
 
 class _FirstLayer:
-    """A model that ends after one layer, as far as a decoder looks at one."""
+    """A model that looks to a decoder as if it had only one layer."""
 
     def __init__(self, model: StoredModel) -> None:
         self._model = model
-        context_length = max(model.config.context_length, PROBE_ROWS)  # what is measured is no text
+        context_length = max(model.config.context_length, PROBE_ROWS)  # the measured rows are not a text
         self.config = replace(model.config, num_layers=1, context_length=context_length)
 
     def __getattr__(self, name: str) -> Any:
@@ -94,7 +94,7 @@ class _FirstLayer:
 
 
 class _TimedLinear:
-    """Computes here, and knows how long it took; of a unit that is not held, the sums are zeros."""
+    """Computes here and measures the time; for a unit that is not here, the sums are zeros."""
 
     wants_floats = False
 
@@ -103,7 +103,7 @@ class _TimedLinear:
         self.layers_s = self.head_s = self.zeros_s = 0.0
 
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Nothing to prepare."""
+        """Does nothing."""
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         started = time.perf_counter()
@@ -133,7 +133,7 @@ def _ends(model: StoredModel, kernels: Kernels) -> Callable[[], object]:
 
 
 def _pass(model: StoredModel, kernels: Kernels, num_rows: int, ends_s: float) -> _PassTime:
-    """Through the first layer and the head."""
+    """Time of a pass through the first layer and the head."""
     executor = _TimedLinear(kernels)
     decoder = Decoder.of_units(cast(StoredModel, _FirstLayer(model)), kernels, executor)
     cache = decoder.new_cache()
@@ -151,7 +151,7 @@ def _pass(model: StoredModel, kernels: Kernels, num_rows: int, ends_s: float) ->
 
 
 def _exchange_line(unit: Unit, kernels: Kernels) -> Line:
-    """What the client does itself for a chunk, by the numbers that travel: pads, share, message, gate, merge."""
+    """The client's own work for a chunk, by the number of elements sent: pads, share, message, gate, merge."""
     check = UnitCheck.of(unit.weights, kernels, secrets.token_bytes)
     per_row = unit.ref.num_inputs + unit.ref.num_outputs
     one, many = (_median_s(_exchange(unit, kernels, check, rows)) for rows in (1, PROBE_ROWS))
@@ -177,7 +177,7 @@ def _exchange(unit: Unit, kernels: Kernels, check: UnitCheck, num_rows: int) -> 
 
 
 def _median_s(call: Callable[[], object]) -> float:
-    """Median seconds of a call; one call at least, the first one apart where there is time for more."""
+    """Median seconds of a call, of at least one; the first one is left out if there is time for more."""
     samples: list[float] = []
     started = time.perf_counter()
     while not samples or time.perf_counter() - started < BUDGET_S:
@@ -189,6 +189,6 @@ def _median_s(call: Callable[[], object]) -> float:
 
 
 def _line(one_s: float, many_s: float) -> Line:
-    """Seconds by the number of rows, through the two that were measured."""
+    """Seconds by the number of rows, from the two measurements."""
     each_s = max((many_s - one_s) / (PROBE_ROWS - 1), 0.0)
     return Line(max(one_s - each_s, 0.0), each_s)

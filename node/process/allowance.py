@@ -1,7 +1,7 @@
 """Memory and cores that this process may use: of the machine, or of the control group (container) that holds it.
 
-Limits of every group from the process's own up to the highest one that can be seen hold; both versions of control
-groups are read. A group that cannot be read limits nothing.
+The limits of all groups count, from the process's own group up to the highest visible one. Both versions of control
+groups are supported. A group that cannot be read limits nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path("/")
 
 
 class _Files(Struct, frozen=True):
-    """What one version of control groups calls the same thing."""
+    """The file names of one version of control groups."""
 
     memory_limits: tuple[str, ...]
     memory_used: str
@@ -30,7 +30,7 @@ _V2 = _Files(("memory.max", "memory.high"), "memory.current", ("inactive_file", 
 
 
 def total_memory(root: Path = ROOT) -> int:
-    """Bytes that this process could have at most."""
+    """Most bytes that this process could have."""
     return min([_of_machine("MemTotal"), *(limit for limit, _ in _memory_limits(root))])
 
 
@@ -46,7 +46,7 @@ def available_cores(root: Path = ROOT) -> int:
 
 
 def _of_machine(name: str) -> int:
-    """A line of /proc/meminfo, in bytes; all memory of the machine where there is no such line."""
+    """A line of /proc/meminfo, in bytes; all memory of the machine if there is no such line."""
     for line in _read(ROOT / "proc/meminfo").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -54,7 +54,7 @@ def _of_machine(name: str) -> int:
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Of every group: its limit, and what is used of it for good."""
+    """For every group: its limit, and how much of it is used and cannot be reclaimed."""
     for folder, files in _groups(root, "memory"):
         limits = [limit for name in files.memory_limits if (limit := _number(folder / name)) is not None]
         if limits:
@@ -63,7 +63,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
-    """Of every group with a quota: seconds of computing in a second."""
+    """For every group with a quota: seconds of computing per second."""
     for folder, files in _groups(root, "cpu"):
         if files is _V1:
             quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
@@ -91,8 +91,8 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[Path, _Files]]:
 
 
 def _upwards(top: Path, mounted: str, path: str) -> list[Path]:
-    """From a group's folder to that of the mount. Inside a container `path` may be a name that only the host knows:
-    then what is mounted is the container's own group."""
+    """The folders from a group's up to that of the mount. Inside a container `path` may be a name that only the host
+    knows: then the mounted group is the container's own."""
     within = PurePosixPath(path)
     inside = within.relative_to(mounted) if within.is_relative_to(mounted) else PurePosixPath()
     if ".." in inside.parts or not (top / inside).is_dir():
@@ -101,7 +101,7 @@ def _upwards(top: Path, mounted: str, path: str) -> list[Path]:
 
 
 def _mounts(root: Path, controller: str | None) -> Iterator[tuple[Path, str]]:
-    """Where a hierarchy is mounted, and which of its groups is seen there; None: the unified one (version 2)."""
+    """Where a hierarchy is mounted, and which of its groups is mounted there; None: the unified one (version 2)."""
     for line in _read(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         place, kind = before.split(" "), after.split(" ")
@@ -116,7 +116,7 @@ def _number(path: Path) -> int | None:
 
 
 def _as_number(text: str) -> int | None:
-    """None for "max" and whatever else is no number."""
+    """The number; None for "max" and anything else that is not a number."""
     try:
         return int(text)
     except ValueError:
@@ -124,7 +124,7 @@ def _as_number(text: str) -> int | None:
 
 
 def _read(path: Path) -> str:
-    """Nothing where it cannot be read."""
+    """The content of a file; empty if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:

@@ -1,6 +1,6 @@
-"""What becomes of a part of the node that meets an exception which nobody foresaw: it goes on, and that is said.
+"""Restarts a part of the node after an unexpected exception, and logs it.
 
-One that fails again and again is given up: a node of which half is dead must not look alive.
+A part that fails again and again is given up, and the node ends: a half-dead node must not look alive.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from protocol.errors import KekahydeError
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 8
-"""The one after so many ends the part."""
+"""One failure more than this ends the part."""
 GOOD_S = 60.0
-"""A part that went on for so long begins with a clean slate: what fails once an hour is no reason to end a node."""
+"""After so long without failures the count starts again: one failure an hour is no reason to end a node."""
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
-"""Pauses before it goes on, doubled each time between the two: about 18 s pass before a part is given up."""
+"""First and longest pause before it goes on; each pause is twice the previous one: a part is given up after about
+18 s."""
 
 
 _SCARCITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
-"""What fails for these is no bug, and may be over in a moment."""
+"""Failures with these errors are not bugs, and may be over in a moment."""
 
 
 class GivenUpError(KekahydeError):
-    """A part of the node failed so often that it was given up; names the part and the last failure."""
+    """A part of the node failed so often that it was given up; the text names the part and the last failure."""
 
 
 class Endurance:
@@ -42,11 +43,11 @@ class Endurance:
         self._failed_at = clock()
 
     def failed(self, exc: Exception) -> float:
-        """Seconds to wait before it goes on. Raises GivenUpError where it failed too often."""
+        """Seconds to wait before it goes on. Raises GivenUpError if it failed too often."""
         now = self._clock()
         self._failures = 1 if now - self._failed_at > GOOD_S else self._failures + 1
         self._failed_at = now
-        if getattr(exc, "errno", None) in _SCARCITY:  # whoever takes all descriptors must not end the node with that
+        if getattr(exc, "errno", None) in _SCARCITY:  # a peer that uses up descriptors must not end the node
             self._failures = min(self._failures, MAX_FAILURES)
         if self._failures > MAX_FAILURES:
             raise GivenUpError(f"{self._part} failed {self._failures} times, last by {type(exc).__name__}") from exc
@@ -56,7 +57,7 @@ class Endurance:
 
 
 async def endure(part: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do `work`, again whenever it fails, until it returns, is cancelled or is given up (GivenUpError)."""
+    """Run `work`, again after each failure, until it returns, is cancelled or is given up (GivenUpError)."""
     endurance = Endurance(part)
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Memory that nobody uses any more goes back to the system.
+"""Returns unused memory to the system.
 
-glibc keeps what is freed, in an arena for every thread, and sessions that have ended lie about in cycles until Python
-looks for such: a node that answered once in a while held three times what it needs.
+glibc keeps freed memory, in an arena for every thread, and ended sessions stay in reference cycles until Python
+collects them: without this, a node that answered once in a while held three times the memory that it needs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from functools import cache
 
 
 def give_back() -> None:
-    """Free what is unreachable and return free memory; some tens of milliseconds, so at rest alone."""
+    """Free unreachable objects and return free memory. This takes tens of milliseconds, so call it only when idle."""
     gc.collect()
     _trim()(0)
 
 
 @cache
 def _trim() -> Callable[[int], object]:
-    """glibc's malloc_trim, or nothing where this is another C library."""
+    """glibc's malloc_trim, or a function that does nothing if this is another C library."""
     try:
         trim: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):

@@ -1,9 +1,9 @@
-"""One conversation with the peers that help to compute it.
+"""A session: prompts of one model in one privacy mode, answered with the help of peers.
 
-session      a prompt answered in a privacy mode
+session      answers prompts in a privacy mode
 candidates   the peers that may take part now
-formation    who does what: guards, lanes, and what the planner thought of it
-opening      channels, pads and the execution of a session, made from a formation
+formation    the role of each peer: guards, lanes, and the planner's prediction
+opening      opens the channels, pads and lanes of a plan
 plan_line    the plan in one line
 receipt      what an answer cost and who saw what
 """

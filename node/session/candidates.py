@@ -1,4 +1,4 @@
-"""Who of the connected peers may take part in sessions over one model, and at which place."""
+"""Which connected peers may take part in sessions over one model, and in which places."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CandidateFinder:
     """Finds the peers that hold units of one model.
 
     Args:
-        named: peers in the order in which the user named them: the place decides who is a guard of what, so a peer
-            that is missing leaves it empty. None: guards are chosen and kept by this node.
-        others: whether peers that nobody named follow those that were, from the next lane on.
+        named: peers in the order in which the user named them. The place decides who is a guard of what, so the place
+            of a missing peer stays empty. None: this node chooses and keeps its own guards.
+        others: whether peers that nobody named come after the named ones, from the next lane on.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class CandidateFinder:
         self._max_lanes = max_lanes
 
     def find(self, with_guards: bool) -> Candidates:
-        """Who is there now.
+        """Find the peers that are available now.
 
         Args:
-            with_guards: whether lanes of two are wanted; else nobody is made a guard.
+            with_guards: whether lanes of two guards are needed; otherwise nobody becomes a guard.
         """
         usable, devices = self._node.registry.usable(), self._node.trust.devices
         working = (peer for peer in usable if WorkKind.LINEAR in peer.hello.work)
@@ -80,6 +80,6 @@ class CandidateFinder:
         return self._units & peer.hosts(self._model_id)
 
     def units_of(self, lane: LanePlan, found: Candidates) -> frozenset[bytes]:
-        """Units that all peers of a lane hold; none where one of them has left since the lane was planned."""
+        """Units that all peers of a lane hold; none if one of them has left since the lane was planned."""
         holders = [found.holders.get(peer_id) for peer_id in lane.peers]
         return self._units.intersection(*(frozenset() if peer is None else self._held_by(peer) for peer in holders))

@@ -1,8 +1,8 @@
-"""How a session is formed, decided purely: its mode, its lanes, who makes its pads, and what the user is told.
+"""Decides how a session is formed: its mode, its lanes, who makes its pads, and the notes for the user. No I/O.
 
-A new mode is a new function in `FORMERS`; opening the lanes that a plan names is `node.session.opening`'s part.
-A request never falls to a weaker mode than it asked for: where the peers that it needs are missing, it is computed
-here, and the plan says so.
+A new mode is a new function in `FORMERS`; `node.session.opening` opens the lanes that a plan names. A request never
+falls to a weaker mode than it asked for: if the peers that it needs are missing, it is computed here, and the plan
+says so.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from protocol.identity import PeerId
 
 
 class PadMaker(Enum):
-    """Who makes the products of a session's pads: the one thing in which modes differ."""
+    """Who makes the products of a session's pads: the only difference between modes."""
 
     NOBODY = "nobody"
-    """No row leaves this device, or it leaves without a pad."""
+    """No row leaves this device, or rows leave it without pads."""
     OWN = "own"
     """This device."""
     PEER = "peer"
     """The peer that the lane names."""
     PAIRED = "paired"
-    """A paired device, which every lane names, and this device where that one is not there."""
+    """A paired device, which every lane names, or this device if that one is not available."""
 
 
 class LanePlan(Struct, frozen=True):
-    """One lane: who gets the shares, and which peer makes their pads."""
+    """One lane: the peer that gets the shares, and the peer that makes their pads."""
 
     share: PeerId
     pads: PeerId | None = None
-    """None where no peer makes them."""
+    """None if no peer makes them."""
     stands_in: bool = False
     """Whether it is used only for units that no other lane can take."""
 
@@ -50,7 +50,7 @@ class LanePlan(Struct, frozen=True):
 
 
 class SessionPlan(Struct, frozen=True):
-    """What a session is to be."""
+    """The plan of a session."""
 
     mode: Privacy
     pad_maker: PadMaker = PadMaker.NOBODY
@@ -58,53 +58,53 @@ class SessionPlan(Struct, frozen=True):
     placement: Placement = ALL_HERE
     """What the lanes compute."""
     notes: tuple[str, ...] = ()
-    """What the user is told, one sentence each."""
+    """Notes for the user, one sentence each."""
     cost: Cost | None = None
-    """What it is expected to cost; None where nobody asked."""
+    """The expected cost; None if it was not predicted."""
     cost_here: Cost | None = None
-    """What it would cost on this device alone; None where it cannot be computed here."""
+    """The expected cost on this device alone; None if this device cannot compute it."""
     choices: tuple[tuple[Placement, Cost], ...] = ()
-    """What each placement that could be chosen would cost."""
+    """The expected cost of each possible placement."""
 
     @property
     def num_lanes(self) -> int:
-        """Without those that stand in for others."""
+        """The number of lanes, without stand-ins."""
         return sum(not lane.stands_in for lane in self.lanes)
 
 
 class Candidates(Struct, frozen=True):
-    """Peers that may take part in a session over one model, as they were found at one moment."""
+    """Peers that may take part in a session over one model, found at one moment."""
 
     places: tuple[PeerId | None, ...] = ()
-    """Guards in their places: 2i and 2i + 1 make a lane in `split`; None is a place that is empty now."""
+    """Guards in their places: 2i and 2i + 1 form a lane in `split`; None is an empty place."""
     sharers: tuple[PeerId, ...] | None = None
-    """Who may get shares where the pads are our own; None for those in the places."""
+    """Who may get shares if the pads are our own; None means the peers in the places."""
     paired: frozenset[PeerId] = field(default_factory=frozenset)
-    """Devices of the same owner that hold the whole model, named or not; some of it, where this device is thin."""
+    """Devices of the same owner that hold the whole model (or a part of it, if this device is thin), named or not."""
     readers: frozenset[PeerId] = field(default_factory=frozenset)
-    """Devices of the same owner that hold some of it and may read prompts, by their user's word."""
+    """Devices of the same owner that hold some of it and that the user allowed to read prompts."""
     max_lanes: int = DEFAULT_MAX_LANES
     is_open: bool = False
-    """Whether anybody may be in the swarm: `auto` is then never weaker than `strict`."""
+    """Whether anybody may enter the swarm: `auto` is then never weaker than `strict`."""
     thin: bool = False
-    """Whether this device lacks weights: it can neither make pads nor do what peers fail to do."""
+    """Whether this device lacks weights: it can neither make pads nor compute what peers fail to compute."""
     named: bool = True
-    """Whether the user chose the places; else this node's guards hold them."""
+    """Whether the user chose the places; otherwise this node's guards hold them."""
     notes: tuple[str, ...] = ()
-    """What whoever chose the places has to say of them."""
+    """Notes about the choice of the places."""
     holders: Mapping[PeerId, ConnectedPeer] = field(default_factory=dict)
-    """Peers that hold units of the model, and do not leave."""
+    """Peers that hold units of the model and are not leaving."""
     units: Mapping[PeerId, frozenset[bytes]] = field(default_factory=dict)
-    """What each of them holds, where this device is thin."""
+    """The units that each of them holds, if this device is thin."""
 
     @property
     def otherwise(self) -> str:
-        """What becomes of a request while those that it needs are not there, in words for its user."""
+        """What happens to a request while the peers that it needs are missing, in words for the user."""
         return "waiting for them" if self.thin else "computed here"
 
     @property
     def present(self) -> tuple[PeerId, ...]:
-        """Peers that are there and may get shares, in the order of their places."""
+        """Available peers that may get shares, in the order of their places."""
         if self.sharers is not None:
             return self.sharers
         return tuple(peer_id for peer_id in self.places if peer_id is not None)
@@ -113,7 +113,7 @@ class Candidates(Struct, frozen=True):
 Predict = Callable[[SessionPlan], Cost]
 NONE: frozenset[bytes] = frozenset()
 MAX_TURNED = 6
-"""Lanes that are turned: 64 ways are looked at."""
+"""Most lanes whose roles may be exchanged: 64 combinations are compared."""
 
 
 def form(
@@ -123,13 +123,13 @@ def form(
     new_tokens: int = 128,
     placements: Sequence[Placement] = (LAYERS_LENT,),
 ) -> SessionPlan:
-    """The plan of a session that was asked for in this mode.
+    """The plan of a session for the requested mode.
 
     Args:
-        new_tokens: tokens of the answer that is expected.
-        placements: what may be lent; of several, what is expected to be the fastest is.
-        predict: what a plan costs. `auto` offloads only where that is faster than this device alone, or where
-            this device alone cannot do it; a mode that was asked for by name is not weighed.
+        new_tokens: the expected number of tokens of the answer.
+        placements: what may be lent; of several, the one that is expected to be fastest is used.
+        predict: predicts what a plan costs. `auto` offloads only if that is faster than this device alone, or if this
+            device alone cannot compute it; a mode that the user named is used without such a comparison.
     """
     here = SessionPlan(Privacy.LOCAL)
     nobody = not candidates.places and not candidates.present and not candidates.thin
@@ -143,7 +143,7 @@ def form(
         return _waiting(mode, plan.notes, placements[0])
     if plan.mode is Privacy.LOCAL:
         return replace(here, notes=plan.notes)
-    # Only where there is a choice: measuring this device would hold up the first answer.
+    # Predict only if there is a choice: measuring this device would delay the first answer.
     cost_here = predict(here) if predict is not None and not candidates.thin else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
     if plan.num_lanes:
@@ -162,7 +162,7 @@ def form(
 
 
 def _waiting(mode: Privacy, notes: tuple[str, ...], placement: Placement) -> SessionPlan:
-    """Nobody is there yet who could compute what this device cannot."""
+    """The plan while no peer is available that could compute what this device cannot."""
     makers = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.PAIRED}
     return SessionPlan(mode, makers.get(mode, PadMaker.NOBODY), (), placement, notes)
 
@@ -170,7 +170,7 @@ def _waiting(mode: Privacy, notes: tuple[str, ...], placement: Placement) -> Ses
 def _placed(
     plan: SessionPlan, placements: Sequence[Placement], predict: Predict | None, new_tokens: int
 ) -> SessionPlan:
-    """A plan with the placement that is the fastest."""
+    """The plan with the fastest placement."""
     placed = [replace(plan, placement=placement) for placement in placements]
     if predict is None:
         return placed[0]
@@ -190,7 +190,7 @@ def _why_here(plan: SessionPlan, new_tokens: int, here_s: float, away_s: float) 
 
 def _form_split(candidates: Candidates) -> SessionPlan:
     places = candidates.places
-    if candidates.thin:  # stand-ins are of the guards that lanes may have, and of nobody else
+    if candidates.thin:  # stand-ins use only guards that lanes may have
         places = places[: 2 * candidates.max_lanes]
         places = _turned(places, candidates.units) if candidates.named else places
     lanes = tuple(LanePlan(share, pads) for pads, share in pair_guards(places, candidates.max_lanes))
@@ -210,8 +210,8 @@ def _form_split(candidates: Candidates) -> SessionPlan:
 
 
 def _turned(places: tuple[PeerId | None, ...], units: Mapping[PeerId, frozenset[bytes]]) -> tuple[PeerId | None, ...]:
-    """The same pairs, each turned so that the lanes and their stand-ins cover most units. Who is with whom stays as
-    the user said."""
+    """The same pairs, with roles exchanged within a pair so that the lanes and their stand-ins cover most units. The
+    pairs stay as the user chose them."""
     padded = (*places, *([None] * (len(places) % 2)))
     pairs = list(zip(padded[::2], padded[1::2], strict=True))[:MAX_TURNED]
     rest = padded[2 * len(pairs) :]
@@ -222,7 +222,7 @@ def _turned(places: tuple[PeerId | None, ...], units: Mapping[PeerId, frozenset[
         lanes += [(lane.pads or lane.share, lane.share) for lane in _stand_ins(turned)]
         return len(frozenset[bytes]().union(*(units.get(a, NONE) & units.get(b, NONE) for a, b in lanes)))
 
-    best = max(itertools.product((False, True), repeat=len(pairs)), key=covered)  # the first of equals: none turned
+    best = max(itertools.product((False, True), repeat=len(pairs)), key=covered)  # among equals: no exchange
     return (*_apply(pairs, best), *rest)
 
 
@@ -231,8 +231,8 @@ def _apply(pairs: Sequence[tuple[PeerId | None, PeerId | None]], turns: Sequence
 
 
 def _stand_ins(places: Sequence[PeerId | None]) -> tuple[LanePlan, ...]:
-    """Each guard with the other side's guard of the next lane, for what its own partner does not hold, or cannot do
-    any more. Sides stay: who gets pads never gets a share."""
+    """Pairs each guard with the other side's guard of the next lane, for units that its own partner does not hold or
+    can no longer compute. Roles stay: a peer that makes pads never gets a share."""
     pads, shares = places[::2], places[1::2]
     crossed = []
     for index in range(max(len(pads), len(shares))):
@@ -255,10 +255,10 @@ def _form_strict(candidates: Candidates) -> SessionPlan:
 
 
 def _form_thin_strict(candidates: Candidates) -> SessionPlan:
-    """Pads are made by paired devices alone, each of which may hold a part of the model."""
+    """Only paired devices make pads; each of them may hold a part of the model."""
     sharers = [peer_id for peer_id in candidates.present if peer_id not in candidates.paired]
     makers = sorted(candidates.paired)
-    if not sharers and len(makers) > 1:  # all are paired: half of them may compute shares
+    if not sharers and len(makers) > 1:  # all are paired: half of them compute shares
         makers, sharers = makers[::2], makers[1::2]
     lanes = tuple(LanePlan(share, maker) for share in sharers for maker in makers)
     if lanes:
@@ -271,9 +271,9 @@ def _form_thin_strict(candidates: Candidates) -> SessionPlan:
 
 
 def _pad_maker(candidates: Candidates) -> PeerId | None:
-    """A paired device that makes the pads and gets no shares, where somebody else is left to get them.
+    """A paired device that makes the pads and gets no shares, if another peer remains that gets them.
 
-    A peer that holds pads and shares of a session could read its rows, whoever it belongs to.
+    A peer with both pads and shares of a session could read its rows, whoever owns it.
     """
     paired = sorted(candidates.paired, key=lambda peer_id: (peer_id in candidates.present, peer_id))
     return next((peer_id for peer_id in paired if set(candidates.present) - {peer_id}), None)

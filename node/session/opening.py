@@ -1,4 +1,4 @@
-"""A plan becomes channels: lanes of a session are opened and handed to its execution manager."""
+"""Opens the lanes of a session's plan and gives them to its execution manager."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from protocol.linear.shares import PadSeeds
 
 CONNECT_TIMEOUT_S = 3.0
 MAX_LANES = 64
-"""Lanes that a session opens at most, those that broke meanwhile included."""
+"""Most lanes that a session opens, including lanes that have broken."""
 LIE_BAN_S = 24 * 3600.0
-"""How long a peer is kept out whose result failed verification."""
+"""How long a peer is banned after its result failed verification."""
 
 
 class LaneOpener:
-    """Opens the lanes of one session; new lanes may be opened while it runs, by the thread that runs it."""
+    """Opens the lanes of one session. The thread that runs the session may open new lanes while it runs."""
 
     def __init__(
         self, node: Node, manager: ExecutionManager, pad_maker: PadMaker, model_id: bytes, thin: bool = False
     ) -> None:
         """
         Args:
-            thin: this device lacks weights, and makes no pads.
+            thin: this device lacks weights and makes no pads.
         """
         self._node = node
         self._manager = manager
@@ -52,7 +52,7 @@ class LaneOpener:
         self._thin = thin
         self.own_pads = OwnPads(node.kernels, self._seeds) if makes and not thin else None
         self.paired_pads: dict[PeerId, PairedPads] = {}
-        """By the device that makes them."""
+        """Pad sources by the device that makes the pads."""
 
     @property
     def _share_role(self) -> Role:
@@ -61,7 +61,7 @@ class LaneOpener:
     def open_lane(
         self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer], units: frozenset[bytes] | None = None
     ) -> None:
-        """Dial the peers of a lane; it takes rows of these units as soon as the connections stand."""
+        """Dial the peers of a lane; it takes rows of these units as soon as the connections are up."""
         pads = self._pads(lane, peers)
         self._manager.add_lane(self._join(peers[lane.share], self._share_role), pads, units, lane.stands_in)
         self._opened.add(lane)
@@ -71,12 +71,12 @@ class LaneOpener:
         roles = {peer.peer_id: peer.role for peer in self._manager.peers}
         pads_role = Role.PAD if lane.pads is None else roles.get(lane.pads, Role.PAD)
         fits = roles.get(lane.share, self._share_role) is self._share_role and pads_role is Role.PAD
-        if self._pad_maker is not PadMaker.PEER and not self._thin:  # a peer is one lane, whoever makes its pads now
+        if self._pad_maker is not PadMaker.PEER and not self._thin:  # a peer is one lane, whoever makes its pads
             fits = fits and lane.share not in {opened.share for opened in self._opened}
         return fits and lane not in self._opened and len(self._opened) < MAX_LANES
 
     def wait_connected(self) -> list[PeerId]:
-        """Wait a moment for the connections to stand; who could not be reached."""
+        """Wait a moment for the connections; returns the peers that could not be reached."""
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         joined = self._manager.peers
         return [peer.peer_id for peer in joined if not peer.channel.wait_connected(deadline - time.monotonic())]
@@ -89,7 +89,7 @@ class LaneOpener:
                 assert self.own_pads is not None
                 return self.own_pads
             case PadMaker.PAIRED:
-                assert lane.pads is not None, "where a paired device makes pads, its lane names it"
+                assert lane.pads is not None, "if a paired device makes pads, its lane names it"
                 maker = lane.pads if self._thin else next(iter(self.paired_pads), lane.pads)
                 if maker not in self.paired_pads:
                     self.paired_pads[maker] = self._pads_of_paired(lane, peers)
@@ -98,7 +98,7 @@ class LaneOpener:
                 return self._guard_pads(lane, peers)
 
     def _guard_pads(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> GuardPads:
-        assert lane.pads is not None, "where a peer makes pads, its lane names it"
+        assert lane.pads is not None, "if a peer makes pads, its lane names it"
         return GuardPads(self._join(peers[lane.pads], Role.PAD), self._seeds, self._manager.send_pad)
 
     def _pads_of_paired(self, lane: LanePlan, peers: Mapping[PeerId, ConnectedPeer]) -> PairedPads:
@@ -106,7 +106,7 @@ class LaneOpener:
         return PairedPads(theirs, self.own_pads, lambda: theirs.guard.peer_id in devices)
 
     def _no_pads(self, peer_id: PeerId) -> NoPads:
-        """Rows as they are: the last look at the user's word before anything is sent, and the one that counts."""
+        """For plain rows: the last and decisive check of the user's consent before anything is sent."""
         devices = self._node.trust.devices
         if peer_id not in devices.readers:
             raise NotPairedError(f"{peer_id} may not read your prompts: nothing was sent to it")
@@ -128,6 +128,6 @@ class LaneOpener:
         return joined
 
     def _caught(self, peer_id: PeerId) -> None:
-        """A result of a peer failed the gate: it is kept out for a while, and is never a guard again."""
+        """A peer's result failed verification: ban the peer for a while; it never becomes a guard again."""
         self._node.guards.caught(peer_id)
         self._node.ban(peer_id, "a result of it failed verification", LIE_BAN_S)

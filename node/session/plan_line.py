@@ -1,4 +1,4 @@
-"""What is expected of an answer before it begins: a line for a person, an object for receipt and gateway."""
+"""The predicted cost of an answer: one line for the user, and an object for receipt and gateway."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from node.session.formation import SessionPlan
 
 
 class PlanLine(Struct, frozen=True):
-    """What was expected of an answer before it began."""
+    """The cost of an answer, predicted before it began."""
 
     mode: str
     lanes: int
@@ -20,18 +20,18 @@ class PlanLine(Struct, frozen=True):
     tokens_per_s: float
     exchanges_per_token: int
     bytes_per_token: int
-    """Both ways."""
+    """Sum of both directions."""
     here_ttft_s: float | None
     here_tokens_per_s: float | None
-    """This device alone; None where it cannot compute alone."""
+    """The prediction for this device alone; None if it cannot compute alone."""
     lend: str = "nothing"
-    """The placement that was chosen, as `--lend` calls it."""
+    """The chosen placement, as `--lend` names it."""
     choices: list[dict[str, Any]] = field(default_factory=list)
-    """Each placement that could be chosen: lend, ttft_s, token_s, exchanges_per_token, bytes_per_token."""
+    """Each possible placement: lend, ttft_s, token_s, exchanges_per_token, bytes_per_token."""
 
     @classmethod
     def of(cls, plan: SessionPlan, cost: Cost | None = None) -> PlanLine | None:
-        """A plan's line, with one request's own cost where that is known; None where nothing was predicted."""
+        """The line of a plan, with the cost of one request if it is known; None if nothing was predicted."""
         cost, here = cost or plan.cost, plan.cost_here
         if cost is None:
             return None
@@ -49,7 +49,7 @@ class PlanLine(Struct, frozen=True):
         )
 
     def as_line(self) -> str:
-        """One line for a person."""
+        """One line for the user."""
         lanes = f" over {self.lanes} lane{'s' * (self.lanes > 1)}" if self.lanes else ""
         line = f"plan: {self.mode}{lanes}, first token in {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
         if self.lanes and self.here_ttft_s is not None:

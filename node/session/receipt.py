@@ -1,4 +1,4 @@
-"""The receipt of an answer: what was computed where, by whom, verified how. It never says more than was seen."""
+"""The receipt of an answer: what was computed, where, by whom, and how it was verified. It states observed facts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ RoleName = Literal["pad", "share", "plain"]
 
 
 def role_name(role: Role) -> RoleName:
-    """What interfaces call a role."""
+    """The name of a role in interfaces."""
     names: dict[Role, RoleName] = {Role.PAD: "pad", Role.SHARE: "share", Role.PLAIN: "plain"}
     return names[role]
 
 
 LEFT_FOR = {
-    Reason.LATE: "cost more time than it was worth: it is left for a while, others or this device do its part",
-    Reason.FAILING: "answered with errors: it is left for a while, others or this device do its part",
-    Reason.NOISY: "sent what nobody asked for: it is left alone, others or this device do its part",
+    Reason.LATE: "cost more time than allowed: it gets no work for a while, others or this device do its part",
+    Reason.FAILING: "answered with errors: it gets no work for a while, others or this device do its part",
+    Reason.NOISY: "sent unrequested messages: it gets no more work, others or this device do its part",
 }
-"""What the user is told of a peer that was left."""
+"""What the user is told about a peer that was left."""
 
 
 class PeerShare(Struct, frozen=True):
@@ -41,7 +41,7 @@ class PeerShare(Struct, frozen=True):
     chunks: int
     """Requests sent to it."""
     rejected: int
-    """Results of it that failed verification."""
+    """Number of its results that failed verification."""
     status: str
 
     @classmethod
@@ -67,7 +67,7 @@ _PLAIN_FIELDS = (
 
 
 class Receipt(Struct, frozen=True):
-    """Everything that is known about how an answer came to be."""
+    """Everything that is known about how an answer was computed."""
 
     text: str
     tokens: int
@@ -94,18 +94,18 @@ class Receipt(Struct, frozen=True):
     """Seconds in which this device made pads before the clock started."""
     timings_s: dict[str, float]
     placement: dict[str, Place]
-    """By kind of unit: whether it was lent. What nobody computed in time was computed here all the same."""
+    """By kind of unit: whether it was lent. Chunks of lent units that nobody computed in time were computed here."""
     weights_here_bytes: int
     """Size of the units whose weights this device had."""
     checks_bytes: int
-    """Size of what it checked results with."""
+    """Size of the checks with which it verified results."""
     plan: PlanLine | None
-    """What was predicted."""
+    """The prediction."""
     note: str | None
 
     @property
     def readers(self) -> list[str]:
-        """Devices that could read the prompt: each that was sent a row as it is."""
+        """Devices that could read the prompt: each that got a plain row."""
         return [peer.peer_id for peer in self.peers if peer.role == "plain" and peer.chunks]
 
     def as_json(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Receipt(Struct, frozen=True):
         )
 
     def as_line(self) -> str:
-        """One line for a person."""
+        """One line for the user."""
         chunks = self.chunks
         trusted = sum(peer.chunks > peer.rejected for peer in self.peers)
         computed = f"{chunks.verified} chunks by {trusted} peers, all verified" if chunks.verified else "no peer"

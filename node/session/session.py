@@ -1,6 +1,7 @@
-"""A prompt answered: the mode is settled, lanes are formed, tokens stream, a true receipt ends it.
+"""Answers prompts: chooses the mode, forms lanes and runs the model over them.
 
-A request never falls to a weaker mode than it asked for: where peers are missing it is computed here, and says so.
+A request never falls to a weaker mode than it asked for: if peers are missing, it is computed here, and a note says
+so.
 """
 
 from __future__ import annotations
@@ -42,36 +43,37 @@ from protocol.identity import PeerId
 __all__ = ["Privacy", "Session", "SessionConfig"]
 
 TOLD_AGAIN_S = 4.0
-"""Between two sentences about units that no peer computes."""
+"""Pause between two notes about units that no peer computes."""
 PAD_BYTES = 4
-"""An element of a pad, or of its product."""
+"""Size of an element of a pad, or of its product."""
 
 log = logging.getLogger(__name__)
 
 LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.OWN}
-"""Modes that begin although nobody is there yet, and use who joins in the middle: who makes the pads then."""
+"""Modes that begin even if no peer is available yet, and use peers that join later; and who makes the pads then."""
 
 
 class SessionConfig(Struct, frozen=True):
-    """What one session is asked for."""
+    """What a session should be like."""
 
     privacy: Privacy = Privacy.AUTO
     max_lanes: int = DEFAULT_MAX_LANES
     named: tuple[PeerId, ...] | None = None
-    """Peers in the order in which the user named them; None for those whose addresses the node was started with."""
+    """Peers in the order in which the user named them; None means the peers whose addresses the node was started
+    with."""
     by_guards: bool = False
-    """Nobody was named: this node chooses guards among the members of its swarm, and keeps them."""
+    """The user named nobody: this node chooses guards among the members of its swarm, and keeps them."""
     inbound_peers: bool = False
-    """Whether peers that came in by themselves may be used beside those that the user named: in `split` mode two of
+    """Whether peers that came in by themselves may be used besides those that the user named. In `split` mode two of
     them could be one adversary in both roles of a lane."""
     pad_rows: int = 0
-    """`strict`: pads of every unit to make before the clock starts."""
+    """`strict`: rows of pads of every unit to make before the clock starts."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     lend: Lend = Lend.LAYERS
-    """What is lent where something is."""
+    """What is lent if something is."""
     prompt_tokens: int = 64
     new_tokens: int = 128
-    """What the session is expected to be used for, as far as it is known: `auto` weighs this."""
+    """The expected size of a request, as far as it is known; `auto` uses it to compare."""
 
 
 class Session:
@@ -94,13 +96,13 @@ class Session:
         self._thin = not model.is_whole
         self._placements = self._allowed_placements()
         if self._thin:
-            node.hosted.learn(model.model_id_bytes, model.manifest)  # peers announce layers: these are their units
+            node.hosted.learn(model.model_id_bytes, model.manifest)  # gives units for announced layers
         self._borrowed: BorrowedUnits | None = None
         self._own_pads: OwnPads | None = None
         self._pad_s = 0.0
         self._told_at: float | None = None
         self.on_note: Callable[[str], None] = lambda note: None
-        """Told what a person should know while a pass stands still."""
+        """Called with a note for the user while a pass cannot go on."""
         self.note: str | None = None
         self._version = node.registry.version
         self._finder = CandidateFinder(node, model, self._named(), config.inbound_peers, config.max_lanes)
@@ -116,32 +118,32 @@ class Session:
             self.executor.before_step = self._look_around
             self._decoder = Decoder.of_units(model, node.kernels, self.executor)
         except BaseException:
-            self._close()  # nobody else knows of the channels
+            self._close()  # nobody else would close the channels
             raise
 
     @property
     def _lent(self) -> list[Unit]:
-        """Units that peers compute as far as they can."""
+        """Units that peers compute if they can."""
         return [unit for unit in self._units if self.plan.placement.is_lent(unit.ref)]
 
     def watch_pads(self, on_pad: OnPad) -> None:
-        """Tell of pads that guards make for it."""
+        """Call `on_pad` for pads that guards make for this session."""
         if self._manager is not None:
             self._manager.on_pad = on_pad
 
     @property
     def decoder(self) -> Decoder:
-        """The model, computing in this session; for the session's thread alone."""
+        """The model that computes in this session; only for the session's thread."""
         return self._decoder
 
     @property
     def peers(self) -> list[SessionPeer]:
-        """Its peers, each in one role."""
+        """The session's peers, each in one role."""
         return [] if self._manager is None else self._manager.peers
 
     @property
     def pads_made(self) -> int:
-        """Rows of pads that this device has made for it."""
+        """Rows of pads that this device has made for the session."""
         return 0 if self._own_pads is None else self._own_pads.rows_made
 
     @property
@@ -157,22 +159,23 @@ class Session:
 
     @property
     def has_peers(self) -> bool:
-        """Whether somebody may send something to it."""
+        """Whether any peer may send something to this session."""
         return bool(self.peers)
 
     def attend(self, timeout_s: float) -> None:
-        """While nothing runs in it: read what peers send, at most so long (or until its interrupt is nudged)."""
+        """While nothing runs in the session, read what peers send, for at most this long or until its interrupt is
+        triggered."""
         if self._manager is not None:
             self._manager.attend(timeout_s)
 
     def rest(self) -> None:
-        """No request runs any more: cancel what peers still work on."""
+        """No request runs any more: cancel what peers still compute."""
         if self._manager is not None:
             self._manager.cancel_all()
 
     @property
     def mode(self) -> Privacy:
-        """The mode in which it really runs."""
+        """The mode in which the session really runs."""
         return self.plan.mode
 
     def __enter__(self) -> Session:
@@ -191,12 +194,12 @@ class Session:
 
     @property
     def weights_here_bytes(self) -> int:
-        """Size of the units whose weights this device has for it, those that are borrowed now among them."""
+        """Size of the units whose weights this device has, including units that are borrowed now."""
         return self._model.held_bytes + (0 if self._borrowed is None else self._borrowed.num_bytes)
 
     @property
     def checks_bytes(self) -> int:
-        """Size of what results are checked with."""
+        """Size of the checks for results."""
         return self._node.checks_of(self._model).num_bytes
 
     # --- how a session is formed
@@ -209,7 +212,7 @@ class Session:
         return config.named or tuple(address.peer_id for address in bootstrap if address.peer_id)
 
     def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
-        """How it would be formed now, for a request of this size; while nothing runs in it."""
+        """The plan that would be formed now, for a request of this size; only while nothing runs in the session."""
         if self._config.privacy is not Privacy.LOCAL:
             self._found = self._finder.find(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
         return self._plan(self._config.privacy, prompt_tokens, new_tokens)
@@ -224,24 +227,24 @@ class Session:
         )
 
     def _allowed_placements(self) -> tuple[Placement, ...]:
-        """What may be lent, by the user's word and by what is held here."""
+        """What may be lent, given the user's choice and the weights that are here."""
         lend, model = self._config.lend, self._model
         if self._thin and self._config.privacy is Privacy.LOCAL:
             raise ConfigError(
-                f"{model.name} lies here without its weights, so that this device cannot compute it alone: "
+                f"the weights of {model.name} are not here, so this device cannot compute it alone: "
                 f"choose another --privacy, or fetch all of it with `kekahyde-node pull {model.model_id}`"
             )
         missing = frozenset(ref.kind for ref in model.units if not model.holds(ref))
         allowed = [placement for placement in allowed_placements(lend) if missing <= placement.lent]
         if not allowed:
             raise ConfigError(
-                f"--lend {lend.value} leaves units here whose weights are not ({', '.join(sorted(missing))}): "
+                f"--lend {lend.value} needs weights that are not here ({', '.join(sorted(missing))}): "
                 "use --lend all, or pull the model again with --thin and this --lend"
             )
         return tuple(allowed)
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
-        """What a request in a plan over the peers of this session costs, as far as is known now."""
+        """The predicted cost of a request with this plan over the peers of this session."""
         own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
         covered = frozenset[bytes]().union(*(figures.units or () for figures in own))
         stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
@@ -251,7 +254,7 @@ class Session:
         )
 
     def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
-        """How a request that was alone in it really went; 0 for what was not seen."""
+        """Learn from the real times of a request that ran alone in the session; 0 means not measured."""
         self._node.planner.learn(self._model, self.mode, self.plan.placement, predicted, ttft_s, token_s)
 
     def _figures_of(self, lane: LanePlan) -> LaneFigures:
@@ -277,7 +280,7 @@ class Session:
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
 
     def _borrow_for(self, manager: ExecutionManager) -> None:
-        """What becomes of chunks that no lane computes, where the weights are not here."""
+        """Set what happens to chunks that no lane computes, if the weights are not here."""
         total_bytes = self._node.config.memory_bytes or available_memory() // 2
         lent = frozenset(ref.kind for ref in self._model.units if not self._model.holds(ref))
         served = self._node.hosted.held(self._model.model_id_bytes)
@@ -289,37 +292,37 @@ class Session:
         manager.on_trouble = self._trouble
 
     def _trouble(self, sentence: str) -> None:
-        """A pass stands still: the first time that is told, and then now and then."""
+        """A pass cannot go on: tell the user at once, and again from time to time."""
         now = time.monotonic()
         if self._told_at is None or now - self._told_at >= TOLD_AGAIN_S:
             self._told_at = now
             self.on_note(sentence)
 
     def _check_room(self, pad_rows: int) -> None:
-        """Raises ConfigError where pads made before the clock starts would not fit into half of the free memory."""
+        """Raises ConfigError if the pads made before the clock starts would not fit into half of the free memory."""
         row_bytes = sum(PAD_BYTES * (unit.ref.num_inputs + unit.ref.num_outputs) for unit in self._lent)
         room = available_memory() // 2
         if pad_rows * row_bytes > room:
             raise ConfigError(
-                f"--pad-rows {pad_rows} needs {pad_rows * row_bytes >> 20} MiB, half of what is free here is "
-                f"{room >> 20} MiB: give {room // row_bytes} at most"
+                f"--pad-rows {pad_rows} needs {pad_rows * row_bytes >> 20} MiB, but half of the free memory is "
+                f"{room >> 20} MiB: give at most {room // row_bytes}"
             )
 
     def _open_lanes(self, opener: LaneOpener) -> None:
         for lane in self.plan.lanes:
             self._open_lane(lane)
         for peer_id in opener.wait_connected():
-            self._say(f"the data plane of {peer_id} cannot be reached: its lane stays unused")
+            self._say(f"the data plane of {peer_id} cannot be reached: its lane is not used")
         covered = frozenset[bytes]().union(*(self._finder.units_of(lane, self._found) for lane in self.plan.lanes))
         if lacking := units_text([unit.ref for unit in self._lent if unit.ref.sha256 not in covered]):
             self._say(f"no lane holds {lacking}: computed here{' with borrowed weights' if self._thin else ''}")
 
     def _open_lane(self, lane: LanePlan) -> None:
-        assert self._opener is not None, "a session with lanes has somebody to open them"
+        assert self._opener is not None, "a session with lanes has an opener"
         self._opener.open_lane(lane, self._found.holders, self._finder.units_of(lane, self._found))
 
     def _look_around(self) -> None:
-        """Before each pass: who said goodbye or is kept out gets no new rows, who joined is used from now on."""
+        """Called before each pass: peers that left or are banned get no new rows, and peers that joined are used."""
         registry = self._node.registry
         if registry.version == self._version or self._manager is None or self._opener is None:
             return
@@ -338,13 +341,13 @@ class Session:
             self.plan = plan
             self._draw_checks()
             self.executor.placement = plan.placement
-            self._say(f"{plan.mode.value} from the middle on: peers joined")
+            self._say(f"peers joined during the answer: {plan.mode.value} from there on")
 
     def _new_manager(self) -> ExecutionManager:
         kernels = self._node.kernels
         self._draw_checks()
         execution = self._config.execution
-        if self._thin:  # whoever is slow is better than nobody
+        if self._thin:  # a slow peer is better than none
             execution = replace(execution, credit_s=execution.progress_limit_s)
         return ExecutionManager(
             kernels,
@@ -358,7 +361,7 @@ class Session:
         )
 
     def _draw_checks(self) -> None:
-        """Before anything is lent: what its results are checked with."""
+        """Make the checks for results before anything is lent."""
         checks = self._node.checks_of(self._model)
         for unit in self._lent:
             checks.of(unit)
@@ -368,5 +371,5 @@ class Session:
         self.note = note if self.note is None else f"{self.note}; {note}"
 
     def _recheck(self, unit: Unit) -> None:
-        """Before a peer is banned: are our own weights, or the check, still what they were?"""
+        """Check, before a peer is banned, that our own weights or the check have not changed."""
         self._model.confirm(unit.ref)

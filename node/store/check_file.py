@@ -1,4 +1,4 @@
-"""What is left of a unit whose weights went by: what the client needs of it, and what results are checked with.
+"""What a thin client keeps of a unit without its weights: what the client needs of it, and the check for results.
 
 `<SHA-256 of the unit in hex>.check`, mode 0600, little-endian:
 
@@ -10,7 +10,7 @@
     uint32     V = U W, by tiles of 512 outputs: [tiles, 3, K]
     32 bytes   SHA-256 of the unit's hash and of everything above
 
-U and V are secret: whoever knows them can forge results that pass. They never leave this device.
+U and V are secret: whoever knows them can forge results that pass the check. They never leave this device.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DIGEST_BYTES = 32
 
 
 def check_path(folder: Path, sha256: bytes) -> Path:
-    """Where the check of the unit with this hash lies in a folder of checks."""
+    """The path of the check of the unit with this hash, in a folder of checks."""
     return folder / f"{sha256.hex()}{SUFFIX}"
 
 
@@ -53,7 +53,7 @@ def _num_words(ref: UnitRef) -> int:
 
 
 def write_check(folder: Path, unit: Unit, check: UnitCheck) -> None:
-    """Keeps what is needed of a unit, whole or not at all. Raises OSError where the disk refuses."""
+    """Writes what is needed of a unit, completely or not at all. Raises OSError if the disk refuses."""
     ref = unit.ref
     head = _HEAD.pack(MAGIC, ref.num_outputs, ref.num_inputs, round(unit.max_row_norm**2))
     arrays = (unit.scales.astype("<f4"), check.vectors.astype("<u4"), check.projections.astype("<u4"))
@@ -63,7 +63,7 @@ def write_check(folder: Path, unit: Unit, check: UnitCheck) -> None:
 
 
 def has_check(folder: Path, ref: UnitRef) -> bool:
-    """Whether a unit's check is there and whole; one that is damaged is removed."""
+    """Whether a unit's check exists and is intact; a damaged one is removed."""
     try:
         _verify(check_path(folder, ref.sha256), ref)
     except CorruptModelError:
@@ -76,7 +76,7 @@ def read_check(folder: Path, ref: UnitRef, bias: Floats | None = None) -> tuple[
     """The unit without its weights, and its check, mapped into memory.
 
     Raises:
-        CorruptModelError: the file is missing, or not what was written.
+        CorruptModelError: the file is missing or damaged.
     """
     path = check_path(folder, ref.sha256)
     _verify(path, ref)

@@ -1,14 +1,13 @@
 """`client.safetensors`: the float part of a model, which never leaves the client.
 
-    embedding                [V, D]  F32, F16 or BF16 as in the checkpoint; F32 where that has blocks of integers
-    final_norm               [D]     F32, as all that follows
+    embedding                [V, D]  F32, F16 or BF16 as in the checkpoint; F32 if that has blocks of integers
+    final_norm               [D]     F32, like all tensors below
     layers.<i>.norm.<name>           attention and mlp [D]; q and k [d] where the model has them
     layers.<i>.bias.<kind>   [N]     biases of a unit's fused rows, where the model has them
 
-The library that reads the format does not promise the same bytes from one version to the next, and the file's hash
-is a part of the model's id; so these bytes are defined here: the tensors in the order above (layer by layer, norms
-before biases), the header as JSON without spaces, filled up with spaces so that the tensors start at a multiple of
-64 bytes.
+The file's hash is a part of the model's id, but the safetensors library may write other bytes in another version. So
+the bytes are defined here: the tensors in the order above (layer by layer, norms before biases), the header as JSON
+without spaces, filled up with spaces so that the tensors start at a multiple of 64 bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from protocol.linear.field import Floats
 EMBEDDING = "embedding"
 HEADER_ALIGNMENT = 64
 BLOCK_ROWS = 4096
-"""Embedding rows that are copied together."""
+"""Number of embedding rows that are copied together."""
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -61,7 +60,7 @@ def bias_key(layer: int, kind: str) -> str:
 
 
 def write_client_file(path: Path, checkpoint: WeightSource) -> None:
-    """Writes the float part of a checkpoint, never more than a block of it in memory."""
+    """Writes the float part of a checkpoint; never more than a block of it is in memory."""
     entries = list(_entries(checkpoint))
     header: dict[str, object] = {}
     offset = 0

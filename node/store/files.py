@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and their hashes."""
+"""Writes files completely or not at all, and checks their hashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node.errors import ConfigError, CorruptModelError
 BLOCK_BYTES = 4 << 20
 
 _verified: set[tuple[str, int, int, int, bytes]] = set()
-"""Files of which this process has seen that they have their hash: path, inode, size, time of change, hash."""
+"""Files whose hash this process has already checked: path, inode, size, time of change, hash."""
 _verified_lock = threading.Lock()
 
 
@@ -32,7 +32,7 @@ def sha256_file(path: Path) -> bytes:
 
 
 def verify_file(path: Path, expected: bytes) -> bool:
-    """Checks that a file has its hash, once per process for an unchanged file; True where it was read now.
+    """Checks a file's hash, once per process for an unchanged file; returns True if it read the file now.
 
     Raises:
         CorruptModelError: it has another hash, or cannot be read.
@@ -57,7 +57,7 @@ def verify_file(path: Path, expected: bytes) -> bool:
 
 
 def remember_moved(before: Path, after: Path) -> None:
-    """A folder was renamed: what was verified in it stays verified."""
+    """A folder was renamed: its verified files stay verified."""
     with _verified_lock:
         for path, *rest in list(_verified):
             if path.startswith(f"{before}{os.sep}"):
@@ -65,14 +65,14 @@ def remember_moved(before: Path, after: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Writes a new file whose bytes are on the disk when this returns; `mode` less what the umask takes away."""
+    """Writes a new file; its bytes are on the disk when this returns. The umask applies to `mode`."""
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         sync(file.fileno())
 
 
 def replace_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Writes a file so that a reader, or a crash, sees the old or the new content and nothing between."""
+    """Writes a file so that a reader sees the old or the new content and nothing between, even after a crash."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         write_synced(temporary, content, mode)
@@ -83,7 +83,7 @@ def replace_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def replace_private(path: Path, content: bytes) -> None:
-    """The same for a file of this user alone (mode 0600); raises ConfigError naming it and the next step."""
+    """The same for a file that only this user can read (mode 0600); raises ConfigError, which names the file."""
     try:
         replace_atomically(path, content, 0o600)
     except OSError as exc:
@@ -106,7 +106,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def writing_to(models_dir: Path) -> Iterator[None]:
-    """Turns a refusal by the file system into one sentence: ConfigError."""
+    """Turns an error of the file system into a ConfigError of one sentence."""
     try:
         yield
     except OSError as exc:

@@ -1,7 +1,7 @@
-"""A checkpoint becomes a model, or nothing does.
+"""Turns a checkpoint into a model, completely or not at all.
 
-Everything is written into a folder beside the models, synced, and renamed to its id at the end. A folder under its
-id is therefore whole; what an interrupted import left behind is recognised by a lock that nobody holds any more.
+Everything is written into a folder beside the models, synced, and renamed to its id at the end. A folder whose name
+is an id is therefore complete. The folder of an interrupted import is recognised by its lock, which nobody holds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TEMPORARY_PREFIX = ".import-"
 HELD_FILE = ".held"
 
 BLOCK_WEIGHTS = 1 << 22
-"""Weights that are widened and quantized together: a few copies of 16 MiB at a time."""
+"""Number of weights that are widened and quantized together: a few copies of 16 MiB at a time."""
 MAX_COPIED_BYTES = 256 << 20
 """Largest tokenizer file that is copied."""
 
@@ -65,13 +65,13 @@ class ImportProgress(Struct, frozen=True):
 
 
 class ImportedModel(Struct, frozen=True):
-    """What an import gave."""
+    """The result of an import."""
 
     model_id: str
     path: Path
     name: str | None
     already_present: bool
-    """The same model was there before; nothing was written but what was damaged."""
+    """The same model was already here; only damaged files were replaced."""
 
 
 def import_checkpoint(
@@ -84,14 +84,14 @@ def import_checkpoint(
     """Imports a Hugging Face checkpoint folder, or a GGUF file: the same checkpoint gives the same bytes everywhere.
 
     Args:
-        name: a name for the model, beside its id.
-        progress: called after every unit; what it raises ends the import and leaves nothing behind.
-        reduce: called with the folder and every unit that was written; it may leave its check alone, and the model
+        name: a name for the model, besides its id.
+        progress: called after every unit; an exception from it ends the import and leaves nothing behind.
+        reduce: called with the folder and every written unit; it may replace the unit with its check, and the model
             becomes a thin one.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError, CorruptModelError: the checkpoint cannot be imported.
-        ConfigError: the name is none, or the disk refuses.
+        ConfigError: the name is not legal, or the disk refuses.
     """
     if name is not None:
         check_name(name)
@@ -110,7 +110,7 @@ def import_weights(
     progress: Callable[[ImportProgress], None] | None = None,
     reduce: Reduce | None = None,
 ) -> ImportedModel:
-    """The same of weights from anywhere; raises what `import_checkpoint` raises."""
+    """The same, for weights from any source; raises what `import_checkpoint` raises."""
     Tokenizer.from_folder(checkpoint.folder)
     _check_template(checkpoint.folder)
     with writing_to(models_dir):
@@ -137,7 +137,7 @@ def _opened(source: Path) -> WeightSource:
 
 
 def remove_stale_imports(models_dir: Path) -> list[Path]:
-    """Removes what interrupted imports left behind, and no import that is still at work; returns what was removed."""
+    """Removes folders of interrupted imports, but not of running ones; returns what it removed."""
     removed = []
     with locked(models_dir):
         for folder in models_dir.glob(f"{TEMPORARY_PREFIX}*"):
@@ -146,16 +146,16 @@ def remove_stale_imports(models_dir: Path) -> list[Path]:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
             except OSError:
-                continue  # held by an import at work
+                continue  # locked by a running import
             removed.append(folder)
     return removed
 
 
 @contextmanager
 def _temporary_folder(models_dir: Path) -> Iterator[Path]:
-    """A folder of our own, held by a lock while we live and gone afterwards, unless it was renamed."""
+    """A temporary folder, locked while it is used and removed afterwards, unless it was renamed."""
     folder = models_dir / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    with locked(models_dir):  # or another import could take it for stale before we hold it
+    with locked(models_dir):  # else another import could consider it stale before we have locked it
         folder.mkdir()
         held = (folder / HELD_FILE).open("w")
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -173,7 +173,7 @@ def _write_model(
     progress: Callable[[ImportProgress], None] | None,
     reduce: Reduce | None,
 ) -> str:
-    """Writes everything that a model consists of, the manifest last; returns the model id."""
+    """Writes all parts of a model, the manifest last; returns the model id."""
     places = unit_places(checkpoint.config)
     refs = []
     for layer, kind in places:
@@ -208,14 +208,14 @@ def _write_unit(checkpoint: WeightSource, folder: Path, layer: int | None, kind:
 
 
 def _blocks(checkpoint: WeightSource, parts: list[tuple[str, int]], step: int) -> Iterator[Floats]:
-    """The rows of several tensors, one after the other, at most `step` together."""
+    """The rows of several tensors, one tensor after the other, in blocks of at most `step` rows."""
     for tensor, num_rows in parts:
         for start in range(0, num_rows, step):
             yield checkpoint.rows(tensor, start, min(start + step, num_rows))
 
 
 def _move_into_place(folder: Path, target: Path) -> bool:
-    """Renames a whole model to its id; where it is there already, mends what is damaged and returns False."""
+    """Renames a complete model to its id. If it already exists, repairs damaged files and returns False."""
     try:
         folder.rename(target)
     except OSError:
@@ -229,7 +229,7 @@ def _move_into_place(folder: Path, target: Path) -> bool:
 
 
 def _mend(folder: Path, target: Path) -> None:
-    """Replaces every file of a present model that differs from the one just written, each atomically."""
+    """Replaces every file of an existing model that differs from the one just written, each atomically."""
     for fresh in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != HELD_FILE):
         present = target / fresh.relative_to(folder)
         present.parent.mkdir(exist_ok=True)
@@ -244,7 +244,7 @@ def _mend(folder: Path, target: Path) -> None:
 
 
 def _check_template(source: Path) -> None:
-    """Raises CorruptModelError for a chat template that could not be used later."""
+    """Raises CorruptModelError if the chat template could not be used later."""
     if template_source(source, tokenizer_config(source)) is not None:
         from node.model.template import ChatTemplate  # jinja2: most starts need none
 

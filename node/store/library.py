@@ -1,4 +1,4 @@
-"""All models under one data directory, and the way from what a user types to one of them."""
+"""All models in one data directory, and how a user's text is resolved to one of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUILT_IN_FOLDER = Path(__file__).parent.parent / "models" / BUILT_IN_NAME
 """The model that ships inside the package and is imported when it is first asked for."""
 
 MIN_PREFIX = 8
-"""Characters of an id that may stand for it."""
+"""So many characters at the beginning of an id are enough to name it."""
 
 _ID_PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX},64}}")
 
@@ -42,11 +42,11 @@ class ModelSummary(Struct, frozen=True):
     chat: bool
     """Whether it has a chat template; without one it continues text."""
     problem: str | None
-    """Why the model cannot be used; None where it can."""
+    """Why the model cannot be used; None if it can."""
     weights_bytes: int = 0
     """Size of all units."""
     held_bytes: int = 0
-    """Size of those whose weights are here."""
+    """Size of the units whose weights are here."""
     checks_bytes: int = 0
     """Size of what is kept of the others."""
 
@@ -79,7 +79,7 @@ class Library:
         A path is imported, once for an unchanged folder; so is the built-in model.
 
         Raises:
-            ModelNotFoundError: nothing is called so; names what there is.
+            ModelNotFoundError: no model has this name; the text lists the names.
             ModelError: the model, or the checkpoint to be imported, cannot be used.
             ConfigError: the disk refuses.
         """
@@ -97,7 +97,7 @@ class Library:
             return self._resolve_path(Path(text), None)
         built_in = {BUILT_IN_NAME} if BUILT_IN_FOLDER.is_dir() else set()
         known = ", ".join(sorted({*names, *built_in})) or "none"
-        raise ModelNotFoundError(f"no model is called {text!r}; there are: {known}; import another from its folder")
+        raise ModelNotFoundError(f"no model is called {text!r}; the models are: {known}; import another one")
 
     def open(self, model_id: str, name: str | None = None) -> StoredModel:
         """The model with this whole id, opened once."""
@@ -117,7 +117,7 @@ class Library:
         return (self.models_dir / model_id / MANIFEST_FILE).exists()
 
     def _thin(self, model_id: str) -> ThinModel | None:
-        """A thin model, as far as its files say without being read; None where not all of it has come."""
+        """A thin model, judged by its files without reading them; None if it is not complete."""
         path = thin_path(self.models_dir, model_id)
         try:
             return None if path is None else ThinModel(path, verify=False)
@@ -153,7 +153,7 @@ class Library:
         return self._names.all()
 
     def _summary(self, model_id: str, names: dict[str, str]) -> ModelSummary | None:
-        """A line of the listing; None for a thin model of which not all has come."""
+        """A line of the listing; None for an incomplete thin model."""
         is_whole = (self.models_dir / model_id).is_dir()
         thin = None if is_whole else self._thin(model_id)
         if not is_whole and thin is None:
@@ -194,11 +194,11 @@ class Library:
 
     def _open_match(self, prefix: str, matches: Sequence[str]) -> StoredModel:
         if len(matches) > 1:
-            raise ModelNotFoundError(f"{prefix} begins {len(matches)} model ids; type more of it")
+            raise ModelNotFoundError(f"{len(matches)} model ids begin with {prefix}; type more of it")
         return self.open(matches[0])
 
     def _resolve_path(self, folder: Path, name: str | None) -> StoredModel:
-        """The model of a checkpoint folder, imported where that was not done yet or the folder changed."""
+        """The model of a checkpoint folder; it is imported if it was not yet, or if the folder has changed."""
         if folder.is_dir() and (folder / MANIFEST_FILE).exists() and is_model_id(folder.resolve().name):
             return StoredModel(folder.resolve())
         model_id = self._names.imported_from(folder) if folder.is_dir() or is_gguf(folder) else None

@@ -1,7 +1,7 @@
-"""The manifest: everything a model consists of, by hash. The SHA-256 of its bytes is the model's id.
+"""The manifest lists all parts of a model by hash. The SHA-256 of its bytes is the model's id.
 
-`manifest.cbor` is deterministic CBOR (RFC 8949, 4.2; a number that is a float here is always encoded as a float, in
-the shortest form that keeps its float64 value). Its schema, in CDDL:
+`manifest.cbor` is deterministic CBOR (RFC 8949, 4.2; a float in the schema is always encoded as a float, in the
+shortest form that keeps its float64 value). Its schema, in CDDL:
 
     manifest = {
       "kekahyde": 1,                              ; version of this format
@@ -13,8 +13,8 @@ the shortest form that keeps its float64 value). Its schema, in CDDL:
     file-name = "client.safetensors" / "tokenizer.json" / "tokenizer_config.json" / "special_tokens_map.json" /
                 "generation_config.json" / "chat_template.jinja"
 
-Units stand in the order in which they are applied: qkv, o, gate_up, down of layer 0, of layer 1, and so on, then
-head. A reader accepts these bytes only; there are no two manifests for one model.
+Units are in the order in which they are applied: qkv, o, gate_up, down of layer 0, of layer 1, and so on, then head.
+A reader accepts only this one encoding, so no model has two manifests.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.cbor"
 UNITS_FOLDER = "units"
 MAX_MANIFEST_BYTES = 1 << 20
-"""A unit takes about 60 bytes, so this is four thousand layers."""
+"""A unit takes about 60 bytes, so this is enough for four thousand layers."""
 MAX_MANIFEST_ITEMS = MAX_MANIFEST_BYTES // 8
-"""Items of CBOR in it: a unit has six in those 60 bytes."""
+"""Most CBOR items in a manifest: a unit has six in its 60 bytes."""
 
 CLIENT_FILE = "client.safetensors"
 REQUIRED_FILES = (CLIENT_FILE, "tokenizer.json")
@@ -49,12 +49,12 @@ OPTIONAL_FILES = (
 
 
 class Manifest(Struct, frozen=True):
-    """What a model consists of."""
+    """The parts of a model."""
 
     config: ModelConfig
     units: tuple[UnitRef, ...]
     files: dict[str, bytes]
-    """SHA-256 of every file beside the manifest, under its name."""
+    """SHA-256 of every file beside the manifest, by name."""
 
     def encode(self) -> bytes:
         """The manifest's bytes."""
@@ -69,10 +69,10 @@ class Manifest(Struct, frozen=True):
 
     @classmethod
     def decode(cls, data: bytes, where: str) -> Self:
-        """The manifest in `data`; `where` names it in errors.
+        """Decodes the manifest in `data`; `where` names it in errors.
 
         Raises:
-            CorruptModelError: anything but the one encoding of a manifest of this version.
+            CorruptModelError: `data` is not the one legal encoding of a manifest of this version.
         """
         try:
             value = cbor.decode(data, MAX_MANIFEST_BYTES, MAX_MANIFEST_ITEMS)
@@ -100,7 +100,7 @@ def unit_places(config: ModelConfig) -> list[tuple[int | None, UnitKind]]:
 
 
 def _units(config: ModelConfig, entries: Any) -> tuple[UnitRef, ...]:
-    """The unit list, where it has exactly the units that the architecture has."""
+    """The unit list; raises ValueError unless it has exactly the units of the architecture."""
     places = unit_places(config)
     if not isinstance(entries, list) or len(entries) != len(places):
         raise ValueError(f"its unit list must have {len(places)} entries")
@@ -114,7 +114,7 @@ def _units(config: ModelConfig, entries: Any) -> tuple[UnitRef, ...]:
 
 
 def _files(entries: Any) -> dict[str, bytes]:
-    """The file hashes, where the names are ones that an import writes (never a path)."""
+    """The file hashes; raises ValueError unless all names are ones that an import writes (never a path)."""
     if not isinstance(entries, dict) or not all(_is_hash(value) for value in entries.values()):
         raise ValueError("its files are not a map of hashes")
     unknown = entries.keys() - {*REQUIRED_FILES, *OPTIONAL_FILES}

@@ -1,8 +1,8 @@
-"""Names of models, and which folders were imported already: one small JSON file beside the models.
+"""Names of models, and which folders were already imported: one small JSON file beside the models.
 
     {"names": {name: model id}, "sources": {absolute path: {"fingerprint": text, "model_id": model id}}}
 
-It is rewritten as a whole, atomically and under a lock; the models themselves never depend on it.
+Each change rewrites the whole file, atomically and under a lock. The models themselves never depend on it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MODEL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def check_name(name: str) -> str:
-    """`name`, where it is a legal one; raises ConfigError where it is not."""
+    """Returns `name` if it is legal; raises ConfigError if it is not."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} is no model name; use lower-case letters, digits, '.', '_' and '-', at most 64 of them"
+            f"{name!r} is not a model name; use lower-case letters, digits, '.', '_' and '-', at most 64 of them"
         )
     return name
 
@@ -55,7 +55,7 @@ def is_model_id(text: str) -> bool:
 
 
 class Names:
-    """The registry in one folder of models."""
+    """The registry of names in one folder of models."""
 
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
@@ -70,7 +70,7 @@ class Names:
         return dict(self._read()["names"])
 
     def imported_from(self, source: Path) -> str | None:
-        """The model that a folder was imported as, while none of its files changed since."""
+        """The id under which a folder was imported, if none of its files has changed since."""
         entry = self._read()["sources"].get(str(source.resolve()))
         if not isinstance(entry, dict) or entry.get("fingerprint") != fingerprint(source):
             return None
@@ -78,12 +78,12 @@ class Names:
         return model_id if isinstance(model_id, str) and is_model_id(model_id) else None
 
     def is_from(self, source: Path, model_id: str) -> bool:
-        """Whether a model is what a folder was last imported as, whatever the folder holds now."""
+        """Whether the last import of a folder gave this model, whatever the folder holds now."""
         entry = self._read()["sources"].get(str(source.resolve()))
         return isinstance(entry, dict) and entry.get("model_id") == model_id
 
     def add(self, name: str, model_id: str) -> None:
-        """Gives a model a name; a name that exists already moves to it."""
+        """Gives a model a name; an existing name moves to this model."""
         check_name(name)
         self._change(lambda content: content["names"].__setitem__(name, model_id))
 
@@ -105,7 +105,7 @@ class Names:
             content = read_json_object(self._path)
             names, sources = content["names"], content["sources"]
             if not all(_NAME.fullmatch(name) and is_model_id(value) for name, value in names.items()):
-                raise ValueError("a name or an id is not one")
+                raise ValueError("a name or an id is not valid")
             return {"names": dict(names), "sources": dict(sources)}
         except (CorruptModelError, KeyError, TypeError, ValueError, AttributeError) as exc:
             raise CorruptModelError(
@@ -115,14 +115,14 @@ class Names:
 
 @contextmanager
 def locked(models_dir: Path) -> Iterator[None]:
-    """Holds the lock that every change to the names takes, across processes."""
+    """Holds the lock for changes to the names, across processes."""
     with (models_dir / LOCK_FILE).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash over names, sizes and times of a folder's files, or of one file: cheap, and another one when a file is
+    """A hash over names, sizes and times of a folder's files, or of one file. It is cheap, and changes when a file is
     rewritten."""
     try:
         files = folder.iterdir() if folder.is_dir() else parts_of(folder)

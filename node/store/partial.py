@@ -1,9 +1,9 @@
-"""A model that comes from peers: its manifest first, then whatever was fetched of it, until it is whole.
+"""A model that is being fetched from peers: first its manifest, then its other parts, until it is complete.
 
-    <models>/.partial/<model id>/manifest.cbor, units/<sha256>.w8, client.safetensors, ...   whole files only
-    <models>/.partial/<model id>/pieces/<sha256>                                             what is on its way
+    <models>/.partial/<model id>/manifest.cbor, units/<sha256>.w8, client.safetensors, ...   complete files only
+    <models>/.partial/<model id>/pieces/<sha256>                                             files being fetched
 
-A folder under `<models>/<model id>` is whole, always; so a partial model lives beside, and moves there at its end.
+A folder `<models>/<model id>` is always complete; so a partial model has another folder, and moves there at the end.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class PartialModel:
     """Some units of a model, and perhaps its files. Safe to share between threads.
 
     Raises:
-        CorruptModelError: the manifest in the folder is not that of the model.
+        CorruptModelError: the manifest in the folder is not the manifest of the model.
     """
 
     def __init__(self, models_dir: Path, model_id: str, content: bytes) -> None:
         if model_id_of(content) != model_id:
-            raise CorruptModelError(f"a manifest of {model_id} has another hash; fetch it again")
+            raise CorruptModelError(f"a manifest of {model_id} has the wrong hash; fetch it again")
         self.models_dir = models_dir
         self.model_id = model_id
         self.manifest = Manifest.decode(content, f"the manifest of {model_id}")
@@ -45,7 +45,7 @@ class PartialModel:
 
     @classmethod
     def create(cls, models_dir: Path, model_id: str, content: bytes) -> Self:
-        """A new folder with the manifest, or the one that is there."""
+        """Creates the folder with the manifest, or opens the existing one."""
         model = cls(models_dir, model_id, content)
         with writing_to(models_dir):
             for folder in (model.path / UNITS_FOLDER, model.path / PIECES_FOLDER):
@@ -58,7 +58,7 @@ class PartialModel:
 
     @classmethod
     def find(cls, models_dir: Path, model_id: str) -> Self | None:
-        """What an earlier life of this node left; None where that is nothing of use."""
+        """The partial model of an earlier run of this node; None if there is none that can be used."""
         try:
             return cls(models_dir, model_id, (partial_path(models_dir, model_id) / MANIFEST_FILE).read_bytes())
         except (OSError, CorruptModelError):
@@ -70,12 +70,12 @@ class PartialModel:
 
     @property
     def held(self) -> tuple[UnitRef, ...]:
-        """Units that may be used: those that were loaded."""
+        """The loaded units, which may be used."""
         with self._lock:
             return tuple(self._loaded[ref.sha256].ref for ref in self.manifest.units if ref.sha256 in self._loaded)
 
     def has(self, ref: UnitRef) -> bool:
-        """Whether a unit's file is there and whole."""
+        """Whether a unit's file exists and is intact; a damaged one is removed."""
         path = unit_path(self.path / UNITS_FOLDER, ref.sha256)
         try:
             return path.stat().st_size == ref.num_bytes and (verify_file(path, ref.sha256) or True)
@@ -84,7 +84,7 @@ class PartialModel:
             return False
 
     def has_file(self, name: str) -> bool:
-        """Whether a file beside the units is there and whole."""
+        """Whether a file beside the units exists and is intact; a damaged one is removed."""
         try:
             return (self.path / name).exists() and (verify_file(self.path / name, self.manifest.files[name]) or True)
         except CorruptModelError:
@@ -92,7 +92,7 @@ class PartialModel:
             return False
 
     def load(self, refs: Iterable[UnitRef]) -> None:
-        """Take units that are there into use.
+        """Load units whose files exist, so that they can be used.
 
         Raises:
             CorruptModelError: a file is damaged.
@@ -109,23 +109,23 @@ class PartialModel:
                 self._loaded.pop(ref.sha256, None)
 
     def unit_by_hash(self, sha256: bytes) -> Unit | None:
-        """A unit in use; None for any other."""
+        """A loaded unit; None for any other."""
         with self._lock:
             return self._loaded.get(sha256)
 
     def destination(self, sha256: bytes) -> list[Path]:
-        """Where a blob of this model belongs."""
+        """The paths of a blob of this model."""
         if sha256 in self._refs:
             return [unit_path(self.path / UNITS_FOLDER, sha256)]
         return [self.path / name for name, known in self.manifest.files.items() if known == sha256]
 
     @property
     def pieces(self) -> Path:
-        """Folder of blobs that are on their way."""
+        """The folder of blobs that are being fetched."""
         return self.path / PIECES_FOLDER
 
     def finish(self) -> Path:
-        """Move a whole model to its place among the imported ones; where it is by then, remove this one."""
+        """Move the complete model to the imported ones; if it is already there, remove this one."""
         target = self.models_dir / self.model_id
         with writing_to(self.models_dir):
             shutil.rmtree(self.pieces, ignore_errors=True)
@@ -142,5 +142,5 @@ class PartialModel:
 
 
 def partial_path(models_dir: Path, model_id: str) -> Path:
-    """Folder of a partial model."""
+    """The folder of a partial model."""
     return models_dir / PARTIAL_FOLDER / model_id

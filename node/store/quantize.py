@@ -1,7 +1,7 @@
 """The W8 rule: float32 weight rows to int8, the same bytes on every machine.
 
-numpy on the CPU alone: division, rounding half to even and comparison are exact IEEE operations, so a checkpoint has
-one result and one SHA-256 everywhere. A GPU or a fused multiply-add has no place here.
+It uses only numpy on the CPU. Division, rounding half to even and comparison are exact IEEE operations, so a
+checkpoint has the same result and the same SHA-256 everywhere. Never use a GPU or a fused multiply-add here.
 """
 
 from __future__ import annotations

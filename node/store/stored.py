@@ -1,4 +1,4 @@
-"""An imported model, ready to use: units and embedding stay on disk and are mapped when they are needed."""
+"""An imported model, ready to use. Units and embedding stay on disk and are mapped into memory when needed."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class StoredModel:
 
     Args:
         path: its folder, whose name is its id.
-        name: what the user calls it; its id where there is no name.
+        name: the user's name for it; by default its id.
         verify: check every file's hash before its first use in this process.
 
     Raises:
         ModelNotFoundError: there is no manifest.
-        CorruptModelError: the manifest, or a file that the client needs at once, is not what its hash says.
+        CorruptModelError: the manifest, or a file that the client needs at once, has the wrong hash.
     """
 
     def __init__(self, path: Path, name: str | None = None, verify: bool = True) -> None:
@@ -67,7 +67,7 @@ class StoredModel:
 
     @property
     def model_id_bytes(self) -> bytes:
-        """The model id as it travels: 32 bytes."""
+        """The model id as it is sent: 32 bytes."""
         return bytes.fromhex(self.model_id)
 
     @property
@@ -89,7 +89,7 @@ class StoredModel:
         return self._load(self._refs[layer, kind])
 
     def unit_by_hash(self, sha256: bytes) -> Unit | None:
-        """The unit whose file has this hash; None where the model has none."""
+        """The unit whose file has this hash; None if the model has no such unit."""
         ref = self._refs_by_hash.get(sha256)
         return None if ref is None else self._load(ref)
 
@@ -125,11 +125,11 @@ class StoredModel:
 
     @property
     def checks_bytes(self) -> int:
-        """Size of the checks that are kept on the disk instead of weights."""
+        """Size of the checks on the disk that replace weights."""
         return 0
 
     def check_of(self, ref: UnitRef) -> UnitCheck | None:
-        """What results of a unit are checked with, where it was kept instead of its weights.
+        """The check of a unit whose weights were dropped; None if its weights are here.
 
         Raises:
             CorruptModelError: it is damaged.
@@ -137,10 +137,10 @@ class StoredModel:
         return None
 
     def confirm(self, ref: UnitRef) -> None:
-        """Read again what results of a unit are checked with.
+        """Read the file with which a unit's results are checked again.
 
         Raises:
-            CorruptModelError: it is not what it was when the model came.
+            CorruptModelError: it has changed since the model was stored.
         """
         path = unit_path(self.path / UNITS_FOLDER, ref.sha256)
         if sha256_file(path) != ref.sha256:
@@ -185,7 +185,7 @@ class StoredModel:
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """The model's defaults for sampling, as it came with them."""
+        """The sampling defaults that came with the model."""
         path = self.path / "generation_config.json"
         return read_json_object(path) if path.exists() else {}
 
@@ -208,9 +208,9 @@ class StoredModel:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    """The manifest of a model folder, whose name must be the manifest's hash."""
+    """The manifest of a model folder; the folder's name must be the manifest's hash."""
     if not (path / MANIFEST_FILE).exists():
-        raise ModelNotFoundError(f"no model at {path}; see the models there are, or import one")
+        raise ModelNotFoundError(f"no model at {path}; see `kekahyde-node models`, or import one")
     content = read_bounded(path / MANIFEST_FILE, MAX_MANIFEST_BYTES)
     actual = model_id_of(content)
     if actual != path.name:

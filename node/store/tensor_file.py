@@ -1,7 +1,7 @@
-"""One safetensors file, memory-mapped, with bfloat16 that numpy does not know.
+"""One safetensors file, memory-mapped, with bfloat16, which numpy does not support.
 
-The safetensors library reads and checks the header; this module only maps the bytes that the header describes, as
-its own numpy front end refuses bfloat16. Nothing is copied before it is asked for and nothing is unpickled.
+The safetensors library reads and checks the header. This module only maps the bytes that the header describes,
+because the library's numpy front end refuses bfloat16. It copies only what is asked for, and unpickles nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEADER_LENGTH = struct.Struct("<Q")
 
 
 class TensorInfo(Struct, frozen=True):
-    """Where a tensor lies in its file."""
+    """The place of a tensor in its file."""
 
     dtype: str
     """The name in the header: F32, F16, BF16, or another that cannot be read."""
@@ -42,8 +42,8 @@ class TensorFile:
     """The tensors of one safetensors file.
 
     Raises:
-        ModelNotFoundError: the file is not there.
-        CorruptModelError: it is no safetensors file, or is cut short.
+        ModelNotFoundError: the file does not exist.
+        CorruptModelError: it is not a safetensors file, or is truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,12 +54,12 @@ class TensorFile:
         except FileNotFoundError as exc:
             raise ModelNotFoundError(f"{path} is missing; fetch the model again") from exc
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
-            raise CorruptModelError(f"{path} is not a whole safetensors file ({exc}); fetch the model again") from exc
+            raise CorruptModelError(f"{path} is not a valid safetensors file ({exc}); fetch the model again") from exc
         if any(info.offset + info.num_bytes > self._bytes.size for info in self.tensors.values()):
-            raise CorruptModelError(f"{path} is cut short; fetch the model again")
+            raise CorruptModelError(f"{path} is truncated; fetch the model again")
 
     def raw(self, name: str) -> npt.NDArray[np.generic]:
-        """The stored bytes of a tensor as a read-only view: f4, f2, or the u2 that hold bfloat16.
+        """The stored bytes of a tensor as a read-only view: f4, f2, or u2 for bfloat16.
 
         Raises:
             UnsupportedModelError: the tensor has another dtype.
@@ -78,14 +78,14 @@ class TensorFile:
 
 
 def widen(stored: npt.NDArray[np.generic], dtype: str) -> Floats:
-    """A float32 copy of stored values; every f16 and bf16 value is a float32, so nothing is rounded."""
+    """A float32 copy of stored values; float32 holds every f16 and bf16 value, so nothing is rounded."""
     if dtype == "BF16":
         return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return stored.astype(np.float32)
 
 
 def _read_header(path: Path) -> dict[str, TensorInfo]:
-    """The header as the safetensors library checked it; the offsets alone are read beside it."""
+    """The header as the safetensors library checked it; only the offsets are read here."""
     with safe_open(path, framework="numpy") as checked:
         described = {}
         for name in checked.keys():  # noqa: SIM118 - not a mapping
@@ -101,5 +101,5 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
 def _info(offsets: list[int], data_start: int, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
     begin, end = offsets
     if dtype in _STORAGE and end - begin != math.prod(shape) * _STORAGE[dtype].itemsize:
-        raise ValueError("a tensor's size is not that of its shape")
+        raise ValueError("a tensor's size does not match its shape")
     return TensorInfo(dtype, shape, data_start + begin, end - begin)

@@ -1,4 +1,4 @@
-"""A model of which this device holds what stays at the client, checks, and perhaps some units; peers hold the rest.
+"""A model of which this device holds only the client's part, checks, and perhaps some units; peers hold the rest.
 
 <models>/.partial/<model id>/manifest.cbor, client.safetensors, tokenizer.json, ...
 <models>/.partial/<model id>/units/<sha256>.w8         units that are kept
@@ -24,7 +24,7 @@ CHECKS_FOLDER = "checks"
 
 
 class ThinModel(StoredModel):
-    """A model without the weights of what it lends. Safe to share between threads.
+    """A model without the weights of its lent units. Safe to share between threads.
 
     Raises:
         CorruptModelError: of some unit there is neither its file nor its check.
@@ -67,13 +67,13 @@ class ThinModel(StoredModel):
 
 
 def thin_path(models_dir: Path, model_id: str) -> Path | None:
-    """Folder of a thin model; None where there is none that was begun."""
+    """The folder of a thin model; None if none was begun."""
     path = partial_path(models_dir, model_id)
     return path if (path / MANIFEST_FILE).exists() and (path / CHECKS_FOLDER).is_dir() else None
 
 
 def is_reduced(model: PartialModel, ref: UnitRef) -> bool:
-    """Whether the check of a unit is there and whole."""
+    """Whether the check of a unit exists and is intact."""
     return has_check(model.path / CHECKS_FOLDER, ref)
 
 

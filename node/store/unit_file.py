@@ -1,13 +1,13 @@
 """The file of a unit.
 
-`<sha256 in hex>.w8` is the SHA-256's input from the first to the last byte:
+The SHA-256 in the name of `<sha256 in hex>.w8` covers the whole file:
 
     int8     weights [N, K], row-major, -127..127
     float32  scales [N], little-endian: weight = integer * scale of its row
     int64    exact squared row norms [N], little-endian: the sum of the squared integers of each row
 
-Rows of `qkv` are those of q, then k, then v; rows of `gate_up` are those of gate, then up. N and K are not in the
-file; the manifest that names the hash says them.
+The rows of `qkv` are those of q, then k, then v; the rows of `gate_up` are those of gate, then up. N and K are not in
+the file; they are in the manifest that names the hash.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from protocol.linear.field import Floats, Weights
 
 SUFFIX = ".w8"
 CHECKED_BYTES = 1 << 22
-"""Weights that are looked at together while a unit is checked."""
+"""Number of weights that are checked together."""
 
 
 def unit_path(folder: Path, sha256: bytes) -> Path:
-    """Where the unit with this hash lies in a folder of units."""
+    """The path of the unit with this hash, in a folder of units."""
     return folder / f"{sha256.hex()}{SUFFIX}"
 
 
@@ -66,10 +66,10 @@ def load_unit(folder: Path, ref: UnitRef, bias: Floats | None = None, verify: bo
     """Maps a unit's file into memory.
 
     Args:
-        verify: read it whole and check hash and content, once per process for an unchanged file.
+        verify: read the whole file and check hash and content, once per process for an unchanged file.
 
     Raises:
-        CorruptModelError: the file is missing, has another size or hash, or values that no import writes.
+        CorruptModelError: the file is missing, has a wrong size or hash, or has values that no import writes.
     """
     path = unit_path(folder, ref.sha256)
     _check_size(path, ref)
@@ -100,14 +100,15 @@ def _check_size(path: Path, ref: UnitRef) -> None:
 
 
 def _check_content(path: Path, weights: Weights, norms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    """-128 has no place in W8, and the bound against overflow rests on the norms."""
+    """Raises CorruptModelError for a weight of -128, which W8 does not have, or for wrong norms, on which the bound
+    against overflow depends."""
     step = max(1, CHECKED_BYTES // weights.shape[1])
     for start in range(0, len(weights), step):
         block = weights[start : start + step]
         if block.min() < -WEIGHT_LIMIT:
             raise _corrupt(path, "has the weight -128, which is not allowed")
         if not np.array_equal(squared_row_norms(block), norms[start : start + step]):
-            raise _corrupt(path, "has row norms that are not those of its rows")
+            raise _corrupt(path, "has row norms that do not match its rows")
 
 
 def _corrupt(path: Path, what: str) -> CorruptModelError:

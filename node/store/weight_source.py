@@ -1,4 +1,4 @@
-"""What an import needs of a checkpoint, in whatever format its weights come."""
+"""What an import needs from a checkpoint, in any format of weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from protocol.linear.field import Floats
 
 
 class WeightSource(Protocol):
-    """Weights under the names of `hf.layout`, checked whole before a weight is read."""
+    """Weights under the names of `hf.layout`, all checked before a weight is read."""
 
     @property
     def config(self) -> ModelConfig: ...
 
     @property
     def folder(self) -> Path:
-        """Where the files of its tokenizer lie."""
+        """The folder with the files of its tokenizer."""
 
     @property
     def embedding(self) -> str:
@@ -30,13 +30,13 @@ class WeightSource(Protocol):
 
     @property
     def embedding_dtype(self) -> str:
-        """How the embedding is kept: F32, F16 or BF16."""
+        """The dtype in which the embedding is kept: F32, F16 or BF16."""
 
     def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
-        """The embedding's bytes in that dtype, so many rows at a time."""
+        """The embedding's bytes in that dtype, `num_rows` rows at a time."""
 
     def tensor(self, name: str) -> Floats:
-        """The whole tensor; `name` is one that the architecture has."""
+        """The whole tensor; the architecture must have a tensor of this name."""
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
+        """Rows `start` to `stop` of a tensor; no more of it is in memory."""

@@ -1,4 +1,4 @@
-"""Who is kept out, and who alone is let in, until when. Lists persist and are edited by command.
+"""The ban list and the allow list, with times at which entries expire. They are stored and edited by command.
 
 <data dir>/access.json   {"only_allowed": bool, "entries": [{"peer_id", "verdict": "ban"|"allow", "until", "reason"}]}
 """
@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 4 << 20
 
 
 class Verdict(Enum):
-    """What an entry says of its peer."""
+    """What an entry says about its peer."""
 
     BAN = "ban"
     ALLOW = "allow"
@@ -47,10 +47,10 @@ class AccessEntry(Struct, frozen=True):
 
 
 class AccessList:
-    """Thread-safe; every change is on the disk when it returns. `path` None keeps it in memory."""
+    """Both lists. Thread-safe; a change is on the disk when its call returns. `path` None: only in memory."""
 
     def __init__(self, path: Path | None, unix_s: Callable[[], float]) -> None:
-        """Raises ConfigError for a file that is none: who was banned is never forgotten silently."""
+        """Raises ConfigError for a damaged file: a ban is never forgotten silently."""
         self._path = path
         self._unix_s = unix_s
         self._lock = threading.Lock()
@@ -62,17 +62,17 @@ class AccessList:
 
     @property
     def only_allowed(self) -> bool:
-        """Whether nobody but the peers on the allow list is let in."""
+        """Whether only peers on the allow list are let in."""
         return self._only_allowed
 
     def entries(self) -> list[AccessEntry]:
-        """Entries that count now."""
+        """Entries that have not expired."""
         now = self._unix_s()
         with self._lock:
             return [entry for entry in self._entries.values() if entry.until is None or entry.until > now]
 
     def refusal(self, peer_id: PeerId) -> str | None:
-        """Why this peer is not let in; None where it is. A ban holds for both identities of its key."""
+        """Why this peer is not let in; None if it is. A ban applies to both identities of its key."""
         now = self._unix_s()
         with self._lock:
             entry = self._entries.get(peer_id)
@@ -86,14 +86,14 @@ class AccessList:
         return None
 
     def is_banned(self, curve_key: bytes) -> bool:
-        """Whether the peer of this CURVE key is banned."""
+        """Whether the peer with this CURVE key is banned."""
         now = self._unix_s()
         with self._lock:
             until = self._banned_keys.get(curve_key, 0.0)
         return until is None or until > now
 
     def put(self, peer_id: str, verdict: Verdict, duration_s: float | None = None, reason: str = "") -> AccessEntry:
-        """Enter a peer, instead of what was said of it before. Raises RemoteProtocolError for what is no PeerID."""
+        """Set the entry of a peer, replacing an earlier one. Raises RemoteProtocolError for an invalid PeerID."""
         public_key_of(peer_id)
         until = None if duration_s is None else self._unix_s() + duration_s
         entry = AccessEntry(PeerId(peer_id), verdict, until, reason[:MAX_REASON_CHARACTERS])
@@ -107,7 +107,7 @@ class AccessList:
         return entry
 
     def remove(self, peer_id: str) -> bool:
-        """Forget what was said of a peer; whether there was anything."""
+        """Remove the entry of a peer; returns whether there was one."""
         with self._lock:
             removed = self._entries.pop(PeerId(peer_id), None) is not None
             if removed:
@@ -116,7 +116,7 @@ class AccessList:
         return removed
 
     def set_only_allowed(self, only_allowed: bool) -> None:
-        """Let in nobody but those on the allow list, or everybody but the banned."""
+        """Let in only peers on the allow list, or everybody except banned peers."""
         with self._lock:
             self._only_allowed = only_allowed
             self._write()
@@ -126,10 +126,11 @@ class AccessList:
         self._banned_keys = {_curve_key_of(entry.peer_id): entry.until for entry in bans}
 
     def _make_room(self) -> None:
-        """Who fills the lists by being banned under ever new keys pushes out such bans, and nothing of the user's."""
+        """Remove the temporary ban that ends first. So a peer that is banned under ever new keys pushes out only such
+        bans, never entries of the user."""
         passing = [e for e in self._entries.values() if e.until is not None and e.verdict is Verdict.BAN]
         if not passing:
-            raise ConfigError(f"the lists hold {MAX_ENTRIES} peers already: remove some with `ban --remove`")
+            raise ConfigError(f"the lists already hold {MAX_ENTRIES} peers: remove some with `ban --remove`")
         del self._entries[min(passing, key=lambda entry: entry.until or 0.0).peer_id]
 
     def _forget_expired(self) -> None:
@@ -146,7 +147,7 @@ class AccessList:
             try:
                 replace_private(self._path, (json.dumps(content, indent=1) + "\n").encode())
             except KekahydeError as exc:
-                raise ConfigError(f"{exc}; until then the change holds for the running node alone") from exc
+                raise ConfigError(f"{exc}; until then the change applies only to the running node") from exc
 
     def _read(self, path: Path) -> None:
         try:

@@ -3,7 +3,7 @@
 <data dir>/swarm.key    the swarm's key, 64 hex digits, mode 0600; made by the first start that finds none
 <data dir>/swarm.json   {"open": bool, "bootstrap": [addresses], "models": [[name, model id in hex]], "own_key": bool}
 
-`own_key` says that the key was made here and nobody has been invited with it yet, so `join` may replace it unasked.
+`own_key` says that the key was made here and nobody was invited with it yet, so `join` may replace it without asking.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Swarm(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The swarm's name for people."""
         return "open" if self.key is None else self.key.name
 
 
 def load_swarm(
     folder: Path, environment: Mapping[str, str], key_file: Path | None = None, is_open: bool = False
 ) -> Swarm:
-    """The swarm of a data directory: an explicit choice first, then the environment, then the directory's own.
+    """The swarm to use: first the user's explicit choice, then the environment, then the data directory's own.
 
     Raises ConfigError for a key or a settings file that cannot be used.
     """
@@ -84,13 +84,13 @@ def load_swarm(
 
 
 def known_addresses(swarm: Swarm, folder: Path) -> tuple[Multiaddr, ...]:
-    """Where members of the swarm were last: the addresses of an invitation, then those of the last run."""
+    """Last known addresses of members: first those of the invitation, then those of the last run."""
     anchors = [address for record in SwarmMemory(folder).anchors() for address in addresses_of(record)[:1]]
     return tuple(dict.fromkeys([*swarm.bootstrap, *anchors]))[:MAX_KNOWN_ADDRESSES]
 
 
 def read_stored(folder: Path) -> Swarm | None:
-    """What the directory itself says; None where it has not been started yet. Raises ConfigError."""
+    """The swarm that the directory itself names; None if no node has started on it yet. Raises ConfigError."""
     keyless = _keyless(folder)
     if _read_settings(folder / "swarm.json").get("open") is True:
         return keyless
@@ -98,21 +98,21 @@ def read_stored(folder: Path) -> Swarm | None:
 
 
 def lost_key(folder: Path) -> str | None:
-    """What to do where the directory belongs to a swarm and its key is gone; None where that is not so.
+    """What to do if the directory belongs to a swarm and its key is missing; None if nothing is missing.
 
-    A new key in its place would make a swarm of one, whose invitations lead to members that refuse them.
+    A new key would create a swarm with one member, whose invitations lead to members that refuse them.
     """
     settings = _read_settings(folder / "swarm.json")
     if (folder / "swarm.key").exists() or settings.get("open") is True or settings.get("own_key") is not False:
         return None
     return (
-        f"{folder / 'swarm.key'} is gone, and {folder / 'swarm.json'} says that this device is in a swarm: restore "
-        "the key, or join again with an invitation; remove both files to begin a swarm of its own"
+        f"{folder / 'swarm.key'} is missing, but {folder / 'swarm.json'} says that this device is in a swarm: "
+        "restore the key, or join again with an invitation; or remove both files to begin a new swarm"
     )
 
 
 def store_swarm(folder: Path, swarm: Swarm) -> None:
-    """Write both files; a reader sees the old pair, or the new one."""
+    """Write both files; a reader sees either the old pair or the new one."""
     settings = {
         "open": swarm.is_open,
         "bootstrap": [str(address) for address in swarm.bootstrap],
@@ -127,7 +127,7 @@ def store_swarm(folder: Path, swarm: Swarm) -> None:
 
 
 def _keyless(folder: Path) -> Swarm:
-    """Everything that the directory says but the key."""
+    """The swarm that the directory names, without its key."""
     settings = _read_settings(folder / "swarm.json")
     return Swarm(None, _bootstrap(settings, folder), _models(settings, folder), settings.get("own_key") is True)
 
@@ -145,7 +145,7 @@ def _parse_key(text: str, where: str) -> SwarmKey:
     try:
         return SwarmKey.from_hex(text)
     except SwarmKeyError as exc:
-        raise ConfigError(f"{where} holds no swarm key: {exc}; ask a member for an invitation") from exc
+        raise ConfigError(f"{where} is not a swarm key: {exc}; ask a member for an invitation") from exc
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as exc:
         raise ConfigError(f"cannot read {path}: {exc}; restore it, or remove it and join again") from exc
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds no JSON object: restore it, or remove it and join again")
+        raise ConfigError(f"{path} does not hold a JSON object: restore it, or remove it and join again")
     return settings
 
 
@@ -166,7 +166,7 @@ def _bootstrap(settings: dict[str, Any], folder: Path) -> tuple[Multiaddr, ...]:
     try:
         addresses = [parse_multiaddr(text) for text in texts[:MAX_ADDRESSES]]
     except (AddressError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"{folder / 'swarm.json'}: `bootstrap` holds no address: {exc}; join again") from exc
+        raise ConfigError(f"{folder / 'swarm.json'}: `bootstrap` has an invalid address: {exc}; join again") from exc
     return tuple(address for address in addresses if address.peer_id is not None)
 
 
@@ -176,5 +176,5 @@ def _models(settings: dict[str, Any], folder: Path) -> tuple[KnownModel, ...]:
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"{folder / 'swarm.json'}: `models` is not [[name, model id]]: {exc}; join again") from exc
     if len(models) > MAX_KNOWN_MODELS or any(len(model.model_id) != HASH_BYTES for model in models):
-        raise ConfigError(f"{folder / 'swarm.json'}: `models` holds what is no model id; join again")
+        raise ConfigError(f"{folder / 'swarm.json'}: `models` has an invalid model id; join again")
     return tuple(models)

@@ -1,4 +1,4 @@
-"""What `join` does to a data directory: which swarm it is in from the next start on."""
+"""What `join` does to a data directory: it sets its swarm, from the next start on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from protocol.link.admission import SwarmKey
 
 
 class Joined(Struct, frozen=True):
-    """What became of the directory."""
+    """The result of joining."""
 
     swarm: Swarm
     left: str | None
-    """Name of the swarm that it was in; None where it was in none, or in this one."""
+    """Name of the swarm that the directory left; None if it was in no swarm, or in this one."""
 
 
 def join_swarm(folder: Path, invitation: Invitation, may_replace: bool) -> Joined:
-    """Enter the swarm of an invitation. Raises ConfigError where another one would be lost unasked.
+    """Enter the swarm of an invitation. Raises ConfigError if another swarm would be lost and `may_replace` is false.
 
-    A key that the directory's own first start made, and that nobody was invited with or met by, is no loss.
+    A key that the directory's first start made may be lost, if nobody was invited with it and no member was met.
     """
     stored = read_stored(folder)
     key = None if invitation.swarm_key is None else SwarmKey(invitation.swarm_key)
@@ -42,22 +42,22 @@ def join_swarm(folder: Path, invitation: Invitation, may_replace: bool) -> Joine
     if not alone and not may_replace:
         raise ConfigError(_loss(folder, stored, invited))
     store_swarm(folder, invited)
-    # Records of the other swarm lead to nobody here; bans, paired devices and the identity stay.
+    # Records of the other swarm are useless here; bans, paired devices and the identity stay.
     (folder / "anchors").unlink(missing_ok=True)
     return Joined(invited, None if alone else stored.name)
 
 
 def _merged(stored: Swarm, invited: Swarm) -> Swarm:
-    """The same swarm: newer addresses first, models of both."""
+    """The same swarm, with newer addresses first and the models of both."""
     addresses = tuple(dict.fromkeys([*invited.bootstrap, *stored.bootstrap]))[:MAX_ADDRESSES]
     models = {model.model_id: model for model in (*stored.models, *invited.models)}
     return replace(stored, bootstrap=addresses, models=tuple(models.values()))
 
 
 def _loss(folder: Path, stored: Swarm, invited: Swarm) -> str:
-    what = "the addresses" if stored.is_open else "the key"
+    what = "its addresses" if stored.is_open else "its key"
     return (
-        f"{folder} is in the swarm {stored.name} and would lose {what} of it by joining {invited.name}: "
-        "give --replace to do that (without a copy of its swarm.key, only an invitation of a member leads back), "
+        f"{folder} is in the swarm {stored.name} and would lose {what} by joining {invited.name}: "
+        "give --replace to do that (without a copy of swarm.key, you need an invitation to come back), "
         "or join with another --data-dir"
     )

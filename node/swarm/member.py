@@ -1,6 +1,6 @@
-"""Membership, driven: deadlines become timers, actions become frames, files and dials.
+"""Runs the membership protocol: turns its deadlines into timers, and its actions into frames, files and dials.
 
-Lives in the control plane's loop; what others ask of it (`peers`, `announce`) is safe from any thread.
+It runs in the control plane's loop; `peers`, `announce` and the like may be called from any thread.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 ANCHOR_INTERVAL_S = 30.0
 ANCHOR_DELAY_S = 1.0
-"""The last records are written so soon after a change, and now and then for the order in which peers were heard."""
+"""The last records are written this long after a change, and sometimes to store the order of the last contacts."""
 FAREWELL_S = 0.3
-"""Time for the news that this node leaves to be pushed a second time."""
+"""Time in which the news that this node leaves is pushed a second time."""
 MAX_PINGS = 4096
 PARDON_S = 60.0
 MAX_FAULTY = 1024
 MAX_FAULTS = 10
-"""A peer that does what no honest one does so often in PARDON_S seconds is reported."""
+"""A peer that breaks the rules so often within PARDON_S seconds is reported."""
 
 OnChange = Callable[[Changed | Forgotten], None]
 
@@ -59,7 +59,7 @@ class Member:
         links: Links,
         on_fault: Callable[[PeerId, str], None],
     ) -> None:
-        """`on_fault` is told of a peer that keeps breaking the rules of membership. Raises ConfigError."""
+        """`on_fault` is called for a peer that keeps breaking the rules of membership. Raises ConfigError."""
         self._identity = identity
         self._facts = facts
         self._memory = memory
@@ -75,7 +75,7 @@ class Member:
         self._faults: dict[PeerId, list[float]] = {}
         self._membership: Membership | None = None
         self.doubled: tuple[float, tuple[str, ...]] | None = None
-        """When a record was met last that another device signed as this node, and the addresses in it."""
+        """When this node last got a record that another device signed with its identity, and the addresses in it."""
         self._stored_seq = memory.seq()
         links.watch(self)
         for kind in (Gossip, Sync, SyncOk, PingReq, PingResult):
@@ -100,24 +100,24 @@ class Member:
 
     @property
     def health(self) -> int:
-        """This node's own trouble, 0 is none."""
+        """This node's own health score; 0 is healthy."""
         with self._lock:
             return 0 if self._membership is None else self._membership.health
 
     def watch(self, watcher: OnChange) -> None:
-        """Tell `watcher`, in the control plane's loop, of every change of the table."""
+        """Call `watcher`, in the control plane's loop, after every change of the table."""
         self._watchers.append(watcher)
 
     def announce(self) -> None:
-        """This node's facts may have changed: look, and tell the swarm."""
+        """This node's facts may have changed: check, and tell the swarm."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the node stops
+            with contextlib.suppress(RuntimeError):  # the loop is closed because the node stops
                 self._loop.call_soon_threadsafe(self._announce)
 
     # --- from the control plane's loop
 
     def start(self, _plane: ControlPlane) -> None:
-        """Begin; the sequence number is on the disk when this returns."""
+        """Start; the sequence number is on the disk when this returns."""
         self._loop = asyncio.get_running_loop()
         seq = next_seq(self._stored_seq, unix_ms())
         self._memory.keep_seq(seq)
@@ -127,7 +127,7 @@ class Member:
             self._do(self._membership.load(time.monotonic(), envelopes))
 
     async def run(self) -> None:
-        """Keep deadlines for ever."""
+        """Handle deadlines for ever."""
         while True:
             self._wake.clear()
             self._wakes_at = self._due_at
@@ -178,7 +178,7 @@ class Member:
 
     @property
     def _due_at(self) -> float:
-        """When there is something to do next."""
+        """When the next deadline is."""
         return min(self._running.next_tick(), self._anchors_at)
 
     def _received(self, link: Link, received: Received) -> None:
@@ -195,21 +195,21 @@ class Member:
         with self._lock:
             envelopes = self._running.anchors()
         try:
-            if envelopes:  # a node that has lost everybody keeps the last ones it knew
+            if envelopes:  # a node that has lost all peers keeps the last records it knew
                 self._memory.keep_anchors(envelopes)
         except KekahydeError as exc:
             log.warning("%s", exc)
 
     def _keep_seq(self, seq: int) -> None:
-        """On the disk before the record is sent. A full disk ends no link: after a restart the clock gives a higher
-        one."""
+        """Write the number to the disk before the record is sent. A full disk does not end links: after a restart the
+        clock gives a higher number."""
         try:
             self._memory.keep_seq(seq)
         except KekahydeError as exc:
             log.error("%s", exc)
 
     def _do(self, actions: Sequence[Action]) -> None:
-        """What membership asks for, in its order."""
+        """Do what the membership protocol asks for, in its order."""
         for action in actions:
             match action:
                 case Send(peer_id, message):
@@ -231,11 +231,12 @@ class Member:
                     self._blame(peer_id, reason)
                 case _ as unreachable:
                     assert_never(unreachable)
-        if self._due_at < self._wakes_at:  # most frames move no deadline, and need not wake anybody
+        if self._due_at < self._wakes_at:  # most frames change no deadline, so the task can sleep on
             self._wake.set()
 
     def _met_double(self, record: PeerRecord) -> None:
-        """A goodbye is of a device that has ended, or of this one's earlier life: nobody need do anything."""
+        """Report another device with this node's identity. A goodbye is ignored: it comes from a device that has
+        ended, or from an earlier run of this node."""
         if record.left:
             self.doubled = None
             return
@@ -243,7 +244,7 @@ class Member:
         if self.doubled is None or self.doubled[1] != addresses:
             log.error(
                 "another device has the identity of this node (its addresses: %s): a data directory was copied; stop "
-                "one of the two, and start it with a new --data-dir, which gives it an identity of its own",
+                "one of the two, and start it with a new --data-dir, which gives it a new identity",
                 ", ".join(addresses),
             )
         self.doubled = (time.monotonic(), addresses)

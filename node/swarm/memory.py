@@ -1,4 +1,4 @@
-"""What of membership outlives a restart: the sequence number of the own record, and the last records of others.
+"""What membership keeps over a restart: the sequence number of this node's record, and the last records of others.
 
 <data dir>/seq       last sequence number, decimal; on the disk before a record with it is sent
 <data dir>/anchors   CBOR list of peer records, those heard last first
@@ -33,7 +33,7 @@ class SwarmMemory:
         self._anchors: list[bytes] | None = None
 
     def seq(self) -> int:
-        """The last sequence number; 0 where there was none. Raises ConfigError for a file that is none."""
+        """The last sequence number; 0 if there was none. Raises ConfigError for a damaged file."""
         try:
             text = self._seq_path.read_text("ascii")
         except FileNotFoundError:
@@ -41,7 +41,7 @@ class SwarmMemory:
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(f"cannot read {self._seq_path}: {exc}; restore or remove it") from exc
         if not text.strip().isdigit() or not 0 <= int(text) <= MAX_SEQ:
-            raise ConfigError(f"{self._seq_path} holds no sequence number: remove it, and the clock gives one")
+            raise ConfigError(f"{self._seq_path} holds no sequence number: remove it, then the clock gives one")
         return int(text)
 
     def keep_seq(self, seq: int) -> None:
@@ -49,7 +49,7 @@ class SwarmMemory:
         replace_private(self._seq_path, f"{seq}\n".encode())
 
     def anchors(self) -> list[PeerRecord]:
-        """Records of the last run. What cannot be read is left out: they are hints, and peers will tell."""
+        """Records of the last run. Unreadable ones are left out: they are only hints, and peers will send them."""
         try:
             content = self._anchors_path.read_bytes()
             envelopes = cbor.decode(content, MAX_ANCHOR_FILE_BYTES)
@@ -61,7 +61,7 @@ class SwarmMemory:
         return [record for envelope in envelopes for record in _read(envelope)] if isinstance(envelopes, list) else []
 
     def keep_anchors(self, envelopes: Sequence[bytes]) -> None:
-        """Write them, where they are others than the last time."""
+        """Write the records, if they differ from the last ones."""
         chosen = list(envelopes[:MAX_ANCHORS])
         if chosen != self._anchors:
             replace_private(self._anchors_path, cbor.encode(chosen))
@@ -69,7 +69,7 @@ class SwarmMemory:
 
 
 def addresses_of(record: PeerRecord) -> list[Multiaddr]:
-    """Where a record says that its peer can be dialled."""
+    """The addresses at which a record says that its peer can be dialled."""
     addresses = []
     for text in record.facts.addrs:
         with contextlib.suppress(AddressError):

@@ -1,8 +1,8 @@
-"""Whom to dial next, so that every two members have a link. Decides only; the control plane dials.
+"""Decides which peers to dial next, so that every two members have a link. The control plane dials them.
 
-Of two members that can both be dialled the one with the smaller PeerID dials; the other waits a little and then tries
-too, since a firewall may let only one direction through. Peers that are held for dead are tried again now and then:
-after a partition nobody else would bring the two sides together.
+Of two members that can both be dialled, the one with the smaller PeerID dials. The other waits a little and then
+dials too, since a firewall may allow only one direction. Peers that count as dead are tried again from time to time:
+otherwise the two sides would never join again after a partition.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ GRACE_S = 3.0
 """How long the larger PeerID waits for the smaller one to dial."""
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
-"""Pauses between two tries, doubled each time between the two, with jitter."""
+"""First and longest pause between two tries; each pause is twice the previous one, with jitter."""
 DEAD_PAUSE_S = 8.0
-"""Least pause between two tries to reach a peer that is held for dead."""
+"""Shortest pause between two tries to reach a peer that counts as dead."""
 MAX_DIALS = 24
-"""Peers that are dialled at once."""
+"""Most peers that are dialled at the same time."""
 MAX_LINKED = 512
-"""Peers that have a link: beyond them nobody is dialled. Each takes a socket, and whoever has many keys has many."""
+"""Most linked peers; with so many nobody else is dialled. Each link takes a socket, and somebody with many keys could
+have many links."""
 
 
 class Candidate(Struct, frozen=True):
@@ -41,7 +42,7 @@ class _Attempt(Struct):
 
 
 class Mesh:
-    """Remembers tries and pauses; `due` says whom to dial now."""
+    """Remembers tries and pauses; `due` says which peers to dial now."""
 
     def __init__(self, me: PeerId, rng: random.Random) -> None:
         self._me = me
@@ -54,9 +55,9 @@ class Mesh:
         """Peers to dial now; each counts as being dialled until `ended`.
 
         Args:
-            eager: nobody knows yet that this node is back, or where: it waits for no one.
+            eager: nobody knows yet that this node is back, or where, so it does not wait for others to dial.
         """
-        # A try that gave a link runs for as long as the link lives, and is in nobody's way.
+        # A successful try counts as running while its link exists; such tries do not count here.
         running = sum(attempt.running for peer_id, attempt in self._attempts.items() if peer_id not in linked)
         chosen: list[PeerId] = []
         known: set[PeerId] = set()
@@ -79,7 +80,7 @@ class Mesh:
         return chosen
 
     def ended(self, now: float, peer_id: PeerId, was_up: bool, alive: bool) -> None:
-        """A try is over, at once or after a life as a link (`was_up`)."""
+        """A try has ended: it failed, or it became a link (`was_up`) that has ended now."""
         attempt = self._attempts.get(peer_id)
         if attempt is None:
             return
@@ -90,7 +91,7 @@ class Mesh:
         attempt.next_at = now + max(pause_s, least_s) * (0.5 + self._rng.random())
 
     def hurry(self, now: float, peer_id: PeerId) -> None:
-        """There is news of a peer, a new address say: try it soon."""
+        """There is news of a peer, such as a new address: try it soon."""
         attempt = self._attempts.get(peer_id)
         if attempt is not None:
             attempt.pause_s = FIRST_PAUSE_S

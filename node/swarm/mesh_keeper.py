@@ -1,4 +1,4 @@
-"""Dials whom the mesh says is due. Lives in the control plane's loop."""
+"""Dials the peers that the mesh says are due. It runs in the control plane's loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MeshKeeper:
         self._member.watch(self._changed)
 
     async def run(self) -> None:
-        """Look whom to dial, now and then and whenever there is news."""
+        """Dial peers that are due, at regular intervals and whenever there is news."""
         self._dial_due(eager=True)
         while True:
             self._dial_due()
@@ -43,10 +43,10 @@ class MeshKeeper:
             with contextlib.suppress(TimeoutError):  # not wait_for: in Python 3.11 it may lose a cancellation
                 async with asyncio.timeout(INTERVAL_S):
                     await self._wake.wait()
-            await asyncio.sleep(0)  # news comes in bursts: look once for all of it
+            await asyncio.sleep(0)  # news comes in bursts: check once for all of it
 
     async def leave(self) -> None:
-        """Nothing is to be said."""
+        """Does nothing."""
 
     def _changed(self, change: Changed | Forgotten) -> None:
         if isinstance(change, Changed) and change.state is State.ALIVE:

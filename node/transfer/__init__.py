@@ -1,17 +1,17 @@
-"""Weights from peers. What travels, and who is believed, is `protocol.transfer`; here are disks, threads, sockets.
+"""Weights from peers. `protocol.transfer` has the protocol; this package has its disks, threads and sockets.
 
 sources         connections to the peers that blobs are fetched from
-disk            what was fetched, on disk: pieces on their way, blobs that are whole
-download        one fetch: sources, disk and state machine, in a thread of its own
-choice          which layers a node takes, decided purely
-coverage        who takes over a layer that too few nodes hold, and when a node may drop one, decided purely
+disk            fetched data on disk: pieces of incomplete blobs, and complete blobs
+download        one fetch: sources, disk and state machine, in its own thread
+choice          decides which layers a node takes; no I/O
+coverage        decides who takes over a layer that too few nodes hold, and when a node may drop one; no I/O
 budget          --memory: one bound for all weights that a node keeps
 keeper          keeps the layers that a node lends where the swarm needs them
-holders         who holds what of a model, by what peers announce
-announced       what peers announce after their hello, from their records
-model_download  a model that comes from peers: its manifest, then layers or all of it, served as they come
-surroundings    what a transfer needs of the node
+holders         which peer holds what of a model, as peers announce it
+announced       what peers announce in their records, after their hello
+model_download  fetches a model from peers: its manifest, then layers or all of it, which are served as they come
+surroundings    what a transfer needs from the node
 borrowed        units that must be computed here for a while
-jobs            what is being fetched, as interfaces show it
-transfers       all jobs of a node, each in a thread of its own
+jobs            running and ended transfers, as interfaces show them
+transfers       all jobs of a node, each in its own thread
 """

@@ -1,4 +1,4 @@
-"""What peers hold, as their records say it: layers become the units that a model's manifest names."""
+"""What peers hold according to their records: turns layers into the units that a model's manifest names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.membership.records import PeerRecord
 
 
 class Announcements:
-    """Keeps the registry true to the records of the peers that are connected. Safe to share between threads."""
+    """Updates the registry from the records of connected peers. Thread-safe."""
 
     def __init__(self, registry: PeerRegistry, hosted: HostedModels) -> None:
         self._registry = registry

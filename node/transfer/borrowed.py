@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = ".borrowed-"
 PATIENCE_S = 2.0
-"""Nobody who holds a unit was found for so long: it has to be asked for again."""
+"""If no holder of a unit is found for this long, it must be asked for again."""
 
 
 class BorrowedUnits:
-    """Weights of one model's units, at most so many bytes of them; the oldest make room.
+    """Weights of one model's units, at most `limit_bytes`; the oldest are dropped first.
 
     A `WeightLender`: one thread asks, another fetches. `close` ends it.
     """
@@ -49,11 +49,11 @@ class BorrowedUnits:
         self._here: OrderedDict[UnitRef, Weights] = OrderedDict()
         self._thread: threading.Thread | None = None
         self.trouble: str | None = None
-        """Why the last unit that was asked for did not come; None where it did."""
+        """Why the last requested unit did not come; None if it did."""
         self.fetched_bytes = 0
 
     def ask(self, ref: UnitRef) -> None:
-        """See that a unit comes; returns at once."""
+        """Request a unit; returns at once."""
         if ref.num_bytes > self._limit_bytes:
             self.trouble = (
                 f"unit {ref.name} takes {ref.num_bytes / 2**20:.0f} MiB, {self._limit_bytes / 2**20:.0f} MiB may be "
@@ -70,7 +70,7 @@ class BorrowedUnits:
                 self._thread.start()
 
     def weights(self, ref: UnitRef) -> Weights | None:
-        """The weights of a unit, whole and verified; None while they are not there."""
+        """The complete, verified weights of a unit; None until they are here."""
         with self._news:
             if ref in self._here:
                 self._here.move_to_end(ref)
@@ -78,7 +78,7 @@ class BorrowedUnits:
 
     @property
     def num_bytes(self) -> int:
-        """Of the units that are here now."""
+        """Size of the units that are here now."""
         with self._news:
             return sum(ref.num_bytes for ref in self._here)
 
@@ -110,7 +110,7 @@ class BorrowedUnits:
         except CancelledError:
             return
         except NoSourceError:
-            self._settled(ref, None, "nobody who is there has its weights")
+            self._settled(ref, None, "no connected peer has its weights")
         except (KekahydeError, OSError) as exc:
             log.warning("unit %s could not be borrowed: %s", ref.name, exc)
             self._settled(ref, None, str(exc))
@@ -151,6 +151,6 @@ class BorrowedUnits:
 
 
 def remove_left_behind(models_dir: Path) -> None:
-    """Removes what a node that was killed had borrowed; for whoever holds the data directory's lock."""
+    """Removes what a killed node had borrowed; the caller must hold the data directory's lock."""
     for folder in models_dir.glob(f"{FOLDER_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which layers of a model a node takes: what the swarm lacks most, decided purely."""
+"""Decides which layers of a model a node takes: those that the swarm lacks most. No I/O."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ENOUGH_OPERATORS = 2
 
 
 class LayerView(Struct, frozen=True):
-    """One layer as the swarm holds it now, this node left out."""
+    """One layer as the swarm holds it now, without this node."""
 
     index: int
     num_bytes: int
     num_operators: int
     macs_per_s: float
-    """Of all its holders together."""
+    """Speed of all its holders together."""
 
 
 def choose_layers(
@@ -31,9 +31,9 @@ def choose_layers(
     """Layers to take, the most urgent first: coverage, then speed, then neighbours.
 
     Args:
-        kept: layers that lie on the disk since an earlier life: they come before all others, and cost no fetch.
-        start: the layer at which a run of equals begins; another one for every node, so that nodes that come
-            together do not all take the same.
+        kept: layers on the disk from an earlier run: they come before all others and need no fetch.
+        start: the layer at which a run of equals begins; it differs between nodes, so that nodes that start at the
+            same time do not all take the same layers.
     """
     count = max(1, len(layers))
 
@@ -51,7 +51,7 @@ def choose_layers(
 
 
 def sayable(chosen: list[int]) -> list[int]:
-    """As many of these as a record can name: where they lie in too many pieces, the longest runs."""
+    """As many of these layers as a record can name: if there are too many runs, the longest ones."""
     runs = sorted(ranges_of(set(chosen)), key=lambda run: run[0] - run[1])[:MAX_LAYER_RANGES]
     named = {layer for first, end in runs for layer in range(first, end)}
     return [layer for layer in chosen if layer in named]

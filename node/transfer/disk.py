@@ -1,6 +1,6 @@
-"""Blobs on disk: pieces on their way lie in a file of the blob's size, whole blobs under their own name.
+"""Blobs on disk: an incomplete blob is a file of the blob's full size; a complete blob has its own name.
 
-There is no record of progress: what a crash left is compared with the outline again, piece by piece.
+There is no record of progress: after a crash each piece of the file is compared with the outline again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Destination = Callable[[bytes], list[Path]]
 
 
 class BlobDisk:
-    """Where one fetch writes. Used by its thread alone.
+    """The files of one fetch. Used only by its thread.
 
     Args:
-        folder: of the pieces; created where needed.
-        destination: where a whole blob belongs, and its copies.
+        folder: the folder of incomplete blobs; created if needed.
+        destination: gives the paths of a complete blob and its copies.
     """
 
     def __init__(self, folder: Path, destination: Destination) -> None:
@@ -35,7 +35,7 @@ class BlobDisk:
             folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, sha256: bytes, outline: Outline) -> set[int]:
-        """Make room for a blob; the pieces of it that are there already."""
+        """Create the file of a blob; returns the pieces that it already has."""
         self._outlines[sha256] = outline
         with writing_to(self._folder):
             descriptor = self._open.get(sha256)
@@ -46,7 +46,7 @@ class BlobDisk:
             return set() if fresh else self._present(sha256)
 
     def write(self, sha256: bytes, index: int, data: bytearray) -> None:
-        """Keep a verified piece."""
+        """Write a verified piece."""
         with writing_to(self._folder):
             view, at = memoryview(data), index * PIECE_BYTES
             while view:
@@ -54,7 +54,8 @@ class BlobDisk:
                 view, at = view[written:], at + written
 
     def check(self, sha256: bytes) -> tuple[Verdict, set[int]]:
-        """Compare a complete blob with its hash and, where it has it, move it to its place; else, what is there."""
+        """Compare a complete blob with its hash. If it matches, move the blob to its place; else say which pieces are
+        right."""
         descriptor = self._open[sha256]
         with writing_to(self._folder):
             sync(descriptor)
@@ -68,7 +69,7 @@ class BlobDisk:
         return Verdict.WHOLE, set()
 
     def close(self) -> None:
-        """Close the files; what they hold stays for the next time."""
+        """Close the files; their content stays for the next time."""
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()

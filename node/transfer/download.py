@@ -22,15 +22,15 @@ from protocol.transfer.fetch import Fetch
 log = logging.getLogger(__name__)
 
 TURN_S = 0.1
-"""Longest pause between two looks at the clock."""
+"""Longest pause between two checks of the time."""
 REFRESH_S = 0.5
-"""Pause between two looks at who is there and holds what."""
+"""Pause between two checks of which peers are connected and what they hold."""
 SHUNNED_S = 30.0
-"""A source that was dropped without a lie is not asked for so long."""
+"""How long a source that was dropped without a lie is not asked again."""
 
 
 class Holder(Struct, frozen=True):
-    """A peer and the blobs that it is thought to hold."""
+    """A peer and the blobs that it is assumed to hold."""
 
     peer: ConnectedPeer
     blobs: frozenset[bytes]
@@ -40,7 +40,7 @@ Holders = Callable[[], Mapping[PeerId, Holder]]
 
 
 class NoSourceError(TransportError):
-    """Nobody who is there holds what is wanted."""
+    """No connected peer holds what is needed."""
 
 
 class CancelledError(TransportError):
@@ -48,13 +48,13 @@ class CancelledError(TransportError):
 
 
 class Download:
-    """Fetches blobs until all are there.
+    """Fetches blobs until all are here.
 
     Args:
-        holders: who holds what now.
-        on_whole: a blob is in its place.
-        on_liar: a source that lied, and how.
-        patience_s: how long to wait while nobody holds anything of what is left; None: for ever.
+        holders: gives the peers and what they hold now.
+        on_whole: called when a blob is complete and in its place.
+        on_liar: called with a source that lied, and how it lied.
+        patience_s: how long to wait while nobody holds any of the missing blobs; None: for ever.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Download:
 
         Raises:
             CancelledError: the job was stopped.
-            NoSourceError: nobody held what is left, for too long.
+            NoSourceError: nobody held any of the missing blobs for too long.
             ConfigError: the disk refuses.
         """
         self._sizes = {one.sha256: one.size_bytes or 0 for one in wanted}
@@ -126,7 +126,7 @@ class Download:
         self._obey(sources)
 
     def _refresh(self, sources: Sources, now: float) -> None:
-        """Look who is there and holds what."""
+        """Check which peers are connected and what they hold."""
         wanted = self._sizes.keys()
         usable = {
             peer_id: holder

@@ -1,4 +1,4 @@
-"""Who holds what of a model, by what peers announce: a word that is good for finding it, never for trusting it."""
+"""Which peer holds what of a model, as peers announce it. This is used to find data, never to trust it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocol.membership.records import HostedLayers
 def holders_of(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manifest | None) -> dict[PeerId, Holder]:
     """Peers that serve anything of a model, with the blobs that they may hold.
 
-    Whoever serves a part has the manifest, and perhaps the files: it says NOT_FOUND where it has not.
+    A peer that serves a part has the manifest, and perhaps the files: it answers NOT_FOUND if it does not have them.
     """
     files = {model_id} if manifest is None else {model_id, *manifest.files.values()}
     holders = {}
@@ -40,12 +40,12 @@ def layer_views(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manif
 
 
 def held_layers(manifest: Manifest, hashes: Collection[bytes]) -> set[int]:
-    """Layers of which every unit is among these hashes."""
+    """Layers all of whose units are among these hashes."""
     return whole_layers(manifest, [ref for ref in manifest.units if ref.sha256 in hashes])
 
 
 def units_of_record(manifest: Manifest, hosted: Iterable[HostedLayers], model_id: bytes) -> frozenset[bytes]:
-    """Hashes of the units that a record's layer ranges mean."""
+    """Hashes of the units in a record's layer ranges."""
     layers = {layer for one in hosted if one.model_id == model_id for layer in layers_of_ranges(one)}
     return frozenset(ref.sha256 for ref in units_of_layers(manifest, layers))
 

@@ -1,4 +1,4 @@
-"""What is being fetched, as interfaces show it."""
+"""Running and ended transfers, as interfaces show them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from protocol.discreet import Discreet
 
 RATE_WINDOW_S = 1.0
 KEPT_JOBS = 32
-"""Ended jobs that are still shown."""
+"""So many ended jobs are still shown."""
 
 _numbers = itertools.count(1)
 
 
 class JobState(Enum):
-    """Life of a job."""
+    """The state of a job."""
 
     RUNNING = "running"
     DONE = "done"
@@ -33,13 +33,13 @@ class Job(Discreet, Struct):
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("stop", "ended")
     kind: str
-    """`pull` of a whole model, `thin` of one that peers keep, or `units` that this node is to serve."""
+    """`pull` for a whole model, `thin` for one whose weights peers keep, or `units` for layers to serve."""
     model: str
     id: str = field(default_factory=lambda: f"t{next(_numbers)}")
     done_bytes: int = 0
     total_bytes: int = 0
     fetched_bytes: int = 0
-    """Came over the wire in this life of the job: without what was there."""
+    """Bytes that this job has fetched, without those that were already here."""
     sources: int = 0
     rate_bytes_s: float = 0.0
     state: JobState = JobState.RUNNING
@@ -49,13 +49,13 @@ class Job(Discreet, Struct):
     _since: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
 
     def advance(self, num_bytes: int, fetched: bool = True) -> None:
-        """So many more bytes are there."""
+        """Add bytes that are here now."""
         self.done_bytes += num_bytes
         self.fetched_bytes += num_bytes if fetched else 0
         self.measure()
 
     def measure(self) -> None:
-        """Bring the rate up to date."""
+        """Update the rate."""
         now = time.monotonic()
         since, before = self._since
         if now - since >= RATE_WINDOW_S:
@@ -63,7 +63,7 @@ class Job(Discreet, Struct):
             self._since = (now, self.fetched_bytes)
 
     def end(self, state: JobState, error: str | None = None) -> None:
-        """It is over."""
+        """End the job."""
         self.error, self.state, self.rate_bytes_s = error, state, 0.0
         self.ended.set()
 
@@ -91,7 +91,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def add(self, job: Job) -> Job:
-        """Show this one from now on; the oldest ended ones make room."""
+        """Add a job; the oldest ended ones are dropped."""
         with self._lock:
             ended = [known for known in self._jobs.values() if known.state is not JobState.RUNNING]
             for known in ended[: max(0, len(ended) - KEPT_JOBS)]:
@@ -110,7 +110,7 @@ class Jobs:
             return next((job for job in alike if job.state is JobState.RUNNING), None)
 
     def all(self) -> list[Job]:
-        """In the order in which they began."""
+        """All jobs in the order in which they began."""
         with self._lock:
             return list(self._jobs.values())
 

@@ -1,4 +1,4 @@
-"""A model that comes from peers: its manifest, then the layers or the whole of it, served as they come."""
+"""Fetches a model from peers: its manifest, then layers or all of it; layers are served as they come."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from protocol.transfer.actions import Wanted
 log = logging.getLogger(__name__)
 
 SETTLE_S = 1.5
-"""After the first holder was seen: time for the others to be known before layers are chosen."""
+"""Pause after the first holder was found, so that others are known before layers are chosen."""
 SPARE_BYTES = 64 << 20
-"""Left free on the disk."""
+"""Bytes to leave free on the disk."""
 FLOAT_BYTES = 4
 PASSING_UNITS = 4
-"""Units that are on the disk at a time while a model goes by."""
+"""Most units on the disk at a time while a thin model is fetched."""
 
 
 class ModelDownload:
-    """Brings a model here. `run` blocks; one job, one thread."""
+    """Fetches a model. Its methods block; one job, one thread."""
 
     def __init__(self, around: Surroundings, job: Job, model_id: str, patience_s: float | None) -> None:
         self._around = around
@@ -50,7 +50,7 @@ class ModelDownload:
         self._partial: PartialModel | None = None
 
     def bring_layers(self, budget: MemoryBudget) -> None:
-        """Fetch and serve what the swarm lacks most, as far as the memory allows."""
+        """Fetch and serve the layers that the swarm lacks most, as far as the memory allows."""
         partial = self._open()
         memory_bytes = budget.for_others(partial.manifest)
         self._settle()
@@ -60,7 +60,7 @@ class ModelDownload:
         if not layers:
             need = min((view.num_bytes for view in views), default=0)
             raise ConfigError(
-                f"{memory_bytes / 2**20:.0f} MiB of memory hold no layer of {self._model_id[:16]}, each of which "
+                f"{memory_bytes / 2**20:.0f} MiB of memory hold no layer of {self._model_id[:16]}: each layer "
                 f"takes {need / 2**20:.1f} MiB: lend more with --memory"
             )
         beyond = {layer for layer in kept - set(layers) if views[layer].num_operators < ENOUGH_OPERATORS}
@@ -78,7 +78,7 @@ class ModelDownload:
         self._fetch(partial, units, set(units_of_layers(partial.manifest, {layers[0]})), [])
 
     def bring_all(self) -> Path:
-        """Fetch the whole model, where it is not here yet; where it lies in the store."""
+        """Fetch the whole model if it is not here yet; returns its folder."""
         present = self._around.models_dir / self._model_id
         if (present / MANIFEST_FILE).exists():
             return present
@@ -88,17 +88,17 @@ class ModelDownload:
         self._fetch(partial, units, set(), files)
         path = partial.finish()
         stored = StoredModel(path)
-        for ref in stored.units:  # map and check them here, not in the thread that answers chunks
+        for ref in stored.units:  # map and check them in this thread, not in the one that answers chunks
             stored.unit(ref.layer, ref.kind)
         self._around.hosted.hold(stored, stored.units)
         return path
 
     def bring_thin(self, lent: Collection[UnitKind], after: Job | None = None) -> Path:
-        """Let the model go by: units of the lent kinds leave their checks, the others and the files stay here, and so
-        does what is served.
+        """Fetch a thin model: of units of the lent kinds only the checks are kept. The other units, the files, and
+        units that this node serves are kept too.
 
         Args:
-            after: a job that brings layers of the same model to be served; it is waited for.
+            after: a job that fetches layers of the same model to serve them; this one waits for it.
         """
         while after is not None and not after.ended.wait(TURN_S):
             if self._job.stop.is_set():
@@ -106,7 +106,7 @@ class ModelDownload:
         whole = self._around.models_dir / self._model_id
         if (whole / MANIFEST_FILE).exists():
             raise ConfigError(
-                f"all of {self._model_id[:16]} is here, a thin model would save nothing: remove {whole}, or choose "
+                f"all of {self._model_id[:16]} is here; a thin model would save nothing: remove {whole}, or choose "
                 "another data directory with --data-dir"
             )
         partial = self._open()
@@ -139,7 +139,7 @@ class ModelDownload:
     # --- parts
 
     def _open(self) -> PartialModel:
-        """The partial model, its manifest fetched where it is not there yet."""
+        """The partial model; its manifest is fetched if it is not here yet."""
         partial = PartialModel.find(self._around.models_dir, self._model_id)
         if partial is None:
             folder = partial_path(self._around.models_dir, self._model_id)
@@ -184,7 +184,7 @@ class ModelDownload:
 
         Args:
             first: units that come before the others.
-            needs_bytes: room on the disk that the units need; None: for all that are missing.
+            needs_bytes: disk space that the units need; None: space for all missing units.
         """
         present = [ref for ref in units if partial.has(ref)]
         self._job.advance(sum(ref.num_bytes for ref in present), fetched=False)
@@ -208,7 +208,7 @@ class ModelDownload:
         self._download(disk, partial.manifest, on_blob).run(wanted)
 
     def _serve(self, partial: PartialModel, arrived: Sequence[UnitRef] | set[UnitRef]) -> None:
-        """Serve every layer that is whole; tell the swarm where that is news."""
+        """Serve every complete layer, and tell the swarm if there are new ones."""
         layers = whole_layers(partial.manifest, arrived)
         held = set(self._around.hosted.held(self._id_bytes))
         served = held.union(units_of_layers(partial.manifest, layers))
@@ -233,13 +233,13 @@ class ModelDownload:
         free = shutil.disk_usage(self._around.models_dir).free
         if num_bytes + SPARE_BYTES > free:
             raise ConfigError(
-                f"{num_bytes / 2**20:.0f} MiB are to be fetched and {free / 2**20:.0f} MiB are free on the disk of "
+                f"{num_bytes / 2**20:.0f} MiB must be fetched, but {free / 2**20:.0f} MiB are free on the disk of "
                 f"{self._around.models_dir}: free space there or choose another data directory with --data-dir"
             )
 
 
 def file_limit(manifest: Manifest, name: str) -> int:
-    """Largest size that a file of a model may have; the float part has what its architecture gives it, at most."""
+    """Largest size that a file of a model may have; for the float part it follows from the architecture."""
     if name != CLIENT_FILE:
         return MAX_COPIED_BYTES
     config = manifest.config

@@ -1,6 +1,6 @@
 """Connections to the peers that blobs are fetched from.
 
-They have a ZeroMQ context of their own, so that pieces never stand in front of a chunk in one I/O thread.
+They have their own ZeroMQ context, so that pieces never delay a chunk in the same I/O thread.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from protocol.identity import PeerId
 from protocol.message import Message
 
 MAX_SOURCES = 16
-"""Peers that one fetch uses at a time."""
+"""Most peers that one fetch uses at a time."""
 MAX_MESSAGES_A_TURN = 32
 
 
 class Up(Struct, frozen=True):
-    """A connection stands."""
+    """A connection is up."""
 
     peer_id: PeerId
 
 
 class Down(Struct, frozen=True):
-    """A connection is gone; it may come back."""
+    """A connection is down; it may come back."""
 
     peer_id: PeerId
 
 
 class Got(Struct, frozen=True):
-    """A message."""
+    """A message has come."""
 
     peer_id: PeerId
     message_id: int
@@ -44,7 +44,7 @@ class Got(Struct, frozen=True):
 
 
 class Broke(Struct, frozen=True):
-    """Something that is no message."""
+    """Something invalid has come."""
 
     peer_id: PeerId
     reason: str
@@ -54,7 +54,7 @@ Event = Up | Down | Got | Broke
 
 
 class Sources:
-    """Data connections of one fetch, used by its thread alone. A context manager."""
+    """Data connections of one fetch, used only by its thread. A context manager."""
 
     def __init__(self, secure: SecureContext) -> None:
         self._secure = secure
@@ -68,7 +68,7 @@ class Sources:
         self._context.destroy(linger=0)
 
     def use(self, peers: Iterable[ConnectedPeer]) -> list[PeerId]:
-        """Be connected to these and no others, as far as they can be dialled; those that were left."""
+        """Connect to these peers and no others, if they can be dialled; returns the peers that were disconnected."""
         wanted = {peer.peer_id: peer for peer in list(peers)[:MAX_SOURCES] if peer.hello.data_port}
         left = [peer_id for peer_id in self._channels if peer_id not in wanted]
         for peer_id in left:
@@ -79,12 +79,12 @@ class Sources:
         return left
 
     def send(self, peer_id: PeerId, message_id: int, message: Message) -> bool:
-        """Whether it is on its way."""
+        """Send a message; returns whether the connection took it."""
         channel = self._channels.get(peer_id)
         return channel is not None and channel.send(message, message_id)
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """What has come, in order for each connection."""
+        """The events that have come, in order for each connection."""
         poller = zmq.Poller()
         for channel in self._channels.values():
             for one in channel.pollables:

@@ -1,4 +1,4 @@
-"""What a transfer needs of the node that it is of."""
+"""What a transfer needs from its node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.identity import PeerId
 
 
 class Surroundings(Struct, frozen=True):
-    """The node, as far as transfers know it."""
+    """The parts of a node that transfers use."""
 
     secure: SecureContext
     registry: PeerRegistry

@@ -1,4 +1,4 @@
-"""The transfers of a node: each in a thread of its own, each a job that interfaces show."""
+"""The transfers of a node: each runs in its own thread and is a job that interfaces show."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 JOIN_S = 2.0
 LIAR_BAN_S = 24 * 3600.0
-"""How long a source is kept out that stated or sent what cannot be true."""
+"""How long a source is banned that lied."""
 PULL_PATIENCE_S = 30.0
-"""A pull fails when nobody holds what is missing for so long; layers to serve are waited for without an end."""
+"""A pull fails if nobody holds the missing parts for this long; a fetch of layers to serve waits for ever."""
 
 Ban = Callable[[PeerId, str, float], None]
 
@@ -44,8 +44,8 @@ class Transfers:
     """Starts, lists and stops transfers. Safe to share between threads.
 
     Args:
-        models_dir: where models lie; None: nothing can be fetched.
-        ban: keeps a liar out.
+        models_dir: the folder of models; None: nothing can be fetched.
+        ban: bans a liar.
     """
 
     def __init__(
@@ -87,23 +87,23 @@ class Transfers:
     def pull(self, model_id: str, lent: Collection[UnitKind] = (), patience_s: float | None = PULL_PATIENCE_S) -> Job:
         """Fetch a model: the whole of it, or a thin one that lends these kinds of units."""
         if lent:
-            taken = self.jobs.running("units", model_id)  # what is served from here stays: it comes first
+            taken = self.jobs.running("units", model_id)  # units that we serve must stay: first that job
             return self._begin("thin", model_id, patience_s, lambda download: download.bring_thin(lent, taken))
         return self._begin("pull", model_id, patience_s, lambda download: download.bring_all())
 
     def borrower(self, model: StoredModel, limit_bytes: int) -> BorrowedUnits | None:
-        """Who brings units of a model that are not held here; None where there is no place for them."""
+        """Fetches units of a model that are not here; None if there is no folder for them."""
         if self._models_dir is None:
             return None
         return BorrowedUnits(self._around(), model.model_id_bytes, model.manifest, limit_bytes)
 
     def pull_from_hub(self, reference: HubReference, name: str | None = None) -> Job:
-        """Fetch a model of the Hugging Face hub, import it and serve it."""
+        """Fetch a model from the Hugging Face hub, import it and serve it."""
         models_dir = self._folder()
         return self.run("pull", str(reference), lambda job: _pull(job, reference, models_dir, name, self._hosted))
 
     def run(self, kind: str, model: str, work: Callable[[Job], object]) -> Job:
-        """Do any work as a job, in a thread of its own."""
+        """Do any work as a job, in its own thread."""
         with self._lock:
             running = self.jobs.running(kind, model)
             if running is not None:
@@ -115,11 +115,11 @@ class Transfers:
         return job
 
     def running_by_id(self) -> list[Job]:
-        """Jobs at work that fetch from peers."""
+        """Running jobs that fetch from peers."""
         return [job for job in self.jobs.all() if job.state is JobState.RUNNING and is_model_id(job.model)]
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to end. Raises ConfigError where there is none of this id."""
+        """Ask a job to end. Raises ConfigError if there is none with this id."""
         job = self.jobs.find(job_id)
         if job is None:
             raise ConfigError(f"no transfer is called {job_id!r}: see the list of transfers")
@@ -127,7 +127,7 @@ class Transfers:
         return job
 
     def stop(self) -> None:
-        """End all of them; what was fetched is kept."""
+        """End all jobs; what was fetched is kept."""
         self.jobs.stop_all()
         for thread in self._threads:
             thread.join(JOIN_S)
@@ -136,7 +136,7 @@ class Transfers:
         self, kind: str, model_id: str, patience_s: float | None, work: Callable[[ModelDownload], object]
     ) -> Job:
         if not is_model_id(model_id):
-            raise ModelNotFoundError(f"{model_id!r} is no model id, which has 64 hexadecimal digits")
+            raise ModelNotFoundError(f"{model_id!r} is not a model id, which has 64 hexadecimal digits")
         around = self._around()
         return self.run(kind, model_id, lambda job: work(ModelDownload(around, job, model_id, patience_s)))
 
@@ -187,4 +187,4 @@ def _main(job: Job, work: Callable[[Job], object]) -> None:
     else:
         job.end(JobState.DONE)
     finally:
-        give_back()  # pieces that went by have left much
+        give_back()  # fetched pieces have left much free memory

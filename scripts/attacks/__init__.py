@@ -1,13 +1,13 @@
 """Attacks on real node processes, by a stranger, a member or a serving peer, and what they cost an honest client.
 
 attack          `scripts/attack`: what one attack does, as a row of a table
-stranger        one attack on one node, as a process of its own
-crash           what ends a node's process, or fills its memory, within seconds
-floods          what costs the attacker little and makes the node's honest work wait
-target          what an attacker knows of a node, and how a member gets through its door
+stranger        one attack on one node, as a separate process
+crash           attacks that end a node's process, or fill its memory, within seconds
+floods          attacks that cost the attacker little and delay the node's honest work
+target          what an attacker knows about a node, and how a member gets through its door
 raw_zmtp        the client side of a CURVE connection, byte by byte
-serving         a serving peer that turns on its client
-measure         an attack beside this process: its life, and the memory of the node
-member_load     `scripts/members`: what an honest client pays for a member that loads its guard
-hostile_member  that member, as a process of its own
+serving         a serving peer that attacks its client
+measure         runs an attack in another process, and measures the memory of the node
+member_load     `scripts/members`: how much a member that loads a guard slows an honest client
+hostile_member  that member, as a separate process
 """

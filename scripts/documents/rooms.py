@@ -1,7 +1,7 @@
-"""`scripts/rooms`: which room of the house imports which, as floors; circles; how many files, and how long.
+"""`scripts/rooms`: which package imports which, drawn as layers; import cycles; number and length of files.
 
-A room is a package inside `node` or `protocol`, or a module that lies beside them. A floor holds rooms that import
-only rooms of lower floors; rooms that import each other in a circle share one.
+A room is a package inside `node` or `protocol`, or a module beside these packages. A layer (`floor`) holds rooms that
+import only rooms of lower layers; rooms that import each other in a cycle share a layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def room_of(module: str) -> str:
 
 
 def imported_by(file: Path, known: set[str]) -> set[str]:
-    """Modules of the tree that a file imports, whatever it uses them for."""
+    """Modules of the tree that a file imports, for any purpose."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -48,7 +48,7 @@ def imports_of_rooms(root: Path, package: str) -> dict[str, set[str]]:
 
 
 def circles(edges: Mapping[str, Iterable[str]]) -> list[set[str]]:
-    """Rooms that can reach each other."""
+    """Import cycles: sets of rooms that can reach each other."""
 
     def reached(room: str) -> set[str]:
         seen: set[str] = set()
@@ -66,7 +66,7 @@ def circles(edges: Mapping[str, Iterable[str]]) -> list[set[str]]:
 
 
 def floors(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """The lowest first."""
+    """The layers, the lowest first."""
     together = {room: frozenset(group) for group in circles(edges) for room in group}
     level: dict[str, int] = {}
 
@@ -87,7 +87,7 @@ def floors(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
 @click.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path), default=ROOT)
 def main(root: Path) -> None:
-    """Draw the rooms of the tree at ROOT."""
+    """Print the packages of the tree at ROOT in layers, with import cycles and the length of files."""
     for package in ("node", "protocol"):
         edges = imports_of_rooms(root, package)
         print(f"{package}: {len(edges)} rooms, {sum(map(len, edges.values()))} imports between them")
@@ -95,7 +95,7 @@ def main(root: Path) -> None:
             names = (room.removeprefix(f"{package}.") for room in rooms)
             print(f"  {height:2d}  {'  '.join(names)}")
         for circle in circles(edges):
-            print(f"  circle: {', '.join(sorted(circle))}")
+            print(f"  cycle: {', '.join(sorted(circle))}")
     paths = [path for name in ("node", "protocol", "tui") for path in (root / name).rglob("*.py")]
     lines = [len(path.read_text().splitlines()) for path in paths]
     short = sum(count < SHORT_LINES for count in lines)

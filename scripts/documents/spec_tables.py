@@ -1,4 +1,4 @@
-"""The tables of SPEC.md that are drawn from the code: transitions and limits. `tests/test_spec.py` compares them."""
+"""The tables of SPEC.md that are made from the code: transitions and limits. `tests/test_spec.py` compares them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chunk_table() -> list[str]:
 
 
 def pairing_table() -> list[str]:
-    """Rows of the section on pairing; what ends an attempt from everywhere is told in words."""
+    """Rows of the section on pairing; the text describes what ends an attempt in every state."""
     endings = {pairing_states.PairState.ENDED}
     return [
         f"| {state.value} | {event.value} | {following.value} |"

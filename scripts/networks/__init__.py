@@ -1,13 +1,13 @@
-"""Real nodes in a network of this machine's own: a few on a wire with delay and loss, or many at once.
+"""Real nodes in a virtual network on this machine: a few on a link with delay and loss, or many at once.
 
 netlab         `scripts/netlab`: scenarios, each with a verdict and figures
-scenarios      what happens to the nodes, and what must come of it
-weights        a device without weights fetches them over the wire and serves them
-placements     what each placement costs: said, and seen
-devices        node processes on the devices of a network, and what is asked of them
+scenarios      what happens to the nodes, and the required outcome
+weights        a device without weights fetches them over the network and serves them
+placements     what each placement costs: predicted and measured
+devices        node processes on the devices of a network, and requests to them
 forger         a member that gossips records that their owner never signed
-network        network namespaces on one Ethernet, by the kernel or by a switch of our own
+network        network namespaces on one Ethernet, by the kernel or by our own switch
 switch         that switch: frames are delayed and lost between TAP devices
-converge       `scripts/converge`: how soon a whole swarm knows of a change
+converge       `scripts/converge`: how soon a whole swarm knows a change
 converge_node  one node of that swarm, without a model
 """

@@ -1,7 +1,7 @@
-"""What peers could learn of a prompt: looked at as they would, and computed.
+"""What peers could learn about a prompt: examined as they could, and computed.
 
-audit           `scripts/privacy_audit`: a session over tapped peers, with planted faults that must be caught
-tap             what a tapped peer received, read back and examined
+audit           `scripts/privacy_audit`: a session over recording peers, with planted faults that must be caught
+tap             examines what a recording peer received
 exposure        `scripts/exposure`: how likely a row is exposed in `split`
 exposure_model  that chance, by simulation and by formula
 """

@@ -1,4 +1,4 @@
-"""A swarm on this machine, a prompt, and the same text computed alone beside it.
+"""A swarm on this machine, a prompt, and the same text computed locally for comparison.
 
 swarm   `scripts/swarm`: something happens to nodes in the middle of an answer
 guards  `scripts/guards`: what one slow, faulty or noisy guard costs an answer

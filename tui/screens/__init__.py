@@ -1,12 +1,12 @@
-"""The screens: modes, and what opens on top of them.
+"""The screens: modes, and screens that open on top of them.
 
-base     what every mode has
+base     the common parts of every mode
 chat     the conversation and the prompt
-peers    who is there, what they do, how fast and how well
-models   what is here, what is on its way, and fetching more
+peers    all peers, what they do, how fast and how well
+models   the models here, transfers, and fetching more
 chunks   the pieces of work as they happen
-logs     what the node and this interface said
-help     the keys, and what the signs and modes mean
+logs     log lines of the node and of this interface
+help     the keys, and the meaning of signs and modes
 privacy  the privacy mode of the next prompts
 receipt  the receipt of an answer
 trouble  the node could not be started, or ended

@@ -1,4 +1,4 @@
-"""What every mode has: the line of screens, a body, the line of facts, the keys."""
+"""The common parts of every mode: the line of screens, a body, the status line, the keys."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tui.widgets.bars import NavBar, StatusLine
 from tui.words import status_line
 
 LIVE_S = 0.25
-"""How often the line of facts follows an answer that is being written."""
+"""How often the status line is updated while an answer is being written."""
 
 
 class NodeScreen(Screen[None]):
-    """One mode of the interface. Handlers named `on_...` of a subclass run besides those here, not instead."""
+    """One mode of the interface. A subclass's handlers named `on_...` run in addition to those here."""
 
     MODE: ClassVar[str] = ""
     ABOUT: ClassVar[str] = ""
-    """What Help says about this screen, as Markdown."""
+    """The text in Help about this screen, as Markdown."""
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (70, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.quit", "Quit", show=False)]
 
@@ -59,12 +59,12 @@ class NodeScreen(Screen[None]):
             self.show_status()
 
     def show(self, topic: str) -> None:
-        """Draw what changed; a mode that is not visible is not asked."""
+        """Draw what changed; called only for the visible mode."""
         if topic in ("state", "link", "answer"):
             self.show_status()
 
     def show_status(self) -> None:
-        """Draw the line of facts."""
+        """Draw the status line."""
         session = self.session
         line = status_line(
             session.link, session.state, session.answer, session.privacy, session.model_name, self.size.width - 2

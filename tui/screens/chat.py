@@ -34,7 +34,7 @@ CHAT_EXAMPLES = (
 
 
 class Welcome(Static):
-    """What an empty conversation says: what to do first, and who would help."""
+    """The text of an empty conversation: what to do first, and who would help."""
 
     def __init__(self) -> None:
         super().__init__(id="welcome", markup=False)
@@ -50,12 +50,12 @@ class Welcome(Static):
         what = (
             f"The model {session.model_name} answers questions."
             if chat
-            else f"The model {session.model_name} continues stories: type a beginning and it goes on from there."
+            else f"The model {session.model_name} continues stories: type a beginning and it writes the rest."
         )
         who = (
-            f"{helpers} peers help; none of them can read what you write."
+            f"{helpers} peers help; no single peer can read what you write."
             if helpers
-            else "No peers yet: this device answers alone. F3 says how to bring others."
+            else "No peers yet: this device answers alone. F3 says how to add some."
         )
         examples = "\n".join(
             Content.from_markup(f"  [@click=screen.example({number})]› $text[/]", text=text).markup
@@ -77,12 +77,12 @@ class ChatScreen(NodeScreen):
     MODE = "chat"
     ABOUT = (
         "Type and press **Enter**; **ctrl+j** begins a new line. **Esc** stops the answer and keeps what is there. "
-        "A model that continues text goes on when you press Enter without typing. **Up** brings back earlier "
+        "If you press Enter without typing, a model that continues text continues it. **Up** brings back earlier "
         "prompts, **Page up** scrolls, **ctrl+end** returns to the end."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop", tooltip="Stop the answer, keep its text"),
-        Binding("ctrl+r", "regenerate", "Again", id="chat.regenerate", tooltip="Answer the last prompt anew"),
+        Binding("ctrl+r", "regenerate", "Again", id="chat.regenerate", tooltip="Answer the last prompt again"),
         Binding("ctrl+y", "copy_answer", "Copy", id="chat.copy", tooltip="Copy the last answer"),
         Binding("ctrl+o", "copy_code", "Copy code", id="chat.copy_code", tooltip="Copy its last code block"),
         Binding("ctrl+n", "forget", "New", id="chat.new", tooltip="Begin a new conversation"),
@@ -97,9 +97,9 @@ class ChatScreen(NodeScreen):
         super().__init__(session)
         self._writers: dict[str, AnswerWriter] = {}
         self._groups: list[list[Widget]] = []
-        """The widgets of each turn that is shown; those of an answer's segments are between its prompt and foot."""
+        """The widgets of each shown turn; the widgets of an answer's segments are between its prompt and its foot."""
         self._hidden = 0
-        """Turns before the first that is shown."""
+        """Number of turns before the first shown one."""
 
     def body(self) -> ComposeResult:
         with ConversationView():
@@ -130,11 +130,11 @@ class ChatScreen(NodeScreen):
         if self.session.conversation.last is None:
             return "Begin a story; Enter sends"
         if self._story_has_ended():
-            return "Type how it goes on; ctrl+r tells it anew, ctrl+n begins another"
-        return "Enter: the story goes on; or type how it goes on"
+            return "Type what happens next; ctrl+r tells it again, ctrl+n starts a new one"
+        return "Enter continues the story; or type what happens next"
 
     def follow(self, answer: Answer) -> None:
-        """The answer changed."""
+        """Show a change of the answer."""
         writer = self._writers.get(answer.request)
         if writer is not None:
             writer.wake()
@@ -152,7 +152,7 @@ class ChatScreen(NodeScreen):
             prompt = (CHAT_EXAMPLES if chat else STORY_EXAMPLES)[0]
         elif not prompt.strip() and (chat or self._story_has_ended()):
             if not chat:
-                self.notify("The story has ended: type how it goes on, or ctrl+r for another.", markup=False)
+                self.notify("The story has ended: type what happens next, or ctrl+r for another.", markup=False)
             return
         self.query_one(Prompt).load_text("")
         self._begin(session.ask(prompt))
@@ -204,7 +204,7 @@ class ChatScreen(NodeScreen):
         earlier.update(Content.from_markup(text))
 
     async def action_earlier(self) -> None:
-        """Bring back turns that scrolled out of what is kept drawn."""
+        """Show earlier turns again."""
         count = min(SHOWN_TURNS, self._hidden)
         start = self._hidden - count
         widgets: list[Widget] = []
@@ -219,10 +219,10 @@ class ChatScreen(NodeScreen):
         self._show_earlier()
 
     async def action_regenerate(self) -> None:
-        """Answer the newest prompt anew; the old answer goes."""
+        """Answer the newest prompt again; the new answer replaces the old one."""
         turn = self.session.conversation.last
         if turn is None:
-            self.notify("There is no prompt to answer anew.", markup=False)
+            self.notify("There is no prompt to answer again.", markup=False)
             return
         self.workers.cancel_group(self, turn.answer.request)
         self.session.regenerate()
@@ -236,7 +236,7 @@ class ChatScreen(NodeScreen):
         self.session.stop()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys that would do nothing now are not offered."""
+        """Hide keys that would do nothing now."""
         if action == "stop":
             return self.session.busy
         if action in ("regenerate", "copy_code"):
@@ -291,7 +291,7 @@ class ChatScreen(NodeScreen):
     def action_receipt(self, request: str = "") -> None:
         answer = self._answer(request)
         if answer is None or not answer.receipt:
-            self.notify("A receipt comes with the end of an answer: ask something first.", markup=False)
+            self.notify("There is no receipt yet: it comes at the end of an answer.", markup=False)
             return
         self.app.push_screen(ReceiptScreen(answer.receipt, answer.plan))
 
@@ -309,7 +309,7 @@ class ChatScreen(NodeScreen):
 
 
 def _finished(turn: Turn, width: int) -> list[Widget]:
-    """Widgets of a turn of the past, its segments still folded."""
+    """Widgets of an earlier turn; its segments are not drawn yet."""
     widgets: list[Widget] = [PromptView(turn.prompt)] if turn.prompt else []
     lines = AnswerLines()
     lines.add(*(Piece(source, guessed_height(source, width)) for source in segments_of(turn.answer.text)))

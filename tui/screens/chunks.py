@@ -15,15 +15,15 @@ from tui.widgets.chunk_views import ChunkList, ModelMap, Timeline
 from tui.words import count_words
 
 DRAW_S = 0.15
-"""Between two drawings while something happens."""
+"""Pause between two drawings while something happens."""
 STILL_DRAW_S = 0.5
-"""Between two drawings while the timeline only moves on."""
+"""Pause between two drawings while only the timeline moves."""
 STILL_AFTER_S = 90.0
-"""Without news for so long nothing is drawn: whatever was visible has left the timeline."""
+"""After so long without changes nothing is drawn any more: everything visible has left the timeline."""
 LEGEND = "░▒▓█ more chunks   ✗ wrong, refused   ! lost   ? late   · nothing"
 EMPTY = (
     "No chunks yet. A chunk is a piece of one layer's work that a peer does for you.\n"
-    "They appear here when peers help with an answer: F2, type, Enter; F3 shows whether peers are there."
+    "They appear here when peers help with an answer: press F2, type, press Enter. F3 shows your peers."
 )
 
 
@@ -32,13 +32,13 @@ class ChunksScreen(NodeScreen):
 
     MODE = "chunks"
     ABOUT = (
-        "**Who computes when**: a line a worker, a column half a second, the newest at the right. **Where**: a line "
-        "a kind of layer part, a column a layer; darker is slower. **Chunks**: one row each, those in flight first. "
-        "**Space** holds everything still, **f** shows only what did not go the plain way."
+        "**Who computes when**: one line per device, one column per half second, the newest at the right. **Where**: "
+        "one line per kind of layer part, one column per layer; darker is slower. **Chunks**: one row each, those in "
+        "flight first. **Space** stops the display, **f** shows only chunks with trouble."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "hold", "Hold", id="chunks.hold", tooltip="Hold everything still"),
-        Binding("f", "only_trouble", "Only trouble", id="chunks.trouble", tooltip="Only what went wrong"),
+        Binding("space", "hold", "Hold", id="chunks.hold", tooltip="Stop the display; again: go on"),
+        Binding("f", "only_trouble", "Only trouble", id="chunks.trouble", tooltip="Only chunks with trouble"),
         Binding("escape", "all", "All", show=False),
     ]
 
@@ -68,7 +68,7 @@ class ChunksScreen(NodeScreen):
 
     def on_screen_resume(self) -> None:
         self._drawing.resume()
-        self._drawn_version = -1  # draw once more when everything has its size
+        self._drawn_version = -1  # draw again when all widgets have their size
         self._draw()
 
     def on_screen_suspend(self) -> None:
@@ -124,6 +124,6 @@ class ChunksScreen(NodeScreen):
         self._draw()
 
     def action_all(self) -> None:
-        """Everything, and moving."""
+        """Show all chunks, and let the display move."""
         self._held = self.query_one(ChunkList).only_trouble = False
         self._draw()

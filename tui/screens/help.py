@@ -1,4 +1,4 @@
-"""Help: this screen first, then every key, then what the signs and modes mean."""
+"""Help: first this screen, then every key, then the meaning of signs and modes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from tui.screens.sheet import TextScreen
 from tui.words import CHUNK_SIGNS, CHUNK_WORDS, MODES, PEER_SIGNS
 
 _KEYS = (
-    ("Enter", "send; without text: go on, or try the first example"),
-    ("ctrl+j", "new line (also shift+Enter where the terminal tells it apart)"),
-    ("Esc", "close what is on top, stop the answer, clear a filter: in this order"),
-    ("ctrl+r", "answer the last prompt anew"),
+    ("Enter", "send; without text: continue, or try the first example"),
+    ("ctrl+j", "new line (also shift+Enter if the terminal supports it)"),
+    ("Esc", "close the top window, stop the answer, or clear a filter, in this order"),
+    ("ctrl+r", "answer the last prompt again"),
     ("ctrl+y / ctrl+o", "copy the last answer / its last code block; text can be selected with the mouse"),
-    ("ctrl+n", "new conversation; nothing of the old one is kept"),
+    ("ctrl+n", "new conversation; the old one is deleted"),
     ("F8", "receipt: who saw what"),
     ("F7", "privacy mode"),
-    ("F1 … F6", "help, chat, peers, models, chunks, logs; the line at the top takes clicks"),
+    ("F1 … F6", "help, chat, peers, models, chunks, logs; or click the line at the top"),
     ("ctrl+p", "palette: every command, and themes"),
     ("ctrl+c", "stop the answer; twice: quit"),
-    ("ctrl+q", "quit (`q` where nothing is typed); ends the node if it was started here"),
+    ("ctrl+q", "quit (or `q` where you cannot type); ends the node if it was started here"),
 )
 
 
 class HelpScreen(TextScreen):
-    """Everything that a person may want to know here."""
+    """The help for one screen."""
 
     def __init__(self, mode: str, about: str) -> None:
         super().__init__("Help", help_markdown(mode, about))

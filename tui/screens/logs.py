@@ -1,4 +1,4 @@
-"""Logs: what the node and this interface said, newest at the end."""
+"""Logs: log lines of the node and of this interface, newest at the end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tui.session import MAX_LOG_LINES, LogLine, NodeSession
 
 DRAW_S = 0.25
 QUIET_LEVELS = ("DEBUG", "INFO")
-EMPTY = "Nothing was said yet. No prompt, no answer and no key ever appears in a log."
+EMPTY = "No log lines yet. No prompt, no answer and no key ever appears in a log."
 
 
 class LogsScreen(NodeScreen):
-    """Lines, and a filter by gravity."""
+    """Log lines, and a filter for warnings and errors."""
 
     MODE = "logs"
-    ABOUT = "What the node reports. **f** shows only warnings and errors, **Esc** everything again."
+    ABOUT = "What the node reports. **f** shows only warnings and errors, **Esc** shows everything again."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f", "filter", "Only warnings", id="logs.filter", tooltip="Only warnings and errors"),
         Binding("escape", "all", "All", show=False),
@@ -49,7 +49,7 @@ class LogsScreen(NodeScreen):
             self.set_timer(DRAW_S, self._add)
 
     def _add(self) -> None:
-        """Write what came since, in one go."""
+        """Write all lines that have come since the last call."""
         self._due = False
         logs = self.session.logs
         new = min(self.session.log_count - self._seen, len(logs))

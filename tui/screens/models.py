@@ -1,4 +1,4 @@
-"""Models: what is here, what is on its way, and fetching more."""
+"""Models: the models here, transfers, and fetching more."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COLUMNS: tuple[tuple[str, int, int], ...] = (
 
 
 class ModelsScreen(NodeScreen):
-    """A table of models, transfers below it, a line to fetch one."""
+    """A table of models, the transfers below it, and an input to fetch one."""
 
     MODE = "models"
     ABOUT = (
         "**Enter** on a model makes it answer the next prompt. **p** fetches one by its name at Hugging Face "
-        "(organisation/name) or from peers; **x** cancels the newest transfer; it goes on where it was next time."
+        "(organisation/name) or from peers. **x** cancels the newest transfer; fetching again continues it."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "Fetch a model", id="models.pull", tooltip="Fetch a model"),
@@ -93,7 +93,7 @@ class ModelsScreen(NodeScreen):
         if model is None:
             return
         if model.state != "ready":
-            self.notify(f"{model.name} is not here as a whole yet: {model.coverage or model.state}", markup=False)
+            self.notify(f"{model.name} is not complete here yet: {model.coverage or model.state}", markup=False)
             return
         self.session.choose(model=model.name)
         self.notify(f"{model.name} answers from the next prompt on.", markup=False)
@@ -144,7 +144,7 @@ def _cells(model: ModelFacts, chosen: bool) -> dict[str, str]:
 
 
 def transfers_text(transfers: tuple[TransferFacts, ...], width: int) -> Text:
-    """A bar a transfer, and what it is doing in words."""
+    """One bar per transfer, and its progress in words."""
     if not transfers:
         return Text("No transfers. p fetches a model; the built-in one needs none.")
     lines = []
@@ -158,7 +158,7 @@ def transfers_text(transfers: tuple[TransferFacts, ...], width: int) -> Text:
 def _progress(transfer: TransferFacts) -> str:
     sizes = f"{bytes_words(transfer.done_bytes)} of {bytes_words(transfer.total_bytes)}"
     if transfer.state == "failed":
-        return f"✗ failed: {transfer.error or 'no reason given'}; p tries again and keeps what is here"
+        return f"✗ failed: {transfer.error or 'no reason given'}; p tries again and continues"
     if transfer.state != "running":
         return f"{'✓' if transfer.state == 'done' else '■'} {transfer.state}, {sizes}"
     line = f"▶ {sizes}, {bytes_words(transfer.rate_bytes_s)}/s from {transfer.sources} sources"

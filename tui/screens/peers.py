@@ -1,4 +1,4 @@
-"""Peers: who is there, what they do, how fast and how well."""
+"""Peers: all peers, what they do, how fast and how well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tui.words import bytes_words, peer_state, role_words, rtt_words, short_id, 
 
 EMPTY = (
     "No peers yet: your node answers alone, and that is fine.\n\n"
-    "To bring in another device of yours or of a friend:\n"
+    "To add another device, of yours or of a friend:\n"
     "  here     press i, or: kekahyde-node invite\n"
     "  there    kekahyde-node join INVITATION\n\n"
     "Peers compute on numbers that look like noise: they cannot read what you write."
@@ -38,21 +38,21 @@ COLUMNS: tuple[tuple[str, int, int], ...] = (
     ("sent", 8, 100),
     ("received", 8, 100),
 )
-"""Title, width, and the width of the terminal from which the column is shown."""
+"""Title, width, and the least width of the terminal at which the column is shown."""
 
 
 class PeersScreen(NodeScreen):
-    """One row a peer, one panel for the chosen one."""
+    """One row per peer, and a panel for the chosen one."""
 
     MODE = "peers"
     ABOUT = (
-        "Every device that this node knows. *RTT* is the time there and back; *activity* counts chunks over the last "
-        "seconds; *wrong* counts results that failed the check: one is enough to be banned. "
+        "Every device that this node knows. *RTT* is the round-trip time; *activity* counts chunks over the last "
+        "seconds; *wrong* counts results that failed the check: a peer is banned after one. "
         "Choose a row for details. **i** invites a device."
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("i", "invite", "Invite a device", id="peers.invite", tooltip="A line that lets another device in"),
+        Binding("i", "invite", "Invite a device", id="peers.invite", tooltip="Another device joins with it"),
     ]
 
     def __init__(self, session: NodeSession) -> None:
@@ -60,7 +60,7 @@ class PeersScreen(NodeScreen):
         self._columns: list[tuple[str, int, int]] = []
 
     async def action_invite(self) -> None:
-        """Show a line that lets another device in, and put it on the clipboard."""
+        """Show an invitation, a line with which another device joins, and put it on the clipboard."""
         try:
             invited = Fields(await self.session.call("invite"))
         except GatewayError as exc:
@@ -119,18 +119,18 @@ class PeersScreen(NodeScreen):
 
 
 def invitation_markdown(line: str, note: str) -> str:
-    """What to do with an invitation."""
+    """The text that says what to do with an invitation."""
     parts = [
         "On the other device:",
         f"```\nkekahyde-node join '{line}'\n```",
-        "The line is on the clipboard. Whoever has it can enter your swarm until it expires: give it to nobody else.",
+        "The line is on the clipboard. Whoever has it can join your swarm: give it to nobody else.",
         note,
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def details(peer: PeerFacts) -> Text:
-    """All that is known of one peer."""
+    """All known facts about one peer."""
     lines = [
         peer.peer_id,
         f"{peer_state(peer)}{', paired: yours' if peer.paired else ''}, "

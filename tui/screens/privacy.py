@@ -1,4 +1,4 @@
-"""Choosing the privacy mode of the next prompts."""
+"""A screen to choose the privacy mode of the next prompts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui.words import MODES
 
 
 class PrivacyScreen(ModalScreen[str | None]):
-    """Gives the chosen mode, or nothing."""
+    """Returns the chosen mode, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,f7", "close", "Close")]
 

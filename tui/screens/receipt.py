@@ -1,4 +1,4 @@
-"""The receipt of an answer on top of the chat."""
+"""The receipt of an answer, shown on top of the chat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui.screens.sheet import TextScreen
 
 
 class ReceiptScreen(TextScreen):
-    """Who saw what of one answer."""
+    """Shows who saw what of one answer."""
 
     def __init__(self, receipt: Mapping[str, Any], plan: str) -> None:
         super().__init__("Receipt", receipt_markdown(receipt, plan))

@@ -1,4 +1,4 @@
-"""A text on top of a mode; Esc closes it."""
+"""A text shown on top of a mode; Esc closes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node could not be started, or ended: why, and what to do."""
+"""Shown if the node could not be started, or ended: why, and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textual.widgets import Button, Static
 
 
 class TroubleScreen(ModalScreen[bool]):
-    """Gives True where the person wants to try again, False to quit."""
+    """Returns True if the user wants to try again, False to quit."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "answer(True)", "Try again"),

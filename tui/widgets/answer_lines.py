@@ -1,7 +1,8 @@
-"""The part of an answer that no longer grows, as lines: one widget, however long it is.
+"""The part of an answer that no longer grows, as lines: one widget for any length.
 
-A tree of Markdown widgets costs a layout on every frame; lines cost nothing until they are looked at. Each piece of
-the text is laid out once, on a workbench, when it comes near; until then it is a guessed number of blank lines.
+A tree of Markdown widgets needs a layout on every frame; lines cost nothing until they are visible. Each piece of the
+text is laid out once, on a workbench, when it comes near the visible part; until then it is an estimated number of
+blank lines.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from tui.widgets.markdown import ModelMarkdown, show_link
 
 MAX_LOOKS = 100
 LOOK_AGAIN_S = 0.01
-"""How often, and after which pause, it is looked whether the screen has laid a piece out."""
+"""How often, and with what pause, we check whether the screen has laid out a piece."""
 
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """A cut of the text and what it looks like."""
+    """A piece of the text and its drawn lines."""
 
     source: str
     height: int
-    """Lines that it takes; a guess until it was drawn."""
+    """Number of its lines; an estimate until it was drawn."""
     strips: list[Strip] = field(default_factory=list)
     width: int = 0
-    """For which its lines were made; 0 before, and where they are to be made anew."""
+    """The width for which its lines were made; 0 if they must be made, or made again."""
 
 
 def guessed_height(source: str, width: int) -> int:
-    """About the lines that a piece of Markdown takes."""
+    """Roughly how many lines a piece of Markdown takes."""
     return 1 + sum(1 + len(line) // max(1, width) for line in source.rstrip("\n").split("\n"))
 
 
 async def lines_of(markdown: ModelMarkdown) -> list[Strip] | None:
-    """What a Markdown widget looks like, once the screen has laid it out; None where that does not happen."""
+    """The lines of a Markdown widget, once the screen has laid it out; None if that does not happen."""
     for _ in range(MAX_LOOKS):
         refreshed = asyncio.Event()
         markdown.call_after_refresh(refreshed.set)
@@ -60,7 +61,7 @@ async def lines_of(markdown: ModelMarkdown) -> list[Strip] | None:
 
 
 def _is_laid_out(markdown: ModelMarkdown) -> bool:
-    """Whether the screen knows all parts, with the room that they need now: a refresh may come before the layout."""
+    """Whether the screen knows all parts at their current size: a refresh may come before the layout."""
     known = markdown.screen._compositor.full_map
     if any(part not in known for part in markdown.walk_children(Widget)):
         return False
@@ -70,7 +71,7 @@ def _is_laid_out(markdown: ModelMarkdown) -> bool:
 
 
 class Workbench(VerticalScroll):
-    """Where a piece is laid out: as wide as the conversation, and never seen."""
+    """The place where a piece is laid out: as wide as the conversation, and never visible."""
 
     DEFAULT_CSS = "Workbench { height: 0; width: 1fr; overflow: hidden hidden; }"
     can_focus = False
@@ -105,18 +106,18 @@ class AnswerLines(Widget):
         self.measure()
 
     def measure(self) -> None:
-        """Take the height that the pieces have now."""
+        """Update the height from the current heights of the pieces."""
         self._ends = list(accumulate(piece.height for piece in self.pieces))
         self.styles.height = self._ends[-1] if self._ends else 0
         self.refresh()
 
     def make_stale(self) -> None:
-        """All lines are to be made anew when somebody looks."""
+        """Mark all lines as outdated; they are made again when they become visible."""
         for piece in self.pieces:
             piece.width = 0
 
     def around(self, top: float, bottom: float) -> Iterator[tuple[Piece, int, int]]:
-        """The pieces that lie between two lines, with their first line and the one after their last."""
+        """The pieces between two lines, each with its first line and the line after its last."""
         first = bisect_right(self._ends, max(0, top))
         for index in range(first, len(self.pieces)):
             piece, end = self.pieces[index], self._ends[index]
@@ -125,7 +126,7 @@ class AnswerLines(Widget):
             yield piece, end - piece.height, end
 
     def keep_only(self, top: float, bottom: float) -> None:
-        """Give up the lines of pieces further away than this."""
+        """Drop the lines of pieces outside this range."""
         near = {id(piece) for piece, _, _ in self.around(top, bottom)}
         for piece in self.pieces:
             if piece.strips and id(piece) not in near:
@@ -157,7 +158,7 @@ class AnswerLines(Widget):
         self.refresh()
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """The text as it is seen, without the blanks at the ends of lines."""
+        """The visible text, without blanks at the ends of lines."""
         lines: list[str] = []
         for piece in self.pieces:
             seen = [strip.text for strip in piece.strips]
@@ -166,5 +167,5 @@ class AnswerLines(Widget):
         return "\n".join(line.rstrip() for line in text.split("\n")), "\n"
 
     def action_link(self, address: str) -> None:
-        """A link was clicked."""
+        """Handle a click on a link."""
         show_link(self, address)

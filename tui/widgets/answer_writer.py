@@ -1,4 +1,4 @@
-"""Writes one answer into the conversation as it grows, at a pace that a terminal can follow."""
+"""Writes one answer into the conversation as it grows, no faster than a terminal can draw."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tui.widgets.markdown import ModelMarkdown
 from tui.words import end_line, progress_line, shown_notes
 
 FRAME_S = 0.05
-"""Pause between two writes at least: what arrives meanwhile is written at once."""
+"""Least pause between two writes; everything that arrives meanwhile is written together."""
 REST = 1.5
-"""The pause is so many times what the write took, so that keys are answered on a slow machine too."""
+"""The pause is so many times as long as the write, so that keys work on a slow machine too."""
 
 
 class AnswerFoot(Static):
-    """Under an answer: what it waits for, what happened on the way, how it ended, what can be done with it."""
+    """The lines under an answer: what it waits for, its notes, how it ended, and possible actions."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(classes="answer-foot", markup=False)
         self._answer = answer
         self.newest = True
-        """Whether this is the answer that can be asked for anew."""
+        """Whether this is the answer that can be generated again."""
         self._shown: tuple[object, ...] = ()
 
     def on_mount(self) -> None:
         self.show(self._answer, self.newest)
 
     def show(self, answer: Answer, newest: bool) -> None:
-        """Draw the foot where something changed."""
+        """Draw the foot if something changed."""
         self._answer, self.newest = answer, newest
         ended = answer.ended and (answer.receipt is not None or answer.status is AnswerStatus.FAILED)
         line = end_line(answer) if answer.ended else progress_line(answer)
@@ -65,7 +65,7 @@ class AnswerFoot(Static):
 
 
 class AnswerWriter:
-    """Follows one answer until it has ended and everything of it is shown."""
+    """Follows one answer until it has ended and is completely shown."""
 
     def __init__(self, view: ConversationView, answer: Answer) -> None:
         self.answer = answer
@@ -74,13 +74,13 @@ class AnswerWriter:
         self._segmenter = Segmenter()
         self.lines = AnswerLines()
         self._live: ModelMarkdown | None = None
-        """The end of the answer, which still grows."""
+        """The last part of the answer, which still grows."""
         self._source = ""
         self._written = 0
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Something about the answer changed."""
+        """Call this when the answer has changed."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -100,7 +100,7 @@ class AnswerWriter:
         await self._settle()
 
     async def _catch_up(self) -> None:
-        """Write what is new. Of much at once only the end becomes widgets; the rest is drawn when somebody looks."""
+        """Write the new text. If it is long, only its end becomes widgets; the rest is drawn when it is visible."""
         text = self.answer.text
         cuts = self._segmenter.feed(text[self._written :])
         self._written = len(text)
@@ -123,7 +123,7 @@ class AnswerWriter:
             await self._live.append(cut.text)
 
     async def _settle(self) -> None:
-        """What was being written is complete: keep its lines and give its widgets up."""
+        """The growing part is complete: keep its lines and remove its widgets."""
         live, self._live = self._live, None
         if live is None:
             return

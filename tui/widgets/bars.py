@@ -1,4 +1,4 @@
-"""The line of screens at the top and the line of facts above the keys."""
+"""The line of screens at the top and the status line above the keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLE_FROM_WIDTH = 76
 
 
 class NavBar(Static):
-    """The screens, where we are, by key or by mouse."""
+    """The list of screens, with the current one marked; they open by key or by mouse."""
 
     def __init__(self, mode: str) -> None:
         super().__init__(id="nav", markup=False)
@@ -51,5 +51,5 @@ class StatusLine(Static):
 
     @property
     def line(self) -> str:
-        """What stands there."""
+        """The text of the line."""
         return self._line

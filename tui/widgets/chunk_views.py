@@ -1,6 +1,6 @@
-"""Chunks to look at: a list of rows, a timeline of who worked when, a map of where in the model.
+"""Views of chunks: a list of rows, a timeline of which peer computed when, a map of the model.
 
-They draw line by line and only what is visible, because they change several times a second.
+They draw line by line, and only visible lines, because they change several times a second.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tui.words import bar, chunk_state, short_id
 
 _SHADES = " ░▒▓█"
 FULL_CELL = 64
-"""Chunks in one column of the timeline that make it full."""
+"""Number of chunks that fills one column of the timeline."""
 NAME_WIDTH = 13
 RECENT_TICKS = 4
-"""Columns for which a place in the model counts as at work."""
+"""For so many columns a place in the model counts as active."""
 
 
 class ChunkView(Widget):
-    """What the three have in common: a board, a moment, plain lines."""
+    """The common parts of the three views: a board, a time, plain lines."""
 
     DEFAULT_CSS = "ChunkView { height: auto; width: 1fr; }"
     ALLOW_SELECT = False
@@ -36,7 +36,7 @@ class ChunkView(Widget):
         self.now = 0.0
 
     def show(self, now: float) -> None:
-        """Draw the board as it is at this moment."""
+        """Draw the board at the given time."""
         self.now = now
         self.refresh()
 
@@ -46,7 +46,7 @@ class ChunkView(Widget):
         return Strip(segments).adjust_cell_length(self.size.width, base)
 
     def _emphasis(self, state: str) -> Style | None:
-        """Emphasis for a state; its sign and word say the same without it."""
+        """The style for a state; its sign and word say the same without the style."""
         name = EMPHASIS.get(state)
         return self.get_component_rich_style(name) if name else None
 
@@ -65,7 +65,7 @@ EMPHASIS = {
 
 
 class ChunkList(ChunkView):
-    """One row a chunk: those in flight first, then the newest."""
+    """One row per chunk: chunks in flight first, then the newest."""
 
     def __init__(self, board: ChunkBoard) -> None:
         super().__init__(board, "chunk-list")
@@ -99,7 +99,7 @@ def _row_text(layer: str, unit: str, rows: str, peer: str, role: str, state: str
 
 
 class Timeline(ChunkView):
-    """Who computed when: a line a worker, a column half a second, the newest at the right."""
+    """Which device computed when: one line per device, one column per half second, the newest at the right."""
 
     def __init__(self, board: ChunkBoard) -> None:
         super().__init__(board, "timeline")
@@ -132,7 +132,7 @@ class Timeline(ChunkView):
 
 
 class ModelMap(ChunkView):
-    """Where in the model: a line a kind of unit, a column a layer; dark is slow, a dot is at rest."""
+    """Where in the model: one line per kind of unit, one column per layer; dark is slow, a dot is inactive."""
 
     def __init__(self, board: ChunkBoard) -> None:
         super().__init__(board, "model-map")

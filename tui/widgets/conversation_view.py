@@ -1,4 +1,4 @@
-"""The conversation: prompts and answers, of which only what is near the eye is drawn."""
+"""The conversation: prompts and answers; only the part near the visible page is drawn."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from textual.widgets import Static
 from tui.widgets.answer_lines import AnswerLines, Piece, Workbench
 
 MARGIN_PAGES = 1
-"""Pages above and below the visible one whose pieces are drawn ahead."""
+"""So many pages above and below the visible one are drawn ahead."""
 KEPT_PAGES = 25
-"""Pages above and below whose lines are kept."""
+"""The lines of so many pages above and below are kept."""
 SHOWN_TURNS = 20
-"""Turns at the end that are shown at first; a click brings as many more."""
+"""So many turns at the end are shown at first; each click shows as many more."""
 
 
 class PromptView(Static):
-    """What a person asked."""
+    """A prompt of the user."""
 
     def __init__(self, prompt: str) -> None:
         super().__init__(Content(prompt), classes="prompt-view", markup=False)
 
 
 class ConversationView(VerticalScroll):
-    """All turns, following the end until a person scrolls up."""
+    """All turns; the view follows the end until the user scrolls up."""
 
     BLANK = True
     can_focus = False
@@ -57,7 +57,7 @@ class ConversationView(VerticalScroll):
         self.look()
 
     def look(self) -> None:
-        """Draw what has come near, one piece a turn of the event loop, so that keys are answered between."""
+        """Draw pieces that have come near, one per turn of the event loop, so that keys work meanwhile."""
         self._is_due = True
         if not self._is_drawing:
             self._is_drawing = True
@@ -78,11 +78,11 @@ class ConversationView(VerticalScroll):
         before = piece.height
         await self.query_one(Workbench).draw(piece)
         lines.measure()
-        if is_above and piece.height != before:  # what is read stays where it is
+        if is_above and piece.height != before:  # the visible text stays in place
             self.scroll_to(y=self.scroll_y + piece.height - before, animate=False, force=True)
 
     def _nearest_undrawn(self) -> tuple[AnswerLines, Piece, bool] | None:
-        """The piece that is to be drawn next: visible ones first, from the top, then those around."""
+        """The piece to draw next: visible pieces first, from the top, then those around them."""
         page, width = self.size.height, self.query_one(Workbench).size.width
         top, bottom = self.scroll_y, self.scroll_y + page
         margin, kept = MARGIN_PAGES * page, KEPT_PAGES * page

@@ -1,6 +1,6 @@
 """A table whose cells change several times a second: only the visible rows are drawn, as plain lines.
 
-Textual's DataTable measures and renders every cell anew when one of them changes, which is too slow for 64 peers.
+Textual's DataTable measures and renders every cell again when one of them changes, which is too slow for 64 peers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADER_LINES = 1
 
 
 class LiveTable(ScrollView, can_focus=True):
-    """Rows with keys, a header that stays, a cursor that stays on its row."""
+    """Rows with keys, a fixed header, and a cursor that stays on its row."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"table--header", "table--cursor", "table--odd"}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -34,22 +34,22 @@ class LiveTable(ScrollView, can_focus=True):
     ALLOW_SELECT = False
 
     class Moved(Message):
-        """The cursor is on another row."""
+        """The cursor has moved to another row."""
 
     def __init__(self, id: str) -> None:  # noqa: A002 - the library's word
         super().__init__(id=id)
         self._columns: list[tuple[str, int]] = []
         self._rows: list[tuple[str, tuple[str, ...]]] = []
         self.cursor: str | None = None
-        """Key of the chosen row."""
+        """The key of the chosen row."""
 
     def set_columns(self, columns: Sequence[tuple[str, int]]) -> None:
-        """Titles and widths; rows are to be given anew."""
+        """Set titles and widths; the rows must be set again afterwards."""
         self._columns = list(columns)
         self.set_rows([])
 
     def set_rows(self, rows: Sequence[tuple[str, tuple[str, ...]]]) -> None:
-        """Keys and cells of all rows; drawn where something changed."""
+        """Set the keys and cells of all rows; draws only if something changed."""
         if rows == self._rows:
             return
         self._rows = list(rows)

@@ -1,4 +1,4 @@
-"""Markdown as a model writes it: single line ends count, HTML is text, a link is shown and copied, never opened."""
+"""Markdown written by a model: single line ends count, HTML is text, and a link is shown and copied, never opened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _keep_line_ends(state: StateCore) -> None:
 
 
 def make_parser() -> MarkdownIt:
-    """The parser of every answer."""
+    """The parser for answers."""
     parser = MarkdownIt("gfm-like", {"html": False})
     parser.core.ruler.push("keep_line_ends", _keep_line_ends)
     return parser
@@ -40,6 +40,6 @@ class ModelMarkdown(Markdown):
 
 
 def show_link(widget: Widget, address: str) -> None:
-    """Say where a link leads, and put it on the clipboard."""
+    """Show the address of a link, and put it on the clipboard."""
     widget.app.copy_to_clipboard(address)
     widget.app.notify(link_notice(address), title="Link copied", markup=False)

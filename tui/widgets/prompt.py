@@ -1,4 +1,4 @@
-"""Where a person types: Enter sends, ctrl+j begins a new line, up and down bring back what was typed before."""
+"""The input for prompts: Enter sends, ctrl+j begins a new line, up and down bring back earlier prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_HISTORY = 200
 
 
 class Prompt(TextArea):
-    """A text area that sends."""
+    """A text area that sends its text on Enter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", id="prompt.send", tooltip="Send the prompt"),
@@ -62,7 +62,7 @@ class Prompt(TextArea):
         self._replace_via_keyboard("\n", start, end)
 
     def action_earlier(self) -> None:
-        """On the first line: the prompt before; else one line up."""
+        """On the first line, bring back the previous prompt; else move one line up."""
         if self.cursor_location[0] > 0 or self._place == 0:
             self.action_cursor_up()
             return
@@ -80,7 +80,7 @@ class Prompt(TextArea):
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
-        """Enter is taken here and not by a binding with priority, which would overtake letters typed just before."""
+        """Handles Enter. A binding with priority would be handled before letters that were typed just before."""
         if event.key == "enter":
             event.prevent_default().stop()
             self.action_send()

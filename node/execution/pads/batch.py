@@ -1,4 +1,4 @@
-"""Pads of consecutive rows from one seed, and those of one chunk: every row of a batch is handed out once."""
+"""Pads of consecutive rows from one seed, and those of one chunk. Every row of a batch is used only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.discreet import Discreet
 from protocol.linear.field import Elements
 
 next_number = itertools.count(1).__next__
-"""Chunks, and batches of pads, are numbered in the life of this process."""
+"""Gives numbers to chunks and batches of pads; they are unique in this process."""
 
 
 class PadBatch(Discreet, Struct):
@@ -26,7 +26,7 @@ class PadBatch(Discreet, Struct):
     pads: Elements
     """`[rows, K]`"""
     products: Elements | None = None
-    """`[rows, N]`, verified `W r`; None while they are under way."""
+    """`[rows, N]`, verified `W r`; None until they have come."""
     failed: bool = False
     """The products will never come."""
     next_row: int = 0
@@ -37,7 +37,7 @@ class PadBatch(Discreet, Struct):
         return len(self.pads) - self.next_row
 
     def take(self, most: int) -> Span:
-        """The next rows, at most so many; they are used now."""
+        """Take the next rows, at most `most`; they count as used from now on."""
         start = self.next_row
         self.next_row += min(most, self.left)
         return self, start, self.next_row
@@ -62,7 +62,7 @@ class PadTicket(Discreet, Struct):
 
     @property
     def batch_rows(self) -> int:
-        """Rows of the request that its products come with."""
+        """Number of rows in the request for its products."""
         return len(self.batches[0][0].pads)
 
     def products(self) -> Elements | None:
@@ -76,7 +76,7 @@ class PadTicket(Discreet, Struct):
 
 
 class Ticket(Protocol):
-    """What a chunk needs of its pads."""
+    """What a chunk needs from its pads."""
 
     @property
     def pads(self) -> Elements:
@@ -91,13 +91,13 @@ class Ticket(Protocol):
 
     @property
     def batches(self) -> Sequence[Span]:
-        """Which rows of which batches they are."""
+        """The rows of the batches from which they were taken."""
 
     @property
     def batch_rows(self) -> int:
-        """Rows of the request that its products come with."""
+        """Number of rows in the request for its products."""
 
 
 def joined(pads: Sequence[Elements]) -> Elements:
-    """Rows of several batches under each other."""
+    """The rows of several batches as one array."""
     return pads[0] if len(pads) == 1 else np.concatenate(pads)

@@ -14,7 +14,7 @@ from protocol.limits import max_rows_per_chunk
 from protocol.linear.shares import PadSeeds, pad_rows
 
 MAX_REQUESTS_AHEAD = 48
-"""Requests that a guard is sent ahead of need; a deeper model's later units ask when their turn comes."""
+"""Most requests to a guard ahead of need; in a deeper model, later units ask when they need pads."""
 
 
 class GuardPads:
@@ -42,7 +42,7 @@ class GuardPads:
         return self.guard.takes_rows
 
     def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
-        """Zero rows get pads of the guard too: what it is asked for tells it no more than the bucket."""
+        """Zero rows get pads of the guard too, so that its requests reveal only the bucket."""
         if num_sent > DECODE_BATCH_ROWS:
             batch = self._request(unit, num_sent)
             batch.next_row = len(batch.pads)
@@ -67,11 +67,11 @@ class GuardPads:
             self._top_up(unit, self._ahead.setdefault(unit.ref, deque()), num_rows)
 
     def can_without(self, ref: UnitRef) -> bool:
-        """Nobody else makes them."""
+        """False: nobody else makes the pads."""
         return False
 
     def _top_up(self, unit: Unit, batches: deque[PadBatch], num_rows: int) -> None:
-        """Ask for the next pads of a unit while those of one more pass are still left."""
+        """Ask for the next pads of a unit when at most enough for one more pass are left."""
         if self.takes_rows and sum(batch.left for batch in batches if not batch.failed) <= num_rows:
             batches.append(self._request(unit, self._batch_rows(unit)))
 

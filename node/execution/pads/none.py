@@ -1,6 +1,6 @@
-"""No pads at all: rows go as they are to devices that may read them (`--privacy trusted`).
+"""No pads at all: plain rows go to devices that may read them (`--privacy trusted`).
 
-A lane of this kind is usable only while its user's consent stands; it is asked again before every row.
+A lane of this kind is usable only while the user's consent is valid; it is checked before every row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from protocol.linear.field import Elements
 
 
 class ZeroTicket(Discreet, Struct):
-    """Pads of zero: a share is then the row itself, and the merged sum is what the device returned."""
+    """Pads of zero: the share is the row itself, and the merged sum is what the device returned."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("pads",)
     pads: Elements
@@ -57,8 +57,8 @@ class NoPads:
         return ZeroTicket(np.zeros(shape, dtype=np.uint32), num_rows, unit.ref.num_outputs)
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
-        """There is nothing to make."""
+        """Does nothing: there are no pads to make."""
 
     def can_without(self, ref: UnitRef) -> bool:
-        """There is nobody who makes any."""
+        """True: no pads are needed."""
         return True

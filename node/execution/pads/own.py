@@ -14,11 +14,11 @@ from protocol.limits import MAX_CHUNK_ROWS
 from protocol.linear.shares import PadSeeds, pad_rows
 
 OWN_BATCH_ROWS = 32
-"""Pads that this device makes in one go when its pool is empty while decoding."""
+"""Number of pads that this device makes at once when its pool is empty while decoding."""
 
 
 class OwnPads:
-    """This device makes the products itself: nobody outside holds a pad, whatever they agree among themselves."""
+    """This device makes the products itself, so no peer has a pad, even if all peers collude."""
 
     def __init__(self, kernels: Kernels, seeds: PadSeeds) -> None:
         self._kernels = kernels
@@ -33,17 +33,17 @@ class OwnPads:
     maker = None
 
     def fill(self, units: Sequence[Unit], num_rows: int) -> None:
-        """Have at least `num_rows` pads ready for every unit."""
+        """Make pads until at least `num_rows` are ready for every unit."""
         for unit in units:
             missing = num_rows - sum(batch.left for batch in self._pool.get(unit.ref, ()))
             while missing > 0:
                 missing -= self._make(unit, min(missing, MAX_CHUNK_ROWS)).left
 
     def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
-        """Zero rows get pads whose products nobody makes: the results of such rows are not used."""
+        """Zero rows get pads without products, because the results of such rows are not used."""
         batches = self._pool.setdefault(unit.ref, deque())
         parts: list[Span] = []
-        missing = max(1, num_rows)  # a chunk may be zero rows alone
+        missing = max(1, num_rows)  # a chunk may have only zero rows
         while missing:
             if not batches:
                 self._make(unit, max(missing, OWN_BATCH_ROWS if num_sent <= DECODE_BATCH_ROWS else 0))
@@ -58,10 +58,10 @@ class OwnPads:
         return PadTicket(joined(pads), num_rows, parts)
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
-        """Nothing to ask of anybody; an empty pool is filled when a row needs it."""
+        """Does nothing: an empty pool is filled when a row needs it."""
 
     def can_without(self, ref: UnitRef) -> bool:
-        """No peer makes them."""
+        """True: no peer makes the pads."""
         return True
 
     def _make(self, unit: Unit, num_rows: int) -> PadBatch:

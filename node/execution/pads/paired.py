@@ -1,6 +1,6 @@
-"""Pads of a device of the same owner, for `strict`: it makes the products while it is there, else this device does.
+"""Pads of a device of the same owner, for `strict`: it makes the products while it is available, else we do.
 
-Both are the user's own, so a share may go to any lane; the paired device itself gets none in such a session.
+Both belong to the user, so a share may go to any lane; the paired device itself gets no shares in such a session.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from node.model.unit import Unit, UnitRef
 
 
 class PairedPads:
-    """One source for several lanes of a session.
+    """One source of pads for several lanes of a session.
 
     Args:
-        own: None for a device that lacks the weights to make pads with: there are none without the paired device.
+        own: None for a device that lacks the weights to make pads; it gets pads only from the paired device.
     """
 
     binds_rows = False
@@ -65,6 +65,6 @@ class PairedPads:
             self._theirs.prepare([unit for unit in units if unit.ref not in self._lacking], num_rows)
 
     def can_without(self, ref: UnitRef) -> bool:
-        """The paired device does not hold this unit after all: this device makes the pads, where it can."""
+        """The paired device does not hold this unit: returns whether this device can make the pads."""
         self._lacking.add(ref)
         return self._own is not None

@@ -1,7 +1,7 @@
-"""Where pads come from: the one thing in which the privacy modes differ.
+"""The interface of a pad source, the only difference between the privacy modes.
 
-A pad source yields tickets: pads of so many rows now, their products `W r` now or soon. In `split` mode a guard of
-group A makes the products from a seed, ahead of need; in `strict` mode this device or a paired one does.
+A pad source gives tickets: pads for a number of rows now, and their products `W r` now or soon. In `split` mode a
+guard of group A makes the products from a seed, ahead of need; in `strict` mode this device or a paired one does.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from node.model.unit import Unit, UnitRef
 
 
 class PadSource(Protocol):
-    """What a lane needs: pads, and the chance to fetch some ahead."""
+    """What a lane needs: pads, and a way to request some ahead."""
 
     @property
     def maker(self) -> SessionPeer | None:
-        """The peer that makes their products; None where this device does, or there is nothing to make."""
+        """The peer that makes their products; None if this device does, or there are no pads."""
 
     @property
     def binds_rows(self) -> bool:
-        """Whether a share must never leave its lane: whoever makes the pads is nobody's device."""
+        """Whether a share must never leave its lane, because the maker of the pads is not a device of the user."""
 
     def take(self, unit: Unit, num_rows: int, num_sent: int) -> Ticket:
-        """Pads for a chunk of `num_rows` that travels as `num_sent`, never handed out before or again."""
+        """Pads for a chunk of `num_rows` that is sent as `num_sent` rows; they are never given out twice."""
 
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
-        """A few rows are about to be sent: see that pads for them and the next are there or under way."""
+        """A few rows will be sent soon: make or request pads for them and for the next ones."""
 
     def can_without(self, ref: UnitRef) -> bool:
-        """Its maker does not hold this unit after all: whether there are pads for it all the same."""
+        """Its maker turned out not to hold this unit; returns whether there are pads for it nevertheless."""
 
     @property
     def usable(self) -> bool:
-        """Whether it yields pads for rows that are under way."""
+        """Whether it can give pads for rows of the current pass."""
 
     @property
     def takes_rows(self) -> bool:

@@ -1,6 +1,6 @@
 """How a command reaches the node that runs on a data directory: one JSON request over its Unix socket.
 
-Standard library alone, so that a command starts fast.
+It uses only the standard library, so that a command starts fast.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from node.errors import OperationError
 from node.gateway.client.connection import connect
 
 ANSWER_TIMEOUT_S = 600.0
-"""Some operations wait for a person at another device."""
+"""Long, because some operations wait for a person at another device."""
 
 
 def call_node(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
-    """The result of a management operation of the node that runs on `data_dir`.
+    """Perform a management operation on the node that runs on `data_dir`, and return its result.
 
     Raises:
-        NodeNotRunningError: none runs there.
-        OperationError: it refused; the message is the node's own.
+        NodeNotRunningError: no node runs there.
+        OperationError: the node refused; the message is the node's.
     """
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER_TIMEOUT_S)
     connection.sock = connect(data_dir, ANSWER_TIMEOUT_S)
@@ -31,7 +31,7 @@ def call_node(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
         connection.request("POST", "/control", body, {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        raise OperationError(f"the node on {data_dir} did not answer ({exc}): see whether it still runs") from exc
+        raise OperationError(f"the node on {data_dir} did not answer ({exc}): check whether it still runs") from exc
     finally:
         connection.close()
     if "error" in answer:

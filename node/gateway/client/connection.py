@@ -1,4 +1,4 @@
-"""The socket of a node that runs. It knows no HTTP: every `run` asks whether there is a node, and starts fast."""
+"""The socket of a running node. It imports no HTTP, because every `run` checks for a node and must start fast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def node_runs(data_dir: Path) -> bool:
 
 
 def connect(data_dir: Path, answer_timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
-    """A connection to the node that runs on `data_dir`; raises NodeNotRunningError where none does."""
+    """A connection to the node that runs on `data_dir`; raises NodeNotRunningError if none runs."""
     path = socket_path(data_dir)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(CONNECT_TIMEOUT_S)

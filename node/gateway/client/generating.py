@@ -1,4 +1,4 @@
-"""How a command has the running node generate: `/ws` over its Unix socket, one event after the other."""
+"""How a command lets the running node generate: over `/ws` on its Unix socket, one event after the other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Result = TypeVar("Result")
 
 
 def generate_on_node(data_dir: Path, **asked: Any) -> Iterator[dict[str, Any]]:
-    """The events of one generation by the node that runs on `data_dir`, the receipt last.
+    """Yields the events of one generation by the node that runs on `data_dir`, the receipt last.
 
-    A caller that stops reading ends the work everywhere.
+    If the caller stops reading, the work ends on this node and on all peers.
 
     Raises:
-        NodeNotRunningError: none runs there, or it ended meanwhile.
-        OperationError: it refused, or the generation failed; in its words.
+        NodeNotRunningError: no node runs there, or it ended meanwhile.
+        OperationError: the node refused, or the generation failed; the message is the node's.
     """
     loop = asyncio.new_event_loop()
     try:
@@ -45,7 +45,7 @@ def generate_on_node(data_dir: Path, **asked: Any) -> Iterator[dict[str, Any]]:
 
 
 def _finish(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Result]) -> Result:
-    """Run it to its end. An interruption ends it too, instead of leaving it to fail when the socket closes."""
+    """Run `work` to its end. An interruption cancels it, so that it does not fail later when the socket closes."""
     task = loop.create_task(work)
     try:
         return loop.run_until_complete(task)
@@ -73,16 +73,18 @@ class _Conversation:
             raise NodeNotRunningError(f"no node answers on {self._data_dir}: start one, or run without it") from exc
 
     async def ask(self, asked: dict[str, Any]) -> None:
-        """Begin the generation; each connection has a name of its own for it."""
+        """Begin the generation, under a name that is unique to this connection."""
         name = f"run-{secrets.token_hex(6)}"
         await self._socket.send_json({"op": "generate", "id": 1, "request": name, **asked})
 
     async def next_event(self) -> dict[str, Any]:
-        """The next event of the generation; raises OperationError where it is an error."""
+        """The next event of the generation; raises OperationError if it is an error."""
         while True:
             message = await self._socket.receive()
             if message.type is not aiohttp.WSMsgType.TEXT:
-                raise NodeNotRunningError(f"the node on {self._data_dir} ended before the answer did: run it again")
+                raise NodeNotRunningError(
+                    f"the node on {self._data_dir} ended before the answer was complete: run it again"
+                )
             frame: dict[str, Any] = json.loads(message.data)
             if frame["type"] == "reply" and not frame["ok"]:
                 raise OperationError(frame["error"]["message"])
@@ -93,6 +95,6 @@ class _Conversation:
             return frame
 
     async def close(self) -> None:
-        """Hang up; what is still computed for us ends."""
+        """Disconnect; what is still being computed for us ends."""
         await self._socket.close()
         await self._http.close()

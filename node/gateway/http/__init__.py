@@ -1,9 +1,9 @@
-"""What every request passes, and what all handlers share.
+"""The checks that every request passes, and what all handlers share.
 
 app         the checks before a handler, the errors after it
-access      Host, Origin, token: decided purely
+access      whether Host, Origin and token allow a request; no I/O
 addresses   hosts as requests name them
-connection  what a connection may cost before it asks
+connection  limits for a connection before its first request
 context     the node behind the gateway, for handlers
 control     management operations
 facts       /health and /metrics
@@ -11,5 +11,5 @@ metrics     the figures of /metrics
 logs        the last lines of the log
 threads     daemon threads for handlers
 errors      refusals in OpenAI's form
-limits      every bound
+limits      all limits
 """

@@ -1,6 +1,7 @@
-"""Who may ask what: Host, Origin and token, decided purely.
+"""Decides from Host, Origin and token who may ask for what; no I/O.
 
-A page in a browser can reach loopback: what stops it is that its Host (after DNS rebinding) or its Origin is foreign.
+Any page in a browser can reach loopback. Its requests are refused because their Host (after DNS rebinding) or
+Origin is foreign.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from protocol.discreet import Discreet
 
 
 class Caller(Discreet, Struct, frozen=True):
-    """What a request says of where it comes from."""
+    """What a request says about its source."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("token",)
     host: str
@@ -28,23 +29,23 @@ class Caller(Discreet, Struct, frozen=True):
 
 
 class AccessRules(Discreet, Struct, frozen=True):
-    """What one site of the gateway lets pass."""
+    """What one site of the gateway (TCP or Unix socket) accepts."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("token",)
     token: str
     local_socket: bool = False
-    """The Unix socket: the file's mode has already decided, and no browser can open it."""
+    """For the Unix socket: its file mode has already decided who may connect, and no browser can open it."""
     beyond_loopback: bool = False
 
     def check(self, caller: Caller) -> None:
-        """Raises ApiError 403 for a foreign Host or Origin, 401 where a token is needed and not shown."""
+        """Raises ApiError 403 for a foreign Host or Origin, and 401 if a token is needed and missing."""
         self._check_source(caller, self._own_host(caller))
         if self.beyond_loopback:
             self.require_token(caller)
 
     def check_preflight(self, caller: Caller) -> None:
-        """As `check`, of a browser that asks whether a page may ask: it never sends the token, which the request that
-        follows must show. So beyond loopback a name passes here too: nothing but the permission to ask is told."""
+        """Like `check`, for a browser's preflight. A preflight never has the token; the request that follows must
+        have it. So beyond loopback any name passes here: the answer reveals only that the page may ask."""
         self._check_source(caller, self._own_host(caller) or (self.beyond_loopback and bool(host_of(caller.host))))
 
     def _check_source(self, caller: Caller, own_host: bool) -> None:
@@ -59,20 +60,20 @@ class AccessRules(Discreet, Struct, frozen=True):
         if self._foreign_page(caller):
             raise ApiError(
                 403,
-                f"a page of {caller.origin or 'another site'} may not use this gateway: "
+                f"a page from {caller.origin or 'another site'} may not use this gateway: "
                 "open it from a page on localhost, or call it from a program",
                 "foreign_origin",
             )
 
     def require_token(self, caller: Caller) -> None:
-        """For management and everything beyond loopback."""
+        """Raises ApiError 401 without a valid token; for management, and for everything beyond loopback."""
         if self.local_socket:
             return
         if not self._shows_token(caller):
             raise ApiError(
                 401,
                 "this needs the token in the file gateway.token of the node's data directory: "
-                "send it as `Authorization: Bearer TOKEN`, or ask over the Unix socket",
+                "send it as `Authorization: Bearer TOKEN`, or use the Unix socket",
                 "invalid_token",
             )
 
@@ -80,16 +81,16 @@ class AccessRules(Discreet, Struct, frozen=True):
         return hmac.compare_digest((caller.token or "").encode(), self.token.encode())
 
     def _own_host(self, caller: Caller) -> bool:
-        """Loopback's names. Beyond it any address too, since a rebound name is not one; and any name with the token,
-        which a page that was rebound does not have."""
+        """Whether the Host is a name of loopback. Beyond loopback any address counts too, since a rebound name is not
+        an address; and any name with the token, which a rebound page does not have."""
         host = host_of(caller.host)
         if host is None:
             return False
         return is_loopback(host) or (self.beyond_loopback and (is_address(host) or self._shows_token(caller)))
 
     def _foreign_page(self, caller: Caller) -> bool:
-        """The Origin decides where there is one: to a browser localhost and 127.0.0.1 are two sites. Without one
-        (a link, an image, a form that gets) all that is known is whether it is another site."""
+        """Whether the request comes from a foreign page. An Origin decides, if there is one: to a browser, localhost
+        and 127.0.0.1 are two sites. Without one (a link, an image, a GET form) only `Sec-Fetch-Site` tells."""
         if caller.origin is None:
             return caller.fetch_site == "cross-site"
         parts = urlsplit(caller.origin)

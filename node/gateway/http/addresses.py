@@ -1,4 +1,4 @@
-"""Hosts as requests name them, read without looking anything up."""
+"""Parses host names and addresses in requests, without looking anything up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 
 def host_of(authority: str) -> str | None:
-    """`host:port` without its port and brackets, in lower case; None where it is not of that form."""
+    """`host:port` without port and brackets, in lower case; None if it does not have that form."""
     try:
         parts = urlsplit(f"//{authority}")
-        parts.port  # noqa: B018 - raises for a port that is none
+        parts.port  # noqa: B018 - raises for an invalid port
     except ValueError:
         return None
     plain = parts.path == "" and parts.query == "" and parts.fragment == "" and parts.username is None
@@ -18,12 +18,12 @@ def host_of(authority: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this device alone."""
+    """Whether a name or an address means only this device."""
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an address and no name."""
+    """Whether it is an IP address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The routes, and what every request passes before it reaches one."""
+"""The checks that every request passes before it reaches a handler, and how errors become answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Where a request says that it comes from."""
+    """What a request says about its source."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     shown = token.strip() if scheme.lower() == "bearer" else request.query.get("token")
     return Caller(
@@ -35,7 +35,7 @@ def caller_of(request: web.Request) -> Caller:
 
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Access first, then the handler; whatever goes wrong becomes one JSON object."""
+    """Check access, then call the handler; every error becomes one JSON object."""
     request.app[CONTEXT].connections.began(request)
     try:
         rules = rules_of(request)
@@ -54,12 +54,12 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refuse(ApiError(404, f"there is no {request.path}: see SPEC.md, «Gateway»", "unknown_url"))
     except web.HTTPMethodNotAllowed as exc:
         allowed = ", ".join(sorted(exc.allowed_methods))
-        message = f"{request.method} is not for {request.path}: use {allowed}"
+        message = f"{request.path} does not accept {request.method}: use {allowed}"
         return _refuse(ApiError(405, message, "method_not_allowed", headers={"Allow": allowed}))
     except web.HTTPException:
         raise
     except ConnectionError:
-        raise  # whoever asked has left; `is_worth_a_line` keeps it out of the log
+        raise  # the client has left; `is_worth_a_line` keeps this out of the log
     except Exception as exc:
         log.exception("a request to %s failed", request.path)
         return _refuse(ApiError(500, f"the node failed ({type(exc).__name__}): see its log", "internal"))
@@ -68,7 +68,7 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def rules_of(request: web.Request) -> AccessRules:
-    """The rules of the site that a request came in by."""
+    """The rules of the site (TCP or Unix socket) through which a request came in."""
     transport = request.transport
     name = None if transport is None else transport.get_extra_info("sockname")
     context = request.app[CONTEXT]
@@ -78,7 +78,7 @@ def rules_of(request: web.Request) -> AccessRules:
 async def read_json(request: web.Request) -> dict[str, Any]:
     """The body as one JSON object; raises ApiError."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise ApiError(400, "compressed bodies are not read: send it as it is", "unsupported_encoding")
+        raise ApiError(400, "compressed bodies are not supported: send it uncompressed", "unsupported_encoding")
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
     try:
@@ -92,8 +92,8 @@ async def read_json(request: web.Request) -> dict[str, Any]:
 
 
 async def _read_body(request: web.Request) -> bytes:
-    """All of it; raises HTTPRequestEntityTooLarge as soon as there is too much. aiohttp's own `read` would first let
-    as much again wait in memory."""
+    """The whole body; raises HTTPRequestEntityTooLarge as soon as it is too large. aiohttp's own `read` would first
+    hold the same amount again in memory."""
     body, connections = bytearray(), request.app[CONTEXT].connections
     async for piece in request.content.iter_any():
         body += piece
@@ -104,7 +104,7 @@ async def _read_body(request: web.Request) -> bytes:
 
 
 def parse_object(raw: bytes | str) -> dict[str, Any]:
-    """One JSON object; raises ApiError that says what it is instead."""
+    """Parse one JSON object; raises ApiError that says what is wrong."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as exc:
@@ -116,8 +116,8 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
 
 
 def _preflight() -> web.Response:
-    """A browser asks before a page's request; its Origin was found good. Such a page may send any header: libraries
-    send their own (`X-Stainless-*`), and none of them decides what is allowed. `*` leaves out Authorization alone."""
+    """The answer to a browser's preflight, whose Origin is allowed. The page may send any header: libraries add their
+    own (`X-Stainless-*`), and none of those decides access. `*` covers every header but Authorization."""
     return web.Response(
         status=204,
         headers={
@@ -129,7 +129,7 @@ def _preflight() -> web.Response:
 
 
 async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Headers of every answer; a page on loopback may read it."""
+    """Add the headers of every answer; they let a page on loopback read it."""
     origin = request.headers.get("Origin")
     response.headers["X-Content-Type-Options"] = "nosniff"
     if origin is not None and response.status != 403:

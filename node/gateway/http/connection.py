@@ -1,6 +1,6 @@
-"""What a connection may cost before it has asked for anything: a slot, for a short time.
+"""Limits what a connection may use before its first request: a slot, for a short time.
 
-It stands between the transport and aiohttp's protocol, which waits for a first request without end.
+This stands between the transport and aiohttp's protocol, which would wait for a first request for ever.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from node.gateway.http.limits import (
 from node.process.descriptors import raise_descriptor_limit
 
 MAX_TAKEN_BYTES = MAX_BODY_BYTES + MAX_CHUNKING_BYTES + MAX_LINGER_BYTES
-"""Of one request with a body; what comes beyond stays in the network."""
+"""Most bytes taken for one request with a body; anything beyond stays in the network."""
 
 
 class Connections:
-    """Every open connection of a gateway, the longest idle first. Belongs to the event loop."""
+    """Every open connection of a gateway, the longest idle first. Used only in the event loop."""
 
     def __init__(self, limit: int = MAX_CONNECTIONS) -> None:
         self._limit = limit
@@ -42,7 +42,7 @@ class Connections:
         return len(self._idle) + len(self._busy)
 
     def opened(self, connection: Connection) -> bool:
-        """Take a slot, if need be that of the longest idle; whether there is one."""
+        """Take a slot, if necessary from the connection that has been idle longest; returns whether there was one."""
         if len(self) >= self._limit:
             if not self._idle:
                 return False
@@ -64,12 +64,12 @@ class Connections:
             self._busy[connection.inner] = connection
 
     def taken_bytes(self, request: web.Request) -> int:
-        """What has come of a request's body, in whatever form."""
+        """How many bytes of a request's body have come, with the overhead of chunking."""
         connection = self._busy.get(request.protocol)
         return 0 if connection is None else connection.taken_bytes
 
     def name_of(self, request: web.Request) -> str | None:
-        """A name for the connection that a request came over, which no other has or had."""
+        """A unique name for the connection over which a request came; it is never used for another."""
         connection = self._busy.get(request.protocol)
         return None if connection is None else connection.name
 
@@ -81,7 +81,7 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: passes everything on to `inner`, and ends where nothing is asked in time."""
+    """One connection. It passes everything to `inner`, and closes if no request comes in time."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self.inner = inner
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._has_body = False
         self.taken_bytes = 0
-        """What has come since the head of the latest request was complete."""
+        """Bytes that have come since the head of the latest request was complete."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self.inner.connection_made(transport)
 
     def asked(self, has_body: bool) -> None:
-        """A request's head is there: from now on aiohttp's own limits hold, and ours on its body."""
+        """A request's head is complete: from now on aiohttp's limits apply, and ours on the body."""
         self._stop_timer()
         self._has_body, self.taken_bytes = has_body, 0
 
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
     def abort(self) -> None:
-        """End it at once, whatever is still to be sent."""
+        """Close it at once, even if data is still unsent."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -126,8 +126,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.taken_bytes += len(data)
         if self._has_body and self.taken_bytes > MAX_TAKEN_BYTES and self._transport is not None:
-            # It was refused long before, and aiohttp hangs up in a moment. It is given nothing any more: what it is
-            # given it drops at once, and asks for more.
+            # The request was refused long before, and aiohttp closes the connection soon. We pass aiohttp no more
+            # data, because it would drop the data at once and ask for more.
             self._transport.pause_reading()
             return
         self.inner.data_received(data)
@@ -148,12 +148,12 @@ def guarded(make: Callable[[], asyncio.Protocol], connections: Connections) -> C
 
 
 def room_for_connections() -> int:
-    """Connections that a gateway may have beside all else."""
+    """How many connections a gateway may have, given what the rest of the node needs."""
     return min(MAX_CONNECTIONS, raise_descriptor_limit() // 2)
 
 
 def _probe(connection: socket.socket | None) -> None:
-    """Notice a half-open TCP connection (a Unix socket cannot be half open)."""
+    """Let the system detect a half-open TCP connection (a Unix socket cannot be half open)."""
     if connection is None or connection.family == socket.AF_UNIX:
         return
     with contextlib.suppress(OSError):  # the other side may be gone already

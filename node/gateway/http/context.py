@@ -1,4 +1,4 @@
-"""What the handlers share: one object for a gateway, under typed keys of the app."""
+"""What the handlers share: one object per gateway, under typed keys of the app."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class GatewayContext(Struct):
     logs: LogFeed
     connections: Connections
     preparers: ThreadPoolExecutor
-    """For what reads the disk or works for a while."""
+    """For work that reads the disk or takes a while."""
     socket_rules: AccessRules
     url: str | None
     operations_waiting: int = 0
 
     async def in_background(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The result of something that blocks for a while."""
+        """Run a blocking call in another thread and return its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.preparers, lambda: call(*args, **kwargs))
 
 
 CONTEXT = web.AppKey("context", GatewayContext)
 RULES = web.AppKey("rules", AccessRules)
-"""Of the TCP site."""
+"""The rules of the TCP site."""

@@ -1,4 +1,4 @@
-"""`POST /control` and the same over `/ws`: management operations, each in a thread of its own."""
+"""`POST /control` and the same over `/ws`: management operations, each in its own thread."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ async def control(request: web.Request) -> web.Response:
 async def perform(
     context: GatewayContext, rules: AccessRules, caller: Caller, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The result of an operation; raises ApiError."""
+    """Perform an operation and return its result; raises ApiError."""
     name = arguments.get("op")
     if not isinstance(name, str) or name not in OPERATIONS:
         known = ", ".join(sorted(OPERATIONS))
-        raise ApiError(404, f"no operation is called {str(name)[:64]!r}; there are: {known}", "unknown_op", "op")
+        raise ApiError(
+            404, f"no operation is called {str(name)[:64]!r}; the operations are: {known}", "unknown_op", "op"
+        )
     if name not in READING:
         rules.require_token(caller)
     if context.operations_waiting >= MAX_OPERATIONS_WAITING:
-        raise ApiError(429, "too many operations wait already: try again in a moment", "busy")
+        raise ApiError(429, "too many operations are waiting: try again in a moment", "busy")
     context.operations_waiting += 1
     try:
         rest = {key: value for key, value in arguments.items() if key not in ("op", "id")}

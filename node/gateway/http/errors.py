@@ -16,7 +16,7 @@ from node.errors import (
 
 
 class ApiError(Exception):
-    """A request that is refused; `str` of it is the sentence for the user."""
+    """A refused request; its `str` is the sentence for the user."""
 
     def __init__(
         self,
@@ -33,24 +33,24 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def as_json(self) -> dict[str, Any]:
-        """The object that travels."""
+        """The JSON object that is sent."""
         return {
             "error": {"message": str(self), "type": _type_of(self.status), "param": self.param, "code": self.code}
         }
 
     def as_response(self) -> web.Response:
-        """The whole answer."""
+        """The whole HTTP answer."""
         return web.json_response(self.as_json(), status=self.status, headers=self.headers)
 
 
 def _type_of(status: int) -> str:
-    """OpenAI's word for a kind of failure."""
+    """OpenAI's name for a kind of failure."""
     known = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
     return known.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
 def api_error_of(error: KekahydeError) -> ApiError:
-    """What a failure of the node looks like to whoever asked."""
+    """The error that the client gets for a failure of the node."""
     match error:
         case ModelNotFoundError():
             return ApiError(404, str(error), "model_not_found", "model")

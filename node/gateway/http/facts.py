@@ -8,7 +8,7 @@ from node.gateway.http.context import CONTEXT
 
 
 async def health(request: web.Request) -> web.Response:
-    """GET /health: the node answers."""
+    """GET /health: says that the node answers."""
     context = request.app[CONTEXT]
     peers = len(context.node.registry.peers())
     requests = len(context.engine.requests())
@@ -16,6 +16,6 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """GET /metrics: Prometheus' text."""
+    """GET /metrics: the metrics in Prometheus' text format."""
     text = request.app[CONTEXT].metrics.text()
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

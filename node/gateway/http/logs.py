@@ -1,5 +1,4 @@
-"""Log lines for whoever watches: a ring of the latest, written by any thread. Nothing secret is logged in the first
-place."""
+"""Log lines for clients that watch: a ring of the latest lines, written by any thread. Secrets are never logged."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ MAX_MESSAGE_CHARACTERS = 2000
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP server tells more than that a client sent no HTTP, which was its answer already, or
-    that it left before it was answered."""
+    """Whether a line of the HTTP server is worth logging. It is not if a client sent something other than HTTP (its
+    answer says so), or left before it was answered."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | ConnectionError)
 
 
@@ -47,6 +46,6 @@ class LogFeed(logging.Handler):
             self._lines.append((next(self._numbers), line))
 
     def after(self, number: int) -> list[tuple[int, dict[str, Any]]]:
-        """The lines with a higher number, oldest first; those that the ring has lost are missing."""
+        """The lines with a higher number, oldest first, without those that the ring has dropped."""
         with self._reading:
             return [(each, line) for each, line in self._lines if each > number]

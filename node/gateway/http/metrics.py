@@ -1,4 +1,4 @@
-"""`/metrics` in Prometheus' form, with vLLM's words. No peer, prompt or user is a label."""
+"""`/metrics` in Prometheus' format, with vLLM's names. No label names a peer, prompt or user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS_BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Metrics:
-    """Counts what the engine says; asked from the gateway's threads."""
+    """Counts the engine's events; the gateway's threads read it."""
 
     def __init__(self, node: Node, engine: Engine) -> None:
         self._node = node
@@ -39,15 +39,15 @@ class Metrics:
         engine.observe(self._heard)
 
     def text(self) -> bytes:
-        """The page."""
+        """The text of /metrics."""
         return generate_latest(self.registry)
 
     def collect(self) -> Iterable[Metric]:
-        """What is true at the moment of asking (prometheus_client calls this)."""
+        """The current values (prometheus_client calls this)."""
         running = [each for each, _mode in self._engine.requests()]
-        yield _gauge("kekahyde_num_requests_running", "Requests under way.", sum(each.started for each in running))
+        yield _gauge("kekahyde_num_requests_running", "Requests that run.", sum(each.started for each in running))
         yield _gauge("kekahyde_num_requests_waiting", "Requests in the queue.", sum(not r.started for r in running))
-        yield _gauge("kekahyde_kv_cache_usage_ratio", "Tokens held, of those there is room for.", self._usage())
+        yield _gauge("kekahyde_kv_cache_usage_ratio", "Used share of the KV caches.", self._usage())
         peers = self._node.registry.peers()
         served = CounterMetricFamily("kekahyde_served_chunks", "Chunks computed for others.")
         served.add_metric([], self._node.worker.answered)

@@ -1,4 +1,4 @@
-"""A call that may wait for a person: in a thread of its own, which never keeps the process from ending."""
+"""Runs a call that may wait for a person in its own thread, which never keeps the process from ending."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 async def in_thread(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """The result of a call, or what it raises. Whoever stops waiting leaves it to itself."""
+    """The result of a call, or the exception that it raises. If the caller stops waiting, the call still goes on."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[R] = loop.create_future()
 

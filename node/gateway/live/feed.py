@@ -1,4 +1,4 @@
-"""`Broadcaster`: what happens in the node, to every client of /ws that asked for it. Sleeps while nobody did."""
+"""`Broadcaster` sends what happens in the node to all subscribed clients of /ws. It sleeps if there are none."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from node.gateway.live.state import state_of
 log = logging.getLogger(__name__)
 
 TURN_S = 0.05
-"""Chunks and logs travel at most twenty times a second."""
+"""Chunks and logs are sent at most twenty times a second."""
 STATE_TURNS = 5
-"""State at most four times a second."""
+"""The state is sent at most four times a second."""
 STATE_EVERY_S = 5.0
-"""State at least so often."""
+"""The state is sent at least this often."""
 MAX_ITEMS = 512
 
 
@@ -35,7 +35,7 @@ class Subscriber(Protocol):
 
 
 class Broadcaster:
-    """One task for all clients: every frame is made once."""
+    """One task for all clients, so that every frame is made only once."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
@@ -59,7 +59,7 @@ class Broadcaster:
             self._wanted.clear()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send frames until cancelled."""
         turn = 0
         while True:
             if not self._wanted.is_set():
@@ -76,12 +76,12 @@ class Broadcaster:
             await asyncio.sleep(TURN_S)
 
     async def state_frame(self) -> str:
-        """The state, whole, as a frame."""
+        """The complete state as a frame."""
         state = await self._context.in_background(state_of, self._context)
         return json.dumps({"type": "state", **state}, ensure_ascii=False)
 
     def log_frames(self) -> list[str]:
-        """The lines that are kept, for a client that has just asked for logs."""
+        """The kept lines, for a client that has just subscribed to logs."""
         return [_text(line) for number, line in self._context.logs.after(0) if number <= self._last_line]
 
     def _newest_line(self) -> int:

@@ -1,4 +1,5 @@
-"""Frames on their way to one client of /ws: what may be dropped when it is slow, and when it is given up."""
+"""Frames that wait for one client of /ws. If the client is slow, some frames are dropped; if it is too slow, it is
+disconnected."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 MAX_BEHIND_BYTES = 1 << 20
-"""Beyond this, frames that may be dropped are; twice as much, and the client is given up."""
+"""Beyond this, frames that may be dropped are dropped; beyond twice this, the client is disconnected."""
 
 
 class Outbox:
@@ -16,17 +17,17 @@ class Outbox:
     def __init__(self, on_overrun: Callable[[], None] = lambda: None) -> None:
         """
         Args:
-            on_overrun: called once, when its client is to be given up.
+            on_overrun: called once, when the client must be disconnected.
         """
         self._on_overrun = on_overrun
         self._frames: deque[str] = deque()
         self._wake = asyncio.Event()
         self._num_bytes = 0
         self.overrun = False
-        """Its client is too far behind: it is closed with 1008."""
+        """Whether the client is too far behind: it is closed with 1008."""
 
     def put(self, frame: str, may_drop: bool = False) -> bool:
-        """Queue a frame; whether it was taken."""
+        """Queue a frame; returns whether it was accepted."""
         if self.overrun or (may_drop and self._num_bytes > MAX_BEHIND_BYTES):
             return False
         if self._num_bytes > 2 * MAX_BEHIND_BYTES:
@@ -40,13 +41,13 @@ class Outbox:
         return not self.overrun
 
     async def take(self) -> str:
-        """The next frame, which counts as waiting until `sent`."""
+        """The next frame; it counts as waiting until `sent` is called."""
         while not self._frames:
             self._wake.clear()
             await self._wake.wait()
         return self._frames[0]
 
     def sent(self) -> None:
-        """The frame taken last has left."""
+        """The frame that was taken last has been sent."""
         if self._frames:
             self._num_bytes -= len(self._frames.popleft())

@@ -1,4 +1,5 @@
-"""The state object of /ws: everything that an interface shows, always whole. Reads the disk: not for the loop."""
+"""The state object of /ws: everything that an interface shows, always complete. It reads the disk, so it must not run
+in the event loop."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
 
 
 def partial_statuses(node: Node, listed: Sequence[ListedModel] = ()) -> list[dict[str, Any]]:
-    """MODEL objects of models of which parts, or nothing yet, came from peers, and that are not `listed`."""
+    """MODEL objects of models that are not `listed`, of which only parts, or nothing yet, came from peers."""
     whole = {model.model_id_bytes for model in node.hosted.models}
     whole |= {bytes.fromhex(one.summary.model_id) for one in listed}
     fetched = {bytes.fromhex(job.model) for job in node.transfers.running_by_id()}
@@ -87,7 +88,7 @@ def _missing(node: Node, model_id: bytes) -> set[int]:
 
 
 def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
-    """The MODEL object of a model that answers: all of it is here, or it is thin."""
+    """The MODEL object of a model that can answer: all of it is here, or it is thin."""
     summary = listed.summary
     held = f"0-{summary.num_layers - 1}"
     if summary.held_bytes < summary.weights_bytes:
@@ -109,7 +110,7 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
 
 
 def request_statuses(engine: Engine) -> list[dict[str, Any]]:
-    """One REQUEST object for each that runs or waits."""
+    """One REQUEST object for each request that runs or waits."""
     return [_request_status(running, mode) for running, mode in engine.requests()]
 
 

@@ -1,4 +1,4 @@
-"""`/ws`: a client's frames in, what it asked for out (SPEC.md, Gateway)."""
+"""`/ws`: reads a client's frames and sends what it asked for (SPEC.md, Gateway)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
 
 
 class Client:
-    """One connection; it ends with everything that was done for it."""
+    """One connection; when it closes, all work for it ends."""
 
     def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
         self._context: GatewayContext = request.app[CONTEXT]
@@ -59,7 +59,7 @@ class Client:
         self.chunks_dropped = 0
 
     async def run(self) -> None:
-        """Until the connection closes."""
+        """Serve until the connection closes."""
         writer = self._writer = asyncio.create_task(self._write())
         self.outbox.put(_text({"type": "hello", "protocol": PROTOCOL, "node": node_status(self._context)}))
         self._feed.changed(self, present=True)
@@ -76,7 +76,7 @@ class Client:
             await asyncio.gather(writer, *self._tasks, return_exceptions=True)
 
     async def _write(self) -> None:
-        """Frames out, one after the other; a client that takes nothing is given up."""
+        """Send frames, one after the other; disconnect a client that takes nothing."""
         try:
             while True:
                 frame = await self.outbox.take()
@@ -87,7 +87,7 @@ class Client:
             self._give_up()
 
     def _give_up(self) -> None:
-        """It reads too slowly: nothing more is done for it."""
+        """Disconnect a client that reads too slowly, and end all work for it."""
         if self._farewell is None:
             for task in self._tasks:
                 task.cancel()
@@ -102,15 +102,15 @@ class Client:
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    # --- what it asks for
+    # --- what the client asks for
 
     def _obey(self, text: str) -> None:
-        """Start what a frame asks for; the answer comes when it is there."""
+        """Start what a frame asks for; the answer is sent when it is ready."""
         frame: dict[str, Any] = {}
         try:
             frame = parse_object(text)
             if len(self._tasks) >= MAX_TASKS_A_CLIENT:
-                raise ApiError(429, f"{MAX_TASKS_A_CLIENT} operations of this connection wait already", "busy")
+                raise ApiError(429, f"{MAX_TASKS_A_CLIENT} operations of this connection are already waiting", "busy")
             if frame.get("op") == "generate":
                 self._generate(frame)
             else:
@@ -125,7 +125,7 @@ class Client:
         return task
 
     async def _answer(self, frame: Mapping[str, Any]) -> None:
-        """Every operation but `generate`."""
+        """Answer every operation except `generate`."""
         try:
             match frame.get("op"):
                 case "subscribe":
@@ -168,9 +168,11 @@ class Client:
                 400, f"request must be a name of 1 to {MAX_REQUEST_ID_CHARACTERS} characters", "invalid_value"
             )
         if len(self._generations) >= MAX_GENERATIONS_A_CLIENT:
-            raise ApiError(429, f"{MAX_GENERATIONS_A_CLIENT} generations of this connection run already", "busy")
+            raise ApiError(
+                429, f"{MAX_GENERATIONS_A_CLIENT} generations of this connection are already running", "busy"
+            )
         if name in self._generations:
-            raise ApiError(409, f"a request {name!r} is under way already: choose another name", "duplicate")
+            raise ApiError(409, f"a request {name!r} is already running: choose another name", "duplicate")
         task = self._generations[name] = self._start(self._run_generation(name, frame))
         task.add_done_callback(lambda _task: self._generations.pop(name, None))
 
@@ -200,7 +202,7 @@ class Client:
             self.outbox.put(_text({"type": "reply", "id": frame["id"], "ok": True, "result": result}))
 
     def _refuse(self, frame: Mapping[str, Any], error: ApiError) -> None:
-        """One reply; a generation that does not begin has also ended."""
+        """Send one error reply; for a generation that could not begin, also its final error event."""
         said = {"message": str(error), "code": error.code or "error"}
         if "id" in frame or frame.get("op") != "generate":
             self.outbox.put(_text({"type": "reply", "id": frame.get("id"), "ok": False, "error": said}))

@@ -1,9 +1,9 @@
-"""/v1, as OpenAI's API.
+"""/v1, OpenAI's API.
 
 endpoints  the handlers
-body       what is asked, checked
-prepare    a body becomes a request of the engine
-stream     one generation on its way to a handler
+body       reads and checks the body of a request
+prepare    turns a body into a request to the engine
+stream     passes events of one generation to a handler
 answers    the bodies of answers
 sse        server-sent events
 """

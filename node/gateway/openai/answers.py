@@ -1,4 +1,4 @@
-"""OpenAI's objects, made of what the engine says."""
+"""OpenAI's objects, built from the engine's results."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def model_object(listed: ListedModel) -> dict[str, Any]:
 
 
 def receipt_object(receipt: Receipt) -> dict[str, Any]:
-    """The receipt beside an answer, without the text that is there already."""
+    """The receipt of an answer, without the text, which the answer already has."""
     return {name: value for name, value in receipt.as_json().items() if name not in ("type", "text")}
 
 
 def usage_of(receipt: Receipt) -> dict[str, Any]:
-    """Tokens of prompt and answer."""
+    """Token counts of prompt and answer."""
     return {
         "prompt_tokens": receipt.prompt_tokens,
         "completion_tokens": receipt.tokens,
@@ -46,7 +46,7 @@ def usage_of(receipt: Receipt) -> dict[str, Any]:
 
 
 class AnswerForm:
-    """The form of one answer: of a chat or of a completion, with id, time and model."""
+    """Builds the objects of one answer, of a chat or of a completion, with id, time and model."""
 
     def __init__(self, answer_id: str, created: int, model: str, chat: bool, include_usage: bool = False) -> None:
         self._base = {"id": answer_id, "created": created, "model": model, "system_fingerprint": FINGERPRINT}
@@ -68,7 +68,7 @@ class AnswerForm:
         }
 
     def opening(self) -> list[dict[str, Any]]:
-        """Chunks before the first token: a chat says who speaks."""
+        """Chunks before the first token: a chat begins with the role."""
         return [self._chunk({"delta": {"role": "assistant", "content": ""}})] if self._chat else []
 
     def text(self, text: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class AnswerForm:
         return self._chunk({"delta": {"content": text}} if self._chat else {"text": text})
 
     def closing(self, receipt: Receipt) -> list[dict[str, Any]]:
-        """The last chunk, with the receipt; behind it the usage where it was asked for."""
+        """The last chunk, with the receipt; then the usage if it was asked for."""
         empty: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
         chunks = [{**self._chunk(empty, _reason(receipt)), "kekahyde": receipt_object(receipt)}]
         if self._include_usage:
@@ -91,6 +91,6 @@ class AnswerForm:
 
 
 def _reason(receipt: Receipt) -> str:
-    """OpenAI knows stop and length; an answer that somebody stopped has stopped. One that could not be finished says
-    so in a word of our own, for none of theirs is true."""
+    """The finish reason. OpenAI has stop and length; a cancelled answer counts as stop. An answer that could not be
+    finished has our own word, because neither of theirs would be true."""
     return "stop" if receipt.finish_reason == "cancelled" else receipt.finish_reason

@@ -1,4 +1,4 @@
-"""What a request's body asks for, read strictly: a wish that cannot be met is refused, never passed over."""
+"""Reads a request's body strictly: what cannot be done is refused, never silently ignored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IGNORED = frozenset(
         "user",
     }
 )
-"""Fields that say nothing about the answer's text."""
+"""Fields that do not affect the answer's text."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -59,14 +59,14 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-"""What this gateway cannot do, and the values (beside null) that do not ask for it."""
+"""Fields for things that this gateway cannot do, and the values (besides null) that do not ask for them."""
 MAX_CACHE_KEY_CHARACTERS = 256
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MAX_SEED = (1 << 64) - 1
 
 
 class Asked(Discreet, Struct, frozen=True):
-    """A body that was found good; the model is still only a name."""
+    """A checked body; the model is still only a name."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("messages", "prompt", "cache_key")
     model: str | None
@@ -78,23 +78,23 @@ class Asked(Discreet, Struct, frozen=True):
     stream: bool = False
     include_usage: bool = False
     cache_key: str | None = None
-    """`prompt_cache_key`: what the program calls this conversation."""
+    """`prompt_cache_key`: the program's name for this conversation."""
 
 
 def read_chat(body: Mapping[str, Any], header: str | None) -> Asked:
-    """The body of /v1/chat/completions; raises ApiError 400."""
+    """Read the body of /v1/chat/completions; raises ApiError 400."""
     asked = _read_common(body, header, {"messages", "max_completion_tokens"})
     return Asked(**asked, messages=read_messages(body.get("messages")))
 
 
 def read_completion(body: Mapping[str, Any], header: str | None) -> Asked:
-    """The body of /v1/completions; raises ApiError 400."""
+    """Read the body of /v1/completions; raises ApiError 400."""
     asked = _read_common(body, header, {"prompt"})
     return Asked(**asked, prompt=_prompt(body.get("prompt")))
 
 
 def read_generate(body: Mapping[str, Any]) -> Asked:
-    """The operation `generate` of /ws: messages or a prompt; raises ApiError 400."""
+    """Read the operation `generate` of /ws, which has messages or a prompt; raises ApiError 400."""
     given = {name: value for name, value in body.items() if name not in ("op", "id", "request")}
     if (given.get("messages") is None) == (given.get("prompt") is None):
         raise _invalid("give either messages or a prompt", "messages")
@@ -104,7 +104,7 @@ def read_generate(body: Mapping[str, Any]) -> Asked:
 
 
 def sampling_params(asked: Asked, model: StoredModel) -> SamplingParams:
-    """The model's defaults with what was asked for; raises ApiError that names the field."""
+    """The model's defaults, overridden by what was asked for; raises ApiError that names the field."""
     wanted = dict(asked.sampling)
     wanted.setdefault("seed", secrets.randbits(32))
     defaults = dict(model.generation_config)
@@ -119,7 +119,7 @@ def sampling_params(asked: Asked, model: StoredModel) -> SamplingParams:
 
 
 def read_messages(value: Any) -> list[dict[str, str]]:
-    """Messages with plain text; raises ApiError 400 for anything that is more."""
+    """Read messages with plain text; raises ApiError 400 for anything else."""
     if not isinstance(value, list) or not value:
         raise _invalid("messages must be a list with at least one message", "messages")
     if len(value) > MAX_MESSAGES:
@@ -134,14 +134,14 @@ def _message(message: Any, where: str) -> dict[str, str]:
         raise _invalid(f"{where} must be an object with role and content", where)
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        raise _invalid(f"{where}.role is {str(role)[:32]!r}; there are: {', '.join(ROLES)}", f"{where}.role")
+        raise _invalid(f"{where}.role is {str(role)[:32]!r}; the roles are: {', '.join(ROLES)}", f"{where}.role")
     if message.get("tool_calls") or message.get("function_call"):
-        raise _unsupported(f"{where} has tool calls, which this gateway cannot do", f"{where}.tool_calls")
+        raise _unsupported(f"{where} has tool calls, which are not supported", f"{where}.tool_calls")
     return {"role": ROLES[role], "content": _content(message, role, f"{where}.content")}
 
 
 def _content(message: Mapping[str, Any], role: str, where: str) -> str:
-    """Text, given whole or in parts. What an assistant said may also be nothing, or a refusal."""
+    """The text, which is given whole or in parts. An assistant's content may also be empty, or a refusal."""
     content, assistant = message.get("content"), role == "assistant"
     if content is None and assistant:
         content = message.get("refusal") or ""
@@ -154,18 +154,18 @@ def _content(message: Mapping[str, Any], role: str, where: str) -> str:
 
 
 def _part(part: Any, assistant: bool, where: str) -> str:
-    """One part of a content: the field that bears its type's name holds its text."""
+    """The text of one part of a content; it is in the field that has the type's name."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind != "text" and not (assistant and kind == "refusal"):
-        raise _unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text can be read", where)
+        raise _unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text is supported", where)
     text = part.get(kind)
     if not isinstance(text, str):
-        raise _invalid(f"{where} has a part of type {kind} whose {kind} is no text", where)
+        raise _invalid(f"{where} has a part of type {kind} whose {kind} is not text", where)
     return text
 
 
 def _prompt(prompt: Any) -> str | list[int]:
-    """A text or its tokens; a list of one prompt is that prompt."""
+    """A text or its tokens; a list with one prompt counts as that prompt."""
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if isinstance(prompt, str):
@@ -187,9 +187,9 @@ def _read_common(body: Mapping[str, Any], header: str | None, own: set[str]) -> 
         if name in known or name in IGNORED or value is None:
             continue
         if name not in NEUTRAL:
-            raise ApiError(400, f"the field {name[:64]!r} is not known here: leave it out", "unknown_parameter", name)
+            raise ApiError(400, f"the field {name[:64]!r} is unknown: leave it out", "unknown_parameter", name)
         if not any(value == neutral and type(value) is type(neutral) for neutral in NEUTRAL[name]):
-            raise _unsupported(f"{name} cannot be done here: leave it out", name)
+            raise _unsupported(f"{name} is not supported: leave it out", name)
     model = body.get("model")
     if not isinstance(model, str):
         raise _invalid("model must be the name of a model; GET /v1/models lists them", "model")
@@ -254,12 +254,12 @@ def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
         raise _invalid("stream_options must be an object, and only with stream: true", "stream_options")
     unknown = {name for name, value in options.items() if value} - {"include_usage", "include_obfuscation"}
     if unknown:
-        raise _unsupported(f"stream_options.{min(unknown)[:64]} is not known here", "stream_options")
+        raise _unsupported(f"stream_options.{min(unknown)[:64]} is unknown: leave it out", "stream_options")
     return stream, options.get("include_usage") is True
 
 
 def _privacy(field_value: Any, header: str | None) -> Privacy:
-    """The mode that field or header ask for; both must agree."""
+    """The mode that the field or the header asks for; if both are given, they must agree."""
     wanted = header if field_value is None else field_value
     if header is not None and wanted != header:
         raise _invalid("the field privacy and the header X-Kekahyde-Privacy differ: give one of them", "privacy")
@@ -267,7 +267,7 @@ def _privacy(field_value: Any, header: str | None) -> Privacy:
         return Privacy.AUTO
     modes = {mode.value: mode for mode in Privacy}
     if not isinstance(wanted, str) or wanted not in modes:
-        raise _invalid(f"privacy is {str(wanted)[:32]!r}; there are: {', '.join(modes)}", "privacy")
+        raise _invalid(f"privacy is {str(wanted)[:32]!r}; the modes are: {', '.join(modes)}", "privacy")
     return modes[wanted]
 
 
@@ -276,7 +276,7 @@ def _lend(value: Any) -> Lend | None:
         return None
     choices = {lend.value: lend for lend in Lend}
     if not isinstance(value, str) or value not in choices:
-        raise _invalid(f"lend is {str(value)[:32]!r}; there are: {', '.join(choices)}", "lend")
+        raise _invalid(f"lend is {str(value)[:32]!r}; the choices are: {', '.join(choices)}", "lend")
     return choices[value]
 
 

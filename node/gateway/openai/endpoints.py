@@ -1,4 +1,4 @@
-"""`/v1/...` as OpenAI's clients know it."""
+"""`/v1/...`: the handlers, as OpenAI's clients expect them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def get_model(request: web.Request) -> web.Response:
         if name in (model.name, model.summary.model_id):
             return web.json_response(model_object(model))
     known = ", ".join(model.name for model in listed) or "none"
-    raise ApiError(404, f"no model is called {name[:128]!r}; there are: {known}", "model_not_found", "model")
+    raise ApiError(404, f"no model is called {name[:128]!r}; the models are: {known}", "model_not_found", "model")
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -97,7 +97,7 @@ async def _streamed(
 
 
 def _frames(events: Sequence[Event], form: AnswerForm) -> tuple[list[bytes], bool]:
-    """What events look like on the wire, and whether the last was among them."""
+    """The frames to send for these events, and whether the last event was among them."""
     frames: list[bytes] = []
     for event in events:
         match event:

@@ -1,4 +1,4 @@
-"""From what was asked to a request of the engine: model found, prompt rendered and cut into tokens. Blocks."""
+"""Turns a body into a request to the engine: finds the model, renders the prompt, makes its tokens. It blocks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from node.store.stored import StoredModel
 
 
 def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | None = None) -> GenerationRequest:
-    """The whole request.
+    """The complete request.
 
     Args:
-        connection: names the connection that it came over. Requests over one connection, or with one
-            `prompt_cache_key`, are of one requester.
+        connection: names the connection over which it came. Requests over one connection, or with one
+            `prompt_cache_key`, count as requests of one requester.
 
     Raises:
-        ApiError, KekahydeError: it cannot be done, with the reason.
+        ApiError, KekahydeError: the request cannot be served; the text says why.
     """
     model = engine.models.resolve(asked.model)
     params = sampling_params(asked, model)
@@ -27,9 +27,9 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
 
 
 def _tokens(asked: Asked, model: StoredModel) -> tuple[list[int], bool]:
-    """Tokens of the prompt, and whether the answer goes on from its text.
+    """Tokens of the prompt, and whether the answer continues its text.
 
-    A model without a chat template only goes on from a text: it gets the contents of all messages, a line each.
+    A model without a chat template can only continue a text: it gets the contents of all messages, one per line.
     """
     if asked.messages is None:
         if isinstance(asked.prompt, list):

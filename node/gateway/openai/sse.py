@@ -1,4 +1,4 @@
-"""Server-sent events to a reader who may be slow, or gone."""
+"""Server-sent events to a reader that may be slow, or gone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def frame(value: dict[str, Any]) -> bytes:
 
 
 class EventWriter:
-    """A response that streams; says something every ten seconds, so that nobody between gives up."""
+    """A streaming response. It sends something every ten seconds, so that no proxy on the way times out."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -42,12 +42,12 @@ class EventWriter:
 
     @property
     def due_s(self) -> float:
-        """Seconds until something must be said."""
+        """Seconds until something must be sent."""
         return max(0.0, self._written_at + KEEP_ALIVE_S - time.monotonic())
 
     async def write(self, frames: Sequence[bytes]) -> None:
-        """Send events in one piece; a comment where there is none and it is time. Raises TimeoutError for a reader
-        that takes nothing."""
+        """Send events in one piece; if there are none and it is time, send a comment. Raises TimeoutError if the
+        reader takes nothing."""
         if not frames and self.due_s > 0:
             return
         async with asyncio.timeout(WRITE_LIMIT_S):
@@ -55,13 +55,13 @@ class EventWriter:
         self._written_at = time.monotonic()
 
     async def close(self) -> web.StreamResponse:
-        """The last event was sent."""
+        """End the response after the last event."""
         async with asyncio.timeout(WRITE_LIMIT_S):
             await self._response.write_eof()
         return self._response
 
     def abort(self) -> web.StreamResponse:
-        """It reads nothing: what waits for it is not kept."""
+        """Close the connection of a reader that reads nothing, and drop what waits for it."""
         if self._request.transport is not None:
             self._request.transport.abort()
         return self._response

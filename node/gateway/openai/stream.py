@@ -1,4 +1,4 @@
-"""Events of one generation on their way from the engine's thread to a handler."""
+"""Passes events of one generation from the engine's thread to a handler."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class EventStream:
         self._wake = asyncio.Event()
 
     def push(self, event: Event) -> None:
-        """From any thread."""
+        """Add an event, from any thread."""
         self._events.append(event)
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever would have read
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its reader with it
             self._loop.call_soon_threadsafe(self._wake.set)
 
     def soon(self, call: Callable[[str], object], argument: str) -> None:
-        """Call something in the loop."""
+        """Call a function in the loop."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, argument)
 
     async def take(self, timeout_s: float | None = None) -> list[Event]:
-        """All that is there, at least one; nothing where the time is over first."""
+        """All waiting events, at least one; an empty list if the time is over first."""
         if not self._events:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -42,13 +42,13 @@ class EventStream:
 
     @property
     def behind(self) -> bool:
-        """Whether its reader is so slow that it has in effect left."""
+        """Whether the reader is so slow that it counts as gone."""
         return len(self._events) > MAX_EVENTS_BEHIND
 
 
 @contextlib.asynccontextmanager
 async def generation(engine: Engine, request: GenerationRequest) -> AsyncIterator[EventStream]:
-    """Run a request for as long as the block lasts: whoever leaves it early, however, ends the work on every peer."""
+    """Run a request while the block lasts. Leaving the block early, in any way, ends the work on every peer."""
     events = EventStream()
     over = False
 

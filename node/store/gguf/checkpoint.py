@@ -1,4 +1,4 @@
-"""A GGUF model opened like a Hugging Face checkpoint, checked whole before a weight is read."""
+"""A GGUF model, opened like a Hugging Face checkpoint and checked before a weight is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from protocol.linear.field import Floats
 
 
 class GgufCheckpoint:
-    """The weights of a GGUF model under their names in a checkpoint, widened to float32 when they are asked for.
+    """The weights of a GGUF model under their names in a checkpoint; a read widens them to float32.
 
     Args:
         path: the file, or any part of a split one.
@@ -52,28 +52,28 @@ class GgufCheckpoint:
         self.head = EMBEDDING if self.config.tie_word_embeddings else HEAD
         files = tokenizer_files(metadata, str(path))
         self.folder = Path(tempfile.mkdtemp(prefix="kekahyde-gguf-"))
-        """Where the files of its tokenizer lie, for as long as this lives."""
+        """The folder with the files of its tokenizer, while this object exists."""
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         for name, content in files.items():
             (self.folder / name).write_bytes(content)
 
     def tensor(self, name: str) -> Floats:
-        """The whole tensor; `name` is one that the architecture has."""
+        """The whole tensor; the architecture must have a tensor of this name."""
         return self.rows(name, 0, self._places[self._name(name)].shape[0])
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
+        """Rows `start` to `stop` of a tensor; no more of it is in memory."""
         order = row_order(self.config, name, self._is_paired)
         return self._rows_of(self._name(name), slice(start, stop) if order is None else order[start:stop])
 
     @property
     def embedding_dtype(self) -> str:
-        """How the embedding is kept: as it is stored where that is no blocks of ggml's, else widened."""
+        """The dtype in which the embedding is kept: as stored, but ggml's blocks are widened."""
         stored = self._places[self._name(EMBEDDING)].type.name
         return stored if stored in ("F32", "F16", "BF16") else "F32"
 
     def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
-        """The embedding's bytes in that dtype, so many rows at a time."""
+        """The embedding's bytes in that dtype, `num_rows` rows at a time."""
         name = self._name(EMBEDDING)
         plain = self._places[name].type.name == self.embedding_dtype
         for start in range(0, self.config.vocab_size, num_rows):
@@ -84,7 +84,7 @@ class GgufCheckpoint:
                 yield self._rows_of(name, rows).astype("<f4").tobytes()
 
     def _factors(self) -> dict[str, Floats]:
-        """The tensors that hold factors of rotary frequencies: short vectors, or the file is refused."""
+        """The tensors that hold factors of rotary frequencies; the file is refused if they are not short vectors."""
         present = [name for name in FACTOR_TENSORS if name in self._places]
         for name in present:
             if len(shape := self._places[name].shape) != 1 or shape[0] > MAX_DIMENSION:
@@ -105,14 +105,14 @@ class GgufCheckpoint:
         unknown = sorted(self._places.keys() - shapes.keys() - set(FACTOR_TENSORS))
         if unknown:
             raise UnsupportedModelError(
-                f"{self.path} holds the tensor {unknown[0]}, which a plain {self.config.model_type} model has not; "
+                f"{self.path} holds the tensor {unknown[0]}, which a plain {self.config.model_type} model lacks; "
                 "use an unmodified file"
             )
         for name, shape in shapes.items():
             if self._places[name].shape != shape:
                 found = list(self._places[name].shape)
                 raise CorruptModelError(
-                    f"{self.path}: tensor {name} has the shape {found}, its metadata say {list(shape)}"
+                    f"{self.path}: tensor {name} has the shape {found}, but its metadata say {list(shape)}"
                 )
 
 
@@ -120,6 +120,6 @@ def _all_places(paths: list[Path], headers: list[Header]) -> dict[str, TensorPla
     places: dict[str, TensorPlace] = {}
     for path, header in zip(paths, headers, strict=True):
         if twice := places.keys() & header.tensors.keys():
-            raise CorruptModelError(f"{path} holds the tensor {min(twice)} that another part holds too")
+            raise CorruptModelError(f"{path} holds the tensor {min(twice)}, which another part holds too")
         places.update(header.tensors)
     return places

@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file as a Hugging Face `config.json`, which `hf.config` reads and judges."""
+"""Turns the metadata of a GGUF file into a Hugging Face `config.json`, which `hf.config` reads and checks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def read_gguf_config(
     """The architecture.
 
     Args:
-        factors: the tensors that hold what rotary frequencies are divided by, f32[rotated / 2], by name.
+        factors: the tensors with the divisors of rotary frequencies, f32[rotated / 2], by name.
 
     Raises:
-        UnsupportedModelError: it is one that is not supported.
+        UnsupportedModelError: the architecture is not supported.
     """
     architecture = metadata.get("general.architecture")
     if architecture not in MODEL_TYPES:

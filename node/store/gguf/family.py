@@ -1,4 +1,4 @@
-"""What GGUF architectures are called elsewhere, and keys of `config.json` that only some of them have."""
+"""The `model_type` of GGUF architectures, and keys of `config.json` that only some of them have."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MODEL_TYPES = {
     "olmo2": "olmo2",
     "granite": "granite",
 }
-"""The `model_type` of each architecture that is read. Mistral's models are of the architecture llama here."""
+"""The `model_type` of each supported architecture. In GGUF, Mistral's models have the architecture llama."""
 PAIRED = ("llama", "smollm3", "granite")
-"""Architectures whose heads ggml rotates by neighbouring features (llama.cpp, llama_model_rope_type)."""
+"""Architectures in whose heads ggml rotates neighbouring features (llama.cpp, llama_model_rope_type)."""
 ROTATED_IN_PART = ("phi3",)
 _WITH_WINDOW = ("gemma2", "gemma3", "phi3")
 
 _LARGEST = {"gemma2": 46, "gemma3": 62}
-"""Layers of the 27B models, whose queries are scaled by another number than the size of a head; no file says so
-(llama.cpp, src/models: gemma2.cpp and gemma3.cpp)."""
+"""Number of layers of the 27B models. Their queries are scaled by another number than the size of a head, which no
+file says (llama.cpp, src/models: gemma2.cpp and gemma3.cpp)."""
 
 
 def special_keys(of: Values, hidden_size: int, num_heads: int, head_dim: int) -> dict[str, Any]:
-    """Keys of `config.json` beside those that all have."""
+    """Keys of `config.json` that not all architectures have."""
     if of.architecture not in _WITH_WINDOW and of.get("attention.sliding_window"):
         raise of.refuse("it is a model with a sliding window, which this architecture is not known to have")
     if of.architecture in _LARGEST:
@@ -40,7 +40,7 @@ def special_keys(of: Values, hidden_size: int, num_heads: int, head_dim: int) ->
 
 
 def _granite(of: Values, head_dim: int) -> dict[str, Any]:
-    """What the file leaves out is 1, but for attention (llama.cpp, src/models/granite.cpp)."""
+    """Factors that the file leaves out are 1, except that of attention (llama.cpp, src/models/granite.cpp)."""
     if of.get("rope.scaling.finetuned", True) is not True:
         raise of.refuse("its rotary embedding is switched off (rope.scaling.finetuned)")
     return {
@@ -52,7 +52,7 @@ def _granite(of: Values, head_dim: int) -> dict[str, Any]:
 
 
 def _phi(of: Values, head_dim: int) -> dict[str, Any]:
-    """A window of 0 is none (llama.cpp, conversion/phi.py)."""
+    """A window of 0 means no window (llama.cpp, conversion/phi.py)."""
     rotated = of.get("rope.dimension_count", head_dim)
     return {
         "sliding_window": of.get("attention.sliding_window") or None,

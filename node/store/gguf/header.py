@@ -1,6 +1,6 @@
-"""The header of a GGUF file: metadata and the places of its tensors. Counts and sizes are bounded before their use.
+"""The header of a GGUF file: metadata and the places of its tensors. Counts and sizes are checked before their use.
 
-The format is that of ggml's docs/gguf.md, version 2 and 3, little-endian.
+ggml's docs/gguf.md describes the format; this reads versions 2 and 3, little-endian.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_HEADER_BYTES = 256 << 20
 MAX_ENTRIES = 4096
-"""Of metadata; files in the field have about 50."""
+"""Most metadata entries; real files have about 50."""
 MAX_TENSORS = 16 * MAX_LAYERS + 16
 MAX_ITEMS = 4 * MAX_VOCABULARY
-"""Of all arrays together: tokens, their kinds, scores and merges."""
+"""Most items of all arrays together: tokens, their kinds, scores and merges."""
 MAX_KEY_BYTES = 1 << 16
 MAX_DIMENSIONS = 4
 DEFAULT_ALIGNMENT = 32
@@ -32,7 +32,7 @@ MAX_ALIGNMENT = 1 << 16
 
 
 class BlockType(Struct, frozen=True):
-    """A type of stored weights: so many of them take so many bytes."""
+    """A type of stored weights: a block of `weights` weights takes `num_bytes` bytes."""
 
     name: str
     weights: int
@@ -52,18 +52,18 @@ BLOCK_TYPES = {
     14: BlockType("Q6_K", 256, 210),
     30: BlockType("BF16", 1, 2),
 }
-"""By ggml's number (ggml.h, enum ggml_type): those that can be read here."""
+"""The supported types, by ggml's number (ggml.h, enum ggml_type)."""
 
 _ARRAY, _STRING, _BOOL = 9, 8, 7
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}
 
 
 class TensorPlace(Struct, frozen=True):
-    """Where a tensor lies in its file."""
+    """The place of a tensor in its file."""
 
     name: str
     shape: tuple[int, ...]
-    """Rows first, as numpy has it."""
+    """Rows first, as in numpy."""
     type: BlockType
     offset: int
     """Bytes from the start of the file."""
@@ -78,7 +78,7 @@ class TensorPlace(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    """What a file says of itself."""
+    """What a file says about itself."""
 
     metadata: dict[str, Any]
     """Numbers, truth values, strings, and lists of them."""
@@ -86,12 +86,12 @@ class Header(Struct, frozen=True):
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file.
+    """Reads the header of a file.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        UnsupportedModelError: it is of a version or holds a type that is not supported.
-        CorruptModelError: it is no GGUF file, is cut short, or contradicts itself.
+        UnsupportedModelError: it has a version, or holds a type, that is not supported.
+        CorruptModelError: it is not a GGUF file, is truncated, or contradicts itself.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -99,7 +99,7 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError as exc:
         raise ModelNotFoundError(f"{path} is missing; fetch the model again") from exc
     except (OSError, ValueError) as exc:
-        raise CorruptModelError(f"{path} is not a whole GGUF file ({exc}); fetch the model again") from exc
+        raise CorruptModelError(f"{path} is not a valid GGUF file ({exc}); fetch the model again") from exc
 
 
 class _Reader:
@@ -113,14 +113,14 @@ class _Reader:
             raise ValueError("it does not begin with GGUF")
         version = self._number("<I")
         if version not in VERSIONS:
-            raise UnsupportedModelError(f"{self._path} is of GGUF version {version}, not 2 or 3; convert it anew")
+            raise UnsupportedModelError(f"{self._path} is of GGUF version {version}, not 2 or 3; convert it again")
         num_tensors = self._count("tensors", MAX_TENSORS)
         num_entries = self._count("entries", MAX_ENTRIES)
         metadata: dict[str, Any] = {}
         for _ in range(num_entries):
             key = self._string(MAX_KEY_BYTES)
             if key in metadata:
-                raise ValueError(f"{key} stands there twice")
+                raise ValueError(f"it has {key} twice")
             metadata[key] = self._value(self._number("<I"))
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if type(alignment) is not int or not 0 < alignment <= MAX_ALIGNMENT or alignment % 8:
@@ -138,7 +138,7 @@ class _Reader:
         if number not in BLOCK_TYPES:
             known = ", ".join(kind.name for kind in BLOCK_TYPES.values())
             raise UnsupportedModelError(
-                f"{self._path}: tensor {name} is of ggml's type {number}, which is not read; take a file of {known}"
+                f"{self._path}: tensor {name} has ggml's type {number}, which is not supported; use a file of {known}"
             )
         kind = BLOCK_TYPES[number]
         if not all(0 < size <= max(MAX_DIMENSION, MAX_VOCABULARY) for size in shape) or shape[-1] % kind.weights:
@@ -148,18 +148,18 @@ class _Reader:
     def _placed(
         self, described: list[tuple[str, tuple[int, ...], BlockType, int]], start: int, alignment: int
     ) -> dict[str, TensorPlace]:
-        """Tensors in their places, none beyond the end and none over another."""
+        """The tensors with their places; raises ValueError if one ends beyond the file or overlaps another."""
         tensors: dict[str, TensorPlace] = {}
         end = start
         for name, shape, kind, offset in sorted(described, key=lambda tensor: tensor[3]):
             place = TensorPlace(name, shape, kind, start + offset)
             if name in tensors:
-                raise ValueError(f"tensor {name} stands there twice")
+                raise ValueError(f"it has the tensor {name} twice")
             if offset % alignment or place.offset < end:
-                raise ValueError(f"tensor {name} lies over another")
+                raise ValueError(f"tensor {name} overlaps another")
             end = place.offset + place.num_bytes
             if end > len(self._content):
-                raise ValueError(f"tensor {name} ends beyond the file: it is cut short")
+                raise ValueError(f"tensor {name} ends beyond the end of the file: it is truncated")
             tensors[name] = place
         return tensors
 
@@ -197,7 +197,7 @@ class _Reader:
     def _count(self, what: str, limit: int) -> int:
         count: int = self._number("<Q")
         if count > limit:
-            raise ValueError(f"it names {count} {what}, {limit} are the most that is read")
+            raise ValueError(f"it has {count} {what}; at most {limit} are read")
         return count
 
     def _string(self, limit: int) -> str:
@@ -207,12 +207,12 @@ class _Reader:
         try:
             return self._take(length).decode("utf-8")
         except UnicodeDecodeError as exc:
-            raise ValueError("a string is no UTF-8") from exc
+            raise ValueError("a string is not UTF-8") from exc
 
     def _take(self, num_bytes: int) -> bytes:
         end = self._at + num_bytes
         if end > min(len(self._content), MAX_HEADER_BYTES):
-            raise ValueError("its header is cut short" if end > len(self._content) else "its header is too long")
+            raise ValueError("its header is truncated" if end > len(self._content) else "its header is too long")
         taken = self._content[self._at : end]
         self._at = end
         return taken

@@ -1,4 +1,4 @@
-"""Which tensor of a GGUF file is which of a Hugging Face checkpoint."""
+"""How the tensors of a GGUF file correspond to those of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def name_in_gguf(config: ModelConfig, name: str) -> str:
-    """The file's name of a checkpoint's tensor."""
+    """The name of a checkpoint's tensor in the GGUF file."""
     if name in _OUTER:
         return _OUTER[name]
     matched = _LAYER_TENSOR.fullmatch(name)
@@ -42,13 +42,13 @@ def name_in_gguf(config: ModelConfig, name: str) -> str:
 
 
 def row_order(config: ModelConfig, name: str, is_paired: bool) -> npt.NDArray[np.intp] | None:
-    """Where the rows of a checkpoint's tensor lie in the file; None where they lie in order.
+    """The indices in the file of the rows of a checkpoint's tensor; None if they are in the same order.
 
-    ggml rotates neighbouring features of a Llama head, transformers its two halves: the converter reorders the rows
-    of q and k (llama.cpp, convert_hf_to_gguf.py, LlamaModel.permute).
+    ggml rotates neighbouring features of a Llama head, transformers rotates its two halves. So the converter reorders
+    the rows of q and k (llama.cpp, convert_hf_to_gguf.py, LlamaModel.permute).
 
     Args:
-        is_paired: the file's architecture is one of those.
+        is_paired: whether ggml rotates neighbouring features in the file's architecture.
     """
     if not is_paired or not name.rpartition(".")[0].endswith(("self_attn.q_proj", "self_attn.k_proj")):
         return None

@@ -1,4 +1,4 @@
-"""Which files a GGUF model consists of."""
+"""The files of a GGUF model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """All files of a model, of which one is named. Raises ModelNotFoundError where one is missing."""
+    """All files of a model, given any one of them. Raises ModelNotFoundError if one is missing."""
     matched = _PART.fullmatch(path.name)
     count = int(matched[3]) if matched else 1
     if matched is None or not 1 <= count <= MAX_PARTS:

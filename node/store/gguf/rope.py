@@ -14,18 +14,18 @@ from node.store.gguf.values import Values, shortest
 from protocol.linear.field import Floats
 
 FREQUENCY_FACTORS = "rope_freqs.weight"
-"""What the frequencies of a Llama 3 model are divided by; its configuration says the same by three numbers."""
+"""The divisors of the frequencies of a Llama 3 model; its configuration gives the same with three numbers."""
 SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
-"""The same of longrope, for short and for long texts."""
+"""The same for longrope, for short and for long texts."""
 FACTOR_TENSORS = (FREQUENCY_FACTORS, SHORT_FACTORS, LONG_FACTORS)
 
 LLAMA_3_FACTORS = (8.0, 32.0)
-"""Of Llama 3.1 and 3.2 (their config.json): what long waves are stretched by."""
+"""The factors by which Llama 3.1 and 3.2 stretch long waves (their config.json)."""
 LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 def rope_scaling(of: Values, factors: Mapping[str, Floats], head_dim: int) -> dict[str, Any] | None:
-    """What `config.json` says as rope_scaling.
+    """The value of `rope_scaling` in `config.json`.
 
     Args:
         factors: the tensors of the file that hold factors of frequencies, by name.
@@ -43,9 +43,9 @@ def rope_scaling(of: Values, factors: Mapping[str, Floats], head_dim: int) -> di
 
 
 def _yarn(of: Values) -> dict[str, Any]:
-    """The converter writes what `config.json` says and no defaults (llama.cpp, conversion/base.py)."""
+    """The converter writes the values of `config.json` and no defaults (llama.cpp, conversion/base.py)."""
     if of.get("rope.scaling.yarn_ext_factor", 1.0) != 1.0 or of.get("rope.scaling.yarn_log_multiplier"):
-        raise of.refuse("its yarn has an extrapolation factor or a log multiplier, which transformers has not")
+        raise of.refuse("its yarn has an extrapolation factor or a log multiplier, which transformers does not have")
     keys = {
         "original_max_position_embeddings": "rope.scaling.original_context_length",
         "beta_fast": "rope.scaling.yarn_beta_fast",
@@ -56,9 +56,9 @@ def _yarn(of: Values) -> dict[str, Any]:
 
 
 def _longrope(of: Values, factors: Mapping[str, Floats]) -> dict[str, Any]:
-    """As of Phi-3; the factor of attention follows from the contexts, unless the file has another."""
+    """As for Phi-3; the factor of attention follows from the contexts, unless the file has another."""
     if not {SHORT_FACTORS, LONG_FACTORS} <= factors.keys():
-        raise of.refuse(f"it holds one of {SHORT_FACTORS} and {LONG_FACTORS} without the other")
+        raise of.refuse(f"it holds only one of {SHORT_FACTORS} and {LONG_FACTORS}")
     original, context = of.integer("rope.scaling.original_context_length"), of.integer("context_length")
     usual = math.sqrt(1 + math.log(context / original) / math.log(original)) if context > original > 1 else 1.0
     stated = of.get("rope.scaling.attn_factor", usual)
@@ -72,7 +72,7 @@ def _longrope(of: Values, factors: Mapping[str, Floats]) -> dict[str, Any]:
 
 
 def _llama_3_factor(of: Values, factors: Floats, head_dim: int) -> float:
-    """Which scaling of Llama 3 gives these factors."""
+    """The scaling factor of Llama 3 that gives these divisors."""
     theta = float(of.get("rope.freq_base", 10000.0))
     plain = inverse_frequencies(RopeConfig("default", theta), head_dim)
     for factor in LLAMA_3_FACTORS:

@@ -15,19 +15,19 @@ _PLAIN: dict[str, np.dtype[np.generic]] = {"F32": np.dtype("<f4"), "F16": np.dty
 
 
 class GgufTensors:
-    """The tensors of one file, memory-mapped. Their places were checked against the file's size."""
+    """The tensors of one file, memory-mapped. Their places must have been checked against the file's size."""
 
     def __init__(self, path: Path, tensors: dict[str, TensorPlace]) -> None:
         self.tensors = tensors
         self._bytes: npt.NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
 
     def rows(self, name: str, wanted: slice | npt.NDArray[np.intp]) -> Floats:
-        """Rows of a matrix, or items of a vector where `wanted` counts those: float32, as ggml dequantizes them."""
+        """Rows of a matrix, or items of a vector, as float32, as ggml dequantizes them."""
         stored = self.stored(name)[wanted]
         return _widened(np.ascontiguousarray(stored), self.tensors[name])
 
     def stored(self, name: str) -> npt.NDArray[np.uint8]:
-        """The bytes of a tensor: `[rows, bytes of a row]`; of a vector `[items, bytes of an item]`."""
+        """The bytes of a tensor: `[rows, bytes of a row]`; for a vector `[items, bytes of an item]`."""
         place = self.tensors[name]
         flat = self._bytes[place.offset : place.offset + place.num_bytes]
         return flat.reshape(place.shape[0], -1)

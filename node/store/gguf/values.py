@@ -1,4 +1,4 @@
-"""Metadata of one architecture, whose keys begin with its name."""
+"""The metadata of one architecture: keys that begin with its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node.errors import UnsupportedModelError
 
 
 class Values:
-    """Typed access to a file's metadata; every refusal names the file and the key."""
+    """Typed access to a file's metadata; every error names the file and the key."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str, where: str) -> None:
         self.architecture = architecture
@@ -32,5 +32,5 @@ class Values:
 
 
 def shortest(value: float) -> float:
-    """A float32 of the file as the decimal number that was meant: 1e-05, not 9.999999747378752e-06."""
+    """A float32 of the file as the shortest decimal number for it: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))

@@ -1,7 +1,7 @@
-"""The vocabulary of a GGUF file as the files of a Hugging Face tokenizer.
+"""Turns the vocabulary of a GGUF file into the files of a Hugging Face tokenizer.
 
-Two kinds are read: `gpt2`, byte-level BPE with its merges, and `llama`, SentencePiece's BPE, whose merges follow from
-the scores of its pieces. How text is cut before it is merged has a name in the file (`tokenizer.ggml.pre`).
+Two kinds are supported: `gpt2`, byte-level BPE with its merges, and `llama`, SentencePiece's BPE, whose merges follow
+from the scores of its pieces. The file names the pre-tokenizer that cuts text before merging (`tokenizer.ggml.pre`).
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ _PRE: dict[str, tuple[dict[str, Any], bool]] = {
     "gpt-4o": (_sequence(_split(_GPT_4O), _LETTERS), False),
     "qwen2": (_sequence(_split(_QWEN_2), _LETTERS), False),
 }
-"""By the name in the file: how text is cut, as the tokenizer.json of those models says it, and whether a word that is
-a token is taken without merging."""
+"""By the name in the file: how text is cut, as in the tokenizer.json of those models, and whether a word that is a
+token is used without merging."""
 
 
 def tokenizer_files(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
     """`tokenizer.json` and `tokenizer_config.json`, the same bytes for the same metadata.
 
     Raises:
-        UnsupportedModelError: the vocabulary is of a kind that is not read.
-        CorruptModelError: its lists do not fit together.
+        UnsupportedModelError: this kind of vocabulary is not supported.
+        CorruptModelError: its lists do not match.
     """
     tokens, kinds = _tokens(metadata, where)
     model = metadata.get(f"{_PREFIX}model")
@@ -76,7 +76,7 @@ def tokenizer_files(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]
     elif model == "llama":
         tokenizer = _sentence_piece(metadata, tokens, where)
     else:
-        raise UnsupportedModelError(f"{where}: its tokenizer is of the kind {model!r}; only gpt2 and llama are read")
+        raise UnsupportedModelError(f"{where}: its tokenizer is {model!r}; only gpt2 and llama are supported")
     tokenizer["added_tokens"] = [
         {
             "id": number,
@@ -111,12 +111,12 @@ def _json(value: object) -> bytes:
 def _tokens(metadata: Mapping[str, Any], where: str) -> tuple[list[str], list[int]]:
     tokens = metadata.get(f"{_PREFIX}tokens")
     if not isinstance(tokens, list) or not 0 < len(tokens) <= MAX_VOCABULARY or not _are(tokens, str):
-        raise CorruptModelError(f"{where} holds no list of tokens; fetch it again")
+        raise CorruptModelError(f"{where} has no list of tokens; fetch it again")
     kinds = metadata.get(f"{_PREFIX}token_type", [1] * len(tokens))
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or not _are(kinds, int):
-        raise CorruptModelError(f"{where}: its kinds of tokens are not those of its tokens; fetch it again")
+        raise CorruptModelError(f"{where}: its lists of tokens and of their kinds do not match; fetch it again")
     if len(set(tokens)) != len(tokens):
-        raise CorruptModelError(f"{where}: a token stands there twice; fetch it again")
+        raise CorruptModelError(f"{where}: it has a token twice; fetch it again")
     return tokens, kinds
 
 
@@ -129,7 +129,7 @@ def _special(metadata: Mapping[str, Any], tokens: list[str], key: str, where: st
     if number is None:
         return None
     if type(number) is not int or not 0 <= number < len(tokens):
-        raise CorruptModelError(f"{where}: its {key} token is {number!r}, which is none; fetch it again")
+        raise CorruptModelError(f"{where}: its {key} token is {number!r}, which is not a token; fetch it again")
     return tokens[number]
 
 
@@ -171,13 +171,13 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], where: str) -> d
     pre = metadata.get(f"{_PREFIX}pre", "default")
     if pre not in _PRE:
         known = ", ".join(_PRE)
-        raise UnsupportedModelError(f"{where}: its text is cut as {pre!r} does it; only {known} are read")
+        raise UnsupportedModelError(f"{where}: its pre-tokenizer is {pre!r}; only {known} are supported")
     merges = metadata.get(f"{_PREFIX}merges")
     if not isinstance(merges, list) or not _are(merges, str):
-        raise CorruptModelError(f"{where} holds no list of merges; fetch it again")
+        raise CorruptModelError(f"{where} has no list of merges; fetch it again")
     pairs = [merge.split(" ") for merge in merges]
     if not all(len(pair) == 2 for pair in pairs):
-        raise CorruptModelError(f"{where}: a merge is not one of two pieces; fetch it again")
+        raise CorruptModelError(f"{where}: a merge does not have two pieces; fetch it again")
     cut, ignores_merges = _PRE[pre]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     return _tokenizer(
@@ -192,7 +192,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], where: str) -> d
 def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, Any]:
     scores = metadata.get(f"{_PREFIX}scores")
     if not isinstance(scores, list) or len(scores) != len(tokens) or not _are(scores, float):
-        raise CorruptModelError(f"{where}: its scores are not those of its tokens; fetch it again")
+        raise CorruptModelError(f"{where}: its lists of tokens and of their scores do not match; fetch it again")
     vocabulary = {token: number for number, token in enumerate(tokens)}
     unknown = _special(metadata, tokens, "unknown", where)
     steps = [{"type": "Prepend", "prepend": "▁"}] if metadata.get(f"{_PREFIX}add_space_prefix", True) else []
@@ -220,7 +220,7 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], where: str) 
 
 
 def _merges(vocabulary: Mapping[str, int], scores: Sequence[float]) -> list[list[str]]:
-    """All pairs of pieces that make a piece, the piece with the best score first: what SentencePiece merges first."""
+    """All pairs of pieces that form a piece, best score of that piece first, as SentencePiece merges them."""
     found = []
     for token, number in vocabulary.items():
         pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]

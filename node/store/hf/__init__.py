@@ -1,12 +1,12 @@
-"""Hugging Face checkpoints: config.json, names of tensors, files.
+"""Reads Hugging Face checkpoints: config.json, names of tensors, files.
 
-config        config.json to the architecture as numbers
-reader        typed access to it, with refusals that name the key
-family        what each model type leaves out of it, and fields of its own
+config        turns config.json into the architecture as numbers
+reader        typed access to config.json; errors name the key
+family        defaults and special fields of each model type
 window        which layers see a sliding window
 rope          rotary embeddings
-layout        which tensors a checkpoint holds
-text_tensors  those of the text part of a larger model
-checkpoint    opens them
-reference     the float32 model in torch, for comparison only
+layout        names and shapes of a checkpoint's tensors
+text_tensors  the tensors of the text part of a larger model
+checkpoint    opens a checkpoint
+reference     the float32 model in torch, only for comparison
 """

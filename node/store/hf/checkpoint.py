@@ -1,7 +1,7 @@
-"""A Hugging Face checkpoint folder, opened lazily and checked whole before a weight is read.
+"""A Hugging Face checkpoint folder, opened lazily and checked before a weight is read.
 
-Every tensor that the architecture needs must be there in its shape, and no other may be: a tensor that we do not
-know would be a part of the model that we do not compute.
+Every tensor that the architecture needs must exist in its shape, and no other may exist: an unknown tensor would be a
+part of the model that we do not compute.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from protocol.linear.field import Floats
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 COMPARED_WEIGHTS = 1 << 22
-"""Weights of embedding and head that are widened and compared together."""
+"""Number of weights of embedding and head that are widened and compared together."""
 
 
 class Checkpoint:
-    """The weights of a checkpoint by name, widened to float32 when they are asked for."""
+    """The weights of a checkpoint by name; a read widens them to float32."""
 
     def __init__(self, folder: Path, config: ModelConfig, files: dict[str, StoredTensor]) -> None:
         self.folder = folder
@@ -38,25 +38,25 @@ class Checkpoint:
         """The place of every tensor of the text model."""
         self._gain_offset = np.float32(gain_offset(config))
         self.embedding = EMBEDDING if EMBEDDING in files else HEAD
-        """The tensor that holds the embedding: a tied model may have saved it as its head."""
+        """The tensor that holds the embedding; a tied model may have stored it as its head."""
         self.head = self.embedding if config.tie_word_embeddings else HEAD
 
     def tensor(self, name: str) -> Floats:
-        """The whole tensor; `name` is one that the architecture has."""
+        """The whole tensor; the architecture must have a tensor of this name."""
         return self.rows(name, 0, self._files[name].shape[0])
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        """Rows `start` to `stop` of a tensor, so that no more of it is in memory."""
+        """Rows `start` to `stop` of a tensor; no more of it is in memory."""
         rows = self._files[name].rows(start, stop)
         return rows + self._gain_offset if self._gain_offset and name.endswith(NORM_SUFFIX) else rows
 
     @property
     def embedding_dtype(self) -> str:
-        """How the embedding is stored, and kept: F32, F16 or BF16."""
+        """The dtype in which the embedding is stored and kept: F32, F16 or BF16."""
         return self._files[self.embedding].dtype
 
     def embedding_blocks(self, num_rows: int) -> Iterator[bytes]:
-        """The embedding's bytes as they are stored, so many rows at a time."""
+        """The embedding's stored bytes, `num_rows` rows at a time."""
         stored = self._files[self.embedding].raw()
         for start in range(0, len(stored), num_rows):
             yield stored[start : start + num_rows].tobytes()
@@ -80,8 +80,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def _as_stored(config: ModelConfig, files: dict[str, StoredTensor]) -> ModelConfig:
-    """The configuration, not tied where a head is stored that is another than the embedding: as in transformers, the
-    weights say what the model is."""
+    """The configuration; it is not tied if a stored head differs from the embedding. As in transformers, the weights
+    decide."""
     if not config.tie_word_embeddings or not (EMBEDDING in files and HEAD in files):
         return config
     step = max(1, COMPARED_WEIGHTS // config.hidden_size)
@@ -95,7 +95,7 @@ def _as_stored(config: ModelConfig, files: dict[str, StoredTensor]) -> ModelConf
 
 def _refuse_other_formats(folder: Path) -> None:
     if folder.is_dir() and not _has_config(folder) and (found := sorted(folder.glob("*.gguf"))):
-        raise UnsupportedModelError(f"{folder} holds GGUF files and no config.json; name one of them, as {found[0]}")
+        raise UnsupportedModelError(f"{folder} holds GGUF files and no config.json; name one, such as {found[0]}")
     if not folder.is_dir():
         raise ModelNotFoundError(
             f"no model at {folder}; name a folder that holds config.json and safetensors, or a GGUF file"
@@ -117,7 +117,7 @@ def _refuse_without_safetensors(folder: Path) -> None:
 
 
 def _open_files(folder: Path) -> dict[str, TensorFile]:
-    """The open file of every tensor name in the checkpoint."""
+    """The opened file of every tensor in the checkpoint, by the tensor's name."""
     if (folder / SINGLE_FILE).exists():
         file = TensorFile(folder / SINGLE_FILE)
         return dict.fromkeys(file.tensors, file)
@@ -129,7 +129,7 @@ def _open_files(folder: Path) -> dict[str, TensorFile]:
     for tensor, file in files.items():
         if tensor not in file.tensors:
             raise CorruptModelError(f"{file.path} lacks the tensor {tensor} that the index names; fetch it again")
-    for shard in shards.values():  # where file and index differ, others would read another model
+    for shard in shards.values():  # if file and index differ, other programs would read another model
         unnamed = [
             name for name in shard.tensors if files.get(name) is not shard and not name.endswith(IGNORED_SUFFIX)
         ]
@@ -142,7 +142,7 @@ def _open_files(folder: Path) -> dict[str, TensorFile]:
 
 
 def _shard_path(folder: Path, name: str) -> Path:
-    """Only a plain file name may stand in an index, or it could name any file of this machine."""
+    """The path of a shard. An index may have only plain file names; else it could name any file of this machine."""
     if not name.endswith(".safetensors") or name != Path(name).name or "\\" in name or "\0" in name:
         raise CorruptModelError(f"{folder / INDEX_FILE} names the file {name!r}, which is not one of this folder")
     return folder / name
@@ -160,14 +160,14 @@ def _check_tensors(folder: Path, config: ModelConfig, files: dict[str, StoredTen
     unknown = [name for name in files if name not in expected and not name.endswith(IGNORED_SUFFIX)]
     if unknown:
         raise UnsupportedModelError(
-            f"{folder} holds the tensor {_first(unknown)}, which a plain {config.model_type} model has not; "
+            f"{folder} holds the tensor {_first(unknown)}, which a plain {config.model_type} model lacks; "
             "use an unmodified checkpoint"
         )
     for name, shape in expected.items():
         if name in files and files[name].shape != shape:
             found = list(files[name].shape)
             raise CorruptModelError(
-                f"{folder}: tensor {name} has the shape {found}, config.json says {list(shape)}; fetch it again"
+                f"{folder}: tensor {name} has the shape {found}, but config.json says {list(shape)}; fetch it again"
             )
 
 

@@ -1,7 +1,7 @@
 """Reads `config.json` of a Hugging Face checkpoint into a `ModelConfig`, or refuses it in one sentence.
 
-Everything that this project cannot compute exactly as `transformers` does is refused here, before a weight is
-read. Defaults are those of the `transformers` configuration classes.
+Everything that this project cannot compute exactly as `transformers` does is refused here, before a weight is read.
+Defaults are those of the `transformers` configuration classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_config(folder: Path) -> ModelConfig:
 
     Raises:
         ModelNotFoundError: there is no `config.json`.
-        CorruptModelError: it is not a JSON object, or a value makes no sense.
+        CorruptModelError: it is not a JSON object, or a value is impossible.
         UnsupportedModelError: it describes a model that is not supported.
     """
     raw = read_json_object(folder / "config.json")
@@ -42,7 +42,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> ModelConfig:
-    """As `read_config`, from the parsed files; `where` names the model in errors."""
+    """Like `read_config`, from the parsed files; `where` names the model in errors."""
     reader = Reader(text_part(raw, where), where)
     model_type = supported_type(reader)
     reader = with_defaults(reader, model_type)
@@ -93,7 +93,7 @@ def _head_dim(reader: Reader, model_type: str, hidden_size: int, num_heads: int)
 
 
 def _num_kv_heads(reader: Reader, model_type: str, num_heads: int) -> int:
-    # Some take as many as there are heads; the others' default is a number of one released model.
+    # For some types the default is the number of heads; for the others it is the number of one released model.
     default = num_heads if model_type in ("llama", "phi3", "olmo2", "granite") else None
     num_kv_heads = reader.integer("num_key_value_heads", num_heads, default)
     if num_heads % num_kv_heads:
@@ -102,7 +102,7 @@ def _num_kv_heads(reader: Reader, model_type: str, num_heads: int) -> int:
 
 
 def _token_ids(reader: Reader, generation: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    """Token ids under `key`: one, a list or none; generation_config.json goes before config.json."""
+    """Token ids under `key`: one, a list or none; generation_config.json overrides config.json."""
     value = generation.get(key)
     if value is None:
         value = reader.raw.get(key)

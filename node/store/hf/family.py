@@ -1,4 +1,4 @@
-"""What the model types have in common, and what each leaves out of its `config.json`."""
+"""Checks common to all model types, and the defaults and special fields of each type's `config.json`."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ DEFAULTS: dict[ModelType, dict[str, Any]] = {
     "smollm3": {"tie_word_embeddings": True, "rope_theta": 2_000_000.0, "no_rope_layer_interval": 4},
     "olmo2": {"rms_norm_eps": 1e-5},
 }
-"""By the configuration classes of `transformers`: what released checkpoints leave out."""
+"""Defaults of the `transformers` configuration classes that released checkpoints leave out."""
 
 _STORED_AS = {"gemma3_text": "gemma3"}
-"""The type of a text part, where it has a name of its own."""
+"""The type of a text part, if it has its own name."""
 _TEXT_PARTS = ("gemma3", "mistral3")
-"""Types of checkpoints with a vision tower whose text part is a model by itself."""
+"""Types of checkpoints with a vision tower, whose text part is a model by itself."""
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def text_part(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The configuration of the text model: of a checkpoint with a vision tower, that part."""
+    """The configuration of the text model; for a checkpoint with a vision tower, that of its text part."""
     text = raw.get("text_config")
     if not isinstance(text, Mapping):
         if raw.get("model_type") in _TEXT_PARTS:
@@ -60,13 +60,13 @@ def text_part(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         raise Reader(raw, where).refuse(
             f"it is a {raw.get('model_type')}, whose text part is not known to be a model by itself"
         )
-    # Whether the head is the embedding, transformers asks the whole model, not its text part.
+    # transformers reads tie_word_embeddings from the whole model, not from its text part.
     ids = {key: raw[key] for key in ("eos_token_id", "bos_token_id") if key in raw}
     return {**ids, **text, "tie_word_embeddings": raw.get("tie_word_embeddings", True)}
 
 
 def supported_type(reader: Reader) -> ModelType:
-    """The model type, after every property that no later function would notice has been refused."""
+    """The model type. This refuses unsupported properties that no later function would notice."""
     raw = reader.raw
     found = raw.get("model_type")
     if any(raw.get(key) for key in _EXPERT_KEYS) or "moe" in str(found) or found == "mixtral":
@@ -85,7 +85,7 @@ def supported_type(reader: Reader) -> ModelType:
 
 
 def with_defaults(reader: Reader, model_type: ModelType) -> Reader:
-    """The same with what the type takes where its configuration says nothing."""
+    """The same configuration with the type's defaults for missing keys."""
     return Reader({**DEFAULTS.get(model_type, {}), **reader.raw}, reader.where)
 
 
@@ -115,7 +115,7 @@ def _granite(reader: Reader, head_dim: int) -> dict[str, Any]:
 
 
 def _scale(scale: float, head_dim: int) -> float | None:
-    """None where it is the usual one."""
+    """The scale, or None if it is the usual one."""
     return None if scale == float(head_dim**-0.5) else scale
 
 
@@ -129,10 +129,10 @@ def _activation(reader: Reader, model_type: ModelType) -> str:
 
 
 def _gemma(reader: Reader, model_type: ModelType, hidden_size: int, head_dim: int) -> dict[str, Any]:
-    """Transformers takes the square root of the hidden size in the weights' type, which is float32 here."""
+    """transformers computes the square root of the hidden size in the weights' dtype, which is float32 here."""
     softcap = reader.number_or_none("attn_logit_softcapping")
     if model_type == "gemma3" and softcap is not None:
-        raise reader.refuse("it has attn_logit_softcapping, which transformers leaves out of Gemma 3")
+        raise reader.refuse("it has attn_logit_softcapping, which transformers does not apply in Gemma 3")
     scalar = reader.number("query_pre_attn_scalar")
     return {
         "norms": "around",

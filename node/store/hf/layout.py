@@ -1,4 +1,4 @@
-"""Which tensors a Hugging Face checkpoint of a given architecture holds, under which names and in which shapes."""
+"""Names and shapes of the tensors in a Hugging Face checkpoint of a given architecture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 FINAL_NORM = "model.norm.weight"
 NORM_SUFFIX = "norm.weight"
-"""How the names of all norms end, and no others."""
+"""The names of all norms end in this, and no others."""
 
 _PROJECTIONS: dict[UnitKind, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -18,9 +18,9 @@ _PROJECTIONS: dict[UnitKind, tuple[str, ...]] = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
-"""The fused units: the rows of `qkv` are those of q, then k, then v; `gate_up`'s are gate's, then up's."""
+"""The fused units: the rows of `qkv` are those of q, then k, then v; the rows of `gate_up` are gate's, then up's."""
 _FUSED: dict[UnitKind, str] = {"qkv": "self_attn.qkv_proj", "gate_up": "mlp.gate_up_proj"}
-"""Units that Phi-3 stores as one tensor, its rows in that order."""
+"""Units that Phi-3 stores as one tensor, with the rows in that order."""
 
 _NORMS: dict[NormPlaces, dict[str, str]] = {
     "before": {"attention": "input_layernorm", "mlp": "post_attention_layernorm"},
@@ -34,7 +34,7 @@ _NORMS: dict[NormPlaces, dict[str, str]] = {
 }
 
 IGNORED_SUFFIX = ".rotary_emb.inv_freq"
-"""A table that old Llama checkpoints carry and that is computed here."""
+"""A table in old Llama checkpoints; it is computed here instead."""
 
 
 def projections(config: ModelConfig, layer: int, kind: UnitKind) -> Iterator[tuple[str, int]]:
@@ -54,8 +54,8 @@ def projections(config: ModelConfig, layer: int, kind: UnitKind) -> Iterator[tup
 
 
 def norm_names(config: ModelConfig, layer: int) -> dict[str, tuple[str, int]]:
-    """Name and size of each norm of a layer, under what it is for: attention and mlp where they come before, the same
-    where they come after, and q and k where they exist."""
+    """Name and size of each norm of a layer, by its purpose: attention and mlp for norms before them, attention_after
+    and mlp_after for norms after them, and q and k."""
     prefix = f"model.layers.{layer}"
     names = {place: (f"{prefix}.{name}.weight", config.hidden_size) for place, name in _NORMS[config.norms].items()}
     if config.qk_norm:
@@ -66,7 +66,7 @@ def norm_names(config: ModelConfig, layer: int) -> dict[str, tuple[str, int]]:
 
 
 def gain_offset(config: ModelConfig) -> float:
-    """What is added to a norm's stored weights to have its gain: Gemma's are stored less one."""
+    """What to add to a norm's stored weights to get its gain: Gemma stores gains minus one."""
     return 1.0 if config.model_type in ("gemma2", "gemma3") else 0.0
 
 
@@ -83,7 +83,7 @@ def layer_shapes(config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple[i
 
 
 def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor; of a tied model the embedding alone stands for embedding and head."""
+    """Name and shape of every tensor; in a tied model the embedding is also the head."""
     table = (config.vocab_size, config.hidden_size)
     yield EMBEDDING, table
     if not config.tie_word_embeddings:

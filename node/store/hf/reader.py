@@ -1,4 +1,4 @@
-"""Typed access to a `config.json`; every refusal names the model and the key."""
+"""Typed access to a `config.json`; every error names the model and the key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from node.model.config import MAX_FACTOR, MODEL_TYPES
 
 
 class Reader:
-    """A JSON object of a model."""
+    """Reads a JSON object of a model."""
 
     def __init__(self, raw: Mapping[str, Any], where: str) -> None:
         self.raw = raw
@@ -42,7 +42,7 @@ class Reader:
         return None if self.raw.get(key) is None else self.number(key)
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        """So many positive numbers."""
+        """A list of `count` positive numbers."""
         values = self.raw.get(key)
         if not isinstance(values, list) or len(values) != count:
             raise self.refuse(f"config.json has no list of {count} numbers as {key}")

@@ -1,7 +1,7 @@
-"""The float32 model in plain torch: what the integer path is measured against, and nothing else.
+"""The float32 model in plain torch, only to compare the integer path with it.
 
 It follows `transformers` (models/llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3, smollm3, olmo2, granite) and
-holds the whole model in memory. The node never imports it; it is the one module of the model that needs torch.
+holds the whole model in memory. The node never imports it; it is the only module of the model that needs torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from protocol.linear.field import Floats
 
 
 class ReferenceModel:
-    """A checkpoint in float32 that computes the logits of whole sequences."""
+    """Computes the logits of whole sequences with a checkpoint in float32."""
 
     def __init__(self, checkpoint: WeightSource) -> None:
         self.config = checkpoint.config
@@ -62,7 +62,7 @@ class ReferenceModel:
         return gain * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.config.rms_norm_eps))
 
     def _normed(self, x: Tensor, layer: int, place: str) -> Tensor:
-        """Normed where the model has a norm at this place."""
+        """`x`, normed if the model has a norm at this place."""
         found = norm_names(self.config, layer).get(place)
         return x if found is None else self._norm(x, self._weights[found[0]])
 
@@ -73,7 +73,7 @@ class ReferenceModel:
         return self._unit(gated * up, layer, "down")
 
     def _heads(self, x: Tensor, layer: int, place: str) -> Tensor:
-        """Heads [H, T, d] of projected rows, normed by head or all together where the model does so."""
+        """Heads [H, T, d] of projected rows, normed per head or all together if the model does so."""
         if self.config.qk_norm_whole:
             x = self._normed(x, layer, place)
         heads = x.view(len(x), -1, self.config.head_dim)
@@ -99,7 +99,7 @@ def _softcapped(x: Tensor, limit: float | None) -> Tensor:
 
 
 def _rotated(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Heads [H, T, d] rotated: of the first r features, feature i goes with feature i + r/2."""
+    """Heads [H, T, d], rotated: of the first r features, feature i is paired with feature i + r/2."""
     cos, sin = torch.from_numpy(rotation.cos), torch.from_numpy(rotation.sin)
     half = cos.shape[1]
     first, second, rest = heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]

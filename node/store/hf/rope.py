@@ -19,10 +19,10 @@ KINDS = ("default", "linear", "llama3", "yarn", "longrope")
 def read_ropes(
     reader: Reader, model_type: ModelType, context_length: int, head_dim: int, has_window: bool
 ) -> tuple[RopeConfig, RopeConfig | None]:
-    """The rotation of the model, and that of layers with a window where it is another one."""
+    """The rotation of the model, and that of layers with a window if it is a different one."""
     scaling = reader.raw.get("rope_scaling") or reader.raw.get("rope_parameters") or {}
     if not isinstance(scaling, Mapping):
-        raise reader.refuse("its rotary embedding is no JSON object")
+        raise reader.refuse("its rotary embedding is not a JSON object")
     if model_type != "gemma3":
         rope = _Rope(
             reader, scaling, "rope_theta", context_length, _rotary_dim(reader, scaling, model_type, head_dim)
@@ -44,7 +44,7 @@ def _rotary_dim(reader: Reader, scaling: Mapping[str, Any], model_type: ModelTyp
         return 0
     if model_type != "phi3":
         raise reader.refuse(
-            f"only a part of each head is rotated (partial_rotary_factor), which {model_type} has not"
+            f"only a part of each head is rotated (partial_rotary_factor), which {model_type} does not have"
         )
     rotated = int(head_dim * Reader({"partial_rotary_factor": partial}, reader.where).number("partial_rotary_factor"))
     if not 0 < rotated <= head_dim or rotated % 2:
@@ -69,7 +69,7 @@ class _Rope:
         values, scaling = self._values, self._scaling
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         if kind == "su" or (kind == "yarn" and model_type == "phi3"):
-            kind = "longrope"  # as Phi-3's first configurations call it
+            kind = "longrope"  # Phi-3's first configurations call it su or yarn
         if kind not in KINDS:
             raise self._outer.refuse(f"its rope type is {kind!r}, not {', '.join(KINDS[:-1])} or {KINDS[-1]}")
         rope = RopeConfig("default", values.number("rope_theta", 10000.0), rotary_dim=self._rotary_dim)
@@ -120,7 +120,7 @@ class _Rope:
         )
 
     def _original(self) -> int:
-        """The context of the pretraining: what stands beside the rotary embedding goes before what stands in it."""
+        """The context of the pretraining; a value beside the rotary embedding overrides a value in it."""
         key = "original_max_position_embeddings"
         original = self._values.integer(key, MAX_CONTEXT, self._context_length)
         return original if self._outer.raw.get(key) is None else self._outer.integer(key, MAX_CONTEXT)

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint's text model: of one with a vision tower, those of its language part alone."""
+"""The tensors of a checkpoint's text model; if it has a vision tower, only those of its language part."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PREFIXES = {
     "language_model.lm_head.": "lm_head.",
     "model.language_model.": "model.",
 }
-"""How `transformers` before 5, and since, names what belongs to the language part of a larger model."""
+"""Prefixes of the language part of a larger model, in `transformers` before version 5 and since."""
 _OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
 
 
 class StoredTensor(Struct, frozen=True):
-    """Where a tensor is stored, under which name."""
+    """The file and the name under which a tensor is stored."""
 
     file: TensorFile
     name: str
@@ -42,7 +42,7 @@ class StoredTensor(Struct, frozen=True):
 
 
 def text_tensors(files: dict[str, TensorFile]) -> dict[str, StoredTensor]:
-    """Tensors under the names that a model of text alone has for them."""
+    """The tensors under the names of a text-only model."""
     if not any(name.startswith(tuple(_PREFIXES)) for name in files):
         return {name: StoredTensor(file, name) for name, file in files.items()}
     kept = {name: file for name, file in files.items() if not name.startswith(_OTHER_PARTS)}

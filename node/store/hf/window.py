@@ -1,4 +1,4 @@
-"""Which layers of a checkpoint see a sliding window and which the whole text, and which know no positions."""
+"""Which layers of a checkpoint see a sliding window, which see the whole text, and which are not rotated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from node.store.hf.reader import Reader
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 Window = tuple[int | None, int, tuple[int, ...]]
-"""The window, the first layer that has it, and those after it that see everything all the same."""
+"""The window, the first layer that has it, and the later layers that see everything nevertheless."""
 
 NO_WINDOW: Window = (None, 0, ())
 
@@ -44,7 +44,7 @@ def unrotated_layers(reader: Reader, num_layers: int) -> tuple[int, ...]:
 
 
 def _size(reader: Reader, default: int | None = None) -> int | None:
-    """The window; `null` is none, and one that is left out is the default."""
+    """The window; `null` means none, and a missing value means the default."""
     value = reader.raw.get("sliding_window", default)
     return None if value is None else reader.integer("sliding_window", MAX_CONTEXT, default)
 
