@@ -72,7 +72,6 @@ def test_a_conversation_by_a_node_that_runs_is_the_same(data_dir: Path, tmp_path
 @pytest.mark.parametrize(
     ("model", "stdin", "words"),
     [
-        ("plain", b"Hello\n", b"has no chat template"),
         ("chatty", b"\xff\n", b"not UTF-8"),
         ("chatty", b"a" * (MAX_TURN_BYTES + 2), b"give a shorter one"),
         ("chatty", b"a" * 600 + b"\n", b"512"),
@@ -84,6 +83,11 @@ def test_what_cannot_be_answered_ends_it_with_one_line(
     done = typed(data_dir, stdin, "--model", model)
     assert done.returncode == 1 and words in done.stderr and not done.stdout
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_model_that_cannot_chat_needs_a_prompt(data_dir: Path) -> None:
+    done = typed(data_dir, b"Hello\n", "--model", "plain")
+    assert done.returncode == 2 and b"give a PROMPT" in done.stderr and not done.stdout
 
 
 def test_a_fetch_says_a_line_a_step_and_one_now_and_then_with_rate_and_time_left() -> None:

@@ -63,7 +63,7 @@ def test_a_check_comes_back_as_it_was(tmp_path: Path, shape: tuple[int, int]) ->
     np.testing.assert_array_equal(again.scales, unit.scales)
     np.testing.assert_array_equal(read.vectors, check.vectors)
     np.testing.assert_array_equal(read.projections, check.projections)
-    with pytest.raises(ModelError, match="not held here"):
+    with pytest.raises(ModelError, match="are not here"):
         _ = again.weights
 
 

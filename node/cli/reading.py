@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from node.cli.on_node import asked_of
 from node.cli.turns import Message
@@ -11,10 +13,12 @@ from node.engine import GenerationRequest
 from node.errors import PromptError
 from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
-from node.model.template import ChatTemplate
 from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.store.stored import StoredModel
+
+if TYPE_CHECKING:
+    from node.model.template import ChatTemplate  # Jinja: only who chats loads it
 
 Asked = str | list[Message]
 """A text to go on from, or the messages of a chat."""
@@ -34,8 +38,15 @@ class Reading:
         self._conversation = f"run {secrets.token_hex(8)}"
 
     def check(self, text: str | None) -> None:
-        """Raises PromptError, before anything starts, where this cannot be answered; None: a conversation."""
-        if text is None or self._is_chat:
+        """Check, before anything starts, that this can be answered; None: a chat.
+
+        Raises:
+            PromptError: it cannot.
+            UsageError: the model cannot chat, and there is no prompt.
+        """
+        if text is None and self._model.chat_template is None:
+            raise click.UsageError(f"give a PROMPT: the model {self._model.name} has no chat template")
+        if self._is_chat:
             self._template()
         if text is not None:
             self.prompt_ids(self.of(text))
@@ -70,7 +81,5 @@ class Reading:
     def _template(self) -> ChatTemplate:
         template = self._model.chat_template
         if template is None:
-            raise PromptError(
-                f"the model {self._model.name} has no chat template: give a PROMPT to go on from, without --chat"
-            )
+            raise PromptError(f"the model {self._model.name} has no chat template: leave out --chat")
         return template
