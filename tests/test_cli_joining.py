@@ -197,7 +197,7 @@ def test_an_invitation_that_leads_nowhere_is_broken_and_says_what_to_do(tmp_path
             return {finding["check"]: finding for finding in report["findings"] if report["broken"]}
 
         until(lambda: "swarm" in findings(), "the doctor finds that no address leads to a member")
-        assert "none of the 1 addresses" in findings()["swarm"]["text"]
+        assert "none of the 1 known addresses" in findings()["swarm"]["text"]
         assert "--announce" in findings()["swarm"]["next_step"]
 
 

@@ -267,6 +267,6 @@ def test_a_run_whose_control_plane_ends_answers_all_the_same(own_folder: list[st
     with start(0, *wanted) as process:
         out, narration = process.communicate(timeout=60)
     assert process.returncode == 0, narration
-    assert "the control plane of this node has ended" in narration and "on this device alone" in narration
+    assert "the control plane of this node has ended" in narration and "only on this device" in narration
     texts = [json.loads(lines.splitlines()[-1])["text"] for lines in (expected, out)]
     assert texts[0] and texts[0] == texts[1]
