@@ -24,8 +24,6 @@ TURN_S = 0.05
 GRACE_S = 2.0
 """A peer that works on a chunk, and is late, gets at least so long before anybody is asked for weights, and as long
 as these may take to come; at most a quarter of the time for which a pass may stand still."""
-TOLD_AGAIN_S = 5.0
-"""A user who waits is told so often what for."""
 AGAIN_S = 1.0
 """After so long, lanes that failed are tried again."""
 
@@ -76,7 +74,6 @@ class Recovery:
         borrowing_s = unit.ref.num_bytes / manager.config.least_bytes_per_s
         self._grace_s = min(max(GRACE_S, borrowing_s), manager.config.progress_limit_s / 4)
         self._began = self._tried_since = manager.now()
-        self._told_at: float | None = None
 
     def settle(self) -> Sums:
         """The exact rows of the chunk: `[num_rows, N]` int32.
@@ -126,14 +123,11 @@ class Recovery:
         return self._manager.move_to(lane, self._record, self._unit, self._rows, self._floats)
 
     def _tell(self) -> None:
-        """Say now and then what is waited for."""
-        now = self._manager.now()
-        if self._told_at is not None and now - self._told_at < TOLD_AGAIN_S:
-            return
-        trouble = "" if self._told_at is None else f" ({self._manager.lender.trouble or 'they are on their way'})"
-        self._told_at = now
+        """Say what is waited for; how often a user hears of it is the session's choice."""
+        trouble = self._manager.lender.trouble
+        why = f" ({trouble})" if trouble else ""
         self._manager.on_trouble(
-            f"{_where(self._unit.ref)}: no peer that is there computes it; its weights are asked for{trouble}"
+            f"{_where(self._unit.ref)}: no peer that is there computes it; its weights are asked for{why}"
         )
 
 

@@ -104,6 +104,16 @@ class HostedModels:
         with self._lock:
             return self._refs.get(model_id, ())
 
+    def bytes_of_parts(self, except_for: bytes) -> int:
+        """Bytes of the units that are served of models which are not whole, one model left out."""
+        with self._lock:
+            return sum(
+                ref.num_bytes
+                for model_id, refs in self._refs.items()
+                if model_id != except_for and not isinstance(self._holdings[model_id], StoredModel)
+                for ref in refs
+            )
+
     @property
     def models(self) -> list[StoredModel]:
         """Every whole model, in the order in which it was given."""

@@ -42,7 +42,7 @@ from protocol.identity import PeerId
 
 __all__ = ["Privacy", "Session", "SessionConfig"]
 
-TOLD_AGAIN_S = 4.0
+TOLD_AGAIN_S = 5.0
 """Pause between two notes about units that no peer computes."""
 PAD_BYTES = 4
 """Size of an element of a pad, or of its product."""
@@ -282,6 +282,7 @@ class Session:
     def _borrow_for(self, manager: ExecutionManager) -> None:
         """Set what happens to chunks that no lane computes, if the weights are not here."""
         total_bytes = self._node.config.memory_bytes or available_memory() // 2
+        total_bytes -= self._node.hosted.bytes_of_parts(except_for=self._model.model_id_bytes)
         lent = frozenset(ref.kind for ref in self._model.units if not self._model.holds(ref))
         served = self._node.hosted.held(self._model.model_id_bytes)
         limit_bytes = MemoryBudget(total_bytes, lent).to_borrow(self._model.manifest, served)

@@ -72,6 +72,7 @@ class Coverage:
         view = _View(self._model_id, self._bytes, mine, others)
         leaving, drop = self._hand_over(now, view)
         if leaving or drop:
+            self._short_since.clear()  # not looked at meanwhile: what is short afterwards waits anew
             return Move((), drop, leaving)
         return self._take_over(now, view)
 

@@ -34,7 +34,7 @@ def layer_views(peers: Iterable[ConnectedPeer], model_id: bytes, manifest: Manif
     speeds = [0.0] * len(sizes)
     for peer in peers:
         for layer in held_layers(manifest, peer.stated(model_id)) - peer.leaving.get(model_id, frozenset()):
-            operators[layer].add(operator_of(peer))
+            operators[layer].add(operator_of(peer.peer_id, peer.hello.operator))
             speeds[layer] += peer.hello.macs_per_s
     return [LayerView(i, sizes[i], len(operators[i]), speeds[i]) for i in range(len(sizes))]
 
@@ -60,12 +60,17 @@ def holdings_of(
 ) -> list[Holding]:
     """What each peer holds of a model, and its memory beside all layers of the models whose manifests are known."""
     holdings = []
+    sizes = {known: layer_sizes(manifest) for known, manifest in manifests.items()}
     for peer in peers:
         layers = {known: held_layers(manifest, peer.stated(known)) for known, manifest in manifests.items()}
-        used = sum(size for known, manifest in manifests.items() for size in _sizes(manifest, layers[known]))
+        used = sum(sizes[known][layer] for known in manifests for layer in layers[known])
         leaving = peer.leaving.get(model_id, frozenset()) & layers[model_id]
         kept = frozenset(layers[model_id] - leaving)
-        holdings.append(Holding(peer.peer_id, operator_of(peer), kept, leaving, peer.memory_bytes - used))
+        holdings.append(
+            Holding(
+                peer.peer_id, operator_of(peer.peer_id, peer.hello.operator), kept, leaving, peer.memory_bytes - used
+            )
+        )
     return holdings
 
 
@@ -77,11 +82,6 @@ def layer_sizes(manifest: Manifest) -> list[int]:
     return sizes
 
 
-def operator_of(peer: ConnectedPeer) -> bytes:
-    """Who runs a peer; one that names no operator is one of its own."""
-    return peer.hello.operator if any(peer.hello.operator) else peer.peer_id.encode()
-
-
-def _sizes(manifest: Manifest, layers: Collection[int]) -> list[int]:
-    sizes = layer_sizes(manifest)
-    return [sizes[layer] for layer in layers]
+def operator_of(peer_id: PeerId, stated: bytes) -> bytes:
+    """Who runs a node; one that states no operator counts as one of its own."""
+    return stated if any(stated) else peer_id.encode()

@@ -11,7 +11,7 @@ from node.serving.hosting import HostedModels, layers_text, whole_layers
 from node.store.manifest import Manifest
 from node.transfer.budget import MemoryBudget
 from node.transfer.coverage import Coverage, Holding, Move
-from node.transfer.holders import holdings_of, layer_sizes
+from node.transfer.holders import holdings_of, layer_sizes, operator_of
 from node.transfer.transfers import Transfers
 from node.transport.registry import PeerRegistry
 
@@ -51,10 +51,11 @@ class LayerKeeper:
     @property
     def lent_bytes(self) -> int | None:
         """Memory for layers that are served; None where the node was told to lend to no model."""
-        if not self._budgets:
+        budgets = list(self._budgets.items())  # the control plane asks, another thread adds
+        if not budgets:
             return None
         manifests = self._hosted.manifests
-        known = ((budget, manifests.get(bytes.fromhex(model_id))) for model_id, budget in self._budgets.items())
+        known = ((budget, manifests.get(bytes.fromhex(model_id))) for model_id, budget in budgets)
         return sum(
             budget.total_bytes if manifest is None else budget.for_others(manifest) for budget, manifest in known
         )
@@ -91,9 +92,8 @@ class LayerKeeper:
         leaving = self._hosted.leaving_of(model_id)
         sizes = layer_sizes(manifest)
         room = memory_bytes - sum(sizes[layer] for layer in held)
-        operator = self._operator()
         me = self._transfers.peer_id
-        return Holding(me, operator if any(operator) else me.encode(), frozenset(held - leaving), leaving, room)
+        return Holding(me, operator_of(me, self._operator()), frozenset(held - leaving), leaving, room)
 
     def _obey(self, model_id: str, mine: Holding, move: Move) -> None:
         if move.leaving - mine.leaving:
