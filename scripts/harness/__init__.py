@@ -1,6 +1,7 @@
 """Swarms of real node processes on loopback, and tools for the other programs and the tests.
 
 swarm          node processes, each with its own data directory, started and ended only by this program
+forked         starts programs as forks of a process that has imported them
 programs       starts modules of this repository as separate programs
 asking         complete answers of an engine in this process
 honest_client  uses a node's gateway as any program does, checks every answer and measures its time

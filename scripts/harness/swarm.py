@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import psutil
 
+from scripts.harness.forked import ForkedProcess
 from scripts.harness.programs import environment, program
 from scripts.harness.real_models import link_models
 
@@ -206,13 +207,12 @@ class Swarm:
     def _process(self, data_dir: Path, command: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
         lend = ["--lend", self.lend] if command == PROGRAM else []  # hostile nodes lend nothing
         with (data_dir / "stderr.txt").open("a") as narration:
-            return subprocess.Popen(
+            return ForkedProcess(
                 [*command, "-v", "--json", "--headless", *self._common(data_dir), *lend, *options],
+                self.environment,
                 stdout=subprocess.PIPE,
                 stderr=narration,
                 stdin=subprocess.DEVNULL,
-                text=True,
-                env=self.environment,
             )
 
     def _common(self, data_dir: Path) -> list[str]:
@@ -247,13 +247,8 @@ class Swarm:
         lend = ["--lend", self.lend]
         command = [*PROGRAM, "run", "--json", *self._common(data_dir), *lend, *bootstrap, *options, "--", prompt]
         with (data_dir / "stderr.txt").open("w+") as narration:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=narration,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                env=self.environment,
+            process = ForkedProcess(
+                command, self.environment, stdout=subprocess.PIPE, stderr=narration, stdin=subprocess.DEVNULL
             )
             timer = threading.Timer(limit_s or threading.TIMEOUT_MAX, process.kill)
             timer.start()
