@@ -25,7 +25,9 @@ ALLOWANCE_MIB = 24.0
 """What the first answer itself takes: a session, its checks, a cache."""
 
 
-@pytest.mark.parametrize("deed", ["push", "reset", "pour", "frames"])
+@pytest.mark.parametrize(
+    "deed", ["push", "reset", *(pytest.param(deed, marks=pytest.mark.long) for deed in ("pour", "frames"))]
+)
 def test_a_guard_that_turns_on_its_idle_client(deed: str) -> None:
     with Swarm() as swarm:
         swarm.start(1)

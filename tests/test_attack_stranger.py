@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from scripts.attacks.measure import AttackRun, MemoryWatch
 from scripts.attacks.stranger import ATTACKS
@@ -37,6 +38,20 @@ CRASHES = [name for name in ATTACKS if name.startswith("crash-")]
 MEMBERS = ["crash-maps", "crash-pings", "crash-headers"]
 FLOODS = ["time-maps", "time-hellos", "time-data"]
 OTHERS = [name for name in ATTACKS if name not in (*CRASHES, *FLOODS)]
+SHORT = {
+    "crash-headers",
+    "time-maps",
+    "memory-frames",
+    "memory-claims",
+    "time-half-open",
+    "door-garbage",
+    "door-replays",
+}
+"""One or two of each kind: the others are marked `long`."""
+
+
+def some(names: list[str]) -> list[ParameterSet]:
+    return [pytest.param(name, marks=[] if name in SHORT else [pytest.mark.long]) for name in names]
 
 
 @dataclass
@@ -113,17 +128,17 @@ def test_a_stranger_does_not_end_a_node(attacked: Attacked, name: str) -> None:
     endure(attacked, AttackRun(name), CRASH_S)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", some(MEMBERS))
 def test_a_member_does_not_end_a_node(attacked: Attacked, name: str) -> None:
     endure(attacked, AttackRun(name, attacked.swarm.key), CRASH_S)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", some(OTHERS))
 def test_a_stranger_costs_a_node_no_memory(attacked: Attacked, name: str) -> None:
     endure(attacked, AttackRun(name), ATTACK_S)
 
 
-@pytest.mark.parametrize("name", FLOODS)
+@pytest.mark.parametrize("name", some(FLOODS))
 def test_a_stranger_holds_no_answer_up(attacked: Attacked, name: str) -> None:
     """Against the same load on a node that has nothing to do with it: both sides share this machine."""
     attack = AttackRun(name)

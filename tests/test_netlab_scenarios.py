@@ -14,7 +14,9 @@ from scripts.networks.netlab import EXIT_NOT_PERMITTED
 pytestmark = pytest.mark.swarm
 
 
-@pytest.mark.parametrize("scenario", ["join", "mdns", "forged"])
+@pytest.mark.parametrize(
+    "scenario", ["join", pytest.param("mdns", marks=pytest.mark.long), pytest.param("forged", marks=pytest.mark.long)]
+)
 def test_scenario(scenario: str) -> None:
     command = [*program("scripts.networks.netlab"), "--json", "--logs", scenario]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())

@@ -114,7 +114,13 @@ def test_nothing_of_the_prompt_is_narrated(swarm: Swarm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "victims"), [("kill", "one"), ("freeze", "lane"), ("kill", "all"), ("freeze", "all")]
+    ("scenario", "victims"),
+    [
+        ("kill", "one"),
+        ("freeze", "lane"),
+        pytest.param("kill", "all", marks=pytest.mark.long),
+        ("freeze", "all"),
+    ],
 )
 def test_peers_that_vanish_in_the_middle(scenario: str, victims: str, alone: RunResult) -> None:
     """One guard or both of the lane at work, or all four nodes, are gone upon token 16 of 64: same text, complete."""

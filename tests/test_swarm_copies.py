@@ -53,6 +53,7 @@ def mode_of_an_answer(data_dir: Path) -> str:
     return str(json.loads(answer.splitlines()[-1])["mode"])
 
 
+@pytest.mark.long
 def test_two_devices_with_one_identity_are_found_and_the_one_that_stays_is_used(tmp_path: Path) -> None:
     home, original, copy = tmp_path / "home", tmp_path / "original", tmp_path / "copy"
     with ExitStack() as running:

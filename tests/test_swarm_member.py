@@ -45,6 +45,7 @@ def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(guards
         assert counts["error 8"] > 0
 
 
+@pytest.mark.long
 def test_a_member_that_sends_garbage_is_kept_out_and_the_honest_client_is_not() -> None:
     with Swarm() as swarm:
         swarm.start(2)

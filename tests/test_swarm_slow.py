@@ -98,6 +98,7 @@ def test_in_strict_a_good_peer_takes_over(alone: RunResult) -> None:
         assert result.receipt["chunks"]["verified"] > result.receipt["chunks"]["merged"] / 2
 
 
+@pytest.mark.long
 def test_a_peer_that_recovers_is_used_again() -> None:
     """Late for five answers, then honest: left, tried again when its rest is over, and used."""
     params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
