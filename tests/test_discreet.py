@@ -14,8 +14,9 @@ from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch, PadTicket
 from node.execution.pads.none import ZeroTicket
 from node.execution.peer import SessionPeer
+from node.gateway.chat.asked import Asked
+from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
 from node.gateway.http.access import AccessRules, Caller
-from node.gateway.openai.body import Asked
 from node.measures.peers import PeerMeasures
 from node.transfer.jobs import Job
 from protocol.discreet import Discreet
@@ -32,7 +33,11 @@ from protocol.pairing.messages import PairAnswer, PairReveal
 HIDDEN: dict[type[Any], set[str]] = {
     LanIdentity: {"swarm_key"},
     GenerationRequest: {"prompt_ids"},
-    Token: {"text"},
+    Token: {"text", "likelihood"},
+    Text: {"text"},
+    Thought: {"text"},
+    CallBegins: {"name"},
+    CallArguments: {"text"},
     ChunkRecord: {"share", "plain", "ticket", "result"},
     ShareOwner: {"move", "resend"},
     PadOwner: {"told"},
@@ -42,7 +47,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     SessionPeer: {"session", "ids", "clock", "on_ban"},
     AccessRules: {"token"},
     Caller: {"token"},
-    Asked: {"messages", "prompt", "cache_key"},
+    Asked: {"messages", "prompts", "cache_key", "tools", "form", "template_values"},
     PeerMeasures: {"_lock", "_latency_s"},
     Job: {"stop", "ended", "_since"},
     Invitation: {"swarm_key"},

@@ -19,9 +19,9 @@ import pytest
 from gateway_fakes import Serving, serving
 from waiting import until
 
+from node.gateway.chat import sse
 from node.gateway.http import connection, limits
 from node.gateway.live.outbox import MAX_BEHIND_BYTES, Outbox
-from node.gateway.openai import sse
 
 LIMIT_S = 10.0
 IN_THE_NETWORK = 16 << 20

@@ -165,16 +165,44 @@ def test_the_privacy_mode_is_a_header_too(client: openai.OpenAI) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "n": ({"n": 2}, "n"),
-    "logprobs": ({"logprobs": True}, "logprobs"),
-    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    "response_format": ({"response_format": {"type": "json_object"}}, "response_format"),
-    "logit_bias": ({"logit_bias": {"1": 5}}, "logit_bias"),
+    "n": ({"n": 100}, "n"),
+    "best_of": ({"n": 2, "extra_body": {"best_of": 1}}, "best_of"),
+    "top_logprobs": ({"top_logprobs": 2}, "top_logprobs"),
+    "logprobs": ({"extra_body": {"logprobs": 3}}, "logprobs"),
+    "a tool that is no function": ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+    "a tool's name": ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function"),
+    "tool_choice": ({"tool_choice": "required"}, "tool_choice"),
+    "a tool that is not offered": (
+        {
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "tool_choice": {"type": "function", "function": {"name": "g"}},
+        },
+        "tool_choice",
+    ),
+    "response_format": ({"response_format": {"type": "xml"}}, "response_format"),
+    "a schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"uniqueItems": True}}}},
+        "response_format",
+    ),
+    "a regex": ({"extra_body": {"guided_regex": "[a"}}, "guided_regex"),
+    "a grammar": ({"extra_body": {"guided_grammar": "start: nothing"}}, "guided_grammar"),
+    "two forms": ({"extra_body": {"guided_regex": "a", "guided_choice": ["a"]}}, "guided_choice"),
+    "logit_bias": ({"logit_bias": {"1": 500}}, "logit_bias"),
+    "min_tokens": ({"extra_body": {"min_tokens": 10_000}}, "min_tokens"),
+    "suffix": ({"extra_body": {"suffix": "x"}}, "suffix"),
     "image": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         "messages[0].content",
     ),
-    "role": ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].role"),
+    "role": ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+    "a call's arguments": (
+        {
+            "messages": [
+                {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{"}}]},
+            ]
+        },
+        "messages[0].tool_calls[0]",
+    ),
     "no messages": ({"messages": []}, "messages"),
     "no content": ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
     "a user's refusal": (
@@ -224,8 +252,8 @@ def test_an_unknown_model_and_a_prompt_that_is_too_long(client: openai.OpenAI) -
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(**{**STORY, "messages": [{"role": "user", "content": "cat " * 3000}]})
     assert long.value.code == "context_length_exceeded"
-    with pytest.raises(openai.BadRequestError, match="several prompts"):
-        client.completions.create(**{**TEXT, "prompt": ["a", "b"]})
+    with pytest.raises(openai.BadRequestError, match="16 at most"):
+        client.completions.create(**{**TEXT, "prompt": ["a"] * 17})
     with pytest.raises(openai.APIStatusError) as huge:
         client.completions.create(**{**TEXT, "prompt": "x" * (9 << 20)})
     assert huge.value.status_code == 413

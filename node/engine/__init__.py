@@ -5,6 +5,7 @@
     runner    the thread of one model in one privacy mode: its session, its passes
     batch     decides which rows go into the next pass; no I/O
     running   one running request
+    siblings  several answers to one prompt
     caches    caches of finished answers, for the next turn
     recorder  records what a pass did, for receipts and watchers
     ledger    counts for one request, for its receipt

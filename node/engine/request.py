@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
 
 from node.errors import KekahydeError
-from node.model.sampling import SamplingParams
+from node.model.sampling import Likelihood, SamplingParams
 from node.planning.placement import Lend
 from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.store.stored import StoredModel
 from protocol.discreet import Discreet
+
+if TYPE_CHECKING:
+    from node.model.guide import Guide
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,12 @@ class GenerationRequest(Discreet, Struct, frozen=True):
     """True if the text continues the prompt; False for the answer in a chat."""
     lend: Lend | None = None
     """What is lent if something is; None: as this node's sessions are formed."""
+    siblings: str | None = None
+    """Requests with one name here are several answers to one prompt, which is computed once."""
+    guide: Guide | None = None
+    """The grammar that the answer follows."""
+    words_shown: tuple[str, ...] = ()
+    """Words of special tokens that are part of the text, because the client reads them."""
     conversation: str | None = None
     """The client and its conversation, whose next turn need not send its beginning again. None: the cache is never
     reused in a mode that shows rows to others."""
@@ -63,10 +72,12 @@ class Prefilled(Struct, frozen=True):
 class Token(Discreet, Struct, frozen=True):
     """One more token, with the text that it made certain."""
 
-    HIDDEN: ClassVar[tuple[str, ...]] = ("text",)
+    HIDDEN: ClassVar[tuple[str, ...]] = ("text", "likelihood")
     index: int
     id: int
     text: str
+    likelihood: Likelihood | None = None
+    """Only if it was asked for."""
 
 
 class Note(Struct, frozen=True):

@@ -15,6 +15,7 @@ from node.engine.chunks import ChunkFeed
 from node.engine.recorder import PassRecorder
 from node.engine.request import Failed, Note, Prefilled, Queued, Started
 from node.engine.running import Running
+from node.engine.siblings import cache_of_sibling, must_wait
 from node.engine.watch import PeerWatch, explain
 from node.errors import KekahydeError, UnitUnavailableError
 from node.execution.chunk import ChunkRecord
@@ -55,8 +56,7 @@ class SessionRunner:
         """
         Args:
             open_session: forms the session for a first request; called in the runner's thread.
-            fingerprint: gives a fingerprint of the peers with which a session could be formed; if it changes while
-                nothing runs, a new session is formed.
+            fingerprint: of the peers with which a session could be formed; another one means a new session.
             sends_all_rows: never reuse the beginning of an earlier prompt if rows are shown to others.
         """
         self._open_session = open_session
@@ -224,7 +224,7 @@ class SessionRunner:
                 if not self._waiting or len(self._running) >= MAX_RUNNING:
                     return
                 first = self._waiting[0]
-                if not first.announced:
+                if not first.announced or must_wait(first, self._running):
                     return
             session = self._fresh_session(first)  # may take seconds, so the lock is not held
             with self._news:
@@ -238,7 +238,7 @@ class SessionRunner:
     def _begin(self, running: Running, session: Session) -> None:
         prompt_tokens = len(running.request.prompt_ids)
         fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
-        kept = self._cache_for(running, session.mode)
+        kept = cache_of_sibling(running, self._running) or self._cache_for(running, session.mode)
         running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
         if session.plan.cost is not None:  # else there was no choice, and measuring this device would take a while
             running.predicted = session.predict(session.plan, prompt_tokens)

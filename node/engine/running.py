@@ -36,7 +36,13 @@ class Running:
         """`observer` gets every event before `listener`."""
         self.request = request
         self.answer = Answer(
-            request.model.config, request.model.tokenizer(), request.prompt_ids, request.params, request.continues
+            request.model.config,
+            request.model.tokenizer(),
+            request.prompt_ids,
+            request.params,
+            request.continues,
+            request.guide,
+            request.words_shown,
         )
         self.ledger = RequestLedger()
         self.cache: KVCache | None = None
@@ -98,7 +104,7 @@ class Running:
         """Send one more token."""
         self.token_times.append(time.perf_counter())
         self.pending = [event.id]
-        self.tell(Token(event.index, event.id, event.text))
+        self.tell(Token(event.index, event.id, event.text, event.likelihood))
 
     def fail(self, failure: Failed) -> bool:
         """End without an answer; returns False if it has already ended."""
@@ -127,6 +133,7 @@ class Running:
             text=finished.text,
             tokens=finished.num_tokens,
             prompt_tokens=len(request.prompt_ids),
+            cached_tokens=self.cached_tokens,
             mode=(session.mode if session else request.privacy).value,
             asked=request.privacy.value,
             model=request.model.name,

@@ -1,6 +1,7 @@
 """The interface for programs: HTTP and WebSocket on loopback, and the same over a Unix socket.
 
     http/    the checks that every request passes, and what all handlers share
+    chat/    requests for answers, and how answers are read, whatever API they came by
     openai/  /v1, OpenAI's API
     live/    /ws, for interfaces
     client/  how a command reaches the running node

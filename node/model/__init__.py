@@ -15,6 +15,7 @@ tokenizer    text to token ids and back
 named_tokens tokens that are named in other files than tokenizer.json
 text_stream  text from tokens that come one by one
 template     chat messages to a prompt
+guide        the grammar that an answer follows
 sampling     logits to a token id
 stops        stop strings across tokens
 generate     an answer as it grows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -79,6 +80,15 @@ class KVCache:
         shared = next((i for i in range(limit) if self.token_ids[i] != token_ids[i]), max(limit, 0))
         self.truncate(shared)
         return shared
+
+    def beginning(self, length: int) -> KVCache:
+        """Another cache with at most so many of the first tokens of this one."""
+        twin = copy(self)
+        twin.token_ids = self.token_ids[:length]
+        num_slots = min(self.capacity, -(-twin.length // GROWTH_TOKENS) * GROWTH_TOKENS)
+        twin.keys = [twin._grown(layer, num_slots) for layer in self.keys]
+        twin.values = [twin._grown(layer, num_slots) for layer in self.values]
+        return twin
 
     def _empty(self, num_slots: int) -> Floats:
         """Zeros in their own memory mapping, so that the memory of a finished text returns to the system at once; the

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from node.errors import PromptError, PromptTooLongError
 from node.model.config import ModelConfig
-from node.model.sampling import Sampler, SamplingParams
+from node.model.sampling import Likelihood, Sampler, SamplingParams
 from node.model.stops import StopMatcher
 from node.model.tokenizer import Tokenizer
 from protocol.linear.field import Floats
+
+if TYPE_CHECKING:
+    from node.model.guide import Guide
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -25,6 +28,8 @@ class GeneratedToken(Struct, frozen=True):
     id: int
     text: str
     """Empty while a character is incomplete, or while it may be the beginning of a stop string."""
+    likelihood: Likelihood | None = None
+    """Only if it was asked for."""
 
 
 class Finished(Struct, frozen=True):
@@ -73,15 +78,24 @@ class Answer:
         prompt_ids: Sequence[int],
         params: SamplingParams,
         continues: bool,
+        guide: Guide | None = None,
+        words_shown: Collection[str] = (),
     ) -> None:
+        """
+        Args:
+            guide: the grammar that the answer follows; several answers may have one.
+            words_shown: words of special tokens that are part of the text all the same.
+        """
         check_prompt(prompt_ids, config, tokenizer)
         self.prompt_ids = list(prompt_ids)
         self.num_tokens = 0
-        self._sampler = Sampler(params, prompt_ids)
+        self._end_ids = frozenset(params.stop_token_ids) | frozenset(() if params.ignore_eos else config.eos_ids)
+        self._guide = None if guide is None else guide.fresh()
+        self._sampler = Sampler(params, prompt_ids, self._end_ids, self._guide)
         self._stream = tokenizer.stream(prompt_ids if continues else ())
         self._words = tokenizer.special_words
         self._stops = StopMatcher(params.stop, self._words.values())
-        self._end_ids = frozenset(params.stop_token_ids) | frozenset(() if params.ignore_eos else config.eos_ids)
+        self._words_shown = frozenset(words_shown)
         room = config.context_length - len(prompt_ids)
         self._max_tokens = min(params.max_tokens, room)
         self._text: list[str] = []
@@ -90,9 +104,10 @@ class Answer:
         """The next token, chosen from the last logits; after the answer's last token, also how it ended."""
         token_id, index = self._sampler.pick(logits), self.num_tokens
         self.num_tokens += 1
-        ends = token_id in self._end_ids
+        ends = token_id in self._end_ids or (self._guide is not None and self._guide.is_over)
         is_last = self.num_tokens == self._max_tokens
-        token = GeneratedToken(index, token_id, self._shown(token_id, ends or is_last))
+        likelihood = self._sampler.likelihood(logits, token_id)
+        token = GeneratedToken(index, token_id, self._shown(token_id, ends or is_last), likelihood)
         if ends or self._stops.stopped:
             return [token, self._finished("stop")]
         return [token, self._finished("length")] if is_last else [token]
@@ -108,8 +123,11 @@ class Answer:
     def _shown(self, token_id: int, is_last: bool) -> str:
         """The text that a token makes certain; with the last token, all that was held back."""
         text = self._stops.push(self._stream.push(token_id))
-        if token_id in self._words:
-            text += self._stops.push_word(self._words[token_id])
+        word = self._words.get(token_id)
+        if word in self._words_shown:
+            text += self._stops.push(self._stream.finish() + word)
+        elif word is not None:
+            text += self._stops.push_word(word)
         if is_last:
             text += self._stops.push(self._stream.finish())
             text += self._stops.finish()

@@ -1,17 +1,17 @@
 """Chooses the next token from logits, in the order and with the formulas of
 `transformers/generation/logits_process.py`.
 
-The order: repetition penalty, OpenAI's frequency and presence penalties, temperature, top-k, top-p, min-p, then one
-draw. A seed gives the same tokens for the same logits on every machine: the draws are the raw output of a Philox
-generator, whose bits numpy guarantees.
+The order: bias, repetition penalty, OpenAI's frequency and presence penalties, grammar, temperature, top-k, top-p,
+min-p, then one draw. A seed gives the same tokens for the same logits on every machine: the draws are the raw output
+of a Philox generator, whose bits numpy guarantees.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from node.errors import ModelError, PromptError
 from node.model.config import MAX_VOCABULARY
 from protocol.linear.field import Floats
 
+if TYPE_CHECKING:
+    from node.model.guide import Guide  # its library takes a tenth of a second to load
+
 F64 = npt.NDArray[np.float64]
 
 NUCLEUS_TOKENS = 512
@@ -30,6 +33,9 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 256
 MAX_TOKENS = 1 << 31
+MAX_SEED = (1 << 64) - 1
+MAX_BIASED_TOKENS = 1024
+MAX_LOGPROBS = 20
 
 
 class SamplingParams(Struct, frozen=True):
@@ -63,6 +69,13 @@ class SamplingParams(Struct, frozen=True):
     answer."""
     ignore_eos: bool = False
     """Whether to continue after an end-of-sequence token."""
+    min_tokens: int = 0
+    """Tokens before which no end-of-sequence or stop token is chosen; stop texts end the answer all the same."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Tokens with what is added to their logits before anything else."""
+    logprobs: int | None = None
+    """With each token its logarithmic probability, and so many of the likeliest tokens with theirs; None for nothing.
+    They are of the model's own logits, before penalties, bias and temperature."""
 
     def __post_init__(self) -> None:
         _check_number("temperature", self.temperature, 0, 100)
@@ -74,7 +87,7 @@ class SamplingParams(Struct, frozen=True):
         _check_number("presence_penalty", self.presence_penalty, -2, 2)
         _check_integer("max_tokens", self.max_tokens, 1, MAX_TOKENS)
         if self.seed is not None:
-            _check_integer("seed", self.seed, 0, (1 << 64) - 1)
+            _check_integer("seed", self.seed, 0, MAX_SEED)
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise PromptError("stop must be texts that are not empty; leave it out to stop at the model's own end")
         if len(self.stop) > MAX_STOP_STRINGS or any(len(text) > MAX_STOP_CHARACTERS for text in self.stop):
@@ -83,6 +96,14 @@ class SamplingParams(Struct, frozen=True):
             raise PromptError(f"stop_token_ids takes {MAX_STOP_TOKENS} token ids at most; give fewer")
         for token_id in self.stop_token_ids:
             _check_integer("stop_token_ids", token_id, 0, MAX_VOCABULARY - 1)
+        _check_integer("min_tokens", self.min_tokens, 0, self.max_tokens)
+        if len(self.logit_bias) > MAX_BIASED_TOKENS:
+            raise PromptError(f"logit_bias takes {MAX_BIASED_TOKENS} tokens at most; give fewer")
+        for token_id, bias in self.logit_bias:
+            _check_integer("logit_bias", token_id, 0, MAX_VOCABULARY - 1)
+            _check_number("logit_bias", bias, -100, 100)
+        if self.logprobs is not None:
+            _check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
 
     @classmethod
     def from_generation_config(cls, generation: Mapping[str, Any], **overrides: Any) -> SamplingParams:
@@ -106,11 +127,34 @@ class SamplingParams(Struct, frozen=True):
         return replace(params, **given)
 
 
-class Sampler:
-    """Chooses the tokens of one answer; it keeps the random stream and the tokens that occurred."""
+class Likelihood(Struct, frozen=True):
+    """How likely a token was."""
 
-    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+    logprob: float
+    """Natural logarithm of its probability."""
+    top: tuple[tuple[int, float], ...]
+    """The likeliest tokens and the logarithms of their probabilities, the likeliest first."""
+
+
+class Sampler:
+    """Chooses the tokens of one answer; it keeps the random stream and the tokens that occurred.
+
+    Args:
+        end_ids: tokens that end the answer.
+        guide: the grammar that the answer follows; it is advanced with every token.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt_ids: Sequence[int],
+        end_ids: Collection[int] = (),
+        guide: Guide | None = None,
+    ) -> None:
         self._params = params
+        self._guide = guide
+        self._end_ids = np.fromiter(end_ids, dtype=np.int64)
+        self._num_tokens = 0
         self._seen = set(prompt_ids)
         self._answered: Counter[int] = Counter()
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
@@ -123,10 +167,25 @@ class Sampler:
         Raises:
             ModelError: the logits are not numbers.
         """
-        token_id = self._pick(self._penalized(logits))
+        token_id = self._pick(self._allowed(self._penalized(self._biased(logits))))
         self._seen.add(token_id)
         self._answered[token_id] += 1
+        self._num_tokens += 1
+        if self._guide is not None:
+            self._guide.push(token_id)
         return token_id
+
+    def likelihood(self, logits: Floats, token_id: int) -> Likelihood | None:
+        """How likely a token was among logits f32[V]; None unless `logprobs` asks for it."""
+        wanted = self._params.logprobs
+        if wanted is None:
+            return None
+        largest = logits.max()
+        exact: F64 = (logits - largest).astype(np.float64)
+        logprobs = exact - np.log(np.exp(exact).sum())
+        top = logprobs.argpartition(len(logprobs) - wanted)[len(logprobs) - wanted :] if wanted else ()
+        ranked = sorted((-float(logprobs[i]), int(i)) for i in top)
+        return Likelihood(float(logprobs[token_id]), tuple((i, -negative) for negative, i in ranked))
 
     def _pick(self, scores: Floats) -> int:
         best = int(scores.argmax())
@@ -139,6 +198,29 @@ class Sampler:
         point = self._uniform() * cumulative[-1]
         chosen = int(np.searchsorted(cumulative, point, side="right"))
         return int(candidates[min(chosen, len(candidates) - 1)])
+
+    def _biased(self, logits: Floats) -> Floats:
+        """Raises PromptError for a token that the model does not have."""
+        bias = self._params.logit_bias
+        if not bias:
+            return logits
+        ids = np.array([token_id for token_id, _ in bias])
+        if ids.max() >= len(logits):
+            raise PromptError(f"logit_bias names token {ids.max()}; the model has only 0..{len(logits) - 1}")
+        scores = logits.copy()
+        scores[ids] += np.array([value for _, value in bias], dtype=np.float32)
+        return scores
+
+    def _allowed(self, scores: Floats) -> Floats:
+        """Minus infinity for tokens that cannot come next: by the grammar, or because it is too early for an end."""
+        if self._guide is not None:
+            scores = self._guide.mask(scores)
+        if self._num_tokens < self._params.min_tokens and len(self._end_ids):
+            later = scores.copy()
+            later[self._end_ids] = -np.inf
+            if np.isfinite(later.max()):  # else the grammar allows only an end
+                return later
+        return scores
 
     def _penalized(self, logits: Floats) -> Floats:
         params = self._params

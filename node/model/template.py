@@ -48,14 +48,19 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt for `messages`, each with role and content.
+
+        Args:
+            values: more names that the template may use.
 
         Raises:
             PromptError: the template refuses the messages, or fails on them.
         """
         try:
             prompt = self._template.render(
+                _plain([values or {}])[0],
                 messages=_plain(messages),
                 tools=None if tools is None else _plain(tools),
                 documents=None,

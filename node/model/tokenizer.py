@@ -69,6 +69,20 @@ class Tokenizer:
         """Number of ids that the tokenizer knows, with special tokens."""
         return int(self._rust.get_vocab_size(with_added_tokens=True))
 
+    def as_json(self) -> str:
+        """What `tokenizer.json` holds, with the tokens that other files name."""
+        text: str = self._rust.to_str()
+        return text
+
+    def piece(self, token_id: int) -> bytes:
+        """The bytes that a token stands for in the middle of a text; those of its word for a special token."""
+        if token_id in self.special_words:
+            return self.special_words[token_id].encode()
+        exact = self._bytes(token_id)
+        if exact is not None:
+            return exact
+        return self.word(token_id).replace("\u2581", " ").encode()  # type: ignore[union-attr]
+
     def word(self, token_id: int) -> str | None:
         """A token as written in `tokenizer.json`; None for an unknown id."""
         word: str | None = self._rust.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None

@@ -53,6 +53,7 @@ _PLAIN_FIELDS = (
     "text",
     "tokens",
     "prompt_tokens",
+    "cached_tokens",
     "mode",
     "asked",
     "model",
@@ -72,6 +73,8 @@ class Receipt(Struct, frozen=True):
     text: str
     tokens: int
     prompt_tokens: int
+    cached_tokens: int
+    """Tokens of the prompt that an earlier answer had left in a cache: they were not computed again."""
     mode: str
     asked: str
     """The privacy mode that was asked for; `mode` is never weaker."""
@@ -115,6 +118,7 @@ class Receipt(Struct, frozen=True):
             "text": self.text,
             "tokens": self.tokens,
             "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
             "mode": self.mode,
             "asked": self.asked,
             "model": self.model,

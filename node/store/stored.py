@@ -32,6 +32,7 @@ from protocol.linear.field import Floats
 from protocol.linear.verification import UnitCheck
 
 if TYPE_CHECKING:
+    from node.model.guide import GuideTokens
     from node.model.template import ChatTemplate
 
 
@@ -173,6 +174,13 @@ class StoredModel:
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
+
+    @cached_property
+    def guide_tokens(self) -> GuideTokens:
+        """The tokens as grammars need them. Raises PromptError where this tokenizer allows no grammar."""
+        from node.model.guide import GuideTokens
+
+        return GuideTokens(self._tokenizer, self.config.vocab_size, self.config.eos_ids)
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:

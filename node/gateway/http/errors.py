@@ -43,6 +43,16 @@ class ApiError(Exception):
         return web.json_response(self.as_json(), status=self.status, headers=self.headers)
 
 
+def invalid(message: str, param: str) -> ApiError:
+    """A field has a value that it cannot have."""
+    return ApiError(400, message, "invalid_value", param)
+
+
+def unsupported(message: str, param: str) -> ApiError:
+    """A field asks for something that cannot be done here."""
+    return ApiError(400, message, "unsupported_parameter", param)
+
+
 def _type_of(status: int) -> str:
     """OpenAI's name for a kind of failure."""
     known = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -14,6 +14,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from node.engine.engine import QueueFullError
 from node.engine.request import Completed, Event, Failed, Note, Prefilled, Queued, Started, Token
 from node.errors import KekahydeError
+from node.gateway.chat.body import read_generate
+from node.gateway.chat.prepare import prepare
+from node.gateway.chat.stream import generations
 from node.gateway.http.app import caller_of, parse_object, rules_of
 from node.gateway.http.context import CONTEXT, GatewayContext
 from node.gateway.http.control import perform
@@ -22,9 +25,6 @@ from node.gateway.http.limits import MAX_FRAME_BYTES, MAX_GENERATIONS_A_CLIENT, 
 from node.gateway.live.feed import FEED
 from node.gateway.live.outbox import Outbox
 from node.gateway.live.state import node_status, state_of
-from node.gateway.openai.body import read_generate
-from node.gateway.openai.prepare import prepare
-from node.gateway.openai.stream import generation
 
 log = logging.getLogger(__name__)
 
@@ -181,11 +181,11 @@ class Client:
         try:
             connection = context.connections.name_of(self._request)
             wanted = await context.in_background(prepare, context.engine, read_generate(frame), name, connection)
-            async with generation(context.engine, wanted) as events:
+            async with generations(context.engine, wanted.requests) as events:
                 self._reply(frame, {"request": name})
                 over = False
                 while not over:
-                    for event in await events.take():
+                    for _, event in await events.take():
                         self.outbox.put(_text({"type": "generation", "request": name, **_event_object(event)}))
                         over = over or isinstance(event, Completed | Failed)
         except ApiError as exc:

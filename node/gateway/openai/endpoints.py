@@ -5,20 +5,22 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from aiohttp import web
 
-from node.engine import GenerationRequest
 from node.engine.engine import QueueFullError
-from node.engine.request import Completed, Event, Failed, Token
+from node.engine.request import Completed, Event, Token
+from node.gateway.chat.answer import Answer
+from node.gateway.chat.asked import Asked
+from node.gateway.chat.body import read_chat, read_completion
+from node.gateway.chat.prepare import Prepared, prepare
+from node.gateway.chat.sse import DONE, EventWriter, frame
+from node.gateway.chat.stream import generations
 from node.gateway.http.app import read_json
 from node.gateway.http.context import CONTEXT, GatewayContext
 from node.gateway.http.errors import ApiError
 from node.gateway.openai.answers import AnswerForm, model_object
-from node.gateway.openai.body import Asked, read_chat, read_completion
-from node.gateway.openai.prepare import prepare
-from node.gateway.openai.sse import DONE, EventWriter, frame
-from node.gateway.openai.stream import generation
 
 PRIVACY_HEADER = "X-Kekahyde-Privacy"
 
@@ -56,57 +58,90 @@ async def completions(request: web.Request) -> web.StreamResponse:
 async def _answer(request: web.Request, asked: Asked, answer_id: str, chat: bool) -> web.StreamResponse:
     context = request.app[CONTEXT]
     name = context.connections.name_of(request)
-    wanted = await context.in_background(prepare, context.engine, asked, answer_id, name)
-    form = AnswerForm(answer_id, int(time.time()), asked.model or wanted.model.name, chat, asked.include_usage)
+    prepared = await context.in_background(prepare, context.engine, asked, answer_id, name)
+    form = AnswerForm(
+        answer_id,
+        int(time.time()),
+        asked.model or prepared.model.name,
+        prepared.model.tokenizer(),
+        chat,
+        asked.include_usage,
+        len(prepared.requests) // asked.best_of,
+        prepared.note,
+    )
     try:
         if asked.stream:
-            return await _streamed(request, context, wanted, form)
-        return await _whole(context, wanted, form)
+            return await _streamed(request, context, prepared, form)
+        answers = await whole_answers(context, prepared)
+        return web.json_response(form.whole(_best(answers, asked), answers))
     except QueueFullError as exc:
         raise ApiError(429, str(exc), "queue_full", headers={"Retry-After": "1"}) from exc
 
 
-async def _whole(context: GatewayContext, wanted: GenerationRequest, form: AnswerForm) -> web.Response:
-    async with generation(context.engine, wanted) as events:
-        while True:
-            for event in await events.take():
-                match event:
-                    case Completed(receipt):
-                        return web.json_response(form.whole(receipt))
-                    case Failed(message, code):
-                        raise ApiError(500, message, code)
-                    case _:
-                        pass
+async def whole_answers(context: GatewayContext, prepared: Prepared) -> list[Answer]:
+    """All answers, complete. Raises ApiError as soon as one of them fails."""
+    answers = [Answer(prepared, index) for index in range(len(prepared.requests))]
+    for answer in answers:
+        answer.opening()
+    left = len(answers)
+    async with generations(context.engine, prepared.requests) as events:
+        while left:
+            for index, event in await events.take():
+                answers[index].read(event)
+                left -= isinstance(event, Completed)
+    return answers
+
+
+def _best(answers: Sequence[Answer], asked: Asked) -> list[Answer]:
+    """The answers that are given: of those to each prompt the likeliest."""
+    if asked.best_of == asked.num_answers:
+        return list(answers)
+    groups = [answers[start : start + asked.best_of] for start in range(0, len(answers), asked.best_of)]
+    ranked = [sorted(group, key=lambda answer: -answer.mean_logprob) for group in groups]
+    return [answer for group in ranked for answer in group[: asked.num_answers]]
 
 
 async def _streamed(
-    request: web.Request, context: GatewayContext, wanted: GenerationRequest, form: AnswerForm
+    request: web.Request, context: GatewayContext, prepared: Prepared, form: AnswerForm
 ) -> web.StreamResponse:
-    async with generation(context.engine, wanted) as events:
+    answers = [Answer(prepared, index) for index in range(len(prepared.requests))]
+    async with generations(context.engine, prepared.requests) as events:
         writer = EventWriter(request)
         await writer.open()
         try:
-            await writer.write([frame(chunk) for chunk in form.opening()])
-            over = False
-            while not over:
-                frames, over = _frames(await events.take(writer.due_s), form)
+            await writer.write([frame(chunk) for answer in answers for chunk in _opening(answer, form)])
+            left = len(answers)
+            while left:
+                frames, ended = _frames(await events.take(writer.due_s), answers, form)
+                left = left - ended if ended >= 0 else 0
+                if not left and ended >= 0:
+                    frames += [*(frame(chunk) for chunk in form.usage(answers)), DONE]
                 await writer.write(frames)
             return await writer.close()
         except (TimeoutError, ConnectionError):
             return writer.abort()
 
 
-def _frames(events: Sequence[Event], form: AnswerForm) -> tuple[list[bytes], bool]:
-    """The frames to send for these events, and whether the last event was among them."""
+def _opening(answer: Answer, form: AnswerForm) -> list[dict[str, Any]]:
+    return [*form.opening(answer.index), *form.pieces(answer, answer.opening(), ())]
+
+
+def _frames(
+    events: Sequence[tuple[int, Event]], answers: Sequence[Answer], form: AnswerForm
+) -> tuple[list[bytes], int]:
+    """The frames to send for these events, and how many answers ended with them; -1 if one failed."""
     frames: list[bytes] = []
-    for event in events:
-        match event:
-            case Token(text=text) if text:
-                frames.append(frame(form.text(text)))
-            case Completed(receipt):
-                return [*frames, *(frame(chunk) for chunk in form.closing(receipt)), DONE], True
-            case Failed(message, code):
-                return [*frames, frame(ApiError(500, message, code).as_json())], True
-            case _:
-                pass
-    return frames, False
+    ended = 0
+    for index, event in events:
+        answer = answers[index]
+        known = len(answer.tokens)
+        try:
+            pieces = answer.read(event)
+        except ApiError as exc:
+            return [*frames, frame(exc.as_json())], -1
+        tokens = answer.tokens[known:] if isinstance(event, Token) else []
+        frames += [frame(chunk) for chunk in form.pieces(answer, pieces, tokens)]
+        if isinstance(event, Completed):
+            frames += [frame(chunk) for chunk in form.closing(answer)]
+            ended += 1
+    return frames, ended

@@ -1,0 +1,173 @@
+"""Reads a request's body in OpenAI's form strictly: what cannot be done is refused, never silently ignored.
+
+The other APIs are translated into this form first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.gateway.chat.asked import Asked, Prompt
+from node.gateway.chat.fields import (
+    MAX_ANSWERS,
+    SAMPLING,
+    read_cache_key,
+    read_flag,
+    read_lend,
+    read_numbers,
+    read_privacy,
+    read_sampling,
+    read_stream,
+    read_template_values,
+)
+from node.gateway.chat.form import FORM_FIELDS, read_form
+from node.gateway.chat.messages import check_length, check_text, read_messages
+from node.gateway.chat.tools import read_tools
+from node.gateway.http.errors import ApiError, invalid, unsupported
+
+COMMON = frozenset(
+    {
+        "best_of",
+        "lend",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "model",
+        "n",
+        "privacy",
+        "prompt_cache_key",
+        "seed",
+        "stop",
+        "stop_token_ids",
+        "stream",
+        "stream_options",
+        *FORM_FIELDS,
+        *SAMPLING,
+    }
+)
+IGNORED = frozenset(
+    {
+        "metadata",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+        "verbosity",
+    }
+)
+"""Fields that do not affect the answer's text. Nothing is ever stored, whatever `store` says."""
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "echo": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
+    "reasoning_effort": (),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "web_search_options": (),
+}
+"""Fields for things that this gateway cannot do in a request, and the values (besides null) that do not ask for
+them."""
+CHAT = frozenset(
+    {
+        "chat_template_kwargs",
+        "max_completion_tokens",
+        "messages",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+    }
+)
+COMPLETION = frozenset({"echo", "prompt"})
+
+
+def read_chat(body: Mapping[str, Any], header: str | None) -> Asked:
+    """Read the body of /v1/chat/completions; raises ApiError 400."""
+    asked = _read_common(body, header, CHAT)
+    tools = read_tools(body)
+    if tools is not None and tools.must_call and asked["form"] is not None:
+        raise invalid(f"{asked['form'].asked_by} and a required tool call exclude each other", asked["form"].asked_by)
+    return Asked(
+        **asked,
+        messages=read_messages(body.get("messages")),
+        tools=tools,
+        template_values=read_template_values(body),
+    )
+
+
+def read_completion(body: Mapping[str, Any], header: str | None) -> Asked:
+    """Read the body of /v1/completions; raises ApiError 400."""
+    asked = _read_common(body, header, COMPLETION)
+    echo = read_flag(body, "echo")
+    if echo and asked["sampling"].get("logprobs") is not None:
+        raise unsupported("echo with logprobs is not supported: the prompt's own are not computed", "echo")
+    return Asked(**asked, prompts=_prompts(body.get("prompt"), asked["best_of"]), echo=echo)
+
+
+def read_generate(body: Mapping[str, Any]) -> Asked:
+    """Read the operation `generate` of /ws, which has messages or a prompt; raises ApiError 400."""
+    given = {name: value for name, value in body.items() if name not in ("op", "id", "request")}
+    if (given.get("messages") is None) == (given.get("prompt") is None):
+        raise invalid("give either messages or a prompt", "messages")
+    read = read_chat if given.get("messages") is not None else read_completion
+    asked = read({**given, "model": given.get("model") or ""}, None)
+    if asked.best_of > 1 or len(asked.prompts) > 1 or asked.tools is not None:
+        raise unsupported("one answer to one prompt, without tools, is given here: use /v1 for more", "n")
+    return asked
+
+
+def _prompts(given: Any, answers: int) -> tuple[Prompt, ...]:
+    """The prompts: one, or a list of them."""
+    are_several = isinstance(given, list) and given and not all(type(token) is int for token in given)
+    prompts = tuple(_prompt(prompt) for prompt in given) if are_several else (_prompt(given),)
+    if len(prompts) * answers > MAX_ANSWERS:
+        raise invalid(f"these are {len(prompts) * answers} answers, {MAX_ANSWERS} at most: ask for fewer", "prompt")
+    check_length(sum(map(len, prompts)), "prompt")
+    return prompts
+
+
+def _prompt(prompt: Any) -> Prompt:
+    if isinstance(prompt, str):
+        check_length(len(prompt), "prompt")
+        check_text(prompt, "prompt")
+        return prompt
+    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return prompt
+    raise invalid("prompt must be a text, or its tokens, or a list of such", "prompt")
+
+
+def _read_common(body: Mapping[str, Any], header: str | None, own: frozenset[str]) -> dict[str, Any]:
+    for name, value in body.items():
+        if name in COMMON or name in own or name in IGNORED or value is None:
+            continue
+        if name not in NEUTRAL:
+            raise ApiError(400, f"the field {name[:64]!r} is unknown: leave it out", "unknown_parameter", name)
+        if not any(value == neutral and type(value) is type(neutral) for neutral in NEUTRAL[name]):
+            raise unsupported(f"{name} is not supported: leave it out", name)
+    model = body.get("model")
+    if not isinstance(model, str):
+        raise invalid("model must be the name of a model; GET /v1/models lists them", "model")
+    stream, usage = read_stream(body)
+    num_answers, best_of = read_numbers(body)
+    return {
+        "model": model or None,
+        "privacy": read_privacy(body.get("privacy"), header),
+        "lend": read_lend(body.get("lend")),
+        "sampling": read_sampling(body),
+        "form": read_form(body),
+        "stream": stream,
+        "include_usage": usage,
+        "cache_key": read_cache_key(body.get("prompt_cache_key")),
+        "num_answers": num_answers,
+        "best_of": best_of,
+    }

@@ -1,0 +1,209 @@
+"""Turns a body into requests to the engine: finds the model, renders the prompt, makes its tokens. It blocks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from node.engine import Engine, GenerationRequest
+from node.errors import PromptError
+from node.gateway.chat.asked import Asked, Prompt, sampling_params
+from node.gateway.chat.dialect import (
+    HERMES,
+    THOUGHT_BEGINS,
+    THOUGHT_ENDS,
+    Dialect,
+    GrammarWriter,
+    Thinking,
+    dialect_of,
+    instructions,
+    special_ids,
+    thinking_of,
+)
+from node.gateway.chat.tools import ANY_OBJECT, Tool, Tools
+from node.gateway.http.errors import invalid
+from node.model.sampling import MAX_SEED
+from node.model.template import ChatTemplate
+from node.store.stored import StoredModel
+
+if TYPE_CHECKING:
+    from node.model.guide import Guide
+
+
+class Prepared(Struct, frozen=True):
+    """Requests to the engine, and how their answers are read."""
+
+    requests: tuple[GenerationRequest, ...]
+    """`best_of` for each prompt, prompt by prompt."""
+    dialect: Dialect | None = None
+    """How calls of tools are written; None if none is looked for."""
+    thinking: Thinking = Thinking()
+    parallel: bool = True
+    """Whether an answer may have more than one call."""
+    echoes: tuple[str, ...] = ()
+    """For each request the text that its answer begins with."""
+    note: str | None = None
+    """What the reader of the receipt should know."""
+
+    @property
+    def model(self) -> StoredModel:
+        return self.requests[0].model
+
+
+class _Rendered(Struct, frozen=True):
+    """A prompt's tokens, and what is known of the answer."""
+
+    token_ids: tuple[int, ...]
+    continues: bool
+    """Whether the answer continues the prompt's text."""
+    dialect: Dialect | None = None
+    thinking: Thinking = Thinking()
+    note: str | None = None
+
+
+def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | None = None) -> Prepared:
+    """The complete requests.
+
+    Args:
+        connection: names the connection over which it came. Requests over one connection, or with one
+            `prompt_cache_key`, count as requests of one requester.
+
+    Raises:
+        ApiError, KekahydeError: the request cannot be served; the text says why.
+    """
+    model = engine.models.resolve(asked.model)
+    params = sampling_params(asked, model)
+    conversation = connection if asked.cache_key is None else f"key {asked.cache_key}"
+    rendered = [_chat(asked, model)] if asked.messages is not None else [_text(one, model) for one in asked.prompts]
+    first = rendered[0]
+    grammar, note = _grammar(asked, first, model)
+    words = _words(first)
+    base = GenerationRequest(
+        request_id,
+        model,
+        (),
+        params,
+        asked.privacy,
+        False,
+        asked.lend,
+        guide=_guide(asked, grammar, model),
+        words_shown=words,
+    )
+    requests = [
+        replace(
+            base,
+            id=request_id if index == 0 else f"{request_id}-{index}",
+            prompt_ids=prompt.token_ids,
+            continues=prompt.continues,
+            params=replace(params, seed=((params.seed or 0) + index) & MAX_SEED),
+            conversation=conversation,
+            siblings=f"{request_id}-{index // asked.best_of}" if asked.best_of > 1 else None,
+        )
+        for index, prompt in enumerate(prompt for prompt in rendered for _ in range(asked.best_of))
+    ]
+    parallel = asked.tools is None or asked.tools.parallel
+    echoes = [model.tokenizer().decode(request.prompt_ids) for request in requests] if asked.echo else []
+    return Prepared(tuple(requests), first.dialect, first.thinking, parallel, tuple(echoes), note or first.note)
+
+
+def _text(prompt: Prompt, model: StoredModel) -> _Rendered:
+    return _Rendered(tuple(prompt if isinstance(prompt, list) else model.tokenizer().encode(prompt)), True)
+
+
+def _chat(asked: Asked, model: StoredModel) -> _Rendered:
+    """The prompt of a chat.
+
+    A model without a chat template can only continue a text: it gets the contents of all messages, one per line.
+    """
+    template, tools = model.chat_template, asked.tools
+    messages = asked.messages or []
+    if tools is not None and not tools.may_call:
+        tools = None
+    dialect = None if template is None or tools is None else dialect_of(template.source)
+    note = None
+    if tools is not None and dialect is None:
+        if tools.must_call:
+            messages, dialect = _instructed(messages, tools.offered), HERMES
+        else:
+            note = f"the model {model.name} knows no tools: answered without"
+    if template is None:
+        text = "\n".join(message["content"] for message in messages)
+        return _Rendered(tuple(model.tokenizer().encode(text)), True, dialect, note=note)
+    prompt = _render(template, messages, tools if dialect_of(template.source) else None, asked)
+    token_ids = model.tokenizer().encode(prompt, add_special=False)
+    return _Rendered(tuple(token_ids), False, dialect, thinking_of(template.source, prompt), note)
+
+
+def _render(template: ChatTemplate, messages: Sequence[dict[str, Any]], tools: Tools | None, asked: Asked) -> str:
+    described = None if tools is None else tools.described
+    return template.render(messages, tools=described, values=asked.template_values)
+
+
+def _instructed(messages: list[dict[str, Any]], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The messages with the tools described in the system message."""
+    told = instructions(tools)
+    if messages and messages[0]["role"] == "system":
+        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{told}"}, *messages[1:]]
+    return [{"role": "system", "content": told}, *messages]
+
+
+def _words(rendered: _Rendered) -> tuple[str, ...]:
+    """Words that the answer's reader looks for."""
+    thoughts = (THOUGHT_BEGINS, THOUGHT_ENDS) if rendered.thinking.possible else ()
+    return (*(rendered.dialect.markers if rendered.dialect else ()), *thoughts)
+
+
+def _grammar(asked: Asked, rendered: _Rendered, model: StoredModel) -> tuple[str | None, str | None]:
+    """The grammar that the answer must follow, if any, and a note about it."""
+    writer = GrammarWriter(special_ids(model.tokenizer().special_words, _words(rendered)))
+    if rendered.dialect is not None and asked.tools is not None:
+        try:
+            tools, loosened = _followable(asked.tools, model)
+        except PromptError:  # this tokenizer allows no grammar
+            if asked.tools.must_call:
+                raise
+            return None, None
+        note = (
+            f"the arguments of {', '.join(loosened)} are JSON, but not checked by their schema" if loosened else None
+        )
+        if asked.form is None or asked.tools.must_call:
+            return writer.calls(tools, rendered.dialect, rendered.thinking), note
+    if asked.form is None:
+        return None, None
+    return asked.form.grammar or writer.text(asked.form.expression, rendered.thinking), None
+
+
+def _guide(asked: Asked, grammar: str | None, model: StoredModel) -> Guide | None:
+    """Raises ApiError that names the field, and what its grammar has that cannot be followed."""
+    if grammar is None:
+        return None
+    from node.model.guide import Guide, lark_grammar
+
+    asked_by = asked.form.asked_by if asked.form is not None and not _must_call(asked) else "tools"
+    try:
+        return Guide(model.guide_tokens, lark_grammar(grammar))
+    except PromptError as exc:
+        raise invalid(f"{asked_by} cannot be followed: {exc}", asked_by) from exc
+
+
+def _must_call(asked: Asked) -> bool:
+    return asked.tools is not None and asked.tools.must_call
+
+
+def _followable(tools: Tools, model: StoredModel) -> tuple[Tools, list[str]]:
+    """The tools with only such schemas as a grammar can have; and the names of those that were made looser."""
+    from node.model.guide import Guide
+
+    tokens, offered, loosened = model.guide_tokens, [], []
+    for tool in tools.offered:
+        try:
+            Guide(tokens, GrammarWriter({}).text(f"%json {json.dumps(tool.parameters)}", Thinking()))
+            offered.append(tool)
+        except PromptError:
+            offered.append(replace(tool, parameters=ANY_OBJECT))
+            loosened.append(tool.name)
+    return replace(tools, offered=tuple(offered)), loosened
