@@ -41,18 +41,21 @@ def write_puppet(
     vocab_size: int | None = None,
     config: Mapping[str, Any] | None = None,
     tokenizer_config: Mapping[str, Any] | None = None,
+    words: Sequence[str] = (),
 ) -> Path:
     """Write a checkpoint into `folder`.
 
     Args:
         follows: of a token's id, the id that comes after it; after any other comes 0.
         special: texts of the tokens with ids from 256 on.
+        words: texts of ordinary tokens after them; a text in which they occur is always made of them.
         vocab_size: rows of the embedding; fewer than the tokenizer has tokens makes tokens that the model lacks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer(special)
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     tokenizer.save(str(folder / "tokenizer.json"))
-    rows = vocab_size or 256 + len(special)
+    rows = vocab_size or 256 + len(special) + len(words)
     raw = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

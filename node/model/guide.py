@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import llguidance
@@ -68,6 +68,17 @@ class GuideTokens:
         except Exception as exc:  # the library raises bare exceptions
             raise PromptError(f"this model's tokenizer allows no grammar ({exc}); ask without one") from exc
         self.num_tokens = num_tokens
+        self._tokenizer = tokenizer
+
+    def special_ids(self, words: Iterable[str]) -> dict[str, int]:
+        """Those of some words that a grammar can name only by their token, with its id: special tokens, and what the
+        library takes for one."""
+        found = {word: self._tokenizer.id_of(word) for word in words}
+        return {
+            word: token_id
+            for word, token_id in found.items()
+            if token_id is not None and self.library.is_special_token(token_id)
+        }
 
 
 class Guide:

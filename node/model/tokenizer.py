@@ -88,6 +88,11 @@ class Tokenizer:
         word: str | None = self._rust.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
         return word
 
+    def id_of(self, word: str) -> int | None:
+        """The id of a token as written in `tokenizer.json`; None for an unknown one."""
+        token_id: int | None = self._rust.token_to_id(word)
+        return token_id
+
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         """Token ids of a text, with the special tokens that the model expects around it.
 

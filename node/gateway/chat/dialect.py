@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -65,7 +65,7 @@ class GrammarWriter:
     """Writes Lark grammars of answers.
 
     Args:
-        special: ids of the words that are special tokens.
+        special: ids of the words that can be named only by their token.
     """
 
     def __init__(self, special: Mapping[str, int]) -> None:
@@ -138,8 +138,3 @@ def instructions(tools: Sequence[Tool]) -> str:
         "Answer with a call, as a JSON object with the function's name and its arguments, like this:\n"
         '<tool_call>\n{"name": "NAME", "arguments": {}}\n</tool_call>'
     )
-
-
-def special_ids(words: Mapping[int, str], wanted: Collection[str]) -> dict[str, int]:
-    """Those of some words that are special tokens of a tokenizer, with their ids."""
-    return {word: token_id for token_id, word in words.items() if word in wanted}

@@ -21,7 +21,6 @@ from node.gateway.chat.dialect import (
     Thinking,
     dialect_of,
     instructions,
-    special_ids,
     thinking_of,
 )
 from node.gateway.chat.tools import ANY_OBJECT, Tool, Tools
@@ -159,22 +158,20 @@ def _words(rendered: _Rendered) -> tuple[str, ...]:
 
 def _grammar(asked: Asked, rendered: _Rendered, model: StoredModel) -> tuple[str | None, str | None]:
     """The grammar that the answer must follow, if any, and a note about it."""
-    writer = GrammarWriter(special_ids(model.tokenizer().special_words, _words(rendered)))
-    if rendered.dialect is not None and asked.tools is not None:
-        try:
-            tools, loosened = _followable(asked.tools, model)
-        except PromptError:  # this tokenizer allows no grammar
-            if asked.tools.must_call:
-                raise
-            return None, None
-        note = (
-            f"the arguments of {', '.join(loosened)} are JSON, but not checked by their schema" if loosened else None
-        )
-        if asked.form is None or asked.tools.must_call:
-            return writer.calls(tools, rendered.dialect, rendered.thinking), note
-    if asked.form is None:
+    if asked.form is not None:
+        writer = GrammarWriter(model.guide_tokens.special_ids(_words(rendered)))
+        return asked.form.grammar or writer.text(asked.form.expression, rendered.thinking), None
+    if rendered.dialect is None or asked.tools is None:
         return None, None
-    return asked.form.grammar or writer.text(asked.form.expression, rendered.thinking), None
+    try:
+        writer = GrammarWriter(model.guide_tokens.special_ids(_words(rendered)))
+        tools, loosened = _followable(asked.tools, model)
+    except PromptError:  # this tokenizer allows no grammar
+        if asked.tools.must_call:
+            raise
+        return None, None
+    note = f"the arguments of {', '.join(loosened)} are JSON, but not checked by their schema" if loosened else None
+    return writer.calls(tools, rendered.dialect, rendered.thinking), note
 
 
 def _guide(asked: Asked, grammar: str | None, model: StoredModel) -> Guide | None:

@@ -60,6 +60,8 @@ class ReplyReader:
         self._held = ""
         self._step = self._thought if thinking.begun else self._beginning
         self._calls = 0
+        self._is_between = True
+        """Whether there was no text since the beginning, or the last call."""
         self._arguments: _JsonEnd | None = None
 
     @property
@@ -82,8 +84,10 @@ class ReplyReader:
         if self._step == self._thought:
             pieces.append(Thought(self._take(len(self._held))))
         elif self._step == self._call:
-            self._whole_call(pieces, len(self._held), self._dialect.begins if self._dialect else "")
-        elif self._step in (self._text, self._beginning):
+            rest = self._take(len(self._held))
+            if rest.strip() and not self._whole_call(pieces, rest):
+                pieces.append(Text(f"{self._call_marker}{rest}"))
+        elif self._step in (self._text, self._beginning) and not (self.has_calls and not self._held.strip()):
             pieces.append(Text(self._take(len(self._held))))
         return _joined(pieces)
 
@@ -125,12 +129,15 @@ class ReplyReader:
     def _text(self, pieces: list[Piece]) -> bool:
         marker = self._dialect.begins if self._dialect else ""
         start = self._held.find(marker) if marker else -1
+        certain = self._held[: start if start >= 0 else len(self._held) - _overlap(self._held, marker)]
+        if marker and self._is_between and not certain.strip():  # space around calls is no text
+            certain = ""
+        pieces.append(Text(certain))
+        self._is_between = self._is_between and not certain
         if start < 0:
-            pieces.append(Text(self._take(len(self._held) - _overlap(self._held, marker))))
+            self._take(len(certain))
             return False
-        before = self._take(start)
-        pieces.append(Text(before.rstrip() if not before.strip() or self._calls else before))
-        self._held = self._held[len(marker) :]
+        self._held = self._held[start + len(marker) :]
         self._step = self._call
         return True
 
@@ -140,7 +147,7 @@ class ReplyReader:
         self._held = self._held[_end(_BETWEEN, self._held) :]
         ends = self._dialect.ends
         if ends and self._held.startswith(ends):
-            self._held, self._step = self._held[len(ends) :], self._text
+            self._held, self._step, self._is_between = self._held[len(ends) :], self._text, True
             return True
         head = _HEAD.match(self._held)
         if head is not None:
@@ -149,10 +156,12 @@ class ReplyReader:
             self._arguments, self._step = _JsonEnd(), self._in_arguments
             return True
         end = self._held.find(ends) if ends else -1
-        if end >= 0:
-            self._whole_call(pieces, end, self._dialect.begins)
-            return True
-        return False
+        if end >= 0 and not self._whole_call(pieces, self._held[:end]):
+            pieces.append(Text(f"{self._call_marker}{self._take(end + len(ends))}"))
+            self._step = self._text
+        elif end >= 0:
+            self._take(end)
+        return end >= 0
 
     def _in_arguments(self, pieces: list[Piece]) -> bool:
         assert self._arguments is not None
@@ -173,23 +182,24 @@ class ReplyReader:
         self._held, self._step = self._held.removeprefix("}"), self._call
         return True
 
-    def _whole_call(self, pieces: list[Piece], end: int, marker: str) -> None:
-        """A call that could not be streamed; what is no call is text."""
-        body = self._take(end)
+    def _whole_call(self, pieces: list[Piece], body: str) -> bool:
+        """A call that could not be streamed; returns whether it is one."""
         calls = _calls_in(body)
-        if calls is None:
-            if body.strip():
-                pieces.append(Text(marker * (self._dialect is not LLAMA) + body))
-            return
-        for name, arguments in calls:
+        for name, arguments in calls or ():
             self._begin(pieces, name)
             if self._kept_calls:
                 pieces.append(CallArguments(self._calls - 1, arguments))
+        return calls is not None
 
     def _begin(self, pieces: list[Piece], name: str) -> None:
         self._calls += 1
         if self._kept_calls:
             pieces.append(CallBegins(self._calls - 1, name))
+
+    @property
+    def _call_marker(self) -> str:
+        """What was left out before a text that was no call; Llama's calls may begin without it."""
+        return "" if self._dialect is None or self._dialect is LLAMA else self._dialect.begins
 
     @property
     def _kept_calls(self) -> bool:
