@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -46,10 +48,9 @@ WEATHER: dict[str, Any] = {
 ASKED: dict[str, Any] = {"model": "puppet", "messages": [{"role": "user", "content": "rain?"}], "temperature": 0}
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+@contextmanager
+def puppet_with_tools(folder: Path) -> Iterator[Serving]:
     """A puppet that answers every chat with a sentence and a call."""
-    folder = tmp_path_factory.mktemp("tools")
     said = range(FIRST, FIRST + len(WORDS))
     checkpoint = write_puppet(
         folder / "checkpoint",
@@ -60,6 +61,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         words=WORDS,
     )
     with serving(folder / "data", checkpoint) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with puppet_with_tools(tmp_path_factory.mktemp("tools")) as node:
         yield node
 
 

@@ -3,6 +3,8 @@
     http/    the checks that every request passes, and what all handlers share
     chat/    requests for answers, and how answers are read, whatever API they came by
     openai/  /v1, OpenAI's API
+    anthropic/  /v1/messages, Anthropic's API
+    ollama/  /api, Ollama's API
     live/    /ws, for interfaces
     client/  how a command reaches the running node
     config   where the gateway listens

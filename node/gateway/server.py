@@ -182,6 +182,9 @@ def _bind_tcp(config: GatewayConfig) -> socket.socket:
             bound.close()
             problem = exc
         else:
+            if problem is not None:
+                taken = f"{config.host}:{ports[0]} is taken ({problem.strerror})"
+                log.warning("%s: programs reach this node at port %d instead", taken, bound.getsockname()[1])
             return bound
     assert problem is not None
     raise ConfigError(

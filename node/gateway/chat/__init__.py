@@ -11,5 +11,6 @@ prepare   turns a body into requests to the engine
 stream    passes events of generations to a handler
 reply     takes an answer's text apart: thoughts, text, calls of tools
 answer    one answer as it grows
+whole     answers that are sent in one piece
 sse       server-sent events
 """

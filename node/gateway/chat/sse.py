@@ -24,12 +24,15 @@ def frame(value: dict[str, Any]) -> bytes:
 class EventWriter:
     """A streaming response. It sends something every ten seconds, so that no proxy on the way times out."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(
+        self, request: web.Request, content_type: str = "text/event-stream", keep_alive: bytes = KEEP_ALIVE
+    ) -> None:
         self._request = request
+        self._keep_alive = keep_alive
         self._written_at = 0.0
         self._response = web.StreamResponse(
             headers={
-                "Content-Type": "text/event-stream; charset=utf-8",
+                "Content-Type": f"{content_type}; charset=utf-8",
                 "Cache-Control": "no-cache",
                 "X-Accel-Buffering": "no",
             }
@@ -51,7 +54,7 @@ class EventWriter:
         if not frames and self.due_s > 0:
             return
         async with asyncio.timeout(WRITE_LIMIT_S):
-            await self._response.write(b"".join(frames) or KEEP_ALIVE)
+            await self._response.write(b"".join(frames) or self._keep_alive)
         self._written_at = time.monotonic()
 
     async def close(self) -> web.StreamResponse:

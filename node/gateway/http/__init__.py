@@ -6,7 +6,7 @@ addresses   hosts as requests name them
 connection  limits for a connection before its first request
 context     the node behind the gateway, for handlers
 control     management operations
-facts       /health and /metrics
+facts       /, /health and /metrics
 metrics     the figures of /metrics
 logs        the last lines of the log
 threads     daemon threads for handlers

@@ -18,13 +18,16 @@ from node.gateway.http.limits import BODY_LIMIT_S, MAX_BODY_BYTES, MAX_CHUNKING_
 
 log = logging.getLogger(__name__)
 
+APIS = "OpenAI's API is under /v1, Anthropic's at /v1/messages, Ollama's under /api (SPEC.md, «Gateway»)"
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def caller_of(request: web.Request) -> Caller:
     """What a request says about its source."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    shown = token.strip() if scheme.lower() == "bearer" else request.query.get("token")
+    shown = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")  # Anthropic's clients
+    shown = shown or request.query.get("token")
     return Caller(
         request.headers.get("Host", ""),
         request.headers.get("Origin"),
@@ -45,24 +48,26 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         rules.check(caller_of(request))
         return await handler(request)
     except ApiError as exc:
-        return _refuse(exc)
+        return _refuse(request, exc)
     except KekahydeError as exc:
-        return _refuse(api_error_of(exc))
+        return _refuse(request, api_error_of(exc))
     except web.HTTPRequestEntityTooLarge:
-        return _refuse(ApiError(413, f"the body has more than {MAX_BODY_BYTES} bytes: send less", "body_too_large"))
+        return _refuse(
+            request, ApiError(413, f"the body has more than {MAX_BODY_BYTES} bytes: send less", "body_too_large")
+        )
     except web.HTTPNotFound:
-        return _refuse(ApiError(404, f"there is no {request.path}: see SPEC.md, «Gateway»", "unknown_url"))
+        return _refuse(request, ApiError(404, f"there is no {request.path}: {APIS}", "unknown_url"))
     except web.HTTPMethodNotAllowed as exc:
         allowed = ", ".join(sorted(exc.allowed_methods))
         message = f"{request.path} does not accept {request.method}: use {allowed}"
-        return _refuse(ApiError(405, message, "method_not_allowed", headers={"Allow": allowed}))
+        return _refuse(request, ApiError(405, message, "method_not_allowed", headers={"Allow": allowed}))
     except web.HTTPException:
         raise
     except ConnectionError:
         raise  # the client has left; `is_worth_a_line` keeps this out of the log
     except Exception as exc:
         log.exception("a request to %s failed", request.path)
-        return _refuse(ApiError(500, f"the node failed ({type(exc).__name__}): see its log", "internal"))
+        return _refuse(request, ApiError(500, f"the node failed ({type(exc).__name__}): see its log", "internal"))
     finally:
         request.app[CONTEXT].connections.ended(request)
 
@@ -138,5 +143,5 @@ async def add_headers(request: web.BaseRequest, response: web.StreamResponse) ->
         response.headers["Vary"] = "Origin"
 
 
-def _refuse(error: ApiError) -> web.Response:
-    return error.as_response()
+def _refuse(request: web.Request, error: ApiError) -> web.Response:
+    return error.as_response(request.path)

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in the form of the API that was asked: OpenAI's, Anthropic's or Ollama's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from node.errors import (
     PromptError,
     PromptTooLongError,
 )
+
+PRIVACY_HEADER = "X-Kekahyde-Privacy"
 
 
 class ApiError(Exception):
@@ -32,15 +34,19 @@ class ApiError(Exception):
         self.param = param
         self.headers = headers or {}
 
-    def as_json(self) -> dict[str, Any]:
-        """The JSON object that is sent."""
+    def as_json(self, path: str = "") -> dict[str, Any]:
+        """The JSON object that is sent to who asked for a path."""
+        if path.startswith("/v1/messages"):
+            return {"type": "error", "error": {"type": _type_of(self.status, "api_error"), "message": str(self)}}
+        if path.startswith("/api/"):
+            return {"error": str(self)}
         return {
             "error": {"message": str(self), "type": _type_of(self.status), "param": self.param, "code": self.code}
         }
 
-    def as_response(self) -> web.Response:
+    def as_response(self, path: str = "") -> web.Response:
         """The whole HTTP answer."""
-        return web.json_response(self.as_json(), status=self.status, headers=self.headers)
+        return web.json_response(self.as_json(path), status=self.status, headers=self.headers)
 
 
 def invalid(message: str, param: str) -> ApiError:
@@ -53,10 +59,10 @@ def unsupported(message: str, param: str) -> ApiError:
     return ApiError(400, message, "unsupported_parameter", param)
 
 
-def _type_of(status: int) -> str:
-    """OpenAI's name for a kind of failure."""
+def _type_of(status: int, failed_here: str = "server_error") -> str:
+    """OpenAI's name for a kind of failure; Anthropic has the same but for what failed here."""
     known = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-    return known.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return known.get(status, "invalid_request_error" if status < 500 else failed_here)
 
 
 def api_error_of(error: KekahydeError) -> ApiError:

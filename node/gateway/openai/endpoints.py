@@ -17,12 +17,11 @@ from node.gateway.chat.body import read_chat, read_completion
 from node.gateway.chat.prepare import Prepared, prepare
 from node.gateway.chat.sse import DONE, EventWriter, frame
 from node.gateway.chat.stream import generations
+from node.gateway.chat.whole import whole_answers
 from node.gateway.http.app import read_json
 from node.gateway.http.context import CONTEXT, GatewayContext
-from node.gateway.http.errors import ApiError
+from node.gateway.http.errors import PRIVACY_HEADER, ApiError
 from node.gateway.openai.answers import AnswerForm, model_object
-
-PRIVACY_HEADER = "X-Kekahyde-Privacy"
 
 
 async def list_models(request: web.Request) -> web.Response:
@@ -76,20 +75,6 @@ async def _answer(request: web.Request, asked: Asked, answer_id: str, chat: bool
         return web.json_response(form.whole(_best(answers, asked), answers))
     except QueueFullError as exc:
         raise ApiError(429, str(exc), "queue_full", headers={"Retry-After": "1"}) from exc
-
-
-async def whole_answers(context: GatewayContext, prepared: Prepared) -> list[Answer]:
-    """All answers, complete. Raises ApiError as soon as one of them fails."""
-    answers = [Answer(prepared, index) for index in range(len(prepared.requests))]
-    for answer in answers:
-        answer.opening()
-    left = len(answers)
-    async with generations(context.engine, prepared.requests) as events:
-        while left:
-            for index, event in await events.take():
-                answers[index].read(event)
-                left -= isinstance(event, Completed)
-    return answers
 
 
 def _best(answers: Sequence[Answer], asked: Asked) -> list[Answer]:
