@@ -38,7 +38,6 @@ from scripts.harness.swarm import Swarm
 
 TEXT = "Once upon a time there was a little fox who lived in a wood with her mother and liked to sing . "
 CASES = (
-    (Privacy.LOCAL, 0, Lend.LAYERS),
     (Privacy.SPLIT, 2, Lend.FFN),
     (Privacy.SPLIT, 2, Lend.LAYERS),
     (Privacy.SPLIT, 2, Lend.ALL),
@@ -113,7 +112,7 @@ def main(rounds: int, prompt_tokens: int, new_tokens: int, name: str) -> None:
         for mode, peers, lend in CASES:
             seen = list(trials(swarm, model, mode, peers, lend, prompt_tokens, new_tokens, rounds))
             for label, trial in (("first", seen[0]), ("last", seen[-1])):
-                row = [mode.value, str(peers or ""), lend.value if peers else "", label]
+                row = [mode.value, str(peers), lend.value, label]
                 for said_s, was_s in (trial.ttft_s, trial.token_s):
                     row += [f"{1000 * said_s:.1f} ms", f"{1000 * was_s:.1f} ms", f"{said_s / was_s - 1:+.0%}"]
                     errors[label].append(abs(said_s / was_s - 1))
