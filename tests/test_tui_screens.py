@@ -8,6 +8,7 @@ from pathlib import Path
 from tui_driver import Clock, interface
 
 from scripts.harness.gateway_twin import PEER_IDS, GatewayTwin, model, peer
+from tui.screens.help import help_markdown
 from tui.widgets.chunk_views import ChunkList
 
 
@@ -155,6 +156,12 @@ def test_help_tells_of_the_screen_and_the_keys(tmp_path: Path) -> None:
             await driver.sees("Who computes when")
 
     asyncio.run(scenario())
+
+
+def test_help_names_the_address_for_programs() -> None:
+    text = help_markdown("chat", "", "http://127.0.0.1:11435")
+    assert "`http://127.0.0.1:11435/v1`" in text and "Ollama" in text
+    assert "--no-gateway" in help_markdown("chat", "", "")
 
 
 def test_the_palette_has_every_command(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class KekahydeApp(App[str | None]):
     def action_help(self) -> None:
         screen = self.screen_stack[0]
         if isinstance(screen, NodeScreen):
-            self.push_screen(HelpScreen(screen.MODE, screen.ABOUT))
+            self.push_screen(HelpScreen(screen.MODE, screen.ABOUT, self.session.state.node.gateway))
 
     def action_privacy(self) -> None:
         self.push_screen(PrivacyScreen(self.session.privacy), self._chosen)

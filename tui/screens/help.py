@@ -24,12 +24,16 @@ _KEYS = (
 class HelpScreen(TextScreen):
     """The help for one screen."""
 
-    def __init__(self, mode: str, about: str) -> None:
-        super().__init__("Help", help_markdown(mode, about))
+    def __init__(self, mode: str, about: str, gateway: str) -> None:
+        super().__init__("Help", help_markdown(mode, about, gateway))
 
 
-def help_markdown(mode: str, about: str) -> str:
-    """The help text for one screen."""
+def help_markdown(mode: str, about: str, gateway: str) -> str:
+    """The help text for one screen.
+
+    Args:
+        gateway: the node's address for programs; empty if it has none.
+    """
     keys = "\n".join(f"- **{key}**: {what}" for key, what in _KEYS)
     modes = "\n".join(f"- `{name}`: {what}" for name, what in MODES.items())
     peers = ", ".join(f"{sign} {word}" for word, sign in PEER_SIGNS.items())
@@ -37,5 +41,17 @@ def help_markdown(mode: str, about: str) -> str:
     return (
         f"## {mode.capitalize()}\n\n{about}\n\n## Keys\n\n{keys}\n\n## Privacy modes\n\n{modes}\n\n"
         "A request never falls to a weaker mode than it asked for.\n\n"
+        f"## Programs\n\n{_programs(gateway)}\n\n"
         f"## Signs\n\nPeers: {peers}.\n\nA chunk is a piece of one layer's work that one peer does:\n\n{chunks}\n"
+    )
+
+
+def _programs(gateway: str) -> str:
+    if not gateway:
+        return "This node has no address for programs: it was started with `--no-gateway`."
+    return (
+        "Programs on this device use this node too; the key is any text.\n\n"
+        f"- OpenAI's clients, Open WebUI, aider: `{gateway}/v1`\n"
+        f"- Anthropic's and Ollama's clients: `{gateway}`\n"
+        f"- Try it: `curl {gateway}/v1/models`"
     )
