@@ -15,7 +15,7 @@ from node.doctor.finding import Finding, Level, broken, finding_of, note, ok
 from node.doctor.folder import folder_findings
 from node.doctor.network import network_findings
 from node.errors import KekahydeError, NodeNotRunningError
-from node.gateway.client.client import call_node
+from node.gateway.client.client import call_node, facts_of_node
 from node.paths import DataDir
 from node.places import socket_path
 from protocol.multiaddr import Multiaddr
@@ -54,7 +54,10 @@ def _node(data_dir: Path, listen: Multiaddr | None) -> list[Finding]:
     """What the running node reports about itself; if none runs, what a node would find."""
     try:
         findings = [finding_of(value) for value in call_node(data_dir, "doctor")["findings"]]
-        return [ok("gateway", f"{socket_path(data_dir)} answers, only for this user"), *findings]
+        address = facts_of_node(data_dir).get("gateway")
+        reached = f"programs reach this node at {address}" if address else "programs reach this node by no TCP port"
+        said = f"{socket_path(data_dir)} answers, only for this user; {reached}"
+        return [ok("gateway", said), *findings]
     except NodeNotRunningError:
         try:
             lock = DataDir(data_dir).lock() if data_dir.exists() else None

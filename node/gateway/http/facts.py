@@ -35,7 +35,17 @@ async def health(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     peers = len(context.node.registry.peers())
     requests = len(context.engine.requests())
-    return web.json_response({"status": "ok", "peer_id": context.node.peer_id, "peers": peers, "requests": requests})
+    models = context.node.hosted.models
+    return web.json_response(
+        {
+            "status": "ok",
+            "peer_id": context.node.peer_id,
+            "peers": peers,
+            "requests": requests,
+            "gateway": context.url,
+            "model": models[0].name if models else context.engine.models.default_name,
+        }
+    )
 
 
 async def metrics(request: web.Request) -> web.Response:
