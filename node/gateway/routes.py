@@ -11,10 +11,13 @@ from node.gateway.live.websocket import websocket
 from node.gateway.ollama.endpoints import chat, generate
 from node.gateway.ollama.models import pull, running, show, tags, version
 from node.gateway.openai.endpoints import chat_completions, completions, get_model, list_models
+from node.gateway.openai.remembered import REMEMBERED, Remembered
+from node.gateway.openai.responses import responses
 
 
 def add_routes(app: web.Application) -> None:
     """Add all routes of the gateway."""
+    app[REMEMBERED] = Remembered()
     app.router.add_get("/", home)
     app.router.add_get("/health", health)
     app.router.add_get("/metrics", metrics)
@@ -22,6 +25,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/models/{model}", get_model)
     app.router.add_post("/v1/chat/completions", chat_completions)
     app.router.add_post("/v1/completions", completions)
+    app.router.add_post("/v1/responses", responses)
     app.router.add_post("/v1/messages", messages)
     app.router.add_post("/v1/messages/count_tokens", count_tokens)
     app.router.add_post("/api/chat", chat)

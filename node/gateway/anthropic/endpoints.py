@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Iterable
-from typing import Any
 
 from aiohttp import web
 
@@ -17,7 +14,7 @@ from node.gateway.chat.answer import Answer
 from node.gateway.chat.asked import Asked
 from node.gateway.chat.body import read_chat
 from node.gateway.chat.prepare import Prepared, prepare
-from node.gateway.chat.sse import EventWriter
+from node.gateway.chat.sse import EventWriter, named_frames
 from node.gateway.chat.stream import generations
 from node.gateway.chat.whole import whole_answers
 from node.gateway.http.app import read_json
@@ -62,25 +59,20 @@ async def _streamed(
         writer = EventWriter(request)
         await writer.open()
         try:
-            await writer.write(_frames(form.opening()))
+            await writer.write(named_frames(form.opening()))
             over = False
             while not over:
                 frames: list[bytes] = []
                 for _, event in await events.take(writer.due_s):
                     try:
-                        frames += _frames(form.pieces(answer, answer.read(event)))
+                        frames += named_frames(form.pieces(answer, answer.read(event)))
                     except ApiError as exc:
-                        frames += _frames([exc.as_json(request.path)])
+                        frames += named_frames([exc.as_json(request.path)])
                         over = True
                     if isinstance(event, Completed):
-                        frames += _frames(form.closing(answer))
+                        frames += named_frames(form.closing(answer))
                         over = True
                 await writer.write(frames)
             return await writer.close()
         except (TimeoutError, ConnectionError):
             return writer.abort()
-
-
-def _frames(events: Iterable[dict[str, Any]]) -> list[bytes]:
-    """Server-sent events with names, as Anthropic's have them."""
-    return [f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in events]

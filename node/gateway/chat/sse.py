@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,11 @@ KEEP_ALIVE = b": keep-alive\n\n"
 def frame(value: dict[str, Any]) -> bytes:
     """One event."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+
+
+def named_frames(events: Iterable[dict[str, Any]]) -> list[bytes]:
+    """Events with names: each object's `type`."""
+    return [f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in events]
 
 
 class EventWriter:
