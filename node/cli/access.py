@@ -41,7 +41,8 @@ remove_option = click.option("--remove", is_flag=True, help="Remove the peer fro
 @data_dir_option
 @json_option
 def ban(peer_id: str | None, is_listing: bool, remove: bool, data_dir: Path, as_json: bool, **entry: Any) -> None:
-    """Keep a peer out: it gets no link and no work. A node that runs on the data directory applies it at once."""
+    """Keep a peer out: it gets no link and no work. A node that runs on the data directory applies it at once, and
+    knows a peer by the end of its PeerID, too."""
     _edit("ban", Verdict.BAN, peer_id, is_listing, remove, data_dir, as_json, entry)
 
 
@@ -95,7 +96,9 @@ def _edit(
         click.echo(json.dumps(result))
     else:
         say(
-            f"{peer_id} is on no list any more" if remove else f"{peer_id}: {verdict.value} {_until(result['entry'])}"
+            f"{result['peer_id']} is on no list any more"
+            if remove
+            else f"{result['entry']['peer_id']}: {verdict.value} {_until(result['entry'])}"
         )
 
 

@@ -140,8 +140,10 @@ def _ask(question: str, otherwise: str) -> bool:
 def _set_consent(data_dir: Path, peer: str, reads: bool) -> bool:
     """Change what an already paired device may do; returns False if it is not paired."""
     listing = _listing(data_dir)
-    if all(device["peer_id"] != peer for device in listing["devices"]):
+    paired = [device["peer_id"] for device in listing["devices"] if device["peer_id"].endswith(peer.lstrip("…"))]
+    if len(paired) != 1:
         return False
+    (peer,) = paired
     if reads:
         say(READS)
         if not _ask("May it read your prompts?", "nothing was changed"):

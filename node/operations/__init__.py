@@ -1,6 +1,7 @@
 """Management operations, which a user may call on a running node over its control socket or the gateway.
 
     arguments  arguments, checked
+    named_peer which peer a user means
     peers      the known peers and their state
     access     the ban list and the allow list
     invite     a line that lets another device into the swarm

@@ -8,12 +8,13 @@ from typing import Any
 from node.errors import OperationError
 from node.node import Node
 from node.operations.arguments import boolean, optional_number, text
+from node.operations.named_peer import peer_named
 from node.swarm.access import Verdict
 
 
 def ban(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Keep `peer_id` out for `duration_s` seconds or for ever, and end its links."""
-    peer_id = text(arguments, "peer_id")
+    peer_id = peer_named(node, text(arguments, "peer_id"))
     if peer_id == node.peer_id:
         raise OperationError("this is the node itself: give the PeerID of another (`kekahyde-node peers`)")
     entry = node.access.put(
@@ -25,7 +26,7 @@ def ban(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def trust(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Put `peer_id` on the allow list, replacing an earlier entry."""
-    peer_id = text(arguments, "peer_id")
+    peer_id = peer_named(node, text(arguments, "peer_id"))
     entry = node.access.put(
         peer_id, Verdict.ALLOW, optional_number(arguments, "duration_s"), text(arguments, "reason", default="")
     )
@@ -34,7 +35,7 @@ def trust(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def forget(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Remove `peer_id` from both lists."""
-    peer_id = text(arguments, "peer_id")
+    peer_id = peer_named(node, text(arguments, "peer_id"))
     if not node.access.remove(peer_id):
         raise OperationError(f"{peer_id} is on no list: `kekahyde-node ban --list` shows the entries")
     _end_unwanted(node)

@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from node.errors import AddressError, KekahydeError
 from node.node import Node
+from node.operations.named_peer import peer_named
 from node.trust.desk import PairingError
 from node.trust.paired_file import PairedDevice
 from protocol.identity import PeerId, peer_id_of, public_key_of
@@ -20,7 +21,7 @@ CONNECT_TIMEOUT_S = 10.0
 def pair_start(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Ask a peer (PeerID or address) to pair, or answer it if it has already asked; returns the attempt."""
     named = _text(arguments, "peer")
-    peer_id = _dial(node, named) if named.startswith("/") else _peer(arguments)
+    peer_id = _dial(node, named) if named.startswith("/") else _peer(node, arguments)
     return asdict(node.trust.start_pairing(peer_id))
 
 
@@ -39,12 +40,12 @@ def pair_confirm(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The owner saw this code on both screens; returns the attempt."""
     code = "".join(_text(arguments, "code").split())
     reads = arguments.get("may_read_prompts", False) is True
-    return asdict(node.trust.confirm(_peer(arguments), code, reads))
+    return asdict(node.trust.confirm(_peer(node, arguments), code, reads))
 
 
 def pair_refuse(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The owner says no; `mismatch`: because the screens show different codes."""
-    return asdict(node.trust.refuse(_peer(arguments), arguments.get("mismatch", False) is True))
+    return asdict(node.trust.refuse(_peer(node, arguments), arguments.get("mismatch", False) is True))
 
 
 def pair_consent(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,14 +53,14 @@ def pair_consent(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     allowed = arguments.get("may_read_prompts")
     if not isinstance(allowed, bool):
         raise PairingError("say with `may_read_prompts` whether it may: true or false")
-    peer_id = _peer(arguments)
+    peer_id = _peer(node, arguments)
     node.trust.devices.allow_reading(peer_id, allowed)
     return {"peer_id": peer_id, "may_read_prompts": allowed}
 
 
 def unpair(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """End a pairing on both sides."""
-    peer_id = _peer(arguments)
+    peer_id = _peer(node, arguments)
     node.trust.unpair(peer_id)
     return {"peer_id": peer_id}
 
@@ -94,9 +95,9 @@ def _connected(node: Node) -> set[PeerId]:
     return {peer.peer_id for peer in node.registry.peers()}
 
 
-def _peer(arguments: Mapping[str, Any]) -> PeerId:
+def _peer(node: Node, arguments: Mapping[str, Any]) -> PeerId:
     try:
-        return peer_id_of(public_key_of(_text(arguments, "peer")))
+        return peer_id_of(public_key_of(peer_named(node, _text(arguments, "peer"))))
     except KekahydeError as exc:
         raise PairingError(str(exc)) from exc
 

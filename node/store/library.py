@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from node.store.gguf.parts import is_gguf
 from node.store.importer import ImportedModel, ImportProgress, Reduce, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder
-from node.store.partial import PARTIAL_FOLDER
+from node.store.partial import PARTIAL_FOLDER, partial_path
 from node.store.stored import StoredModel
 from node.store.thin import ThinModel, thin_path
 
@@ -143,6 +144,41 @@ class Library:
         listed = (self._summary(model_id, names) for model_id in self._model_ids())
         found = [summary for summary in listed if summary is not None]
         return sorted(found, key=lambda summary: (summary.names or ("~",), summary.model_id))
+
+    def identify(self, reference: str) -> str:
+        """The id of a model, whole or in part, by its name or the beginning of its id; nothing is imported.
+
+        Raises:
+            ModelNotFoundError: there is none, or the beginning is that of several.
+        """
+        named = self._names.all().get(reference)
+        found = [named] if named else [one for one in self._model_ids() if one.startswith(reference)]
+        if len(found) != 1 or (named is None and len(reference) < MIN_PREFIX):
+            known = ", ".join(sorted(self._names.all())) or "none"
+            raise ModelNotFoundError(f"no model here is called {reference!r}; the models are: {known}")
+        return found[0]
+
+    def disk_bytes(self, model_id: str) -> int:
+        """Size of all files of a model."""
+        files = (path for folder in self._folders(model_id) for path in folder.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files)
+
+    def remove(self, model_id: str) -> int:
+        """Deletes a model: its names first, then its folders with the secret checks of a thin one; returns the bytes
+        that it took. What a crash leaves behind has no name and no manifest."""
+        size = self.disk_bytes(model_id)
+        with writing_to(self.models_dir):
+            self._names.forget(model_id)
+            for folder in self._folders(model_id):
+                (folder / MANIFEST_FILE).unlink(missing_ok=True)
+                shutil.rmtree(folder)
+        self._open.pop(model_id, None)
+        return size
+
+    def _folders(self, model_id: str) -> Sequence[Path]:
+        return [
+            path for path in (self.models_dir / model_id, partial_path(self.models_dir, model_id)) if path.is_dir()
+        ]
 
     def names(self) -> set[str]:
         """Names that are taken, that of the built-in model among them."""

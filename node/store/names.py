@@ -92,6 +92,17 @@ class Names:
         entry = {"fingerprint": seen, "model_id": model_id}
         self._change(lambda content: content["sources"].__setitem__(str(source.resolve()), entry))
 
+    def forget(self, model_id: str) -> None:
+        """Removes all names of a model, and what it was imported from."""
+
+        def change(content: dict[str, Any]) -> None:
+            content["names"] = {name: other for name, other in content["names"].items() if other != model_id}
+            content["sources"] = {
+                source: entry for source, entry in content["sources"].items() if entry.get("model_id") != model_id
+            }
+
+        self._change(change)
+
     def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
         with locked(self._models_dir):
             content = self._read()
