@@ -17,6 +17,7 @@ from node.execution.peer import SessionPeer
 from node.gateway.chat.asked import Asked
 from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
 from node.gateway.http.access import AccessRules, Caller
+from node.gateway.http.keys import Key
 from node.measures.peers import PeerMeasures
 from node.transfer.jobs import Job
 from protocol.discreet import Discreet
@@ -46,7 +47,8 @@ HIDDEN: dict[type[Any], set[str]] = {
     ZeroTicket: {"pads"},
     SessionPeer: {"session", "ids", "clock", "on_ban"},
     AccessRules: {"token"},
-    Caller: {"token"},
+    Caller: {"token", "key"},
+    Key: {"sha256"},
     Asked: {"messages", "prompts", "cache_key", "tools", "form", "template_values"},
     PeerMeasures: {"_lock", "_latency_s"},
     Job: {"stop", "ended", "_since"},

@@ -125,6 +125,8 @@ def test_generations_that_are_refused(node: Serving) -> None:
                 (3, {"prompt": "x", "model": "nothing"}, "model_not_found"),
                 (4, {"prompt": "x", "n": 4}, "unsupported_parameter"),
                 (5, {"prompt": "cat " * 3000}, "context_length_exceeded"),
+                (7, {"prompt": "x", "logprobs": 2}, "unsupported_parameter"),
+                (8, {"prompt": "x", "echo": True}, "unsupported_parameter"),
             ]:
                 await t.say(op="generate", id=number, request=f"r{number}", **fields)
                 error = await t.last_event(f"r{number}")

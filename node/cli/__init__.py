@@ -23,6 +23,7 @@
     access       ban, trust
     doctor       what is wrong, and what to do
     interface    the terminal interface
+    key          keys for programs on other devices
     launch       start another program with the address of this node
     service      a systemd unit; shell completion
     facts        id, version

@@ -49,6 +49,7 @@ class Commands(LazyGroup):
         "import": "node.cli.store:import_model",
         "invite": "node.cli.invite:invite",
         "join": "node.cli.join:join",
+        "key": "node.cli.key:key",
         "launch": "node.cli.launch:launch",
         "models": "node.cli.store:models",
         "pair": "node.cli.pair:pair",

@@ -22,6 +22,7 @@ from node.gateway.http.addresses import is_loopback
 from node.gateway.http.app import add_headers, admit
 from node.gateway.http.connection import Connections, guarded, room_for_connections
 from node.gateway.http.context import CONTEXT, RULES, GatewayContext
+from node.gateway.http.keys import KeyBook
 from node.gateway.http.limits import (
     DEFAULT_PORT,
     IDLE_LIMIT_S,
@@ -158,6 +159,7 @@ class Gateway:
             preparers,
             AccessRules(self._token, local_socket=True),
             self.url,
+            KeyBook(self._config.data_dir),
         )
         app[FEED] = Broadcaster(context)
         app.on_response_prepare.append(add_headers)

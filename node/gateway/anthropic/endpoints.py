@@ -12,8 +12,9 @@ from node.gateway.anthropic.answers import MessageForm
 from node.gateway.anthropic.body import translate
 from node.gateway.chat.answer import Answer
 from node.gateway.chat.asked import Asked
+from node.gateway.chat.asking import prepared_for
 from node.gateway.chat.body import read_chat
-from node.gateway.chat.prepare import Prepared, prepare
+from node.gateway.chat.prepare import Prepared
 from node.gateway.chat.sse import EventWriter, named_frames
 from node.gateway.chat.stream import generations
 from node.gateway.chat.whole import whole_answers
@@ -44,11 +45,8 @@ async def count_tokens(request: web.Request) -> web.Response:
 
 
 async def _prepared(request: web.Request) -> tuple[Asked, Prepared]:
-    context = request.app[CONTEXT]
     asked = read_chat(translate(await read_json(request)), request.headers.get(PRIVACY_HEADER))
-    name = context.connections.name_of(request)
-    prepared = await context.in_background(prepare, context.engine, asked, f"msg_{secrets.token_hex(12)}", name)
-    return asked, prepared
+    return asked, await prepared_for(request, asked, f"msg_{secrets.token_hex(12)}")
 
 
 async def _streamed(

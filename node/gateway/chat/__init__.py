@@ -8,6 +8,7 @@ tools     reads the tools that a program offers
 form      reads which form an answer must have
 dialect   how a model writes tool calls and thoughts, and grammars for them
 prepare   turns a body into requests to the engine
+asking    what every handler of answers does first
 stream    passes events of generations to a handler
 reply     takes an answer's text apart: thoughts, text, calls of tools
 answer    one answer as it grows

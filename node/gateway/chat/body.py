@@ -121,8 +121,9 @@ def read_generate(body: Mapping[str, Any]) -> Asked:
         raise invalid("give either messages or a prompt", "messages")
     read = read_chat if given.get("messages") is not None else read_completion
     asked = read({**given, "model": given.get("model") or ""}, None)
-    if asked.best_of > 1 or len(asked.prompts) > 1 or asked.tools is not None:
-        raise unsupported("one answer to one prompt, without tools, is given here: use /v1 for more", "n")
+    is_plain = asked.best_of == 1 and len(asked.prompts) < 2 and asked.tools is None and not asked.echo
+    if not is_plain or asked.sampling.get("logprobs") is not None:
+        raise unsupported("here is one answer to one prompt, without tools or logprobs: use /v1 for more", "n")
     return asked
 
 

@@ -14,18 +14,21 @@ from msgspec import Struct
 
 from node.gateway.http.addresses import host_of, is_address, is_loopback
 from node.gateway.http.errors import ApiError
+from node.gateway.http.keys import Key
 from protocol.discreet import Discreet
 
 
 class Caller(Discreet, Struct, frozen=True):
     """What a request says about its source."""
 
-    HIDDEN: ClassVar[tuple[str, ...]] = ("token",)
+    HIDDEN: ClassVar[tuple[str, ...]] = ("token", "key")
     host: str
     origin: str | None
     fetch_site: str | None
     """The header `Sec-Fetch-Site`, which browsers set and pages cannot."""
     token: str | None
+    key: Key | None = None
+    """The key for programs that it shows, if it asks for what keys are for."""
 
 
 class AccessRules(Discreet, Struct, frozen=True):
@@ -40,7 +43,7 @@ class AccessRules(Discreet, Struct, frozen=True):
     def check(self, caller: Caller) -> None:
         """Raises ApiError 403 for a foreign Host or Origin, and 401 if a token is needed and missing."""
         self._check_source(caller, self._own_host(caller))
-        if self.beyond_loopback:
+        if self.beyond_loopback and caller.key is None:
             self.require_token(caller)
 
     def check_preflight(self, caller: Caller) -> None:
@@ -73,7 +76,8 @@ class AccessRules(Discreet, Struct, frozen=True):
             raise ApiError(
                 401,
                 "this needs the token in the file gateway.token of the node's data directory: "
-                "send it as `Authorization: Bearer TOKEN`, or use the Unix socket",
+                "send it as `Authorization: Bearer TOKEN`, or use the Unix socket; "
+                "for answers a key is enough (`kekahyde-node key add NAME`)",
                 "invalid_token",
             )
 
@@ -82,11 +86,13 @@ class AccessRules(Discreet, Struct, frozen=True):
 
     def _own_host(self, caller: Caller) -> bool:
         """Whether the Host is a name of loopback. Beyond loopback any address counts too, since a rebound name is not
-        an address; and any name with the token, which a rebound page does not have."""
+        an address; and any name with the token or a key, which a rebound page does not have."""
         host = host_of(caller.host)
         if host is None:
             return False
-        return is_loopback(host) or (self.beyond_loopback and (is_address(host) or self._shows_token(caller)))
+        return is_loopback(host) or (
+            self.beyond_loopback and (is_address(host) or self._shows_token(caller) or caller.key is not None)
+        )
 
     def _foreign_page(self, caller: Caller) -> bool:
         """Whether the request comes from a foreign page. An Origin decides, if there is one: to a browser, localhost

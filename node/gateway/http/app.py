@@ -18,6 +18,8 @@ from node.gateway.http.limits import BODY_LIMIT_S, MAX_BODY_BYTES, MAX_CHUNKING_
 
 log = logging.getLogger(__name__)
 
+FOR_KEYS = ("/v1/", "/api/", "/health")
+"""Where a key for programs is enough; management asks for the token there, too."""
 APIS = "OpenAI's API is under /v1, Anthropic's at /v1/messages, Ollama's under /api (SPEC.md, «Gateway»)"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,6 +35,7 @@ def caller_of(request: web.Request) -> Caller:
         request.headers.get("Origin"),
         request.headers.get("Sec-Fetch-Site"),
         shown,
+        request.app[CONTEXT].keys.find(shown) if request.path.startswith(FOR_KEYS) else None,
     )
 
 

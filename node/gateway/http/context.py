@@ -13,6 +13,7 @@ from msgspec import Struct
 from node.engine import Engine
 from node.gateway.http.access import AccessRules
 from node.gateway.http.connection import Connections
+from node.gateway.http.keys import KeyBook
 from node.gateway.http.logs import LogFeed
 from node.gateway.http.metrics import Metrics
 from node.node import Node
@@ -33,6 +34,7 @@ class GatewayContext(Struct):
     """For work that reads the disk or takes a while."""
     socket_rules: AccessRules
     url: str | None
+    keys: KeyBook
     operations_waiting: int = 0
 
     async def in_background(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

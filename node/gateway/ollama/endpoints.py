@@ -12,8 +12,9 @@ from node.engine.engine import QueueFullError
 from node.engine.request import Completed
 from node.gateway.chat.answer import Answer
 from node.gateway.chat.asked import Asked
+from node.gateway.chat.asking import prepared_for
 from node.gateway.chat.body import read_chat, read_completion
-from node.gateway.chat.prepare import Prepared, prepare
+from node.gateway.chat.prepare import Prepared
 from node.gateway.chat.sse import EventWriter
 from node.gateway.chat.stream import generations
 from node.gateway.chat.whole import whole_answers
@@ -52,8 +53,7 @@ def _loaded(body: dict[str, Any], empty: dict[str, Any]) -> web.Response:
 
 async def _answer(request: web.Request, asked: Asked, chat: bool) -> web.StreamResponse:
     context = request.app[CONTEXT]
-    name = context.connections.name_of(request)
-    prepared = await context.in_background(prepare, context.engine, asked, f"api-{secrets.token_hex(12)}", name)
+    prepared = await prepared_for(request, asked, f"api-{secrets.token_hex(12)}")
     form = LineForm(asked.model or prepared.model.name, chat, prepared.note)
     try:
         if asked.stream:

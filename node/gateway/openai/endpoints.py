@@ -13,8 +13,9 @@ from node.engine.engine import QueueFullError
 from node.engine.request import Completed, Event, Token
 from node.gateway.chat.answer import Answer
 from node.gateway.chat.asked import Asked
+from node.gateway.chat.asking import prepared_for
 from node.gateway.chat.body import read_chat, read_completion
-from node.gateway.chat.prepare import Prepared, prepare
+from node.gateway.chat.prepare import Prepared
 from node.gateway.chat.sse import DONE, EventWriter, frame
 from node.gateway.chat.stream import generations
 from node.gateway.chat.whole import whole_answers
@@ -56,8 +57,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def _answer(request: web.Request, asked: Asked, answer_id: str, chat: bool) -> web.StreamResponse:
     context = request.app[CONTEXT]
-    name = context.connections.name_of(request)
-    prepared = await context.in_background(prepare, context.engine, asked, answer_id, name)
+    prepared = await prepared_for(request, asked, answer_id)
     form = AnswerForm(
         answer_id,
         int(time.time()),

@@ -12,8 +12,9 @@ from aiohttp import web
 from node.engine.engine import QueueFullError
 from node.engine.request import Completed
 from node.gateway.chat.answer import Answer
+from node.gateway.chat.asking import prepared_for
 from node.gateway.chat.body import read_chat
-from node.gateway.chat.prepare import Prepared, prepare
+from node.gateway.chat.prepare import Prepared
 from node.gateway.chat.sse import EventWriter, named_frames
 from node.gateway.chat.stream import generations
 from node.gateway.chat.whole import whole_answers
@@ -31,8 +32,7 @@ async def responses(request: web.Request) -> web.StreamResponse:
     earlier = request.app[REMEMBERED].of(body.get("previous_response_id"))
     asked = read_chat(translate(body, earlier), request.headers.get(PRIVACY_HEADER))
     response_id = f"resp_{secrets.token_hex(24)}"
-    name = context.connections.name_of(request)
-    prepared = await context.in_background(prepare, context.engine, asked, response_id, name)
+    prepared = await prepared_for(request, asked, response_id)
     form = ResponseForm(response_id, int(time.time()), asked.model or prepared.model.name, body, prepared.note)
     try:
         if asked.stream:
