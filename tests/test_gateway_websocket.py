@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from gateway_fakes import Serving, serving
+from waiting import until
 
 from node.engine.request import Completed
 from node.gateway.live import websocket
@@ -257,4 +258,5 @@ def test_a_client_that_reads_nothing_is_given_up_and_others_notice_nothing(
         while node.engine.requests():
             assert time.monotonic() < deadline, "it was given up"
             time.sleep(0.002)
+    until(lambda: ends, "its end is told")  # the engine forgets a request before it tells of its end
     assert ends == ["cancelled"]

@@ -12,6 +12,7 @@ def example() -> Receipt:
         text="once",
         tokens=4,
         prompt_tokens=2,
+        cached_tokens=1,
         mode="strict",
         asked="auto",
         model="story",
