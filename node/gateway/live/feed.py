@@ -62,9 +62,7 @@ class Broadcaster:
         """Send frames until cancelled."""
         turn = 0
         while True:
-            if not self._wanted.is_set():
-                await self._wanted.wait()
-                self._last_line = self._newest_line()
+            await self._wanted.wait()
             try:
                 self._send_chunks()
                 self._send_logs()
@@ -81,11 +79,9 @@ class Broadcaster:
         return json.dumps({"type": "state", **state}, ensure_ascii=False)
 
     def log_frames(self) -> list[str]:
-        """The kept lines, for a client that has just subscribed to logs."""
+        """The kept lines, for a client that has just subscribed to logs; those that nobody has got yet come with the
+        next turn."""
         return [_text(line) for number, line in self._context.logs.after(0) if number <= self._last_line]
-
-    def _newest_line(self) -> int:
-        return max((number for number, _line in self._context.logs.after(0)), default=0)
 
     def _of(self, topic: str) -> list[Subscriber]:
         return [client for client in self._clients if topic in client.topics]
