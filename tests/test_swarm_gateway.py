@@ -66,6 +66,50 @@ def alone(client: Client) -> list[str]:
     return [client.complete(prompt, "local").choices[0].text for prompt in PROMPTS]
 
 
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}},
+    },
+}
+FORM = {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"enum": ["x", "y"]}}, "required": ["a", "b"]}
+SHAPED: list[dict[str, Any]] = [
+    {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "form", "schema": FORM}}},
+    {"n": 3, "logprobs": True, "top_logprobs": 2, "max_tokens": 6},
+]
+
+
+@pytest.mark.parametrize("privacy", ["split", "strict"])
+def test_calls_forms_and_several_answers_are_those_of_this_device_alone(client: Client, privacy: str) -> None:
+    for shaped in SHAPED:
+        answers = []
+        for mode in ("local", privacy):
+            wanted = {
+                "model": "story",
+                "messages": [{"role": "user", "content": "Once"}],
+                "temperature": 0.8,
+                "seed": 5,
+            }
+            answer = client.api.chat.completions.create(
+                **{**wanted, "max_tokens": 60, **shaped},  # type: ignore[call-overload]
+                extra_body={"privacy": mode},
+            )
+            assert mode == "local" or verified(answer.model_extra["kekahyde"]) > 0
+            answers.append([(each.message.content, calls_of(each.message), each.logprobs) for each in answer.choices])
+        assert answers[0] == answers[1], shaped
+
+
+def calls_of(message: Any) -> list[tuple[str, str]]:
+    return [(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
+
+
+def verified(receipts: dict[str, Any]) -> int:
+    """Chunks of all answers that peers computed."""
+    return sum(receipt["chunks"]["verified"] for receipt in receipts.get("answers", [receipts]))
+
+
 @pytest.mark.parametrize("privacy", ["split", "strict"])
 def test_requests_that_meet_get_the_text_that_each_would_get_alone(
     client: Client, alone: list[str], privacy: str
@@ -195,42 +239,3 @@ def test_a_peer_that_is_killed_is_a_note_and_nothing_else(client: Client, alone:
     receipt = chunks[-1].model_extra["kekahyde"]
     assert "was lost" in receipt["note"]
     assert receipt["chunks"]["verified"] > 0 and receipt["chunks"]["local"] > 0
-
-
-TOOL: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}},
-    },
-}
-FORM = {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"enum": ["x", "y"]}}, "required": ["a", "b"]}
-SHAPED: list[dict[str, Any]] = [
-    {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
-    {"response_format": {"type": "json_schema", "json_schema": {"name": "form", "schema": FORM}}},
-    {"n": 3, "logprobs": True, "top_logprobs": 2, "max_tokens": 6},
-]
-
-
-@pytest.mark.parametrize("privacy", ["split", "strict"])
-def test_calls_forms_and_several_answers_are_those_of_this_device_alone(client: Client, privacy: str) -> None:
-    for shaped in SHAPED:
-        answers = []
-        for mode in ("local", privacy):
-            wanted = {
-                "model": "story",
-                "messages": [{"role": "user", "content": "Once"}],
-                "temperature": 0.8,
-                "seed": 5,
-            }
-            answer = client.api.chat.completions.create(
-                **{**wanted, "max_tokens": 60, **shaped},  # type: ignore[call-overload]
-                extra_body={"privacy": mode},
-            )
-            answers.append([(each.message.content, calls_of(each.message), each.logprobs) for each in answer.choices])
-        assert answers[0] == answers[1], shaped
-    assert client.served() > 0
-
-
-def calls_of(message: Any) -> list[tuple[str, str]]:
-    return [(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
