@@ -125,3 +125,13 @@ def test_two_answers_of_one_guide_are_apart(tokens: GuideTokens) -> None:
     second.push(ord("c"))
     first.push(ord("b"))
     assert first.is_over and not second.is_over
+
+
+def test_a_minimum_of_tokens_gives_way_where_a_grammar_allows_only_an_end(tokens: GuideTokens) -> None:
+    guide = Guide(tokens, lark_grammar('start: "a"'))
+    sampler = Sampler(SamplingParams(min_tokens=9), [], [END], guide)
+    scores = np.zeros(tokens.num_tokens, np.float32)
+    assert [sampler.pick(scores), sampler.pick(scores)] == [ord("a"), END]
+    freely = Sampler(SamplingParams(min_tokens=1), [], [END])
+    scores[END] = 9
+    assert [freely.pick(scores) == END, freely.pick(scores) == END] == [False, True]

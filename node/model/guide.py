@@ -6,10 +6,8 @@ that were chosen here, so that no peer learns that there is a grammar.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import llguidance
 import numpy as np
@@ -31,21 +29,6 @@ LIMITS = llguidance.LLParserLimits(
 """At most about 100 MB for a grammar, and 100 ms for a token, by the library's own figures. Errors do not quote text,
 because they may be logged."""
 WORD_BITS = 32
-
-
-def json_schema_grammar(schema: Mapping[str, Any]) -> str:
-    """The grammar of JSON texts that a schema allows. Keys come in the schema's order."""
-    return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
-
-
-def regex_grammar(pattern: str) -> str:
-    """The grammar of texts that a regular expression (of the Rust crate `regex`) matches as a whole."""
-    return llguidance.LLMatcher.grammar_from_regex(pattern)
-
-
-def choice_grammar(choices: Sequence[str]) -> str:
-    """The grammar of a few texts."""
-    return lark_grammar(f"start: {' | '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}")
 
 
 def lark_grammar(source: str) -> str:

@@ -87,7 +87,7 @@ class _Server:
         request = json.dumps({"module": module, "env": dict(env), "cwd": os.getcwd()}).encode()
         socket.send_fds(self._socket, [LENGTH.pack(len(request))], list(fds))
         self._socket.sendall(request)
-        return int(LENGTH.unpack(_exactly(self._socket, LENGTH.size))[0])
+        return int(LENGTH.unpack(self._socket.recv(LENGTH.size, socket.MSG_WAITALL))[0])
 
 
 def _module(command: Sequence[str]) -> list[str] | None:
@@ -110,7 +110,7 @@ def serve(connection: socket.socket) -> None:
         head, fds, _, _ = socket.recv_fds(connection, LENGTH.size, STANDARD)
         if not head:
             return
-        request = json.loads(_exactly(connection, LENGTH.unpack(head)[0]))
+        request = json.loads(connection.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL))
         told, tells = os.pipe()
         between = os.fork()
         if between == 0:
@@ -137,16 +137,6 @@ def _become(request: dict[str, Any], fds: Sequence[int]) -> None:
     os.chdir(request["cwd"])
     sys.argv = request["module"]
     runpy.run_module(request["module"][0], run_name="__main__", alter_sys=True)
-
-
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    data = b""
-    while len(data) < length:
-        part = connection.recv(length - len(data))
-        if not part:
-            raise ConnectionError("the other end has ended")
-        data += part
-    return data
 
 
 if __name__ == "__main__":

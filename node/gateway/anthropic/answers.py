@@ -8,6 +8,7 @@ from typing import Any
 
 from node.gateway.chat.answer import Answer
 from node.gateway.chat.reply import CallArguments, CallBegins, Piece, Text, Thought
+from node.gateway.http.errors import MESSAGES_PATH, ApiError
 from node.gateway.openai.answers import receipt_object
 
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -79,6 +80,10 @@ class MessageForm:
             "kekahyde": receipt_object(answer.receipt, self._note),
         }
         yield {"type": "message_stop"}
+
+    def failure(self, error: ApiError) -> list[dict[str, Any]]:
+        """The last event of an answer that failed."""
+        return [error.as_json(MESSAGES_PATH)]
 
     def _close_block(self) -> Iterator[dict[str, Any]]:
         if self._open is not None:

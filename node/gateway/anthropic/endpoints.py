@@ -6,36 +6,29 @@ import secrets
 
 from aiohttp import web
 
-from node.engine.engine import QueueFullError
-from node.engine.request import Completed
 from node.gateway.anthropic.answers import MessageForm
 from node.gateway.anthropic.body import translate
-from node.gateway.chat.answer import Answer
 from node.gateway.chat.asked import Asked
 from node.gateway.chat.asking import prepared_for
 from node.gateway.chat.body import read_chat
 from node.gateway.chat.prepare import Prepared
 from node.gateway.chat.sse import EventWriter, named_frames
-from node.gateway.chat.stream import generations
+from node.gateway.chat.streaming import stream_answer
 from node.gateway.chat.whole import whole_answers
 from node.gateway.http.app import read_json
-from node.gateway.http.context import CONTEXT, GatewayContext
-from node.gateway.http.errors import PRIVACY_HEADER, ApiError
+from node.gateway.http.context import CONTEXT
+from node.gateway.http.errors import PRIVACY_HEADER
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
     """POST /v1/messages."""
     asked, prepared = await _prepared(request)
-    context = request.app[CONTEXT]
     model = asked.model or prepared.model.name
     form = MessageForm(prepared.requests[0].id, model, len(prepared.requests[0].prompt_ids), prepared.note)
-    try:
-        if asked.stream:
-            return await _streamed(request, context, prepared, form)
-        (answer,) = await whole_answers(context, prepared)
-        return web.json_response(form.whole(answer))
-    except QueueFullError as exc:
-        raise ApiError(429, str(exc), "queue_full", headers={"Retry-After": "1"}) from exc
+    if asked.stream:
+        return await stream_answer(request, prepared, form, EventWriter(request), named_frames)
+    (answer,) = await whole_answers(request.app[CONTEXT], prepared)
+    return web.json_response(form.whole(answer))
 
 
 async def count_tokens(request: web.Request) -> web.Response:
@@ -47,30 +40,3 @@ async def count_tokens(request: web.Request) -> web.Response:
 async def _prepared(request: web.Request) -> tuple[Asked, Prepared]:
     asked = read_chat(translate(await read_json(request)), request.headers.get(PRIVACY_HEADER))
     return asked, await prepared_for(request, asked, f"msg_{secrets.token_hex(12)}")
-
-
-async def _streamed(
-    request: web.Request, context: GatewayContext, prepared: Prepared, form: MessageForm
-) -> web.StreamResponse:
-    answer = Answer(prepared, 0)
-    async with generations(context.engine, prepared.requests) as events:
-        writer = EventWriter(request)
-        await writer.open()
-        try:
-            await writer.write(named_frames(form.opening()))
-            over = False
-            while not over:
-                frames: list[bytes] = []
-                for _, event in await events.take(writer.due_s):
-                    try:
-                        frames += named_frames(form.pieces(answer, answer.read(event)))
-                    except ApiError as exc:
-                        frames += named_frames([exc.as_json(request.path)])
-                        over = True
-                    if isinstance(event, Completed):
-                        frames += named_frames(form.closing(answer))
-                        over = True
-                await writer.write(frames)
-            return await writer.close()
-        except (TimeoutError, ConnectionError):
-            return writer.abort()

@@ -12,6 +12,7 @@ asking    what every handler of answers does first
 stream    passes events of generations to a handler
 reply     takes an answer's text apart: thoughts, text, calls of tools
 answer    one answer as it grows
+streaming one answer as a stream
 whole     answers that are sent in one piece
 sse       server-sent events
 """

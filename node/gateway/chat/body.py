@@ -58,7 +58,7 @@ IGNORED = frozenset(
         "verbosity",
     }
 )
-"""Fields that do not affect the answer's text. Nothing is ever stored, whatever `store` says."""
+"""Fields that do not affect the answer's text. A chat is never stored, whatever `store` says."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "echo": (False,),

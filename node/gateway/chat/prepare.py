@@ -79,7 +79,7 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
     conversation = connection if asked.cache_key is None else f"key {asked.cache_key}"
     rendered = [_chat(asked, model)] if asked.messages is not None else [_text(one, model) for one in asked.prompts]
     first = rendered[0]
-    grammar, note = _grammar(asked, first, model)
+    guide, note = _guide(asked, first, model)
     words = _words(first)
     base = GenerationRequest(
         request_id,
@@ -89,7 +89,7 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
         asked.privacy,
         False,
         asked.lend,
-        guide=_guide(asked, grammar, model),
+        guide=guide,
         words_shown=words,
     )
     requests = [
@@ -156,39 +156,44 @@ def _words(rendered: _Rendered) -> tuple[str, ...]:
     return (*(rendered.dialect.markers if rendered.dialect else ()), *thoughts)
 
 
-def _grammar(asked: Asked, rendered: _Rendered, model: StoredModel) -> tuple[str | None, str | None]:
-    """The grammar that the answer must follow, if any, and a note about it."""
-    if asked.form is not None:
-        writer = GrammarWriter(model.guide_tokens.special_ids(_words(rendered)))
-        return asked.form.grammar or writer.text(asked.form.expression, rendered.thinking), None
-    if rendered.dialect is None or asked.tools is None:
-        return None, None
-    try:
-        writer = GrammarWriter(model.guide_tokens.special_ids(_words(rendered)))
-        tools, loosened = _followable(asked.tools, model)
-    except PromptError:  # this tokenizer allows no grammar
-        if asked.tools.must_call:
-            raise
-        return None, None
-    note = f"the arguments of {', '.join(loosened)} are JSON, but not checked by their schema" if loosened else None
-    return writer.calls(tools, rendered.dialect, rendered.thinking), note
+def _guide(asked: Asked, rendered: _Rendered, model: StoredModel) -> tuple[Guide | None, str | None]:
+    """The grammar that the answer must follow, if any, and a note about it.
 
-
-def _guide(asked: Asked, grammar: str | None, model: StoredModel) -> Guide | None:
-    """Raises ApiError that names the field, and what its grammar has that cannot be followed."""
-    if grammar is None:
-        return None
+    Raises:
+        ApiError: it cannot be followed; it names the field, and what it is in the grammar.
+    """
+    if asked.form is None and (rendered.dialect is None or asked.tools is None):
+        return None, None
     from node.model.guide import Guide, lark_grammar
 
-    asked_by = asked.form.asked_by if asked.form is not None and not _must_call(asked) else "tools"
     try:
-        return Guide(model.guide_tokens, lark_grammar(grammar))
+        tokens = model.guide_tokens
+        special = tokens.special_ids(_words(rendered))
+    except PromptError:  # this tokenizer allows no grammar
+        if asked.form is not None or (asked.tools is not None and asked.tools.must_call):
+            raise
+        return None, None
+    if asked.form is not None:
+        form = asked.form
+        written = form.grammar or GrammarWriter(special).text(form.expression, rendered.thinking)
+        try:
+            return Guide(tokens, lark_grammar(written)), None
+        except PromptError as exc:
+            raise invalid(f"{form.asked_by} cannot be followed: {exc}", form.asked_by) from exc
+    assert asked.tools is not None and rendered.dialect is not None
+
+    def guided(tools: Tools) -> Guide:
+        assert rendered.dialect is not None
+        return Guide(tokens, lark_grammar(GrammarWriter(special).calls(tools, rendered.dialect, rendered.thinking)))
+
+    try:
+        return guided(asked.tools), None
+    except PromptError:  # only then: which of the schemas is it
+        tools, loosened = _followable(asked.tools, model)
+    try:
+        return guided(tools), f"the arguments of {', '.join(loosened)} are JSON, but not checked by their schema"
     except PromptError as exc:
-        raise invalid(f"{asked_by} cannot be followed: {exc}", asked_by) from exc
-
-
-def _must_call(asked: Asked) -> bool:
-    return asked.tools is not None and asked.tools.must_call
+        raise invalid(f"tools cannot be followed: {exc}", "tools") from exc
 
 
 def _followable(tools: Tools, model: StoredModel) -> tuple[Tools, list[str]]:

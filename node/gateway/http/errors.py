@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from node.engine.engine import QueueFullError
 from node.errors import (
     ConfigError,
     KekahydeError,
@@ -15,6 +16,7 @@ from node.errors import (
 )
 
 PRIVACY_HEADER = "X-Kekahyde-Privacy"
+MESSAGES_PATH = "/v1/messages"
 
 
 class ApiError(Exception):
@@ -36,7 +38,7 @@ class ApiError(Exception):
 
     def as_json(self, path: str = "") -> dict[str, Any]:
         """The JSON object that is sent to who asked for a path."""
-        if path.startswith("/v1/messages"):
+        if path.startswith(MESSAGES_PATH):
             return {"type": "error", "error": {"type": _type_of(self.status, "api_error"), "message": str(self)}}
         if path.startswith("/api/"):
             return {"error": str(self)}
@@ -68,6 +70,8 @@ def _type_of(status: int, failed_here: str = "server_error") -> str:
 def api_error_of(error: KekahydeError) -> ApiError:
     """The error that the client gets for a failure of the node."""
     match error:
+        case QueueFullError():
+            return ApiError(429, str(error), "queue_full", headers={"Retry-After": "1"})
         case ModelNotFoundError():
             return ApiError(404, str(error), "model_not_found", "model")
         case PromptTooLongError():

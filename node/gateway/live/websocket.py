@@ -11,7 +11,6 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from node.engine.engine import QueueFullError
 from node.engine.request import Completed, Event, Failed, Note, Prefilled, Queued, Started, Token
 from node.errors import KekahydeError
 from node.gateway.chat.body import read_generate
@@ -190,8 +189,6 @@ class Client:
                         over = over or isinstance(event, Completed | Failed)
         except ApiError as exc:
             self._refuse(frame, exc)
-        except QueueFullError as exc:
-            self._refuse(frame, ApiError(429, str(exc), "queue_full"))
         except KekahydeError as exc:
             self._refuse(frame, api_error_of(exc))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from node.gateway.chat.answer import Answer
 from node.gateway.chat.reply import CallArguments, CallBegins, Piece, Text, Thought
+from node.gateway.http.errors import ApiError
 from node.gateway.openai.answers import receipt_object
 from node.session.receipt import Receipt
 
@@ -32,7 +33,11 @@ class LineForm:
         self._note = note
         self._sent_calls = 0
 
-    def pieces(self, answer: Answer, pieces: Sequence[Piece], is_last: bool = False) -> list[dict[str, Any]]:
+    def opening(self) -> list[dict[str, Any]]:
+        """Nothing: a stream begins with its first text."""
+        return []
+
+    def pieces(self, answer: Answer, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """Lines with more of the answer."""
         lines = []
         for piece in pieces:
@@ -43,16 +48,22 @@ class LineForm:
                     lines.append(self._line({"content": "", "thinking": text}))
                 case CallBegins() | CallArguments():
                     pass
-        complete = len(answer.calls) if is_last else len(answer.calls) - 1
-        while self._sent_calls < complete:
-            lines.append(self._line({"content": "", "tool_calls": [_call(answer, self._sent_calls)]}))
-            self._sent_calls += 1
-        return lines
+        return lines + self._calls(answer, len(answer.calls) - 1)
 
-    def closing(self, answer: Answer) -> dict[str, Any]:
-        """The last line, with the counts."""
+    def closing(self, answer: Answer) -> list[dict[str, Any]]:
+        """The last call, and the last line, with the counts."""
         assert answer.receipt is not None
-        return {**self._line({"content": ""}), **self._end(answer, answer.receipt)}
+        end = {**self._line({"content": ""}), **self._end(answer, answer.receipt)}
+        return [*self._calls(answer, len(answer.calls)), end]
+
+    def failure(self, error: ApiError) -> list[dict[str, Any]]:
+        """The last line of an answer that failed."""
+        return [{"error": str(error)}]
+
+    def _calls(self, answer: Answer, complete: int) -> list[dict[str, Any]]:
+        """Lines for the calls that are complete and were not sent yet."""
+        due, self._sent_calls = range(self._sent_calls, complete), max(self._sent_calls, complete)
+        return [self._line({"content": "", "tool_calls": [_call(answer, index)]}) for index in due]
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         """The answer in one line."""

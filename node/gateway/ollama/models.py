@@ -14,7 +14,7 @@ from node.gateway.http.app import caller_of, read_json, rules_of
 from node.gateway.http.context import CONTEXT, GatewayContext
 from node.gateway.http.control import perform
 from node.gateway.http.errors import ApiError
-from node.gateway.ollama.endpoints import json_line
+from node.gateway.ollama.endpoints import json_lines
 from node.version import VERSION
 
 API_VERSION = "0.12.6"
@@ -70,10 +70,10 @@ async def pull(request: web.Request) -> web.StreamResponse:
             last = await _job(request, job["id"])
             if last["state"] != "running":
                 said = _ended(last)
-                await writer.write([json_line({"status": said} if said == "success" else {"error": said})])
+                await writer.write(json_lines([{"status": said} if said == "success" else {"error": said}]))
                 return await writer.close()
             total = {"total": last["total_bytes"], "completed": last["done_bytes"]} if last["total_bytes"] else {}
-            await writer.write([json_line({"status": f"pulling {name}", **total})])
+            await writer.write(json_lines([{"status": f"pulling {name}", **total}]))
             await asyncio.sleep(POLL_S)
     except (TimeoutError, ConnectionError):
         return writer.abort()

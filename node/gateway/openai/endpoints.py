@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import web
 
-from node.engine.engine import QueueFullError
 from node.engine.request import Completed, Event, Token
 from node.gateway.chat.answer import Answer
 from node.gateway.chat.asked import Asked
@@ -68,13 +67,10 @@ async def _answer(request: web.Request, asked: Asked, answer_id: str, chat: bool
         len(prepared.requests) // asked.best_of,
         prepared.note,
     )
-    try:
-        if asked.stream:
-            return await _streamed(request, context, prepared, form)
-        answers = await whole_answers(context, prepared)
-        return web.json_response(form.whole(_best(answers, asked), answers))
-    except QueueFullError as exc:
-        raise ApiError(429, str(exc), "queue_full", headers={"Retry-After": "1"}) from exc
+    if asked.stream:
+        return await _streamed(request, context, prepared, form)
+    answers = await whole_answers(context, prepared)
+    return web.json_response(form.whole(_best(answers, asked), answers))
 
 
 def _best(answers: Sequence[Answer], asked: Asked) -> list[Answer]:

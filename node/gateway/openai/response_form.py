@@ -82,10 +82,10 @@ class ResponseForm:
         finished = self._finished(answer)
         yield self._event(f"response.{finished['status']}", response=finished)
 
-    def failure(self, error: ApiError) -> dict[str, Any]:
+    def failure(self, error: ApiError) -> list[dict[str, Any]]:
         """The last event of a response that failed."""
         said = {"code": error.code or "server_error", "message": str(error)}
-        return self._event("response.failed", response={**self._response("failed"), "error": said})
+        return [self._event("response.failed", response={**self._response("failed"), "error": said})]
 
     def _add(self, answer: Answer, piece: Piece) -> dict[str, Any]:
         """Put a piece into the output; returns its item."""
