@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from made_parts import identity
 
 from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event, Failed, Token
+from node.engine.running import Running
 from node.gateway.config import GatewayConfig
 from node.gateway.server import Gateway
 from node.model.sampling import SamplingParams
@@ -35,6 +37,8 @@ class Serving:
         assert gateway.url is not None
         self.url = gateway.url
         self.port = int(self.url.rpartition(":")[2])
+        self.finish_reasons: list[str] = []
+        engine.observe(self._heard)
 
     def ask(self, name: str, prompt: str, params: SamplingParams, privacy: Privacy = Privacy.LOCAL) -> Asked:
         """Submit a request to the engine itself."""
@@ -42,6 +46,17 @@ class Serving:
         prompt_ids = tuple(self.model.tokenizer().encode(prompt))
         self.engine.submit(GenerationRequest(name, self.model, prompt_ids, params, privacy, True), asked.events.put)
         return asked
+
+    def until_cancelled(self, number: int) -> None:
+        """Wait until no request runs and the last `number` that ended were cancelled."""
+        deadline = time.monotonic() + WAIT_S
+        while self.engine.requests() or self.finish_reasons[-number:] != ["cancelled"] * number:
+            assert time.monotonic() < deadline, f"requests ended: {self.finish_reasons[-number:]}"
+            time.sleep(0.002)
+
+    def _heard(self, _running: Running, event: Event) -> None:
+        if isinstance(event, Completed):
+            self.finish_reasons.append(event.receipt.finish_reason)
 
 
 class Asked:

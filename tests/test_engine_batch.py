@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -177,9 +176,7 @@ def test_a_cancelled_request_ends_with_a_receipt_of_what_was_done(node: Serving)
     while not isinstance(asked.next(), Token):
         pass
     assert node.engine.cancel("doomed")
-    started = time.monotonic()
     ended = asked.finish()
-    assert time.monotonic() - started < 0.2
     assert isinstance(ended, Completed)
     assert ended.receipt.finish_reason == "cancelled"
     assert ended.receipt.tokens == len(asked.token_ids)

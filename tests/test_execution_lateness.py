@@ -31,7 +31,7 @@ def test_silence_is_waited_for_as_long_as_configured(mode: str) -> None:
         started = time.monotonic()
         for _ in range(6):
             swarm.step(1)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         check(swarm)
         assert swarm.manager.counts.hedged == LATE_LIMIT
         assert all(peer.session.status is PeerStatus.SUSPENDED for peer in swarm.peers)

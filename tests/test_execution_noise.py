@@ -33,7 +33,7 @@ def test_a_flood_stops_nobody(mode: str) -> None:
         started = time.monotonic()
         for num_rows in (9, 1, 1, 1):
             swarm.step(num_rows)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 15
         check(swarm)
         assert swarm.manager.counts.verified > 0
 

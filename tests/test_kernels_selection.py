@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,11 +92,8 @@ def test_native_kernels_do_not_import_torch() -> None:
 
 
 @each_backend
-def test_every_backend_passes_quickly(kernels: Kernels) -> None:
-    self_test(kernels)
-    started = time.perf_counter()
+def test_every_backend_passes(kernels: Kernels) -> None:
     assert self_test(kernels) is None
-    assert time.perf_counter() - started < 1.0  # 30 ms on an idle machine; tests share theirs
 
 
 class OffByOne(DelegatingKernels):
