@@ -28,6 +28,7 @@ from node.serving.hosting import HostedModels
 from node.serving.worker import LinearWorker
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList, Verdict
+from node.swarm.device_names import DeviceNames
 from node.swarm.member import Member
 from node.swarm.memory import SwarmMemory
 from node.swarm.mesh_keeper import MeshKeeper
@@ -96,6 +97,10 @@ class NodeConfig(Struct, frozen=True):
     others, so that they cannot tell that it continues the previous turn."""
     guards_path: Path | None = None
     """The file of this node's guards; None: they are only in memory."""
+    name: str = ""
+    """The name of this device that peers are told; empty: none."""
+    names: DeviceNames | None = None
+    """Names that the user gave to devices; None: they are only in memory."""
 
     @property
     def is_alone(self) -> bool:
@@ -116,6 +121,7 @@ class Node:
         self.planner = Planner(self.kernels, self.registry.measures)
         self._checks: dict[bytes, UnitChecks] = {}
         self.access = config.access or AccessList(None, time.time)
+        self.names = config.names or DeviceNames()
         self.secure = SecureContext(config.identity, self.access.is_banned, config.swarm_key)
         self.worker = self.make_worker()
         devices = config.paired or PairedDevices(config.identity)
@@ -200,6 +206,22 @@ class Node:
         """The swarm's name for people."""
         return OPEN_SWARM if self.config.swarm_key is None else self.config.swarm_key.name
 
+    @property
+    def name(self) -> str:
+        """This device's name: the one that its user gave it last, else that of its start; empty if it has none."""
+        return self.names.of(self.peer_id) or self.config.name
+
+    def name_of(self, peer_id: PeerId) -> str:
+        """What a peer is called: the name that the user gave it, else the one that the connected peer says, with the
+        end of its PeerID if another device says the same; empty if it has none."""
+        given, peer = self.names.of(peer_id), self.registry.peer(peer_id)
+        if given or peer is None or not peer.hello.name:
+            return given
+        said = peer.hello.name
+        others = {other.hello.name for other in self.registry.peers() if other is not peer}
+        taken = others | {self.name, *self.names.all().values()}
+        return f"{said} …{peer_id[-6:]}" if said.casefold() in {name.casefold() for name in taken} else said
+
     def ban(self, peer_id: PeerId, reason: str, duration_s: float | None = None) -> None:
         """Ban a peer for `duration_s` seconds or for ever, and end its links."""
         try:
@@ -272,6 +294,7 @@ class Node:
             nonce=new_nonce(),
             operator=self.trust.devices.operator,
             clock_ms=int(time.time() * 1000),
+            name=self.name,
         )
 
     def facts(self) -> PeerFacts:

@@ -2,6 +2,7 @@
 
 <data dir>/identity.key   32-byte Ed25519 seed, mode 0600, in a directory of mode 0700
 <data dir>/node.lock      locked by the node that runs on this directory
+<data dir>/names.json     names that the user gave to devices
 <data dir>/models/        imported models
 """
 
@@ -54,6 +55,11 @@ class DataDir(Struct, frozen=True):
     def guards(self) -> Path:
         """The file of guards and their places; only the process that holds the lock writes it."""
         return self.path / "guards.json"
+
+    @property
+    def names(self) -> Path:
+        """The file of the names that the user gave to devices."""
+        return self.path / "names.json"
 
     def identity(self) -> Identity:
         """The node's key; the first call creates it, completely or not at all."""

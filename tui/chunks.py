@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tui.snapshot import clean
+from tui.snapshot import clean, short_id
 
 TICK_S = 0.5
 """Width of a column of the timeline."""
@@ -82,9 +82,15 @@ class ChunkBoard:
         self.timeline: dict[str, deque[tuple[int, Cell]]] = {}
         self.places: dict[tuple[str, int], Place] = {}
         self.units: list[str] = []
+        self.labels: dict[str, str] = {}
+        """What each peer is called, by PeerID."""
         self.layers = 0
         self.version = 0
         """Increases with every change, so that a reader knows whether to draw."""
+
+    def label(self, peer_id: str) -> str:
+        """What a peer is called."""
+        return self.labels.get(peer_id) or short_id(peer_id)
 
     def apply(self, items: Iterable[Any], now: float, dropped: int = 0) -> None:
         """Take a batch of records; items that are not records are ignored."""

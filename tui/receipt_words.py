@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tui.snapshot import Fields
-from tui.words import bytes_words, count_words, duration_words, short_id
+from tui.snapshot import Fields, short_id
+from tui.words import bytes_words, count_words, duration_words
 
 _WHO_SAW = {
     "local": "**Nobody but this device saw anything.** No peer took part.",
@@ -85,7 +85,7 @@ def _peers(fields: Fields) -> str:
         caught = f", {wrong} of its results were wrong and refused" if wrong else ""
         sent = f" ({count_words(peer.count('chunks'), 'chunk')}{caught})"
         status = _STATUS.get(peer.text("status"), "")
-        lines.append(f"- `{_code(short_id(peer.text('peer_id')))}` {role}{sent}.{status}")
+        lines.append(f"- `{_code(peer.text('name') or short_id(peer.text('peer_id')))}` {role}{sent}.{status}")
     return "\n".join(lines)
 
 

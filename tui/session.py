@@ -240,6 +240,7 @@ class NodeSession:
             samples.append(max(0, peer.chunks - before.get(peer.peer_id, peer.chunks)))
         for gone in self.activity.keys() - {peer.peer_id for peer in state.peers}:
             del self.activity[gone]
+        self.board.labels = {peer.peer_id: peer.label for peer in state.peers}
         running = {request.request for request in state.requests}
         for request in self.state.requests:
             if request.request not in running:

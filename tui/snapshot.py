@@ -19,6 +19,11 @@ def clean(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_UNSAFE)
 
 
+def short_id(peer_id: str) -> str:
+    """The end of a peer's id: enough to tell peers apart."""
+    return f"…{peer_id[-6:]}" if len(peer_id) > 7 else peer_id
+
+
 class Fields:
     """Reads typed values from a JSON object that may hold anything."""
 
@@ -65,6 +70,7 @@ class NodeFacts:
     """The node itself."""
 
     peer_id: str = ""
+    name: str = ""
     version: str = ""
     addrs: tuple[str, ...] = ()
     gateway: str = ""
@@ -81,6 +87,7 @@ class NodeFacts:
         swarm, kernels = fields.object("swarm"), fields.object("kernels")
         return cls(
             fields.text("peer_id"),
+            fields.text("name"),
             fields.text("version"),
             fields.texts("addrs"),
             fields.text("gateway"),
@@ -99,6 +106,8 @@ class PeerFacts:
     """One peer as this node sees it."""
 
     peer_id: str
+    name: str = ""
+    named_here: bool = False
     state: str = ""
     addrs: tuple[str, ...] = ()
     rtt_ms: float | None = None
@@ -117,10 +126,17 @@ class PeerFacts:
     bytes_up: int = 0
     bytes_down: int = 0
 
+    @property
+    def label(self) -> str:
+        """What it is called: its name, or the end of its id."""
+        return self.name or short_id(self.peer_id)
+
     @classmethod
     def of(cls, fields: Fields) -> PeerFacts:
         return cls(
             fields.text("peer_id"),
+            fields.text("name"),
+            fields.flag("named_here"),
             fields.text("state"),
             fields.texts("addrs"),
             fields.maybe_number("rtt_ms"),

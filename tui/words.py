@@ -45,11 +45,6 @@ SHOWN_NOTES = 3
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def short_id(peer_id: str) -> str:
-    """The end of a peer's id: enough to tell peers apart."""
-    return f"…{peer_id[-6:]}" if len(peer_id) > 7 else peer_id
-
-
 def bytes_words(count: float) -> str:
     """Bytes in a unit that is easy to read."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -24,6 +24,7 @@
     doctor       what is wrong, and what to do
     interface    the terminal interface
     key          keys for programs on other devices
+    name         names of this device and of peers
     launch       start another program with the address of this node
     service      a systemd unit; shell completion
     facts        id, version

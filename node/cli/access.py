@@ -33,7 +33,7 @@ remove_option = click.option("--remove", is_flag=True, help="Remove the peer fro
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("peer_id", required=False)
+@click.argument("peer_id", metavar="PEER", required=False)
 @duration_option
 @reason_option
 @remove_option
@@ -42,12 +42,12 @@ remove_option = click.option("--remove", is_flag=True, help="Remove the peer fro
 @json_option
 def ban(peer_id: str | None, is_listing: bool, remove: bool, data_dir: Path, as_json: bool, **entry: Any) -> None:
     """Keep a peer out: it gets no link and no work. A node that runs on the data directory applies it at once, and
-    knows a peer by the end of its PeerID, too."""
+    knows a peer by its name or the end of its PeerID, too."""
     _edit("ban", Verdict.BAN, peer_id, is_listing, remove, data_dir, as_json, entry)
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("peer_id", required=False)
+@click.argument("peer_id", metavar="PEER", required=False)
 @duration_option
 @reason_option
 @remove_option
@@ -87,7 +87,7 @@ def _edit(
 ) -> None:
     if is_listing or peer_id is None:
         if not is_listing:
-            raise click.UsageError("give a PEER_ID (`kekahyde-node peers` shows them), or --list")
+            raise click.UsageError("give a PEER (`kekahyde-node peers` shows them), or --list")
         _show(_ask(data_dir, "access"), verdict, as_json)
         return
     given = {name: value for name, value in entry.items() if value is not None}

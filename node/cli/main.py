@@ -22,6 +22,7 @@ from node.cli.options import (
     lend_option,
     memory_option,
     model_option,
+    name_option,
     network_options,
     swarm_options,
     thin_option,
@@ -52,6 +53,7 @@ class Commands(LazyGroup):
         "key": "node.cli.key:key",
         "launch": "node.cli.launch:launch",
         "models": "node.cli.store:models",
+        "name": "node.cli.name:name",
         "pair": "node.cli.pair:pair",
         "peers": "node.cli.peers:peers",
         "pull": "node.cli.pull:pull",
@@ -84,6 +86,7 @@ class Commands(LazyGroup):
 @thin_option
 @memory_option
 @threads_option
+@name_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
 @verbose_option
 @click.version_option(package_name="kekahyde")
@@ -109,6 +112,7 @@ def cli(
     thin: bool,
     memory_bytes: int | None,
     threads: int | None,
+    name: str | None,
     until_stdin_ends: bool,
     verbose: int,
 ) -> None:
@@ -149,6 +153,7 @@ def cli(
             thin,
             memory_bytes,
             threads,
+            name,
             as_json,
             until_stdin_ends,
             sends_all_rows,

@@ -105,6 +105,12 @@ memory_option = click.option(
     show_default="half of the free memory",
     help="Memory for weights that you keep or serve, such as 4GiB.",
 )
+name_option = click.option(
+    "--name",
+    default=None,
+    show_default="the name that `kekahyde-node name` gave it, else the host's; in an open swarm none",
+    help="Name of this device, which peers see; empty: none.",
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, show_default="all cores", help="Number of threads."
 )

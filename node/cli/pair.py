@@ -57,8 +57,8 @@ def pair(
 ) -> None:
     """Pair this device with another one of yours. A node must run on both.
 
-    On one device give PEER (the PeerID of a connected node, or its address). On the other run `pair` without PEER, or
-    with the PeerID of the first. Both show six digits; answer yes on both only if the digits are the same. Paired
+    On one device give PEER (the name, PeerID or address of a connected node). On the other run `pair` without PEER,
+    or with the name of the first. Both show six digits; answer yes on both only if the digits are the same. Paired
     devices make pads for --privacy strict. They cannot read your prompts unless you give --may-read-prompts.
     """
     if lists:

@@ -36,16 +36,17 @@ def peers(data_dir: Path, as_json: bool) -> None:
     whole_ids = console.width >= WHOLE_IDS_WIDTH
     console.print(_table(result["peers"], whole_ids))
     if not whole_ids:
-        say(f"`ban` and `pair` need whole PeerIDs: see them with {WHOLE_IDS_WIDTH} columns, --json, or `| cat`")
+        say("`ban`, `pair`, `trust` and `name` take a name or these ends; --json shows whole PeerIDs")
 
 
 def _table(peers: list[dict[str, Any]], whole_ids: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("peer", "state", "role", "RTT ms", "GMAC/s", "layers", "memory", "version", "excluded"):
+    for heading in ("name", "peer", "state", "role", "RTT ms", "GMAC/s", "layers", "memory", "version", "excluded"):
         justify: JustifyMethod = "right" if heading in ("RTT ms", "GMAC/s", "memory") else "left"
         table.add_column(heading, justify=justify, no_wrap=heading != "excluded")
     for peer in peers:
         table.add_row(
+            peer["name"] or "-",
             peer["peer_id"] if whole_ids else f"…{peer['peer_id'][-8:]}",
             MARKS[peer["state"]],
             "+".join(peer["roles"]) or "-",

@@ -50,6 +50,7 @@ from node.store.library import Library
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, known_addresses, load_swarm
+from node.swarm.device_names import DeviceNames
 from node.transfer.jobs import JobState
 from node.transport.registry import DialState
 from node.trust import PairedDevices
@@ -239,6 +240,7 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
         access=AccessList(directory.path / "access.json", time.time),
         paired=PairedDevices(identity, None if lock is None else directory.path),
         guards_path=None if lock is None else directory.guards,
+        names=DeviceNames(directory.names),
     )
 
 

@@ -24,6 +24,7 @@ from node.planning.placement import Lend, kinds_not_kept
 from node.session.session import SessionConfig
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
+from node.swarm.device_names import DeviceNames, check_name, host_name
 from node.transfer.borrowed import remove_left_behind
 from node.transfer.budget import MemoryBudget
 from node.trust import PairedDevices
@@ -66,6 +67,7 @@ def serve(
     thin: bool,
     memory_bytes: int | None,
     threads: int | None,
+    name: str | None,
     as_json: bool,
     until_stdin_ends: bool,
     sends_all_rows: bool,
@@ -99,6 +101,8 @@ def serve(
             on_lan=choice.on_lan,
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
+            name=_own_name(name, swarm),
+            names=DeviceNames(directory.names),
             named=named_guards(bootstrap),
             sends_all_rows=sends_all_rows,
             memory_bytes=lendable_bytes() if memory_bytes is None else memory_bytes,
@@ -128,6 +132,13 @@ def serve(
             say("stopping")
 
 
+def _own_name(given: str | None, swarm: Swarm) -> str:
+    """The name that peers are told. An open swarm is full of strangers, who need not know the host's name."""
+    if given is not None:
+        return check_name(given) if given.strip() else ""
+    return "" if swarm.key is None else host_name()
+
+
 def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
     addresses = [str(address) for address in node.addresses]
     if as_json:
@@ -136,7 +147,8 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
         return
     for line in addresses or [node.peer_id]:
         click.echo(line)
-    say(f"node {node.peer_id} is ready, kernels {node.kernels.name} on {node.kernels.threads} threads")
+    called = f"{node.name}, " if node.name else ""
+    say(f"node {called}{node.peer_id} is ready, kernels {node.kernels.name} on {node.kernels.threads} threads")
     if node.kernels.note:
         say(f"note: {node.kernels.note}")
     say(f"swarm {node.swarm_name}")

@@ -102,6 +102,6 @@ class RequestLedger(Struct):
         """What each peer did for this request, and its state now."""
         shares = [PeerShare.of(peer) for peer in peers]
         return [
-            PeerShare(share.peer_id, share.role, self._chunks[index], self._rejected[index], share.status)
+            PeerShare(share.peer_id, share.role, self._chunks[index], self._rejected[index], share.status, share.name)
             for index, share in enumerate(shares)
         ]

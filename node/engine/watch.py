@@ -26,11 +26,11 @@ class PeerWatch:
         for index, peer in enumerate(peers):
             now = peer.standing
             if index not in self._before and self._looked:
-                notes.append(f"peer …{peer.peer_id[-6:]} joins, and is used from the next rows on")
+                notes.append(f"peer {peer.called} joins, and is used from the next rows on")
             before = self._before.setdefault(index, now)
             if now != before:
                 self._before[index] = now
-                notes.append(f"peer …{peer.peer_id[-6:]} {_SENTENCES[now]}")
+                notes.append(f"peer {peer.called} {_SENTENCES[now]}")
         self._looked = True
         return notes
 

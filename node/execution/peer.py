@@ -109,6 +109,13 @@ class SessionPeer(Discreet, Struct):
     clock: Callable[[], float] = time.monotonic
     on_ban: Callable[[], None] = lambda: None
     """Called when one of its results failed verification."""
+    name: str = ""
+    """Its name for people; empty if it has none."""
+
+    @property
+    def called(self) -> str:
+        """What messages call it: its name, or the end of its PeerID."""
+        return self.name or f"…{self.peer_id[-6:]}"
 
     @property
     def usable(self) -> bool:

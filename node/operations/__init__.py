@@ -1,7 +1,7 @@
 """Management operations, which a user may call on a running node over its control socket or the gateway.
 
     arguments  arguments, checked
-    named_peer which peer a user means
+    named_peer which peer a user means, and `name`, which gives one a name
     peers      the known peers and their state
     access     the ban list and the allow list
     invite     a line that lets another device into the swarm
@@ -23,6 +23,7 @@ from node.node import Node
 from node.operations.access import access, ban, forget, trust
 from node.operations.doctor import doctor
 from node.operations.invite import invite
+from node.operations.named_peer import name
 from node.operations.pairing import pair_confirm, pair_consent, pair_list, pair_refuse, pair_start, unpair
 from node.operations.peers import peers
 from node.operations.transfers import pull, pull_cancel, transfers
@@ -33,6 +34,7 @@ OPERATIONS: dict[str, Operation] = {
     "doctor": doctor,
     "invite": invite,
     "peers": peers,
+    "name": name,
     "access": access,
     "ban": ban,
     "trust": trust,

@@ -43,6 +43,8 @@ def _status(
     figures = node.registry.measures.of(peer_id).figures if link is not None else None
     return {
         "peer_id": peer_id,
+        "name": node.name_of(peer_id),
+        "named_here": bool(node.names.of(peer_id)),
         "state": entry.state.name.lower() if entry is not None else "alive" if link is not None else "left",
         "addrs": list(addrs),
         "rtt_ms": None if link is None or link.rtt_s is None else round(link.rtt_s * 1000, 3),

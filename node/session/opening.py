@@ -121,7 +121,9 @@ class LaneOpener:
         node = self._node
         channel = open_channel(node.secure, node.data, peer)
         measures = node.registry.measures.of(peer.peer_id)
-        joined = SessionPeer(peer.peer_id, role, channel, measures, self._model_id)
+        joined = SessionPeer(
+            peer.peer_id, role, channel, measures, self._model_id, name=self._node.name_of(peer.peer_id)
+        )
         joined.on_ban = partial(self._caught, peer.peer_id)
         self._manager.add_peer(joined)
         node.tally.joined(joined)

@@ -43,10 +43,12 @@ class PeerShare(Struct, frozen=True):
     rejected: int
     """Number of its results that failed verification."""
     status: str
+    name: str = ""
+    """Its name for people; empty if it has none."""
 
     @classmethod
     def of(cls, peer: SessionPeer) -> PeerShare:
-        return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, peer.standing)
+        return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, peer.standing, peer.name)
 
 
 _PLAIN_FIELDS = (

@@ -281,6 +281,11 @@ class PeerRegistry:
         with self._changed:
             return list(self._peers.values())
 
+    def peer(self, peer_id: PeerId) -> ConnectedPeer | None:
+        """The connected peer of this id."""
+        with self._changed:
+            return self._peers.get(peer_id)
+
     def outcomes(self) -> list[DialOutcome]:
         with self._changed:
             return list(self._outcomes.values())

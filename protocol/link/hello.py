@@ -17,6 +17,7 @@ from protocol.limits import (
     MAX_HOST_CHARACTERS,
     MAX_HOSTED_MODELS,
     MAX_HOSTED_UNITS,
+    MAX_NAME_CHARACTERS,
     NONCE_BYTES,
     OPERATOR_BYTES,
     PROOF_BYTES,
@@ -62,6 +63,9 @@ class Hello(BodyMessage, frozen=True):
     clock_ms: int = 0
     """Unix time at the sender, so that people can find a wrong clock; no decision depends on it. Zero: not said."""
 
+    name: str = ""
+    """The device's name for people. A claim: nothing is decided by it. Empty: not said."""
+
     def to_body(self) -> dict[int, Any]:
         body: dict[int, Any] = {
             0: self.public_key,
@@ -76,7 +80,8 @@ class Hello(BodyMessage, frozen=True):
         }
         if self.proof is not None:
             body[9] = self.proof
-        return body | {10: self.observed, 11: self.operator, 12: self.clock_ms}
+        body |= {10: self.observed, 11: self.operator, 12: self.clock_ms}
+        return body | {13: self.name} if self.name else body
 
     @classmethod
     def from_body(cls, body: Mapping[int, Any]) -> Self:
@@ -94,6 +99,7 @@ class Hello(BodyMessage, frozen=True):
             observed="" if 10 not in body else take_text(body, 10, MAX_HOST_CHARACTERS),
             operator=bytes(OPERATOR_BYTES) if 11 not in body else take_bytes(body, 11, OPERATOR_BYTES),
             clock_ms=0 if 12 not in body else take_integer(body, 12, 0, 1 << 62),
+            name="" if 13 not in body else take_text(body, 13, MAX_NAME_CHARACTERS),
         )
 
 

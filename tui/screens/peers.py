@@ -16,7 +16,7 @@ from tui.screens.sheet import TextScreen
 from tui.session import NodeSession
 from tui.snapshot import Fields, PeerFacts
 from tui.widgets.live_table import LiveTable
-from tui.words import bytes_words, peer_state, role_words, rtt_words, short_id, sparkline
+from tui.words import bytes_words, peer_state, role_words, rtt_words, sparkline
 
 EMPTY = (
     "No peers yet: your node answers alone, and that is fine.\n\n"
@@ -26,7 +26,7 @@ EMPTY = (
     "Peers compute on numbers that look like noise: they cannot read what you write."
 )
 COLUMNS: tuple[tuple[str, int, int], ...] = (
-    ("peer", 8, 0),
+    ("peer", 14, 0),
     ("state", 12, 0),
     ("role", 16, 70),
     ("RTT", 8, 0),
@@ -96,7 +96,7 @@ class PeersScreen(NodeScreen):
 
     def _cells(self, peer: PeerFacts, titles: list[str]) -> tuple[str, ...]:
         cells = {
-            "peer": short_id(peer.peer_id),
+            "peer": peer.label,
             "state": peer_state(peer),
             "role": role_words(peer.roles),
             "RTT": rtt_words(peer.rtt_ms),
@@ -131,8 +131,9 @@ def invitation_markdown(line: str, note: str) -> str:
 
 def details(peer: PeerFacts) -> Text:
     """All known facts about one peer."""
+    given = " (named here)" if peer.named_here else " (its own word)" if peer.name else ""
     lines = [
-        peer.peer_id,
+        f"{peer.name}{given}  {peer.peer_id}".lstrip(),
         f"{peer_state(peer)}{', paired: yours' if peer.paired else ''}, "
         f"{'linked' if peer.connected else 'not linked'}, {role_words(peer.roles)}",
         f"at {', '.join(peer.addrs) or 'no known address'}",

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.chunks import HERE, MARKS, TICK_S, ChunkBoard, ChunkRow, Place
-from tui.words import bar, chunk_state, short_id
+from tui.words import bar, chunk_state
 
 _SHADES = " ░▒▓█"
 FULL_CELL = 64
@@ -86,7 +86,7 @@ class ChunkList(ChunkView):
         if y > len(self._rows):
             return self._strip([("", None)])
         row = self._rows[y - 1]
-        peer = short_id(row.peer_id) if row.peer_id else "this device"
+        peer = self.board.label(row.peer_id) if row.peer_id else "this device"
         rows = f"{row.row_start}–{row.row_end}"
         milliseconds = f"{row.ms:.1f}" if row.ms else ""
         text = _row_text(str(row.layer), row.unit, rows, peer, row.role, chunk_state(row.state), milliseconds, wide)
@@ -94,7 +94,7 @@ class ChunkList(ChunkView):
 
 
 def _row_text(layer: str, unit: str, rows: str, peer: str, role: str, state: str, ms: str, wide: bool) -> str:
-    text = f"{layer:>5}  {unit:<8} {rows:>9}  {peer:<12}"
+    text = f"{layer:>5}  {unit:<8} {rows:>9}  {peer[:12]:<12}"
     return f"{text} {role:<6} {state:<20} {ms:>8}" if wide else f"{text} {state:<14.14} {ms:>6}"
 
 
@@ -112,8 +112,8 @@ class Timeline(ChunkView):
         if y > len(workers):
             return self._strip([("", None)])
         worker = workers[y]
-        name = "this device" if worker == HERE else short_id(worker)
-        pieces: list[tuple[str, Style | None]] = [(f"{name:<{NAME_WIDTH}}", None)]
+        name = "this device" if worker == HERE else self.board.label(worker)
+        pieces: list[tuple[str, Style | None]] = [(f"{name[: NAME_WIDTH - 1]:<{NAME_WIDTH}}", None)]
         rest, odd, done = self._emphasis("dropped"), self._emphasis("local"), self._emphasis("verified")
         for cell in self.board.cells(worker, self.now, columns):
             if cell is None:

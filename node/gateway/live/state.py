@@ -39,6 +39,7 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
     models = node.hosted.models
     return {
         "peer_id": node.peer_id,
+        "name": node.name,
         "version": VERSION,
         "addrs": [str(address) for address in node.addresses],
         "gateway": context.url,
