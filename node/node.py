@@ -141,6 +141,9 @@ class Node:
         )
         self.on_failure: Callable[[str], None] = lambda reason: None
         """Called, from any thread, when an essential part of this node has ended."""
+        self.on_restart: Callable[[], None] | None = None
+        """Called, from any thread, when the node is to start again, with the settings that the disk has then; None:
+        what runs this node cannot do that."""
         self.failure: str | None = None
         """The reason of the first such call."""
         self.control.on_end = lambda exc: self.part_ended("the control plane", exc)

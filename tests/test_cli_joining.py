@@ -169,7 +169,7 @@ def test_who_was_invited_is_in(tmp_path: Path) -> None:
         invited = call(home, "invite", "--no-qr")
         assert invited.returncode == 0 and "only on this device" in invited.stderr, invited.stderr
         text = invited.stdout.strip().splitlines()[-1]
-        failed(call(home, "join", text), "a node runs on")
+        failed(call(home, "join", text[:-1]), "damaged")
         assert call(guest, "join", text).returncode == 0
         with node(guest) as other:
             deadline = time.monotonic() + 20
@@ -182,6 +182,23 @@ def test_who_was_invited_is_in(tmp_path: Path) -> None:
             assert not report["broken"], report
             assert host.peer_id in findings["peer"]["text"] and findings["peer"]["level"] == "ok"
             assert findings["clock of peers"]["level"] == "ok"
+
+
+@pytest.mark.swarm
+def test_a_node_that_runs_joins_and_starts_again_in_the_other_swarm(tmp_path: Path) -> None:
+    """A newcomer tries the program first, and gets the invitation afterwards, broken by a mail."""
+    home, guest = tmp_path / "home", tmp_path / "guest"
+    with node(home) as host, node(guest) as other:
+        text = call(home, "invite", "--no-qr").stdout.strip().splitlines()[-1]
+        broken = f"kekahyde-node join '{text[:40]}\n  {text[40:]}'\nSee you there!"
+        joined = call(guest, "join", broken)
+        assert joined.returncode == 0 and "starts again in it" in joined.stderr, joined.stderr
+        deadline = time.monotonic() + 20
+        while (peers := peers_of(home)) != {other.peer_id: "alive"}:
+            assert time.monotonic() < deadline, peers
+            time.sleep(0.1)
+        assert peers_of(guest) == {host.peer_id: "alive"}
+        assert other.process.poll() is None, "it is the same process"
 
 
 @pytest.mark.swarm

@@ -12,11 +12,11 @@ import click
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
-from node.errors import ConfigError
+from node.gateway.client.client import call_node
 from node.paths import DataDir, default_data_dir
 from node.swarm.credentials import ENVIRONMENT_KEY
-from node.swarm.joining import join_swarm
-from protocol.finding.invitation import MAX_INVITATION_CHARACTERS, Invitation, parse_invitation
+from node.swarm.joining import join_swarm, joined_facts, read_pasted
+from protocol.finding.invitation import MAX_INVITATION_CHARACTERS
 
 
 @click.command(epilog=EXIT_CODES)
@@ -35,26 +35,31 @@ def join(line: str, replace: bool, data_dir: Path, as_json: bool) -> None:
     A data directory that belongs to another swarm joins only with --replace. The key from its own first start does
     not count as another swarm, while nobody was invited with it and no other member was met.
 
-    The key and the addresses are saved in the data directory; the next node that starts on it is in the swarm. The
-    models that the invitation names are trusted.
+    The key and the addresses are saved in the data directory. A node that runs on it starts again and is then in the
+    swarm; else the next node that starts on it is. The models that the invitation names are trusted.
     """
-    invitation = parse_invitation(_read(line), time.time())
+    text = _read(line)
+    invitation = read_pasted(text, time.time())
     directory = DataDir.open(data_dir)
     lock = directory.lock()
     if lock is None:
-        raise ConfigError(f"a node runs on {data_dir}: stop it, join, and start it again")
-    with lock:
-        joined = join_swarm(directory.path, invitation, replace)
-    if joined.left is not None:
-        say(f"left the swarm {joined.left}")
-    if ENVIRONMENT_KEY in os.environ:
-        say(f"note: {ENVIRONMENT_KEY} is set and overrides the swarm that you joined: unset it")
+        facts = call_node(data_dir, "join", line=text, replace=replace)
+        call_node(data_dir, "restart")
+    else:
+        with lock:
+            facts = joined_facts(join_swarm(directory.path, invitation, replace), invitation)
+        if ENVIRONMENT_KEY in os.environ:
+            say(f"note: {ENVIRONMENT_KEY} is set and overrides the swarm that you joined: unset it")
+    if facts["left"] is not None:
+        say(f"left the swarm {facts['left']}")
     if as_json:
-        click.echo(json.dumps(_facts(joined.swarm.name, invitation)))
+        click.echo(json.dumps(facts))
         return
-    click.echo(f"joined the swarm {joined.swarm.name}")
-    names = ", ".join(model.name for model in invitation.models) or "none"
-    say(f"{len(invitation.addresses)} addresses, models: {names}; start the node with: {_start(data_dir)}")
+    click.echo(f"joined the swarm {facts['swarm']}")
+    names = ", ".join(model["name"] for model in facts["models"]) or "none"
+    addresses = f"{len(facts['addrs'])} address{'' if len(facts['addrs']) == 1 else 'es'}"
+    then = "the node here starts again in it" if lock is None else f"start the node with: {_start(data_dir)}"
+    say(f"{addresses}, models: {names}; {then}")
 
 
 def _read(line: str) -> str:
@@ -64,15 +69,6 @@ def _read(line: str) -> str:
         say("paste the invitation and press Enter:")
         return sys.stdin.readline(MAX_INVITATION_CHARACTERS + 2)
     return sys.stdin.read(MAX_INVITATION_CHARACTERS + 2)
-
-
-def _facts(name: str, invitation: Invitation) -> dict[str, object]:
-    return {
-        "swarm": name,
-        "open": invitation.swarm_key is None,
-        "addrs": [str(address) for address in invitation.addresses],
-        "models": [{"name": model.name, "model_id": model.model_id.hex()} for model in invitation.models],
-    }
 
 
 def _start(data_dir: Path) -> str:

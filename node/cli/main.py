@@ -139,25 +139,26 @@ def cli(
     else:
         with no_collection():
             from node.cli import serve
+            from node.planning.placement import Lend
 
         endpoint = serve.Endpoint(gateway, not no_gateway)
         swarm = serve.SwarmChoice(swarm_key, is_open, announce, not no_mdns)
-        serve.serve(
+        options = serve.ServeOptions(
             data_dir,
             listen,
             bootstrap,
             swarm,
             endpoint,
             model,
-            lend,
+            Lend(lend),
             thin,
             memory_bytes,
             threads,
             name,
-            as_json,
-            until_stdin_ends,
             sends_all_rows,
+            as_json,
         )
+        serve.serve(options, until_stdin_ends)
 
 
 def _refuse_misplaced(context: click.Context) -> None:

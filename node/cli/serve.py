@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from node.cli.narrate import always_tell, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
@@ -56,80 +58,114 @@ class SwarmChoice(Struct, frozen=True):
         return load_swarm(directory.path, os.environ, self.key_file, self.is_open)
 
 
-def serve(
-    data_dir: Path,
-    listen: Multiaddr | None,
-    bootstrap: tuple[Multiaddr, ...],
-    choice: SwarmChoice,
-    endpoint: Endpoint,
-    model: str,
-    lend: str,
-    thin: bool,
-    memory_bytes: int | None,
-    threads: int | None,
-    name: str | None,
-    as_json: bool,
-    until_stdin_ends: bool,
-    sends_all_rows: bool,
-) -> None:
-    """Run a node in the foreground; returns after a signal to stop."""
-    from node.engine import Engine
-    from node.gateway.server import Gateway  # aiohttp: commands that need no server start without it
+class ServeOptions(Struct, frozen=True):
+    """What the options say about a node that serves."""
 
-    directory = DataDir.open(data_dir)
+    data_dir: Path
+    listen: Multiaddr | None
+    bootstrap: tuple[Multiaddr, ...]
+    swarm: SwarmChoice
+    endpoint: Endpoint
+    model: str
+    lend: Lend
+    thin: bool
+    memory_bytes: int | None
+    threads: int | None
+    name: str | None
+    """None: as `_own_name` says."""
+    sends_all_rows: bool
+    as_json: bool
+
+    def config(self, directory: DataDir, swarm: Swarm, listen: Multiaddr | None) -> NodeConfig:
+        """The configuration of one start."""
+        identity = directory.identity()
+        return NodeConfig(
+            identity,
+            listen,
+            tuple(dict.fromkeys([*self.bootstrap, *swarm.bootstrap])),
+            self.threads,
+            models_dir=directory.models,
+            swarm_key=swarm.key,
+            state=directory.path,
+            access=AccessList(directory.path / "access.json", time.time),
+            announced=self.swarm.announced,
+            on_lan=self.swarm.on_lan,
+            paired=PairedDevices(identity, directory.path),
+            guards_path=directory.guards,
+            name=_own_name(self.name, swarm),
+            names=DeviceNames(directory.names),
+            named=named_guards(self.bootstrap),
+            sends_all_rows=self.sends_all_rows,
+            memory_bytes=lendable_bytes() if self.memory_bytes is None else self.memory_bytes,
+        )
+
+
+def serve(options: ServeOptions, until_stdin_ends: bool) -> None:
+    """Run a node in the foreground; returns after a signal to stop."""
+    directory = DataDir.open(options.data_dir)
     lock = directory.lock()
     if lock is None:
-        raise ConfigError(f"another node runs on {data_dir}: stop it, or start this one with its own --data-dir")
+        raise ConfigError(
+            f"another node runs on {options.data_dir}: stop it, or start this one with its own --data-dir"
+        )
     # A node logs each change of its links; `run` prints these changes itself.
     always_tell("node.transport.dialler")
     stopping = StopSignal()
     if until_stdin_ends:
         stop_when_stdin_ends()
     with lock:
-        swarm = choice.load(directory)
-        identity = directory.identity()
-        config = NodeConfig(
-            identity,
-            listen,
-            tuple(dict.fromkeys([*bootstrap, *swarm.bootstrap])),
-            threads,
-            models_dir=directory.models,
-            swarm_key=swarm.key,
-            state=directory.path,
-            access=AccessList(directory.path / "access.json", time.time),
-            announced=choice.announced,
-            on_lan=choice.on_lan,
-            paired=PairedDevices(identity, directory.path),
-            guards_path=directory.guards,
-            name=_own_name(name, swarm),
-            names=DeviceNames(directory.names),
-            named=named_guards(bootstrap),
-            sends_all_rows=sends_all_rows,
-            memory_bytes=lendable_bytes() if memory_bytes is None else memory_bytes,
-        )
-        lent = kinds_not_kept(thin, Lend(lend))
-        library = library_of(directory, lent)
-        remove_left_behind(directory.models)
-        wanted = wanted_models(library, model, swarm)
-        sessions = SessionConfig(named=config.named, by_guards=not config.named, lend=Lend(lend))
-        with (
-            Node(config, wanted.whole) as node,
-            Engine(node, library, sessions, wanted.default) as engine,
-            Gateway(node, engine, endpoint.config(directory.path)) as gateway,
-        ):
-            node.on_failure = lambda reason: stopping.give()
-            if node.failure is not None:
-                stopping.give()
-            for model_id in wanted.absent:
-                if memory_bytes is not None or not lent:  # a thin client serves others where it is told how much
-                    node.keeper.lend(model_id, MemoryBudget(config.memory_bytes // len(wanted.absent), lent))
-                if lent:
-                    node.transfers.pull(model_id, lent, patience_s=None)
-            _announce(node, gateway.url, as_json)
-            stopping.wait()
-            if node.failure is not None:
-                raise NodeFailedError(f"{node.failure}; start it again")
-            say("stopping")
+        start = Start(options.listen)
+        while start.wanted:
+            start = _serve_once(options, directory, stopping, start)
+
+
+class Start(Struct, frozen=True):
+    """One start of the node in this process."""
+
+    listen: Multiaddr | None
+    wanted: bool = True
+
+
+def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal, start: Start) -> Start:
+    """Run the node until it is to stop or to start again; returns the next start, at the same address."""
+    from node.engine import Engine
+    from node.gateway.server import Gateway  # aiohttp: commands that need no server start without it
+
+    swarm = options.swarm.load(directory)
+    config = options.config(directory, swarm, start.listen)
+    lent = kinds_not_kept(options.thin, options.lend)
+    library = library_of(directory, lent)
+    remove_left_behind(directory.models)
+    wanted = wanted_models(library, options.model, swarm)
+    sessions = SessionConfig(named=config.named, by_guards=not config.named, lend=options.lend)
+    again = threading.Event()
+
+    def start_again() -> None:
+        again.set()
+        stopping.give()
+
+    with (
+        Node(config, wanted.whole) as node,
+        Engine(node, library, sessions, wanted.default) as engine,
+        Gateway(node, engine, options.endpoint.config(directory.path)) as gateway,
+    ):
+        node.on_failure = lambda reason: stopping.give()
+        node.on_restart = start_again
+        if node.failure is not None:
+            stopping.give()
+        for model_id in wanted.absent:
+            if options.memory_bytes is not None or not lent:  # a thin client serves others if it is told how much
+                node.keeper.lend(model_id, MemoryBudget(config.memory_bytes // len(wanted.absent), lent))
+            if lent:
+                node.transfers.pull(model_id, lent, patience_s=None)
+        _announce(node, gateway.url, options.as_json)
+        stopping.wait()
+        if node.failure is not None:
+            raise NodeFailedError(f"{node.failure}; start it again")
+        bound = node.address
+        say("starting again" if again.is_set() else "stopping")
+    listen = start.listen if start.listen is None or bound is None else replace(start.listen, port=bound.port)
+    return Start(listen, again.is_set())
 
 
 def _own_name(given: str | None, swarm: Swarm) -> str:
@@ -159,7 +195,7 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
                 "the gateway listens beyond this device: requests need the token in gateway.token, without encryption"
             )
     if addresses:
-        say("others reach it with --bootstrap and an address above; Ctrl-C stops it")
+        say("`kekahyde-node invite` prints the line with which another device joins; Ctrl-C stops this node")
     else:
         say("nobody can dial in: it serves the peers that it dials itself; Ctrl-C stops it")
 

@@ -5,6 +5,7 @@
     peers      the known peers and their state
     access     the ban list and the allow list
     invite     a line that lets another device into the swarm
+    join       enters another swarm with such a line, and `restart`, which starts the node again
     doctor     what is wrong with the node and its surroundings
     pairing    pair_start .. unpair: devices of the same owner
     transfers  pull, pull_cancel: a model from peers or from the hub, and what is being fetched
@@ -23,6 +24,7 @@ from node.node import Node
 from node.operations.access import access, ban, forget, trust
 from node.operations.doctor import doctor
 from node.operations.invite import invite
+from node.operations.join import join, restart
 from node.operations.named_peer import name
 from node.operations.pairing import pair_confirm, pair_consent, pair_list, pair_refuse, pair_start, unpair
 from node.operations.peers import peers
@@ -33,6 +35,8 @@ Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
 OPERATIONS: dict[str, Operation] = {
     "doctor": doctor,
     "invite": invite,
+    "join": join,
+    "restart": restart,
     "peers": peers,
     "name": name,
     "access": access,

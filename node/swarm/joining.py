@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from node.errors import ConfigError
 from node.swarm.credentials import KnownModel, Swarm, read_stored, store_swarm
-from protocol.finding.invitation import Invitation
+from protocol.finding.invitation import Invitation, InvitationError, parse_invitation
 from protocol.limits import MAX_ADDRESSES
 from protocol.link.admission import SwarmKey
+
+_LINE = re.compile(r"kekahyde:[0-9]{1,4}:[A-Za-z0-9_-]+")
+
+
+def read_pasted(text: str, now_unix_s: float) -> Invitation:
+    """The invitation in a text that somebody pasted: the line itself, the whole `kekahyde-node join` command, or a
+    line that a mail has broken into several. Its checksum says whether the line is whole.
+
+    Raises:
+        InvitationError: there is none, or it is damaged, of another version, or too old.
+    """
+    unbroken = _LINE.search("".join(text.split()))
+    alone = _LINE.search(text)
+    try:
+        return parse_invitation(unbroken.group() if unbroken else text, now_unix_s)
+    except InvitationError:
+        if alone is None or (unbroken is not None and alone.group() == unbroken.group()):
+            raise
+        return parse_invitation(alone.group(), now_unix_s)  # words follow the line
 
 
 class Joined(Struct, frozen=True):
@@ -45,6 +66,17 @@ def join_swarm(folder: Path, invitation: Invitation, may_replace: bool) -> Joine
     # Records of the other swarm are useless here; bans, paired devices and the identity stay.
     (folder / "anchors").unlink(missing_ok=True)
     return Joined(invited, None if alone else stored.name)
+
+
+def joined_facts(joined: Joined, invitation: Invitation) -> dict[str, Any]:
+    """What interfaces say about it: swarm, open, left, addrs, models."""
+    return {
+        "swarm": joined.swarm.name,
+        "open": invitation.swarm_key is None,
+        "left": joined.left,
+        "addrs": [str(address) for address in invitation.addresses],
+        "models": [{"name": model.name, "model_id": model.model_id.hex()} for model in invitation.models],
+    }
 
 
 def _merged(stored: Swarm, invited: Swarm) -> Swarm:

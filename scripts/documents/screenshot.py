@@ -67,7 +67,18 @@ async def take(app: KekahydeApp, pilot: Pilot[str | None], folder: Path) -> None
 
 async def run(swarm: Swarm, folder: Path) -> None:
     data_dir = swarm.folder / "picture"
-    command = [sys.executable, "-m", "node", "--headless", "--json", "--data-dir", str(data_dir), *swarm.bootstrap()]
+    command = [
+        sys.executable,
+        "-m",
+        "node",
+        "--headless",
+        "--json",
+        "--data-dir",
+        str(data_dir),
+        "--name",
+        "anna",
+        *swarm.bootstrap(),
+    ]
     launcher = NodeLauncher(data_dir, command)
     app = KekahydeApp(launcher)
     try:

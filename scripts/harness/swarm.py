@@ -205,10 +205,10 @@ class Swarm:
             link_models(self.models, data_dir)
 
     def _process(self, data_dir: Path, command: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
-        lend = ["--lend", self.lend] if command == PROGRAM else []  # hostile nodes lend nothing
+        own = ["--lend", self.lend, "--name", data_dir.name] if command == PROGRAM else []  # not of hostile nodes
         with (data_dir / "stderr.txt").open("a") as narration:
             return ForkedProcess(
-                [*command, "-v", "--json", "--headless", *self._common(data_dir), *lend, *options],
+                [*command, "-v", "--json", "--headless", *self._common(data_dir), *own, *options],
                 self.environment,
                 stdout=subprocess.PIPE,
                 stderr=narration,

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import asdict
+
 from node.engine import Engine
 from node.engine.models import ListedModel
 from node.engine.running import Running
@@ -19,7 +21,7 @@ from node.version import VERSION
 
 
 def state_of(context: GatewayContext) -> dict[str, Any]:
-    """NODE, PEERs, MODELs, TRANSFERs and REQUESTs (SPEC.md, Gateway)."""
+    """NODE, PEERs, MODELs, TRANSFERs, REQUESTs and attempts to pair (SPEC.md, Gateway)."""
     listed = context.engine.models.usable()
     return {
         "node": node_status(context),
@@ -30,6 +32,9 @@ def state_of(context: GatewayContext) -> dict[str, Any]:
         ],
         "transfers": context.node.transfers.as_json(),
         "requests": request_statuses(context.engine),
+        "pairings": [
+            asdict(view) | {"name": context.node.name_of(view.peer_id)} for view in context.node.trust.attempts()
+        ],
     }
 
 
