@@ -20,8 +20,10 @@ from tui.screens.chunks import ChunksScreen
 from tui.screens.help import HelpScreen
 from tui.screens.logs import LogsScreen
 from tui.screens.models import ModelsScreen
+from tui.screens.pairing import PairingScreen
 from tui.screens.peers import PeersScreen
 from tui.screens.privacy import PrivacyScreen
+from tui.screens.settings import SettingsScreen
 from tui.screens.trouble import TroubleScreen
 from tui.session import NodeSession
 from tui.theme import DARK, THEMES
@@ -47,6 +49,7 @@ class KekahydeApp(App[str | None]):
         Binding("f5", "switch_mode('chunks')", "Chunks", id="chunks", show=False),
         Binding("f6", "switch_mode('logs')", "Logs", id="logs", show=False),
         Binding("f7", "privacy", "Privacy", id="privacy", tooltip="Privacy mode of the next prompts"),
+        Binding("f9", "settings", "Settings", id="settings", tooltip="System prompt, temperature, length"),
         Binding("ctrl+c", "interrupt", show=False, system=True),
         Binding("ctrl+q", "quit", "Quit", id="quit", priority=True, tooltip="Quit; ends the node started here"),
     ]
@@ -67,9 +70,11 @@ class KekahydeApp(App[str | None]):
         self._interrupted_at = float("-inf")
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = DARK.name
+        self.theme = remembered if (remembered := self.session.settings.theme) in self.available_themes else DARK.name
+        self._pairings_shown: set[tuple[str, str]] = set()
 
     def on_mount(self) -> None:
+        self.theme_changed_signal.subscribe(self, lambda theme: self.session.file.change(theme=theme.name))
         self.switch_mode("chat")
         self.run_worker(self._stay_connected(), group="link", exclusive=True)
 
@@ -99,6 +104,20 @@ class KekahydeApp(App[str | None]):
             self.notify(subject, title="Note", severity="warning", markup=False)
         if isinstance(screen, NodeScreen) and screen.is_mounted:
             screen.show(topic)
+        if topic == "state":
+            self._show_pairings()
+
+    def _show_pairings(self) -> None:
+        """Open a window for a device that asks to be paired, and again when its six digits have come."""
+        attempts = self.session.state.pairings
+        self._pairings_shown &= {(one.peer_id, one.state) for one in attempts}
+        for one in attempts:
+            wants = one.state in ("offered", "comparing", "confirmed there")
+            if not wants or (one.peer_id, one.state) in self._pairings_shown:
+                continue
+            self._pairings_shown.add((one.peer_id, one.state))
+            if not any(isinstance(screen, PairingScreen) for screen in self.screen_stack):
+                self.push_screen(PairingScreen(self.session, one.peer_id, one.label))
 
     def copy_to_clipboard(self, text: str) -> None:
         """Copy with the terminal's escape code, and with the desktop's tool if there is one."""
@@ -113,6 +132,9 @@ class KekahydeApp(App[str | None]):
 
     def action_privacy(self) -> None:
         self.push_screen(PrivacyScreen(self.session.privacy), self._chosen)
+
+    def action_settings(self) -> None:
+        self.push_screen(SettingsScreen(self.session))
 
     def _chosen(self, mode: str | None) -> None:
         if mode:
@@ -136,6 +158,11 @@ class KekahydeApp(App[str | None]):
         self._interrupted_at = now
         self.notify("ctrl+c again quits (or ctrl+q at any time).", markup=False)
 
+    async def _act_on(self, mode: str, act: str) -> None:
+        """Go to a screen and do what one of its keys does."""
+        self.switch_mode(mode)
+        await self._screens[mode].run_action(act)
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """A palette command for everything that a key does."""
         yield from super().get_system_commands(screen)
@@ -148,6 +175,13 @@ class KekahydeApp(App[str | None]):
             if model.state == "ready":
                 choose = partial(self.session.choose, model=model.name)
                 yield SystemCommand(f"Model: {model.name}", "Answers the next prompts", choose)
+        for title, about, act in (
+            ("Swarm: invite a device", "A line with which another device joins", "invite"),
+            ("Swarm: join", "Enter a swarm with an invitation", "join"),
+            ("Model: fetch", "From Hugging Face or from peers", "pull"),
+        ):
+            yield SystemCommand(title, about, partial(self._act_on, "models" if act == "pull" else "peers", act))
+        yield SystemCommand("Settings", "System prompt, temperature, length (F9)", self.action_settings)
         chat = self._chat
         yield SystemCommand("Answer: stop", "Keep the text so far (Esc)", chat.action_stop)
         yield SystemCommand("Answer: again", "Answer the last prompt again (ctrl+r)", chat.action_regenerate)

@@ -171,14 +171,18 @@ class Conversation:
     def last(self) -> Turn | None:
         return self.turns[-1] if self.turns else None
 
-    def asked_of(self, model: ModelFacts | None) -> Asked:
+    def asked_of(self, model: ModelFacts | None, system: str = "") -> Asked:
         """What is sent for the newest turn: messages if the model can chat, else the text so far.
 
         The newest prompt is always sent whole: if it is too long, the node refuses it, as usual. Of the text before
         it only the end is sent that leaves room for the answer, and a note says so.
+
+        Args:
+            system: the system prompt of a chat; empty for none.
         """
         if model is not None and model.chat:
-            return Asked({"messages": self._messages()})
+            first = [{"role": "system", "content": system}] if system else []
+            return Asked({"messages": first + self._messages()})
         before, prompt = self._text()
         kept = before if model is None or model.context is None else _readable(before, model.context, len(prompt))
         unread = len(before) - len(kept)

@@ -14,6 +14,7 @@ from tui.chunks import ChunkBoard
 from tui.conversation import Answer, Conversation, Turn
 from tui.gateway import GatewayClient, GatewayError
 from tui.launcher import NodeLauncher, StartError
+from tui.settings import Settings, SettingsFile
 from tui.snapshot import Fields, ModelFacts, NodeState
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ class NodeSession:
         self._tasks: asyncio.TaskGroup | None = None
         self._early: list[Coroutine[Any, Any, None]] = []
         """Work that was requested before the node answered."""
-        self._privacy = ""
-        self._model = ""
+        self.file = SettingsFile(launcher.place.data_dir)
 
     async def run(self) -> None:
         """Find or start the node and stay connected until cancelled; raises StartError, also if that node ends."""
@@ -95,17 +95,23 @@ class NodeSession:
 
     @property
     def model_name(self) -> str:
-        return self._model or self.state.node.model or "story"
+        chosen = self.settings.model
+        known = not self.state.models or self.state.model(chosen) is not None
+        return (chosen if known else "") or self.state.node.model or "story"
+
+    @property
+    def settings(self) -> Settings:
+        """The user's choices, which are remembered."""
+        return self.file.settings
 
     @property
     def privacy(self) -> str:
         """The privacy mode for the next prompts."""
-        return self._privacy or self.state.node.default_privacy or "auto"
+        return self.settings.privacy or self.state.node.default_privacy or "auto"
 
-    def choose(self, privacy: str = "", model: str = "") -> None:
-        """Set the mode or the model, from the next prompt on."""
-        self._privacy = privacy or self._privacy
-        self._model = model or self._model
+    def choose(self, **fields: Any) -> None:
+        """Change settings, from the next prompt on; they are remembered."""
+        self.file.change(**fields)
         self._on_change("state", None)
 
     @property
@@ -178,13 +184,13 @@ class NodeSession:
         if answer.ended:  # stopped before the node answered
             return
         answer.asked_at = self.clock()
-        asked = self.conversation.asked_of(self.model)
+        asked = self.conversation.asked_of(self.model, self.settings.system)
         if asked.note:
             answer.notes.append(asked.note)
             self._on_change("note", asked.note)
         names = {"request": answer.request, "model": self.model_name, "privacy": self.privacy}
         try:
-            await self.call("generate", **names, **asked.fields)
+            await self.call("generate", **names, **asked.fields, **self.settings.sampling())
         except GatewayError as exc:
             answer.fail(self._refusal(str(exc), exc.code))
         self._on_change("answer", answer)

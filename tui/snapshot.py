@@ -246,6 +246,31 @@ class RequestFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PairingFacts:
+    """An attempt to pair this device with another."""
+
+    peer_id: str
+    name: str = ""
+    state: str = ""
+    code: str = ""
+    reason: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the other device is called."""
+        return self.name or short_id(self.peer_id)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.state in ("paired", "ended")
+
+    @classmethod
+    def of(cls, fields: Fields) -> PairingFacts:
+        return cls(*(fields.text(name) for name in ("peer_id", "name", "state", "code", "reason")))
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """The content of one `state` event."""
 
@@ -254,6 +279,7 @@ class NodeState:
     models: tuple[ModelFacts, ...] = ()
     transfers: tuple[TransferFacts, ...] = ()
     requests: tuple[RequestFacts, ...] = ()
+    pairings: tuple[PairingFacts, ...] = ()
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> NodeState:
@@ -264,6 +290,7 @@ class NodeState:
             tuple(ModelFacts.of(item) for item in fields.objects("models")),
             tuple(TransferFacts.of(item) for item in fields.objects("transfers")),
             tuple(RequestFacts.of(item) for item in fields.objects("requests")),
+            tuple(PairingFacts.of(item) for item in fields.objects("pairings")),
         )
 
     def model(self, name: str) -> ModelFacts | None:

@@ -41,6 +41,14 @@ MODES = {
     "strict": "peers compute on padded numbers; every pad is made on your own devices",
     "trusted": "only devices that you paired compute, on plain numbers",
 }
+COULD_READ = {
+    "auto": "nobody, unless two peers of one pair work together",
+    "local": "nobody",
+    "split": "nobody, unless both peers of one pair work together",
+    "strict": "nobody, not even all peers together",
+    "trusted": "the devices that you paired and allowed to",
+}
+"""Who could read a prompt in each mode."""
 SHOWN_NOTES = 3
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -161,11 +169,10 @@ def status_line(link: str, state: NodeState, answer: Answer | None, privacy: str
     """The line above the keys: mode, peers, speed, first token, chunks; less of it if the terminal is narrow."""
     if link:
         return link[:width]
-    shown = f"{answer.mode or privacy}" if answer else privacy
-    parts = [f"{shown}", count_words(state.helpers, "peer")]
+    parts = [f"next: {privacy}", count_words(state.helpers, "peer")]
     if answer is not None and answer.tokens:
         sign = "▶ " if not answer.ended else ""
-        parts.append(f"{sign}{answer.tokens_per_s:.1f} tok/s")
+        parts.append(f"{sign}{answer.mode} {answer.tokens_per_s:.1f} tok/s".replace("  ", " "))
         if answer.ttft_s is not None:
             parts.append(f"first token {duration_words(answer.ttft_s)}")
         counts = chunk_counts(answer, state)

@@ -8,6 +8,10 @@ chunks   the pieces of work as they happen
 logs     log lines of the node and of this interface
 help     the keys, and the meaning of signs and modes
 privacy  the privacy mode of the next prompts
+settings system prompt, temperature and length
+invitation  an invitation with its QR code
+pairing  pairing with another device, by six digits
+question asks for a line of text, or for yes or no
 receipt  the receipt of an answer
 trouble  the node could not be started, or ended
 sheet    a text on top of a mode

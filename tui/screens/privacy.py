@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from tui.words import MODES
+from tui.words import COULD_READ, MODES
 
 
 class PrivacyScreen(ModalScreen[str | None]):
@@ -33,7 +33,14 @@ class PrivacyScreen(ModalScreen[str | None]):
     def _option(self, mode: str) -> Option:
         sign = "●" if mode == self._current else "○"
         return Option(
-            Content.from_markup("$sign [b]$mode[/]  $what", sign=sign, mode=mode, what=MODES[mode]), id=mode
+            Content.from_markup(
+                "$sign [b]$mode[/]  $what\n     [dim]who could read it:[/] $who",
+                sign=sign,
+                mode=mode,
+                what=MODES[mode],
+                who=COULD_READ[mode],
+            ),
+            id=mode,
         )
 
     def on_mount(self) -> None:

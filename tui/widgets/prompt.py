@@ -28,6 +28,7 @@ class Prompt(TextArea):
         Binding("ctrl+y", "screen.copy_answer", show=False),
         Binding("f6", "app.switch_mode('logs')", show=False),
         Binding("f7", "app.privacy", show=False),
+        Binding("f9", "app.settings", show=False),
     ]
 
     class Submitted(Message):
