@@ -51,11 +51,13 @@ def test_no_peers_says_what_to_do(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
             await driver.keys("f3")
-            await driver.sees("No peers yet", "kekahyde-node invite", "kekahyde-node join")
-            driver.twin.results["invite"] = {"line": "kekahyde:abc", "note": "nobody outside can reach it"}
+            await driver.sees("No peers yet", "press i", "press F3 and j")
+            driver.twin.results["invite"] = {"line": "kekahyde:abc", "expires": 1, "note": "nobody can reach it"}
             await driver.keys("i")
-            await driver.sees("kekahyde-node join 'kekahyde:abc'", "nobody outside can reach it")
-            assert driver.app.clipboard == "kekahyde:abc"
+            await driver.sees("kekahyde:abc", "nobody can reach it", "the key stays valid")
+            assert "▀" in driver.screen, "a QR code"
+            await driver.keys("c")
+            await driver.until(lambda: driver.app.clipboard == "kekahyde:abc")
 
     asyncio.run(scenario())
 

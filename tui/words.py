@@ -169,10 +169,10 @@ def status_line(link: str, state: NodeState, answer: Answer | None, privacy: str
     """The line above the keys: mode, peers, speed, first token, chunks; less of it if the terminal is narrow."""
     if link:
         return link[:width]
-    parts = [f"next: {privacy}", count_words(state.helpers, "peer")]
+    parts = [f"next prompt: {privacy}", count_words(state.helpers, "peer")]
     if answer is not None and answer.tokens:
         sign = "▶ " if not answer.ended else ""
-        parts.append(f"{sign}{answer.mode} {answer.tokens_per_s:.1f} tok/s".replace("  ", " "))
+        parts.append(f"{sign}{answer.tokens_per_s:.1f} tok/s")
         if answer.ttft_s is not None:
             parts.append(f"first token {duration_words(answer.ttft_s)}")
         counts = chunk_counts(answer, state)
@@ -191,7 +191,10 @@ def _fitting(parts: list[str], width: int) -> str:
     line = " · ".join(parts)
     if len(line) > width:
         parts = [part.replace(" verified", "").replace(" rejected", "").replace(" here", "") for part in parts]
-        parts = [part.replace("first token ", "TTFT ").replace("chunks ", "") for part in parts]
+        parts = [
+            part.replace("next prompt: ", "").replace("first token ", "TTFT ").replace("chunks ", "")
+            for part in parts
+        ]
         line = " · ".join(parts)
     if len(line) > width:
         line = " · ".join(parts[:-1])
