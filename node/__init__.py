@@ -21,6 +21,7 @@
     measures/    measurements of peers
     planning/    predicts what a plan costs
     execution/   a linear layer computed by peers: chunks, lanes, pads, verification, merge
+    conversations  conversations of interfaces, in memory
     node         joins all parts of a node
     session/     answers prompts in a privacy mode, with a receipt
     engine/      many requests at once

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 from msgspec.structs import replace
 
+from node.conversations import Conversations
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
 from node.execution.tally import Tally
@@ -159,6 +160,7 @@ class Node:
         )
         self.control.add(GuardWatch(self.guards, self.registry))
         self.started_at = time.time()
+        self.conversations = Conversations()
         self.tally = Tally()
         self.discovery = None if config.state is None else self._discovery()
         self.member = None if config.state is None else self._join(config.state)

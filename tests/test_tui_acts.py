@@ -90,6 +90,35 @@ def test_a_newcomer_joins_names_pairs_and_bans_without_a_command(tmp_path: Path)
         asyncio.run(scenario(swarm.nodes[0]))
 
 
+def test_a_page_that_is_loaded_again_finds_its_conversation(tmp_path: Path) -> None:
+    """Two interfaces of one node, one after the other: the second goes on where the first was."""
+
+    async def scenario(node: NodeProcess) -> None:
+        async with KekahydeApp(NodeLauncher(node.data_dir, None)).run_test(size=(100, 30)) as pilot:
+            assert isinstance(pilot.app, KekahydeApp)
+            driver = Driver(pilot.app, pilot, GatewayTwin())
+            await driver.type("There was a fox")
+            await driver.keys("enter")
+            await driver.until(lambda: driver.app.session.answer and driver.app.session.answer.receipt)
+            answer = driver.app.session.answer
+            assert answer is not None
+            await driver.until(lambda: driver.app.session.archive.all())
+            kept = (await call(node, "conversations"))["conversations"]
+            assert len(kept) == 1, "the node remembers it"  # type: ignore[arg-type]
+        assert not (node.data_dir / "conversations").exists(), "nothing of it is on the disk"
+        async with KekahydeApp(NodeLauncher(node.data_dir, None)).run_test(size=(100, 30)) as pilot:
+            assert isinstance(pilot.app, KekahydeApp)
+            driver = Driver(pilot.app, pilot, GatewayTwin())
+            await driver.until(lambda: driver.app.session.answer and driver.app.session.answer.text == answer.text)
+            await driver.sees("There was a fox", "regenerate")
+            await driver.keys("ctrl+r")
+            await driver.sees("answer 2 of 2")
+
+    with Swarm() as swarm:
+        swarm.start(1)
+        asyncio.run(scenario(swarm.nodes[0]))
+
+
 async def pair(driver: Driver, other: NodeProcess, me: str) -> None:
     """The other device asks; this one is asked on its screen, without a word typed; both see the same digits."""
     await call(other, "pair_start", peer=me)

@@ -107,7 +107,7 @@ def test_escape_stops_keeps_the_text_and_says_so(tmp_path: Path) -> None:
             await driver.until(lambda: answer.receipt is not None)
             await driver.sees("«stopped»", "regenerate")
             assert answer.text == text
-            assert driver.twin.requests("cancel") == [{"op": "cancel", "id": 3, "request": answer.request}]
+            assert [asked["request"] for asked in driver.twin.requests("cancel")] == [answer.request]
 
     asyncio.run(scenario())
 
@@ -122,7 +122,7 @@ def test_a_lost_peer_is_noted_and_the_answer_goes_on(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_regenerate_replaces_the_answer(tmp_path: Path) -> None:
+def test_regenerate_keeps_the_earlier_answer_beside_the_new_one(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
             await driver.type("Go")
@@ -135,6 +135,12 @@ def test_regenerate_replaces_the_answer(tmp_path: Path) -> None:
             assert [asked["prompt"] for asked in driver.twin.requests("generate")] == ["Go", "Go"]
             assert driver.app.session.answer is not first and len(driver.app.session.conversation.turns) == 1
             await driver.until(lambda: driver.screen.count("Hello there friend") == 1)
+            await driver.sees("answer 2 of 2")
+            await driver.keys("alt+left")
+            await driver.sees("answer 1 of 2")
+            assert driver.app.session.answer is first
+            await driver.keys("alt+right")
+            await driver.until(lambda: driver.app.session.answer is not first)
 
     asyncio.run(scenario())
 

@@ -210,7 +210,15 @@ def test_the_line_of_facts_fits() -> None:
     answer.first_at, answer.last_at = 0.1, 0.35
     answer.receipt = receipt("x")
     full = status_line("", state, answer, "auto", "story", 140)
-    for fact in ("next prompt: auto", "2 peers", "38.0 tok/s", "first token 0.10 s", "38 verified", "1 rejected", "2 here"):
+    for fact in (
+        "next prompt: auto",
+        "2 peers",
+        "38.0 tok/s",
+        "first token 0.10 s",
+        "38 verified",
+        "1 rejected",
+        "2 here",
+    ):
         assert fact in full
     short = status_line("", state, answer, "auto", "story", 58)
     assert len(short) <= 58 and "38.0 tok/s" in short and "✗ 1" in short

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -23,11 +24,12 @@ from tui.screens.models import ModelsScreen
 from tui.screens.pairing import PairingScreen
 from tui.screens.peers import PeersScreen
 from tui.screens.privacy import PrivacyScreen
+from tui.screens.question import YesNoQuestion
 from tui.screens.settings import SettingsScreen
 from tui.screens.trouble import TroubleScreen
 from tui.session import NodeSession
 from tui.theme import DARK, THEMES
-from tui.words import MODES
+from tui.words import MODES, count_words
 
 INTERRUPT_AGAIN_S = 3.0
 """A second ctrl+c within this time quits."""
@@ -99,6 +101,8 @@ class KekahydeApp(App[str | None]):
             return
         if topic == "answer" and self._chat.is_mounted:
             self._chat.refresh_bindings()
+        if topic == "conversation" and self._chat.is_mounted:
+            self._chat.run_worker(self._chat.show_conversation(), group="conversation", exclusive=True)
         screen = self.screen_stack[0] if self._screen_stack else None
         if topic == "note" and screen is not self._chat:
             self.notify(subject, title="Note", severity="warning", markup=False)
@@ -158,6 +162,20 @@ class KekahydeApp(App[str | None]):
         self._interrupted_at = now
         self.notify("ctrl+c again quits (or ctrl+q at any time).", markup=False)
 
+    @work
+    async def action_leave(self) -> None:
+        """`q`: quit, but ask first if conversations that are only in memory would be lost with the node."""
+        session = self.session
+        lost = [one for one in session.archive.all() if not one.kept]
+        if lost and session.launcher.pid is not None:
+            about = (
+                f"{count_words(len(lost), 'conversation')} of this session will be forgotten. Esc stays; ctrl+l "
+                "shows them, and keeps on the disk what you want to keep."
+            )
+            if not await self.push_screen_wait(YesNoQuestion("Quit?", about, "Quit", "Stay")):
+                return
+        self.exit()
+
     async def _act_on(self, mode: str, act: str) -> None:
         """Go to a screen and do what one of its keys does."""
         self.switch_mode(mode)
@@ -188,7 +206,9 @@ class KekahydeApp(App[str | None]):
         yield SystemCommand("Answer: copy", "Copy the last answer (ctrl+y)", chat.action_copy_answer)
         yield SystemCommand("Answer: copy code", "Copy its last code block (ctrl+o)", chat.action_copy_code)
         yield SystemCommand("Answer: who saw what", "The receipt (F8)", chat.action_receipt)
-        yield SystemCommand("Conversation: new", "The old one is deleted (ctrl+n)", chat.action_forget)
+        yield SystemCommand("Conversation: new", "The old one stays in the list (ctrl+n)", chat.action_forget)
+        yield SystemCommand("Conversation: list", "Search, go on, name, export (ctrl+l)", chat.action_conversations)
+        yield SystemCommand("Conversation: keep", "On the disk, or no longer (/keep)", chat.action_keep)
 
 
 def _same(screen: NodeScreen) -> NodeScreen:

@@ -1,10 +1,8 @@
-"""Prompts and answers: what is known about each, and what is sent for the next one. It uses no screen and no clock.
-
-A conversation is never written to a disk.
-"""
+"""Prompts and answers: what is known about each, and what is sent for the next one. No screen, no clock."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +12,7 @@ from tui.snapshot import Fields, ModelFacts, clean
 
 CHARACTERS_PER_TOKEN = 3.0
 """A conservative estimate, to find how much of a text fits into a model's context."""
+MAX_HEADING = 60
 READ_SHARE = 0.5
 """Most of a context that old text may take; the rest is for the answer."""
 
@@ -53,6 +52,10 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     receipt: Mapping[str, Any] | None = None
     error: str = ""
+    code: str = ""
+    """The code of the error, for what can be done about it."""
+    number: int = 0
+    """Its place among the answers to one prompt."""
 
     @property
     def text(self) -> str:
@@ -92,9 +95,9 @@ class Answer:
         if not self.ended:
             self.status = AnswerStatus.STOPPED
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, code: str = "") -> None:
         if not self.ended:
-            self.status, self.error = AnswerStatus.FAILED, clean(message)
+            self.status, self.error, self.code = AnswerStatus.FAILED, clean(message), code
 
     def apply(self, event: Mapping[str, Any], now: float) -> None:
         """Take one event of the generation."""
@@ -113,7 +116,7 @@ class Answer:
             case "receipt":
                 self._end(event.get("receipt"))
             case "error":
-                self.fail(fields.text("message") or "the node gave no reason")
+                self.fail(fields.text("message") or "the node gave no reason", fields.text("code"))
             case _:
                 pass
 
@@ -145,6 +148,32 @@ class Turn:
 
     prompt: str
     answer: Answer
+    """The answer that is shown, and that counts in the next prompt."""
+    others: list[Answer] = field(default_factory=list)
+    """Other answers to this prompt, in the order in which they came."""
+    left_out: bool = False
+    """Whether it is no longer sent, so that the rest fits into the model's context."""
+
+    @property
+    def answers(self) -> list[Answer]:
+        """All answers in the order in which they came."""
+        return sorted([*self.others, self.answer], key=lambda answer: answer.number)
+
+    def add(self, answer: Answer) -> None:
+        """A further answer is written; it is shown from now on."""
+        answer.number = 1 + max(one.number for one in self.answers)
+        self.others.append(self.answer)
+        self.answer = answer
+
+    def show(self, step: int) -> bool:
+        """Show the answer before (-1) or after (1) the one that is shown; returns False if there is none."""
+        answers = self.answers
+        place = answers.index(self.answer) + step
+        if not 0 <= place < len(answers):
+            return False
+        self.others = [one for one in answers if one is not answers[place]]
+        self.answer = answers[place]
+        return True
 
     @property
     def came_to_nothing(self) -> bool:
@@ -162,10 +191,30 @@ class Asked:
 
 
 class Conversation:
-    """All turns since the conversation began."""
+    """All turns since the conversation began, and what the user says about it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.id = name or secrets.token_hex(8)
+        self.title = ""
+        """The name that the user gave it."""
+        self.changed_at = 0.0
+        """Unix seconds."""
+        self.kept = False
+        """Whether the user wants it on the disk."""
         self.turns: list[Turn] = []
+
+    @property
+    def heading(self) -> str:
+        """Its name, or its first prompt."""
+        first = next((turn.prompt for turn in self.turns if turn.prompt.strip()), "")
+        return self.title or " ".join(first.split())[:MAX_HEADING] or "(no prompt yet)"
+
+    def drop_oldest(self) -> int:
+        """Send the older half of the turns no longer; returns how many turns that are."""
+        sent = [turn for turn in self.turns[:-1] if not turn.left_out]
+        for turn in sent[: (len(sent) + 1) // 2]:
+            turn.left_out = True
+        return (len(sent) + 1) // 2
 
     @property
     def last(self) -> Turn | None:
@@ -197,7 +246,7 @@ class Conversation:
     def _messages(self) -> list[dict[str, str]]:
         messages: list[dict[str, str]] = []
         for turn in self.turns:
-            if turn.came_to_nothing:
+            if turn.left_out or turn.came_to_nothing:
                 continue
             messages.append({"role": "user", "content": turn.prompt or "Go on."})
             if turn.answer.text:
@@ -212,7 +261,7 @@ class Conversation:
             newest -= 1
         text = ""
         for turn in self.turns[:newest]:
-            if not turn.came_to_nothing:
+            if not turn.came_to_nothing and not turn.left_out:
                 text = _joined(text, turn.prompt) + turn.answer.text
         return text, self.turns[newest].prompt if self.turns else ""
 

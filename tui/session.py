@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tui.archive import Archive, read_conversation, written
 from tui.chunks import ChunkBoard
 from tui.conversation import Answer, Conversation, Turn
 from tui.gateway import GatewayClient, GatewayError
@@ -20,6 +22,8 @@ from tui.snapshot import Fields, ModelFacts, NodeState
 logger = logging.getLogger(__name__)
 
 MAX_LOG_LINES = 2000
+MAX_REMEMBERED = 1 << 20
+"""Characters of a conversation that the node remembers."""
 ACTIVITY_SAMPLES = 24
 """Length of a peer's sparkline; one sample for each state event with a change, at most about four a second."""
 MODES = ("auto", "split", "strict", "trusted", "local")
@@ -46,7 +50,7 @@ class NodeSession:
     """One interface's view of one node. It calls `on_change(topic, subject)` in the event loop after each change.
 
     Topics: link, state, chunks, log, answer (subject: the Answer, which began, ended or got a note), token (subject:
-    the Answer; hundreds a second), note (subject: its text).
+    the Answer; hundreds a second), note (subject: its text), conversation (another one is shown).
     """
 
     def __init__(self, launcher: NodeLauncher, clock: Clock, on_change: OnChange) -> None:
@@ -55,6 +59,7 @@ class NodeSession:
         self.state = NodeState()
         self.board = ChunkBoard()
         self.conversation = Conversation()
+        self.archive = Archive(launcher.place.data_dir)
         self.logs: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
         self.log_count = 0
         """Number of all lines so far; `logs` keeps the last of them."""
@@ -65,6 +70,7 @@ class NodeSession:
         self._client = GatewayClient(launcher.place, self._receive, self._linked)
         self._known = asyncio.Event()
         self._answers: dict[str, Answer] = {}
+        self._recalled = False
         self._tasks: asyncio.TaskGroup | None = None
         self._early: list[Coroutine[Any, Any, None]] = []
         """Work that was requested before the node answered."""
@@ -132,14 +138,21 @@ class NodeSession:
         return turn
 
     def regenerate(self) -> Turn | None:
-        """Answer the newest prompt again."""
+        """Answer the newest prompt again; the earlier answer stays beside the new one."""
         turn = self.conversation.last
         if turn is None:
             return None
         self.stop()
-        turn.answer = self._new_answer()
+        turn.add(self._new_answer())
         self._send(turn.answer)
         return turn
+
+    def drop_oldest(self) -> Turn | None:
+        """Send the older half of the conversation no longer, and answer the newest prompt again; None if there is
+        nothing to leave out."""
+        if not self.conversation.drop_oldest():
+            return None
+        return self.regenerate()
 
     def stop(self) -> bool:
         """Stop the answer that is being written; its text so far stays."""
@@ -151,10 +164,55 @@ class NodeSession:
         self._on_change("answer", answer)
         return True
 
-    def forget(self) -> None:
-        """Begin a new conversation; nothing of the old one is kept."""
+    def begin(self, conversation: Conversation | None = None) -> None:
+        """Begin a new conversation, or go on with an earlier one; the old one stays in the archive."""
         self.stop()
-        self.conversation = Conversation()
+        self.note_conversation()
+        self.conversation = conversation or Conversation()
+        self._on_change("conversation", self.conversation)
+
+    def note_conversation(self) -> None:
+        """The conversation has changed: remember it in the node's memory, and on the disk if the user keeps it."""
+        conversation = self.conversation
+        if not conversation.turns:
+            return
+        try:
+            self.archive.note(conversation, time.time())
+        except OSError as exc:
+            conversation.kept = False
+            self._on_change("note", f"the conversation could not be written ({exc.strerror}): it is only in memory")
+        self._spawn(self._remember(conversation))
+
+    async def _remember(self, conversation: Conversation) -> None:
+        text = written(conversation)
+        if len(text) > MAX_REMEMBERED:
+            return
+        try:
+            await self.call("conversation_put", conversation=conversation.id, text=text)
+        except GatewayError as exc:
+            logger.info("the node does not remember this conversation: %s", exc)
+
+    async def forget_conversation(self, conversation: Conversation) -> None:
+        """Delete a conversation, here, on the disk and in the node. Raises OSError."""
+        self.archive.delete(conversation)
+        try:
+            await self.call("conversation_drop", conversation=conversation.id)
+        except GatewayError as exc:
+            logger.info("the node could not forget a conversation: %s", exc)
+
+    async def _recall(self) -> None:
+        """Take over what the node remembers, and go on with the newest if nothing was asked yet."""
+        try:
+            kept = Fields(await self.call("conversations")).mapping("conversations")
+        except GatewayError as exc:
+            logger.info("the node remembers no conversations: %s", exc)
+            return
+        texts = [text for text in kept.values() if isinstance(text, str)]
+        self.archive.take(texts)
+        newest = read_conversation(texts[-1]) if texts else None
+        if newest is not None and not self.conversation.turns:
+            self.conversation = next(one for one in self.archive.all() if one.id == newest.id)
+            self._on_change("conversation", self.conversation)
 
     async def call(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Perform a management operation of the node; raises GatewayError."""
@@ -192,7 +250,7 @@ class NodeSession:
         try:
             await self.call("generate", **names, **asked.fields, **self.settings.sampling())
         except GatewayError as exc:
-            answer.fail(self._refusal(str(exc), exc.code))
+            answer.fail(self._refusal(str(exc), exc.code), exc.code)
         self._on_change("answer", answer)
 
     def _refusal(self, message: str, code: str) -> str:
@@ -200,7 +258,7 @@ class NodeSession:
         too long."""
         is_chat = self.model is not None and self.model.chat
         if code == TOO_LONG and is_chat and len(self.conversation.turns) > 1:
-            return f"{message}; the whole conversation counts: ctrl+n begins a new one"
+            return f"{message}; the whole conversation counts: ctrl+n begins a new one, ctrl+t drops the oldest turns"
         return message
 
     async def _cancel(self, answer: Answer) -> None:
@@ -252,7 +310,11 @@ class NodeSession:
             if request.request not in running:
                 self.board.close(request.request)
         self.state = state
-        self._known.set()
+        if not self._known.is_set():
+            self._known.set()
+            if not self._recalled:
+                self._recalled = True
+                self._spawn(self._recall())
         self._on_change("state", None)
 
     def _take_generation(self, event: Mapping[str, Any]) -> None:
@@ -268,4 +330,5 @@ class NodeSession:
         if kind in ("receipt", "error"):
             self._answers.pop(answer.request, None)
             self.board.close(answer.request)
+            self.note_conversation()
         self._on_change("token" if kind in ("token", "prefill") else "answer", answer)

@@ -55,6 +55,10 @@ class Fields:
         value = self._fields.get(name)
         return [Fields(item) for item in value] if isinstance(value, list) else []
 
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        value = self._fields.get(name)
+        return value if isinstance(value, Mapping) else {}
+
     def object(self, name: str) -> Fields:
         return Fields(self._fields.get(name))
 

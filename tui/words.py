@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tui.conversation import Answer, AnswerStatus
-from tui.snapshot import Fields, NodeState, PeerFacts
+from tui.snapshot import Fields, ModelFacts, NodeState, PeerFacts
 
 PEER_SIGNS = {"alive": "●", "suspect": "◐", "dead": "○", "left": "◌"}
 CHUNK_SIGNS = {
@@ -183,8 +183,18 @@ def status_line(link: str, state: NodeState, answer: Answer | None, privacy: str
             )
     elif answer is not None and not answer.ended:
         parts.append(progress_line(answer))
+    if answer is not None and (share := context_share(answer, state.model(model))):
+        parts.append(f"context {share}")
     parts.append(f"model {model}")
     return _fitting(parts, width)
+
+
+def context_share(answer: Answer, model: ModelFacts | None) -> str:
+    """How much of the model's context the last prompt and its answer take; empty if that is not known."""
+    read = Fields(answer.receipt).count("prompt_tokens") if answer.receipt else answer.prompt_tokens
+    if not read or model is None or not model.context:
+        return ""
+    return f"{min(100, round(100 * (read + answer.tokens) / model.context))} %"
 
 
 def _fitting(parts: list[str], width: int) -> str:

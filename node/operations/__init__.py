@@ -8,6 +8,7 @@
     join       enters another swarm with such a line, and `restart`, which starts the node again
     doctor     what is wrong with the node and its surroundings
     pairing    pair_start .. unpair: devices of the same owner
+    conversations  what interfaces keep in the node's memory
     transfers  pull, pull_cancel: a model from peers or from the hub, and what is being fetched
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
@@ -22,6 +23,7 @@ from typing import Any
 
 from node.node import Node
 from node.operations.access import access, ban, forget, trust
+from node.operations.conversations import conversation_drop, conversation_put, conversations
 from node.operations.doctor import doctor
 from node.operations.invite import invite
 from node.operations.join import join, restart
@@ -52,6 +54,9 @@ OPERATIONS: dict[str, Operation] = {
     "pull": pull,
     "pull_cancel": pull_cancel,
     "transfers": transfers,
+    "conversations": conversations,
+    "conversation_put": conversation_put,
+    "conversation_drop": conversation_drop,
 }
 
 READING: frozenset[str] = frozenset({"peers", "pair_list", "transfers"})

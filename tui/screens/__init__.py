@@ -10,6 +10,8 @@ help     the keys, and the meaning of signs and modes
 privacy  the privacy mode of the next prompts
 settings system prompt, temperature and length
 invitation  an invitation with its QR code
+conversations  all conversations: go on, name, keep, export, delete
+commands  commands that are typed in the prompt
 pairing  pairing with another device, by six digits
 question asks for a line of text, or for yes or no
 receipt  the receipt of an answer

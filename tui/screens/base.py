@@ -24,7 +24,7 @@ class NodeScreen(Screen[None]):
     ABOUT: ClassVar[str] = ""
     """The text in Help about this screen, as Markdown."""
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (70, "-narrow"), (100, "-wide")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.quit", "Quit", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit", show=False)]
 
     def __init__(self, session: NodeSession) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -13,13 +13,16 @@ from textual.widgets import Static
 
 from tui.conversation import Answer, AnswerStatus, Turn
 from tui.screens.base import NodeScreen
+from tui.screens.commands import action_of, is_command, unknown
+from tui.screens.conversations import ConversationsScreen
 from tui.screens.receipt import ReceiptScreen
-from tui.segments import code_blocks, segments_of
-from tui.session import NodeSession
-from tui.widgets.answer_lines import AnswerLines, Piece, Workbench, guessed_height
-from tui.widgets.answer_writer import AnswerFoot, AnswerWriter
+from tui.segments import code_blocks
+from tui.session import TOO_LONG, NodeSession
+from tui.widgets.answer_lines import AnswerLines, Workbench
+from tui.widgets.answer_writer import AnswerFoot, AnswerWriter, finished_widgets
 from tui.widgets.conversation_view import SHOWN_TURNS, ConversationView, PromptView
 from tui.widgets.prompt import Prompt
+from tui.words import count_words
 
 STORY_EXAMPLES = (
     "Once upon a time, there was a little robot who",
@@ -53,7 +56,7 @@ class Welcome(Static):
             else f"The model {session.model_name} continues stories: type a beginning and it writes the rest."
         )
         who = (
-            f"{helpers} peers help; no single peer can read what you write."
+            f"{count_words(helpers, 'peer')} can help; no single peer can read what you write."
             if helpers
             else "No peers yet: this device answers alone. F3 says how to add some."
         )
@@ -64,7 +67,7 @@ class Welcome(Static):
         self.update(
             Content.from_markup(
                 f"[b]$what[/]\n$who\n\nPress [b]Enter[/] to try the first of these, or click one:\n{examples}\n\n"
-                "[dim]Nothing you type is written to a disk. F1 explains, Esc stops, ctrl+q quits.[/]",
+                "[dim]Nothing you type is written to a disk, unless you type /keep. F1 explains, ctrl+q quits.[/]",
                 what=what,
                 who=who,
             )
@@ -85,7 +88,11 @@ class ChatScreen(NodeScreen):
         Binding("ctrl+r", "regenerate", "Again", id="chat.regenerate", tooltip="Answer the last prompt again"),
         Binding("ctrl+y", "copy_answer", "Copy", id="chat.copy", tooltip="Copy the last answer"),
         Binding("ctrl+o", "copy_code", "Copy code", id="chat.copy_code", tooltip="Copy its last code block"),
-        Binding("ctrl+n", "forget", "New", id="chat.new", tooltip="Begin a new conversation"),
+        Binding("ctrl+t", "drop_oldest", "Drop oldest", id="chat.drop", tooltip="Send the oldest turns no longer"),
+        Binding("ctrl+n", "forget", "New", id="chat.new", tooltip="Begin a new conversation; this one stays"),
+        Binding("ctrl+l", "conversations", "List", id="chat.list", tooltip="All conversations"),
+        Binding("alt+left", "previous_answer", show=False),
+        Binding("alt+right", "next_answer", show=False),
         Binding("f8", "receipt", "Who saw what", id="chat.receipt", tooltip="The receipt of the last answer"),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
@@ -144,6 +151,9 @@ class ChatScreen(NodeScreen):
     @on(Prompt.Submitted)
     def _submit(self, event: Prompt.Submitted) -> None:
         session, prompt = self.session, event.text
+        if is_command(prompt):
+            self.run_worker(self._command(prompt))
+            return
         chat = session.model is not None and session.model.chat
         if session.busy:
             self.notify("An answer is being written: Esc stops it.", markup=False)
@@ -158,6 +168,14 @@ class ChatScreen(NodeScreen):
         self._begin(session.ask(prompt))
         self.query_one(Prompt).placeholder = self._placeholder()
 
+    async def _command(self, prompt: str) -> None:
+        action = action_of(prompt)
+        if action is None:
+            self.notify(unknown(prompt), severity="warning", timeout=10, markup=False)
+            return
+        self.query_one(Prompt).load_text("")
+        await self.run_action(action)
+
     def _story_has_ended(self) -> bool:
         answer = self.session.answer
         return answer is not None and answer.status is AnswerStatus.DONE and answer.finish_reason == "stop"
@@ -167,7 +185,7 @@ class ChatScreen(NodeScreen):
         for writer in self._writers.values():
             writer.foot.show(writer.answer, newest=False)
         self._writers = {key: writer for key, writer in self._writers.items() if not writer.answer.ended}
-        writer = self._writers[turn.answer.request] = AnswerWriter(self.view, turn.answer)
+        writer = self._writers[turn.answer.request] = AnswerWriter(self.view, turn)
         self.run_worker(self._write(turn, writer), group=turn.answer.request, exit_on_error=True)
 
     async def _write(self, turn: Turn, writer: AnswerWriter) -> None:
@@ -210,7 +228,7 @@ class ChatScreen(NodeScreen):
         widgets: list[Widget] = []
         groups: list[list[Widget]] = []
         for turn in self.session.conversation.turns[start : self._hidden]:
-            group = _finished(turn, self.view.size.width)
+            group = finished_widgets(turn, self.view.size.width)
             groups.append(group)
             widgets += group
         self._hidden = start
@@ -219,18 +237,81 @@ class ChatScreen(NodeScreen):
         self._show_earlier()
 
     async def action_regenerate(self) -> None:
-        """Answer the newest prompt again; the new answer replaces the old one."""
+        """Answer the newest prompt again; the earlier answer stays beside the new one."""
         turn = self.session.conversation.last
         if turn is None:
             self.notify("There is no prompt to answer again.", markup=False)
             return
         self.workers.cancel_group(self, turn.answer.request)
         self.session.regenerate()
+        await self._remove_newest()
+        self._begin(turn)
+
+    async def _remove_newest(self) -> None:
         if self._groups:
             group = self._groups.pop()
             children = list(self.view.children)
             await self.view.remove_children(children[children.index(group[0]) :])
+
+    async def action_previous_answer(self) -> None:
+        """Show the answer to the newest prompt that came before the shown one."""
+        await self._show_other_answer(-1)
+
+    async def action_next_answer(self) -> None:
+        """Show the answer to the newest prompt that came after the shown one."""
+        await self._show_other_answer(1)
+
+    async def _show_other_answer(self, step: int) -> None:
+        turn = self.session.conversation.last
+        if turn is None or self.session.busy or not turn.show(step):
+            return
+        self._writers.clear()
+        await self._remove_newest()
+        group = finished_widgets(turn, self.view.size.width, newest=True)
+        self._groups.append(group)
+        await self.view.mount(*group)
+        self.view.call_after_refresh(self.view.look)
+        self.session.note_conversation()
+        self.refresh_bindings()
+
+    async def action_drop_oldest(self) -> None:
+        """Send the older half of the turns no longer, and answer the newest prompt again."""
+        turn = self.session.conversation.last
+        if turn is None or self.session.busy:
+            return
+        request = turn.answer.request
+        if self.session.drop_oldest() is None:
+            self.notify("There is no older turn to leave out.", markup=False)
+            return
+        self.workers.cancel_group(self, request)
+        await self._remove_newest()
         self._begin(turn)
+        left_out = sum(one.left_out for one in self.session.conversation.turns)
+        self.notify(f"The model no longer reads the first {count_words(left_out, 'turn')}.", markup=False)
+
+    def action_keep(self) -> None:
+        """Keep this conversation on the disk, or no longer."""
+        conversation, archive = self.session.conversation, self.session.archive
+        if not conversation.turns:
+            self.notify("There is no conversation yet.", markup=False)
+            return
+        try:
+            if conversation.kept:
+                archive.keep_no_more(conversation)
+                self.notify("It is no longer on the disk; it is kept in memory.", markup=False)
+            else:
+                archive.keep(conversation)
+                self.notify("It is kept on the disk from now on; /keep again takes it off.", markup=False)
+        except OSError as exc:
+            self.notify(f"it could not be written: {exc.strerror}", severity="error", markup=False)
+
+    @work
+    async def action_conversations(self) -> None:
+        """Show all conversations; go on with the chosen one."""
+        self.session.note_conversation()
+        chosen = await self.app.push_screen_wait(ConversationsScreen(self.session))
+        if chosen is not None and chosen is not self.session.conversation:
+            self.session.begin(chosen)
 
     def action_stop(self) -> None:
         self.session.stop()
@@ -241,22 +322,35 @@ class ChatScreen(NodeScreen):
             return self.session.busy
         if action in ("regenerate", "copy_code"):
             return self.session.answer is not None
+        if action == "drop_oldest" and self.session.answer is not None:
+            return self.session.answer.code == TOO_LONG
+        if action == "drop_oldest":
+            return False
         if action == "receipt" and not parameters:
             return self.session.answer is not None and bool(self.session.answer.receipt)
         return True
 
     async def action_forget(self) -> None:
-        """Begin a new conversation."""
+        """Begin a new conversation; the old one stays in the list."""
+        self.session.begin()
+
+    async def show_conversation(self) -> None:
+        """Draw the session's conversation from its beginning."""
         for writer in self._writers.values():
             self.workers.cancel_group(self, writer.answer.request)
-        self.session.forget()
         self._writers.clear()
-        self._groups.clear()
-        self._hidden = 0
         await self.view.remove_children("PromptView, AnswerLines, ModelMarkdown, AnswerFoot")
+        turns, width = self.session.conversation.turns, self.view.size.width
+        self._hidden = max(0, len(turns) - SHOWN_TURNS)
+        shown = turns[self._hidden :]
+        self._groups = [finished_widgets(turn, width, newest=turn is turns[-1]) for turn in shown]
+        await self.view.mount(*(widget for group in self._groups for widget in group))
         self._show_earlier()
-        self.query_one(Welcome).display = True
+        self.query_one(Welcome).display = not turns
         self.query_one(Prompt).placeholder = self._placeholder()
+        self.view.scroll_end(animate=False)
+        self.view.call_after_refresh(self.view.look)
+        self.refresh_bindings()
 
     def action_example(self, number: int) -> None:
         chat = self.session.model is not None and self.session.model.chat
@@ -306,13 +400,3 @@ class ChatScreen(NodeScreen):
 
     def action_end(self) -> None:
         self.view.scroll_end(animate=False)
-
-
-def _finished(turn: Turn, width: int) -> list[Widget]:
-    """Widgets of an earlier turn; its segments are not drawn yet."""
-    widgets: list[Widget] = [PromptView(turn.prompt)] if turn.prompt else []
-    lines = AnswerLines()
-    lines.add(*(Piece(source, guessed_height(source, width)) for source in segments_of(turn.answer.text)))
-    foot = AnswerFoot(turn.answer)
-    foot.newest = False
-    return [*widgets, lines, foot]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tui.screens.commands import COMMANDS
 from tui.screens.sheet import TextScreen
 from tui.words import CHUNK_SIGNS, CHUNK_WORDS, MODES, PEER_SIGNS
 
@@ -9,9 +10,12 @@ _KEYS = (
     ("Enter", "send; without text: continue, or try the first example"),
     ("ctrl+j", "new line (also shift+Enter if the terminal supports it)"),
     ("Esc", "close the top window, stop the answer, or clear a filter, in this order"),
-    ("ctrl+r", "answer the last prompt again"),
+    ("ctrl+r", "answer the last prompt again; alt+← and alt+→ show the other answers"),
     ("ctrl+y / ctrl+o", "copy the last answer / its last code block; text can be selected with the mouse"),
-    ("ctrl+n", "new conversation; the old one is deleted"),
+    ("ctrl+n", "new conversation; the old one stays in the list"),
+    ("ctrl+l", "all conversations: search, go on, name, keep on disk, export, delete"),
+    ("ctrl+t", "if the conversation is too long: the model reads the older half no longer"),
+    ("/help …", "commands that can be typed: " + " ".join(f"/{name}" for name in COMMANDS)),
     ("F8", "receipt: who saw what"),
     ("F7", "privacy mode of the next prompts"),
     ("F9", "settings: system prompt, temperature, length"),

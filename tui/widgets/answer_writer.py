@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
-from tui.conversation import Answer, AnswerStatus
-from tui.segments import Cut, Segmenter, Write, split_cuts
+from tui.conversation import Answer, AnswerStatus, Turn
+from tui.segments import Cut, Segmenter, Write, segments_of, split_cuts
 from tui.widgets.answer_lines import AnswerLines, Piece, guessed_height, lines_of
-from tui.widgets.conversation_view import ConversationView
+from tui.widgets.conversation_view import ConversationView, PromptView
 from tui.widgets.markdown import ModelMarkdown
 from tui.words import end_line, progress_line, shown_notes
 
@@ -23,9 +24,10 @@ REST = 1.5
 class AnswerFoot(Static):
     """The lines under an answer: what it waits for, its notes, how it ended, and possible actions."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, turn: Turn) -> None:
         super().__init__(classes="answer-foot", markup=False)
-        self._answer = answer
+        self._turn = turn
+        self._answer = turn.answer
         self.newest = True
         """Whether this is the answer that can be generated again."""
         self._shown: tuple[object, ...] = ()
@@ -38,7 +40,7 @@ class AnswerFoot(Static):
         self._answer, self.newest = answer, newest
         ended = answer.ended and (answer.receipt is not None or answer.status is AnswerStatus.FAILED)
         line = end_line(answer) if answer.ended else progress_line(answer)
-        shown = (*answer.notes, line, ended, newest)
+        shown = (*answer.notes, line, ended, newest, len(self._turn.others))
         if shown == self._shown:
             return
         self._shown = shown
@@ -48,9 +50,17 @@ class AnswerFoot(Static):
         if line:
             parts.append(Content.from_markup(f"[{style}]$line[/]", line=line))
         if answer.ended:
-            parts.append(Content.from_markup(self._actions(answer, newest)))
+            parts.append(Content.from_markup(self._others(newest) + self._actions(answer, newest)))
         self.update(Content("\n").join(parts))
         self.display = bool(parts)
+
+    def _others(self, newest: bool) -> str:
+        """Which of several answers this is, and the way to the others."""
+        answers = self._turn.answers
+        if len(answers) < 2 or not newest:
+            return ""
+        place = f"answer {answers.index(self._turn.answer) + 1} of {len(answers)}"
+        return f"[@click=screen.previous_answer]‹[/] {place} (alt+←/→) [@click=screen.next_answer]›[/]   "
 
     @staticmethod
     def _actions(answer: Answer, newest: bool) -> str:
@@ -64,12 +74,22 @@ class AnswerFoot(Static):
         return "   ".join(actions)
 
 
+def finished_widgets(turn: Turn, width: int, newest: bool = False) -> list[Widget]:
+    """Widgets of a turn whose answer has ended; its segments are not drawn yet."""
+    widgets: list[Widget] = [PromptView(turn.prompt)] if turn.prompt else []
+    lines = AnswerLines()
+    lines.add(*(Piece(source, guessed_height(source, width)) for source in segments_of(turn.answer.text)))
+    foot = AnswerFoot(turn)
+    foot.newest = newest
+    return [*widgets, lines, foot]
+
+
 class AnswerWriter:
     """Follows one answer until it has ended and is completely shown."""
 
-    def __init__(self, view: ConversationView, answer: Answer) -> None:
-        self.answer = answer
-        self.foot = AnswerFoot(answer)
+    def __init__(self, view: ConversationView, turn: Turn) -> None:
+        self.answer = turn.answer
+        self.foot = AnswerFoot(turn)
         self._view = view
         self._segmenter = Segmenter()
         self.lines = AnswerLines()
