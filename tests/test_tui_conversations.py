@@ -71,7 +71,7 @@ def test_an_export_is_markdown_and_overwrites_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:
             await ask(driver, "A fox")
-            for outcome in ("Exported", "a file of this name exists"):
+            for outcome in ("Exported", "Not exported"):
                 await driver.keys("ctrl+l")
                 await driver.sees("Enter goes on")
                 await driver.keys("e")
