@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 
 from node.errors import KekahydeError
+from node.model.pool import Pooling
 from node.model.sampling import Likelihood, SamplingParams
 from node.planning.placement import Lend
 from node.privacy import Privacy
@@ -41,6 +42,8 @@ class GenerationRequest(Discreet, Struct, frozen=True):
     """The grammar that the answer follows."""
     words_shown: tuple[str, ...] = ()
     """Words of special tokens that are part of the text, because the client reads them."""
+    pooling: Pooling | None = None
+    """The request is for a vector of the prompt, not for an answer."""
     conversation: str | None = None
     """The client and its conversation, whose next turn need not send its beginning again. None: the cache is never
     reused in a mode that shows rows to others."""
@@ -80,6 +83,13 @@ class Token(Discreet, Struct, frozen=True):
     """Only if it was asked for."""
 
 
+class Embedded(Discreet, Struct, frozen=True):
+    """The vector of a prompt, of length 1."""
+
+    HIDDEN: ClassVar[tuple[str, ...]] = ("vector",)
+    vector: tuple[float, ...]
+
+
 class Note(Struct, frozen=True):
     """Something that the user should know now."""
 
@@ -107,6 +117,6 @@ class Failed(Struct, frozen=True):
         return cls(f"{what} failed ({type(exc).__name__}): see the node's log", "internal")
 
 
-Event = Queued | Started | Prefilled | Token | Note | Completed | Failed
+Event = Queued | Started | Prefilled | Token | Embedded | Note | Completed | Failed
 Listener = Callable[[Event], None]
 """Called from the engine's threads, in order; it must not block."""

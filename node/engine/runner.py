@@ -13,7 +13,7 @@ from node.engine.batch import PassPacer, compose, spread
 from node.engine.caches import KeptCaches
 from node.engine.chunks import ChunkFeed
 from node.engine.recorder import PassRecorder
-from node.engine.request import Failed, Note, Prefilled, Queued, Started
+from node.engine.request import Embedded, Failed, Note, Prefilled, Queued, Started
 from node.engine.running import Running
 from node.engine.siblings import cache_of_sibling, must_wait
 from node.engine.watch import PeerWatch, explain
@@ -21,7 +21,7 @@ from node.errors import KekahydeError, UnitUnavailableError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
 from node.model.cache import KVCache
-from node.model.decoder import Part, PartError
+from node.model.decoder import PartError
 from node.model.generate import Finished
 from node.privacy import Privacy
 from node.process.memory import give_back
@@ -249,6 +249,8 @@ class SessionRunner:
 
     def _cache_for(self, running: Running, mode: Privacy) -> KVCache | None:
         """The cache of an earlier answer with which this prompt begins, if its use reveals nothing new to peers."""
+        if running.pool is not None:
+            return None  # every row's hidden state is wanted
         if mode in (Privacy.LOCAL, Privacy.TRUSTED):
             return self._caches.take(running.answer.prompt_ids)
         if self._sends_all_rows:
@@ -295,8 +297,8 @@ class SessionRunner:
             self._in_pass = chosen
             if self._closing or any(each.cancelled for each, _count in chosen):
                 raise PassCancelledError
-        parts = [Part(each.pending[:count], _cache(each)) for each, count in chosen]
-        wanted = [count == len(each.pending) for each, count in chosen]
+        parts = [each.part(count) for each, count in chosen]
+        wanted = [count == len(each.pending) and each.pool is None for each, count in chosen]
         started = time.perf_counter()
         try:
             with self._recorder.watching(chosen):
@@ -328,6 +330,9 @@ class SessionRunner:
             running.tell(Prefilled(done, running.prefill_rows))
         if logits is None:
             running.pending = running.pending[count:]
+            if running.pool is not None and not running.pending:
+                running.tell(Embedded(running.pool.vector()))
+                self._complete(running, Finished("stop", "", 0))
             return
         for event in running.answer.advance(logits):  # type: ignore[arg-type]
             if isinstance(event, Finished):
@@ -343,11 +348,10 @@ class SessionRunner:
                 self._running.remove(running)
         if running.cache is not None:
             request = running.request
-            self._caches.put(running.cache, request.conversation, len(request.prompt_ids))
+            if running.pool is None:
+                self._caches.put(running.cache, request.conversation, len(request.prompt_ids))
             running.cache = None  # so that references to the request do not keep its memory
-        if session is not None and running.alone and running.predicted is not None and not running.cached_tokens:
-            token_s = 1 / running.tokens_per_s if running.tokens_per_s else 0.0
-            session.learn(running.predicted, running.computing_ttft_s, token_s)
+        running.teach(session)
         running.complete(finished, session if running.started else None)
 
     def _drop_cancelled(self) -> None:
@@ -393,8 +397,3 @@ class SessionRunner:
             running.cache = None
             running.fail(failure)
         self._close_session()
-
-
-def _cache(running: Running) -> KVCache:
-    assert running.cache is not None, "a request that runs has its cache"
-    return running.cache

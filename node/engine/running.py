@@ -10,7 +10,9 @@ from collections.abc import Callable
 from node.engine.ledger import RequestLedger
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
 from node.model.cache import KVCache
+from node.model.decoder import Part
 from node.model.generate import Answer, Finished, GeneratedToken
+from node.model.pool import Pool
 from node.planning.cost import Cost
 from node.planning.placement import ALL_HERE
 from node.session.plan_line import PlanLine
@@ -48,6 +50,7 @@ class Running:
         self.cache: KVCache | None = None
         self.pending: list[int] = []
         """Tokens that must still be computed before the next one can be chosen."""
+        self.pool = None if request.pooling is None else Pool(request.pooling)
         self.cancelled = False
         self.announced = False
         """Whether its client was told that it waits; it does not begin before."""
@@ -71,9 +74,14 @@ class Running:
         self.started = True
         self.started_at = time.perf_counter()
         self.cache = cache
-        self.cached_tokens = cache.reuse(self.answer.prompt_ids)
+        self.cached_tokens = 0 if self.pool is not None else cache.reuse(self.answer.prompt_ids)
         self.pending = self.answer.prompt_ids[self.cached_tokens :]
         self.prefill_rows = len(self.pending)
+
+    def part(self, num_rows: int) -> Part:
+        """Its next rows, for a pass."""
+        assert self.cache is not None, "a request that runs has its cache"
+        return Part(self.pending[:num_rows], self.cache, self.pool)
 
     @property
     def ttft_s(self) -> float | None:
@@ -109,6 +117,13 @@ class Running:
     def fail(self, failure: Failed) -> bool:
         """End without an answer; returns False if it has already ended."""
         return self._end(failure)
+
+    def teach(self, session: Session | None) -> None:
+        """Tell its session how long it took, if that says something about the session."""
+        if session is None or self.predicted is None or not self.alone or self.cached_tokens or self.pool is not None:
+            return
+        token_s = 1 / self.tokens_per_s if self.tokens_per_s else 0.0
+        session.learn(self.predicted, self.computing_ttft_s, token_s)
 
     def complete(self, finished: Finished, session: Session | None) -> bool:
         """End with a receipt; returns False if it has already ended.

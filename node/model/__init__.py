@@ -7,6 +7,7 @@ decoder      token ids to logits, through runs of layers
 run          the interface of runs: consecutive layers computed in one place
 layers       a run that is computed here, except for its W x
 head         final norm and head: hidden states to logits
+pool         one vector for a text, from its hidden states
 parts        what a decoder needs from a model
 rope         frequencies of rotary position embeddings
 rotation     cosine and sine of the rows of a pass

@@ -20,6 +20,7 @@ from node.model.head import Head
 from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
+from node.model.pool import Pool
 from node.model.rotation import Rotation, RotationTable
 from node.model.run import LayerRun, Rows
 from protocol.linear.field import Floats
@@ -33,6 +34,8 @@ class Part(Struct, frozen=True):
 
     token_ids: Sequence[int]
     cache: KVCache
+    pool: Pool | None = None
+    """What gets the hidden states of its tokens, if they are wanted."""
 
     @property
     def positions(self) -> Int64s:
@@ -136,7 +139,9 @@ class Decoder:
             logits = iter(self._head.logits(np.ascontiguousarray(hidden[rows]))) if rows else iter(())
         except NotFiniteError as exc:
             raise PartError(int(np.searchsorted(ends, numbered[exc.row]))) from exc
-        for part in parts:
+        for part, end in zip(parts, ends, strict=True):
+            if part.pool is not None:
+                part.pool.add(self._head.normed(hidden[end + 1 - len(part.token_ids) : end + 1]))
             part.cache.commit(part.token_ids)
         return [next(logits) if wants else None for wants in wanted]
 

@@ -21,6 +21,10 @@ class Head:
         self._kernels = kernels
         self._executor = executor
 
+    def normed(self, hidden: Floats) -> Floats:
+        """Hidden states f32[T, D] after the final norm, as f32[T, D]."""
+        return self._kernels.rms_norm(np.ascontiguousarray(hidden), self._norm, self._epsilon)
+
     def logits(self, hidden: Floats) -> Floats:
         """f32[T, D] -> f32[T, V]; raises what the executor raises."""
         kernels, unit = self._kernels, self._unit

@@ -14,5 +14,6 @@ reply     takes an answer's text apart: thoughts, text, calls of tools
 answer    one answer as it grows
 streaming one answer as a stream
 whole     answers that are sent in one piece
+embedding vectors of texts
 sse       server-sent events
 """

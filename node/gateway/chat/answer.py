@@ -6,7 +6,7 @@ import secrets
 import string
 from collections.abc import Sequence
 
-from node.engine.request import Completed, Event, Failed, Token
+from node.engine.request import Completed, Embedded, Event, Failed, Token
 from node.gateway.chat.dialect import MISTRAL
 from node.gateway.chat.prepare import Prepared
 from node.gateway.chat.reply import CallArguments, CallBegins, Piece, ReplyReader, Text, Thought
@@ -35,6 +35,8 @@ class Answer:
         self.calls: list[Call] = []
         self.tokens: list[Token] = []
         """Those with a likelihood, if likelihoods were asked for; the end of the text is none of them."""
+        self.vector: tuple[float, ...] = ()
+        """The vector of the prompt, if that was asked for."""
         self.receipt: Receipt | None = None
         self._reader = ReplyReader(prepared.dialect, prepared.thinking, prepared.parallel)
         self._is_mistral = prepared.dialect is MISTRAL
@@ -48,6 +50,9 @@ class Answer:
                 if likelihood is not None and token_id not in self._words:
                     self.tokens.append(event)
                 return self._kept(self._reader.push(text))
+            case Embedded(vector):
+                self.vector = vector
+                return []
             case Completed(receipt):
                 self.receipt = receipt
                 return self._kept(self._reader.finish())

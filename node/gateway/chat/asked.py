@@ -10,6 +10,7 @@ from msgspec import Struct
 from node.errors import PromptError
 from node.gateway.chat.tools import Tools
 from node.gateway.http.errors import invalid
+from node.model.pool import Pooling
 from node.model.sampling import MAX_TOKENS, SamplingParams
 from node.planning.placement import Lend
 from node.privacy import Privacy
@@ -53,6 +54,8 @@ class Asked(Discreet, Struct, frozen=True):
     """So many answers are computed, and the likeliest are given."""
     echo: bool = False
     """Whether an answer begins with its prompt."""
+    pooling: Pooling | None = None
+    """Vectors of the prompts are asked for, not answers."""
     template_values: dict[str, Any] = {}
     """More names that the chat template may use."""
 

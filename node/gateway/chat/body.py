@@ -129,22 +129,27 @@ def read_generate(body: Mapping[str, Any]) -> Asked:
 
 def _prompts(given: Any, answers: int) -> tuple[Prompt, ...]:
     """The prompts: one, or a list of them."""
+    return read_texts(given, "prompt", MAX_ANSWERS // answers)
+
+
+def read_texts(given: Any, name: str, most: int) -> tuple[Prompt, ...]:
+    """One text or a list of texts, each as characters or as tokens; raises ApiError 400, which names the field."""
     are_several = isinstance(given, list) and given and not all(type(token) is int for token in given)
-    prompts = tuple(_prompt(prompt) for prompt in given) if are_several else (_prompt(given),)
-    if len(prompts) * answers > MAX_ANSWERS:
-        raise invalid(f"these are {len(prompts) * answers} answers, {MAX_ANSWERS} at most: ask for fewer", "prompt")
-    check_length(sum(map(len, prompts)), "prompt")
-    return prompts
+    if are_several and len(given) > most:
+        raise invalid(f"these are {len(given)} texts, {most} at most: ask for fewer", name)
+    texts = tuple(_prompt(text, name) for text in given) if are_several else (_prompt(given, name),)
+    check_length(sum(map(len, texts)), name)
+    return texts
 
 
-def _prompt(prompt: Any) -> Prompt:
+def _prompt(prompt: Any, name: str) -> Prompt:
     if isinstance(prompt, str):
-        check_length(len(prompt), "prompt")
-        check_text(prompt, "prompt")
+        check_length(len(prompt), name)
+        check_text(prompt, name)
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
-    raise invalid("prompt must be a text, or its tokens, or a list of such", "prompt")
+    raise invalid(f"{name} must be a text, or its tokens, or a list of such", name)
 
 
 def _read_common(body: Mapping[str, Any], header: str | None, own: frozenset[str]) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
         asked.lend,
         guide=guide,
         words_shown=words,
+        pooling=asked.pooling,
     )
     requests = [
         replace(

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from node.engine.request import Completed, Event, Failed, Note, Prefilled, Queued, Started, Token
+from node.engine.request import Completed, Embedded, Event, Failed, Note, Prefilled, Queued, Started, Token
 from node.errors import KekahydeError
 from node.gateway.chat.body import read_generate
 from node.gateway.chat.prepare import prepare
@@ -217,6 +217,8 @@ def _event_object(event: Event) -> dict[str, Any]:
             return {"event": "prefill", "done": done, "total": total}
         case Token(index, token_id, text):
             return {"event": "token", "index": index, "id": token_id, "text": text}
+        case Embedded(vector):
+            return {"event": "embedding", "vector": list(vector)}
         case Note(text):
             return {"event": "note", "text": text}
         case Completed(receipt):

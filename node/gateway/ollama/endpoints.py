@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ from aiohttp import web
 from node.gateway.chat.asked import Asked
 from node.gateway.chat.asking import prepared_for
 from node.gateway.chat.body import read_chat, read_completion
+from node.gateway.chat.embedding import embedded, read_embedding
 from node.gateway.chat.sse import EventWriter
 from node.gateway.chat.streaming import stream_answer
 from node.gateway.chat.whole import whole_answers
@@ -39,6 +41,20 @@ async def generate(request: web.Request) -> web.StreamResponse:
     translated, is_chat = translate_generate(body)
     asked = (read_chat if is_chat else read_completion)(translated, request.headers.get(PRIVACY_HEADER))
     return await _answer(request, asked, chat=False)
+
+
+async def embed(request: web.Request) -> web.Response:
+    """POST /api/embed."""
+    started = time.perf_counter_ns()
+    body = await read_json(request)
+    asked = read_embedding(
+        {"model": body.get("model"), "input": body.get("input")}, request.headers.get(PRIVACY_HEADER)
+    )
+    answers = await embedded(request, asked, f"api-{secrets.token_hex(12)}")
+    tokens = sum(answer.receipt.prompt_tokens for answer in answers if answer.receipt is not None)
+    facts = {"total_duration": time.perf_counter_ns() - started, "load_duration": 0, "prompt_eval_count": tokens}
+    vectors = [list(answer.vector) for answer in answers]
+    return web.json_response({"model": str(body.get("model") or ""), "embeddings": vectors, **facts})
 
 
 def _loaded(body: dict[str, Any], empty: dict[str, Any]) -> web.Response:
