@@ -26,6 +26,8 @@ from node.process.descriptors import raise_descriptor_limit
 from node.process.endurance import GivenUpError
 from node.serving.data_plane import DataPlane
 from node.serving.hosting import HostedModels
+from node.serving.lending import Lending
+from node.serving.lending_watch import LendingWatch
 from node.serving.worker import LinearWorker
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList, Verdict
@@ -100,6 +102,8 @@ class NodeConfig(Struct, frozen=True):
     """The file of this node's guards; None: they are only in memory."""
     name: str = ""
     """The name of this device that peers are told; empty: none."""
+    lending: Lending | None = None
+    """What is computed for others, and when; None: always, and it is counted in memory."""
     names: DeviceNames | None = None
     """Names that the user gave to devices; None: they are only in memory."""
 
@@ -126,9 +130,16 @@ class Node:
         self.secure = SecureContext(config.identity, self.access.is_banned, config.swarm_key)
         self.worker = self.make_worker()
         devices = config.paired or PairedDevices(config.identity)
+        self.lending = config.lending or Lending()
         is_paired = devices.__contains__
         self.data = DataPlane(
-            self.secure, self.registry, self.worker, self.hosted.find_blob, is_paired, self._keep_out_for_a_while
+            self.secure,
+            self.registry,
+            self.worker,
+            self.hosted.find_blob,
+            is_paired,
+            self._keep_out_for_a_while,
+            self.lending,
         )
         self.control = ControlPlane(
             self.secure,
@@ -159,6 +170,7 @@ class Node:
             config.guards_path, time.time, lambda peer_id: self.access.refusal(peer_id) is not None
         )
         self.control.add(GuardWatch(self.guards, self.registry))
+        self.control.add(LendingWatch(self.lending, self.announce))
         self.started_at = time.time()
         self.conversations = Conversations()
         self.tally = Tally()
@@ -282,6 +294,7 @@ class Node:
             self.discovery.stop()
         self.control.stop()
         self.guards.close()
+        self.lending.close()
         if self.data.stop():
             self.secure.__exit__()
 
@@ -295,17 +308,22 @@ class Node:
             data_port=self._data_port,
             hosted=self.hosted.announced,
             macs_per_s=self._macs_per_s,
-            work=(WorkKind.LINEAR,),
+            work=self._work,
             nonce=new_nonce(),
             operator=self.trust.devices.operator,
             clock_ms=int(time.time() * 1000),
             name=self.name,
         )
 
+    @property
+    def _work(self) -> tuple[int, ...]:
+        """The kinds of work that it does for others now."""
+        return (WorkKind.LINEAR,) if self.lending.refusal is None else ()
+
     def facts(self) -> PeerFacts:
         """The current facts for this node's record."""
         capabilities = Capabilities(
-            work=(WorkKind.LINEAR,),
+            work=self._work,
             macs_per_s=self._macs_per_s,
             memory_bytes=self.config.memory_bytes if (lent := self.keeper.lent_bytes) is None else lent,
             data_port=self._data_port,

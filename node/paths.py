@@ -57,6 +57,11 @@ class DataDir(Struct, frozen=True):
         return self.path / "guards.json"
 
     @property
+    def lending(self) -> Path:
+        """The file of the owner's rules for what is computed for others."""
+        return self.path / "lending.json"
+
+    @property
     def names(self) -> Path:
         """The file of the names that the user gave to devices."""
         return self.path / "names.json"

@@ -25,6 +25,7 @@
     interface    the terminal interface
     key          keys for programs on other devices
     name         names of this device and of peers
+    lend         what this device computes for others
     launch       start another program with the address of this node
     service      a systemd unit; shell completion
     facts        id, version

@@ -52,6 +52,7 @@ class Commands(LazyGroup):
         "join": "node.cli.join:join",
         "key": "node.cli.key:key",
         "launch": "node.cli.launch:launch",
+        "lend": "node.cli.lend:lend",
         "models": "node.cli.store:models",
         "name": "node.cli.name:name",
         "pair": "node.cli.pair:pair",

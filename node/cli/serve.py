@@ -23,6 +23,7 @@ from node.gateway.http.addresses import is_loopback
 from node.node import Node, NodeConfig
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
+from node.serving.lending import Lending
 from node.session.session import SessionConfig
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
@@ -94,6 +95,7 @@ class ServeOptions(Struct, frozen=True):
             guards_path=directory.guards,
             name=_own_name(self.name, swarm),
             names=DeviceNames(directory.names),
+            lending=Lending(directory.lending),
             named=named_guards(self.bootstrap),
             sends_all_rows=self.sends_all_rows,
             memory_bytes=lendable_bytes() if self.memory_bytes is None else self.memory_bytes,

@@ -6,6 +6,7 @@
     access     the ban list and the allow list
     invite     a line that lets another device into the swarm
     join       enters another swarm with such a line, and `restart`, which starts the node again
+    lending    what this node computes for others, and the owner's rules for it
     doctor     what is wrong with the node and its surroundings
     pairing    pair_start .. unpair: devices of the same owner
     conversations  what interfaces keep in the node's memory
@@ -27,6 +28,7 @@ from node.operations.conversations import conversation_drop, conversation_put, c
 from node.operations.doctor import doctor
 from node.operations.invite import invite
 from node.operations.join import join, restart
+from node.operations.lending import lending, lending_set
 from node.operations.named_peer import name
 from node.operations.pairing import pair_confirm, pair_consent, pair_list, pair_refuse, pair_start, unpair
 from node.operations.peers import peers
@@ -54,10 +56,12 @@ OPERATIONS: dict[str, Operation] = {
     "pull": pull,
     "pull_cancel": pull_cancel,
     "transfers": transfers,
+    "lending": lending,
+    "lending_set": lending_set,
     "conversations": conversations,
     "conversation_put": conversation_put,
     "conversation_drop": conversation_drop,
 }
 
-READING: frozenset[str] = frozenset({"peers", "pair_list", "transfers"})
+READING: frozenset[str] = frozenset({"peers", "lending", "pair_list", "transfers"})
 """Operations that change nothing and reveal no secret: on loopback they need no token."""

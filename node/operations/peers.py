@@ -78,6 +78,8 @@ def _excluded(node: Node, peer_id: PeerId, link: ConnectedPeer | None, entry: En
         )
     if not link.hello.data_port and node.registry.route_of(peer_id) is None:
         return "its data plane cannot be reached"
+    if not link.works:
+        return "its owner lends nothing now"
     if not link.hello.hosted and not link.announced:
         return "it serves no layers"
     return None

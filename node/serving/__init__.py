@@ -13,6 +13,8 @@ bulk         the thread of long requests
 worker       linear layers, computed in parts
 outbox       answers on their way
 hosting      which units this node holds and announces
+lending      what was computed for whom, and whether anything is now
+lending_watch  tells the swarm when that begins or ends
 blobs        answers to questions for blobs
 disk_reader    the thread that reads pieces and makes outlines
 """

@@ -21,6 +21,7 @@ from node.serving.breaks import Breaks
 from node.serving.commands import Borrow, Commands, Look, Offer
 from node.serving.computing import Computing
 from node.serving.disk_reader import FindBlob
+from node.serving.lending import Lending
 from node.serving.lent import LentConnections
 from node.serving.outbox import Outbox, send_or_wait
 from node.serving.reception import Reception
@@ -64,6 +65,7 @@ class DataPlane:
         find_blob: where blobs lie that others may fetch from here.
         is_paired: tells whose plain rows are accepted.
         on_fault: called in the data plane's thread with who is to be kept out, and why.
+        lending: counts what is computed for others, and says whether it is.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class DataPlane:
         find_blob: FindBlob = lambda sha256: None,
         is_paired: Callable[[PeerId], bool] = lambda peer_id: False,
         on_fault: Callable[[PeerId, str], None] = lambda peer_id, reason: None,
+        lending: Lending | None = None,
     ) -> None:
         self._secure = secure
         self._registry = registry
@@ -84,6 +87,7 @@ class DataPlane:
         self._outbox = Outbox()
         self._routes = secure.gate.routes()
         conduct = Conduct()
+        self._lending = lending or Lending()
         self._computing = Computing(
             worker,
             self._outbox.is_full,
@@ -91,7 +95,16 @@ class DataPlane:
             self._computed,
             lambda: self._commands.put(Look()),
         )
-        self._reception = Reception(registry, self._computing, self.blobs, self._outbox, conduct, is_paired, on_fault)
+        self._reception = Reception(
+            registry,
+            self._computing,
+            self.blobs,
+            self._outbox,
+            conduct,
+            is_paired,
+            on_fault,
+            lambda: self._lending.refusal,
+        )
         self._turned_at = -math.inf
         """When the thread last made progress while it drains."""
         self._breaks = Breaks()
@@ -335,4 +348,8 @@ class DataPlane:
     def _computed(self, job: Job, answer: Message) -> None:
         """Answer now, or as soon as the peer has read what it got before."""
         self.blobs.computed()
-        self._outbox.send(job.peer_id, job.socket, job.route, encode_message(answer, job.request_id))
+        frames = encode_message(answer, job.request_id)
+        binding = job.request.binding
+        num_bytes = job.num_bytes + sum(memoryview(frame).nbytes for frame in frames)
+        self._lending.count(job.peer_id, binding.model_id, binding.num_rows, num_bytes)
+        self._outbox.send(job.peer_id, job.socket, job.route, frames)

@@ -45,6 +45,7 @@ class Reception:
     Args:
         is_paired: tells whose plain rows are accepted.
         on_fault: called with who is to be kept out, and why.
+        refusal: why nothing is computed for others now; None if it is.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Reception:
         conduct: Conduct,
         is_paired: Callable[[PeerId], bool],
         on_fault: Callable[[PeerId, str], None],
+        refusal: Callable[[], str | None],
     ) -> None:
         self._registry, self._computing, self._blobs = registry, computing, blobs
         self._work = computing.work
         self._outbox, self._conduct = outbox, conduct
-        self._is_paired, self._on_fault = is_paired, on_fault
+        self._is_paired, self._on_fault, self._refusal = is_paired, on_fault, refusal
         self._inbox = Inbox()
         self._work.unopened = self._inbox.count_of
         self._complaints = LogLimit(log)
@@ -151,6 +153,10 @@ class Reception:
             case WorkRequest() as request if request.FOR_PAIRED and not self._is_paired(peer_id):
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
                 self._answer(message, denied, received.id)
+            case WorkRequest() if (why := self._refusal()) is not None:
+                self._answer(
+                    message, ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}"), received.id
+                )
             case WorkRequest() as request:
                 self.asked_at = time.monotonic()
                 if self._inbox.was_cancelled(peer_id, received.id):

@@ -43,7 +43,7 @@ class CandidateFinder:
             with_guards: whether lanes of two guards are needed; otherwise nobody becomes a guard.
         """
         usable, devices = self._node.registry.usable(), self._node.trust.devices
-        working = (peer for peer in usable if WorkKind.LINEAR in peer.hello.work)
+        working = (peer for peer in usable if WorkKind.LINEAR in peer.hello.work and peer.works)
         holders = {peer.peer_id: peer for peer in working if self._held_by(peer)}
         whole = {peer_id for peer_id, peer in holders.items() if self._held_by(peer) >= self._layer_units}
         found = Candidates(

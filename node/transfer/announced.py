@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from node.serving.hosting import HostedModels
 from node.transfer.holders import layers_of_ranges, units_of_record
 from node.transport.registry import PeerRegistry
+from protocol.link.hello import WorkKind
 from protocol.membership.records import PeerRecord
 
 
@@ -28,4 +29,5 @@ class Announcements:
                 announced[model_id] = units
             leaving = {one.model_id: layers_of_ranges(one) for one in record.facts.capabilities.leaving}
             memory_bytes = record.facts.capabilities.memory_bytes
-            self._registry.announce(record.peer_id, announced, leaving, memory_bytes)
+            works = WorkKind.LINEAR in record.facts.capabilities.work
+            self._registry.announce(record.peer_id, announced, leaving, memory_bytes, works)

@@ -56,6 +56,8 @@ class ConnectedPeer(Struct, frozen=True):
     """Layers by model that its newest record says it will drop; the head is the one after the last."""
     memory_bytes: int = 0
     """Memory that its newest record says it lends to weights."""
+    works: bool = True
+    """Whether its newest record says that it computes for others now."""
 
     @property
     def data_endpoint(self) -> str | None:
@@ -199,18 +201,26 @@ class PeerRegistry:
         announced: Mapping[bytes, frozenset[bytes]],
         leaving: Mapping[bytes, frozenset[int]] | None = None,
         memory_bytes: int = 0,
+        works: bool = True,
     ) -> None:
         """A peer's newest record says that it holds these units, by model, and no others.
 
         Args:
             leaving: layers by model that it will drop.
             memory_bytes: memory that it lends to weights.
+            works: whether it computes for others now.
         """
         with self._changed:
             peer = self._peers.get(peer_id)
             if peer is None:
                 return
-            news = replace(peer, announced=dict(announced), leaving=dict(leaving or {}), memory_bytes=memory_bytes)
+            news = replace(
+                peer,
+                announced=dict(announced),
+                leaving=dict(leaving or {}),
+                memory_bytes=memory_bytes,
+                works=works,
+            )
             self._peers[peer_id] = news
             if peer.announced != news.announced:
                 self.version += 1

@@ -13,6 +13,7 @@ from node.engine.models import ListedModel
 from node.engine.running import Running
 from node.gateway.http.context import GatewayContext
 from node.node import Node
+from node.operations.lending import lending_status
 from node.operations.peers import peer_statuses
 from node.privacy import Privacy
 from node.process.allowance import total_memory
@@ -32,6 +33,7 @@ def state_of(context: GatewayContext) -> dict[str, Any]:
         ],
         "transfers": context.node.transfers.as_json(),
         "requests": request_statuses(context.engine),
+        "lending": lending_status(context.node),
         "pairings": [
             asdict(view) | {"name": context.node.name_of(view.peer_id)} for view in context.node.trust.attempts()
         ],

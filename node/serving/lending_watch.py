@@ -1,0 +1,33 @@
+"""Tells the swarm when this device begins or ends to compute for others, so that nobody plans with it in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from node.serving.lending import Lending
+from node.transport.control import ControlPlane
+
+INTERVAL_S = 1.0
+
+
+class LendingWatch:
+    """Runs in the control plane's loop."""
+
+    def __init__(self, lending: Lending, announce: Callable[[], None]) -> None:
+        self._lending, self._announce = lending, announce
+
+    def start(self, plane: ControlPlane) -> None:
+        """Nothing to prepare."""
+
+    async def run(self) -> None:
+        """Look for ever."""
+        lends = True
+        while True:
+            if (self._lending.refusal is None) != lends:
+                lends = not lends
+                self._announce()
+            await asyncio.sleep(INTERVAL_S)
+
+    async def leave(self) -> None:
+        """Does nothing."""
