@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ def node_command(data_dir: Path) -> list[str]:
     return [sys.executable, "-m", "node", *options, "--name", "ben"]
 
 
+@asynccontextmanager
+async def ended(launcher: NodeLauncher) -> AsyncIterator[None]:
+    """The node that the interface started ends with the test, however the test ends."""
+    try:
+        yield
+    finally:
+        await launcher.stop()
+
+
 def state_of(node: NodeProcess, peer_id: str) -> str:
     """How far the other side's attempt to pair with this peer is."""
     attempts = call_node(node.data_dir, "pair_list")["attempts"]
@@ -40,7 +51,7 @@ def test_a_newcomer_joins_names_pairs_and_bans_without_a_command(tmp_path: Path)
         launcher = NodeLauncher(tmp_path, node_command(tmp_path))
         app = KekahydeApp(launcher)
         app.animation_level = "none"
-        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        async with ended(launcher), app.run_test(size=(120, 40), notifications=True) as pilot:
             driver = Driver(app, pilot, GatewayTwin())
 
             def peer() -> PeerFacts | None:
@@ -83,7 +94,17 @@ def test_a_newcomer_joins_names_pairs_and_bans_without_a_command(tmp_path: Path)
 
             await driver.keys("i")
             await driver.sees("Invitation", "the key stays valid", "kekahyde:1:")
-        await launcher.stop()
+            await driver.keys("escape", "l")
+            await driver.sees("It computes for others now", "Nobody has asked")
+            await driver.keys("p")
+            await driver.sees("It computes nothing now: its owner has paused it")
+            await driver.keys("h")
+            await driver.sees("From one hour")
+            await driver.type("22-6")
+            await driver.keys("enter")
+            await driver.sees("from 22 to 6 o'clock")
+            await driver.keys("escape")
+            await driver.sees("This device computes nothing for others (its owner has paused it)")
 
     with Swarm() as swarm:
         swarm.start(1)

@@ -196,6 +196,7 @@ class KekahydeApp(App[str | None]):
         for title, about, act in (
             ("Swarm: invite a device", "A line with which another device joins", "invite"),
             ("Swarm: join", "Enter a swarm with an invitation", "join"),
+            ("Swarm: what this device does for others", "Pause, hours, limits", "lending"),
             ("Model: fetch", "From Hugging Face or from peers", "pull"),
         ):
             yield SystemCommand(title, about, partial(self._act_on, "models" if act == "pull" else "peers", act))

@@ -55,6 +55,11 @@ class Fields:
         value = self._fields.get(name)
         return [Fields(item) for item in value] if isinstance(value, list) else []
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        value = self._fields.get(name)
+        items = value if isinstance(value, list) else []
+        return tuple(float(item) for item in items if isinstance(item, (int, float)) and not isinstance(item, bool))
+
     def mapping(self, name: str) -> Mapping[str, Any]:
         value = self._fields.get(name)
         return value if isinstance(value, Mapping) else {}
@@ -275,6 +280,56 @@ class PairingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BorrowerFacts:
+    """What one peer had this device compute of one model."""
+
+    peer_id: str
+    name: str = ""
+    model: str = ""
+    requests: int = 0
+    rows: int = 0
+    num_bytes: int = 0
+
+    @property
+    def label(self) -> str:
+        """What the peer is called."""
+        return self.name or short_id(self.peer_id)
+
+    @classmethod
+    def of(cls, fields: Fields) -> BorrowerFacts:
+        counts = (fields.count(name) for name in ("requests", "rows", "num_bytes"))
+        return cls(fields.text("peer_id"), fields.text("name"), fields.text("model"), *counts)
+
+
+@dataclass(frozen=True, slots=True)
+class LendingFacts:
+    """What this device does for others, and its owner's rules."""
+
+    refusal: str = ""
+    paused: bool = False
+    only_idle: bool = False
+    hours: tuple[int, int] | None = None
+    monthly_bytes: int | None = None
+    month_bytes: int = 0
+    borrowers: tuple[BorrowerFacts, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Fields) -> LendingFacts:
+        rules = fields.object("rules")
+        hours = rules.numbers("hours")
+        limit = rules.maybe_number("monthly_bytes")
+        return cls(
+            fields.text("refusal"),
+            rules.flag("paused"),
+            rules.flag("only_idle"),
+            (int(hours[0]), int(hours[1])) if len(hours) == 2 else None,
+            None if limit is None else int(limit),
+            fields.count("month_bytes"),
+            tuple(BorrowerFacts.of(item) for item in fields.objects("borrowers")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """The content of one `state` event."""
 
@@ -284,6 +339,7 @@ class NodeState:
     transfers: tuple[TransferFacts, ...] = ()
     requests: tuple[RequestFacts, ...] = ()
     pairings: tuple[PairingFacts, ...] = ()
+    lending: LendingFacts = LendingFacts()
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> NodeState:
@@ -295,6 +351,7 @@ class NodeState:
             tuple(TransferFacts.of(item) for item in fields.objects("transfers")),
             tuple(RequestFacts.of(item) for item in fields.objects("requests")),
             tuple(PairingFacts.of(item) for item in fields.objects("pairings")),
+            LendingFacts.of(fields.object("lending")),
         )
 
     def model(self, name: str) -> ModelFacts | None:

@@ -12,6 +12,7 @@ settings system prompt, temperature and length
 invitation  an invitation with its QR code
 conversations  all conversations: go on, name, keep, export, delete
 commands  commands that are typed in the prompt
+lending  what this device does for others, and the rules for it
 pairing  pairing with another device, by six digits
 question asks for a line of text, or for yes or no
 receipt  the receipt of an answer

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from tui.gateway import GatewayError
 from tui.screens.base import NodeScreen
 from tui.screens.invitation import InvitationScreen
+from tui.screens.lending import LendingScreen, lending_line
 from tui.screens.pairing import PairingScreen
 from tui.screens.question import TextQuestion, YesNoQuestion
 from tui.session import NodeSession
@@ -51,13 +52,15 @@ class PeersScreen(NodeScreen):
     ABOUT = (
         "Every device that this node knows. *RTT* is the round-trip time; *activity* counts chunks over the last "
         "seconds; *wrong* counts results that failed the check: a peer is banned after one. "
-        "Choose a row for details. **i** invites a device, **j** joins another swarm with an invitation. On the "
+        "Choose a row for details. **i** invites a device, **j** joins another swarm with an invitation, **l** shows "
+        "what this device does for others. On the "
         "chosen peer: **n** names it, **p** pairs with it if it is yours, **b** bans it or lets it in again."
     )
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("i", "invite", "Invite", id="peers.invite", tooltip="Another device joins with it"),
         Binding("j", "join", "Join", id="peers.join", tooltip="Enter a swarm with an invitation"),
+        Binding("l", "lending", "Lending", id="peers.lending", tooltip="What this device does for others"),
         Binding("n", "name", "Name", id="peers.name", tooltip="Give the chosen peer a name"),
         Binding("p", "pair", "Pair", id="peers.pair", tooltip="Pair with the chosen peer, if it is yours"),
         Binding("b", "ban", "Ban", id="peers.ban", tooltip="Keep the chosen peer out, or let it in again"),
@@ -171,6 +174,7 @@ class PeersScreen(NodeScreen):
     def body(self) -> ComposeResult:
         yield Static(EMPTY, id="no-peers", classes="empty", markup=False)
         yield LiveTable("peers")
+        yield Static(id="lends", markup=False)
         yield Static(id="peer", classes="panel", markup=False)
 
     def on_resize(self) -> None:
@@ -191,6 +195,11 @@ class PeersScreen(NodeScreen):
         titles = [title for title, _, _ in self._columns]
         table.set_rows([(peer.peer_id, self._cells(peer, titles)) for peer in peers])
         self._show_details()
+        self.query_one("#lends", Static).update(lending_line(self.session.state.lending))
+
+    def action_lending(self) -> None:
+        """Show what this device does for others."""
+        self.app.push_screen(LendingScreen(self.session))
 
     def _cells(self, peer: PeerFacts, titles: list[str]) -> tuple[str, ...]:
         cells = {
