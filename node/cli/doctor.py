@@ -14,6 +14,7 @@ from node.doctor.device import device_findings
 from node.doctor.finding import Finding, Level, broken, finding_of, note, ok
 from node.doctor.folder import folder_findings
 from node.doctor.network import network_findings
+from node.doctor.report import report
 from node.errors import KekahydeError, NodeNotRunningError
 from node.gateway.client.client import call_node, facts_of_node
 from node.paths import DataDir
@@ -31,16 +32,24 @@ SIGNS = {Level.OK: ("ok  ", "green"), Level.NOTE: ("note", "yellow"), Level.BROK
     show_default=True,
     help="The address at which a node would listen; used only where no node runs now.",
 )
+@click.option(
+    "--report",
+    "is_report",
+    is_flag=True,
+    help="Print a report to show to others, without identities, addresses, names and paths.",
+)
 @data_dir_option
 @json_option
-def doctor(listen: Multiaddr | None, data_dir: Path, as_json: bool) -> None:
+def doctor(listen: Multiaddr | None, is_report: bool, data_dir: Path, as_json: bool) -> None:
     """Check this node: keys, disk, clock, compiler, kernels, ports, mDNS, gateway, and the link to each peer.
 
     If a node runs on the data directory, it is asked too. The exit code is 1 if something is broken.
     """
     findings = [*device_findings(data_dir), *folder_findings(data_dir), *_node(data_dir, listen)]
     is_broken = any(finding.level is Level.BROKEN for finding in findings)
-    if as_json:
+    if is_report:
+        click.echo(json.dumps(report(findings, data_dir), indent=1, ensure_ascii=False))
+    elif as_json:
         click.echo(json.dumps({"broken": is_broken, "findings": [finding.as_json() for finding in findings]}))
     else:
         for finding in findings:

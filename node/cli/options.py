@@ -36,7 +36,7 @@ class AddressType(click.ParamType[Multiaddr | None]):
         if isinstance(value, Multiaddr) or (self._allows_none and value == "none"):
             return value if isinstance(value, Multiaddr) else None
         try:
-            address = parse_multiaddr(value)
+            address = parse_multiaddr(_as_multiaddr(str(value)))
         except AddressError as exc:
             self.fail(str(exc), param, ctx)
         if self._needs_peer and (address.peer_id is None or not address.port):
@@ -46,6 +46,16 @@ class AddressType(click.ParamType[Multiaddr | None]):
         if self._needs_port and not address.port:
             self.fail(f"{value!r} has no port that others can dial", param, ctx)
         return address
+
+
+def _as_multiaddr(value: str) -> str:
+    """IP:PORT in the form of an address; anything else as it is."""
+    host, _, port = value.rpartition(":")
+    try:
+        number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return value
+    return f"/ip{number.version}/{number}/tcp/{port}"
 
 
 class MemoryType(click.ParamType[int]):

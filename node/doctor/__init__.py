@@ -5,4 +5,5 @@ device   processor, compiler, kernels, disk, clock
 folder   the data directory
 network  ports and multicast of this device
 running  the running node: its addresses, its peers, their clocks
+report   findings and versions to show to others, without what identifies anybody
 """

@@ -49,12 +49,18 @@ def _how(session: Session) -> str:
         case Privacy.STRICT:
             sharers = len({lane.share for lane in session.plan.lanes})
             where = "on a paired device" if session.plan.pad_maker is PadMaker.PAIRED else "on this device"
-            return f"strict: {sharers} peers get padded rows, the pads are made {where}"
+            get = "peer gets" if sharers == 1 else "peers get"
+            return f"strict: {sharers} {get} padded rows, the pads are made {where}"
         case Privacy.TRUSTED:
-            return f"trusted: {peers} of your devices get plain rows, and can read the prompt"
+            get = "device of yours gets" if peers == 1 else "of your devices get"
+            return f"trusted: {peers} {get} plain rows, and can read the prompt"
         case mode:
             lanes = session.plan.num_lanes
-            where = f"in {lanes} lanes" if lanes or not peers else "stand in for lanes that are incomplete"
+            where = (
+                f"in {lanes} lane{'' if lanes == 1 else 's'}"
+                if lanes or not peers
+                else "stand in for lanes that are incomplete"
+            )
             return f"{mode.value}: {peers} peers {where}, no peer sees both halves of a row"
 
 
