@@ -53,7 +53,7 @@ def test_guards_that_are_away_are_not_called_missing_peers() -> None:
     assert plan.mode is Privacy.LOCAL
     assert plan.notes == ("split needs both guards of one lane, 2 of 4 are there: computed here", "away")
     (alone,) = form(Privacy.SPLIT, Candidates((a, None), sharers=(a,), named=False)).notes
-    assert alone == "split needs 2 peers of the swarm that hold this model, 1 found: computed here"
+    assert alone == "split needs 2 peers of the swarm with this model, 1 found: computed here; strict works with one"
 
 
 # --- devices of one owner

@@ -18,7 +18,7 @@ from tui.launcher import NodeEndedError, NodeLauncher, StartError
 from tui.screens.base import NodeScreen
 from tui.screens.chat import ChatScreen
 from tui.screens.chunks import ChunksScreen
-from tui.screens.help import HelpScreen
+from tui.screens.help import HelpScreen, programs_markdown
 from tui.screens.logs import LogsScreen
 from tui.screens.models import ModelsScreen
 from tui.screens.pairing import PairingScreen
@@ -26,6 +26,7 @@ from tui.screens.peers import PeersScreen
 from tui.screens.privacy import PrivacyScreen
 from tui.screens.question import YesNoQuestion
 from tui.screens.settings import SettingsScreen
+from tui.screens.sheet import TextScreen
 from tui.screens.trouble import TroubleScreen
 from tui.session import NodeSession
 from tui.theme import DARK, THEMES
@@ -137,6 +138,9 @@ class KekahydeApp(App[str | None]):
     def action_privacy(self) -> None:
         self.push_screen(PrivacyScreen(self.session.privacy), self._chosen)
 
+    def action_programs(self) -> None:
+        self.push_screen(TextScreen("Programs", programs_markdown(self.session.state.node.gateway)))
+
     def action_settings(self) -> None:
         self.push_screen(SettingsScreen(self.session))
 
@@ -200,6 +204,7 @@ class KekahydeApp(App[str | None]):
             ("Model: fetch", "From Hugging Face or from peers", "pull"),
         ):
             yield SystemCommand(title, about, partial(self._act_on, "models" if act == "pull" else "peers", act))
+        yield SystemCommand("Programs", "The node's address for other programs", self.action_programs)
         yield SystemCommand("Settings", "System prompt, temperature, length (F9)", self.action_settings)
         chat = self._chat
         yield SystemCommand("Answer: stop", "Keep the text so far (Esc)", chat.action_stop)

@@ -1,4 +1,4 @@
-"""`ban` and `trust`: edit the ban list and the allow list of a running node or of its data directory."""
+"""`ban` and `allow`: edit the ban list and the allow list of a running node or of its data directory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ban(peer_id: str | None, is_listing: bool, remove: bool, data_dir: Path, as_
 )
 @data_dir_option
 @json_option
-def trust(
+def allow(
     peer_id: str | None,
     is_listing: bool,
     remove: bool,
@@ -66,13 +66,14 @@ def trust(
     as_json: bool,
     **entry: Any,
 ) -> None:
-    """Put a peer on the allow list. The list takes effect with `--only`: then nobody else is let in."""
+    """Put a peer on the list of those that are let in. With `--only`, nobody else is; without it, the list changes
+    nothing. It does not let a peer read anything: for that, see `pair`."""
     if only is not None:
         _ask(data_dir, "access", only_allowed=only)
         say("only peers on the allow list are let in" if only else "every member of the swarm is let in")
         if peer_id is None and not is_listing:
             return
-    _edit("trust", Verdict.ALLOW, peer_id, is_listing, remove, data_dir, as_json, entry)
+    _edit("allow", Verdict.ALLOW, peer_id, is_listing, remove, data_dir, as_json, entry)
 
 
 def _edit(
@@ -112,7 +113,7 @@ def _ask(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
 
 def _do_offline(access: AccessList, op: str, arguments: dict[str, Any]) -> dict[str, Any]:
     match op:
-        case "ban" | "trust":
+        case "ban" | "allow":
             verdict = Verdict.BAN if op == "ban" else Verdict.ALLOW
             entry = access.put(
                 arguments["peer_id"], verdict, arguments.get("duration_s"), arguments.get("reason", "")
@@ -137,9 +138,11 @@ def _show(result: dict[str, Any], verdict: Verdict, as_json: bool) -> None:
         if entry["verdict"] == verdict.value:
             reason = "".join(character for character in entry["reason"] if character.isprintable())
             click.echo(f"{entry['peer_id']}  {_until(entry)}  {reason}".rstrip())
+    if verdict is Verdict.BAN and not any(entry["verdict"] == verdict.value for entry in result["entries"]):
+        say("nobody is banned")
     if verdict is Verdict.ALLOW:
         is_only = result["only_allowed"]
-        say("nobody else is let in" if is_only else "other members are let in too (`trust --only` changes that)")
+        say("nobody else is let in" if is_only else "other members are let in too (`allow --only` changes that)")
 
 
 def _until(entry: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
+from node.errors import KekahydeError
+from node.gateway.client.client import facts_of_node
 from node.paths import DataDir
 from node.version import VERSION
 from protocol.limits import PROTOCOL_VERSION
@@ -17,9 +19,16 @@ from protocol.limits import PROTOCOL_VERSION
 @data_dir_option
 @json_option
 def identity(data_dir: Path, as_json: bool) -> None:
-    """Print the PeerID of this data directory."""
+    """Print the PeerID of this data directory; with --json also the address of its node for programs, if one runs."""
     peer_id = DataDir.open(data_dir).identity().peer_id
-    click.echo(json.dumps({"peer_id": peer_id}) if as_json else peer_id)
+    if not as_json:
+        click.echo(peer_id)
+        return
+    try:
+        gateway = facts_of_node(data_dir).get("gateway")
+    except KekahydeError:
+        gateway = None
+    click.echo(json.dumps({"peer_id": peer_id, "gateway": gateway}))
 
 
 @click.command(epilog=EXIT_CODES)

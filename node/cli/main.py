@@ -42,6 +42,7 @@ class Commands(LazyGroup):
     """Every command and where it is defined."""
 
     places: ClassVar = {
+        "allow": "node.cli.access:allow",
         "ban": "node.cli.access:ban",
         "bench": "node.cli.bench:bench",
         "completion": "node.cli.service:completion",
@@ -60,7 +61,6 @@ class Commands(LazyGroup):
         "pull": "node.cli.pull:pull",
         "run": "node.cli.run:run",
         "service": "node.cli.service:service",
-        "trust": "node.cli.access:trust",
         "tui": "node.cli.interface:tui",
         "unpair": "node.cli.pair:unpair",
         "version": "node.cli.facts:version",

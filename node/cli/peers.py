@@ -36,7 +36,7 @@ def peers(data_dir: Path, as_json: bool) -> None:
     whole_ids = console.width >= WHOLE_IDS_WIDTH
     console.print(_table(result["peers"], whole_ids))
     if not whole_ids:
-        say("`ban`, `pair`, `trust` and `name` take a name or these ends; --json shows whole PeerIDs")
+        say("`ban`, `pair`, `allow` and `name` take a name or these ends; --json shows whole PeerIDs")
 
 
 def _table(peers: list[dict[str, Any]], whole_ids: bool) -> Table:

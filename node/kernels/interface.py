@@ -97,7 +97,8 @@ class Kernels(Protocol):
 
         s = max|x| / 2047 and xq = rint(x / s), half to even, clipped. While max_row_norm * ||xq|| >= p / 2,
         the scale is multiplied by (max_row_norm * ||xq|| / (p / 2)) * SCALE_MARGIN, in float64 rounded to
-        float32, and the row is rounded again. A row of zeros, or too small to have a scale, takes s = 1.
+        float32, but at least to the next float32, and the row is rounded again. A row of zeros, or too small
+        to have a scale, takes s = 1.
 
         Args:
             max_row_norm: the largest Euclidean norm of a weight row of the unit that these rows go through.

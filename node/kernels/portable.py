@@ -223,7 +223,9 @@ def _quantized(values: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
     rounded = _rounded(values, scales)
     for t in range(values.shape[0]):
         while (excess := _bound_ratio(rounded[t], max_row_norm)) >= 1.0:
-            scales[t] = np.float32(np.float64(scales[t]) * (excess * SCALE_MARGIN))
+            grown = np.float32(np.float64(scales[t]) * (excess * SCALE_MARGIN))
+            # Subnormal scales are so coarse that the product may be rounded back to what it was.
+            scales[t] = max(grown, np.nextafter(scales[t], np.float32(np.inf)))
             rounded[t] = _rounded(values[t : t + 1], scales[t : t + 1])[0]
     return rounded, scales
 

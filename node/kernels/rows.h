@@ -52,7 +52,9 @@ TARGET static int LEVEL(quantize_row)(const float *row, size_t count, double max
         double excess = max_row_norm * sqrt((double)squares) / (PRIME / 2.0);
         if (excess < 1.0)
             return 1;
-        *scale = (float)((double)*scale * (excess * SCALE_MARGIN));
+        float grown = (float)((double)*scale * (excess * SCALE_MARGIN));
+        /* Subnormal scales are so coarse that the product may be rounded back to what it was. */
+        *scale = grown > *scale ? grown : nextafterf(*scale, INFINITY);
     }
 }
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node.node import Node
-from node.operations.access import access, ban, forget, trust
+from node.operations.access import access, allow, ban, forget
 from node.operations.conversations import conversation_drop, conversation_put, conversations
 from node.operations.doctor import doctor
 from node.operations.invite import invite
@@ -45,7 +45,7 @@ OPERATIONS: dict[str, Operation] = {
     "name": name,
     "access": access,
     "ban": ban,
-    "trust": trust,
+    "allow": allow,
     "forget": forget,
     "pair_start": pair_start,
     "pair_list": pair_list,

@@ -1,4 +1,4 @@
-"""`ban`, `trust`, `forget`, `access`: the ban list and the allow list."""
+"""`ban`, `allow`, `forget`, `access`: the ban list and the allow list."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ban(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"entry": entry.as_json()}
 
 
-def trust(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def allow(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Put `peer_id` on the allow list, replacing an earlier entry."""
     peer_id = peer_named(node, text(arguments, "peer_id"))
     entry = node.access.put(

@@ -292,7 +292,8 @@ def _form_trusted(candidates: Candidates) -> SessionPlan:
 
 def _here(asked: Privacy, needed: str, candidates: Candidates) -> SessionPlan:
     found = len(candidates.present)
-    note = f"{asked.value} needs {needed} that hold this model, {found} found: {candidates.otherwise}"
+    instead = "; strict works with one" if asked is Privacy.SPLIT and found == 1 and not candidates.thin else ""
+    note = f"{asked.value} needs {needed} with this model, {found} found: {candidates.otherwise}{instead}"
     return SessionPlan(Privacy.LOCAL, notes=(note, *candidates.notes))
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "keep": Command("screen.keep", "keep this conversation on the disk, or no longer"),
     "again": Command("screen.regenerate", "answer the last prompt again (ctrl+r)"),
     "drop": Command("screen.drop_oldest", "send the older half of the turns no longer (ctrl+t)"),
+    "programs": Command("app.programs", "the node's address for other programs"),
     "receipt": Command("screen.receipt", "who saw what (F8)"),
     "privacy": Command("app.privacy", "privacy mode of the next prompts (F7)"),
     "settings": Command("app.settings", "system prompt, temperature, length (F9)"),

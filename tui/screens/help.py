@@ -46,17 +46,20 @@ def help_markdown(mode: str, about: str, gateway: str) -> str:
     return (
         f"## {mode.capitalize()}\n\n{about}\n\n## Keys\n\n{keys}\n\n## Privacy modes\n\n{modes}\n\n"
         "A request never falls to a weaker mode than it asked for.\n\n"
-        f"## Programs\n\n{_programs(gateway)}\n\n"
+        f"## Programs\n\n{programs_markdown(gateway)}\n\n"
         f"## Signs\n\nPeers: {peers}.\n\nA chunk is a piece of one layer's work that one peer does:\n\n{chunks}\n"
     )
 
 
-def _programs(gateway: str) -> str:
+def programs_markdown(gateway: str) -> str:
+    """How programs reach this node; `gateway` is its address, empty if it has none."""
     if not gateway:
         return "This node has no address for programs: it was started with `--no-gateway`."
     return (
         "Programs on this device use this node too; the key is any text.\n\n"
         f"- OpenAI's clients, Open WebUI, aider: `{gateway}/v1`\n"
         f"- Anthropic's and Ollama's clients: `{gateway}`\n"
+        f"- Python: `OpenAI(base_url='{gateway}/v1', api_key='any')`\n"
+        f"- Open WebUI: `kekahyde-node launch open-webui`, also for aider, claude, llm and continue\n"
         f"- Try it: `curl {gateway}/v1/models`"
     )

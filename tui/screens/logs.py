@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import ClassVar
 
@@ -12,9 +13,11 @@ from textual.widgets import RichLog, Static
 
 from tui.screens.base import NodeScreen
 from tui.session import MAX_LOG_LINES, LogLine, NodeSession
+from tui.snapshot import short_id
 
 DRAW_S = 0.25
 QUIET_LEVELS = ("DEBUG", "INFO")
+PEER_ID = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}")
 EMPTY = "No log lines yet. No prompt, no answer and no key ever appears in a log."
 
 
@@ -37,7 +40,7 @@ class LogsScreen(NodeScreen):
 
     def body(self) -> ComposeResult:
         yield Static(EMPTY, id="no-logs", classes="empty", markup=False)
-        yield RichLog(max_lines=MAX_LOG_LINES, wrap=True, markup=False, highlight=False, id="log")
+        yield RichLog(max_lines=MAX_LOG_LINES, wrap=True, min_width=0, markup=False, highlight=False, id="log")
 
     def on_mount(self) -> None:
         self._rewrite()
@@ -75,9 +78,17 @@ class LogsScreen(NodeScreen):
             level, ""
         )
         text = Text.assemble(
-            (f"{moment} ", "dim"), (f"{level:<7} ", style), (f"{line.logger}: ", "dim"), line.message
+            (f"{moment} ", "dim"),
+            (f"{level:<7} ", style),
+            (f"{line.logger.rpartition('.')[2]}: ", "dim"),
+            self._short(line.message),
         )
         self.query_one(RichLog).write(text)
+
+    def _short(self, message: str) -> str:
+        """The message with names, or ends, for whole PeerIDs."""
+        labels = self.session.board.labels
+        return PEER_ID.sub(lambda match: labels.get(match.group()) or short_id(match.group()), message)
 
     def action_filter(self) -> None:
         self._only_warnings = not self._only_warnings
