@@ -109,7 +109,8 @@ def test_same_seed_same_text_other_seed_other_text(data_dir: Path) -> None:
 def test_facts(data_dir: Path) -> None:
     peer_id = call("id", "--data-dir", str(data_dir)).stdout.strip()
     assert peer_id.startswith("12D3KooW")
-    assert json.loads(call("id", "--json", "--data-dir", str(data_dir)).stdout) == {"peer_id": peer_id}
+    facts = json.loads(call("id", "--json", "--data-dir", str(data_dir)).stdout)
+    assert facts == {"peer_id": peer_id, "gateway": None}
     models = json.loads(call("models", "--json", "--data-dir", str(data_dir)).stdout)["models"]
     assert [model["names"] for model in models] == [["story"]]
     assert "kek/1" in call("version").stdout

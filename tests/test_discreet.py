@@ -8,7 +8,7 @@ import pytest
 from rich.pretty import pretty_repr
 
 from node.discovery.mdns import LanIdentity
-from node.engine.request import GenerationRequest, Token
+from node.engine.request import Embedded, GenerationRequest, Token
 from node.execution.chunk import ChunkRecord
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch, PadTicket
@@ -35,6 +35,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     LanIdentity: {"swarm_key"},
     GenerationRequest: {"prompt_ids"},
     Token: {"text", "likelihood"},
+    Embedded: {"vector"},
     Text: {"text"},
     Thought: {"text"},
     CallBegins: {"name"},

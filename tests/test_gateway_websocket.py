@@ -82,7 +82,7 @@ def test_hello_state_and_replies(node: Serving) -> None:
             assert hello["node"]["peer_id"] == node.node.peer_id and hello["node"]["gateway"] == node.url
             await t.say(op="state", id=1)
             state = (await t.reply(1))["result"]
-            assert set(state) == {"node", "peers", "models", "transfers", "requests"}
+            assert set(state) == {"node", "peers", "models", "transfers", "requests", "pairings", "lending"}
             (model,) = state["models"]
             assert (model["name"], model["state"], model["held"]) == ("story", "ready", "0-5")
             assert (model["chat"], model["context"]) == (False, 512)

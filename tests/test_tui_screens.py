@@ -139,7 +139,7 @@ def test_logs_are_shown_and_filtered(tmp_path: Path) -> None:
                 await driver.twin.broadcast(
                     {"type": "log", "time": 0.0, "level": level, "logger": "node.x", "message": text}
                 )
-            await driver.sees("a peer joined", "WARNING node.x: [b]a peer[/b] [2Jis slow")
+            await driver.sees("a peer joined", "WARNING x: [b]a peer[/b] [2Jis slow")
             await driver.keys("f")
             await driver.until(lambda: "a peer joined" not in driver.screen)
             await driver.sees("is slow")

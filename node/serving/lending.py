@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
@@ -79,7 +78,6 @@ class Lending:
         if path is not None and path.exists():
             self.rules, self._month, self._month_bytes = _read(path)
         self._looked_at, self._in_use = 0.0, False
-        self._process = psutil.Process()
         self._own_s = self._busy_s = 0.0
         self._stored_at = unix_s()
 
@@ -147,9 +145,11 @@ class Lending:
 
     def _is_in_use(self) -> bool:
         """Whether other programs took more than BUSY_SHARE of the processors in the last few seconds."""
+        import psutil  # only who chose this rule waits for its import
+
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
-            own_times, all_times = self._process.cpu_times(), psutil.cpu_times()
+            own_times, all_times = psutil.Process().cpu_times(), psutil.cpu_times()
             own_s = own_times.user + own_times.system
             busy_s = sum(all_times) - all_times.idle - getattr(all_times, "iowait", 0.0)
             if self._looked_at:
