@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from test_hub_pull import hub
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 
-from node.errors import CorruptModelError, TransportError, UnsupportedModelError
+from node.errors import ConfigError, CorruptModelError, TransportError, UnsupportedModelError
 from node.hub.pull import HubPull
 from node.hub.reference import HubReference, parse_reference
 from node.hub.registry import RegistryPackage, fetch_package
@@ -55,6 +55,14 @@ def test_short_names_are_repositories_and_names_of_models() -> None:
 def test_a_file_is_named_behind_a_colon() -> None:
     assert parse_reference("a/b:x.gguf") == HubReference("a/b", file="x.gguf")
     assert parse_reference("a/b@v1:Q8_0") == HubReference("a/b", "v1", "Q8_0")
+    page = "https://huggingface.co/a/b"
+    for pasted in (page, f" {page}/ ", f"{page}/tree/main", f"{page}?library=x", f"{page}/blob/main/config.json"):
+        assert parse_reference(pasted) == HubReference("a/b")
+    assert parse_reference(f"{page}/blob/main/b-Q8_0.gguf") == HubReference("a/b", file="b-Q8_0.gguf")
+    assert parse_reference("https://hf.co/a/b/tree/v1") == HubReference("a/b", "v1")
+    for other in ("https://example.org/a/b", "https://huggingface.co/a", f"{page}/../c"):
+        with pytest.raises(ConfigError):
+            parse_reference(other)
     assert str(parse_reference("a/b@v1:Q8_0")) == "a/b@v1:Q8_0"
 
 

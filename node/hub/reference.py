@@ -14,6 +14,11 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REFERENCE = re.compile(
     rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{{0,255}}))?(?::(?P<file>{_PART}))?"
 )
+_PAGE = re.compile(
+    rf"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>{_PART}/{_PART})"
+    r"(?:/(?:tree|blob|resolve|raw)/(?P<revision>[A-Za-z0-9][A-Za-z0-9._-]*)(?:/(?P<file>[^?#]*))?)?/?(?:[?#].*)?"
+)
+"""A page of the hub, as a browser shows its address."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,8 +43,19 @@ class HubReference(Struct, frozen=True):
         return f"{self.repo}{revision}" + ("" if self.file is None else f":{self.file}")
 
 
+def _of_page(text: str) -> str:
+    """The reference in the address of a page; anything else as it is."""
+    page = _PAGE.fullmatch(text)
+    if page is None:
+        return text
+    name, revision = page["file"] or "", page["revision"]
+    at = "" if revision in (None, "main") else f"@{revision}"
+    return f"{page['repo']}{at}" + (f":{name}" if name.lower().endswith(".gguf") else "")
+
+
 def parse_reference(text: str) -> HubReference:
-    """Read a short name, or `ORG/NAME[@REVISION][:FILE]`; raises ConfigError."""
+    """Read a short name, `ORG/NAME[@REVISION][:FILE]`, or the address of a page of the hub; raises ConfigError."""
+    text = _of_page(text.strip())
     known = SHORT_NAMES.get(text.lower())
     if known is not None:
         return HubReference(known.repo, name=text.lower(), package=known.package)
