@@ -39,7 +39,7 @@ def test_a_swarm_through_the_terminal(tmp_path: Path) -> None:
         swarm.start(4)
         command = [sys.executable, "-m", "node", "--data-dir", str(data_dir), "--threads", "1", *swarm.bootstrap()]
         with Terminal(tmp_path, SIZE, command, swarm.environment) as terminal:
-            terminal.sees("continues stories", "4 peers help")
+            terminal.sees("continues stories", "4 peers can help")
             terminal.keep("1-welcome")
             choose_split(terminal)
             ask(terminal)

@@ -116,7 +116,7 @@ def test_a_prompt_tokens_and_peers_in_a_browser(page: str, tmp_path: Path) -> No
         def press(*keys: str) -> None:
             ActionChains(browser).send_keys(*keys).perform()
 
-        sees("continues stories", "2 peers help")
+        sees("continues stories", "2 peers can help")
         assert "token=" not in browser.current_url
         press("Once upon a time, there was a little cat")
         sees("there was a little cat")  # before the answer: a long one scrolls the prompt out of sight
