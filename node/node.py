@@ -127,6 +127,8 @@ class Node:
         self._checks: dict[bytes, UnitChecks] = {}
         self.access = config.access or AccessList(None, time.time)
         self.names = config.names or DeviceNames()
+        self.name = config.name
+        """This device's name, which peers are told; empty if it has none."""
         self.secure = SecureContext(config.identity, self.access.is_banned, config.swarm_key)
         self.worker = self.make_worker()
         devices = config.paired or PairedDevices(config.identity)
@@ -222,11 +224,6 @@ class Node:
     def swarm_name(self) -> str:
         """The swarm's name for people."""
         return OPEN_SWARM if self.config.swarm_key is None else self.config.swarm_key.name
-
-    @property
-    def name(self) -> str:
-        """This device's name: the one that its user gave it last, else that of its start; empty if it has none."""
-        return self.names.of(self.peer_id) or self.config.name
 
     def name_of(self, peer_id: PeerId) -> str:
         """What a peer is called: the name that the user gave it, else the one that the connected peer says, with the

@@ -131,6 +131,7 @@ HELLO = {
     "nonce": bytes(16),
     "proof": bytes(32),
     "observed": "127.0.0.1",
+    "name": "anna",
 }
 CLAIM = Claim(bytes(32), 1, State.DEAD, bytes(32))
 MESSAGES: dict[str, Message] = {

@@ -8,6 +8,7 @@ session        what an interface knows and may ask for
 snapshot       the state that a node sends, as frozen values
 chunks         the history of chunks as rows, a timeline and a map of the model
 settings       what the interface remembers: mode, model, theme, system prompt and the like
+private_file   writes files that only this user can read
 archive        all conversations: in memory, and kept on the disk
 conversation   prompts and answers, and what is sent for the next one
 segments       cuts a stream of Markdown into pieces that are drawn quickly

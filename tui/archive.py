@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tui.conversation import Answer, AnswerStatus, Conversation, Turn
+from tui.private_file import write_private
 from tui.snapshot import Fields
 
 logger = logging.getLogger(__name__)
@@ -54,18 +55,14 @@ class Archive:
         for text in texts:
             conversation = read_conversation(text)
             if conversation is not None:
+                conversation.kept = self._path(conversation).exists()  # only the disk says what is on the disk
                 self._all.setdefault(conversation.id, conversation)
 
     def keep(self, conversation: Conversation) -> None:
         """Write it to the disk, now and at every change. Raises OSError."""
         conversation.kept = True
         self._all[conversation.id] = conversation
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._path(conversation)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(written(conversation))
-        part.replace(path)
+        write_private(self._path(conversation), written(conversation))
 
     def keep_no_more(self, conversation: Conversation) -> None:
         """Remove it from the disk; it stays in memory. Raises OSError."""
@@ -109,7 +106,7 @@ def written(conversation: Conversation) -> str:
         for turn in conversation.turns
     ]
     facts = {"id": conversation.id, "title": conversation.title, "changed_at": conversation.changed_at}
-    return json.dumps({**facts, "kept": conversation.kept, "turns": turns}, ensure_ascii=False)
+    return json.dumps({**facts, "turns": turns}, ensure_ascii=False)
 
 
 def read_conversation(text: str) -> Conversation | None:
@@ -124,7 +121,6 @@ def read_conversation(text: str) -> Conversation | None:
         return None
     conversation = Conversation(name)
     conversation.title, conversation.changed_at = fields.text("title"), fields.number("changed_at")
-    conversation.kept = fields.flag("kept")
     conversation.turns = [turn for item in fields.objects("turns") if (turn := _turn(item)) is not None]
     return conversation
 

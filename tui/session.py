@@ -193,8 +193,12 @@ class NodeSession:
             logger.info("the node does not remember this conversation: %s", exc)
 
     async def forget_conversation(self, conversation: Conversation) -> None:
-        """Delete a conversation, here, on the disk and in the node. Raises OSError."""
+        """Delete a conversation, here, on the disk and in the node; one on the screen goes too. Raises OSError."""
         self.archive.delete(conversation)
+        if conversation is self.conversation:
+            self.stop()
+            self.conversation = Conversation()
+            self._on_change("conversation", self.conversation)
         try:
             await self.call("conversation_drop", conversation=conversation.id)
         except GatewayError as exc:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tui.private_file import write_private
 from tui.snapshot import Fields
 
 logger = logging.getLogger(__name__)
@@ -69,12 +69,8 @@ class SettingsFile:
         if changed == self.settings:
             return
         self.settings = changed
-        part = self._path.with_suffix(f".{os.getpid()}.part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                json.dump(asdict(changed), file, ensure_ascii=False)
-            part.replace(self._path)
+            write_private(self._path, json.dumps(asdict(changed), ensure_ascii=False))
         except OSError as exc:
             logger.warning("%s could not be written: %s; your choices last until you quit", self._path, exc.strerror)
 

@@ -240,7 +240,8 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
         access=AccessList(directory.path / "access.json", time.time),
         paired=PairedDevices(identity, None if lock is None else directory.path),
         guards_path=None if lock is None else directory.guards,
-        names=DeviceNames(directory.names),
+        names=(names := DeviceNames(directory.names)),
+        name=names.of(identity.peer_id),
     )
 
 

@@ -79,7 +79,7 @@ class ServeOptions(Struct, frozen=True):
 
     def config(self, directory: DataDir, swarm: Swarm, listen: Multiaddr | None) -> NodeConfig:
         """The configuration of one start."""
-        identity = directory.identity()
+        identity, names = directory.identity(), DeviceNames(directory.names)
         return NodeConfig(
             identity,
             listen,
@@ -93,8 +93,8 @@ class ServeOptions(Struct, frozen=True):
             on_lan=self.swarm.on_lan,
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
-            name=_own_name(self.name, swarm),
-            names=DeviceNames(directory.names),
+            name=_own_name(self.name, names.of(identity.peer_id), swarm),
+            names=names,
             lending=Lending(directory.lending),
             named=named_guards(self.bootstrap),
             sends_all_rows=self.sends_all_rows,
@@ -170,11 +170,12 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     return Start(listen, again.is_set())
 
 
-def _own_name(given: str | None, swarm: Swarm) -> str:
-    """The name that peers are told. An open swarm is full of strangers, who need not know the host's name."""
+def _own_name(given: str | None, stored: str, swarm: Swarm) -> str:
+    """The name that peers are told: that of this start's option, else the stored one, else the host's. An open swarm
+    is full of strangers, who need not know the host's."""
     if given is not None:
         return check_name(given) if given.strip() else ""
-    return "" if swarm.key is None else host_name()
+    return stored or ("" if swarm.key is None else host_name())
 
 
 def _announce(node: Node, gateway: str | None, as_json: bool) -> None:

@@ -33,8 +33,8 @@ def peer_named(node: Node, given: str) -> str:
     by_end = (peer_id for peer_id in _known(node) if peer_id.endswith(end))
     return (
         _only(here, given)
-        or (_only(said, given) if wanted else "")
-        or (_only(by_end, given) if len(end) >= MIN_END_CHARACTERS else "")
+        # together: a peer that calls itself as another's PeerID ends is not taken for that one
+        or _only([*(said if wanted else ()), *(by_end if len(end) >= MIN_END_CHARACTERS else ())], given)
         or _nobody(given)
     )
 
@@ -43,6 +43,8 @@ def name(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Give `peer` this `name`; empty: the name given here is removed. Without `peer`: name this device."""
     peer_id = peer_named(node, text(arguments, "peer")) if arguments.get("peer") else node.peer_id
     node.names.give(PeerId(peer_id), text(arguments, "name"))
+    if peer_id == node.peer_id:
+        node.name = node.names.of(peer_id)
     return {"peer_id": peer_id, "name": node.names.of(peer_id)}
 
 

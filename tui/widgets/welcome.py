@@ -51,7 +51,8 @@ class Welcome(Static):
         self.update(
             Content.from_markup(
                 f"[b]$what[/]\n$who\n\nPress [b]Enter[/] to try the first of these, or click one:\n{examples}\n\n"
-                "[dim]Nothing you type is written to a disk, unless you type /keep. F1 explains, ctrl+q quits.[/]",
+                "[dim]No prompt and no answer is written to a disk, unless you type /keep. F1 explains, ctrl+q quits."
+                "[/]",
                 what=what,
                 who=who,
             )
