@@ -1,5 +1,6 @@
 """The process that every device runs.
 
+    config       the configuration of a node at its start
     errors       errors, sorted by who must act next
     json_file    reads JSON files of limited size
     paths        the paths of files, and the identity key

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from node.config import NodeConfig
 from node.conversations import Conversations
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
@@ -37,6 +37,8 @@ from node.swarm.memory import SwarmMemory
 from node.swarm.mesh_keeper import MeshKeeper
 from node.transfer.announced import Announcements
 from node.transfer.keeper import LayerKeeper
+from node.transfer.published import PublishedModels
+from node.transfer.replicator import Replicator
 from node.transfer.transfers import Transfers
 from node.transport.control import ControlPlane
 from node.transport.link import new_nonce
@@ -44,12 +46,16 @@ from node.transport.registry import PeerRegistry
 from node.transport.sockets import SecureContext
 from node.trust import PairedDevices, TrustDesk
 from node.version import VERSION
-from protocol.identity import Identity, PeerId
+from protocol.identity import PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
-from protocol.link.admission import SwarmKey
 from protocol.link.hello import Hello, WorkKind
 from protocol.membership.actions import Changed, Forgotten
-from protocol.membership.records import Capabilities, PeerFacts
+from protocol.membership.records import (
+    MAX_PUBLISHED_NAME_CHARACTERS,
+    Capabilities,
+    PeerFacts,
+    PublishedModel,
+)
 from protocol.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
@@ -66,51 +72,6 @@ FAULT_BAN_S = 3600.0
 OPEN_SWARM = "open"
 WILDCARDS = ("0.0.0.0", "::")
 """Hosts that mean every interface."""
-
-
-class NodeConfig(Struct, frozen=True):
-    """The configuration of a node at its start."""
-
-    identity: Identity
-    listen: Multiaddr | None
-    """None: nobody can dial in; the node serves over the connections that it dials."""
-    bootstrap: tuple[Multiaddr, ...] = ()
-    threads: int | None = None
-    models_dir: Path | None = None
-    """The folder of models fetched from peers; None: none can be fetched."""
-    swarm_key: SwarmKey | None = None
-    """None: an open swarm."""
-    state: Path | None = None
-    """The folder of membership's files; None: the node is not a member, and knows only peers that it dials or that
-    dial it."""
-    access: AccessList | None = None
-    paired: PairedDevices | None = None
-    """Devices of the same owner; None: there are none, and new pairings are not stored."""
-    memory_bytes: int = 0
-    """Memory for weights, its own and those that it serves; 0: half of what is free."""
-    announced: tuple[Multiaddr, ...] = ()
-    """Addresses that the user gave: the record names them without a dial-back."""
-    on_lan: bool = False
-    """Whether a member looks for others by multicast DNS."""
-    named: tuple[PeerId, ...] = ()
-    """Peers whose places in lanes the user chose: 2i and 2i + 1 are the guards of lane i (SPEC.md section 2). None:
-    this node chooses guards among the members of its swarm, and keeps them."""
-    sends_all_rows: bool = False
-    """Whether the next turn of a conversation sends the rows of its beginning again, in modes that show rows to
-    others, so that they cannot tell that it continues the previous turn."""
-    guards_path: Path | None = None
-    """The file of this node's guards; None: they are only in memory."""
-    name: str = ""
-    """The name of this device that peers are told; empty: none."""
-    lending: Lending | None = None
-    """What is computed for others, and when; None: always, and it is counted in memory."""
-    names: DeviceNames | None = None
-    """Names that the user gave to devices; None: they are only in memory."""
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether it dials nobody and nobody can dial it."""
-        return self.listen is None and not self.bootstrap and self.state is None
 
 
 class Node:
@@ -166,6 +127,11 @@ class Node:
         self._announcements = Announcements(self.registry, self.hosted)
         self.transfers = Transfers(self.secure, self.registry, self.hosted, self.kernels, config.models_dir, self.ban)
         self.keeper = LayerKeeper(self.transfers, self.registry, self.hosted, lambda: self.trust.devices.operator)
+        self.published = config.published or PublishedModels()
+        self.replicator = Replicator(
+            config.replicas_path, self.hosted, self.registry, self.lending, lambda: self.replicates
+        )
+        self.transfers.on_imported = self._imported
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
         self.control.add(self.trust)
         self.guards = GuardKeeper(
@@ -225,6 +191,18 @@ class Node:
         """The swarm's name for people."""
         return OPEN_SWARM if self.config.swarm_key is None else self.config.swarm_key.name
 
+    @property
+    def replicates(self) -> bool:
+        """Whether it holds parts of models that others publish: as the owner says, else in a swarm with a key only,
+        because strangers could fill the disk."""
+        said = self.lending.rules.replicate
+        return self.config.replicates and (not self.is_open if said is None else said)
+
+    def model_name(self, model_id: bytes) -> str:
+        """What a model is called: here, else by the member that published it; empty if it has no name."""
+        here = next((model.name for model in self.hosted.models if model.model_id_bytes == model_id), "")
+        return here or self.replicator.names().get(model_id, ("", ""))[0]
+
     def name_of(self, peer_id: PeerId) -> str:
         """What a peer is called: the name that the user gave it, else the one that the connected peer says, with the
         end of its PeerID if another device says the same; empty if it has none."""
@@ -279,6 +257,8 @@ class Node:
             self.control.start(self.config.listen, self.config.bootstrap)
             if self.discovery is not None:
                 self.discovery.start()
+            if self.config.replicates and self.config.models_dir is not None:
+                self.keeper.replicate(self.replicator, self.config.memory_bytes, self.config.models_dir)
         except BaseException:
             self.__exit__()
             raise
@@ -327,10 +307,19 @@ class Node:
             hosted=self.hosted.layers,
             operator=self.trust.devices.operator,
             leaving=self.hosted.leaving,
+            published=self._published,
         )
         known = self.addresses if self.discovery is None else self.discovery.reach.addresses
         addresses = tuple(str(address.with_peer(self.peer_id)) for address in known)
         return PeerFacts(addresses, AGENT, (PROTOCOL_VERSION,), capabilities)
+
+    @property
+    def _published(self) -> tuple[PublishedModel, ...]:
+        whole = {model.model_id: model for model in self.hosted.models}
+        told = [whole[model_id] for model_id in self.published.ids(self.is_open) if model_id in whole]
+        return tuple(
+            PublishedModel(model.model_id_bytes, model.name[:MAX_PUBLISHED_NAME_CHARACTERS]) for model in told
+        )
 
     def _join(self, state: Path) -> Member:
         """Become a member of the swarm, with a link to every other member."""
@@ -363,6 +352,11 @@ class Node:
         self.announce()
         if self.member is not None:
             self._announcements.heard(entry.record for entry in self.member.peers())
+
+    def _imported(self, model: StoredModel) -> None:
+        """A model of the hub is here: the swarm is asked to hold it."""
+        self.published.add(model.model_id, by_hand=False)
+        self.announce()
 
     def _heard_of(self, change: Changed | Forgotten) -> None:
         if isinstance(change, Changed):

@@ -3,6 +3,8 @@
 <data dir>/identity.key   32-byte Ed25519 seed, mode 0600, in a directory of mode 0700
 <data dir>/node.lock      locked by the node that runs on this directory
 <data dir>/names.json     names that the user gave to devices
+<data dir>/published.json models that the swarm is asked to hold
+<data dir>/replicas.json  models of others of which parts are held here
 <data dir>/models/        imported models
 """
 
@@ -60,6 +62,16 @@ class DataDir(Struct, frozen=True):
     def lending(self) -> Path:
         """The file of the owner's rules for what is computed for others."""
         return self.path / "lending.json"
+
+    @property
+    def published(self) -> Path:
+        """The file of the models that the user put on the swarm."""
+        return self.path / "published.json"
+
+    @property
+    def replicas(self) -> Path:
+        """The file of the models that others published."""
+        return self.path / "replicas.json"
 
     @property
     def names(self) -> Path:

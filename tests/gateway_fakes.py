@@ -10,13 +10,14 @@ from pathlib import Path
 
 from made_parts import identity
 
+from node.config import NodeConfig
 from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event, Failed, Token
 from node.engine.running import Running
 from node.gateway.config import GatewayConfig
 from node.gateway.server import Gateway
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.privacy import Privacy
 from node.store.importer import import_checkpoint
 from node.store.library import Library

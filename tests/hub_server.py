@@ -27,6 +27,7 @@ class Hub:
 
     def app(self) -> web.Application:
         app = web.Application()
+        app.router.add_get("/api/models", self.search)
         app.router.add_get("/api/models/{org}/{name}", self.info)
         app.router.add_get("/api/models/{org}/{name}/revision/{revision}", self.info)
         app.router.add_route("*", "/{org}/{name}/resolve/{revision}/{file:.+}", self.file)
@@ -63,6 +64,23 @@ class Hub:
                 entry["lfs"] = {"sha256": sha256(content), "size": len(content), "pointerSize": 130}
             siblings.append(entry)
         return web.json_response({"id": f"{org}/{name}", "sha": COMMIT, "siblings": siblings})
+
+    async def search(self, request: web.Request) -> web.Response:
+        self.note(request)
+        wanted = request.query["search"].lower()
+        repos = [f"{path.parent.name}/{path.name}" for path in sorted(self.folder.glob("*/*"))]
+        found = [
+            {
+                "id": repo,
+                "downloads": len(repo),
+                "gated": "manual" if repo.startswith("gated/") else False,
+                "config": {"model_type": "mixtral" if "moe" in repo else "llama"},
+                "safetensors": {"parameters": {"F32": 7_000_000}, "total": 7_000_000},
+            }
+            for repo in repos
+            if wanted in repo.lower()
+        ]
+        return web.json_response(found[: int(request.query["limit"])])
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         refused = self.refusal(request)

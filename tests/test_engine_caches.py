@@ -13,12 +13,13 @@ from made_parts import identity
 from test_model_checkpoints import write_checkpoint
 from test_model_decoder import FAMILIES
 
+from node.config import NodeConfig
 from node.engine import Engine, GenerationRequest
 from node.engine.caches import KeptCaches
 from node.engine.request import Completed, Prefilled
 from node.model.cache import KVCache
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.privacy import Privacy
 from node.store.library import Library
 from node.store.stored import StoredModel

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from made_parts import identity
 
+from node.config import NodeConfig
 from node.engine import Engine
 from node.errors import ConfigError, NodeNotRunningError, OperationError
 from node.gateway.client.client import call_node
 from node.gateway.client.connection import node_runs
 from node.gateway.config import GatewayConfig
 from node.gateway.server import Gateway
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.places import POINTER_NAME, socket_path, token_of
 from node.store.library import Library
 

@@ -209,3 +209,21 @@ def test_the_index_names_the_shards_and_nothing_else_is_taken() -> None:
             weight_files(files, shards, "a/b")
     with pytest.raises(UnsupportedModelError, match=r"tokenizer\.json"):
         small_files([HubFile("model.safetensors", 1), HubFile("config.json", 1)], "a/b")
+
+
+def test_models_are_found_by_a_part_of_their_name(served: Pulls, tmp_path: Path) -> None:
+    def search(text: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "node", "models", "search", text, *options]
+        return subprocess.run(command, env=served.env(**more), capture_output=True, text=True, timeout=60)
+
+    told = json.loads(search("tiny", "--json").stdout)
+    assert told["short_names"] == {"tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
+    found = {model["repo"]: model for model in told["models"]}
+    assert set(found) == {"acme/Tiny-1", "private/tiny", "gated/tiny"}
+    assert found["gated/tiny"]["gated"] and found["acme/Tiny-1"]["num_weights"] == 7_000_000
+    shown = search("tiny").stdout
+    assert "tinyllama" in shown and "accept its terms first" in shown and "7 M weights" in shown
+    assert "no model is called 'bear'" in search("bear").stderr
+    lost = search("smollm", HF_ENDPOINT="http://127.0.0.1:9")
+    assert lost.returncode == 1 and "cannot be asked" in lost.stderr and "smollm2" in lost.stdout
+    assert "HF_HUB_OFFLINE" in search("tiny", HF_HUB_OFFLINE="1").stderr

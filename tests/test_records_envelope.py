@@ -1,5 +1,7 @@
 """Signed peer records: their exact bytes, and what must not pass for one."""
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from protocol import cbor
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import Identity
 from protocol.membership.records import (
+    MAX_PUBLISHED_MODELS,
     MAX_RECORD_BYTES,
     MAX_SEQ,
     RECORD_DOMAIN,
@@ -17,7 +20,9 @@ from protocol.membership.records import (
     Capabilities,
     HostedLayers,
     PeerFacts,
+    PublishedModel,
     claimed_key,
+    fitted,
     next_seq,
     open_record,
     sign_record,
@@ -32,6 +37,7 @@ FACTS = PeerFacts(
     Capabilities((1,), 5 * 10**9, 1 << 33, 4712, (HostedLayers(bytes(32), ((0, 4), (9, 12))),)),
 )
 PAYLOAD_AT = 62
+PUBLISHED_VECTOR = "a154fb52859554c9d67d0fa5c2c94a501b960190fd78ee8053841f113de4c4bb"
 
 
 def framed(data: bytes) -> bytes:
@@ -189,6 +195,39 @@ def test_facts_that_do_not_fit_are_not_signed() -> None:
         sign_record(ME, replace(FACTS, agent="a" * 65), 1)
     with pytest.raises(LocalProtocolError):
         sign_record(ME, FACTS, MAX_SEQ + 1)
+
+
+def test_published_models_come_back_and_their_bytes_stay() -> None:
+    shown = tuple(PublishedModel(bytes([number]) * 32, f"model-{number}") for number in range(MAX_PUBLISHED_MODELS))
+    facts = replace(FACTS, capabilities=replace(FACTS.capabilities, published=shown))
+    record = sign_record(ME, facts, 1800000000000)
+    assert record.facts == facts and open_record(record.envelope) == record
+    assert hashlib.sha256(record.envelope).hexdigest() == PUBLISHED_VECTOR
+    too_many = (*shown, shown[0])
+    with pytest.raises(LocalProtocolError):
+        sign_record(ME, replace(facts, capabilities=replace(FACTS.capabilities, published=too_many)), 1)
+
+
+@pytest.mark.parametrize(
+    "published", [[[bytes(31), "a"]], [[bytes(32)]], [[bytes(32), "a\x1b[31m"]], [[bytes(32), "a" * 33]], 7]
+)
+def test_published_models_of_another_form_are_refused(published: object) -> None:
+    payload = cbor.encode(payload_of(_5={0: [1], 1: 7, 2: 8, 3: 9, 4: [], 7: published}))
+    with pytest.raises(RemoteProtocolError):
+        open_record(envelope_of(ME, payload))
+
+
+def test_the_facts_of_a_busy_node_are_cut_until_they_fit() -> None:
+    """Eight long addresses and eight models do not fit into one record: the node says less, and goes on."""
+    long = tuple(f"/dns4/{'a' * 60}.{'b' * 60}.{number}.org/tcp/1" for number in range(8))
+    hosted = tuple(HostedLayers(bytes([number]) * 32, ((0, 4), (9, 12))) for number in range(8))
+    shown = tuple(PublishedModel(bytes([number]) * 32, "\u2603" * 32) for number in range(MAX_PUBLISHED_MODELS))
+    busy = replace(FACTS, addrs=long, capabilities=replace(FACTS.capabilities, hosted=hosted, published=shown))
+    kept = sign_record(ME, fitted(busy), 1).facts
+    assert kept.addrs and kept.addrs == long[: len(kept.addrs)] and kept.capabilities.hosted == hosted
+    with_names = replace(busy, addrs=long[:2], capabilities=replace(busy.capabilities, hosted=()))
+    assert sign_record(ME, fitted(with_names), 1).facts.capabilities.published == shown
+    assert fitted(FACTS) == FACTS
 
 
 def test_addresses_that_lead_elsewhere_or_nowhere_are_left_out() -> None:

@@ -11,10 +11,11 @@ from made_parts import KERNELS, identity
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 
+from node.config import NodeConfig
 from node.engine import Engine
 from node.engine.request import Event, Token
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.privacy import Privacy
 from node.session.session import SessionConfig
 from node.store.importer import import_checkpoint

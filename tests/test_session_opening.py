@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 
+from node.config import NodeConfig
 from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event
 from node.errors import ConfigError, CorruptModelError
@@ -19,7 +20,7 @@ from node.execution.manager import ExecutionManager
 from node.execution.pads.batch import PadBatch
 from node.execution.requests import pad_request
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.privacy import Privacy
 from node.session import opening
 from node.session import session as session_module

@@ -13,8 +13,9 @@ from made_parts import KERNELS, identity
 from puppets import write_puppet
 from safetensors.numpy import load_file, save_file
 
+from node.config import NodeConfig
 from node.model.decoder import Part, PartError
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.privacy import Privacy
 from node.session.session import Session, SessionConfig
 from node.store.importer import import_checkpoint

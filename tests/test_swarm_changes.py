@@ -9,10 +9,11 @@ import time
 
 import pytest
 
+from node.config import NodeConfig
 from node.engine import Engine
 from node.engine.request import Completed, Event, Token
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.privacy import Privacy
 from node.session.session import SessionConfig

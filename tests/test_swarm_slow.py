@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.config import NodeConfig
 from node.engine import Engine
 from node.execution.account import CREDIT_S, Reason
 from node.execution.config import ExecutionConfig
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.privacy import Privacy
 from node.session.session import SessionConfig

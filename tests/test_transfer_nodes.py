@@ -11,10 +11,11 @@ import pytest
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 
+from node.config import NodeConfig
 from node.gateway.live.state import partial_statuses
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.store.importer import import_checkpoint
 from node.store.partial import PartialModel, partial_path
 from node.store.stored import StoredModel

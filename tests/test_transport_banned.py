@@ -12,8 +12,9 @@ from live_nodes import WAIT_S, LiveNode, RawClient, RawListener, knock
 from made_parts import MODEL_ID, identity, make_unit
 from nacl.bindings import crypto_core_ed25519_sub
 
+from node.config import NodeConfig
 from node.errors import PeerRefusedError
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.swarm.access import AccessList, Verdict
 from node.transport import control
 from node.transport.link import Pace

@@ -104,9 +104,10 @@ def test_models_are_chosen_fetched_and_cancelled(tmp_path: Path) -> None:
             await driver.keys("f4")
             await driver.sees("▶ story", "● ready", "◑ partly here", "layers 3-5 are missing", "No transfers")
             await driver.keys("down", "enter")
-            await driver.sees("big is not complete here yet: layers 3-5 are missing")
-            await driver.keys("down", "enter")
-            await driver.sees("▶ chatty", "chatty answers from the next prompt on")
+            await driver.sees("Fetch big?", "Nobody calls it big", "All of it (a)")
+            await driver.keys("escape", "down", "enter")
+            await driver.sees("▶ chatty", "chatty is on the swarm")
+            assert [asked["model"] for asked in twin.requests("publish")] == ["chatty-id"]
             await driver.keys("p")
             await driver.type("org/name")
             await driver.keys("enter")
@@ -126,6 +127,29 @@ def test_models_are_chosen_fetched_and_cancelled(tmp_path: Path) -> None:
             await driver.type("no/such")
             await driver.keys("enter")
             await driver.sees("there is no such model at the hub")
+
+    asyncio.run(scenario())
+
+
+def test_a_model_of_another_device_is_fetched_under_its_name_and_taken_off_the_swarm(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        twin = GatewayTwin()
+        ours = model("ours", published=True, disk_bytes=5_000_000)
+        twin.state["models"] = [ours, model("theirs", state="remote", held="", named_by="laptop", coverage="")]
+        async with interface(tmp_path, twin, size=(130, 30)) as driver:
+            await driver.keys("f4")
+            await driver.sees("◉ on the swarm", "theirs (laptop)", "○ elsewhere", "others", "5.0 MB")
+            await driver.keys("down", "enter")
+            await driver.sees("laptop calls it theirs; the model itself is theirs-id")
+            await driver.keys("t")
+            await driver.until(lambda: twin.requests("pull"))
+            asked = twin.requests("pull")[0]
+            assert (asked["model"], asked["name"], asked["thin"]) == ("theirs-id", "theirs", True)
+            await driver.keys("u")
+            await driver.sees("not on the swarm by this device")
+            await driver.keys("up", "u")
+            await driver.until(lambda: twin.requests("unpublish"))
+            assert twin.requests("unpublish")[0]["model"] == "ours-id"
 
     asyncio.run(scenario())
 

@@ -181,6 +181,11 @@ class ModelFacts:
     """Whether it has a chat template; without one it continues text."""
     context: int | None = None
     """How many tokens it can read at once, if the node says so."""
+    disk_bytes: int = 0
+    published: bool = False
+    """Whether the swarm is asked to hold it."""
+    named_by: str = ""
+    """Which device calls it so; empty if this one does."""
 
     @classmethod
     def of(cls, fields: Fields) -> ModelFacts:
@@ -195,6 +200,9 @@ class ModelFacts:
             fields.text("coverage"),
             fields.flag("chat"),
             None if context is None else int(context),
+            fields.count("disk_bytes"),
+            fields.flag("published"),
+            fields.text("named_by"),
         )
 
 
@@ -312,6 +320,8 @@ class LendingFacts:
     monthly_bytes: int | None = None
     month_bytes: int = 0
     borrowers: tuple[BorrowerFacts, ...] = ()
+    replicates: bool = False
+    """Whether it holds parts of models that members publish."""
 
     @classmethod
     def of(cls, fields: Fields) -> LendingFacts:
@@ -326,6 +336,7 @@ class LendingFacts:
             None if limit is None else int(limit),
             fields.count("month_bytes"),
             tuple(BorrowerFacts.of(item) for item in fields.objects("borrowers")),
+            fields.flag("replicates"),
         )
 
 

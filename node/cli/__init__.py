@@ -12,6 +12,7 @@
     turns        a chat: each line of stdin is a turn
     on_node      answer it with the node that already runs
     store        import, models
+    publishing   an import or a pull asks the swarm to hold the model
     pull         fetch a model from the hub or from peers
     progress     show the progress of a fetch
     thin         --thin: models without the weights of lent units

@@ -39,6 +39,12 @@ class HoursType(click.ParamType[Any]):
     "--hours", type=HoursType(), default=None, help="Only from one hour to another, such as 22-6; any: always."
 )
 @click.option("--monthly", default=None, help="Most bytes for others in a month, such as 50GiB; any: no limit.")
+@click.option(
+    "--replicate/--no-replicate",
+    "replicate",
+    default=None,
+    help="Hold parts of models that members publish, within --memory. [default: not in an open swarm]",
+)
 @data_dir_option
 @json_option
 def lend(
@@ -46,6 +52,7 @@ def lend(
     only_idle: bool | None,
     hours: Any,
     monthly: str | None,
+    replicate: bool | None,
     data_dir: Path,
     as_json: bool,
 ) -> None:
@@ -53,7 +60,7 @@ def lend(
 
     Threads and memory are limited when the node starts: --threads, --memory.
     """
-    changes: dict[str, Any] = {"paused": paused, "only_idle": only_idle, "hours": hours}
+    changes: dict[str, Any] = {"paused": paused, "only_idle": only_idle, "hours": hours, "replicate": replicate}
     changes = {name: None if value == ANY else value for name, value in changes.items() if value is not None}
     if monthly is not None:
         changes["monthly_bytes"] = None if monthly == ANY else MemoryType().convert(monthly, None, None)
@@ -70,6 +77,7 @@ def lend(
         )
     say(f"this device computes for others: {'yes' if facts['refusal'] is None else 'no, ' + facts['refusal']}")
     say(f"{_bytes(facts['month_bytes'])} this month; {_rules(facts['rules'])}")
+    say(f"it holds parts of models that members publish: {'yes' if facts['replicates'] else 'no'}")
 
 
 def _rules(rules: dict[str, Any]) -> str:

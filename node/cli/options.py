@@ -104,6 +104,12 @@ lend_option = click.option(
     help="What peers compute: ffn (feed-forward layers), layers (all layers), all (layers and head), or auto (the "
     "fastest).",
 )
+publish_option = click.option(
+    "--publish/--no-publish",
+    default=True,
+    show_default=True,
+    help="Ask the members of your swarm to hold parts of it. An open swarm is asked by `models publish` alone.",
+)
 thin_option = click.option(
     "--thin", is_flag=True, help="Keep no weights of what peers compute (--lend), only small checks."
 )

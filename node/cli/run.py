@@ -34,6 +34,7 @@ from node.cli.reading import Asked, Reading
 from node.cli.thin import library_of
 from node.cli.turns import converse
 from node.cli.wanted import absent_id, meant
+from node.config import NodeConfig
 from node.engine import Engine
 from node.engine.request import Completed, Event, Note, Started, Token
 from node.errors import ModelNotFoundError, PeerRefusedError, PromptError, UnfinishedError
@@ -41,7 +42,7 @@ from node.execution.config import ExecutionConfig
 from node.execution.lane import DEFAULT_MAX_LANES
 from node.model.config import UnitKind
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
 from node.privacy import Privacy

@@ -17,10 +17,11 @@ from node.cli.narrate import always_tell, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
 from node.cli.thin import library_of
 from node.cli.wanted import lendable_bytes, wanted_models
+from node.config import NodeConfig
 from node.errors import ConfigError, NodeFailedError
 from node.gateway.config import GatewayConfig
 from node.gateway.http.addresses import is_loopback
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
 from node.serving.lending import Lending
@@ -30,6 +31,7 @@ from node.swarm.credentials import Swarm, load_swarm
 from node.swarm.device_names import DeviceNames, check_name, host_name
 from node.transfer.borrowed import remove_left_behind
 from node.transfer.budget import MemoryBudget
+from node.transfer.published import PublishedModels
 from node.trust import PairedDevices
 from protocol.identity import PeerId
 from protocol.multiaddr import Multiaddr
@@ -96,6 +98,9 @@ class ServeOptions(Struct, frozen=True):
             name=_own_name(self.name, names.of(identity.peer_id), swarm),
             names=names,
             lending=Lending(directory.lending),
+            published=PublishedModels(directory.published),
+            replicas_path=directory.replicas,
+            replicates=self.memory_bytes is not None or not self.thin,
             named=named_guards(self.bootstrap),
             sends_all_rows=self.sends_all_rows,
             memory_bytes=lendable_bytes() if self.memory_bytes is None else self.memory_bytes,
@@ -138,7 +143,8 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     lent = kinds_not_kept(options.thin, options.lend)
     library = library_of(directory, lent)
     remove_left_behind(directory.models)
-    wanted = wanted_models(library, options.model, swarm)
+    assert config.published is not None
+    wanted = wanted_models(library, options.model, swarm, config.published.ids(swarm.key is None))
     sessions = SessionConfig(named=config.named, by_guards=not config.named, lend=options.lend)
     again = threading.Event()
 

@@ -42,8 +42,11 @@ class WantedModels(Struct, frozen=True):
     """The model for a prompt that names none; None if there is none."""
 
 
-def wanted_models(library: Library, model: str, swarm: Swarm) -> WantedModels:
+def wanted_models(library: Library, model: str, swarm: Swarm, published: Sequence[str] = ()) -> WantedModels:
     """Models to open, and ids of models that are not here, from `--model` and from the invitation.
+
+    Args:
+        published: ids of models that the swarm is asked to hold; those that are not here any more are left out.
 
     Raises:
         ModelError: `--model` names no model that is here or that the user gave the id of.
@@ -54,7 +57,8 @@ def wanted_models(library: Library, model: str, swarm: Swarm) -> WantedModels:
     ids = [*([] if model_id is None else [model_id]), *(known.model_id.hex() for known in swarm.models)]
     absent = list(dict.fromkeys(known for known in ids if not library.has(known)))
     opened = {stored.model_id for stored in asked}
-    asked += [library.open(known) for known in dict.fromkeys(ids) if known not in {*absent, *opened}]
+    held = [*ids, *(known for known in published if library.has(known))]
+    asked += [library.open(known) for known in dict.fromkeys(held) if known not in {*absent, *opened}]
     default = asked[0].model_id if asked else next(iter(ids), None)
     return WantedModels([stored for stored in asked if stored.is_whole], absent, default)
 

@@ -19,9 +19,10 @@ def lending(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lending_set(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Change `paused`, `only_idle`, `hours` ([from, to] or null) and `monthly_bytes` (or null); others stay."""
+    """Change `paused`, `only_idle`, `hours` ([from, to] or null), `monthly_bytes` (or null) and `replicate` (whether
+    parts of models that members publish are held here); others stay."""
     changes: dict[str, Any] = {
-        name: boolean(arguments, name) for name in ("paused", "only_idle") if name in arguments
+        name: boolean(arguments, name) for name in ("paused", "only_idle", "replicate") if name in arguments
     }
     if "hours" in arguments:
         changes["hours"] = _hours(arguments["hours"])
@@ -36,11 +37,10 @@ def lending_set(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def lending_status(node: Node) -> dict[str, Any]:
     """The same without the heat; borrowers and models with their names."""
-    facts = node.lending.as_json()
-    models = {model.model_id: model.name for model in node.hosted.models}
+    facts = node.lending.as_json() | {"replicates": node.replicates}
     for one in facts["borrowers"]:
         one["name"] = node.name_of(one["peer_id"])
-        one["model"] = models.get(one["model_id"]) or one["model_id"][:16]
+        one["model"] = node.model_name(bytes.fromhex(one["model_id"])) or one["model_id"][:16]
     return facts
 
 

@@ -94,6 +94,16 @@ class HostedModels:
             self._leaving[model_id] = self._leaving.get(model_id, frozenset()).difference(layers)
         self.on_change()
 
+    def forget(self, model_id: bytes) -> None:
+        """Serve nothing of a model any more; even its manifest is not known."""
+        with self._lock:
+            holding = self._holdings.pop(model_id, None)
+            if holding is not None:
+                holding.unload(self._refs.get(model_id, ()))
+            for known in (self._refs, self._manifests, self._leaving):
+                known.pop(model_id, None)
+        self.on_change()
+
     def leaving_of(self, model_id: bytes) -> frozenset[int]:
         """Layers of a model that will be dropped."""
         with self._lock:

@@ -40,6 +40,8 @@ class LendingRules(Struct, frozen=True):
     """From this hour of the day to that one, local time; 22 to 6 crosses midnight. None: always."""
     monthly_bytes: int | None = None
     """Most bytes received and sent for others in a calendar month. None: no limit."""
+    replicate: bool | None = None
+    """Whether it holds parts of models that members publish. None: in a swarm with a key, not in an open one."""
 
     def check(self) -> None:
         """Raises ConfigError for rules that cannot be."""
@@ -171,7 +173,14 @@ def _read(path: Path) -> tuple[LendingRules, str, int]:
         stored = facts["rules"]
         hours = None if stored["hours"] is None else (int(stored["hours"][0]), int(stored["hours"][1]))
         limit = None if stored["monthly_bytes"] is None else int(stored["monthly_bytes"])
-        rules = LendingRules(stored["paused"] is True, stored["only_idle"] is True, hours, limit)
+        replicate = stored.get("replicate")  # older files have none
+        rules = LendingRules(
+            stored["paused"] is True,
+            stored["only_idle"] is True,
+            hours,
+            limit,
+            None if replicate is None else replicate is True,
+        )
         rules.check()
         return rules, str(facts["month"]), int(facts["month_bytes"])
     except Exception as exc:

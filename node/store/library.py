@@ -16,7 +16,7 @@ from node.store.gguf.parts import is_gguf
 from node.store.importer import ImportedModel, ImportProgress, Reduce, import_checkpoint
 from node.store.manifest import MANIFEST_FILE
 from node.store.names import Names, check_name, is_model_id, name_from_folder
-from node.store.partial import PARTIAL_FOLDER, partial_path
+from node.store.partial import PARTIAL_FOLDER, PartialModel, partial_path
 from node.store.stored import StoredModel
 from node.store.thin import ThinModel, thin_path
 
@@ -50,6 +50,19 @@ class ModelSummary(Struct, frozen=True):
     """Size of the units whose weights are here."""
     checks_bytes: int = 0
     """Size of what is kept of the others."""
+    disk_bytes: int = 0
+    """Size of all of its files."""
+
+
+class PartSummary(Struct, frozen=True):
+    """A model of which only some units are here: they are served to others, or being fetched."""
+
+    model_id: str
+    model_type: str
+    num_layers: int
+    weights_bytes: int
+    held_bytes: int
+    disk_bytes: int
 
 
 class Library:
@@ -145,6 +158,27 @@ class Library:
         found = [summary for summary in listed if summary is not None]
         return sorted(found, key=lambda summary: (summary.names or ("~",), summary.model_id))
 
+    def parts(self) -> Sequence[PartSummary]:
+        """Every model of the folder of which only a part is here, and that cannot answer."""
+        found = []
+        for model_id in self._model_ids():
+            part = None if self.has(model_id) else PartialModel.find(self.models_dir, model_id)
+            if part is not None:
+                sizes = [ref.num_bytes for ref in part.manifest.units]
+                held = sum(ref.num_bytes for ref in part.manifest.units if part.has_file_of(ref))
+                config = part.manifest.config
+                found.append(
+                    PartSummary(
+                        model_id, config.model_type, config.num_layers, sum(sizes), held, self.disk_bytes(model_id)
+                    )
+                )
+        return found
+
+    def add_name(self, name: str, model_id: str) -> None:
+        """Give a model one more name, unless another model has it."""
+        if name not in self.names():
+            self._add_name(check_name(name), model_id)
+
     def identify(self, reference: str) -> str:
         """The id of a model, whole or in part, by its name or the beginning of its id; nothing is imported.
 
@@ -214,6 +248,7 @@ class Library:
             sum(ref.num_bytes for ref in model.units),
             model.held_bytes,
             model.checks_bytes,
+            self.disk_bytes(model_id),
         )
 
     def _model_ids(self) -> Sequence[str]:

@@ -83,6 +83,11 @@ class PartialModel:
             path.unlink(missing_ok=True)
             return False
 
+    def has_file_of(self, ref: UnitRef) -> bool:
+        """Whether a unit's file exists and has its size; it is not read."""
+        path = unit_path(self.path / UNITS_FOLDER, ref.sha256)
+        return path.is_file() and path.stat().st_size == ref.num_bytes
+
     def has_file(self, name: str) -> bool:
         """Whether a file beside the units exists and is intact; a damaged one is removed."""
         try:
@@ -107,6 +112,12 @@ class PartialModel:
         with self._lock:
             for ref in refs:
                 self._loaded.pop(ref.sha256, None)
+
+    def delete(self, refs: Iterable[UnitRef]) -> None:
+        """Remove the files of units that are not in use."""
+        with writing_to(self.models_dir):
+            for ref in refs:
+                unit_path(self.path / UNITS_FOLDER, ref.sha256).unlink(missing_ok=True)
 
     def unit_by_hash(self, sha256: bytes) -> Unit | None:
         """A loaded unit; None for any other."""

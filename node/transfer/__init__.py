@@ -7,6 +7,9 @@ choice          decides which layers a node takes; no I/O
 coverage        decides who takes over a layer that too few nodes hold, and when a node may drop one; no I/O
 budget          --memory: one bound for all weights that a node keeps
 keeper          keeps the layers that a node lends where the swarm needs them
+published       which models of this device the swarm is asked to hold
+replicas        decides which models of others a node holds a part of; no I/O
+replicator      remembers what others published, and asks `replicas`
 holders         which peer holds what of a model, as peers announce it
 announced       what peers announce in their records, after their hello
 model_download  fetches a model from peers: its manifest, then layers or all of it, which are served as they come

@@ -30,4 +30,5 @@ class Announcements:
             leaving = {one.model_id: layers_of_ranges(one) for one in record.facts.capabilities.leaving}
             memory_bytes = record.facts.capabilities.memory_bytes
             works = WorkKind.LINEAR in record.facts.capabilities.work
-            self._registry.announce(record.peer_id, announced, leaving, memory_bytes, works)
+            published = record.facts.capabilities.published
+            self._registry.announce(record.peer_id, announced, leaving, memory_bytes, works, published)

@@ -63,6 +63,8 @@ class Transfers:
         self._kernels = kernels
         self._models_dir = models_dir
         self._ban = ban
+        self.on_imported: Callable[[StoredModel], None] = lambda model: None
+        """Called, by the thread of a job, when a model of the hub is here and served."""
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self.jobs = Jobs()
@@ -84,12 +86,29 @@ class Transfers:
         """Of this node."""
         return self._secure.identity.peer_id
 
-    def pull(self, model_id: str, lent: Collection[UnitKind] = (), patience_s: float | None = PULL_PATIENCE_S) -> Job:
-        """Fetch a model: the whole of it, or a thin one that lends these kinds of units."""
-        if lent:
-            taken = self.jobs.running("units", model_id)  # units that we serve must stay: first that job
-            return self._begin("thin", model_id, patience_s, lambda download: download.bring_thin(lent, taken))
-        return self._begin("pull", model_id, patience_s, lambda download: download.bring_all())
+    def pull(
+        self,
+        model_id: str,
+        lent: Collection[UnitKind] = (),
+        patience_s: float | None = PULL_PATIENCE_S,
+        name: str | None = None,
+    ) -> Job:
+        """Fetch a model: the whole of it, or a thin one that lends these kinds of units.
+
+        Args:
+            name: what the user calls it; a name that another model has by then stays with that one.
+        """
+        taken = self.jobs.running("units", model_id)  # units that we serve must stay: first that job
+
+        def bring(download: ModelDownload) -> None:
+            if lent:
+                download.bring_thin(lent, taken)
+            else:
+                download.bring_all()
+            if name is not None:
+                Library(self._folder()).add_name(name, model_id)
+
+        return self._begin("thin" if lent else "pull", model_id, patience_s, bring)
 
     def borrower(self, model: StoredModel, limit_bytes: int) -> BorrowedUnits | None:
         """Fetches units of a model that are not here; None if there is no folder for them."""
@@ -100,7 +119,11 @@ class Transfers:
     def pull_from_hub(self, reference: HubReference, name: str | None = None) -> Job:
         """Fetch a model from the Hugging Face hub, import it and serve it."""
         models_dir = self._folder()
-        return self.run("pull", str(reference), lambda job: _pull(job, reference, models_dir, name, self._hosted))
+
+        def work(job: Job) -> None:
+            self.on_imported(_pull(job, reference, models_dir, name, self._hosted))
+
+        return self.run("pull", str(reference), work)
 
     def run(self, kind: str, model: str, work: Callable[[Job], object]) -> Job:
         """Do any work as a job, in its own thread."""
@@ -158,7 +181,7 @@ class Transfers:
         return self._models_dir
 
 
-def _pull(job: Job, reference: HubReference, models_dir: Path, name: str | None, hosted: HostedModels) -> None:
+def _pull(job: Job, reference: HubReference, models_dir: Path, name: str | None, hosted: HostedModels) -> StoredModel:
     def advance(progress: PullProgress) -> None:
         if job.stop.is_set():
             raise CancelledError("the pull was stopped; what was fetched is kept for the next time")
@@ -171,6 +194,7 @@ def _pull(job: Job, reference: HubReference, models_dir: Path, name: str | None,
     for ref in stored.units:
         stored.unit(ref.layer, ref.kind)
     hosted.hold(stored, stored.units)
+    return stored
 
 
 def _main(job: Job, work: Callable[[Job], object]) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from node.measures.peers import Measures
 from protocol.identity import PeerId, curve_public_key_of, peer_id_of
 from protocol.link.hello import Hello
+from protocol.membership.records import PublishedModel
 
 FAREWELL_S = 10.0
 """How long this node waits for answers of a peer that said goodbye."""
@@ -58,6 +59,8 @@ class ConnectedPeer(Struct, frozen=True):
     """Memory that its newest record says it lends to weights."""
     works: bool = True
     """Whether its newest record says that it computes for others now."""
+    published: tuple[PublishedModel, ...] | None = None
+    """Models that it asks its swarm to hold, as its newest record says; None: no record of it came yet."""
 
     @property
     def data_endpoint(self) -> str | None:
@@ -136,6 +139,8 @@ class PeerRegistry:
                     announced=before.announced,
                     leaving=before.leaving,
                     memory_bytes=before.memory_bytes,
+                    works=before.works,
+                    published=before.published,
                 )
                 self.version += 1
                 self._changed.notify_all()
@@ -202,6 +207,7 @@ class PeerRegistry:
         leaving: Mapping[bytes, frozenset[int]] | None = None,
         memory_bytes: int = 0,
         works: bool = True,
+        published: tuple[PublishedModel, ...] = (),
     ) -> None:
         """A peer's newest record says that it holds these units, by model, and no others.
 
@@ -209,6 +215,7 @@ class PeerRegistry:
             leaving: layers by model that it will drop.
             memory_bytes: memory that it lends to weights.
             works: whether it computes for others now.
+            published: models that it asks its swarm to hold.
         """
         with self._changed:
             peer = self._peers.get(peer_id)
@@ -220,6 +227,7 @@ class PeerRegistry:
                 leaving=dict(leaving or {}),
                 memory_bytes=memory_bytes,
                 works=works,
+                published=published,
             )
             self._peers[peer_id] = news
             if peer.announced != news.announced:

@@ -6,7 +6,7 @@ from protocol.identity import Identity
 from protocol.membership.actions import Doubled, Issued
 from protocol.membership.core import MembershipCore
 from protocol.membership.messages import Claim
-from protocol.membership.records import PeerFacts, PeerRecord, sign_record
+from protocol.membership.records import PeerFacts, PeerRecord, fitted, sign_record
 from protocol.membership.timers import Timer
 
 
@@ -17,7 +17,7 @@ class OwnRecord:
         self._core = core
         self._identity = identity
         self._issued_at = now
-        self.record: PeerRecord = sign_record(identity, facts, seq)
+        self.record: PeerRecord = sign_record(identity, fitted(facts), seq)
         core.table.merge(self.record, now, core.rng)
 
     @property
@@ -26,7 +26,7 @@ class OwnRecord:
 
     def issue(self, facts: PeerFacts, seq: int, now: float, left: bool = False) -> None:
         """Sign a new record and tell everybody."""
-        self.record = sign_record(self._identity, facts, seq, left)
+        self.record = sign_record(self._identity, fitted(facts), seq, left)
         self._issued_at = now
         self._core.table.merge(self.record, now, self._core.rng)
         self._core.actions.append(Issued(self.record))

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from protocol import cbor
 from protocol.errors import AddressError, LocalProtocolError, RemoteProtocolError
@@ -31,6 +32,8 @@ MAX_VERSIONS = 16
 MAX_WORK_KINDS = 16
 MAX_LAYER_RANGES = 16
 MAX_LAYERS = 4096
+MAX_PUBLISHED_MODELS = 4
+MAX_PUBLISHED_NAME_CHARACTERS = 32
 MAX_QUANTITY = (1 << 63) - 1
 
 KEY_BYTES = 32
@@ -51,6 +54,14 @@ class HostedLayers(Struct, frozen=True):
     """Half-open."""
 
 
+class PublishedModel(Struct, frozen=True):
+    """A model that a node asks its swarm to hold."""
+
+    model_id: bytes
+    name: str
+    """What the node calls it, for people alone."""
+
+
 class Capabilities(Struct, frozen=True):
     """What a node can do for others."""
 
@@ -66,6 +77,8 @@ class Capabilities(Struct, frozen=True):
     """As in a hello: which devices one person runs. Zero: not said."""
     leaving: tuple[HostedLayers, ...] = ()
     """Of `hosted`, the layers that the node will drop: it serves them until others have taken them over."""
+    published: tuple[PublishedModel, ...] = ()
+    """Of `hosted`, the models that the swarm is asked to hold."""
 
 
 class PeerFacts(Struct, frozen=True):
@@ -118,6 +131,19 @@ def sign_record(identity: Identity, facts: PeerFacts, seq: int, left: bool = Fal
         return open_record(envelope + _SIGNATURE_PREFIX + signature)
     except RemoteProtocolError as exc:
         raise LocalProtocolError(f"a peer record cannot say this: {exc}") from exc
+
+
+def fitted(facts: PeerFacts) -> PeerFacts:
+    """As much of the facts as one record holds: the last addresses go first, but for one, then names of models."""
+
+    def size(shorter: PeerFacts) -> int:
+        return len(cbor.encode(_payload_of(bytes(KEY_BYTES), shorter, MAX_SEQ, True)))
+
+    while len(facts.addrs) > 1 and size(facts) > MAX_RECORD_PAYLOAD_BYTES:
+        facts = replace(facts, addrs=facts.addrs[:-1])
+    if size(facts) > MAX_RECORD_PAYLOAD_BYTES:
+        facts = replace(facts, capabilities=replace(facts.capabilities, published=()))
+    return facts
 
 
 def open_record(envelope: bytes) -> PeerRecord:
@@ -196,6 +222,8 @@ def _payload_of(public_key: bytes, facts: PeerFacts, seq: int, left: bool) -> di
         capabilities[5] = can.operator
     if can.leaving:
         capabilities[6] = [_hosted_entry(model) for model in can.leaving]
+    if can.published:
+        capabilities[7] = [[model.model_id, model.name] for model in can.published]
     payload: dict[int, Any] = {0: public_key, 1: seq, 2: list(facts.addrs), 3: facts.agent}
     return payload | {4: list(facts.versions), 5: capabilities, 6: left}
 
@@ -215,6 +243,7 @@ def _read_capabilities(fields: Any) -> Capabilities:
         hosted=_read_hosted_models(fields, 4),
         operator=bytes(OPERATOR_BYTES) if 5 not in fields else take_bytes(fields, 5, OPERATOR_BYTES),
         leaving=() if 6 not in fields else _read_hosted_models(fields, 6),
+        published=() if 7 not in fields else _read_published(fields),
     )
 
 
@@ -230,6 +259,19 @@ def _read_hosted(entry: Any) -> HostedLayers:
     if len(edges) % 2 or any(later <= earlier for earlier, later in pairwise(edges)):
         raise RemoteProtocolError("layer ranges of a peer record do not increase")
     return HostedLayers(take_bytes(fields, 0, HASH_BYTES), tuple(zip(edges[::2], edges[1::2], strict=True)))
+
+
+def _read_published(fields: dict[int, Any]) -> tuple[PublishedModel, ...]:
+    models = []
+    for entry in take_list(fields, 7, MAX_PUBLISHED_MODELS):
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise RemoteProtocolError("a published model of a peer record is [model id, name]")
+        told = dict(enumerate(entry))
+        name = take_text(told, 1, MAX_PUBLISHED_NAME_CHARACTERS)
+        if not name.isprintable():
+            raise RemoteProtocolError("the name of a published model has characters that cannot be printed")
+        models.append(PublishedModel(take_bytes(told, 0, HASH_BYTES), name))
+    return tuple(models)
 
 
 def _usable(addrs: tuple[str, ...], peer_id: PeerId) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from node.config import NodeConfig
 from node.engine import Engine
 from node.execution.config import ExecutionConfig
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.privacy import Privacy
 from node.session.receipt import Receipt
 from node.session.session import SessionConfig

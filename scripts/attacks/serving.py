@@ -27,7 +27,8 @@ import zmq
 import node.node as composition
 from node.cli.options import AddressType
 from node.cli.stop_signal import StopSignal
-from node.node import Node, NodeConfig
+from node.config import NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.serving.data_plane import DataPlane
 from node.serving.work_queue import Job

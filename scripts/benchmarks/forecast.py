@@ -20,9 +20,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from node.config import NodeConfig
 from node.engine import Engine
 from node.model.sampling import SamplingParams
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend
 from node.privacy import Privacy

@@ -30,9 +30,10 @@ from rich.table import Table
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
+from node.config import NodeConfig
 from node.gateway.client.client import call_node
 from node.kernels import select_kernels
-from node.node import Node, NodeConfig
+from node.node import Node
 from node.store.hf.config import parse_config
 from node.store.hf.layout import tensor_shapes
 from node.store.importer import import_checkpoint

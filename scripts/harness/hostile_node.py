@@ -27,7 +27,8 @@ import node.transport.dialler as dialler
 import node.transport.listener as listener
 from node.cli.options import AddressType
 from node.cli.stop_signal import StopSignal
-from node.node import Node, NodeConfig
+from node.config import NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from node.serving.worker import Answer, LinearWorker, Parts
 from node.store.library import Library

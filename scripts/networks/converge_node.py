@@ -16,7 +16,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from node.node import Node, NodeConfig
+from node.config import NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from protocol.link.admission import SwarmKey
 from protocol.membership.actions import Changed, Forgotten

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from node.node import Node, NodeConfig
+from node.config import NodeConfig
+from node.node import Node
 from node.paths import DataDir
 from protocol.identity import Identity, PeerId
 from protocol.link.admission import SwarmKey

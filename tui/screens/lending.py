@@ -32,6 +32,7 @@ class LendingScreen(ModalScreen[None]):
         Binding("i", "idle", "Only when idle"),
         Binding("h", "hours", "Hours"),
         Binding("m", "month", "Limit"),
+        Binding("r", "replicate", "Models of others"),
     ]
 
     def __init__(self, session: NodeSession) -> None:
@@ -43,7 +44,7 @@ class LendingScreen(ModalScreen[None]):
             yield Static("What this device does for others", classes="sheet-title", markup=False)
             with VerticalScroll(classes="sheet-body"):
                 yield Static(id="lending", classes="sheet-text", markup=False)
-            foot = "p pause · i only when idle · h hours · m limit of a month · Esc closes"
+            foot = "p pause · i only when idle · h hours · m limit of a month · r models of others · Esc closes"
             yield Static(foot, classes="sheet-foot", markup=False)
 
     def on_mount(self) -> None:
@@ -64,6 +65,10 @@ class LendingScreen(ModalScreen[None]):
     @work
     async def action_idle(self) -> None:
         await self._set(only_idle=not self.facts.only_idle)
+
+    @work
+    async def action_replicate(self) -> None:
+        await self._set(replicate=not self.facts.replicates)
 
     @work
     async def action_hours(self) -> None:
@@ -121,6 +126,8 @@ def lending_text(facts: LendingFacts, narrow: bool) -> Text:
         rules.append(f"at most {bytes_words(facts.monthly_bytes)} a month")
     lines.append(f"Rules: {', '.join(rules) or 'always, without a limit'}.")
     lines.append(f"This month: {bytes_words(facts.month_bytes)} received and sent for others.")
+    held = "It holds parts of models that members put on the swarm, within --memory."
+    lines.append(held if facts.replicates else "It holds no parts of models that members put on the swarm.")
     lines.append("Threads and memory are limited when the node starts: --threads, --memory.\n")
     if not facts.borrowers:
         lines.append("Nobody has asked since the node started.")

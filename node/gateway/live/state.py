@@ -19,6 +19,7 @@ from node.privacy import Privacy
 from node.process.allowance import total_memory
 from node.serving.hosting import coverage_text, missing_layers, ranges_text, whole_layers
 from node.version import VERSION
+from protocol.identity import PeerId
 
 
 def state_of(context: GatewayContext) -> dict[str, Any]:
@@ -61,28 +62,39 @@ def node_status(context: GatewayContext) -> dict[str, Any]:
 
 
 def partial_statuses(node: Node, listed: Sequence[ListedModel] = ()) -> list[dict[str, Any]]:
-    """MODEL objects of models that are not `listed`, of which only parts, or nothing yet, came from peers."""
+    """MODEL objects of models that are not `listed`, of which only parts, or nothing yet, came from peers; those that
+    members published are among them."""
     whole = {model.model_id_bytes for model in node.hosted.models}
     whole |= {bytes.fromhex(one.summary.model_id) for one in listed}
     fetched = {bytes.fromhex(job.model) for job in node.transfers.running_by_id()}
+    names = node.replicator.names()
+    known = dict.fromkeys([*node.hosted.known, *names])
     return [
-        _partial_status(node, model_id, model_id in fetched)
-        for model_id in node.hosted.known
+        _partial_status(node, model_id, model_id in fetched, *names.get(model_id, ("", "")))
+        for model_id in known
         if model_id not in whole
     ]
 
 
-def _partial_status(node: Node, model_id: bytes, is_fetched: bool) -> dict[str, Any]:
-    manifest, held = node.hosted.manifest(model_id), node.hosted.held(model_id)
-    assert manifest is not None, "known models have one"
-    layers = whole_layers(manifest, held) - {manifest.config.num_layers}
-    return {
-        "name": model_id.hex()[:16],
+def _partial_status(
+    node: Node, model_id: bytes, is_fetched: bool, name: str, publisher: PeerId | str
+) -> dict[str, Any]:
+    """Args: name: what its publisher calls it; empty if nobody published it."""
+    said = {
+        "name": name or model_id.hex()[:16],
         "model_id": model_id.hex(),
+        "named_by": node.name_of(PeerId(publisher)) or f"…{publisher[-6:]}" if name else "",
+    }
+    manifest, held = node.hosted.manifest(model_id), node.hosted.held(model_id)
+    if manifest is None:
+        return said | {"layers": 0, "held": "", "size_bytes": 0, "state": "remote", "coverage": ""}
+    layers = whole_layers(manifest, held) - {manifest.config.num_layers}
+    return said | {
         "layers": manifest.config.num_layers,
         "held": ranges_text(layers),
         "size_bytes": sum(ref.num_bytes for ref in manifest.units),
         "state": "fetching" if is_fetched else "partial" if layers else "remote",
+        "disk_bytes": sum(ref.num_bytes for ref in held),
         "coverage": coverage_text(_missing(node, model_id)),
     }
 
@@ -110,6 +122,8 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
         "weights_bytes": summary.weights_bytes,
         "held_bytes": summary.held_bytes,
         "checks_bytes": summary.checks_bytes,
+        "disk_bytes": summary.disk_bytes,
+        "published": summary.model_id in node.published.ids(node.is_open),
         "state": "ready",
         "chat": summary.chat,
         "context": summary.context_length,

@@ -1,0 +1,17 @@
+"""What an import and a pull do at their end: ask the swarm to hold the model."""
+
+from __future__ import annotations
+
+from node.cli.narrate import say
+from node.gateway.client.client import call_node
+from node.gateway.client.connection import node_runs
+from node.paths import DataDir
+from node.transfer.published import PublishedModels
+
+
+def publish_new(directory: DataDir, model_id: str) -> None:
+    """Publish a whole model that has just come: by the node that runs here, or else when one starts."""
+    if not node_runs(directory.path):
+        PublishedModels(directory.published).add(model_id, by_hand=False)
+    elif call_node(directory.path, "publish", model=model_id, automatic=True)["published"]:
+        say("the members of your swarm are asked to hold parts of it; `kekahyde-node peers` shows who does")
