@@ -12,6 +12,7 @@ from puppets import byte_tokenizer
 
 from node.errors import PromptError
 from node.gateway.chat.dialect import HERMES, LLAMA, MISTRAL, Dialect, GrammarWriter, Thinking
+from node.gateway.chat.form import json_rule
 from node.gateway.chat.reply import CallBegins, ReplyReader
 from node.gateway.chat.tools import Tool, Tools
 from node.model.guide import Guide, GuideTokens, lark_grammar
@@ -135,3 +136,20 @@ def test_a_minimum_of_tokens_gives_way_where_a_grammar_allows_only_an_end(tokens
     freely = Sampler(SamplingParams(min_tokens=1), [], [END])
     scores[END] = 9
     assert [freely.pick(scores) == END, freely.pick(scores) == END] == [False, True]
+
+
+def test_white_space_in_json_has_a_bound(tokens: GuideTokens) -> None:
+    """A weak model would write spaces until the answer is full."""
+    grammar = lark_grammar(f"start: {json_rule({'type': 'object', 'required': ['a'], 'properties': {'a': {}}})}")
+
+    def fits(text: str) -> bool:
+        guide = Guide(tokens, grammar)
+        for letter in text.encode():
+            if not np.isfinite(guide.mask(np.zeros(tokens.num_tokens, np.float32))[letter]):
+                return False
+            guide.push(letter)
+        return True
+
+    assert fits('{\n    "a": [\n        1\n    ]\n}') and fits('{"a":1}')
+    assert fits("{" + " " * 40) and not fits("{" + " " * 41)
+    assert '"whitespace_flexible": false' in json_rule({"x-guidance": {"whitespace_flexible": False}})

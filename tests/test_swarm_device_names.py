@@ -9,9 +9,11 @@ import pytest
 from made_parts import identity
 from waiting import until
 
+from node.cli.serve import own_name
 from node.errors import ConfigError, OperationError
 from node.gateway.client.client import call_node
-from node.swarm.device_names import DeviceNames, check_name
+from node.swarm.credentials import load_swarm
+from node.swarm.device_names import DeviceNames, check_name, host_name
 from scripts.harness.swarm import NodeProcess, Swarm
 
 ANNA, BEN = identity(1).peer_id, identity(2).peer_id
@@ -71,3 +73,14 @@ def test_a_claimed_name_deceives_nobody() -> None:
         allowed = call_node(home.data_dir, "allow", peer_id="anna")
         assert allowed["entry"]["peer_id"] == anna.peer_id, "a name given here counts before claims"
         assert name_of(home, anna) == "Anna" and name_of(home, other).endswith(other.peer_id[-6:])
+
+
+def test_a_name_of_this_start_counts_before_the_stored_one_and_an_open_swarm_is_told_no_host(tmp_path: Path) -> None:
+    keyed, opened = (
+        load_swarm(tmp_path, {"KEKAHYDE_SWARM_KEY": "0" * 64}, None, False),
+        load_swarm(tmp_path, {}, None, True),
+    )
+    assert own_name("desk", "shelf", keyed) == own_name("desk", "", opened) == "desk"
+    assert own_name("", "shelf", keyed) == "", "told none for once"
+    assert own_name(None, "shelf", keyed) == own_name(None, "shelf", opened) == "shelf"
+    assert own_name(None, "", keyed) == host_name() and own_name(None, "", opened) == ""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
-from node.gateway.client.client import call_node
+from node.gateway.client.client import call_node, facts_of_node
 
 PIPED_WIDTH = 200
 WHOLE_IDS_WIDTH = 130
@@ -27,7 +27,7 @@ def peers(data_dir: Path, as_json: bool) -> None:
     """Show all peers that the node on the data directory knows."""
     result = call_node(data_dir, "peers")
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(result | {"gateway": facts_of_node(data_dir).get("gateway")}))
         return
     if not result["peers"]:
         say("no peers yet: `kekahyde-node invite` prints a line with which others can `join`")

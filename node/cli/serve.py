@@ -75,7 +75,7 @@ class ServeOptions(Struct, frozen=True):
     memory_bytes: int | None
     threads: int | None
     name: str | None
-    """None: as `_own_name` says."""
+    """None: as `own_name` says."""
     sends_all_rows: bool
     as_json: bool
 
@@ -95,7 +95,7 @@ class ServeOptions(Struct, frozen=True):
             on_lan=self.swarm.on_lan,
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
-            name=_own_name(self.name, names.of(identity.peer_id), swarm),
+            name=own_name(self.name, names.of(identity.peer_id), swarm),
             names=names,
             lending=Lending(directory.lending),
             published=PublishedModels(directory.published),
@@ -176,7 +176,7 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     return Start(listen, again.is_set())
 
 
-def _own_name(given: str | None, stored: str, swarm: Swarm) -> str:
+def own_name(given: str | None, stored: str, swarm: Swarm) -> str:
     """The name that peers are told: that of this start's option, else the stored one, else the host's. An open swarm
     is full of strangers, who need not know the host's."""
     if given is not None:

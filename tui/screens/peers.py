@@ -38,7 +38,7 @@ COLUMNS: tuple[tuple[str, int, int], ...] = (
     ("activity", 24, 100),
     ("chunks", 7, 0),
     ("wrong", 5, 0),
-    ("GMAC/s", 7, 70),
+    ("speed", 7, 70),
     ("sent", 8, 100),
     ("received", 8, 100),
 )
@@ -51,7 +51,8 @@ class PeersScreen(NodeScreen):
     MODE = "peers"
     ABOUT = (
         "Every device that this node knows. *RTT* is the round-trip time; *activity* counts chunks over the last "
-        "seconds; *wrong* counts results that failed the check: a peer is banned after one. "
+        "seconds; *wrong* counts results that failed the check: a peer is banned after one; *speed* compares a peer "
+        "with this device. "
         "Choose a row for details. **i** invites a device, **j** joins another swarm with an invitation, **l** shows "
         "what this device does for others. On the "
         "chosen peer: **n** names it, **p** pairs with it if it is yours, **b** bans it or lets it in again."
@@ -211,7 +212,7 @@ class PeersScreen(NodeScreen):
             "activity": sparkline(self.session.activity.get(peer.peer_id, ())),
             "chunks": str(peer.chunks),
             "wrong": str(peer.rejected),
-            "GMAC/s": f"{peer.speed_gmacs:.1f}" if peer.speed_gmacs else "–",
+            "speed": speed_words(peer.speed_gmacs, self.session.state.node.speed_gmacs),
             "sent": bytes_words(peer.bytes_up),
             "received": bytes_words(peer.bytes_down),
         }
@@ -221,6 +222,11 @@ class PeersScreen(NodeScreen):
     def _show_details(self) -> None:
         if self.chosen is not None:
             self.query_one("#peer", Static).update(details(self.chosen))
+
+
+def speed_words(peer_gmacs: float, own_gmacs: float) -> str:
+    """A peer's speed as a multiple of this device's, where both are known."""
+    return f"{peer_gmacs / own_gmacs:.1f}×" if peer_gmacs and own_gmacs else "–"
 
 
 def details(peer: PeerFacts) -> Text:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from node.gateway.chat.form import json_rule
 from node.gateway.chat.tools import Tool, Tools
 
 TEXT = r"/(.|\n)*/"
@@ -107,7 +108,7 @@ class GrammarWriter:
 
     def _call(self, index: int, tool: Tool, dialect: Dialect) -> str:
         head = f'{{"name": {json.dumps(tool.name)}, {json.dumps(dialect.arguments)}: '
-        self._rules.append(f'call_{index}: {json.dumps(head)} %json {json.dumps(tool.parameters)} "}}"')
+        self._rules.append(f'call_{index}: {json.dumps(head)} {json_rule(tool.parameters)} "}}"')
         return f"call_{index}"
 
     def _written(self, start: str, thinking: Thinking) -> str:

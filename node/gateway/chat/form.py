@@ -12,6 +12,8 @@ from node.gateway.http.errors import invalid, unsupported
 MAX_CHOICES = 1024
 FORM_FIELDS = ("response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 """The last four are vLLM's."""
+WHITESPACE = r"[ \n\r\t]{0,40}"
+"""Between the parts of JSON. Without a bound a weak model may write nothing else for ever."""
 
 
 def read_form(body: Mapping[str, Any]) -> Form | None:
@@ -40,6 +42,13 @@ def read_form(body: Mapping[str, Any]) -> Form | None:
             raise invalid(f"{name} must be text", name)
 
 
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """A JSON schema as a rule of a Lark grammar. A schema's own `x-guidance`, the library's options, counts first."""
+    given = schema.get("x-guidance")
+    options = {"whitespace_pattern": WHITESPACE} | (given if isinstance(given, dict) else {})
+    return f"%json {json.dumps({**schema, 'x-guidance': options})}"
+
+
 def _response_format(value: Any) -> Form | None:
     kind = value.get("type") if isinstance(value, dict) else None
     match kind:
@@ -48,7 +57,7 @@ def _response_format(value: Any) -> Form | None:
         case "text":
             return None
         case "json_object":
-            return Form("response_format", '%json {"type": "object"}')
+            return Form("response_format", json_rule({"type": "object"}))
         case "json_schema":
             given = value.get("json_schema")
             if not isinstance(given, dict):
@@ -66,7 +75,7 @@ def _schema(value: Any, name: str) -> Form:
             raise invalid(f"{name} must be a JSON schema", name) from exc
     if not isinstance(value, dict):
         raise invalid(f"{name} must have a JSON schema, which is an object", name)
-    return Form(name, f"%json {json.dumps(value)}")
+    return Form(name, json_rule(value))
 
 
 def _regex(pattern: str) -> str:
