@@ -142,6 +142,11 @@ class Session:
         return [] if self._manager is None else self._manager.peers
 
     @property
+    def own_pads(self) -> OwnPads | None:
+        """The pads that this device makes; None in other modes than strict."""
+        return self._own_pads
+
+    @property
     def pads_made(self) -> int:
         """Rows of pads that this device has made for the session."""
         return 0 if self._own_pads is None else self._own_pads.rows_made

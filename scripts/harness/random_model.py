@@ -18,10 +18,17 @@ from node.store.importer import import_weights
 from protocol.linear.field import Floats
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
     "1.1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_key_value_heads": 4},
     "3b": {"hidden_size": 3200, "intermediate_size": 8640, "num_hidden_layers": 26, "num_key_value_heads": 32},
 }
-"""As TinyLlama and OpenLLaMA 3B are; 32 heads, 32000 tokens."""
+"""As SmolLM2-135M, TinyLlama and OpenLLaMA 3B are; 32000 tokens, and 32 heads if not said."""
 COMMON: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
