@@ -5,6 +5,8 @@ Specification constants: SPEC.md section 10. Tunables of this implementation liv
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 PROTOCOL_VERSION = 1
 """`kek/1`. Versions a node speaks travel in its hello."""
 
@@ -57,11 +59,13 @@ FREIVALDS_VECTORS = 3
 """k: a wrong result passes with probability at most (2/p)^3 < 2^-89 (SPEC.md section 8)."""
 
 
+@lru_cache(maxsize=MAX_CHUNK_ROWS)
 def row_bucket(num_rows: int) -> int:
     """Smallest bucket that holds `num_rows` (1 to 512)."""
     return next(bucket for bucket in ROW_BUCKETS if bucket >= num_rows)
 
 
+@lru_cache(maxsize=256)
 def max_rows_per_chunk(num_inputs: int, num_outputs: int) -> int:
     """Largest row limit that keeps both share and result within MAX_DATA_BYTES."""
     fitting = MAX_DATA_BYTES // (4 * max(num_inputs, num_outputs))

@@ -51,6 +51,10 @@ class ScriptedChannel:
     # What the session sees.
 
     @property
+    def socket(self) -> zmq.Socket[bytes]:
+        return self.near
+
+    @property
     def pollables(self) -> list[zmq.Socket[bytes]]:
         return [self.near, self._news]
 

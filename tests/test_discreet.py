@@ -60,7 +60,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     TrustedLinear: {"rows"},
     TrustedResult: {"sums"},
     PadSeeds: {"master", "model_id"},
-    UnitCheck: {"vectors", "projections", "_sums"},
+    UnitCheck: {"vectors", "projections", "_slices"},
     SwarmKey: {"secret"},
     Attempt: {"meeting", "outgoing", "_nonce"},
     Meeting: {"asker_nonce", "answerer_nonce"},

@@ -264,7 +264,7 @@ def test_a_request_is_cancelled_while_it_is_computed() -> None:
     worker.listens = True
     with LiveNode(1, UNITS, worker=worker) as node, introduced(node) as client:
         client.send(pad_request(1, unit=1), 1)
-        assert worker.reached.wait(WAIT_S)
+        until(lambda: node.data._computing.work.ready(lambda path: False), "a part is computed, others are to come")
         client.send(Cancel(1), 2)
         until(lambda: not node.data._computing.work.ready(lambda path: False), "it is dropped")
         worker.leave.set()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from msgspec import Struct, field
 
@@ -27,19 +25,29 @@ class ChunkCounts(Struct):
     """Chunks that were in flight when their peer's connection broke."""
 
 
+class Stopwatch:
+    """Adds the time of one block. A generator's context manager would take as long as some of the blocks."""
+
+    __slots__ = ("_seconds", "_started", "_what")
+
+    def __init__(self, seconds: dict[str, float], what: str) -> None:
+        self._seconds, self._what = seconds, what
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._seconds[self._what] = self._seconds.get(self._what, 0.0) + time.perf_counter() - self._started
+
+
 class Timings(Struct):
     """Seconds of the session's thread by activity; the rest of the elapsed time is the model's own code."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def of(self, what: str) -> Iterator[None]:
-        """Add the time of the block to `what`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(what, time.perf_counter() - started)
+    def of(self, what: str) -> Stopwatch:
+        """Add the time of a block to `what`."""
+        return Stopwatch(self.seconds, what)
 
     def add(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds

@@ -26,6 +26,8 @@ class Mailbox:
         """By `id`."""
         self._polled: dict[int, tuple[int, list[Pollable]]] = {}
         """By `id` of the peer: the generation of its channel, and what is polled for it."""
+        self._news: set[int] = set()
+        """By `id`: peers whose connection may have changed since the last wait."""
         self._peer_of: dict[Pollable, SessionPeer] = {}
 
     def wake_by(self, fd: int) -> None:
@@ -44,13 +46,24 @@ class Mailbox:
 
     def wait(self, timeout_s: float) -> list[SessionPeer]:
         """Wait for messages, at most `timeout_s`; returns the peers that sent something."""
-        for peer in self._peers.values():  # a reopened connection has another socket
-            if self._polled[id(peer)][0] != peer.channel.generation:
+        for key, peer in self._peers.items():  # a reopened connection has another socket
+            if self._polled[key][0] != peer.channel.generation:
                 self._unwatch(peer)
                 self._watch(peer)
         events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
-        peers = (self._peer_of[one] for one, _ in events if one in self._peer_of)
-        return list({id(peer): peer for peer in peers}.values())
+        self._news.clear()
+        peers = dict[int, SessionPeer]()
+        for one, _ in events:
+            sender = self._peer_of.get(one)
+            if sender is not None:
+                peers[id(sender)] = sender
+                if one is not sender.channel.socket:
+                    self._news.add(id(sender))
+        return list(peers.values())
+
+    def has_news(self, peer: SessionPeer) -> bool:
+        """Whether the last wait ended because the connection of a peer may have changed."""
+        return id(peer) in self._news
 
     def _watch(self, peer: SessionPeer) -> None:
         pollables = peer.channel.pollables

@@ -310,7 +310,7 @@ class ExecutionManager:
             log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
             self._ban(peer)
             return
-        if peer.channel.notice_losses():
+        if self._mailbox.has_news(peer) and peer.channel.notice_losses():
             self._lost(peer)
         elif not heard and peer.channel.bytes_down > bytes_before:
             self._unasked(peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 
 WINDOW = 64
@@ -15,10 +16,12 @@ MIN_SAMPLES = 8
 class Series:
     """The last samples of a figure. Not thread-safe."""
 
-    __slots__ = ("_samples", "mean")
+    __slots__ = ("_ordered", "_samples", "mean")
 
     def __init__(self) -> None:
-        self._samples: deque[float] = deque(maxlen=WINDOW)
+        self._samples: deque[float] = deque()
+        self._ordered: list[float] = []
+        """The same in order: it is asked far more often than it is added to."""
         self.mean: float | None = None
         """Exponentially weighted mean; None before the first sample."""
 
@@ -27,22 +30,25 @@ class Series:
 
     def add(self, sample: float) -> None:
         """Add a measurement."""
+        if len(self._samples) == WINDOW:
+            del self._ordered[bisect_left(self._ordered, self._samples.popleft())]
         self._samples.append(sample)
+        insort(self._ordered, sample)
         self.mean = sample if self.mean is None else self.mean + WEIGHT * (sample - self.mean)
 
     @property
     def median(self) -> float | None:
         """Of the samples remembered; None where there is none."""
-        return sorted(self._samples)[len(self._samples) // 2] if self._samples else None
+        return self._ordered[len(self._ordered) // 2] if self._ordered else None
 
     @property
     def least(self) -> float | None:
         """Of the samples remembered; None where there is none."""
-        return min(self._samples, default=None)
+        return self._ordered[0] if self._ordered else None
 
     @property
     def percentile_95(self) -> float | None:
         """Of the samples remembered; None where they are too few to say."""
-        if len(self._samples) < MIN_SAMPLES:
+        if len(self._ordered) < MIN_SAMPLES:
             return None
-        return sorted(self._samples)[int(0.95 * (len(self._samples) - 1))]
+        return self._ordered[int(0.95 * (len(self._ordered) - 1))]

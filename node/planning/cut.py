@@ -7,6 +7,7 @@ bucket is cut, and the rows are spread over the parts. Peers that compare their 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -59,7 +60,8 @@ def split_prompt_for_remote(num_rows: int, lane_speeds: Sequence[float]) -> list
     return spans
 
 
-def cut_rows(span: RowSpan, max_rows: int) -> list[RowSpan]:
+@lru_cache(maxsize=1024)
+def cut_rows(span: RowSpan, max_rows: int) -> Sequence[RowSpan]:
     """Cut a lane's part of a pass into chunks of at most `max_rows`, each a bucket; the largest first.
 
     If a chunk of the unit may have very few rows, some chunks have no row of the pass: they are sent nevertheless.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from node.serving.bulk import BulkThread
 from node.serving.work_queue import IsFull, Job, WorkQueue
-from node.serving.worker import ALONE_PART_S, SHARED_PART_S, Answer, LinearWorker
+from node.serving.worker import ALONE_PART_S, SHARED_PART_S, SHORT_S, Answer, LinearWorker
 from protocol.identity import PeerId
 
 OVERLONG_PARTS = 4.0
@@ -56,8 +56,28 @@ class Computing:
 
     def push(self, job: Job) -> bool:
         """Add a request; returns whether there was room."""
-        job.is_long = self._worker.is_long(job.request)
+        job.is_long = self._worker.expected_s(job.request) > SHORT_S
         return self.work.push(job)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is computed."""
+        return self.work.is_empty and self._bulk.busy_s is None
+
+    def answer(self, job: Job) -> bool:
+        """Begin the only request that there is, in this thread, and answer it if it has one part. A longer one is
+        added, so that others are heard meanwhile. Returns whether there was room."""
+        expected_s = self._worker.expected_s(job.request)
+        if expected_s > SHORT_S and (expected_s > ALONE_PART_S or self._is_shared(job.peer_id)):
+            return self.push(job)
+        self.work.serve_only(job.peer_id)
+        self._worker.part_s = ALONE_PART_S
+        answer = job.advance(self._worker.parts)
+        if answer is None:
+            return self.push(job)
+        job.is_single, job.answered = expected_s <= SHORT_S, True
+        self._reply(job, answer)
+        return True
 
     def collect(self) -> None:
         """Take over what another thread has computed; that wakes this one when it is done."""

@@ -31,7 +31,13 @@ from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import Conduct
 from node.transport.farewells import PATIENCE_MS
 from node.transport.registry import PeerRegistry
-from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext, send_frames, send_to_route
+from node.transport.sockets import (
+    MAX_DATA_FRAME_BYTES,
+    SecureContext,
+    receive_frames,
+    send_frames,
+    send_to_route,
+)
 from protocol.codec import encode_message
 from protocol.identity import PeerId
 from protocol.message import Message
@@ -212,6 +218,11 @@ class DataPlane:
         if not self._hear(self._timeout_ms()):
             return False
         self._computing.collect()
+        only = self._reception.only_path
+        if only is not None and self._computing.is_idle and not self._outbox.is_full(only):
+            self._breaks.look(True, time.monotonic())
+            self._reception.open(only, at_once=True)
+            return True
         is_single = self._computing.work.has_single(self._outbox.is_full) or self._reception.has_single
         started = time.monotonic()
         self._breaks.look(is_single, started)
@@ -310,9 +321,8 @@ class DataPlane:
             return False
         until = time.perf_counter() + READ_S
         for _ in range(MAX_MESSAGES_A_TURN):
-            try:
-                frames: list[zmq.Frame] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
+            frames = receive_frames(socket)
+            if frames is None:
                 break
             if socket is self._router:
                 self._handle_routed(bytes(frames[0].buffer), frames[1:])

@@ -69,6 +69,14 @@ class Inbox:
         return self._count_of[peer_id]
 
     @property
+    def only_path(self) -> Path | None:
+        """The connection of the only message that waits; None where none or several wait."""
+        if len(self._waiting) != 1:
+            return None
+        path, messages = next(iter(self._waiting.items()))
+        return path if len(messages) == 1 else None
+
+    @property
     def paths(self) -> Iterator[Path]:
         """Connections with messages that wait, the one opened longest ago first."""
         return iter(self._waiting)

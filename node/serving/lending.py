@@ -28,6 +28,7 @@ BUSY_SHARE = 0.25
 LOOK_EVERY_S = 5.0
 """Over so long the use of the processors is measured."""
 STORE_EVERY_S = 60.0
+QUARTER_S = 900.0
 
 
 class LendingRules(Struct, frozen=True):
@@ -82,6 +83,8 @@ class Lending:
         self._looked_at, self._in_use = 0.0, False
         self._own_s = self._busy_s = 0.0
         self._stored_at = unix_s()
+        self._month_ends_at = 0.0
+        """Until then `_month` is the month that is; asking the calendar for every request costs too much."""
 
     @property
     def refusal(self) -> str | None:
@@ -117,8 +120,10 @@ class Lending:
             borrower.last_unix_s = now
             if len(self._borrowers) > MAX_BORROWERS:
                 del self._borrowers[next(iter(self._borrowers))]
-            self._month_bytes = self._bytes_of_month() + num_bytes
-            self._month = _month(now)
+            if not self._month_ends_at > now:
+                self._month_bytes, self._month = self._bytes_of_month(), _month(now)
+                self._month_ends_at = (now // QUARTER_S + 1) * QUARTER_S  # months end at full quarters everywhere
+            self._month_bytes += num_bytes
             if now - self._stored_at > STORE_EVERY_S and self.rules.monthly_bytes is not None:
                 self._store()
 

@@ -14,6 +14,7 @@ import zmq
 from msgspec import Struct, field
 
 from node.serving.work_queue import Path, Route
+from node.transport.sockets import send_parts
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_BYTES
 
@@ -45,14 +46,15 @@ class _Unread(Struct):
 
     def attempt(self, message: list[Any]) -> bool:
         """Whether a message needs no second try: libzmq has it, or its peer is gone."""
+        large = _large_bytes(message)
         try:
-            tracker = self.socket.send_multipart(message, zmq.DONTWAIT, copy=False, track=True)
+            tracker = send_parts(self.socket, message, track=large > 0)
         except zmq.Again:
             return False
         except zmq.ZMQError as exc:
             log.debug("an answer was not sent: %s", exc)
             return True
-        if large := _large_bytes(message):
+        if tracker is not None:
             self.sent.append((tracker, large))
         return True
 
@@ -97,6 +99,8 @@ class Outbox:
             unread = _Unread(socket)
         if (unread.waiting or not unread.attempt(message)) and len(unread.waiting) < MAX_UNSENT:
             unread.waiting.append(message)
+        elif path not in self._unread and not unread.sent:
+            return  # as nearly always: nothing is left to remember
         self._settle(path, unread)
 
     def send_again(self) -> None:

@@ -39,6 +39,10 @@ SMALL_BYTES = 64
 """A message of so few bytes asks for no work: it is a cancellation, or credit, and is opened at once."""
 
 
+def _no_room(job: Job) -> bool:
+    return False
+
+
 class Reception:
     """Opens messages, in the data plane's thread.
 
@@ -103,7 +107,7 @@ class Reception:
         if not self._conduct.may_send(peer_id, now):
             return
         started = time.thread_time()
-        job = self._open(message, has_room=not is_large)
+        job = self._open(message, _no_room if is_large else self._computing.push)
         seconds = time.thread_time() - started
         self._conduct.spent(peer_id, seconds, time.monotonic())
         self._charge(message, job, seconds)
@@ -122,21 +126,35 @@ class Reception:
             send_frames(socket, [*([] if route is None else [route]), *encode_message(refusal, message_id)])
         self._conduct.spent(None, time.thread_time() - started, time.monotonic())
 
-    def open(self, path: Path) -> None:
-        """Open the next message of a connection."""
+    @property
+    def only_path(self) -> Path | None:
+        """The connection of the only message that waits; None where none or several wait."""
+        return self._inbox.only_path
+
+    def open(self, path: Path, at_once: bool = False) -> None:
+        """Open the next message of a connection.
+
+        Args:
+            at_once: nothing else waits, so that a request is computed now, unless it takes long.
+        """
         message, started = self._inbox.take(path), time.thread_time()
-        job = None if message.socket.closed else self._open(message, has_room=True)
+        take = self._computing.answer if at_once else self._computing.push
+        job = None if message.socket.closed else self._open(message, take)
         self._inbox.settle(message.peer_id)
         self._charge(message, job, time.thread_time() - started)
 
     def _charge(self, message: Unopened, job: Job | None, seconds: float) -> None:
-        if job is not None:
+        if job is not None and not job.answered:
             job.owed_s = seconds
         else:
-            self._work.charge(message.peer_id, seconds)
+            self._work.charge(message.peer_id, seconds, job)
 
-    def _open(self, message: Unopened, has_room: bool) -> Job | None:
-        """Do what a message says; returns the request that now waits, where it was one."""
+    def _open(self, message: Unopened, take: Callable[[Job], bool]) -> Job | None:
+        """Do what a message says; returns the request, where it was one that waits now or was answered at once.
+
+        Args:
+            take: adds or answers a request; returns whether there was room.
+        """
         peer_id, route, frames = message.peer_id, message.route, message.frames
         try:
             received = decode_message([frame.buffer for frame in frames], MAX_DATA_HEADER_BYTES)
@@ -162,7 +180,7 @@ class Reception:
                 if self._inbox.was_cancelled(peer_id, received.id):
                     return None
                 job = Job(peer_id, received.id, request, message.socket, route)
-                if has_room and self._computing.push(job):
+                if take(job):
                     return job
                 self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
                 self._answer(message, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"), received.id)

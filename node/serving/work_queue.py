@@ -64,6 +64,8 @@ class Job(Struct, eq=False):
     """Whether it was short, and the only request of its peer when its turn came."""
     running: bool = False
     """Whether another thread computes a part of it now."""
+    answered: bool = False
+    """Whether it was answered at once and never waited."""
     cancelled: bool = False
     """Whether it is to be finished without an answer once that part is computed."""
 
@@ -180,6 +182,15 @@ class WorkQueue:
     def __len__(self) -> int:
         """Requests that have not begun."""
         return self._count
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request waits or has begun."""
+        return not self._lines
+
+    def serve_only(self, peer_id: PeerId) -> None:
+        """A request is computed at once, because nothing else waits: it is the turn of its peer."""
+        self._turns.next((peer_id,))
 
     def push(self, job: Job) -> bool:
         """Whether there was room."""

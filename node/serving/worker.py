@@ -67,7 +67,8 @@ RowsOf = Callable[[int, int], NDArray[Any]]
 """Rows `[start, end)` of a request, `[end - start, K]`, in the form that its kernel takes."""
 
 SHORT_S = 0.0005
-"""Requests that take longer are computed in parts, beside the data plane: half an exchange on one machine."""
+"""Where others ask too, requests that are expected to take longer are computed in parts, beside the data plane: half
+an exchange on one machine."""
 SHARED_PART_S = 0.002
 """Length of a part while others ask too: the longest wait of a long request whose turn comes while a part is
 computed."""
@@ -143,17 +144,17 @@ class LinearWorker:
             log.exception("a request could not be computed")
             return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
 
-    def is_long(self, request: WorkRequest) -> bool:
-        """Whether a request is expected to take longer than `SHORT_S`; never raises on what a peer can send."""
+    def expected_s(self, request: WorkRequest) -> float:
+        """How long a request is expected to take; never raises on what a peer can send."""
         binding = request.binding
         try:
             weights = self._weights_of(binding.model_id, binding.unit)
         except ModelError:
-            return False  # the answer says so
+            return 0.0  # the answer says so
         if weights is None:
-            return False
+            return 0.0
         outputs = min(len(weights), (binding.tile_end - binding.tile_start) * TILE_OUTPUTS)
-        return bool(binding.num_rows * outputs * weights.shape[1] > SHORT_S * self._macs_per_s)
+        return float(binding.num_rows * outputs * weights.shape[1] / self._macs_per_s)
 
     def _field_parts(self, request: Linear) -> Generator[None, None, LinearResult]:
         """The rows of a share, or the pads of a seed, times the slice."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import zmq
 
 from node.transport.callers import FRAME_OVERHEAD_BYTES
 from node.transport.line import Line, Socket
 from node.transport.registry import ConnectedPeer
-from node.transport.sockets import PAIR_HIGH_WATER_MARK, SecureContext, send_frames
+from node.transport.sockets import PAIR_HIGH_WATER_MARK, SecureContext, receive_frames, send_frames
 from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import PeerId
@@ -78,7 +79,7 @@ class Channel:
     def send(self, message: Message, message_id: int) -> bool:
         """Send without waiting; returns False where the peer cannot take the message."""
         frames, socket = encode_message(message, message_id), self.socket
-        if socket is None or not send_frames(socket, list(frames)):
+        if socket is None or not send_frames(socket, frames):
             return False
         self.bytes_up += num_bytes(frames)
         return True
@@ -88,13 +89,13 @@ class Channel:
         socket = self.socket
         if socket is None:
             return None
-        try:
-            frames: list[Any] = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-        except zmq.Again:
+        frames = receive_frames(socket)
+        if frames is None:
             return None
         buffers = [frame.buffer for frame in frames]
-        self.bytes_down += num_bytes(buffers)
-        self._read_bytes += num_bytes(buffers) + FRAME_OVERHEAD_BYTES * len(buffers)
+        size = num_bytes(buffers)
+        self.bytes_down += size
+        self._read_bytes += size + FRAME_OVERHEAD_BYTES * len(buffers)
         return decode_message(buffers, MAX_DATA_HEADER_BYTES)
 
     def notice_losses(self) -> int:
@@ -131,9 +132,9 @@ class Channel:
             self._pair.close(linger=FAREWELL_MS)
 
 
-def num_bytes(frames: list[Frame]) -> int:
+def num_bytes(frames: Sequence[Frame]) -> int:
     """Payload bytes of a message (33 bytes a frame of CurveZMQ and the TCP headers come on top)."""
-    return sum(len(frame) for frame in frames)
+    return sum(map(len, frames))
 
 
 def open_channel(secure: SecureContext, lender: Lender, peer: ConnectedPeer) -> Channel:

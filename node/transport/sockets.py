@@ -166,10 +166,43 @@ def connect_socket(socket: Any, address: Multiaddr) -> None:
         raise TransportError(f"cannot dial {address}: {exc.strerror}") from exc
 
 
+# Plain integers: the library's flags are slow to combine, and every chunk passes here.
+_DONTWAIT, _SNDMORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+
+
+def receive_frames(socket: Any) -> list[zmq.Frame] | None:
+    """The next message, not copied; None where none has come. Asking first is cheaper than an exception."""
+    if not socket.get(_EVENTS) & _POLLIN:
+        return None
+    try:
+        frames = [socket.recv(_DONTWAIT, copy=False)]
+        while frames[-1].more:
+            frames.append(socket.recv(0, copy=False))
+    except zmq.Again:
+        return None
+    return frames
+
+
+def send_parts(socket: Any, parts: list[Any], track: bool = False) -> zmq.MessageTracker | None:
+    """Send without waiting, all parts or none. Large parts are not copied.
+
+    Args:
+        track: whether to return what tells when the socket has let go of the last part.
+
+    Raises:
+        zmq.ZMQError: the socket took none of them.
+    """
+    for part in parts[:-1]:
+        socket.send(part, _DONTWAIT | _SNDMORE, copy=False)
+    tracker: zmq.MessageTracker | None = socket.send(parts[-1], _DONTWAIT, copy=False, track=track)
+    return tracker
+
+
 def send_frames(socket: Any, frames: list[Any]) -> bool:
     """Send without waiting; False when the peer is gone or does not read (the other side times out)."""
     try:
-        socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
+        send_parts(socket, frames)
     except zmq.ZMQError as exc:
         log.debug("a data frame was not sent: %s", exc)
         return False
@@ -179,7 +212,7 @@ def send_frames(socket: Any, frames: list[Any]) -> bool:
 def send_to_route(router: Any, route: bytes, frames: list[Any]) -> bool:
     """Send over one connection of a ROUTER without waiting; False where the connection has ended."""
     try:
-        router.send_multipart([route, *frames], zmq.DONTWAIT, copy=False)
+        send_parts(router, [route, *frames])
     except zmq.ZMQError as exc:
         log.debug("a data frame was not sent: %s", exc)
         return exc.errno != zmq.EHOSTUNREACH

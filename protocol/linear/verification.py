@@ -69,12 +69,12 @@ def random_elements(shape: tuple[int, int], random_bytes: RandomBytes) -> Elemen
 class UnitCheck(Discreet, Struct):
     """Secret `U` and `V = U W` of one unit, kept a tile at a time so that any slice can be checked."""
 
-    HIDDEN: ClassVar[tuple[str, ...]] = ("vectors", "projections")
+    HIDDEN: ClassVar[tuple[str, ...]] = ("vectors", "projections", "_slices")
     vectors: Elements
     """`[3, N]`, secret: whoever knows it can forge results."""
     projections: Elements
     """`[tiles, 3, K]`: the part of V that each tile of 512 outputs contributes."""
-    _sums: dict[tuple[int, int], Elements] = field(default_factory=dict)
+    _slices: dict[tuple[int, int], tuple[Elements, Elements]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, weights: Weights, arithmetic: FieldArithmetic, random_bytes: RandomBytes) -> UnitCheck:
@@ -90,12 +90,13 @@ class UnitCheck(Discreet, Struct):
 
     def slice(self, tile_start: int, tile_end: int) -> tuple[Elements, Elements]:
         """`U [3, outputs]` and `V [3, K]` of tiles `[tile_start, tile_end)`."""
-        vectors = self.vectors[:, tile_start * TILE_OUTPUTS : tile_end * TILE_OUTPUTS]
         key = (tile_start, tile_end)
-        if key not in self._sums:
+        known = self._slices.get(key)
+        if known is None:
+            vectors = self.vectors[:, tile_start * TILE_OUTPUTS : tile_end * TILE_OUTPUTS]
             total = self.projections[tile_start:tile_end].sum(axis=0, dtype=np.uint64) % np.uint64(P)
-            self._sums[key] = total.astype(np.uint32)
-        return np.ascontiguousarray(vectors), self._sums[key]
+            known = self._slices[key] = np.ascontiguousarray(vectors), total.astype(np.uint32)
+        return known
 
     def __repr__(self) -> str:
         return f"UnitCheck({self.vectors.shape[1]} outputs)"
@@ -137,7 +138,7 @@ def passes_gate(
     `inputs [T, K]` are the elements the peer worked on: the share it was sent, the pads of its seed, or this device's
     own quantization of the rows it was sent as they are.
     """
-    num_outputs = check.vectors[:, binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS].shape[1]
+    num_outputs = check.slice(binding.tile_start, binding.tile_end)[0].shape[1]
     if binding.role not in result.ROLES or result.numbers.shape != (binding.num_rows, num_outputs):
         return False
     bound = result_digest(binding, result.numbers) == result.digest

@@ -1,6 +1,6 @@
 """`scripts/bench exchange`: what lending one layer costs, beside a bare round trip of the same bytes.
 
-An exchange is one row of one unit: share, message, the peer's kernel, message, check and merge, with pads made before.
+An exchange is one row of one unit: share, message, the peer's kernel, message, check and merge; pads are made before.
 The bare round trip moves as many bytes over one CURVE connection between two processes that do nothing else. Both are
 made in turn, so that a drift of the machine's speed hits both alike.
 """
@@ -124,9 +124,7 @@ def measure(session: Session, raw: Raw, unit: Unit, count: int) -> Series:
         if number >= 0 and number % BLOCK == BLOCK - 1:
             sizes = unit.ref.num_inputs * ELEMENT_BYTES, unit.ref.num_outputs * ELEMENT_BYTES
             series.raw_s += [raw.trip(*sizes) for _ in range(BLOCK)]
-    series.parts_s = {
-        part: seconds - before.get(part, 0.0) for part, seconds in executor.timings.seconds.items()
-    }
+    series.parts_s = {part: seconds - before.get(part, 0.0) for part, seconds in executor.timings.seconds.items()}
     return series
 
 
