@@ -20,12 +20,29 @@ MAX_ITEMS = 6144
 fewer than 5 800."""
 
 
+INLINE = 24
+"""Smaller numbers are one byte."""
+
+
 def encode(value: object) -> bytes:
     """Deterministic CBOR of maps with integer keys, lists, ints, bytes, text, booleans, floats and None."""
     try:
         return cbor2.dumps(value, canonical=True)
     except (cbor2.CBOREncodeError, TypeError, ValueError) as exc:
         raise LocalProtocolError(f"a value cannot be encoded: {exc}") from exc
+
+
+def encode_uint(number: int) -> bytes:
+    """A whole number from 0 to 2^64 - 1, as `encode` writes it."""
+    if number < INLINE:
+        return number.to_bytes(1, "big")
+    if number < 1 << 8:
+        return b"\x18" + number.to_bytes(1, "big")
+    if number < 1 << 16:
+        return b"\x19" + number.to_bytes(2, "big")
+    if number < 1 << 32:
+        return b"\x1a" + number.to_bytes(4, "big")
+    return b"\x1b" + number.to_bytes(8, "big")
 
 
 def decode(data: bytes, max_bytes: int, max_items: int = MAX_ITEMS) -> Any:

@@ -136,6 +136,9 @@ class PeerMeasures(Discreet, Struct):
         to fewer. None if nothing was measured often enough.
         """
         with self._lock:
+            same = self._latency_s.get((model_id, num_rows))
+            if same is not None and (percentile_s := same.percentile_95) is not None:
+                return percentile_s
             measured = {
                 rows: seen
                 for (model, rows), seen in self._latency_s.items()
@@ -143,7 +146,7 @@ class PeerMeasures(Discreet, Struct):
             }
             if not measured:
                 return None
-            bucket = num_rows if num_rows in measured else min(measured, key=lambda rows: abs(rows - num_rows))
+            bucket = min(measured, key=lambda rows: abs(rows - num_rows))
             percentile_s = measured[bucket].percentile_95
         return None if percentile_s is None else percentile_s * max(1.0, num_rows / bucket)
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
+from protocol import cbor
+from protocol.cbor import encode_uint
 from protocol.discreet import Discreet
 from protocol.envelope import MAX_ID, DType, Tensor
 from protocol.errors import RemoteProtocolError
@@ -26,6 +28,9 @@ from protocol.message import Message, MessageType
 
 MAX_TILES = MAX_UNIT_OUTPUTS // TILE_OUTPUTS
 MAX_COMPUTE_US = 1 << 62
+_BINDING_BEGINS = bytes((0x89, 0x40 + SESSION_BYTES))
+_HASH_BEGINS = bytes((0x58, HASH_BYTES))
+"""CBOR's heads of a list of nine and of byte strings."""
 
 
 class Role(IntEnum):
@@ -70,6 +75,28 @@ class ChunkBinding(Struct, frozen=True):
             self.tile_start,
             self.tile_end,
         ]
+
+    @property
+    def encoded(self) -> bytes:
+        """`as_list` in deterministic CBOR, put together here: it is written twice for every chunk."""
+        if len(self.session) != SESSION_BYTES or not len(self.model_id) == len(self.unit) == HASH_BYTES:
+            return cbor.encode(self.as_list())
+        return b"".join(
+            (
+                _BINDING_BEGINS,
+                self.session,
+                encode_uint(self.nonce),
+                _HASH_BEGINS,
+                self.model_id,
+                _HASH_BEGINS,
+                self.unit,
+                encode_uint(self.role),
+                encode_uint(self.row_start),
+                encode_uint(self.row_end),
+                encode_uint(self.tile_start),
+                encode_uint(self.tile_end),
+            )
+        )
 
     @classmethod
     def from_list(cls, values: list[Any]) -> Self:

@@ -14,7 +14,6 @@ from typing import ClassVar
 import numpy as np
 from msgspec import Struct, field
 
-from protocol import cbor
 from protocol.discreet import Discreet
 from protocol.envelope import buffer_bytes
 from protocol.limits import FREIVALDS_VECTORS, TILE_OUTPUTS
@@ -38,7 +37,7 @@ class ResultDigest:
 
     def __init__(self, binding: ChunkBinding) -> None:
         self._sha256 = hashlib.sha256(DIGEST_DOMAIN)
-        self._sha256.update(cbor.encode(binding.as_list()))
+        self._sha256.update(binding.encoded)
 
     def update(self, rows: Elements | Sums) -> None:
         """The next rows of the result, `[any, outputs]`."""

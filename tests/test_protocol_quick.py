@@ -1,0 +1,129 @@
+"""The pattern for the headers of shares and their results: it agrees with the general way, or reads nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from protocol import cbor
+from protocol.envelope import MAX_ID, Envelope, Frame, decode_envelope, encode_envelope
+from protocol.errors import RemoteProtocolError
+from protocol.limits import MAX_CHUNK_ROWS, MAX_DATA_HEADER_BYTES
+from protocol.linear.messages import MAX_COMPUTE_US, MAX_TILES, ChunkBinding, Linear, LinearResult, Role
+from protocol.linear.quick import quick_frames, quick_message
+from protocol.message import Message
+
+EDGES = [0, 1, 23, 24, 255, 256, 65535, 65536, (1 << 32) - 1, 1 << 32, MAX_ID]
+IDS = st.sampled_from(EDGES) | st.integers(0, MAX_ID)
+
+
+@st.composite
+def bindings(draw: st.DrawFn) -> ChunkBinding:
+    num_rows = draw(st.sampled_from([1, 2, 8, 300]))
+    row_start = draw(st.integers(0, MAX_CHUNK_ROWS - num_rows))
+    tile_start = draw(st.integers(0, MAX_TILES - 1))
+    return ChunkBinding(
+        draw(st.binary(min_size=16, max_size=16)),
+        draw(IDS),
+        draw(st.binary(min_size=32, max_size=32)),
+        draw(st.binary(min_size=32, max_size=32)),
+        Role.SHARE,
+        row_start,
+        row_start + num_rows,
+        tile_start,
+        draw(st.integers(tile_start + 1, MAX_TILES)),
+    )
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Message:
+    width = draw(st.sampled_from([1, 5, 24, 300]))
+    if draw(st.booleans()):
+        binding = draw(bindings())
+        return Linear(binding, rows=np.full((binding.num_rows, width), 7, np.uint32))
+    micros = draw(st.sampled_from([*EDGES[:-1], MAX_COMPUTE_US]))
+    return LinearResult(draw(st.binary(min_size=32, max_size=32)), micros, np.full((3, width), 9, np.uint32))
+
+
+def slow_frames(message: Message, message_id: int) -> list[Frame]:
+    return encode_envelope(Envelope(message.TYPE, message_id, message.to_body(), message.to_buffers()))
+
+
+def slow_message(frames: list[Any]) -> tuple[int, Message] | None:
+    try:
+        envelope = decode_envelope(frames, MAX_DATA_HEADER_BYTES)
+        kind = {kind.TYPE: kind for kind in (Linear, LinearResult)}[envelope.type]  # type: ignore[type-abstract]
+        return envelope.id, kind.from_parts(envelope.body, envelope.buffers)
+    except (RemoteProtocolError, KeyError):
+        return None
+
+
+def said(message: Message) -> tuple[Any, ...]:
+    if isinstance(message, Linear):
+        assert message.rows is not None
+        return Linear, message.binding, message.seed, message.rows.shape, message.rows.tobytes()
+    assert isinstance(message, LinearResult)
+    return LinearResult, message.digest, message.compute_us, message.rows.shape, message.rows.tobytes()
+
+
+@given(messages(), IDS)
+def test_it_writes_and_reads_what_the_general_way_does(message: Message, message_id: int) -> None:
+    frames = quick_frames(message, message_id)
+    assert frames is not None and [bytes(frame) for frame in frames] == [
+        bytes(frame) for frame in slow_frames(message, message_id)
+    ]
+    read = quick_message(frames, MAX_DATA_HEADER_BYTES)
+    assert read is not None and read[0] == message_id and said(read[1]) == said(message)
+
+
+@given(messages(), IDS, st.data())
+def test_what_it_reads_of_damaged_frames_the_general_way_reads_too(
+    message: Message, message_id: int, data: st.DataObject
+) -> None:
+    header, rows = (bytearray(frame) for frame in slow_frames(message, message_id))
+    for _ in range(data.draw(st.integers(1, 3))):
+        header[data.draw(st.integers(0, len(header) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.sampled_from([0, 0, 0, 1, 4]))
+    frames = [bytes(header), bytes(rows[: len(rows) - cut])]
+    read = quick_message(frames, MAX_DATA_HEADER_BYTES)
+    if read is not None:
+        expected = slow_message(frames)
+        assert expected is not None and read[0] == expected[0] and said(read[1]) == said(expected[1])
+
+
+@given(IDS)
+def test_numbers_have_their_shortest_form(number: int) -> None:
+    assert cbor.encode_uint(number) == cbor.encode(number)
+
+
+@given(bindings())
+def test_a_binding_is_put_together_as_it_is_encoded(binding: ChunkBinding) -> None:
+    assert binding.encoded == cbor.encode(binding.as_list())
+    odd = replace(binding, session=b"short")
+    assert odd.encoded == cbor.encode(odd.as_list())
+
+
+@pytest.mark.parametrize(
+    "longer", [b"\x18\x01", b"\x19\x00\xff", b"\x1a\x00\x00\xff\xff", b"\x1b" + bytes(4) + b"\xff" * 4]
+)
+def test_a_number_in_a_longer_form_is_left_to_the_general_way(longer: bytes) -> None:
+    result = LinearResult(bytes(32), 1, np.ones((1, 1), np.uint32))
+    header, rows = slow_frames(result, 0)
+    assert header[9:12] == b"\x00\x04\xa2", "the id, then the body"
+    changed = [bytes(header[:9]) + longer + bytes(header[10:]), rows]
+    assert quick_message(changed, MAX_DATA_HEADER_BYTES) is None and slow_message(changed) is None
+
+
+def test_a_seed_and_odd_arrays_are_left_to_the_general_way() -> None:
+    binding = ChunkBinding(bytes(16), 1, bytes(32), bytes(32), Role.PAD, 0, 1, 0, 1)
+    assert quick_frames(Linear(binding, seed=bytes(32)), 1) is None
+    rows = np.ones((2, 4), np.uint32)
+    assert quick_frames(LinearResult(bytes(32), 1, rows[:, ::2]), 1) is None
+    assert quick_frames(LinearResult(bytes(32), 1, rows), 1 << 64) is None
+    frames = slow_frames(LinearResult(bytes(32), 1, rows), 1)
+    assert quick_message(frames, 20) is None and quick_message(frames[:1], MAX_DATA_HEADER_BYTES) is None
