@@ -203,6 +203,9 @@ class FailingLinear(LocalLinear):
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         self.steps.append((num_rows, len(units)))
 
+    def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
+        return [False] * len(units)
+
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         if self.fail and unit.ref.layer == 1:
             self.fail = False

@@ -37,6 +37,8 @@ class HybridExecutor:
         """Read when a pass begins."""
         self.before_step: Callable[[], None] = lambda: None
         """Called when a pass begins, before its rows are cut. It may add lanes and change the placement."""
+        self._answered: tuple[Sequence[Unit], Placement, tuple[bool, ...]] | None = None
+        """What `computed_here` was asked last, and for which placement; the answer is the same for every token."""
         self._counts = ChunkCounts()
         self._timings = Timings()
 
@@ -55,6 +57,22 @@ class HybridExecutor:
         self._manager.hear()
         self.before_step()
         self._manager.begin_step(num_rows, [unit for unit in units if self.placement.is_lent(unit.ref)])
+
+    def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
+        placement = ALL_HERE if self._manager is None else self.placement
+        if self._answered is None or self._answered[0] is not units or self._answered[1] != placement:
+            here = tuple(unit.held is not None and not placement.is_lent(unit.ref) for unit in units)
+            self._answered = units, placement, here
+        return self._answered[2]
+
+    def count_here(self, num_units: int, seconds: float) -> None:
+        self.counts.local += num_units
+        self.counts.merged += num_units
+        self.timings.add("local", seconds)
+
+    def check_wanted(self) -> None:
+        if self._interrupt is not None:
+            self._interrupt.check()
 
     @property
     def wants_floats(self) -> bool:

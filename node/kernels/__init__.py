@@ -5,6 +5,8 @@
     portable        `PortableKernels`: only numpy, the reference
     native          `NativeKernels`: C at the machine's instruction-set level (AVX-512 VNNI, AVX2, NEON or plain)
     native_floats   its float half
+    layers          whole decoder layers in one call each: what a backend needs for it
+    native_layers   the same in C
     native_library  the extension, pointers, threads
     cuda            the two linear layers on a GPU through torch, the rest from another backend
     delegating      `DelegatingKernels`: forwards every call; cuda and mutants in tests are subclasses
@@ -13,7 +15,8 @@
     build_kernels   compiles kernels.c at install; optional
 
 The C code: kernels.c has the exports; levels.h the instruction sets and the dispatch; linear.h uses tile_*.h on
-limbs.h; residues.h, project.h, rows.h, attention.h and lanes.h are compiled once for each level through wide.h.
+limbs.h; layer.h is a whole layer, team.h the threads; residues.h, project.h, rows.h, attention.h and lanes.h are
+compiled once for each level through wide.h.
 
 Use `select_kernels`: it gives the fastest backend of this machine that passed its test.
 """

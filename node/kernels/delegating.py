@@ -1,6 +1,9 @@
 """A backend that forwards every call to another one: the base class of partial backends and of mutants in tests."""
 
+from collections.abc import Sequence
+
 from node.kernels.interface import Activation, Int16s, Int64s, Kernels
+from node.kernels.layers import LayerParts, LayerShape
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
 
@@ -56,6 +59,10 @@ class DelegatingKernels:
 
     def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
         return self.base.gated(gate_up, activation)
+
+    def fused_layers(self, layers: Sequence[LayerParts], shape: LayerShape) -> None:
+        """None: a subclass replaces single steps."""
+        return None
 
     def softcap(self, values: Floats, limit: float) -> Floats:
         return self.base.softcap(values, limit)

@@ -9,12 +9,18 @@ rows of the weights, K inputs, D the hidden size, H heads, G groups of heads tha
 d the size of a head.
 """
 
-from typing import Final, Literal, Protocol, get_args
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.linear.field import Elements, Floats, P, Sums, Weights
+
+if TYPE_CHECKING:
+    from node.kernels.layers import FusedLayers, LayerParts, LayerShape
 
 Int16s = NDArray[np.int16]
 Int64s = NDArray[np.int64]
@@ -122,6 +128,10 @@ class Kernels(Protocol):
 
     def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
         """The rows that `gated_quantize` rounds: gate_up [T, 2F] -> [T, F]. Non-finite values pass through."""
+        ...
+
+    def fused_layers(self, layers: Sequence[LayerParts], shape: LayerShape) -> FusedLayers | None:
+        """The same layers in one call each, with the same bits; None where this backend takes one step at a time."""
         ...
 
     def softcap(self, values: Floats, limit: float) -> Floats:

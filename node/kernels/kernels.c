@@ -4,7 +4,7 @@
    1 out of memory, 2 refused (a value out of range), or the number of rows done before one that was refused. */
 #include <math.h>
 
-#include "levels.h"
+#include "layer.h"
 
 static int kernel_level_count(void) { return NUM_LEVELS; }
 
@@ -12,30 +12,78 @@ static const char *kernel_level_name(int level) { return LEVELS[level].name; }
 
 static int kernel_level_runs_here(int level) { return level_runs_here(level); }
 
-static int linear(enum row_kind kind, int level, const int8_t *weights, const void *rows, size_t num_outputs,
-                  size_t num_inputs, size_t num_rows, size_t start, size_t stop, uint32_t *out)
+/* Helpers for large calls, beside the caller; NULL where there is no memory. */
+static struct team *kernel_team_new(size_t num_helpers) { return team_new(num_helpers); }
+
+static void kernel_team_free(struct team *team) { team_free(team); }
+
+/* Panels of outputs [start, stop) of a linear layer. */
+static void linear_panels(void *context, size_t start, size_t stop)
+{
+    struct linear_job job = *(const struct linear_job *)context;
+    job.output_start = start * PANEL_OUTPUTS;
+    job.output_stop = min_size(stop * PANEL_OUTPUTS, job.num_outputs);
+    run_linear(&job);
+}
+
+static int linear(enum row_kind kind, int level, struct team *team, const int8_t *weights, const void *rows,
+                  size_t num_outputs, size_t num_inputs, size_t num_rows, uint32_t *out)
 {
     struct linear_job job = {.level = LEVELS[level].linear, .kind = kind, .weights = weights,
-                             .num_inputs = num_inputs, .num_outputs = num_outputs, .output_start = start,
-                             .output_stop = stop, .out = out};
+                             .num_inputs = num_inputs, .num_outputs = num_outputs, .out = out};
     enum outcome outcome = cut_limbs(&job.limbs, kind, job.level->limb_bits, rows, num_rows, num_inputs);
     if (outcome == OUTCOME_OK)
-        run_linear(&job);
+        team_run(team, linear_panels, &job, (num_outputs + PANEL_OUTPUTS - 1) / PANEL_OUTPUTS,
+                 num_outputs * num_inputs * num_rows);
     free(job.limbs.allocation);
     return (int)outcome;
 }
 
-/* weights [N, K], rows [T, K] -> columns [start, stop) of out [T, N]. */
-static int kernel_linear_a12(int level, const int8_t *weights, const int16_t *rows, size_t num_outputs,
-                             size_t num_inputs, size_t num_rows, size_t start, size_t stop, int32_t *out)
+/* weights [N, K], rows [T, K] -> out [T, N]. */
+static int kernel_linear_a12(int level, struct team *team, const int8_t *weights, const int16_t *rows,
+                             size_t num_outputs, size_t num_inputs, size_t num_rows, int32_t *out)
 {
-    return linear(ROWS_A12, level, weights, rows, num_outputs, num_inputs, num_rows, start, stop, (uint32_t *)out);
+    return linear(ROWS_A12, level, team, weights, rows, num_outputs, num_inputs, num_rows, (uint32_t *)out);
 }
 
-static int kernel_linear_field(int level, const int8_t *weights, const uint32_t *rows, size_t num_outputs,
-                               size_t num_inputs, size_t num_rows, size_t start, size_t stop, uint32_t *out)
+static int kernel_linear_field(int level, struct team *team, const int8_t *weights, const uint32_t *rows,
+                               size_t num_outputs, size_t num_inputs, size_t num_rows, uint32_t *out)
 {
-    return linear(ROWS_FIELD, level, weights, rows, num_outputs, num_inputs, num_rows, start, stop, out);
+    return linear(ROWS_FIELD, level, team, weights, rows, num_outputs, num_inputs, num_rows, out);
+}
+
+/* A layer, from the beginning (sums NULL, unit 0) or from the sums of a unit on. Returns LAYER_DONE, an error, or the
+   unit whose sums are wanted next: its rows are in run->rows. */
+static int kernel_layer(int level, struct team *team, struct layer_run *run, size_t layer, size_t cached, int unit,
+                        const int32_t *sums)
+{
+    struct row_step step = {.run = run, .level = &LEVELS[level], .layer = run->layers + layer, .unit = unit,
+                            .sums = sums, .layer_index = cached};
+    atomic_init(&step.bad_row, SIZE_MAX);
+    for (;;) {
+        const struct layer_unit *at = &step.layer->units[step.unit];
+        if (step.sums == NULL) {
+            team_run(team, round_rows, &step, run->num_rows, OPERATIONS_AN_ELEMENT * run->num_rows * at->num_inputs);
+            run->bad_row = atomic_load(&step.bad_row);
+            if (run->bad_row != SIZE_MAX)
+                return LAYER_NOT_FINITE;
+            if (at->weights == NULL && !atomic_load(&step.no_memory))
+                return step.unit;
+            uint64_t started = now_ns();
+            if (atomic_load(&step.no_memory) ||
+                kernel_linear_a12(level, team, at->weights, run->rows, at->num_outputs, at->num_inputs, run->num_rows,
+                                  run->sums) != OUTCOME_OK)
+                return LAYER_NO_MEMORY;
+            run->linear_ns += now_ns() - started;
+            step.sums = run->sums;
+        }
+        use_sums(&step, team);
+        if (atomic_load(&step.no_memory))
+            return LAYER_NO_MEMORY;
+        if (++step.unit == NUM_UNITS)
+            return LAYER_DONE;
+        step.sums = NULL;
+    }
 }
 
 static void kernel_share(int level, const int16_t *rows, const uint32_t *pads, size_t count, uint32_t *out)

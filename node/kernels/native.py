@@ -5,6 +5,7 @@ head groups, never along a sum, so the number of threads cannot change a bit. Sm
 needs about a hundred of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 
 from node.kernels import checks
 from node.kernels.interface import Int16s
+from node.kernels.layers import LayerParts, LayerShape
 from node.kernels.native_floats import NativeFloats
+from node.kernels.native_layers import NativeLayers
+from node.kernels.native_library import raise_outcome
 from protocol.linear.field import Elements, Sums, Weights
 
 
@@ -30,23 +34,21 @@ class NativeKernels(NativeFloats):
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         weights, rows = checks.linear(weights, rows, np.int16)
         sums = np.empty((rows.shape[0], weights.shape[0]), np.int32)
-        self._linear(self._lib.kernel_linear_a12, weights, rows, sums)
+        self._linear(self.lib.kernel_linear_a12, weights, rows, sums)
         return sums
 
     def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         weights, rows = checks.linear(weights, rows, np.uint32)
         sums = np.empty((rows.shape[0], weights.shape[0]), np.uint32)
-        self._linear(self._lib.kernel_linear_field, weights, rows, sums)
+        self._linear(self.lib.kernel_linear_field, weights, rows, sums)
         return sums
 
     def _linear(self, kernel: Any, weights: Weights, rows: NDArray[Any], sums: NDArray[Any]) -> None:
-        read, written = (self.pointer(weights), self.pointer(rows)), self.pointer(sums)
-        sizes = *weights.shape, rows.shape[0]
+        read = self.pointer(weights), self.pointer(rows)
+        raise_outcome(kernel(self.level, self.team, *read, *weights.shape, rows.shape[0], self.pointer(sums)))
 
-        def task(start: int, stop: int) -> int:
-            return int(kernel(self._level, *read, *sizes, start, stop, written))
-
-        self.spread(task, weights.shape[0], weights.size * rows.shape[0])
+    def fused_layers(self, layers: Sequence[LayerParts], shape: LayerShape) -> NativeLayers:
+        return NativeLayers(self, layers, shape)
 
     # ---- the field ----
 
@@ -54,20 +56,20 @@ class NativeKernels(NativeFloats):
         rows, pads = checks.twins(rows, pads, ("rows", "pads"), np.int16)
         shares = np.empty(rows.shape, np.uint32)
         read = self.pointer(rows), self.pointer(pads)
-        self._lib.kernel_share(self._level, *read, rows.size, self.pointer(shares))
+        self.lib.kernel_share(self.level, *read, rows.size, self.pointer(shares))
         return shares
 
     def merge(self, first: Elements, second: Elements) -> Sums:
         first, second = checks.twins(first, second, ("first", "second"), np.uint32)
         sums = np.empty(first.shape, np.int32)
         read = self.pointer(first), self.pointer(second)
-        self._lib.kernel_merge(self._level, *read, first.size, self.pointer(sums))
+        self.lib.kernel_merge(self.level, *read, first.size, self.pointer(sums))
         return sums
 
     def centre(self, elements: Elements) -> Sums:
         elements = checks.array(elements, "elements", np.uint32, 2)
         integers = np.empty(elements.shape, np.int32)
-        self._lib.kernel_centre(self._level, self.pointer(elements), elements.size, self.pointer(integers))
+        self.lib.kernel_centre(self.level, self.pointer(elements), elements.size, self.pointer(integers))
         return integers
 
     def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
@@ -75,7 +77,7 @@ class NativeKernels(NativeFloats):
         dots = np.empty((rows.shape[0], vectors.shape[0]), np.uint32)
         read = self.pointer(vectors), self.pointer(rows)
         sizes = vectors.shape[0], *rows.shape
-        self._lib.kernel_field_dot(self._level, *read, *sizes, self.pointer(dots))
+        self.lib.kernel_field_dot(self.level, *read, *sizes, self.pointer(dots))
         return dots
 
     def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
@@ -83,7 +85,7 @@ class NativeKernels(NativeFloats):
         combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)
         read = self.pointer(coefficients), self.pointer(rows)
         sizes = coefficients.shape[0], *rows.shape
-        self._lib.kernel_field_combine(self._level, *read, *sizes, self.pointer(combined))
+        self.lib.kernel_field_combine(self.level, *read, *sizes, self.pointer(combined))
         return combined
 
     def field_project(self, vectors: Elements, weights: Weights) -> Elements:
@@ -93,14 +95,14 @@ class NativeKernels(NativeFloats):
         sizes = vectors.shape[0], *weights.shape
 
         def task(start: int, stop: int) -> None:
-            self._lib.kernel_field_project(self._level, *read, *sizes, start, stop, written)
+            self.lib.kernel_field_project(self.level, *read, *sizes, start, stop, written)
 
         self.spread(task, weights.shape[1], weights.size * vectors.shape[0])
         return projected
 
     def all_canonical(self, elements: Elements) -> bool:
         elements = checks.array(elements, "elements", np.uint32)
-        return bool(self._lib.kernel_all_canonical(self._level, self.pointer(elements), elements.size))
+        return bool(self.lib.kernel_all_canonical(self.level, self.pointer(elements), elements.size))
 
     # ---- measurement ----
 
@@ -111,7 +113,7 @@ class NativeKernels(NativeFloats):
         sums = []
 
         def task(start: int, stop: int) -> None:
-            sums.append(int(self._lib.kernel_read_sum(self._level, read + start, stop - start)))
+            sums.append(int(self.lib.kernel_read_sum(self.level, read + start, stop - start)))
 
         self.spread(task, words.size, words.size)
         return sum(sums) % 2**64

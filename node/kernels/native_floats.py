@@ -15,7 +15,7 @@ class NativeFloats(NativeLibrary):
 
     def quantize(self, hidden: Floats, max_row_norm: float) -> tuple[Int16s, Floats]:
         hidden = checks.array(hidden, "hidden", np.float32, 2)
-        return self._quantized(self._lib.kernel_quantize, hidden.shape, max_row_norm, self.pointer(hidden))
+        return self._quantized(self.lib.kernel_quantize, hidden.shape, max_row_norm, self.pointer(hidden))
 
     def norm_quantize(
         self, hidden: Floats, gain: Floats, epsilon: float, max_row_norm: float
@@ -23,7 +23,7 @@ class NativeFloats(NativeLibrary):
         hidden, gain = checks.norm(hidden, gain)
         workspace = np.empty(hidden.shape[1], np.float32)
         inputs = self.pointer(hidden), self.pointer(workspace), self.pointer(gain), epsilon
-        return self._quantized(self._lib.kernel_norm_quantize, hidden.shape, max_row_norm, *inputs)
+        return self._quantized(self.lib.kernel_norm_quantize, hidden.shape, max_row_norm, *inputs)
 
     def gated_quantize(
         self, gate_up: Floats, max_row_norm: float, activation: Activation = "silu"
@@ -32,7 +32,7 @@ class NativeFloats(NativeLibrary):
         shape = gate_up.shape[0], gate_up.shape[1] // 2
         workspace = np.empty(shape[1], np.float32)
         inputs = self.pointer(gate_up), self.pointer(workspace), ACTIVATIONS.index(activation)
-        return self._quantized(self._lib.kernel_gated_quantize, shape, max_row_norm, *inputs)
+        return self._quantized(self.lib.kernel_gated_quantize, shape, max_row_norm, *inputs)
 
     def gated(self, gate_up: Floats, activation: Activation = "silu") -> Floats:
         """Calls the kernel for one row at a time: it leaves the row before rounding in its workspace."""
@@ -43,13 +43,13 @@ class NativeFloats(NativeLibrary):
         outputs = self.pointer(rounded), self.pointer(scale)
         for row, result in zip(gate_up, gated, strict=True):
             inputs = self.pointer(row), self.pointer(result), ACTIVATIONS.index(activation)
-            self._lib.kernel_gated_quantize(self._level, *outputs, 1, width, 1.0, *inputs)
+            self.lib.kernel_gated_quantize(self.level, *outputs, 1, width, 1.0, *inputs)
         return gated
 
     def softcap(self, values: Floats, limit: float) -> Floats:
         values = checks.softcap(values, limit)
         capped = np.empty_like(values)
-        self._lib.kernel_softcap(self._level, self.pointer(values), *values.shape, limit, self.pointer(capped))
+        self.lib.kernel_softcap(self.level, self.pointer(values), *values.shape, limit, self.pointer(capped))
         return capped
 
     def _quantized(
@@ -59,7 +59,7 @@ class NativeFloats(NativeLibrary):
         bound = checks.row_norm(max_row_norm)
         rounded, scales = np.empty(shape, np.int16), np.empty(shape[0], np.float32)
         outputs = self.pointer(rounded), self.pointer(scales)
-        num_done: int = kernel(self._level, *outputs, *shape, bound, *inputs)
+        num_done: int = kernel(self.level, *outputs, *shape, bound, *inputs)
         if num_done < shape[0]:
             raise NotFiniteError(num_done)
         return rounded, scales
@@ -68,24 +68,22 @@ class NativeFloats(NativeLibrary):
         sums, row_scales, weight_scales, bias = checks.dequantization(sums, row_scales, weight_scales, bias)
         values = np.empty(sums.shape, np.float32)
         scales = self.pointer(row_scales), self.pointer(weight_scales)
-        offset = self._ffi.NULL if bias is None else self.pointer(bias)
-        self._lib.kernel_dequantize(
-            self._level, self.pointer(sums), *scales, offset, *sums.shape, self.pointer(values)
-        )
+        offset = self.ffi.NULL if bias is None else self.pointer(bias)
+        self.lib.kernel_dequantize(self.level, self.pointer(sums), *scales, offset, *sums.shape, self.pointer(values))
         return values
 
     def rms_norm(self, hidden: Floats, gain: Floats, epsilon: float) -> Floats:
         hidden, gain = checks.norm(hidden, gain)
         normed = np.empty_like(hidden)
         inputs = self.pointer(hidden), self.pointer(gain), *hidden.shape, epsilon
-        self._lib.kernel_rms_norm(self._level, *inputs, self.pointer(normed))
+        self.lib.kernel_rms_norm(self.level, *inputs, self.pointer(normed))
         return normed
 
     def rope(self, heads: Floats, cos: Floats, sin: Floats) -> None:
         heads, cos, sin = checks.rotation(heads, cos, sin)
         num_rows, num_heads, head_size = heads.shape
         inputs = self.strided_pointer(heads), heads.strides[0] // 4, self.pointer(cos), self.pointer(sin)
-        self._lib.kernel_rope(self._level, *inputs, num_rows, num_heads, head_size, cos.shape[1])
+        self.lib.kernel_rope(self.level, *inputs, num_rows, num_heads, head_size, cos.shape[1])
 
     def attention(
         self,
@@ -112,7 +110,7 @@ class NativeFloats(NativeLibrary):
 
         def task(start: int, stop: int) -> int:
             limits = window or 0, scale, softcap or 0.0, max_slots, start, stop
-            return int(self._lib.kernel_attention(self._level, *inputs, *sizes, *limits, written))
+            return int(self.lib.kernel_attention(self.level, *inputs, *sizes, *limits, written))
 
         self.spread(task, num_rows * num_groups, 2 * num_rows * max_slots * num_heads * head_size)
         return mixed

@@ -48,10 +48,10 @@ class NativeLibrary:
         library = load_library()
         self.name = level or runs_here[0]
         self.threads = threads
-        self._lib: Any = library.lib
-        self._ffi: Any = library.ffi
+        self.lib: Any = library.lib
+        self.ffi: Any = library.ffi
         self._from_buffer: Any = library.ffi.from_buffer
-        self._level = _all_levels(library).index(self.name)
+        self.level = _all_levels(library).index(self.name)
         self._types = {
             np.dtype(scalar).char: library.ffi.typeof(f"{name}[]")
             for scalar, name in (
@@ -64,6 +64,9 @@ class NativeLibrary:
                 (np.float32, "float"),
             )
         }
+        team = library.lib.kernel_team_new(threads - 1) if threads > 1 else library.ffi.NULL
+        self.team: Any = library.ffi.gc(team, library.lib.kernel_team_free) if team else team
+        """Helpers of the linear layers; they wait by themselves, which a pool of Python threads cannot do."""
         self._pool = ThreadPoolExecutor(threads - 1, "kernels") if threads > 1 else None
 
     def pointer(self, array: NDArray[Any]) -> Any:
@@ -72,12 +75,12 @@ class NativeLibrary:
 
     def strided_pointer(self, array: NDArray[np.float32]) -> Any:
         """The elements of an array that may be strided along axis 0; the caller keeps it alive."""
-        return self._ffi.cast("float *", array.ctypes.data)
+        return self.ffi.cast("float *", array.ctypes.data)
 
     def spread(self, task: Task, num_items: int, num_operations: int) -> None:
         """Run the task over [0, num_items), in one piece per thread if the work is large enough."""
         if self._pool is None or num_operations < INLINE_OPERATIONS or num_items < 2:
-            _raise_outcome(task(0, num_items))
+            raise_outcome(task(0, num_items))
             return
         num_pieces = min(self.threads, num_items)
         cuts = [num_items * i // num_pieces for i in range(num_pieces + 1)]
@@ -87,11 +90,11 @@ class NativeLibrary:
         finally:  # no thread may still write when the arrays are released
             others = [future.result() for future in futures]
         for outcome in outcomes + others:
-            _raise_outcome(outcome)
+            raise_outcome(outcome)
 
 
-def _raise_outcome(outcome: int | None) -> None:
-    """Raise the exception for the outcome of a C function."""
+def raise_outcome(outcome: int | None) -> None:
+    """Raises the exception for the outcome of a C function."""
     if outcome == OUTCOME_NO_MEMORY:
         raise MemoryError("no memory for the workspace of a kernel")
     if outcome == OUTCOME_REFUSED:

@@ -5,7 +5,7 @@ tests of the C kernels, and is used if no C compiler was found. Float code handl
 the order of additions could matter, and never uses BLAS.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from node.kernels.interface import (
     Int64s,
     NotFiniteError,
 )
+from node.kernels.layers import LayerParts, LayerShape
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
 Doubles = NDArray[np.float64]
@@ -125,6 +126,9 @@ class PortableKernels:
                 exponent = gate if activation == "silu" else _gelu_exponent(gate)
                 np.multiply(gate / (np.float32(1.0) + np.exp(-exponent)), row[width:], out=result)
         return gated
+
+    def fused_layers(self, layers: Sequence[LayerParts], shape: LayerShape) -> None:
+        return None
 
     def softcap(self, values: Floats, limit: float) -> Floats:
         values = checks.softcap(values, limit)

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.errors import PromptError
 from node.model.config import ModelConfig
 from protocol.linear.field import Floats
 
+Addresses = NDArray[np.uint64]
 GROWTH_TOKENS = 512
 """So many slots are added at a time: memory grows with the text, and copying is rare."""
 
@@ -36,6 +38,7 @@ class KVCache:
         """Rotated keys by layer: [G, S, d]; slots from `length` on hold nothing."""
         self.values: list[Floats] = [self._empty(0) for _ in range(config.num_layers)]
         """Values by layer: [G, S, d]."""
+        self._addresses: tuple[Addresses, Addresses] | None = None
 
     @property
     def length(self) -> int:
@@ -46,6 +49,21 @@ class KVCache:
     def num_bytes(self) -> int:
         """Memory of its slots, including empty ones."""
         return sum(layer.nbytes for layer in (*self.keys, *self.values))
+
+    @property
+    def addresses(self) -> tuple[Addresses, Addresses]:
+        """By layer, where its keys and its values lie; valid until `reserve` is called."""
+        if self._addresses is None:
+            keys, values = (
+                np.array([layer.ctypes.data for layer in layers], np.uint64) for layers in (self.keys, self.values)
+            )
+            self._addresses = keys, values
+        return self._addresses
+
+    @property
+    def num_slots(self) -> int:
+        """Tokens that have room now."""
+        return int(self.keys[0].shape[1])
 
     def reserve(self, num_tokens: int) -> None:
         """Makes room for more tokens.
@@ -62,6 +80,7 @@ class KVCache:
             num_slots = min(self.capacity, -(-needed // GROWTH_TOKENS) * GROWTH_TOKENS)
             self.keys = [self._grown(layer, num_slots) for layer in self.keys]
             self.values = [self._grown(layer, num_slots) for layer in self.values]
+            self._addresses = None
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Counts tokens as held, once every layer has their keys and values."""
@@ -88,6 +107,7 @@ class KVCache:
         num_slots = min(self.capacity, -(-twin.length // GROWTH_TOKENS) * GROWTH_TOKENS)
         twin.keys = [twin._grown(layer, num_slots) for layer in self.keys]
         twin.values = [twin._grown(layer, num_slots) for layer in self.values]
+        twin._addresses = None
         return twin
 
     def _empty(self, num_slots: int) -> Floats:

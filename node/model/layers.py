@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from node.kernels.interface import Int16s, Kernels
+from node.kernels.layers import NUM_UNITS, CachedRows, FusedLayers, LayerParts, LayerShape, LayerUnit, PassRows
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
 from node.model.rotation import Rotation
@@ -54,14 +55,56 @@ class UnitLayers:
         self._units = [unit for layer in self._layers for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         scale = self._config.attention_scale
         self._scale = float(self._config.head_dim**-0.5) if scale is None else scale
+        self._fused = kernels.fused_layers([_parts_of(layer) for layer in self._layers], self._shape)
+
+    @property
+    def _shape(self) -> LayerShape:
+        config = self._config
+        return LayerShape(
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            num_groups=config.num_kv_heads,
+            head_size=config.head_dim,
+            epsilon=config.rms_norm_eps,
+            scale=self._scale,
+            softcap=config.attention_softcap,
+            residual_multiplier=config.residual_multiplier,
+            activation=config.activation,
+        )
 
     def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`; raises what the executor raises."""
         self._executor.begin_step(len(hidden), self._units)
+        if self._fused is not None and not self._executor.wants_floats:
+            return self._forward_fused(self._fused, hidden, rotations, blocks)
         for index, layer in zip(self.layers, self._layers, strict=True):
             mixed = self._attention(index, layer, hidden, rotations, blocks)
             hidden += self._added(self._float_linear(layer.o, mixed), layer.attention_after)
             hidden += self._added(self._mlp(layer, hidden), layer.mlp_after)
+        return hidden
+
+    def _forward_fused(
+        self, fused: FusedLayers, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]
+    ) -> Floats:
+        """The same in one call a layer, and one more for each unit that is lent."""
+        executor = self._executor
+        here = executor.computed_here(self._units)
+        positions = blocks[0].positions if len(blocks) == 1 else np.concatenate([block.positions for block in blocks])
+        cached = [
+            CachedRows(block.start, block.stop, *block.cache.addresses, block.cache.num_slots) for block in blocks
+        ]
+        turns = [(rotation.cos, rotation.sin) for rotation in rotations]
+        fused.begin(PassRows(hidden, positions, cached, turns), here)
+        try:
+            for place, index in enumerate(self.layers):
+                executor.check_wanted()
+                wanted = fused.layer(place, index)
+                while wanted is not None:
+                    sums = executor.linear(self._units[NUM_UNITS * place + wanted], fused.rows(place, wanted))
+                    wanted = fused.layer(place, index, wanted, sums)
+            executor.count_here(sum(here), fused.linear_s)
+        finally:
+            fused.end()
         return hidden
 
     def _added(self, part: Floats, gain: Floats | None) -> Floats:
@@ -134,6 +177,25 @@ class UnitLayers:
     def _linear(self, unit: Unit, rows: Int16s, scales: Floats, floats: Floats | None = None) -> Floats:
         sums = self._executor.linear(unit, rows, floats)
         return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
+
+
+def _parts_of(layer: _Layer) -> LayerParts:
+    """The layer as a backend takes it."""
+    qkv, o, gate_up, down = (
+        LayerUnit(unit.held, unit.scales, unit.bias, unit.max_row_norm, unit.ref.num_outputs, unit.ref.num_inputs)
+        for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)
+    )
+    return LayerParts(
+        (qkv, o, gate_up, down),
+        layer.attention_norm,
+        layer.mlp_norm,
+        layer.attention_after,
+        layer.mlp_after,
+        layer.q_norm,
+        layer.k_norm,
+        layer.window,
+        layer.rotation,
+    )
 
 
 def _open_layer(model: ModelParts, layer: int) -> _Layer:

@@ -29,6 +29,18 @@ class LinearExecutor(Protocol):
         """
         ...
 
+    def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
+        """For each unit, whether `linear` would only multiply by the weights of this device in this step."""
+        ...
+
+    def count_here(self, num_units: int, seconds: float) -> None:
+        """So many units were computed here without `linear`."""
+        ...
+
+    def check_wanted(self) -> None:
+        """Raises what `linear` raises where the step must end at once."""
+        ...
+
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x in plain integers: rows i16[T, K], |x| <= 2047 and |W x| < p / 2 -> i32[T, N]; no bias, no scale.
 
@@ -50,6 +62,15 @@ class LocalLinear:
 
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Does nothing."""
+
+    def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
+        return [unit.held is not None for unit in units]
+
+    def count_here(self, num_units: int, seconds: float) -> None:
+        """Counts nothing."""
+
+    def check_wanted(self) -> None:
+        """Nobody can end it."""
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x by this machine's kernels."""

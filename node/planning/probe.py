@@ -105,6 +105,15 @@ class _TimedLinear:
     def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Does nothing."""
 
+    def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
+        return [unit.held is not None for unit in units]
+
+    def count_here(self, num_units: int, seconds: float) -> None:
+        self.layers_s += seconds
+
+    def check_wanted(self) -> None:
+        """Nobody can end it."""
+
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         started = time.perf_counter()
         if unit.held is None:

@@ -1,0 +1,125 @@
+"""What a backend needs to compute whole decoder layers in one call each: their parts, and the rows of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from node.kernels.interface import Activation, Int16s, Int64s
+from protocol.linear.field import Floats, Sums, Weights
+
+NUM_UNITS = 4
+"""qkv, o, gate_up and down, in this order."""
+MAX_ROTATIONS = 4
+
+
+class LayerUnit(Struct, frozen=True):
+    """One linear layer."""
+
+    weights: Weights | None
+    """[N, K]; None if they are not here."""
+    scales: Floats
+    """[N]"""
+    bias: Floats | None
+    """[N]"""
+    max_row_norm: float
+    num_outputs: int
+    num_inputs: int
+
+
+class LayerParts(Struct, frozen=True):
+    """One decoder layer."""
+
+    units: tuple[LayerUnit, LayerUnit, LayerUnit, LayerUnit]
+    attention_norm: Floats | None
+    """[D]; None: the rows are not normed before."""
+    mlp_norm: Floats | None
+    attention_after: Floats | None
+    """[D]; None: what is added to the hidden states is not normed."""
+    mlp_after: Floats | None
+    q_norm: Floats | None
+    """[d] or [H * d]; None: heads are not normed."""
+    k_norm: Floats | None
+    window: int | None
+    rotation: int | None
+    """Index of the rotation of its heads; None: they are not rotated."""
+
+
+class LayerShape(Struct, frozen=True):
+    """What all layers of a model have in common."""
+
+    hidden_size: int
+    num_heads: int
+    num_groups: int
+    head_size: int
+    epsilon: float
+    scale: float
+    softcap: float | None
+    residual_multiplier: float
+    activation: Activation
+
+
+class CachedRows(Struct, frozen=True):
+    """Rows [start, stop) of a pass, and the cache of their sequence."""
+
+    start: int
+    stop: int
+    keys: NDArray[np.uint64]
+    """[L]: by layer, the address of f32[G, S, d]."""
+    values: NDArray[np.uint64]
+    num_slots: int
+    """S."""
+
+
+class PassRows(Struct, frozen=True):
+    """The rows of one pass."""
+
+    hidden: Floats
+    """[T, D], C-contiguous; it is overwritten."""
+    positions: Int64s
+    """[T]"""
+    blocks: Sequence[CachedRows]
+    """In order; together they are all rows."""
+    rotations: Sequence[tuple[Floats, Floats]]
+    """Cosine and sine [T, r / 2] of each rotation."""
+
+
+class FusedLayers(Protocol):
+    """Layers that a backend computes in one call each. One pass at a time; the bits are those of the single steps."""
+
+    def begin(self, rows: PassRows, here: Sequence[bool]) -> None:
+        """A pass begins. Its arrays must live until its last layer.
+
+        Args:
+            here: for each unit of each layer, in order, whether it is computed here.
+        """
+        ...
+
+    def layer(self, index: int, cached: int, unit: int = 0, sums: Sums | None = None) -> int | None:
+        """A layer from its beginning on, or from the sums [T, N] of one of its units on. Returns None at its end, or
+        the unit whose sums are wanted next: `rows` gives what they are of.
+
+        Args:
+            cached: index of the layer in the caches.
+
+        Raises:
+            NotFiniteError: a row of the pass.
+        """
+        ...
+
+    def rows(self, index: int, unit: int) -> Int16s:
+        """The rows [T, K] that a unit of a layer multiplies; valid until `layer` is called."""
+        ...
+
+    def end(self) -> None:
+        """The pass has ended, well or not: its arrays are not used any more."""
+        ...
+
+    @property
+    def linear_s(self) -> float:
+        """Seconds that linear layers have taken here since the pass began."""
+        ...
