@@ -1,5 +1,3 @@
-import re
-
 """Which backend serves, what the self-test refuses, and which arguments no backend takes."""
 
 import os
