@@ -135,7 +135,9 @@ class Node:
         self.trust = TrustDesk(config.identity, devices, self.registry, self.announce)
         self.control.add(self.trust)
         self.guards = GuardKeeper(
-            config.guards_path, time.time, lambda peer_id: self.access.refusal(peer_id) is not None
+            config.guards_path,
+            time.time,
+            lambda peer_id: peer_id == self.peer_id or self.access.refusal(peer_id) is not None,
         )
         self.control.add(GuardWatch(self.guards, self.registry))
         self.control.add(LendingWatch(self.lending, self.announce))

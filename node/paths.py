@@ -3,6 +3,7 @@
 <data dir>/identity.key   32-byte Ed25519 seed, mode 0600, in a directory of mode 0700
 <data dir>/node.lock      locked by the node that runs on this directory
 <data dir>/names.json     names that the user gave to devices
+<data dir>/gateway.port   port of the gateway at the last start, where the directory is not the default one
 <data dir>/published.json models that the swarm is asked to hold
 <data dir>/replicas.json  models of others of which parts are held here
 <data dir>/models/        imported models

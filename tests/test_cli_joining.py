@@ -228,3 +228,24 @@ def test_a_node_that_lends_more_than_it_may_use_is_told(tmp_path: Path) -> None:
 def peers_of(data_dir: Path) -> dict[str, str]:
     """State of each peer that the node has a link to."""
     return {peer["peer_id"]: peer["state"] for peer in call_node(data_dir, "peers")["peers"] if peer["connected"]}
+
+
+def test_a_device_does_not_join_its_own_invitation_and_is_never_its_own_peer(tmp_path: Path) -> None:
+    """Found by a newcomer: the node counted itself as a guard of its own prompts."""
+    data_dir = tmp_path / "own"
+    with node(data_dir) as running:
+        own = call(data_dir, "invite", "--no-qr").stdout.strip().splitlines()[-1]
+        failed(call(data_dir, "join", own), "this device made this invitation", "another device")
+        peer_id, _, address = running.peer_id, None, running.address
+    failed(call(data_dir, "join", own), "this device made this invitation")
+    listen = address.partition("/p2p/")[0]
+    with node(data_dir, "--listen", listen, "--bootstrap", f"{listen}/p2p/{peer_id}"):
+        other = tmp_path / "other"
+        assert call(other, "join", own).returncode == 0
+        with node(other, "--listen", "/ip4/127.0.0.1/tcp/0") as guest:
+            until(lambda: connected_of(data_dir) == {guest.peer_id}, "it has one peer, and not itself")
+            until(lambda: connected_of(other) == {peer_id}, "and so has the other")
+
+
+def connected_of(data_dir: Path) -> set[str]:
+    return {peer["peer_id"] for peer in call_node(data_dir, "peers")["peers"] if peer["connected"]}

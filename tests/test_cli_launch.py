@@ -41,9 +41,12 @@ def test_a_program_is_started_with_the_address(running: tuple[Path, str], tmp_pa
     fake.write_text('#!/bin/sh\necho "$ANTHROPIC_BASE_URL $ANTHROPIC_MODEL $@"\n')
     fake.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    started = call("launch", "--data-dir", str(data_dir), "claude", "-p", "hi", path=path)
-    assert started.stdout == f"{url} story -p hi\n" and started.returncode == 0
-    printed = call("launch", "--data-dir", str(data_dir), "--print", "claude")
+    short = call("launch", "--data-dir", str(data_dir), "claude", "-p", "hi", path=path)
+    assert short.returncode == 1 and "story reads 512" in short.stderr and "--model" in short.stderr
+    chosen = "launch", "--data-dir", str(data_dir), "--model", "long"
+    started = call(*chosen, "claude", "-p", "hi", path=path)
+    assert started.stdout == f"{url} long -p hi\n" and started.returncode == 0
+    printed = call(*chosen, "--print", "claude")
     assert f"ANTHROPIC_BASE_URL={url} " in printed.stdout and printed.stdout.endswith(" claude\n")
 
 
@@ -56,7 +59,7 @@ def test_settings_are_printed(running: tuple[Path, str], program: str) -> None:
 
 def test_what_is_missing_is_said(running: tuple[Path, str], tmp_path: Path) -> None:
     data_dir, _ = running
-    missing = call("launch", "--data-dir", str(data_dir), "aider", path=str(tmp_path))
+    missing = call("launch", "--data-dir", str(data_dir), "--model", "long", "aider", path=str(tmp_path))
     assert missing.returncode == 1 and "uv tool install aider-chat" in missing.stderr
     alone = call("launch", "--data-dir", str(tmp_path / "nobody"), "aider")
     assert alone.returncode == 1 and "no node runs" in alone.stderr

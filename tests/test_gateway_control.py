@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import urllib.error
 import urllib.request
@@ -100,3 +101,16 @@ def test_without_tcp_the_socket_remains(node: Node, engine: Engine, tmp_path: Pa
     with Gateway(node, engine, GatewayConfig(tmp_path, tcp=False)) as gateway:
         assert gateway.url is None
         assert call_node(tmp_path, "peers") == {"peers": []}
+
+
+def test_a_data_directory_keeps_its_port(node: Node, engine: Engine, tmp_path: Path) -> None:
+    with Gateway(node, engine, GatewayConfig(tmp_path)) as first:
+        url = first.url
+    with Gateway(node, engine, GatewayConfig(tmp_path)) as again:
+        assert again.url == url
+    assert url is not None
+    port = int(url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), Gateway(node, engine, GatewayConfig(tmp_path)) as moved:
+        assert moved.url is not None and moved.url != url
+    with Gateway(node, engine, GatewayConfig(tmp_path)) as back:
+        assert back.url == url, "the port that was taken once is still its own"

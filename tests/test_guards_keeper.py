@@ -124,3 +124,15 @@ def test_guards_of_a_second_model_over_the_same_peers_are_kept_too(tmp_path: Pat
     assert book is not None and set(book.lanes) == {"m", "n"}
     again = keeper(path, 1e9 + 60, seed=9)
     assert again.places("m", PEERS[:4], IDS, 2) == first and again.places("n", PEERS[:4], IDS, 2) == second
+
+
+def test_choosing_is_told_once_however_often_the_guards_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    clock = [1e9]
+    guards = GuardKeeper(None, lambda: clock[0], lambda peer_id: False, random.Random(1))
+    with caplog.at_level("INFO"):
+        first = guards.places("m", PEERS, IDS, 2)
+        for _ in range(5):
+            clock[0] += 60
+            present = [peer for peer in PEERS if peer.peer_id != first.places[0]]
+            guards.places("m", present, [peer.peer_id for peer in present], 2)  # one guard is away, and ages
+    assert caplog.text.count("chose new guards") == 1

@@ -349,7 +349,7 @@ def test_bad_prompts_are_refused_at_once(
     _, decoder = family_decoders["llama"]
     with pytest.raises(PromptError, match="the prompt is empty"):
         generate(decoder, decoder.model.tokenizer(), [], SamplingParams())
-    with pytest.raises(PromptError, match="64 tokens, but the model's context is 64"):
+    with pytest.raises(PromptError, match="64 tokens > 64, the model's context"):
         generate(decoder, decoder.model.tokenizer(), [1] * 64, SamplingParams())
     check_prompt([1] * 63, decoder.config, decoder.model.tokenizer())
     for outside in (-1, decoder.config.vocab_size, 1 << 40):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from node.cli.narrate import say
+from node.cli.narrate import hint, say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.gateway.client.client import call_node
-from node.paths import DataDir, default_data_dir
+from node.paths import DataDir
 from node.swarm.credentials import ENVIRONMENT_KEY
 from node.swarm.joining import join_swarm, joined_facts, read_pasted
 from protocol.finding.invitation import MAX_INVITATION_CHARACTERS
@@ -47,7 +47,8 @@ def join(line: str, replace: bool, data_dir: Path, as_json: bool) -> None:
         call_node(data_dir, "restart")
     else:
         with lock:
-            facts = joined_facts(join_swarm(directory.path, invitation, replace), invitation)
+            me = directory.identity().peer_id
+            facts = joined_facts(join_swarm(directory.path, invitation, replace, me), invitation)
         if ENVIRONMENT_KEY in os.environ:
             say(f"note: {ENVIRONMENT_KEY} is set and overrides the swarm that you joined: unset it")
     if facts["left"] is not None:
@@ -58,7 +59,11 @@ def join(line: str, replace: bool, data_dir: Path, as_json: bool) -> None:
     click.echo(f"joined the swarm {facts['swarm']}")
     names = ", ".join(model["name"] for model in facts["models"]) or "none"
     addresses = f"{len(facts['addrs'])} address{'' if len(facts['addrs']) == 1 else 'es'}"
-    then = "the node here starts again in it" if lock is None else f"start the node with: {_start(data_dir)}"
+    then = (
+        "the node here starts again in it"
+        if lock is None
+        else f"start the node with: {hint(data_dir, '').replace('  ', ' ').strip()}"
+    )
     say(f"{addresses}, models: {names}; {then}")
 
 
@@ -69,7 +74,3 @@ def _read(line: str) -> str:
         say("paste the invitation and press Enter:")
         return sys.stdin.readline(MAX_INVITATION_CHARACTERS + 2)
     return sys.stdin.read(MAX_INVITATION_CHARACTERS + 2)
-
-
-def _start(data_dir: Path) -> str:
-    return "kekahyde-node" if data_dir == default_data_dir() else f"kekahyde-node --data-dir {data_dir}"

@@ -29,6 +29,8 @@ class Program(Struct, frozen=True):
     """Empty: it is not started here, because it reads its settings from a file."""
     settings: str = ""
     """What to write into that file."""
+    asks_tokens: int = 0
+    """About so many tokens its first request has."""
 
 
 PROGRAMS = {
@@ -36,6 +38,7 @@ PROGRAMS = {
         "uv tool install aider-chat",
         {"OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": KEY},
         ("aider", "--model", "openai/{model}", "--no-show-model-warnings"),
+        asks_tokens=1_000,
     ),
     "claude": Program(
         "npm install -g @anthropic-ai/claude-code",
@@ -47,6 +50,7 @@ PROGRAMS = {
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         },
         ("claude",),
+        asks_tokens=12_000,
     ),
     "continue": Program(
         "install the extension Continue in the editor",
@@ -83,8 +87,9 @@ PROGRAMS = {
 @click.argument("program", type=click.Choice(sorted(PROGRAMS)))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--print", "prints", is_flag=True, help="Print the command, and start nothing.")
+@click.option("--model", default=None, help="Name of the model. Default: the node's own.")
 @data_dir_option
-def launch(program: str, arguments: Sequence[str], prints: bool, data_dir: Path) -> None:
+def launch(program: str, arguments: Sequence[str], prints: bool, model: str | None, data_dir: Path) -> None:
     """Start PROGRAM so that it uses the node that runs on the data directory.
 
     ARGUMENTS go to the program; options of this command come before PROGRAM. Programs that read their settings from a
@@ -94,7 +99,14 @@ def launch(program: str, arguments: Sequence[str], prints: bool, data_dir: Path)
     if not facts.get("gateway"):
         raise ConfigError("the node has no address for programs: start it without --no-gateway")
     chosen = PROGRAMS[program]
-    values = {"url": str(facts["gateway"]), "model": str(facts["model"])}
+    model = model or str(facts["model"])
+    context = {str(known["name"]): known.get("context") for known in facts.get("models", ())}.get(model)
+    if isinstance(context, int) and context < chosen.asks_tokens:
+        raise ConfigError(
+            f"{program} asks with about {chosen.asks_tokens} tokens and {model} reads {context}: choose a model with "
+            "a longer context with --model, before the name of the program"
+        )
+    values = {"url": str(facts["gateway"]), "model": model}
     if not chosen.command:
         click.echo(chosen.settings.format(**values), nl=False)
         return

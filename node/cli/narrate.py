@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import click
+
+from node.paths import default_data_dir
 
 _always_told: set[str] = set()
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -36,6 +40,12 @@ def say(text: str) -> None:
         click.echo(text, err=True)
     except OSError:
         drop(sys.stderr)
+
+
+def hint(data_dir: Path, words: str) -> str:
+    """A command to type: with the data directory where that is not the usual one."""
+    place = "" if data_dir == default_data_dir() else f" --data-dir {shlex.quote(str(data_dir))}"
+    return f"kekahyde-node {words}{place}"
 
 
 def drop(stream: TextIO) -> None:

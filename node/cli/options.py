@@ -182,7 +182,7 @@ gateway_options = _flagged(
         "--gateway",
         type=EndpointType(),
         default=None,
-        show_default="127.0.0.1:11435, or any free port",
+        show_default="127.0.0.1:11435; with another data directory a free port, which it keeps",
         help="Where programs reach the node by OpenAI's HTTP protocol and by WebSocket. Beyond loopback every "
         "request needs the token in DATA_DIR/gateway.token.",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.cli.narrate import say
+from node.cli.narrate import hint, say
 from node.gateway.client.client import call_node
 from node.gateway.client.connection import node_runs
 from node.paths import DataDir
@@ -14,4 +14,5 @@ def publish_new(directory: DataDir, model_id: str) -> None:
     if not node_runs(directory.path):
         PublishedModels(directory.published).add(model_id, by_hand=False)
     elif call_node(directory.path, "publish", model=model_id, automatic=True)["published"]:
-        say("the members of your swarm are asked to hold parts of it; `kekahyde-node peers` shows who does")
+        asked = hint(directory.path, f"models show {model_id[:12]}")
+        say(f"the members of your swarm are asked to hold parts of it; `{asked}` tells who does")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from node.cli.narrate import say
+from node.cli.narrate import hint, say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option, lend_option, publish_option, thin_option
 from node.cli.progress import OnBytes, progress_shown, sources_words
 from node.cli.publishing import publish_new
@@ -61,7 +61,7 @@ def pull(model: str, name: str | None, thin: bool, lend: str, publish: bool, dat
         click.echo(model_id)
         chat = library.open(model_id).chat_template is not None
         asked = "--chat 'What is the capital of France?'" if chat else "'Once upon a time'"
-        say(f"use it with: kekahyde-node run --model {called} {asked}")
+        say(f"use it with: {hint(data_dir, f'run --model {called} {asked}')}")
 
 
 def _from_hub(library: Library, model: str, name: str | None, on_bytes: OnBytes) -> str:

@@ -13,7 +13,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from node.cli.narrate import always_tell, say
+from node.cli.narrate import always_tell, hint, say
 from node.cli.stop_signal import StopSignal, stop_when_stdin_ends
 from node.cli.thin import library_of
 from node.cli.wanted import lendable_bytes, wanted_models
@@ -113,7 +113,8 @@ def serve(options: ServeOptions, until_stdin_ends: bool) -> None:
     lock = directory.lock()
     if lock is None:
         raise ConfigError(
-            f"another node runs on {options.data_dir}: stop it, or start this one with its own --data-dir"
+            f"another node runs on {options.data_dir}: stop it, or start this one with its own --data-dir; "
+            f"`{hint(options.data_dir, 'tui')}` shows the one that runs"
         )
     # A node logs each change of its links; `run` prints these changes itself.
     always_tell("node.transport.dialler")
@@ -166,7 +167,7 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
                 node.keeper.lend(model_id, MemoryBudget(config.memory_bytes // len(wanted.absent), lent))
             if lent:
                 node.transfers.pull(model_id, lent, patience_s=None)
-        _announce(node, gateway.url, options.as_json)
+        _announce(node, gateway.url, options)
         stopping.wait()
         if node.failure is not None:
             raise NodeFailedError(f"{node.failure}; start it again")
@@ -184,9 +185,9 @@ def own_name(given: str | None, stored: str, swarm: Swarm) -> str:
     return stored or ("" if swarm.key is None else host_name())
 
 
-def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
+def _announce(node: Node, gateway: str | None, options: ServeOptions) -> None:
     addresses = [str(address) for address in node.addresses]
-    if as_json:
+    if options.as_json:
         ready = {"type": "ready", "peer_id": node.peer_id, "addrs": addresses, "gateway": gateway}
         click.echo(json.dumps(ready))
         return
@@ -204,7 +205,8 @@ def _announce(node: Node, gateway: str | None, as_json: bool) -> None:
                 "the gateway listens beyond this device: requests need the token in gateway.token, without encryption"
             )
     if addresses:
-        say("`kekahyde-node invite` prints the line with which another device joins; Ctrl-C stops this node")
+        invite = hint(options.data_dir, "invite")
+        say(f"`{invite}` prints the line with which another device joins; Ctrl-C stops this node")
     else:
         say("nobody can dial in: it serves the peers that it dials itself; Ctrl-C stops it")
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 from msgspec.structs import asdict
 
-from node.cli.narrate import say
+from node.cli.narrate import hint, say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option, publish_option
 from node.cli.publishing import publish_new
-from node.errors import ConfigError
+from node.errors import ConfigError, ModelNotFoundError
 from node.gateway.client.client import call_node
 from node.gateway.client.connection import node_runs
 from node.paths import DataDir
@@ -36,8 +36,8 @@ def import_model(path: Path, name: str | None, publish: bool, data_dir: Path, as
     directory = DataDir.open(data_dir)
     library = Library(directory.models)
     imported = library.import_folder(path, name)
-    names = next(model.names for model in library.list() if model.model_id == imported.model_id)
-    called = imported.name or (names[0] if names else imported.model_id[:16])
+    model = next(model for model in library.list() if model.model_id == imported.model_id)
+    called = imported.name or (model.names[0] if model.names else imported.model_id[:16])
     if as_json:
         click.echo(json.dumps({"name": called, "model_id": imported.model_id}))
     else:
@@ -45,7 +45,8 @@ def import_model(path: Path, name: str | None, publish: bool, data_dir: Path, as
     if publish:
         publish_new(directory, imported.model_id)
     if not as_json:
-        say(f"use it with: kekahyde-node run --model {called} 'Once upon a time'")
+        words = f"run --model {called}"
+        say(f"use it with: {hint(data_dir, words)}" + ("" if model.chat else " 'Once upon a time'"))
 
 
 @click.group(invoke_without_command=True, epilog=EXIT_CODES)
@@ -122,8 +123,9 @@ def unpublish_model(model: str, data_dir: Path) -> None:
 
 @models.command(epilog=EXIT_CODES)
 @click.argument("text")
+@data_dir_option
 @json_option
-def search(text: str, as_json: bool) -> None:
+def search(text: str, data_dir: Path, as_json: bool) -> None:
     """Find models whose names hold TEXT: short names that `pull` knows, then repositories of the Hugging Face hub."""
     from node.hub.search import search_hub, short_names_like
 
@@ -143,7 +145,7 @@ def search(text: str, as_json: bool) -> None:
             remarks.append(f"{model.model_type} does not run here")
         click.echo(f"{model.repo:<58} {size:>20} {model.downloads:>12,} downloads  {', '.join(remarks)}".rstrip())
     if short or found:
-        say("`kekahyde-node pull NAME` fetches one")
+        say(f"`{hint(data_dir, 'pull NAME')}` fetches one")
     else:
         say(f"no model is called {text!r}: search for a shorter part of its name")
 
@@ -154,17 +156,18 @@ def search(text: str, as_json: bool) -> None:
 @json_option
 def show(model: str, data_dir: Path, as_json: bool) -> None:
     """Tell what is known of MODEL, a name or the beginning of an id."""
-    library = Library(DataDir.open(data_dir).models)
-    model_id = library.identify(model)
+    directory = DataDir.open(data_dir)
+    library = Library(directory.models)
+    model_id = _identified(directory, library, model)
     summary = next((known for known in library.list() if known.model_id == model_id), None)
     if summary is None:
-        raise ConfigError(f"{model} is not here as a whole: `kekahyde-node pull {model_id}` fetches the rest")
-    facts = _as_json(summary)
+        raise ConfigError(f"{model} is not here as a whole: `{hint(data_dir, f'pull {model_id}')}` fetches the rest")
+    facts = _as_json(summary) | {"held_by": _holders(directory, model_id)}
     if as_json:
         click.echo(json.dumps(facts))
         return
     for name, value in facts.items():
-        said = ", ".join(value) if isinstance(value, tuple) else "-" if value is None else value
+        said = ", ".join(value) if isinstance(value, tuple | list) else "-" if value is None else value
         click.echo(f"{name:<16} {said}")
 
 
@@ -185,6 +188,31 @@ def rm(model: str, data_dir: Path, as_json: bool) -> None:
         click.echo(json.dumps({"model_id": model_id, "freed_bytes": freed}))
     else:
         say(f"{model} ({model_id[:16]}) is deleted: {freed / 1e6:.1f} MB")
+
+
+def _identified(directory: DataDir, library: Library, model: str) -> str:
+    """The id of a model here; a name that another device gave to a part of one counts too."""
+    try:
+        return library.identify(model)
+    except ModelNotFoundError:
+        held = {part.model_id for part in library.parts()}
+        named = [model_id for model_id, name in names_of_replicas(directory.replicas).items() if name == model]
+        found = [model_id for model_id in named if model_id in held]
+        if len(found) != 1:
+            raise
+        return found[0]
+
+
+def _holders(directory: DataDir, model_id: str) -> list[str]:
+    """Who holds which layers of a model, as the node here knows; empty where none runs."""
+    if not node_runs(directory.path):
+        return []
+    peers = call_node(directory.path, "peers")["peers"]
+    return [
+        f"{peer['name'] or '…' + peer['peer_id'][-6:]} (layers {peer['holds'][model_id] or '?'})"
+        for peer in peers
+        if peer["connected"] and model_id in peer["holds"]
+    ]
 
 
 def _as_json(model: ModelSummary) -> dict[str, Any]:

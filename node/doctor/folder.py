@@ -86,7 +86,10 @@ def _swarm(data_dir: Path) -> Finding:
     if stored.own_key and not stored.bootstrap:
         step = "`kekahyde-node invite` prints a line for another device; or `join` another device's swarm"
         return note("swarm", f"{stored.name}, created here, and nobody was invited yet", step)
-    return ok("swarm", f"{stored.name}, {len(stored.bootstrap)} addresses, {len(stored.models)} models")
+    return ok(
+        "swarm",
+        f"{stored.name}, addresses of members: {len(stored.bootstrap)}, models invited to: {len(stored.models)}",
+    )
 
 
 def _state(data_dir: Path) -> list[Finding]:

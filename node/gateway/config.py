@@ -13,6 +13,7 @@ class GatewayConfig(Struct, frozen=True):
     data_dir: Path
     host: str = "127.0.0.1"
     port: int | None = None
-    """None: the default port if it is free and the data directory is the default one, else any free port."""
+    """None: the default port if the data directory is the default one; the port it had last if it is another; any
+    port where that is taken."""
     tcp: bool = True
     """False: only the Unix socket."""

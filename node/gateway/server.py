@@ -40,10 +40,12 @@ from node.node import Node
 from node.paths import default_data_dir
 from node.places import new_socket_path, remove_socket, token_of
 from node.process.endurance import endure
+from node.store.files import replace_atomically
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
+PORT_FILE = "gateway.port"
 START_LIMIT_S = 10.0
 STOP_LIMIT_S = 3.0
 RUNNER_OPTIONS: dict[str, Any] = {
@@ -171,8 +173,10 @@ def _bind_tcp(config: GatewayConfig) -> socket.socket:
     """A bound socket; raises ConfigError if the user asked for a port that is taken."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     ports = [config.port] if config.port is not None else [0]
-    if config.port is None and config.data_dir == default_data_dir():
-        ports = [DEFAULT_PORT, 0]
+    kept = config.data_dir / PORT_FILE
+    if config.port is None:
+        known = DEFAULT_PORT if config.data_dir == default_data_dir() else _kept_port(kept)
+        ports = [0] if known is None else [known, 0]
     problem: OSError | None = None
     for port in ports:
         bound = socket.socket(family, socket.SOCK_STREAM)
@@ -187,12 +191,24 @@ def _bind_tcp(config: GatewayConfig) -> socket.socket:
             if problem is not None:
                 taken = f"{config.host}:{ports[0]} is taken ({problem.strerror})"
                 log.warning("%s: programs reach this node at port %d instead", taken, bound.getsockname()[1])
+            elif config.port is None:
+                with contextlib.suppress(OSError):  # it has another port at the next start
+                    replace_atomically(kept, str(bound.getsockname()[1]).encode(), 0o600)
             return bound
     assert problem is not None
     raise ConfigError(
         f"the gateway cannot listen on {config.host}:{ports[-1]}: {problem.strerror}; "
         "give another address with --gateway, or --no-gateway"
     ) from problem
+
+
+def _kept_port(path: Path) -> int | None:
+    """The port of the last start on this data directory; None if there was none."""
+    try:
+        port = int(path.read_bytes()[:8])
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
 
 
 def _bind_unix(path: Path) -> socket.socket:

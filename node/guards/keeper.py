@@ -23,6 +23,14 @@ WRITE_INTERVAL_S = 600.0
 """How often it is written which peers were seen; a change of guards is written at once."""
 
 
+def _holders(book: GuardBook) -> dict[str, list[PeerId | None]]:
+    """Who has which place, without how long it was away."""
+    return {
+        model: [None if guard is None else guard.peer_id for places in lanes for guard in map(places.holder, SIDES)]
+        for model, lanes in book.lanes.items()
+    }
+
+
 class ChosenPlaces(Struct, frozen=True):
     """Guards for a session: places 2i and 2i + 1 are the pad and the share side of a lane; None is an empty place."""
 
@@ -79,7 +87,7 @@ class GuardKeeper:
             before = self._book
             seen = look(before, present, now)
             self._book = choose(seen, model_id, candidates, max_lanes, self._banned, now, self._rng)
-            if self._book.lanes != before.lanes:
+            if _holders(self._book) != _holders(before):
                 log.info("this node chose new guards: see guards.json")
                 self._write(now)
             lanes = self._book.lanes[model_id][:max_lanes]

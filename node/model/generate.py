@@ -53,8 +53,9 @@ def check_prompt(prompt_ids: Sequence[int], config: ModelConfig, tokenizer: Toke
         raise PromptError("the prompt is empty; type something to continue")
     if len(prompt_ids) >= config.context_length:
         raise PromptTooLongError(
-            f"the prompt has {len(prompt_ids)} tokens, but the model's context is {config.context_length} with the "
-            "answer; shorten the prompt or use a model with a longer context"
+            # Claude Code looks for these words, to make its conversation shorter.
+            f"the prompt is too long: {len(prompt_ids)} tokens > {config.context_length}, the model's context with "
+            "the answer; shorten the prompt or use a model with a longer context"
         )
     if min(prompt_ids) >= 0 and max(prompt_ids) < config.vocab_size:
         return

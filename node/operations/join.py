@@ -32,7 +32,7 @@ def join(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
             "start it without that, then join"
         )
     replace = boolean(arguments, "replace") if "replace" in arguments else False
-    return joined_facts(join_swarm(folder, invitation, replace), invitation)
+    return joined_facts(join_swarm(folder, invitation, replace, node.peer_id), invitation)
 
 
 def restart(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def _status(
         "rtt_ms": None if link is None or link.rtt_s is None else round(link.rtt_s * 1000, 3),
         "roles": [role.name.lower() for role in sorted(tally.roles)],
         "layers": _layers(node, link, entry),
+        "holds": _holds(node, link, entry),
         "speed_gmacs": round((figures.row_macs_per_s if figures and figures.measured else stated) / 1e9, 2),
         "version": agent.partition("/")[2],
         "excluded": _excluded(node, peer_id, link, entry),
@@ -104,6 +105,14 @@ def _layers(node: Node, link: ConnectedPeer | None, entry: Entry | None) -> str:
         if layers:
             return ranges_text(layers - {model.manifest.config.num_layers})
     return ""
+
+
+def _holds(node: Node, link: ConnectedPeer | None, entry: Entry | None) -> dict[str, str]:
+    """Layers of every model that a peer says it holds, by the model's id; empty where they are not known."""
+    if entry is not None:
+        hosted = entry.record.facts.capabilities.hosted
+        return {one.model_id.hex(): _recorded_layers(node, (one,)) for one in hosted}
+    return {} if link is None else {one.model_id.hex(): "" for one in link.hello.hosted}
 
 
 def _recorded_layers(node: Node, hosted: tuple[HostedLayers, ...]) -> str:

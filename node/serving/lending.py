@@ -49,7 +49,8 @@ class LendingRules(Struct, frozen=True):
         if self.hours is not None and (
             len(self.hours) != 2 or not all(0 <= hour <= 24 for hour in self.hours) or self.hours[0] == self.hours[1]
         ):
-            raise ConfigError(f"{self.hours} are not hours: give two different ones from 0 to 24, such as 22 and 6")
+            given = "-".join(map(str, self.hours))
+            raise ConfigError(f"{given} are not hours: give two different ones from 0 to 24, such as 22-6")
         if self.monthly_bytes is not None and self.monthly_bytes < 0:
             raise ConfigError("the limit of a month is a number of bytes, 0 or more")
 

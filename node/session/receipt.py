@@ -162,7 +162,8 @@ class Receipt(Struct, frozen=True):
         """One line for the user."""
         chunks = self.chunks
         trusted = sum(peer.chunks > peer.rejected for peer in self.peers)
-        computed = f"{chunks.verified} chunks by {trusted} peers, all verified" if chunks.verified else "no peer"
+        by = f"{trusted} peer{'' if trusted == 1 else 's'}"
+        computed = f"{chunks.verified} chunks by {by}, all verified" if chunks.verified else "no peer"
         parts = [
             f"{self.mode}: {computed}, {chunks.local} here",
             f"{chunks.rejected} rejected, {chunks.hedged} hedged",

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from node.errors import ConfigError
 from node.swarm.credentials import KnownModel, Swarm, read_stored, store_swarm
 from protocol.finding.invitation import Invitation, InvitationError, parse_invitation
+from protocol.identity import PeerId
 from protocol.limits import MAX_ADDRESSES
 from protocol.link.admission import SwarmKey
 
@@ -43,15 +44,22 @@ class Joined(Struct, frozen=True):
     """Name of the swarm that the directory left; None if it was in no swarm, or in this one."""
 
 
-def join_swarm(folder: Path, invitation: Invitation, may_replace: bool) -> Joined:
-    """Enter the swarm of an invitation. Raises ConfigError if another swarm would be lost and `may_replace` is false.
+def join_swarm(folder: Path, invitation: Invitation, may_replace: bool, me: PeerId | None = None) -> Joined:
+    """Enter the swarm of an invitation. Raises ConfigError if another swarm would be lost and `may_replace` is false,
+    or if this device made the invitation.
 
     A key that the directory's first start made may be lost, if nobody was invited with it and no member was met.
+
+    Args:
+        me: this device.
     """
+    addresses = tuple(address for address in invitation.addresses if address.peer_id != me)
+    if invitation.addresses and not addresses:
+        raise ConfigError("this device made this invitation: join with it on another device")
     stored = read_stored(folder)
     key = None if invitation.swarm_key is None else SwarmKey(invitation.swarm_key)
     models = tuple(KnownModel(model.name, model.model_id) for model in invitation.models)
-    invited = Swarm(key, invitation.addresses, models)
+    invited = Swarm(key, addresses, models)
     if stored is not None and stored.key == key:
         merged = _merged(stored, invited)
         store_swarm(folder, merged)

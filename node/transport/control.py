@@ -157,7 +157,8 @@ class ControlPlane:
 
     def _dial_once(self, address: Multiaddr, on_end: Callable[[bool], None] = lambda was_up: None) -> bool:
         """Whether it is being dialled now."""
-        wanted = self._dials is not None and address.peer_id is not None and address.peer_id not in self.links
+        peer_id, own = address.peer_id, self._context.secure.identity.peer_id
+        wanted = self._dials is not None and peer_id is not None and peer_id != own and peer_id not in self.links
         if wanted:
             self.dials.once([address], on_end)
         return wanted
@@ -180,8 +181,10 @@ class ControlPlane:
             async with asyncio.TaskGroup() as tasks:
                 self._dials = Dials(self._context, tasks)
                 bound.set_result(self.address)
+                own = self._context.secure.identity.peer_id
                 for address in bootstrap:
-                    self._dials.keep(address)
+                    if address.peer_id != own:  # a node may be told its own address: it was in its own invitation
+                        self._dials.keep(address)
                 works = [(type(resident).__name__, resident.run) for resident in self._residents]
                 if listen is not None:
                     works += [("the listener", listener.serve), ("the listener's clock", listener.expire)]

@@ -187,6 +187,9 @@ class Listener:
         match received.message:
             case Hello() as hello:
                 peer = peer_of_hello(hello, link.host, dialled=False)
+                if peer.peer_id == context.secure.identity.peer_id:
+                    link.close("this node has the same identity")
+                    return
                 self.send(route, link.handshake.answer(replace(context.hello(), observed=link.host)), received.id)
                 if not context.links.up(link, peer):
                     link.close("another identity of this key is here")

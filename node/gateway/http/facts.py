@@ -44,6 +44,7 @@ async def health(request: web.Request) -> web.Response:
             "requests": requests,
             "gateway": context.url,
             "model": models[0].name if models else context.engine.models.default_name,
+            "models": [{"name": model.name, "context": model.config.context_length} for model in models],
         }
     )
 

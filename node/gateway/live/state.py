@@ -110,7 +110,7 @@ def _missing(node: Node, model_id: bytes) -> set[int]:
 def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
     """The MODEL object of a model that can answer: all of it is here, or it is thin."""
     summary = listed.summary
-    held = f"0-{summary.num_layers - 1}"
+    held = ranges_text(range(summary.num_layers))
     if summary.held_bytes < summary.weights_bytes:
         held = f"{100 * summary.held_bytes / summary.weights_bytes:.0f} %"
     return {
@@ -118,7 +118,7 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
         "model_id": summary.model_id,
         "layers": summary.num_layers,
         "held": held,
-        "size_bytes": summary.num_weights,
+        "size_bytes": summary.weights_bytes,
         "weights_bytes": summary.weights_bytes,
         "held_bytes": summary.held_bytes,
         "checks_bytes": summary.checks_bytes,
