@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from node.errors import AddressError
+from node.model.draft import MAX_WINDOW
 from node.paths import default_data_dir
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
@@ -88,6 +89,23 @@ data_dir_option = click.option(
     show_default="the platform's data directory",
     help="The folder with identity, models and settings.",
 )
+
+
+class SpeculateType(click.ParamType[int | None]):
+    """`auto`, `off`, or a number of rows."""
+
+    name = "speculate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if isinstance(value, int) or value == "auto":
+            return None if value == "auto" else value
+        if value == "off":
+            return 0
+        if not str(value).isdecimal() or int(value) not in range(2, MAX_WINDOW + 1):
+            self.fail(f"{value!r} is not auto, off, or a number from 2 to {MAX_WINDOW}", param, ctx)
+        return int(value)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable lines on stdout.")
 verbose_option = click.option("-v", "--verbose", count=True, help="Print more on stderr (-vv for everything).")
 model_option = click.option(
@@ -103,6 +121,14 @@ lend_option = click.option(
     show_default=True,
     help="What peers compute: ffn (feed-forward layers), layers (all layers), all (layers and head), or auto (the "
     "fastest).",
+)
+speculate_option = click.option(
+    "--speculate",
+    type=SpeculateType(),
+    default=None,
+    metavar="auto|off|N",
+    help="Compute N rows in each pass, the newest token and guesses of the next ones: the text is the same, with "
+    "fewer passes where guesses are right. [default: auto, where a pass with guesses takes hardly longer]",
 )
 publish_option = click.option(
     "--publish/--no-publish",

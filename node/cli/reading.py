@@ -28,13 +28,20 @@ class Reading:
     """How a model reads what is asked in one run, and how it is to answer."""
 
     def __init__(
-        self, model: StoredModel, params: SamplingParams, privacy: Privacy, lend: Lend, is_chat: bool
+        self,
+        model: StoredModel,
+        params: SamplingParams,
+        privacy: Privacy,
+        lend: Lend,
+        is_chat: bool,
+        speculate: int | None = None,
     ) -> None:
         self._model = model
         self._params = params
         self._privacy = privacy
         self._lend = lend
         self._is_chat = is_chat
+        self._speculate = speculate
         self._conversation = f"run {secrets.token_hex(8)}"
 
     def check(self, text: str | None) -> None:
@@ -68,7 +75,15 @@ class Reading:
         """For an engine of this process."""
         ids, continues = tuple(self.prompt_ids(asked)), isinstance(asked, str)
         return GenerationRequest(
-            "run", self._model, ids, self._params, self._privacy, continues, self._lend, self._conversation
+            "run",
+            self._model,
+            ids,
+            self._params,
+            self._privacy,
+            continues,
+            self._lend,
+            conversation=self._conversation,
+            speculate=self._speculate,
         )
 
     def for_node(self, asked: Asked) -> dict[str, Any]:
@@ -76,7 +91,8 @@ class Reading:
         ids = self.prompt_ids(asked)
         prompt = {"prompt": ids} if isinstance(asked, str) else {"messages": asked}
         fields = asked_of(self._model, prompt, self._params, self._privacy, self._lend)
-        return fields | {"prompt_cache_key": self._conversation}
+        speculate = "auto" if self._speculate is None else self._speculate or "off"
+        return fields | {"prompt_cache_key": self._conversation, "speculate": speculate}
 
     def _template(self) -> ChatTemplate:
         template = self._model.chat_template

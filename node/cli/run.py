@@ -24,6 +24,7 @@ from node.cli.options import (
     lend_option,
     model_option,
     network_options,
+    speculate_option,
     swarm_options,
     thin_option,
     threads_option,
@@ -69,6 +70,7 @@ class RunOptions(Struct, frozen=True):
 
     privacy: Privacy
     lend: Lend
+    speculate: int | None
     thin: bool
     chat: bool
     sampling: dict[str, Any]
@@ -123,6 +125,7 @@ class RunOptions(Struct, frozen=True):
     "than asked for.",
 )
 @lend_option
+@speculate_option
 @thin_option
 @network_options
 @swarm_options
@@ -248,7 +251,7 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
 
 def _reading(model: StoredModel, options: RunOptions) -> Reading:
     params = _sampling_params(model, options.sampling)
-    return Reading(model, params, options.privacy, options.lend, options.chat)
+    return Reading(model, params, options.privacy, options.lend, options.chat, options.speculate)
 
 
 def _answer(text: str | None, reading: Reading, ask: Callable[[Asked], Iterator[Event]], as_json: bool) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from node.engine.running import Running
 from node.model.cache import KVCache
+from node.privacy import Privacy
 
 KEPT_CACHES = 4
 MAX_KEPT_BYTES = 256 << 20
@@ -82,6 +84,19 @@ class KeptCaches:
         """Number of tokens in all caches."""
         with self._lock:
             return sum(kept.cache.length for kept in self._kept)
+
+
+def cache_of_earlier(running: Running, caches: KeptCaches, mode: Privacy, sends_all_rows: bool) -> KVCache | None:
+    """The cache of an earlier answer with which a prompt begins, if its use reveals nothing new to peers.
+
+    Args:
+        sends_all_rows: never reuse the beginning of an earlier prompt if rows are shown to others.
+    """
+    if running.pool is not None:
+        return None  # every row's hidden state is wanted
+    if mode in (Privacy.LOCAL, Privacy.TRUSTED):
+        return caches.take(running.answer.prompt_ids)
+    return None if sends_all_rows else caches.take_turn(running.answer.prompt_ids, running.request.conversation)
 
 
 def _shared_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:

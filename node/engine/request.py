@@ -47,6 +47,8 @@ class GenerationRequest(Discreet, Struct, frozen=True):
     conversation: str | None = None
     """The client and its conversation, whose next turn need not send its beginning again. None: the cache is never
     reused in a mode that shows rows to others."""
+    speculate: int | None = None
+    """Rows of a pass with guessed tokens, 2 to 8; 0: none are guessed; None: where that costs hardly any time."""
 
 
 class Queued(Struct, frozen=True):

@@ -6,24 +6,23 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from node.engine.batch import PassPacer, compose, spread
-from node.engine.caches import KeptCaches
+from node.engine.caches import KeptCaches, cache_of_earlier
 from node.engine.chunks import ChunkFeed
 from node.engine.recorder import PassRecorder
 from node.engine.request import Embedded, Failed, Note, Prefilled, Queued, Started
 from node.engine.running import Running
 from node.engine.siblings import cache_of_sibling, must_wait
-from node.engine.watch import PeerWatch, explain
+from node.engine.speculation import speculation_for
+from node.engine.watch import PeerWatch, explain, still_fits
 from node.errors import KekahydeError, UnitUnavailableError
 from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
-from node.model.cache import KVCache
 from node.model.decoder import PartError
-from node.model.generate import Finished
-from node.privacy import Privacy
+from node.model.generate import Finished, GeneratedToken
 from node.process.memory import give_back
 from node.session.session import Session
 
@@ -123,14 +122,13 @@ class SessionRunner:
     def cached_tokens(self) -> int:
         """Number of tokens in caches."""
         with self._news:
-            caches = [running.cache for running in self._running if running.cache is not None]
-        return sum(cache.length for cache in caches) + self._caches.num_tokens
+            running = sum(each.cache.length for each in self._running if each.cache is not None)
+        return running + self._caches.num_tokens
 
     @property
     def mode(self) -> str | None:
         """The mode that the session runs in; None while there is no session."""
-        session = self._session
-        return None if session is None else session.mode.value
+        return None if (session := self._session) is None else session.mode.value
 
     def close(self) -> None:
         """End every request, and the thread as soon as it can."""
@@ -238,24 +236,16 @@ class SessionRunner:
     def _begin(self, running: Running, session: Session) -> None:
         prompt_tokens = len(running.request.prompt_ids)
         fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
-        kept = cache_of_sibling(running, self._running) or self._cache_for(running, session.mode)
+        kept = cache_of_sibling(running, self._running)
+        kept = kept or cache_of_earlier(running, self._caches, session.mode, self._sends_all_rows)
         running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
         if session.plan.cost is not None:  # else there was no choice, and measuring this device would take a while
             running.predicted = session.predict(session.plan, prompt_tokens)
+        running.speculation = None if running.pool else speculation_for(session, running)
         why = explain(session, running.predicted)
         running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
         if session.note:
             running.tell(Note(session.note))
-
-    def _cache_for(self, running: Running, mode: Privacy) -> KVCache | None:
-        """The cache of an earlier answer with which this prompt begins, if its use reveals nothing new to peers."""
-        if running.pool is not None:
-            return None  # every row's hidden state is wanted
-        if mode in (Privacy.LOCAL, Privacy.TRUSTED):
-            return self._caches.take(running.answer.prompt_ids)
-        if self._sends_all_rows:
-            return None
-        return self._caches.take_turn(running.answer.prompt_ids, running.request.conversation)
 
     def _fresh_session(self, first: Running) -> Session:
         """The session. If nothing runs, and the peers or the best plan have changed, a new one is formed."""
@@ -272,12 +262,7 @@ class SessionRunner:
         return self._session
 
     def _still_good(self, session: Session, first: Running) -> bool:
-        if self._fingerprint() != self._formed_with:
-            return False
-        request = first.request
-        if request.privacy is not Privacy.AUTO:
-            return True
-        return session.replan(len(request.prompt_ids), request.params.max_tokens).mode is session.mode
+        return self._fingerprint() == self._formed_with and still_fits(session, first.request)
 
     def _close_session(self) -> None:
         if self._session is not None:
@@ -291,12 +276,12 @@ class SessionRunner:
         session = self._session
         assert session is not None
         running = list(self._running)
+        if len(running) == 1 and running[0].rows_ahead:
+            self._pass_with_guesses(running[0], session)
+            return
         rows = compose([len(each.pending) for each in running], self._pacer.rows_alone, self._pacer.rows_beside)
         chosen = [(each, count) for each, count in zip(running, rows, strict=True) if count]
-        with self._news:
-            self._in_pass = chosen
-            if self._closing or any(each.cancelled for each, _count in chosen):
-                raise PassCancelledError
+        self._begin_pass(chosen)
         parts = [each.part(count) for each, count in chosen]
         wanted = [count == len(each.pending) and each.pool is None for each, count in chosen]
         started = time.perf_counter()
@@ -310,10 +295,26 @@ class SessionRunner:
         for each, count, row in zip(running, rows, spread(rows, logits), strict=True):
             with self._blaming(each):
                 self._advance(each, count, row)
+        self._tell_news(session)
+
+    def _begin_pass(self, chosen: list[tuple[Running, int]]) -> None:
+        with self._news:
+            self._in_pass = chosen
+            if self._closing or any(each.cancelled for each, _count in chosen):
+                raise PassCancelledError
+
+    def _pass_with_guesses(self, running: Running, session: Session) -> None:
+        chosen = [(running, running.rows_ahead)]
+        self._begin_pass(chosen)
+        with self._blaming(running):
+            with self._recorder.watching(chosen):
+                events = running.compute_ahead(session.decoder)
+            self._emit(running, events)
+        self._tell_news(session)
+
+    def _tell_news(self, session: Session) -> None:
         for note in self._watch.news(session.peers):
-            for each in running:
-                each.notes.append(note)
-                each.tell(Note(note))
+            self._note(note)
 
     def _note(self, note: str) -> None:
         """Tell every running request at once."""
@@ -334,7 +335,10 @@ class SessionRunner:
                 running.tell(Embedded(running.pool.vector()))
                 self._complete(running, Finished("stop", "", 0))
             return
-        for event in running.answer.advance(logits):  # type: ignore[arg-type]
+        self._emit(running, running.answer.advance(logits))  # type: ignore[arg-type]
+
+    def _emit(self, running: Running, events: Sequence[GeneratedToken | Finished]) -> None:
+        for event in events:
             if isinstance(event, Finished):
                 self._complete(running, event)
             else:
@@ -346,11 +350,9 @@ class SessionRunner:
         with self._news:
             if running in self._running:
                 self._running.remove(running)
-        if running.cache is not None:
-            request = running.request
-            if running.pool is None:
-                self._caches.put(running.cache, request.conversation, len(request.prompt_ids))
-            running.cache = None  # so that references to the request do not keep its memory
+        if running.cache is not None and running.pool is None:
+            self._caches.put(running.cache, running.request.conversation, len(running.request.prompt_ids))
+        running.cache = None  # so that references to the request do not keep its memory
         running.teach(session)
         running.complete(finished, session if running.started else None)
 
@@ -381,9 +383,8 @@ class SessionRunner:
 
     def _end_unfinished(self, reason: str) -> None:
         """Nobody computes what this device cannot: end all running requests with their text so far."""
+        self._note(reason)
         for running in [*self._running]:
-            running.notes.append(reason)
-            running.tell(Note(reason))
             self._complete(running, running.answer.broken_off())
 
     def _fail_all(self, failure: Failed) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from node.engine.ledger import RequestLedger
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
+from node.engine.speculation import Speculation
 from node.model.cache import KVCache
-from node.model.decoder import Part
+from node.model.decoder import Decoder, Part
 from node.model.generate import Answer, Finished, GeneratedToken
 from node.model.pool import Pool
 from node.planning.cost import Cost
@@ -51,6 +52,7 @@ class Running:
         self.pending: list[int] = []
         """Tokens that must still be computed before the next one can be chosen."""
         self.pool = None if request.pooling is None else Pool(request.pooling)
+        self.speculation: Speculation | None = None
         self.cancelled = False
         self.announced = False
         """Whether its client was told that it waits; it does not begin before."""
@@ -77,6 +79,19 @@ class Running:
         self.cached_tokens = 0 if self.pool is not None else cache.reuse(self.answer.prompt_ids)
         self.pending = self.answer.prompt_ids[self.cached_tokens :]
         self.prefill_rows = len(self.pending)
+
+    @property
+    def rows_ahead(self) -> int:
+        """Rows of its next pass if it computes guessed tokens too; 0: it does not, as for a prompt, and at the end of
+        the context."""
+        if self.speculation is None or self.cache is None or len(self.pending) != 1 or not self.answer.num_tokens:
+            return 0
+        return self.speculation.window if self.speculation.fits(self.cache) else 0
+
+    def compute_ahead(self, decoder: Decoder) -> list[GeneratedToken | Finished]:
+        """Its next pass, with guesses: one token at least, and how it ended if it did."""
+        assert self.speculation is not None and self.cache is not None, "it speculates"
+        return self.speculation.advance(decoder, self.cache, self.pending[0], self.answer)
 
     def part(self, num_rows: int) -> Part:
         """Its next rows, for a pass."""
@@ -112,6 +127,8 @@ class Running:
         """Send one more token."""
         self.token_times.append(time.perf_counter())
         self.pending = [event.id]
+        if self.speculation is not None:
+            self.speculation.drafter.extend([event.id])
         self.tell(Token(event.index, event.id, event.text, event.likelihood))
 
     def fail(self, failure: Failed) -> bool:
@@ -169,4 +186,5 @@ class Running:
             checks_bytes=session.checks_bytes if session else 0,
             plan=PlanLine.of(session.plan, self.predicted) if session else None,
             note="; ".join(notes) or None,
+            speculation=None if self.speculation is None else self.speculation.outcome,
         )

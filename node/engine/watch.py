@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from node.engine.request import GenerationRequest
 from node.execution.peer import SessionPeer
 from node.planning.cost import Cost
 from node.privacy import Privacy
@@ -33,6 +34,13 @@ class PeerWatch:
                 notes.append(f"peer {peer.called} {_SENTENCES[now]}")
         self._looked = True
         return notes
+
+
+def still_fits(session: Session, request: GenerationRequest) -> bool:
+    """Whether a session's mode is still the best for a request that lets this device choose."""
+    if request.privacy is not Privacy.AUTO:
+        return True
+    return session.replan(len(request.prompt_ids), request.params.max_tokens).mode is session.mode
 
 
 def explain(session: Session, predicted: Cost | None = None) -> str:

@@ -3,6 +3,7 @@
 config       the architecture as numbers
 unit         one fused linear layer as integers, the piece that peers hold
 linear       the interface of executors that compute W x
+draft        guesses of the next tokens, from the text itself
 decoder      token ids to logits, through runs of layers
 run          the interface of runs: consecutive layers computed in one place
 layers       a run that is computed here, except for its W x

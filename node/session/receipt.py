@@ -69,6 +69,16 @@ _PLAIN_FIELDS = (
 )
 
 
+class Speculated(Struct, frozen=True):
+    """Guessed tokens of an answer."""
+
+    window: int
+    """Rows of every pass with guesses."""
+    passes: int
+    right: int
+    """Guesses that needed no pass of their own."""
+
+
 class Receipt(Struct, frozen=True):
     """Everything that is known about how an answer was computed."""
 
@@ -107,6 +117,8 @@ class Receipt(Struct, frozen=True):
     plan: PlanLine | None
     """The prediction."""
     note: str | None
+    speculation: Speculated | None = None
+    """What guessing tokens brought; None where none were guessed."""
 
     @property
     def readers(self) -> list[str]:
@@ -138,6 +150,7 @@ class Receipt(Struct, frozen=True):
             "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
             "plan": None if self.plan is None else asdict(self.plan),
             "note": self.note,
+            "speculation": None if self.speculation is None else asdict(self.speculation),
         }
 
     @classmethod
@@ -156,6 +169,7 @@ class Receipt(Struct, frozen=True):
             pads_paired=value["pads"]["paired_rows"],
             pad_s=value["pads"]["seconds"],
             plan=None if plan is None else PlanLine(**plan),
+            speculation=Speculated(**value["speculation"]) if value.get("speculation") else None,
         )
 
     def as_line(self) -> str:
@@ -171,6 +185,8 @@ class Receipt(Struct, frozen=True):
             f"{self.prompt_tokens}+{self.tokens} tokens, first after {self.ttft_s:.2f} s",
             f"{self.tokens_per_s:.1f} tokens/s",
         ]
+        if self.speculation is not None:
+            parts.append(f"{self.speculation.right} tokens were guessed right, in {self.speculation.passes} passes")
         if self.readers:
             parts.append(f"{', '.join(self.readers)} could read the prompt")
         if self.pads_paired:

@@ -9,9 +9,21 @@ from typing import Any
 from node.gateway.http.errors import ApiError, invalid, unsupported
 
 SAME = frozenset(
-    {"lend", "max_tokens", "min_p", "model", "privacy", "seed", "stream", "temperature", "top_k", "top_p"}
+    {
+        "lend",
+        "max_tokens",
+        "min_p",
+        "model",
+        "privacy",
+        "seed",
+        "speculate",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+    }
 )
-"""Fields of the same meaning in both; lend, min_p, privacy and seed are ours."""
+"""Fields of the same meaning in both; lend, min_p, privacy, seed and speculate are ours."""
 IGNORED = frozenset(
     {
         "betas",

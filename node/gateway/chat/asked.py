@@ -40,6 +40,8 @@ class Asked(Discreet, Struct, frozen=True):
     privacy: Privacy
     lend: Lend | None
     sampling: dict[str, Any]
+    speculate: int | None = None
+    """Rows of a pass with guessed tokens; 0: none; None: where that costs hardly any time."""
     messages: list[dict[str, Any]] | None = None
     prompts: tuple[Prompt, ...] = ()
     stream: bool = False

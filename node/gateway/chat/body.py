@@ -18,6 +18,7 @@ from node.gateway.chat.fields import (
     read_numbers,
     read_privacy,
     read_sampling,
+    read_speculate,
     read_stream,
     read_template_values,
 )
@@ -38,6 +39,7 @@ COMMON = frozenset(
         "privacy",
         "prompt_cache_key",
         "seed",
+        "speculate",
         "stop",
         "stop_token_ids",
         "stream",
@@ -169,6 +171,7 @@ def _read_common(body: Mapping[str, Any], header: str | None, own: frozenset[str
         "model": model or None,
         "privacy": read_privacy(body.get("privacy"), header),
         "lend": read_lend(body.get("lend")),
+        "speculate": read_speculate(body.get("speculate")),
         "sampling": read_sampling(body),
         "form": read_form(body),
         "stream": stream,

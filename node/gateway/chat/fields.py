@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.gateway.http.errors import invalid, unsupported
+from node.model.draft import MAX_WINDOW
 from node.model.sampling import MAX_LOGPROBS
 from node.planning.placement import Lend
 from node.privacy import Privacy
@@ -118,6 +119,17 @@ def read_lend(value: Any) -> Lend | None:
     if not isinstance(value, str) or value not in choices:
         raise invalid(f"lend is {str(value)[:32]!r}; the choices are: {', '.join(choices)}", "lend")
     return choices[value]
+
+
+def read_speculate(value: Any) -> int | None:
+    """Rows of a pass with guessed tokens, if it is said: "auto", "off", or a number."""
+    if value is None or value == "auto":
+        return None
+    if value == "off":
+        return 0
+    if type(value) is not int or value not in range(2, MAX_WINDOW + 1):
+        raise invalid(f"speculate is auto, off, or a whole number from 2 to {MAX_WINDOW}", "speculate")
+    return value
 
 
 def read_cache_key(value: Any) -> str | None:

@@ -92,6 +92,7 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
         guide=guide,
         words_shown=words,
         pooling=asked.pooling,
+        speculate=asked.speculate,
     )
     requests = [
         replace(

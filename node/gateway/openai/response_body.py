@@ -10,6 +10,7 @@ from node.gateway.http.errors import ApiError, invalid, unsupported
 SAME = frozenset(
     {
         "lend",
+        "speculate",
         "metadata",
         "min_p",
         "model",

@@ -1,0 +1,104 @@
+"""Speculation: a pass of one stream computes guessed tokens too, and what was guessed right needs no pass of its own.
+
+Every token is chosen from its own logits with its own random number, in order, as without guesses; the first guess
+that differs from the chosen token ends the use of the pass. So the text is the same whatever was guessed. The number
+of rows is the same in every pass of an answer: peers must not see how many guesses were right.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from node.engine.request import GenerationRequest
+from node.model.cache import KVCache
+from node.model.decoder import Decoder
+from node.model.draft import MAX_WINDOW, TextDrafter
+from node.model.generate import Answer, Finished, GeneratedToken
+from node.privacy import Privacy
+from node.session.receipt import Speculated
+from node.session.session import Session
+
+WORTH = 1.05
+"""A pass with guesses may take so many times a pass without: then it is hardly slower even if no guess is right."""
+
+
+class Drafter(Protocol):
+    """Guesses tokens; it may be wrong always."""
+
+    def extend(self, token_ids: list[int]) -> None: ...
+
+    def guess(self, count: int) -> list[int]: ...
+
+
+class Speculation(Struct):
+    """The guesses of one answer."""
+
+    window: int
+    """Rows of every pass: the last token and guesses."""
+    drafter: Drafter
+    passes: int = 0
+    right: int = 0
+    """Guesses that needed no pass of their own."""
+
+    def advance(self, decoder: Decoder, cache: KVCache, last: int, answer: Answer) -> list[GeneratedToken | Finished]:
+        """One pass: the tokens that it gives, one at least, and how the answer ended if it did. The cache then holds
+        what was computed of the text, and nothing else.
+
+        Args:
+            last: the newest token, which no pass has computed yet; the drafter has heard of it.
+        """
+        guesses = self.drafter.guess(self.window - 1)
+        before = cache.length
+        logits = decoder.forward([last, *guesses], cache, all_logits=True)
+        events: list[GeneratedToken | Finished] = []
+        used = 0
+        try:
+            for row, guess in zip(logits, [*guesses, None], strict=True):
+                token, *end = answer.advance(row)
+                events += [token, *end]
+                used += 1
+                if end or (isinstance(token, GeneratedToken) and token.id != guess):
+                    break
+        finally:
+            cache.truncate(before + max(used, 1))
+        self.passes += 1
+        self.right += used - 1
+        return events
+
+    @property
+    def outcome(self) -> Speculated:
+        """For the receipt."""
+        return Speculated(self.window, self.passes, self.right)
+
+    def fits(self, cache: KVCache) -> bool:
+        """Whether a pass has room before the end of the model's context."""
+        return cache.length + self.window <= cache.capacity
+
+
+class Asking(Protocol):
+    """A request that begins, and its answer."""
+
+    answer: Answer
+    request: GenerationRequest
+
+
+def speculation_for(session: Session, asking: Asking) -> Speculation | None:
+    """How an answer speculates; None: it does not.
+
+    If the request does not say, it does where a pass with guesses takes hardly longer by prediction, which is so
+    where round trips cost most. The prompt has no say in it: peers see whether there are guesses.
+    """
+    asked = asking.request.speculate
+    window = MAX_WINDOW if asked is None else asked
+    if window < 2 or (asked is None and not _is_worth_it(session, window)):
+        return None
+    return Speculation(window, TextDrafter(asking.answer.prompt_ids))
+
+
+def _is_worth_it(session: Session, window: int) -> bool:
+    if session.mode is Privacy.LOCAL or session.plan.cost is None:
+        return False
+    cost = session.predict(session.plan, window)
+    return cost.ttft_s <= WORTH * cost.token_s

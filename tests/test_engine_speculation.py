@@ -1,0 +1,231 @@
+"""Speculation: whatever is guessed, the text is the one without guesses, and every pass has the same rows."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from puppets import write_puppet
+
+from node.config import NodeConfig
+from node.engine import Engine
+from node.engine.request import Completed, GenerationRequest, Token
+from node.engine.speculation import Speculation
+from node.kernels import select_kernels
+from node.model.decoder import Decoder
+from node.model.draft import LONGEST, MAX_WINDOW, TextDrafter
+from node.model.generate import Answer, Finished, GeneratedToken
+from node.model.linear import LocalLinear
+from node.model.sampling import SamplingParams
+from node.node import Node
+from node.privacy import Privacy
+from node.session.receipt import Receipt
+from node.session.session import SessionConfig
+from node.store.library import BUILT_IN_NAME, Library
+from node.store.stored import StoredModel
+from protocol.identity import Identity
+
+PROMPT = "Once upon a time there was a cat. The cat was"
+FOLLOWS = {ord(a): ord(b) for a, b in zip("abcdefg", "bcdefga", strict=True)}
+
+
+class Liar:
+    """Guesses anything, or what really comes next, or the same for ever."""
+
+    def __init__(self, seed: int, truth: Sequence[int], honesty: float, vocab_size: int) -> None:
+        self._random, self._truth, self._honesty, self._size = random.Random(seed), truth, honesty, vocab_size
+        self._heard = 0
+
+    def extend(self, token_ids: list[int]) -> None:
+        self._heard += len(token_ids)
+
+    def guess(self, count: int) -> list[int]:
+        known = [*self._truth[self._heard :], *[0] * count][:count]
+        return [
+            token_id if self._random.random() < self._honesty else self._random.randrange(self._size)
+            for token_id in known
+        ]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return Library(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def model(library: Library) -> StoredModel:
+    return library.resolve(BUILT_IN_NAME)
+
+
+@pytest.fixture(scope="module")
+def decoder(model: StoredModel) -> Decoder:
+    kernels = select_kernels(1)
+    return Decoder.of_units(model, kernels, LocalLinear(kernels))
+
+
+def answer_of(model: StoredModel, params: SamplingParams, prompt: Sequence[int]) -> Answer:
+    return Answer(model.config, model.tokenizer(), prompt, params, True)
+
+
+def plain(decoder: Decoder, model: StoredModel, params: SamplingParams, prompt: Sequence[int]) -> list[Any]:
+    """All events, one pass a token, and what the cache holds at the end."""
+    answer, cache, events = answer_of(model, params, prompt), decoder.new_cache(), list[Any]()
+    events += answer.advance(decoder.forward(prompt, cache))
+    while not isinstance(events[-1], Finished):
+        events += answer.advance(decoder.forward([events[-1].id], cache))
+    return [*events, list(cache.token_ids)]
+
+
+def guessed(
+    decoder: Decoder, model: StoredModel, params: SamplingParams, prompt: Sequence[int], speculation: Speculation
+) -> list[Any]:
+    answer, cache, events = answer_of(model, params, prompt), decoder.new_cache(), list[Any]()
+    events += answer.advance(decoder.forward(prompt, cache))
+    while not isinstance(events[-1], Finished):
+        speculation.drafter.extend([event.id for event in events[-1:] if isinstance(event, GeneratedToken)])
+        before = cache.length
+        events += speculation.advance(decoder, cache, events[-1].id, answer)
+        assert before < cache.length <= before + speculation.window
+    return [*events, list(cache.token_ids)]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 1000),
+    honesty=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    window=st.integers(2, MAX_WINDOW),
+    temperature=st.sampled_from([0.0, 0.7, 1.5]),
+    max_tokens=st.integers(1, 40),
+    penalty=st.sampled_from([1.0, 1.3]),
+)
+def test_liars_change_no_token(
+    decoder: Decoder,
+    model: StoredModel,
+    seed: int,
+    honesty: float,
+    window: int,
+    temperature: float,
+    max_tokens: int,
+    penalty: float,
+) -> None:
+    prompt = model.tokenizer().encode(PROMPT)
+    params = SamplingParams(
+        temperature=temperature, max_tokens=max_tokens, seed=seed, repetition_penalty=penalty, logprobs=2
+    )
+    expected = plain(decoder, model, params, prompt)
+    truth = [event.id for event in expected if isinstance(event, GeneratedToken)]
+    liar = Liar(seed, truth, honesty, model.config.vocab_size)
+    got = guessed(decoder, model, params, prompt, Speculation(window, liar))
+    assert got[:-1] == expected[:-1]
+    assert got[-1] == expected[-1], "the cache holds the same tokens"
+
+
+def test_who_knows_the_text_needs_few_passes(decoder: Decoder, model: StoredModel) -> None:
+    prompt = model.tokenizer().encode(PROMPT)
+    params = SamplingParams(temperature=0.0, max_tokens=41, ignore_eos=True)
+    truth = [event.id for event in plain(decoder, model, params, prompt) if isinstance(event, GeneratedToken)]
+
+    class Knows(Liar):
+        def guess(self, count: int) -> list[int]:
+            return [*truth[self._heard :], *[0] * count][:count]
+
+    speculation = Speculation(8, Knows(0, truth, 1.0, 1))
+    answer, cache = answer_of(model, params, prompt), decoder.new_cache()
+    (first,) = answer.advance(decoder.forward(prompt, cache))
+    events: list[Any] = [first]
+    speculation.drafter.extend([events[-1].id])
+    while not isinstance(events[-1], Finished):
+        step = speculation.advance(decoder, cache, events[-1].id, answer)
+        speculation.drafter.extend([event.id for event in step if isinstance(event, GeneratedToken)])
+        events += step
+    assert speculation.passes == 5 and speculation.right == 35
+
+
+def test_a_text_that_repeats_is_guessed() -> None:
+    drafter = TextDrafter([1, 2, 3, 4, 1, 2])
+    assert drafter.guess(3) == [3, 4, 1]
+    drafter.extend([3])
+    assert drafter.guess(7) == [4, 1, 2, 3, 4, 1, 2], "it goes on as it did"
+    assert TextDrafter([5, 5, 5]).guess(2) == [5, 5] and TextDrafter([9]).guess(2) == [9, 9]
+    assert TextDrafter().guess(2) == [0, 0]
+    long = TextDrafter([*range(LONGEST), 77, *range(1, LONGEST), 88, *range(LONGEST)])
+    assert long.guess(1) == [77], "the longest run that is known counts"
+
+
+@pytest.fixture(scope="module")
+def engine(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = write_puppet(tmp_path_factory.mktemp("puppet"), FOLLOWS, config={"max_position_embeddings": 64})
+    library.import_folder(folder, "alphabet")
+    config = NodeConfig(Identity.from_seed(bytes(32)), None, threads=1)
+    models = [library.resolve(BUILT_IN_NAME), library.resolve("alphabet")]
+    with Node(config, models) as node, Engine(node, library, SessionConfig()) as engine:
+        yield engine
+
+
+def ask(engine: Engine, name: str, prompt: str, **changes: Any) -> tuple[list[int], Receipt]:
+    model = engine.models.resolve(name)
+    params = SamplingParams(temperature=0.0, max_tokens=50, ignore_eos=True)
+    ids = tuple(model.tokenizer().encode(prompt))
+    request = replace(GenerationRequest(f"{random.random()}", model, ids, params, Privacy.LOCAL, True), **changes)
+    tokens = []
+    for event in engine.ask(request):
+        if isinstance(event, Token):
+            tokens.append(event.id)
+        elif isinstance(event, Completed):
+            return tokens, event.receipt
+    raise AssertionError("an answer ends with a receipt")
+
+
+def test_an_engine_guesses_what_it_is_asked_to_and_not_by_itself_here(engine: Engine) -> None:
+    expected, receipt = ask(engine, "alphabet", "abcdefgabc")
+    assert receipt.speculation is None, "nothing is gained where no round trip is"
+    tokens, receipt = ask(engine, "alphabet", "abcdefgabc", speculate=8)
+    assert tokens == expected and len(tokens) == 50
+    told = receipt.speculation
+    assert told is not None and told.window == 8 and told.right > 35 and told.passes < 12
+    assert "were guessed right" in receipt.as_line()
+    assert Receipt.from_json(receipt.as_json()).speculation == told
+
+
+def test_at_the_end_of_the_context_it_goes_on_without(engine: Engine) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=500, ignore_eos=True)
+    expected, _ = ask(engine, "alphabet", "abcdefgabc", params=params)
+    tokens, receipt = ask(engine, "alphabet", "abcdefgabc", params=params, speculate=8)
+    assert tokens == expected and len(tokens) == 54 and receipt.finish_reason == "length"
+
+
+def test_the_next_turn_finds_what_was_computed_and_nothing_else(engine: Engine) -> None:
+    first, _ = ask(engine, BUILT_IN_NAME, PROMPT, speculate=8)
+    model = engine.models.resolve(BUILT_IN_NAME)
+    longer = PROMPT + model.tokenizer().decode(first)
+    expected, _ = ask(engine, BUILT_IN_NAME, longer, speculate=0)
+    again, receipt = ask(engine, BUILT_IN_NAME, longer, speculate=5)
+    assert again == expected and receipt.cached_tokens > 0
+
+
+def test_streams_that_run_together_give_the_same_texts(engine: Engine) -> None:
+    prompts = ["abcdef", "cdefgab", "gabc"]
+    expected = [ask(engine, "alphabet", prompt)[0] for prompt in prompts]
+    model = engine.models.resolve("alphabet")
+    heard: dict[str, list[int]] = {prompt: [] for prompt in prompts}
+    params = SamplingParams(temperature=0.0, max_tokens=50, ignore_eos=True)
+    ended = threading.Semaphore(0)
+    for prompt in prompts:
+        ids = tuple(model.tokenizer().encode(prompt))
+
+        def listen(event: Any, prompt: str = prompt) -> None:
+            if isinstance(event, Token):
+                heard[prompt].append(event.id)
+            elif isinstance(event, Completed):
+                ended.release()
+
+        engine.submit(GenerationRequest(prompt, model, ids, params, Privacy.LOCAL, True, speculate=8), listen)
+    for _ in prompts:
+        assert ended.acquire(timeout=60)
+    assert list(heard.values()) == expected
