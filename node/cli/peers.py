@@ -53,7 +53,7 @@ def _table(peers: list[dict[str, Any]], whole_ids: bool) -> Table:
             "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f}",
             f"{peer['speed_gmacs']:.1f}",
             peer["layers"] or "-",
-            f"{peer['memory_bytes'] / 2**30:.1f} GiB" if peer["memory_bytes"] else "-",
+            f"{peer['memory_bytes'] / 1e9:.1f} GB" if peer["memory_bytes"] else "-",
             peer["version"],
             peer["excluded"] or "",
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from scripts.harness.programs import environment, program
 from scripts.networks.devices import PORT, Device, Lab, LabError, invitation_of, must, wait
+from scripts.networks.guessing import guessing
 from scripts.networks.placements import placements
 from scripts.networks.weights import weights
 
@@ -193,4 +194,5 @@ SCENARIOS: dict[str, Scenario] = {
     "dialout": Scenario(3, dialout),
     "weights": Scenario(4, weights),
     "placements": Scenario(3, placements),
+    "guessing": Scenario(3, guessing),
 }
