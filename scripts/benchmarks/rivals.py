@@ -28,6 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.harness.programs import program
+from scripts.harness.real_models import smollm2_gguf
+from scripts.harness.requantized import SHAPES, write_q8_0, write_random
 
 RIVAL = "xllamacpp"
 CONTEXT = 1024
@@ -105,20 +107,20 @@ def apart(who: str, path: Path, threads: int, prompt: int, tokens: int) -> Speed
 @click.option("--prompt", type=click.IntRange(1), default=450, show_default=True, help="Tokens of the prompt.")
 @click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of the answer.")
 @click.option("--threads", "counts", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
-@click.option("--file", "file", type=click.Path(exists=True, path_type=Path), help="A GGUF file instead of SmolLM2.")
-def main(rounds: int, prompt: int, tokens: int, counts: tuple[int, ...], file: Path | None) -> None:
+@click.option(
+    "--shape", type=click.Choice(sorted(SHAPES)), help="Random weights of another shape instead of SmolLM2."
+)
+def main(rounds: int, prompt: int, tokens: int, counts: tuple[int, ...], shape: str | None) -> None:
     """Measure decoding and prefill beside llama.cpp."""
     if importlib.util.find_spec(RIVAL) is None:
         raise click.ClickException(f"{RIVAL} is not installed: {sys.executable} -m pip install {RIVAL}")
-    from scripts.harness.real_models import smollm2_gguf
-    from scripts.harness.requantized import write_q8_0
-
     console = Console(highlight=False, width=120)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("threads", "what", "Kekahyde tok/s", "llama.cpp tok/s", "ratio", "of pairs"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     with tempfile.TemporaryDirectory(prefix="kekahyde-rivals-") as folder:
-        path = write_q8_0(file or smollm2_gguf(), Path(folder) / "model-q8_0.gguf")
+        path, source = Path(folder) / "model-q8_0.gguf", smollm2_gguf()
+        path = write_q8_0(source, path) if shape is None else write_random(source, path, shape)
         apart("ours", path, 1, WARM_UP_TOKENS, 1)  # imports it
         for threads in counts:
             pairs = Pairs()
