@@ -11,7 +11,7 @@ from test_model_checkpoints import write_checkpoint
 from node.cli.options import NO_MODEL, MemoryType
 from node.cli.wanted import absent_id, lendable_bytes, meant, wanted_models
 from node.errors import ModelNotFoundError
-from node.store.library import Library
+from node.store.library import BUILT_IN_NAME, Library
 from node.swarm.credentials import KnownModel, Swarm
 
 ABSENT = "ab" * 32
@@ -67,3 +67,20 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 def test_half_of_what_is_free_is_lent() -> None:
     assert 0 < lendable_bytes() < 1 << 50
+
+
+def test_a_damaged_model_that_was_only_published_does_not_end_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = Library(tmp_path / "models")
+    story = library.resolve(BUILT_IN_NAME)
+    other = library.import_folder(write_checkpoint(tmp_path / "other"), "other").model_id
+    swarm = Swarm(None)
+    assert [model.model_id for model in wanted_models(library, "story", swarm, [other]).whole] == [
+        story.model_id,
+        other,
+    ]
+    next((library.models_dir / other / "units").iterdir()).write_bytes(b"damaged")
+    again = Library(tmp_path / "models")
+    assert [model.model_id for model in wanted_models(again, "story", swarm, [other]).whole] == [story.model_id]
+    assert f"model {other[:16]} is not on the swarm" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from puppets import write_puppet
 
 from node.config import NodeConfig
 from node.engine import Engine
-from node.engine.request import Completed, GenerationRequest, Token
+from node.engine.request import Completed, Failed, GenerationRequest, Token
 from node.engine.speculation import Speculation
 from node.kernels import select_kernels
 from node.model.decoder import Decoder
@@ -90,7 +90,7 @@ def guessed(
     while not isinstance(events[-1], Finished):
         speculation.drafter.extend([event.id for event in events[-1:] if isinstance(event, GeneratedToken)])
         before = cache.length
-        events += speculation.advance(decoder, cache, events[-1].id, answer)
+        events += speculation.choose(speculation.compute(decoder, cache, events[-1].id), cache, answer)
         assert before < cache.length <= before + speculation.window
     return [*events, list(cache.token_ids)]
 
@@ -141,7 +141,7 @@ def test_who_knows_the_text_needs_few_passes(decoder: Decoder, model: StoredMode
     events: list[Any] = [first]
     speculation.drafter.extend([events[-1].id])
     while not isinstance(events[-1], Finished):
-        step = speculation.advance(decoder, cache, events[-1].id, answer)
+        step = speculation.choose(speculation.compute(decoder, cache, events[-1].id), cache, answer)
         speculation.drafter.extend([event.id for event in step if isinstance(event, GeneratedToken)])
         events += step
     assert speculation.passes == 5 and speculation.right == 35
@@ -229,3 +229,49 @@ def test_streams_that_run_together_give_the_same_texts(engine: Engine) -> None:
     for _ in prompts:
         assert ended.acquire(timeout=60)
     assert list(heard.values()) == expected
+
+
+def test_a_cancelled_answer_ends_as_any_other_and_its_cache_is_kept(engine: Engine) -> None:
+    """Found in a review: the interrupt of a pass with guesses was taken for a failure of the request."""
+    model = engine.models.resolve(BUILT_IN_NAME)
+    params = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
+    ids = tuple(model.tokenizer().encode(PROMPT))
+    ended: list[Any] = []
+    done = threading.Event()
+
+    def listen(event: Any) -> None:
+        if isinstance(event, Token) and event.index == 20:
+            engine.cancel("cancelled")
+        elif isinstance(event, Completed | Failed):
+            ended.append(event)
+            done.set()
+
+    engine.submit(GenerationRequest("cancelled", model, ids, params, Privacy.LOCAL, True, speculate=8), listen)
+    assert done.wait(60)
+    (event,) = ended
+    assert isinstance(event, Completed) and event.receipt.finish_reason == "cancelled"
+    _, again = ask(engine, BUILT_IN_NAME, PROMPT + event.receipt.text, speculate=8)
+    assert again.cached_tokens > 0
+
+
+def test_a_pass_that_fails_leaves_the_cache_as_it_was(model: StoredModel) -> None:
+    kernels = select_kernels(1)
+
+    class Fails(LocalLinear):
+        broken = False
+
+        def linear(self, unit: Any, rows: Any, floats: Any = None) -> Any:
+            if self.broken:
+                raise ConnectionError("gone")
+            return super().linear(unit, rows, floats)
+
+    executor = Fails(kernels)
+    decoder = Decoder.of_units(model, kernels, executor)
+    prompt = model.tokenizer().encode(PROMPT)
+    answer, cache = answer_of(model, SamplingParams(temperature=0.0, max_tokens=9), prompt), decoder.new_cache()
+    (first,) = answer.advance(decoder.forward(prompt, cache))
+    speculation = Speculation(8, TextDrafter(prompt))
+    executor.broken = True  # the head, which comes after the guesses are in the cache
+    with pytest.raises(ConnectionError):
+        speculation.compute(decoder, cache, getattr(first, "id"))  # noqa: B009
+    assert list(cache.token_ids) == prompt

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from test_model_checkpoints import write_checkpoint
 from test_model_decoder import FAMILIES
 
+from node.errors import CorruptModelError
 from node.kernels.delegating import DelegatingKernels
 from node.kernels.interface import Int16s, Kernels, NotFiniteError
 from node.kernels.native_layers import KEPT_ROWS
 from node.model.decoder import Decoder, Part, PartError
+from node.model.layers import UnitLayers
 from node.model.linear import LocalLinear
 from node.model.unit import Unit
 from node.store.library import Library
@@ -170,3 +173,43 @@ def test_a_context_that_grows_moves_the_cache(models: dict[str, StoredModel], tm
     for cut in (slice(0, 500), slice(500, 513), slice(513, 600)):
         assert fused.forward(ids[cut], one).tobytes() == single.forward(ids[cut], other).tobytes()
     assert fused.forward([3], one).tobytes() == single.forward([3], other).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("llama", "layers.0.norm.attention"),
+        ("qwen3", "layers.0.norm.q"),
+        ("qwen2", "layers.0.bias.qkv"),
+        ("llama", "final_norm"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+def test_a_model_whose_tensors_have_other_sizes_is_refused(
+    models: dict[str, StoredModel], monkeypatch: pytest.MonkeyPatch, name: str, tensor: str, size: int
+) -> None:
+    """Found in a review: whoever publishes a model chooses them, and C would read or write beyond them."""
+    model = StoredModel(models[name].path)
+    known = dict(model._client.tensors)
+    assert tensor in known, sorted(known)
+    monkeypatch.setattr(model._client, "tensors", known | {tensor: replace(known[tensor], shape=(size,))})
+    kernels = native.NativeKernels(1)
+    with pytest.raises(CorruptModelError, match="of shape"):
+        Decoder.of_units(model, kernels, LocalLinear(kernels))
+
+
+def test_parts_that_do_not_fit_are_refused_before_c_sees_them(models: dict[str, StoredModel]) -> None:
+    kernels = native.NativeKernels(1)
+    layers = UnitLayers(models["qwen3"], kernels, LocalLinear(kernels), range(1))
+    shape, (layer,) = layers._shape, layers._fused._layers  # type: ignore[union-attr]
+    wrong = np.ones(3, np.float32)
+    unit = layer.units[0]
+    for changes in (
+        {"attention_norm": wrong},
+        {"q_norm": wrong},
+        {"units": (replace(unit, bias=wrong), *layer.units[1:])},
+        {"units": (replace(unit, scales=wrong), *layer.units[1:])},
+        {"units": (replace(unit, num_outputs=4), *layer.units[1:])},
+    ):
+        with pytest.raises(ValueError, match="shape"):
+            kernels.fused_layers([replace(layer, **changes)], shape)

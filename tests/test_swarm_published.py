@@ -14,6 +14,7 @@ from puppets import write_puppet
 from waiting import until
 
 from node.gateway.client.client import call_node
+from node.store.manifest import MANIFEST_FILE
 from node.store.partial import partial_path
 from scripts.harness.swarm import NodeProcess, Swarm
 
@@ -105,3 +106,22 @@ def test_what_is_taken_off_or_not_wanted_leaves_nothing(swarm: Swarm, checkpoint
     until(lambda: not parts_of(first), "the part is gone")
     assert not partial_path(first.data_dir / "models", model_id).exists()
     assert answer_of(owner)["text"] == "defgabcde", "it is still here"
+
+
+def test_what_the_user_fetched_stays_when_the_model_is_taken_back(swarm: Swarm, checkpoint: Path) -> None:
+    """Found in a review: a replica's end deleted what a pull of the user's had left for its next time."""
+    owner, puller, paused = swarm.nodes
+    words = ["import", str(checkpoint), "--no-publish", "--name", "alphabet", "--json"]
+    model_id = json.loads(command(owner, *words))["model_id"]
+    begun = partial_path(paused.data_dir / "models", model_id)
+    begun.mkdir(parents=True)
+    (begun / MANIFEST_FILE).write_bytes((owner.data_dir / "models" / model_id / MANIFEST_FILE).read_bytes())
+    command(owner, "models", "publish", "alphabet")
+    for node in (puller, paused):
+        until(lambda node=node: holds_all(node, model_id), "a member holds it")  # type: ignore[misc]
+    command(puller, "pull", model_id, "--name", "mine")
+    command(owner, "models", "unpublish", "alphabet")
+    for node in (puller, paused):
+        until(lambda node=node: "its replica ended" in node.narration(), "it is no replica any more")  # type: ignore[misc]
+    assert "mine" in {model["name"] for model in json.loads(command(puller, "models", "--json"))["models"]}
+    assert holds_all(paused, model_id), "every file that came is still here"

@@ -115,6 +115,33 @@ def test_what_is_taken_back_ends_and_what_a_silent_member_published_stays(tmp_pa
     assert again.holds() == set()
 
 
+def test_nobody_but_its_first_publisher_takes_a_model_back_or_names_it() -> None:
+    house = House(None)
+    ann = house.hears(1, 7)
+    assert house.holds() == {7}
+    house.registry.down(ann)
+    house.hears(2, 7)
+    assert house.holds() == {7} and house.replicator.names()[bytes([7]) * 32] == ("model7", ann)
+    house.hears(2)
+    target = house.replicator.look(1000, ())
+    assert set(target.bytes_of) == {bytes([7]) * 32} and target.withdrawn == frozenset()
+
+
+def test_a_flood_pushes_out_nothing_that_is_held() -> None:
+    house = House(None)
+    house.hears(1, 1, 2)
+    assert house.holds() == {1, 2}
+    for member in range(2, 40):
+        house.clock.now += 1
+        house.hears(member, *range(4 * member, 4 * member + 4))
+    held = house.replicator.look(10**9, ())
+    assert {bytes([1]) * 32, bytes([2]) * 32} <= set(house.replicator.names()) and held.withdrawn == frozenset()
+    for _ in range(3):
+        house.clock.now += 2
+        again = house.replicator.look(10**9, ())
+        assert again.bytes_of == held.bytes_of and again.withdrawn == frozenset(), "nothing comes and goes"
+
+
 def test_a_peer_whose_record_has_not_come_takes_nothing_back() -> None:
     house = House(None)
     ann = house.hears(1, 7)

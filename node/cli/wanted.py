@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from node.cli.narrate import say
 from node.cli.options import NO_MODEL
+from node.errors import KekahydeError
 from node.process.allowance import available_memory
 from node.store.library import Library
 from node.store.names import is_model_id
@@ -57,10 +59,26 @@ def wanted_models(library: Library, model: str, swarm: Swarm, published: Sequenc
     ids = [*([] if model_id is None else [model_id]), *(known.model_id.hex() for known in swarm.models)]
     absent = list(dict.fromkeys(known for known in ids if not library.has(known)))
     opened = {stored.model_id for stored in asked}
-    held = [*ids, *(known for known in published if library.has(known))]
-    asked += [library.open(known) for known in dict.fromkeys(held) if known not in {*absent, *opened}]
+    asked += [library.open(known) for known in dict.fromkeys(ids) if known not in {*absent, *opened}]
+    others = [known for known in published if known not in {*ids, *opened} and library.has(known)]
+    asked += _usable(library, others)
     default = asked[0].model_id if asked else next(iter(ids), None)
     return WantedModels([stored for stored in asked if stored.is_whole], absent, default)
+
+
+def _usable(library: Library, model_ids: Sequence[str]) -> list[StoredModel]:
+    """Published models that are intact: nobody asked for them in this start, so a damaged one does not end it."""
+    usable = []
+    for model_id in model_ids:
+        try:
+            model = library.open(model_id)
+            for ref in model.units:
+                model.unit(ref.layer, ref.kind)
+        except KekahydeError as exc:
+            say(f"note: model {model_id[:16]} is not on the swarm: {exc}")
+        else:
+            usable.append(model)
+    return usable
 
 
 def absent_id(library: Library, model: str) -> str | None:

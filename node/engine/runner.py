@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from node.engine.batch import PassPacer, compose, spread
@@ -17,9 +17,8 @@ from node.engine.request import Embedded, Failed, Note, Prefilled, Queued, Start
 from node.engine.running import Running
 from node.engine.siblings import cache_of_sibling, must_wait
 from node.engine.speculation import speculation_for
-from node.engine.watch import PeerWatch, explain, still_fits
+from node.engine.watch import Fingerprint, OpenSession, PeerWatch, explain, still_fits
 from node.errors import KekahydeError, UnitUnavailableError
-from node.execution.chunk import ChunkRecord
 from node.execution.interrupt import Interrupt, PassCancelledError
 from node.model.decoder import PartError
 from node.model.generate import Finished, GeneratedToken
@@ -36,9 +35,6 @@ REST_AFTER_S = 2.0
 """A runner that was idle for so long returns free memory to the system."""
 ATTEND_S = 0.1
 """It reads what the peers of an idle session have sent at least this often."""
-
-OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]
-Fingerprint = Callable[[], object]
 
 
 class SessionRunner:
@@ -306,10 +302,14 @@ class SessionRunner:
     def _pass_with_guesses(self, running: Running, session: Session) -> None:
         chosen = [(running, running.rows_ahead)]
         self._begin_pass(chosen)
-        with self._blaming(running):
+        try:
             with self._recorder.watching(chosen):
-                events = running.compute_ahead(session.decoder)
-            self._emit(running, events)
+                logits = running.compute_ahead(session.decoder)
+        except PartError as exc:
+            self._fail_one(running, exc)
+            return
+        with self._blaming(running):
+            self._emit(running, running.choose_ahead(logits))
         self._tell_news(session)
 
     def _tell_news(self, session: Session) -> None:

@@ -19,6 +19,7 @@ from node.planning.placement import ALL_HERE
 from node.session.plan_line import PlanLine
 from node.session.receipt import Receipt
 from node.session.session import Session
+from protocol.linear.field import Floats
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +89,15 @@ class Running:
             return 0
         return self.speculation.window if self.speculation.fits(self.cache) else 0
 
-    def compute_ahead(self, decoder: Decoder) -> list[GeneratedToken | Finished]:
-        """Its next pass, with guesses: one token at least, and how it ended if it did."""
+    def compute_ahead(self, decoder: Decoder) -> Floats:
+        """Its next pass, with guesses: logits of every row; raises what a pass raises."""
         assert self.speculation is not None and self.cache is not None, "it speculates"
-        return self.speculation.advance(decoder, self.cache, self.pending[0], self.answer)
+        return self.speculation.compute(decoder, self.cache, self.pending[0])
+
+    def choose_ahead(self, logits: Floats) -> list[GeneratedToken | Finished]:
+        """What that pass gives: one token at least, and how the answer ended if it did."""
+        assert self.speculation is not None and self.cache is not None, "it speculates"
+        return self.speculation.choose(logits, self.cache, self.answer)
 
     def part(self, num_rows: int) -> Part:
         """Its next rows, for a pass."""
@@ -139,7 +145,8 @@ class Running:
         """Tell its session how long it took, if that says something about the session."""
         if session is None or self.predicted is None or not self.alone or self.cached_tokens or self.pool is not None:
             return
-        token_s = 1 / self.tokens_per_s if self.tokens_per_s else 0.0
+        guessed = self.speculation is not None and self.speculation.passes > 0  # its passes have other sizes
+        token_s = 1 / self.tokens_per_s if self.tokens_per_s and not guessed else 0.0
         session.learn(self.predicted, self.computing_ttft_s, token_s)
 
     def complete(self, finished: Finished, session: Session | None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from node.engine.request import GenerationRequest
 from node.model.cache import KVCache
@@ -19,6 +19,7 @@ from node.model.generate import Answer, Finished, GeneratedToken
 from node.privacy import Privacy
 from node.session.receipt import Speculated
 from node.session.session import Session
+from protocol.linear.field import Floats
 
 WORTH = 1.05
 """A pass with guesses may take so many times a pass without: then it is hardly slower even if no guess is right."""
@@ -41,21 +42,30 @@ class Speculation(Struct):
     passes: int = 0
     right: int = 0
     """Guesses that needed no pass of their own."""
+    _guesses: list[int] = field(default_factory=list)
 
-    def advance(self, decoder: Decoder, cache: KVCache, last: int, answer: Answer) -> list[GeneratedToken | Finished]:
-        """One pass: the tokens that it gives, one at least, and how the answer ended if it did. The cache then holds
-        what was computed of the text, and nothing else.
+    def compute(self, decoder: Decoder, cache: KVCache, last: int) -> Floats:
+        """One pass; logits f32[window, V]. The cache then holds the guesses too, until `choose`; after an exception
+        it is what it was.
 
         Args:
             last: the newest token, which no pass has computed yet; the drafter has heard of it.
         """
-        guesses = self.drafter.guess(self.window - 1)
-        before = cache.length
-        logits = decoder.forward([last, *guesses], cache, all_logits=True)
+        self._guesses, before = self.drafter.guess(self.window - 1), cache.length
+        try:
+            return decoder.forward([last, *self._guesses], cache, all_logits=True)
+        except BaseException:
+            cache.truncate(before)
+            raise
+
+    def choose(self, logits: Floats, cache: KVCache, answer: Answer) -> list[GeneratedToken | Finished]:
+        """The tokens that a pass gives, one at least, and how the answer ended if it did. The cache then holds what
+        was computed of the text, and nothing else."""
+        before = cache.length - self.window
         events: list[GeneratedToken | Finished] = []
         used = 0
         try:
-            for row, guess in zip(logits, [*guesses, None], strict=True):
+            for row, guess in zip(logits, [*self._guesses, None], strict=True):
                 token, *end = answer.advance(row)
                 events += [token, *end]
                 used += 1

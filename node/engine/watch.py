@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from node.engine.request import GenerationRequest
+from node.engine.running import Running
+from node.execution.chunk import ChunkRecord
+from node.execution.interrupt import Interrupt
 from node.execution.peer import SessionPeer
 from node.planning.cost import Cost
 from node.privacy import Privacy
@@ -12,6 +15,11 @@ from node.session.formation import PadMaker
 from node.session.plan_line import PlanLine
 from node.session.receipt import LEFT_FOR
 from node.session.session import Session
+
+OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]
+"""Forms the session for a first request."""
+Fingerprint = Callable[[], object]
+"""Of the peers with which a session could be formed."""
 
 
 class PeerWatch:

@@ -56,7 +56,7 @@ struct layer_run {
     int32_t *sums;            /* [T][largest N] */
     float *floats;            /* [T][largest N] */
     float *mixed;             /* [T][H * d] */
-    float *normed;            /* [T][(H + G) * d], or NULL if no layer has a q_norm */
+    float *normed;            /* [T][(H + G) * d] */
     uint64_t linear_ns;       /* spent in linear layers here */
     size_t bad_row;           /* the first row that is not finite */
 };

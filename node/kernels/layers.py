@@ -63,6 +63,28 @@ class LayerShape(Struct, frozen=True):
     activation: Activation
 
 
+def check_shapes(layer: LayerParts, shape: LayerShape) -> None:
+    """Raises ValueError where the arrays of a layer do not fit together: C would read or write beyond them."""
+    hidden, heads = shape.hidden_size, shape.num_heads * shape.head_size
+    keys = shape.num_groups * shape.head_size
+    down = layer.units[-1]
+    sizes = [(unit.num_outputs, unit.num_inputs) for unit in layer.units]
+    expected = [(heads + 2 * keys, hidden), (hidden, heads), (2 * down.num_inputs, hidden), (hidden, down.num_inputs)]
+    if sizes != expected:
+        raise ValueError(f"units of shapes {sizes} do not make a layer; expected {expected}")
+    for unit in layer.units:
+        wanted = {"weights": (unit.num_outputs, unit.num_inputs), "scales": (unit.num_outputs,)}
+        for name, array in (("weights", unit.weights), ("scales", unit.scales), ("bias", unit.bias)):
+            if array is not None and array.shape != wanted.get(name, (unit.num_outputs,)):
+                raise ValueError(f"{name} of shape {array.shape} do not fit a unit of {unit.num_outputs} outputs")
+    for gain in (layer.attention_norm, layer.mlp_norm, layer.attention_after, layer.mlp_after):
+        if gain is not None and gain.shape != (hidden,):
+            raise ValueError(f"a norm of shape {gain.shape} does not fit {hidden} features")
+    for gain, whole in ((layer.q_norm, heads), (layer.k_norm, keys)):
+        if gain is not None and gain.shape not in ((shape.head_size,), (whole,)):
+            raise ValueError(f"a norm of shape {gain.shape} does not fit heads of {shape.head_size}")
+
+
 class CachedRows(Struct, frozen=True):
     """Rows [start, stop) of a pass, and the cache of their sequence."""
 

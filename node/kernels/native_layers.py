@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.kernels.interface import ACTIVATIONS, Int16s, NotFiniteError
-from node.kernels.layers import MAX_ROTATIONS, NUM_UNITS, LayerParts, LayerShape, PassRows
+from node.kernels.layers import MAX_ROTATIONS, NUM_UNITS, LayerParts, LayerShape, PassRows, check_shapes
 from protocol.linear.field import Sums
 
 NOT_FINITE, NO_MEMORY = -1, -2
@@ -52,6 +52,7 @@ class NativeLayers:
 
     def _fill(self, struct: Any, layer: LayerParts) -> list[Any]:
         """Fill the structure of a layer; returns pointers to the weights of its units, which a pass may use."""
+        check_shapes(layer, self._shape)
         weights = []
         for unit, part in zip(struct.units, layer.units, strict=True):
             unit.scales, unit.bias = self._kept(part.scales), self._kept(part.bias)
@@ -124,20 +125,22 @@ class NativeLayers:
         width = max((unit.num_inputs for unit in units), default=0)
         outputs = max((unit.num_outputs for unit in units), default=0)
         heads = shape.num_heads * shape.head_size
-        self._rows = np.empty(num_rows * width, np.int16)
+        self._buffers = []  # where memory runs out below, nothing of before is used again
+        rows = np.empty(num_rows * width, np.int16)
         normed = num_rows * (heads + shape.num_groups * shape.head_size)
         arrays: dict[str, NDArray[Any]] = {
-            "rows": self._rows,
+            "rows": rows,
             "row_scales": np.empty(num_rows, np.float32),
             "sums": np.empty(num_rows * outputs, np.int32),
             "floats": np.empty(num_rows * outputs, np.float32),
             "mixed": np.empty(num_rows * heads, np.float32),
             "normed": np.empty(normed, np.float32),
         }
-        self._buffers = [self._extension.pointer(array) for array in arrays.values()]
-        for name, buffer in zip(arrays, self._buffers, strict=True):
+        buffers = [self._extension.pointer(array) for array in arrays.values()]
+        for name, buffer in zip(arrays, buffers, strict=True):
             setattr(self._run, name, buffer)
         self._run.num_rows = self._num_rows = num_rows
+        self._buffers, self._rows = buffers, rows
 
     def layer(self, index: int, cached: int, unit: int = 0, sums: Sums | None = None) -> int | None:
         extension = self._extension

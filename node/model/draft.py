@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 MAX_WINDOW = 8
 """Rows of a pass with guesses, at most: a chunk of so many rows is one bucket on the wire."""
+MOST_REMEMBERED = 8192
+"""Tokens of a prompt that are looked at: a token takes half a kilobyte here."""
 LONGEST = 4
 """Tokens of context that are looked up, at most: more of them follow each other by chance no longer."""
 
@@ -18,6 +20,7 @@ class TextDrafter:
     """The text so far, and where each short run of its tokens stood last."""
 
     def __init__(self, token_ids: Sequence[int] = ()) -> None:
+        token_ids = token_ids[-MOST_REMEMBERED:]
         self._tokens: list[int] = []
         self._behind: dict[tuple[int, ...], int] = {}
         """The place after the last occurrence of a run that something follows."""

@@ -23,6 +23,8 @@ from node.store.unit_file import load_unit, unit_path
 
 PARTIAL_FOLDER = ".partial"
 PIECES_FOLDER = "pieces"
+REPLICA_FILE = "replica"
+"""Marks a folder that was begun for others alone, and may be deleted; a pull of the user's takes the mark away."""
 
 
 class PartialModel:
@@ -113,6 +115,10 @@ class PartialModel:
             for ref in refs:
                 self._loaded.pop(ref.sha256, None)
 
+    def claim(self) -> None:
+        """The user wants this model: from now on nothing of it is deleted unasked."""
+        (self.path / REPLICA_FILE).unlink(missing_ok=True)
+
     def delete(self, refs: Iterable[UnitRef]) -> None:
         """Remove the files of units that are not in use."""
         with writing_to(self.models_dir):
@@ -140,6 +146,7 @@ class PartialModel:
         target = self.models_dir / self.model_id
         with writing_to(self.models_dir):
             shutil.rmtree(self.pieces, ignore_errors=True)
+            self.claim()
             if target.exists():
                 shutil.rmtree(self.path)
             else:

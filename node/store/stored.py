@@ -159,13 +159,18 @@ class StoredModel:
         return widen(self._embedding[ids], self._client.tensors[EMBEDDING].dtype)
 
     def norm(self, layer: int, name: str) -> Floats:
-        """Gain of a layer's norm: `attention` and `mlp` f32[D], `q` and `k` f32[d]."""
-        return self._float_tensor(norm_key(layer, name))
+        """Gain of a layer's norm: `attention` and `mlp` f32[D], `q` and `k` f32[d], or of all heads together."""
+        config = self.config
+        heads = {"q": config.num_heads, "k": config.num_kv_heads}
+        if name not in heads:
+            return self._float_tensor(norm_key(layer, name), config.hidden_size)
+        size = config.head_dim * (heads[name] if config.qk_norm_whole else 1)
+        return self._float_tensor(norm_key(layer, name), size)
 
     @property
     def final_norm(self) -> Floats:
         """Gain of the norm before the head: f32[D]."""
-        return self._float_tensor("final_norm")
+        return self._float_tensor("final_norm", self.config.hidden_size)
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, shared."""
@@ -200,12 +205,18 @@ class StoredModel:
     def _bias(self, ref: UnitRef) -> Floats | None:
         if ref.layer is None or not self.config.has_bias(ref.kind):
             return None
-        return self._float_tensor(bias_key(ref.layer, ref.kind))
+        return self._float_tensor(bias_key(ref.layer, ref.kind), ref.num_outputs)
 
-    def _float_tensor(self, name: str) -> Floats:
+    def _float_tensor(self, name: str, size: int) -> Floats:
+        """A tensor of so many numbers; whoever made the model could have stored any number of them."""
         info = self._client.tensors.get(name)
         if info is None:
             raise CorruptModelError(f"{self._client.path} lacks {name}; import the model again")
+        if info.shape != (size,):
+            raise CorruptModelError(
+                f"{self._client.path} has a {name} of shape {list(info.shape)} instead of [{size}]: the model is "
+                "damaged or was made to do harm; import it again from a source that you trust"
+            )
         return self._client.rows(name, 0, info.shape[0])
 
     def _stored_embedding(self) -> np.ndarray[Any, np.dtype[np.generic]]:

@@ -13,8 +13,7 @@ from node.errors import KekahydeError
 from node.serving.hosting import HostedModels, layers_text, units_of_layers, whole_layers
 from node.store.files import writing_to
 from node.store.manifest import Manifest
-from node.store.partial import PartialModel, partial_path
-from node.store.thin import thin_path
+from node.store.partial import REPLICA_FILE, PartialModel, partial_path
 from node.transfer.budget import MemoryBudget
 from node.transfer.coverage import Coverage, Holding, Move
 from node.transfer.holders import holdings_of, layer_sizes, operator_of
@@ -123,6 +122,7 @@ class LayerKeeper:
             model_id = id_bytes.hex()
             if model_id not in self._replicated:
                 log.info("model %s: a member published it; parts of it are held here", model_id[:16])
+                self._own(model_id)
                 self._transfers.take_layers(model_id, MemoryBudget(num_bytes))
             self._replicated[model_id] = MemoryBudget(num_bytes)
         for model_id in self._replicated.keys() - {id_bytes.hex() for id_bytes in target.bytes_of}:
@@ -153,22 +153,31 @@ class LayerKeeper:
             if not job.ended.wait(JOIN_S):
                 return  # in the next round
         id_bytes = bytes.fromhex(model_id)
-        fetched = [self._transfers.jobs.running(kind, model_id) for kind in ("pull", "thin")]
-        if not any(fetched) and all(model.model_id_bytes != id_bytes for model in self._hosted.models):
+        is_whole = any(model.model_id_bytes == id_bytes for model in self._hosted.models)
+        if not is_whole and not self._transfers.is_fetching(model_id):
             self._hosted.forget(id_bytes)
-            if thin_path(self._models_dir, model_id) is None:
+            folder = partial_path(self._models_dir, model_id)
+            if (folder / REPLICA_FILE).exists():
                 with writing_to(self._models_dir):
-                    shutil.rmtree(partial_path(self._models_dir, model_id), ignore_errors=True)
+                    shutil.rmtree(folder, ignore_errors=True)
         self._replicated.pop(model_id, None)
         self._coverage.pop(model_id, None)
         log.info("model %s: its replica ended", model_id[:16])
+
+    def _own(self, model_id: str) -> None:
+        """Mark the folder of a replica, unless there is one already: then the user has begun to fetch the model."""
+        folder = partial_path(self._models_dir, model_id)
+        if not folder.exists():
+            with writing_to(self._models_dir):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / REPLICA_FILE).touch()
 
     # --- one model
 
     def _look(self, model_id: str, budget: MemoryBudget) -> None:
         id_bytes = bytes.fromhex(model_id)
         manifest = self._hosted.manifest(id_bytes)
-        if manifest is None or self._transfers.jobs.running("units", model_id) is not None:
+        if manifest is None or self._transfers.is_fetching(model_id):
             return
         if any(model.model_id_bytes == id_bytes for model in self._hosted.models):
             return  # all of it came here since, for the user's own prompts
@@ -207,7 +216,7 @@ class LayerKeeper:
     def _delete(self, model_id: str, manifest: Manifest, layers: frozenset[int]) -> None:
         """A replica's layers that are not served any more take no disk either."""
         partial = PartialModel.find(self._models_dir, model_id)
-        if partial is not None and thin_path(self._models_dir, model_id) is None:
+        if partial is not None and (partial.path / REPLICA_FILE).exists():
             try:
                 partial.delete(units_of_layers(manifest, layers))
             except KekahydeError as exc:

@@ -83,6 +83,7 @@ class ModelDownload:
         if (present / MANIFEST_FILE).exists():
             return present
         partial = self._open()
+        partial.claim()
         units, files = list(partial.manifest.units), list(partial.manifest.files)
         self._job.total_bytes = sum(ref.num_bytes for ref in units)
         self._fetch(partial, units, set(), files)
@@ -110,6 +111,7 @@ class ModelDownload:
                 "another data directory with --data-dir"
             )
         partial = self._open()
+        partial.claim()
         present = self._around.hosted.held(self._id_bytes)
         reduced, missing = [], []
         for ref in partial.manifest.units:

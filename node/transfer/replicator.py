@@ -83,35 +83,39 @@ class Replicator:
         now = self._unix_s()
         published = published_by(self._registry.peers())
         with self._lock:
-            before = self._known
-            after = self._news(before, published, now)
+            after, withdrawn = self._news(self._known, published, now)
             self._known = after
         if self._differs(after):
             self._store(after)
         wanted = [self._sized(model) for model in after.values() if model.model_id not in excluded]
         room = MAX_HOSTED_MODELS - len(set(self._hosted.model_ids) - set(after))
         shares = allot(wanted, memory_bytes, max(0, room)) if self._is_on() else {}
-        return Target(shares, frozenset(before.keys() - after.keys()))
+        return Target(shares, withdrawn)
 
     def _news(
         self, known: Mapping[bytes, Replica], published: Mapping[bytes, Replica], now: float
-    ) -> dict[bytes, Replica]:
+    ) -> tuple[dict[bytes, Replica], frozenset[bytes]]:
+        """What is known now, and what was taken back. A model belongs to the first who published it, as far as this
+        node knows: nobody else can take it back, or name it."""
         asked = dict[bytes, float]()
         for borrower in self._lending.borrowers():
             asked[borrower.model_id] = max(borrower.last_unix_s, asked.get(borrower.model_id, 0.0))
         silent = {peer.peer_id for peer in self._registry.peers() if peer.published is not None}
-        after = {}
-        for model_id, heard in (dict(known) | dict(published)).items():
-            before = known.get(model_id)
+        after, withdrawn = dict[bytes, Replica](), set[bytes]()
+        for model_id, heard in (dict(published) | dict(known)).items():
             is_published = model_id in published
-            first = now if before is None else before.asked_unix_s
+            first = now if model_id not in known else heard.asked_unix_s
             model = replace(heard, asked_unix_s=max(first, asked.get(model_id, 0.0)))
-            is_withdrawn = not is_published and model.publisher in silent
-            is_stale = not is_published and now - model.asked_unix_s > KEPT_UNASKED_S
-            if not is_withdrawn and not is_stale:
+            if not is_published and model.publisher in silent:
+                withdrawn.add(model_id)
+            elif is_published or now - model.asked_unix_s <= KEPT_UNASKED_S:
                 after[model_id] = model
-        newest = sorted(after.values(), key=lambda model: (model.model_id in published, model.asked_unix_s))
-        return {model.model_id: model for model in newest[-MAX_KNOWN:]}
+        # Whoever is known stays: others that come later push nobody out, however many they are.
+        ranked = sorted(
+            after.values(),
+            key=lambda model: (model.model_id in published, model.model_id in known, model.asked_unix_s),
+        )
+        return {model.model_id: model for model in ranked[-MAX_KNOWN:]}, frozenset(withdrawn)
 
     def _sized(self, model: Replica) -> Replica:
         manifest = self._hosted.manifest(model.model_id)

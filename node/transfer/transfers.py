@@ -141,6 +141,10 @@ class Transfers:
         """Running jobs that fetch from peers."""
         return [job for job in self.jobs.all() if job.state is JobState.RUNNING and is_model_id(job.model)]
 
+    def is_fetching(self, model_id: str) -> bool:
+        """Whether anything of a model is being fetched from peers, for whatever reason."""
+        return any(self.jobs.running(kind, model_id) is not None for kind in ("units", "pull", "thin"))
+
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end. Raises ConfigError if there is none with this id."""
         job = self.jobs.find(job_id)

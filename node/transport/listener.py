@@ -188,6 +188,9 @@ class Listener:
             case Hello() as hello:
                 peer = peer_of_hello(hello, link.host, dialled=False)
                 if peer.peer_id == context.secure.identity.peer_id:
+                    self._complaints.warning(
+                        "another device at %s has this node's identity, or it is this one", link.host
+                    )
                     link.close("this node has the same identity")
                     return
                 self.send(route, link.handshake.answer(replace(context.hello(), observed=link.host)), received.id)

@@ -141,8 +141,10 @@ def fitted(facts: PeerFacts) -> PeerFacts:
 
     while len(facts.addrs) > 1 and size(facts) > MAX_RECORD_PAYLOAD_BYTES:
         facts = replace(facts, addrs=facts.addrs[:-1])
+    can = facts.capabilities
     if size(facts) > MAX_RECORD_PAYLOAD_BYTES:
-        facts = replace(facts, capabilities=replace(facts.capabilities, published=()))
+        nameless = tuple(replace(model, name="") for model in can.published)
+        facts = replace(facts, capabilities=replace(can, published=nameless))
     return facts
 
 
