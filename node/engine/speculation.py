@@ -21,6 +21,9 @@ from node.session.receipt import Speculated
 from node.session.session import Session
 from protocol.linear.field import Floats
 
+FAR_S = 0.005
+"""Round trip to the nearest peer, at least: below it, messages and Python cost most, and a prediction of passes that
+were never made is not good enough to bet on."""
 WORTH = 1.05
 """A pass with guesses may take so many times a pass without: then it is hardly slower even if no guess is right."""
 
@@ -108,7 +111,8 @@ def speculation_for(session: Session, asking: Asking) -> Speculation | None:
 
 
 def _is_worth_it(session: Session, window: int) -> bool:
-    if session.mode is Privacy.LOCAL or session.plan.cost is None:
+    pings = [peer.measures.ping_s or 0.0 for peer in session.peers]
+    if session.mode is Privacy.LOCAL or session.plan.cost is None or min(pings, default=0.0) < FAR_S:
         return False
     cost = session.predict(session.plan, window)
     return cost.ttft_s <= WORTH * cost.token_s

@@ -244,7 +244,7 @@ class Swarm:
         if not data_dir.exists():
             self._make(data_dir)
         bootstrap = [] if alone else self.bootstrap(peers)
-        lend = ["--lend", self.lend]
+        lend = ["--lend", self.lend, "--speculate", "off"]  # counts of passes must not depend on the planner either
         command = [*PROGRAM, "run", "--json", *self._common(data_dir), *lend, *bootstrap, *options, "--", prompt]
         with (data_dir / "stderr.txt").open("w+") as narration:
             process = ForkedProcess(
