@@ -190,6 +190,16 @@ def test_help_names_the_address_for_programs() -> None:
     assert "--no-gateway" in help_markdown("chat", "", "")
 
 
+def test_the_receipt_key_answers_on_every_screen(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with interface(tmp_path) as driver:
+            for screen in ("f3", "f4", "f5", "f6"):
+                await driver.keys(screen, "f8")
+                await driver.sees("There is no receipt yet")
+
+    asyncio.run(scenario())
+
+
 def test_the_palette_has_every_command(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with interface(tmp_path) as driver:

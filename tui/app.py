@@ -52,6 +52,7 @@ class KekahydeApp(App[str | None]):
         Binding("f5", "switch_mode('chunks')", "Chunks", id="chunks", show=False),
         Binding("f6", "switch_mode('logs')", "Logs", id="logs", show=False),
         Binding("f7", "privacy", "Privacy", id="privacy", tooltip="Privacy mode of the next prompts"),
+        Binding("f8", "receipt", "Who saw what", id="receipt", show=False),
         Binding("f9", "settings", "Settings", id="settings", tooltip="System prompt, temperature, length"),
         Binding("ctrl+c", "interrupt", show=False, system=True),
         Binding("ctrl+q", "quit", "Quit", id="quit", priority=True, tooltip="Quit; ends the node started here"),
@@ -184,6 +185,10 @@ class KekahydeApp(App[str | None]):
         """Go to a screen and do what one of its keys does."""
         self.switch_mode(mode)
         await self._screens[mode].run_action(act)
+
+    def action_receipt(self) -> None:
+        """The receipt of the last answer, from any screen."""
+        self._chat.action_receipt()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """A palette command for everything that a key does."""
