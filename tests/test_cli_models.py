@@ -71,3 +71,16 @@ def test_a_model_of_a_running_node_stays(data_dir: Path) -> None:
         node.terminate()
         node.wait(20)
         node.stdout.close()
+
+
+def test_only_a_whole_model_is_put_on_the_swarm(data_dir: Path) -> None:
+    model_id = json.loads(call(data_dir, "show", "fox", "--json").stdout)["model_id"]
+    published = call(data_dir, "publish", "fox")
+    assert published.returncode == 0 and "as soon as a node runs here" in published.stderr
+    assert call(data_dir, "unpublish", "fox").returncode == 0
+    part = partial_path(data_dir / "models", model_id)
+    part.parent.mkdir(exist_ok=True)
+    (data_dir / "models" / model_id).rename(part)
+    refused = call(data_dir, "publish", model_id[:12])
+    assert refused.returncode == 1 and "only a part" in refused.stderr and f"pull {model_id}" in refused.stderr
+    assert json.loads((data_dir / "published.json").read_text()) == {"models": []}

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from node.errors import ConfigError
 from node.serving.hosting import HostedModels
 from node.serving.lending import Lending
+from node.transfer import replicator
 from node.transfer.published import PublishedModels
 from node.transfer.replicas import Replica, allot, fair_parts
 from node.transfer.replicator import KEPT_UNASKED_S, Replicator, names_of_replicas
@@ -127,10 +128,14 @@ def test_nobody_but_its_first_publisher_takes_a_model_back_or_names_it() -> None
     assert set(target.bytes_of) == {bytes([7]) * 32} and target.withdrawn == frozenset()
 
 
-def test_a_flood_pushes_out_nothing_that_is_held() -> None:
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_flood_pushes_out_nothing_that_is_held(is_away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(None)
-    house.hears(1, 1, 2)
+    ann = house.hears(1, 1, 2)
     assert house.holds() == {1, 2}
+    if is_away:
+        house.registry.down(ann)
+    monkeypatch.setattr(replicator, "MAX_KNOWN", 32)  # a flood of 152 models
     for member in range(2, 40):
         house.clock.now += 1
         house.hears(member, *range(4 * member, 4 * member + 4))

@@ -186,6 +186,8 @@ class ModelFacts:
     """Whether the swarm is asked to hold it."""
     named_by: str = ""
     """Which device calls it so; empty if this one does."""
+    is_whole: bool = True
+    """Whether all weights of a model that answers are here."""
 
     @classmethod
     def of(cls, fields: Fields) -> ModelFacts:
@@ -203,6 +205,7 @@ class ModelFacts:
             fields.count("disk_bytes"),
             fields.flag("published"),
             fields.text("named_by"),
+            fields.count("held_bytes") >= fields.count("weights_bytes"),
         )
 
 

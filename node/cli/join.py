@@ -59,11 +59,7 @@ def join(line: str, replace: bool, data_dir: Path, as_json: bool) -> None:
     click.echo(f"joined the swarm {facts['swarm']}")
     names = ", ".join(model["name"] for model in facts["models"]) or "none"
     addresses = f"{len(facts['addrs'])} address{'' if len(facts['addrs']) == 1 else 'es'}"
-    then = (
-        "the node here starts again in it"
-        if lock is None
-        else f"start the node with: {hint(data_dir, '').replace('  ', ' ').strip()}"
-    )
+    then = "the node here starts again in it" if lock is None else f"start the node with: {hint(data_dir)}"
     say(f"{addresses}, models: {names}; {then}")
 
 

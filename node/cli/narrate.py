@@ -42,10 +42,10 @@ def say(text: str) -> None:
         drop(sys.stderr)
 
 
-def hint(data_dir: Path, words: str) -> str:
-    """A command to type: with the data directory where that is not the usual one."""
-    place = "" if data_dir == default_data_dir() else f" --data-dir {shlex.quote(str(data_dir))}"
-    return f"kekahyde-node {words}{place}"
+def hint(data_dir: Path, words: str = "") -> str:
+    """A command to type: with the data directory where that is not the usual one. Without words it starts a node."""
+    place = "" if data_dir == default_data_dir() else f"--data-dir {shlex.quote(str(data_dir))}"
+    return " ".join(part for part in ("kekahyde-node", words, place) if part)
 
 
 def drop(stream: TextIO) -> None:

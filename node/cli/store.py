@@ -98,12 +98,17 @@ def publish_model(model: str, data_dir: Path, as_json: bool) -> None:
         told = call_node(directory.path, "publish", model=model)
         model_id, ended = told["model_id"], told["ended"]
     else:
-        model_id = Library(directory.models).identify(model)
+        library = Library(directory.models)
+        model_id = library.identify(model)
+        if not any(known.model_id == model_id and known.is_whole for known in library.list()):
+            pulling = hint(data_dir, f"pull {model_id}")
+            raise ConfigError(f"only a part of {model} is here: `{pulling}` fetches the rest, then publish it")
         ended = PublishedModels(directory.published).add(model_id, by_hand=True)
     if as_json:
         click.echo(json.dumps({"model_id": model_id, "ended": ended}))
         return
-    say(f"{model} ({model_id[:16]}) is on the swarm")
+    when = "" if node_runs(directory.path) else " as soon as a node runs here"
+    say(f"{model} ({model_id[:16]}) is on the swarm{when}")
     for other in ended:
         say(f"model {other[:16]} is not any longer: a device publishes at most {MAX_PUBLISHED_MODELS}")
 

@@ -2,7 +2,8 @@
 
 Every token is chosen from its own logits with its own random number, in order, as without guesses; the first guess
 that differs from the chosen token ends the use of the pass. So the text is the same whatever was guessed. The number
-of rows is the same in every pass of an answer: peers must not see how many guesses were right.
+of rows does not follow how many guesses were right, which peers must not see: it is the same in every pass in which
+the stream is alone, up to the end of the model's context.
 """
 
 from __future__ import annotations

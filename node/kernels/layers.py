@@ -34,7 +34,8 @@ class LayerUnit(Struct, frozen=True):
 class LayerParts(Struct, frozen=True):
     """One decoder layer."""
 
-    units: tuple[LayerUnit, LayerUnit, LayerUnit, LayerUnit]
+    units: tuple[LayerUnit, ...]
+    """NUM_UNITS of them."""
     attention_norm: Floats | None
     """[D]; None: the rows are not normed before."""
     mlp_norm: Floats | None

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from node.kernels.interface import Int16s, Kernels
 from node.kernels.layers import NUM_UNITS, CachedRows, FusedLayers, LayerParts, LayerShape, LayerUnit, PassRows
+from node.model.config import LAYER_KINDS
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
 from node.model.rotation import Rotation
@@ -28,14 +29,8 @@ class _Layer(Struct, frozen=True):
     o: Unit
     gate_up: Unit
     down: Unit
-    attention_norm: Floats | None
-    mlp_norm: Floats | None
-    attention_after: Floats | None
-    mlp_after: Floats | None
-    q_norm: Floats | None
-    k_norm: Floats | None
-    window: int | None
-    rotation: int | None
+    parts: LayerParts
+    """The same as a backend takes it, with norms, window and rotation."""
 
 
 class UnitLayers:
@@ -55,7 +50,7 @@ class UnitLayers:
         self._units = [unit for layer in self._layers for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         scale = self._config.attention_scale
         self._scale = float(self._config.head_dim**-0.5) if scale is None else scale
-        self._fused = kernels.fused_layers([_parts_of(layer) for layer in self._layers], self._shape)
+        self._fused = kernels.fused_layers([layer.parts for layer in self._layers], self._shape)
 
     @property
     def _shape(self) -> LayerShape:
@@ -79,8 +74,8 @@ class UnitLayers:
             return self._forward_fused(self._fused, hidden, rotations, blocks)
         for index, layer in zip(self.layers, self._layers, strict=True):
             mixed = self._attention(index, layer, hidden, rotations, blocks)
-            hidden += self._added(self._float_linear(layer.o, mixed), layer.attention_after)
-            hidden += self._added(self._mlp(layer, hidden), layer.mlp_after)
+            hidden += self._added(self._float_linear(layer.o, mixed), layer.parts.attention_after)
+            hidden += self._added(self._mlp(layer, hidden), layer.parts.mlp_after)
         return hidden
 
     def _forward_fused(
@@ -121,16 +116,20 @@ class UnitLayers:
         """Each part's attention over its cache, which first gets the new keys and values: f32[T, H * d]."""
         config = self._config
         num_rows, num_heads, num_groups = len(hidden), config.num_heads, config.num_kv_heads
-        heads = self._normed_linear(layer.qkv, hidden, layer.attention_norm).reshape(num_rows, -1, config.head_dim)
-        queries = self._normed(heads[:, :num_heads], layer.q_norm)
-        new_keys = self._normed(heads[:, num_heads : num_heads + num_groups], layer.k_norm)
-        if layer.rotation is not None:
-            rotation, together = rotations[layer.rotation], heads[:, : num_heads + num_groups]
-            for part in (together,) if layer.q_norm is None else (queries, new_keys):  # normed ones are copies
+        heads = self._normed_linear(layer.qkv, hidden, layer.parts.attention_norm).reshape(
+            num_rows, -1, config.head_dim
+        )
+        queries = self._normed(heads[:, :num_heads], layer.parts.q_norm)
+        new_keys = self._normed(heads[:, num_heads : num_heads + num_groups], layer.parts.k_norm)
+        if layer.parts.rotation is not None:
+            rotation, together = rotations[layer.parts.rotation], heads[:, : num_heads + num_groups]
+            for part in (together,) if layer.parts.q_norm is None else (queries, new_keys):  # normed ones are copies
                 self._kernels.rope(part, rotation.cos, rotation.sin)
         new_values = heads[:, num_heads + num_groups :]
         mixed = [
-            self._attend(index, layer.window, block, queries, new_keys, new_values)  # each sees its own sequence
+            self._attend(
+                index, layer.parts.window, block, queries, new_keys, new_values
+            )  # each sees its own sequence
             for block in blocks
         ]
         return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
@@ -155,7 +154,10 @@ class UnitLayers:
         return self._kernels.rms_norm(flat, gain, self._config.rms_norm_eps).reshape(heads.shape)
 
     def _mlp(self, layer: _Layer, hidden: Floats) -> Floats:
-        gate_up, activation = self._normed_linear(layer.gate_up, hidden, layer.mlp_norm), self._config.activation
+        gate_up, activation = (
+            self._normed_linear(layer.gate_up, hidden, layer.parts.mlp_norm),
+            self._config.activation,
+        )
         if self._executor.wants_floats:
             return self._float_linear(layer.down, self._kernels.gated(gate_up, activation))
         return self._linear(layer.down, *self._kernels.gated_quantize(gate_up, layer.down.max_row_norm, activation))
@@ -179,33 +181,16 @@ class UnitLayers:
         return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
 
 
-def _parts_of(layer: _Layer) -> LayerParts:
-    """The layer as a backend takes it."""
-    qkv, o, gate_up, down = (
-        LayerUnit(unit.held, unit.scales, unit.bias, unit.max_row_norm, unit.ref.num_outputs, unit.ref.num_inputs)
-        for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)
-    )
-    return LayerParts(
-        (qkv, o, gate_up, down),
-        layer.attention_norm,
-        layer.mlp_norm,
-        layer.attention_after,
-        layer.mlp_after,
-        layer.q_norm,
-        layer.k_norm,
-        layer.window,
-        layer.rotation,
-    )
-
-
 def _open_layer(model: ModelParts, layer: int) -> _Layer:
     config = model.config
     before, after = config.norms != "after", config.norms != "before"
-    return _Layer(
-        qkv=model.unit(layer, "qkv"),
-        o=model.unit(layer, "o"),
-        gate_up=model.unit(layer, "gate_up"),
-        down=model.unit(layer, "down"),
+    units = [model.unit(layer, kind) for kind in LAYER_KINDS]
+    qkv, o, gate_up, down = units
+    parts = LayerParts(
+        units=tuple(
+            LayerUnit(unit.held, unit.scales, unit.bias, unit.max_row_norm, unit.ref.num_outputs, unit.ref.num_inputs)
+            for unit in units
+        ),
         attention_norm=model.norm(layer, "attention") if before else None,
         mlp_norm=model.norm(layer, "mlp") if before else None,
         attention_after=model.norm(layer, "attention_after") if after else None,
@@ -215,3 +200,4 @@ def _open_layer(model: ModelParts, layer: int) -> _Layer:
         window=config.window(layer),
         rotation=config.rotation(layer),
     )
+    return _Layer(qkv, o, gate_up, down, parts)

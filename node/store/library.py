@@ -53,6 +53,11 @@ class ModelSummary(Struct, frozen=True):
     disk_bytes: int = 0
     """Size of all of its files."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be used, and no weights are missing."""
+        return self.problem is None and self.held_bytes >= self.weights_bytes
+
 
 class PartSummary(Struct, frozen=True):
     """A model of which only some units are here: they are served to others, or being fetched."""

@@ -31,7 +31,7 @@ from protocol.membership.records import MAX_PUBLISHED_NAME_CHARACTERS
 log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1 << 16
-MAX_KNOWN = 64
+MAX_KNOWN = 256
 """Most models that are remembered; far more than can be held."""
 KEPT_UNASKED_S = 30 * 24 * 3600.0
 """A model that no connected member publishes is dropped after this time without a request."""
@@ -110,10 +110,10 @@ class Replicator:
                 withdrawn.add(model_id)
             elif is_published or now - model.asked_unix_s <= KEPT_UNASKED_S:
                 after[model_id] = model
-        # Whoever is known stays: others that come later push nobody out, however many they are.
+        # What is known stays, its publisher here or not: others that come later push nothing out.
         ranked = sorted(
             after.values(),
-            key=lambda model: (model.model_id in published, model.model_id in known, model.asked_unix_s),
+            key=lambda model: (model.model_id in known, model.model_id in published, model.asked_unix_s),
         )
         return {model.model_id: model for model in ranked[-MAX_KNOWN:]}, frozenset(withdrawn)
 

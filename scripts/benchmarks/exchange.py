@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node.config import NodeConfig
-from node.model.config import UnitKind
+from node.model.config import LAYER_KINDS, UnitKind
 from node.model.unit import Unit
 from node.node import Node
 from node.planning.placement import Lend
@@ -44,7 +44,6 @@ from scripts.harness.swarm import Swarm
 
 ELEMENT_BYTES = 4
 HEADER_OF_REQUEST_BYTES = 200
-KINDS: tuple[UnitKind, ...] = ("qkv", "o", "gate_up", "down")
 TIMEOUT_S = 20.0
 WARM_UP = 50
 BLOCK = 50
@@ -185,7 +184,7 @@ def measured(swarm: Swarm, model: StoredModel, raw: Raw, count: int) -> Iterator
                 raise click.ClickException(f"no lane: {session.note}")
             pads = session.own_pads
             assert pads is not None
-            for kind in KINDS:
+            for kind in LAYER_KINDS:
                 ref = next(ref for ref in model.units if ref.layer == 1 and ref.kind == kind)
                 unit = model.unit(ref.layer, ref.kind)
                 pads.fill([unit], count + WARM_UP)

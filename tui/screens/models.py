@@ -113,8 +113,7 @@ class ModelsScreen(NodeScreen):
             return
         self.session.choose(model=model.name)
         self.notify(f"{model.name} answers from the next prompt on.", markup=False)
-        is_whole = "%" not in model.held
-        if is_whole and not model.published and not self.session.state.node.swarm_open:
+        if model.is_whole and not model.published and not self.session.state.node.swarm_open:
             done = f"{model.name} is on the swarm: members hold parts of it as they have room."
             self.run_worker(self._ask("publish", done, model=model.model_id))
 
