@@ -21,6 +21,7 @@
     hub/         weights from Hugging Face
     measures/    measurements of peers
     planning/    predicts what a plan costs
+    spans/       layers computed by the user's own devices, with their KV cache
     execution/   a linear layer computed by peers: chunks, lanes, pads, verification, merge
     conversations  conversations of interfaces, in memory
     node         joins all parts of a node

@@ -18,16 +18,18 @@ from node.execution.gate import UnitChecks
 from node.execution.tally import Tally
 from node.guards import GuardKeeper
 from node.guards.watch import GuardWatch
-from node.kernels import select_kernels
+from node.kernels import has_same_floats, select_kernels
 from node.kernels.interface import Kernels
 from node.kernels.speed import field_macs_per_s
 from node.planning.planner import Planner
+from node.process.allowance import available_memory
 from node.process.descriptors import raise_descriptor_limit
 from node.process.endurance import GivenUpError
 from node.serving.data_plane import DataPlane
 from node.serving.hosting import HostedModels
 from node.serving.lending import Lending
 from node.serving.lending_watch import LendingWatch
+from node.serving.spans import SpanCaches
 from node.serving.worker import LinearWorker
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList, Verdict
@@ -140,7 +142,7 @@ class Node:
             lambda peer_id: peer_id == self.peer_id or self.access.refusal(peer_id) is not None,
         )
         self.control.add(GuardWatch(self.guards, self.registry))
-        self.control.add(LendingWatch(self.lending, self.announce))
+        self.control.add(LendingWatch(self.lending, self.worker.spans, self.announce))
         self.started_at = time.time()
         self.conversations = Conversations()
         self.tally = Tally()
@@ -151,7 +153,17 @@ class Node:
 
     def make_worker(self) -> LinearWorker:
         """The worker that answers others."""
-        return LinearWorker(self.kernels, self.hosted.weights_of, self.hosted.row_norm_of)
+        return LinearWorker(self.kernels, self.hosted.weights_of, self.hosted.row_norm_of, self.make_spans())
+
+    def make_spans(self) -> SpanCaches | None:
+        """What computes runs of layers for devices of the same owner; None if its floats are not those of others."""
+        if not has_same_floats(self.kernels):
+            return None
+        return SpanCaches(self.kernels, self.hosted.whole_model, self._span_bytes)
+
+    def _span_bytes(self) -> int:
+        """Memory for the KV caches of others' texts."""
+        return (self.config.memory_bytes or available_memory()) // 4
 
     @property
     def addresses(self) -> list[Multiaddr]:
@@ -297,7 +309,9 @@ class Node:
     @property
     def _work(self) -> tuple[int, ...]:
         """The kinds of work that it does for others now."""
-        return (WorkKind.LINEAR,) if self.lending.refusal is None else ()
+        if self.lending.refusal is not None:
+            return ()
+        return (WorkKind.LINEAR,) if self.worker.spans is None else (WorkKind.LINEAR, WorkKind.SPAN)
 
     def facts(self) -> PeerFacts:
         """The current facts for this node's record."""

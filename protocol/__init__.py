@@ -15,10 +15,11 @@ The ground:
     identity    Ed25519 keys, PeerIDs, CURVE keys, signatures              [3]
     multiaddr   addresses in libp2p's text form                            [3]
     message     what all messages have in common                           [5]
+    work        what all requests for work have in common                  [5]
 
-Six wings that know the ground and not each other:
+Seven wings that know the ground and not each other:
 
-    link/ membership/ finding/ pairing/ linear/ transfer/
+    link/ membership/ finding/ pairing/ linear/ spans/ transfer/
 
 And on top:
 

@@ -28,11 +28,18 @@ CHUNK_LIMITS = (1, 8, 32, 128, 512)
 """Every unit limits the rows of its chunks to one of these."""
 MAX_CHUNK_ROWS = ROW_BUCKETS[-1]
 MAX_UNIT_INPUTS = 1 << 16
+MAX_HIDDEN_SIZE = 1 << 16
+MAX_LAYERS = 1 << 12
+MAX_POSITIONS = 1 << 24
+MAX_STEP_PARTS = 64
+MAX_COMPUTE_US = 1 << 62
 MAX_UNIT_OUTPUTS = 1 << 20
 
 HASH_BYTES = 32
 SEED_BYTES = 32
 SESSION_BYTES = 16
+CACHE_BYTES = 16
+"""Of the id of a span's cache."""
 NONCE_BYTES = 16
 SWARM_KEY_BYTES = 32
 PROOF_BYTES = 32

@@ -47,6 +47,11 @@ class MessageType(IntEnum):
     PIECE_ASK = 42
     PIECE_SLICE = 43
     CREDIT = 44
+    SPAN_OPEN = 48
+    SPAN_OPENED = 49
+    SPAN_STEP = 50
+    SPAN_RESULT = 51
+    SPAN_CLOSE = 52
 
 
 class ErrorCode(IntEnum):
@@ -63,6 +68,7 @@ class ErrorCode(IntEnum):
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
     NO_SESSION = 100
+    NO_CACHE = 101
 
 
 class Message(Struct, frozen=True):

@@ -6,6 +6,7 @@
     batch     decides which rows go into the next pass; no I/O
     running   one running request
     siblings  several answers to one prompt
+    correction  what happens to an answer when a result that it used is wrong
     speculation  passes that compute guessed tokens too
     caches    caches of finished answers, for the next turn
     recorder  records what a pass did, for receipts and watchers

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from node.engine.batch import PassPacer, compose, spread
 from node.engine.caches import KeptCaches, cache_of_earlier
 from node.engine.chunks import ChunkFeed
+from node.engine.correction import correct
 from node.engine.recorder import PassRecorder
 from node.engine.request import Embedded, Failed, Note, Prefilled, Queued, Started
 from node.engine.running import Running
@@ -24,6 +25,7 @@ from node.model.decoder import PartError
 from node.model.generate import Finished, GeneratedToken
 from node.process.memory import give_back
 from node.session.session import Session
+from node.spans.chain import SpanLieError
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +205,8 @@ class SessionRunner:
             pass
         except UnitUnavailableError as exc:
             self._end_unfinished(str(exc))
+        except SpanLieError as lie:
+            self._correct(lie)
         except Exception as exc:
             self._fail_all(Failed.of("a pass", exc))
         finally:
@@ -380,6 +384,14 @@ class SessionRunner:
         if not self._running and self._session is not None:
             self._session.rest()
         running.fail(Failed.of("a request", exc))
+
+    def _correct(self, lie: SpanLieError) -> None:
+        """A result that was used is wrong: what followed from it is computed again, before more is shown."""
+        self._caches.clear()
+        for running in [*self._running]:
+            with self._blaming(running):
+                assert self._session is not None, "it computed the result"
+                correct(running, lie, self._session.decoder)
 
     def _end_unfinished(self, reason: str) -> None:
         """Nobody computes what this device cannot: end all running requests with their text so far."""

@@ -63,6 +63,8 @@ class Running:
         self.cached_tokens = 0
         self.submitted_at = self.started_at = time.perf_counter()
         self.token_times: list[float] = []
+        self.shown_ids: list[int] = []
+        """The tokens of the answer so far."""
         self.notes: list[str] = []
         self.predicted: Cost | None = None
         self.alone = True
@@ -133,6 +135,7 @@ class Running:
         """Send one more token."""
         self.token_times.append(time.perf_counter())
         self.pending = [event.id]
+        self.shown_ids.append(event.id)
         if self.speculation is not None:
             self.speculation.drafter.extend([event.id])
         self.tell(Token(event.index, event.id, event.text, event.likelihood))
@@ -188,7 +191,7 @@ class Running:
             pads_paired=round(ledger.pads_paired),
             pad_s=session.pad_s if session else 0.0,
             timings_s=dict(ledger.seconds),
-            placement=(session.plan.placement if session else ALL_HERE).as_json(),
+            placement=(session.plan.shown if session else ALL_HERE).as_json(),
             weights_here_bytes=session.weights_here_bytes if session else request.model.held_bytes,
             checks_bytes=session.checks_bytes if session else 0,
             plan=PlanLine.of(session.plan, self.predicted) if session else None,

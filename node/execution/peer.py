@@ -20,7 +20,7 @@ from protocol.discreet import Discreet
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
 from protocol.linear.field import Elements
-from protocol.linear.messages import ChunkBinding, Role, WorkRequest, WorkResult
+from protocol.linear.messages import ChunkBinding, Role, UnitRequest, WorkResult
 
 MAX_ABANDONED = 16
 """Most unanswered requests of a peer that are kept although their chunks were computed elsewhere."""
@@ -70,7 +70,7 @@ class Request(Struct):
     inputs: Elements
     """`[num_rows, K]`: the elements that the peer works on, for the check."""
     owner: Owner
-    message: WorkRequest
+    message: UnitRequest
     sent_at: float
     macs: int
     num_bytes: int

@@ -8,7 +8,7 @@ from node.execution.owners import PadOwner, ShareOwner
 from node.execution.peer import Request, SessionPeer
 from protocol.errors import LocalProtocolError
 from protocol.limits import TILE_OUTPUTS
-from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear, WorkRequest
+from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear, UnitRequest
 
 
 def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Request:
@@ -22,7 +22,7 @@ def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Requ
         raise LocalProtocolError(f"a {role.name} of a row is not for a peer in the role {peer.role.name}")
     binding = ChunkBinding(peer.session, message_id, model_id, chunk.unit.sha256, role, 0, num_rows, *tiles)
     macs = num_rows * chunk.unit.num_inputs * chunk.unit.num_outputs
-    message: WorkRequest = Linear(binding, rows=record.share)
+    message: UnitRequest = Linear(binding, rows=record.share)
     if record.plain is not None:
         message = TrustedLinear(binding, record.plain)
     num_bytes = 4 * num_rows * (chunk.unit.num_inputs + chunk.unit.num_outputs)

@@ -31,7 +31,7 @@ from node.kernels.portable import PortableKernels
 from node.kernels.selftest import self_test
 from node.process.allowance import available_cores
 
-__all__ = ["Kernels", "every_backend", "select_kernels"]
+__all__ = ["Kernels", "every_backend", "has_same_floats", "select_kernels"]
 
 CHOICE_VARIABLE: Final = "KEKAHYDE_KERNELS"
 """Environment variable that forces a backend: "portable", "c", or a level by name, such as "c-avx2"."""
@@ -51,6 +51,12 @@ def select_kernels(threads: int | None = None) -> Kernels:
     """
     kernels = _cpu_kernels(threads or available_cores(), os.environ.get(CHOICE_VARIABLE, ""))
     return kernels if os.environ.get(CHOICE_VARIABLE) else _on_gpu(kernels)
+
+
+def has_same_floats(kernels: Kernels) -> bool:
+    """Whether its floats have the same bits as those of the C backend on any other machine: sums of sixteen lanes in a
+    fixed order, no contraction, an own exponential function. A GPU takes only the exact integers."""
+    return kernels.name.startswith("c-")
 
 
 def _cpu_kernels(threads: int, choice: str) -> Kernels:

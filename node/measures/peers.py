@@ -99,6 +99,14 @@ class PeerMeasures(Discreet, Struct):
                 moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.least or 0.0)
                 self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
 
+    def computed(self, exchange: Exchange) -> None:
+        """A device has computed a run of layers: it says something about its speed, and nothing about chunks."""
+        compute_s = min(max(exchange.stated_s, 1e-6), max(exchange.latency_s, 1e-6))
+        with self._lock:
+            (self._row_speed if exchange.num_rows == 1 else self._rows_speed).add(exchange.macs / compute_s)
+            if exchange.num_rows == 1:
+                self._way_s.add(max(exchange.latency_s - compute_s, 0.0))
+
     @property
     def ping_s(self) -> float | None:
         """The quickest of the last pings, which is nearest to the network's latency. None before any came back."""

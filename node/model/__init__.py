@@ -13,6 +13,8 @@ parts        what a decoder needs from a model
 rope         frequencies of rotary position embeddings
 rotation     cosine and sine of the rows of a pass
 cache        keys and values of one sequence
+row_log      hidden states that go into layers which other devices compute
+span         consecutive layers for caches of their own
 tokenizer    text to token ids and back
 named_tokens tokens that are named in other files than tokenizer.json
 text_stream  text from tokens that come one by one

@@ -1,10 +1,11 @@
-"""The KV cache of a sequence: keys and values of every layer, and the tokens to which they belong."""
+"""The KV cache of a sequence: keys and values of the layers that are computed here, and the tokens to which they
+belong; of the other layers, what must be sent to compute them again."""
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from node.errors import PromptError
 from node.model.config import ModelConfig
+from node.model.row_log import RowLog
 from protocol.linear.field import Floats
 
 Addresses = NDArray[np.uint64]
@@ -25,11 +27,15 @@ class KVCache:
     Args:
         capacity: most tokens that it may hold, at most the model's context.
         reach: length that its text may reach, as far as is known at the beginning; by default its capacity.
+        here: the layers whose keys and values it has room for; by default all.
     """
 
-    def __init__(self, config: ModelConfig, capacity: int, reach: int | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, capacity: int, reach: int | None = None, here: Collection[int] | None = None
+    ) -> None:
         self.capacity = min(capacity, config.context_length)
-        self.stretched = config.rope.stretches(min(self.capacity if reach is None else reach, config.context_length))
+        self.reach = min(self.capacity if reach is None else reach, config.context_length)
+        self.stretched = config.rope.stretches(self.reach)
         """Whether its keys are rotated by the long factors of longrope, from the first token on."""
         self.token_ids: list[int] = []
         """The tokens whose keys and values are held, in order."""
@@ -38,6 +44,11 @@ class KVCache:
         """Rotated keys by layer: [G, S, d]; slots from `length` on hold nothing."""
         self.values: list[Floats] = [self._empty(0) for _ in range(config.num_layers)]
         """Values by layer: [G, S, d]."""
+        self.inputs: dict[int, RowLog] = {}
+        """Hidden states before a layer, by layer: where another device begins to compute."""
+        self.num_slots = 0
+        """Tokens that have room now."""
+        self._here = frozenset(range(config.num_layers) if here is None else here)
         self._addresses: tuple[Addresses, Addresses] | None = None
 
     @property
@@ -48,7 +59,8 @@ class KVCache:
     @property
     def num_bytes(self) -> int:
         """Memory of its slots, including empty ones."""
-        return sum(layer.nbytes for layer in (*self.keys, *self.values))
+        logs = sum(log.num_bytes for log in self.inputs.values())
+        return logs + sum(layer.nbytes for layer in (*self.keys, *self.values))
 
     @property
     def addresses(self) -> tuple[Addresses, Addresses]:
@@ -59,11 +71,6 @@ class KVCache:
             )
             self._addresses = keys, values
         return self._addresses
-
-    @property
-    def num_slots(self) -> int:
-        """Tokens that have room now."""
-        return int(self.keys[0].shape[1])
 
     def reserve(self, num_tokens: int) -> None:
         """Makes room for more tokens.
@@ -76,11 +83,14 @@ class KVCache:
             raise PromptError(
                 f"{needed} tokens exceed the {self.capacity} that the model remembers; shorten the text"
             )
-        if needed > self.keys[0].shape[1]:
-            num_slots = min(self.capacity, -(-needed // GROWTH_TOKENS) * GROWTH_TOKENS)
-            self.keys = [self._grown(layer, num_slots) for layer in self.keys]
-            self.values = [self._grown(layer, num_slots) for layer in self.values]
-            self._addresses = None
+        if needed > self.num_slots:
+            self._make_room(needed)
+
+    def hold(self, layers: Collection[int]) -> None:
+        """From now on, have room for keys and values of these layers too."""
+        if not self._here.issuperset(layers):
+            self._here = self._here.union(layers)
+            self._make_room(max(self.num_slots, 1))
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Counts tokens as held, once every layer has their keys and values."""
@@ -89,6 +99,8 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forgets the tokens from `length` on."""
         del self.token_ids[length:]
+        for log in self.inputs.values():
+            log.truncate(length)
 
     def reuse(self, token_ids: Sequence[int]) -> int:
         """Keeps the longest common prefix with `token_ids` (without their last token); returns its length.
@@ -104,11 +116,16 @@ class KVCache:
         """Another cache with at most so many of the first tokens of this one."""
         twin = copy(self)
         twin.token_ids = self.token_ids[:length]
-        num_slots = min(self.capacity, -(-twin.length // GROWTH_TOKENS) * GROWTH_TOKENS)
-        twin.keys = [twin._grown(layer, num_slots) for layer in self.keys]
-        twin.values = [twin._grown(layer, num_slots) for layer in self.values]
-        twin._addresses = None
+        twin.inputs = {layer: log.beginning(length) for layer, log in self.inputs.items()}
+        twin._make_room(twin.length)
         return twin
+
+    def _make_room(self, num_tokens: int) -> None:
+        """Give every layer that is computed here room for so many tokens at least; the others get none."""
+        self.num_slots = min(self.capacity, -(-num_tokens // GROWTH_TOKENS) * GROWTH_TOKENS)
+        self.keys = [self._grown(index, layer) for index, layer in enumerate(self.keys)]
+        self.values = [self._grown(index, layer) for index, layer in enumerate(self.values)]
+        self._addresses = None
 
     def _empty(self, num_slots: int) -> Floats:
         """Zeros in their own memory mapping, so that the memory of a finished text returns to the system at once; the
@@ -120,7 +137,9 @@ class KVCache:
         pages = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return np.frombuffer(pages, dtype=np.float32).reshape(shape)
 
-    def _grown(self, layer: Floats, num_slots: int) -> Floats:
-        grown = self._empty(num_slots)
-        grown[:, : self.length] = layer[:, : self.length]
+    def _grown(self, index: int, layer: Floats) -> Floats:
+        if index not in self._here:
+            return layer
+        grown, kept = self._empty(self.num_slots), min(self.length, layer.shape[1])
+        grown[:, :kept] = layer[:, :kept]
         return grown

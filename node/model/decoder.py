@@ -7,7 +7,7 @@ reduction of numpy's, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Self
 
 import numpy as np
@@ -21,7 +21,7 @@ from node.model.layers import UnitLayers
 from node.model.linear import LinearExecutor
 from node.model.parts import ModelParts
 from node.model.pool import Pool
-from node.model.rotation import Rotation, RotationTable
+from node.model.rotation import Rotations
 from node.model.run import LayerRun, Rows
 from protocol.linear.field import Floats
 
@@ -61,16 +61,20 @@ class Decoder:
         model: what the ends of a pass need is read from it.
         runs: all layers, in order.
         head: what turns hidden states into logits.
+        here: the layers whose keys and values are kept here from the start; by default all.
     """
 
-    def __init__(self, model: ModelParts, runs: Sequence[LayerRun], head: Head) -> None:
+    def __init__(
+        self, model: ModelParts, runs: Sequence[LayerRun], head: Head, here: Collection[int] | None = None
+    ) -> None:
         covered = [layer for run in runs for layer in run.layers]
         assert covered == list(range(model.config.num_layers)), f"{covered} are not all layers in order"
         self.model = model
         self.config = model.config
         self._runs = runs
         self._head = head
-        self._tables: dict[tuple[int, bool], RotationTable] = {}
+        self._here = here
+        self._rotations = Rotations(model.config.ropes, model.config.head_dim)
 
     @classmethod
     def of_units(cls, model: ModelParts, kernels: Kernels, executor: LinearExecutor) -> Self:
@@ -84,7 +88,8 @@ class Decoder:
 
     def new_cache(self, capacity: int | None = None, reach: int | None = None) -> KVCache:
         """An empty cache for a sequence of at most `capacity` tokens, by default the model's context."""
-        return KVCache(self.config, self.config.context_length if capacity is None else capacity, reach)
+        most = self.config.context_length if capacity is None else capacity
+        return KVCache(self.config, most, reach, self._here)
 
     def forward(self, token_ids: Sequence[int], cache: KVCache, all_logits: bool = False) -> Floats:
         """Appends tokens to the cache's sequence; returns logits f32[V] after the last, or f32[T, V] after each.
@@ -153,20 +158,12 @@ class Decoder:
         for part in parts:
             part.cache.reserve(len(part.token_ids))
         blocks = _row_blocks(parts)
-        rotations = [self._rotation(index, blocks) for index in range(len(self.config.ropes))]
+        rotations = self._rotations.of(
+            [(int(block.positions[0]), int(block.positions[-1]) + 1, block.cache.stretched) for block in blocks]
+        )
         for run in self._runs:
             hidden = run.forward(hidden, rotations, blocks)
         return hidden
-
-    def _rotation(self, index: int, blocks: Sequence[Rows]) -> Rotation:
-        """The rotation of the rows of a pass by one of the model's ropes."""
-        parts = []
-        for block in blocks:
-            key = (index, block.cache.stretched)
-            if key not in self._tables:
-                self._tables[key] = RotationTable(self.config.ropes[index], self.config.head_dim, key[1])
-            parts.append(self._tables[key].rows(int(block.positions[0]), int(block.positions[-1]) + 1))
-        return Rotation.joined(parts)
 
 
 def _row_blocks(parts: Sequence[Part]) -> list[Rows]:

@@ -101,6 +101,11 @@ class Answer:
         self._max_tokens = min(params.max_tokens, room)
         self._text: list[str] = []
 
+    @property
+    def seed(self) -> int:
+        """Where its random numbers begin, whether it was given or drawn."""
+        return self._sampler.seed
+
     def advance(self, logits: Floats) -> list[GeneratedToken | Finished]:
         """The next token, chosen from the last logits; after the answer's last token, also how it ended."""
         token_id, index = self._sampler.pick(logits), self.num_tokens

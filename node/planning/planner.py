@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from node.kernels.interface import Kernels
-from node.measures.peers import Measures
+from node.measures.peers import Measures, PeerFigures
 from node.measures.series import WEIGHT
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures
-from node.planning.placement import LAYERS_LENT, Placement
+from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
 from node.planning.probe import probe
+from node.planning.spans import SpanPlan, span_cost
 from node.privacy import Privacy
 from node.store.stored import StoredModel
+from protocol.identity import PeerId
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ CORRECTION_LIMIT = 8.0
 
 
 NO_PADS_NEEDED = 1 << 30
+SPANS = ALL_HERE
+"""Where whole layers are computed elsewhere, no kind of unit is lent."""
 
 
 class Planner:
@@ -63,6 +67,19 @@ class Planner:
         cost = local_cost(units, device, prompt_tokens) if cost is None else cost
         with self._lock:
             return cost.scaled(*self._corrections.get((model.model_id, mode, placement), (1.0, 1.0)))
+
+    def predict_spans(
+        self,
+        model: StoredModel,
+        spans: Sequence[SpanPlan],
+        figures: Mapping[PeerId, PeerFigures],
+        prompt_tokens: int,
+    ) -> Cost:
+        """The predicted cost of a request through these spans, corrected by earlier outcomes."""
+        layers = [ref for ref in model.units if ref.layer is not None]
+        cost = span_cost(layers, self.device(model), spans, figures, prompt_tokens)
+        with self._lock:
+            return cost.scaled(*self._corrections.get((model.model_id, Privacy.TRUSTED, SPANS), (1.0, 1.0)))
 
     def learn(
         self,

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from node.serving.work_queue import Job
 from node.serving.worker import Answer, Parts
-from protocol.linear.messages import WorkRequest
+from protocol.work import WorkRequest
 
 STOP_LIMIT_S = 1.0
 

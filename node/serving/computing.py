@@ -56,7 +56,7 @@ class Computing:
 
     def push(self, job: Job) -> bool:
         """Add a request; returns whether there was room."""
-        job.is_long = self._worker.expected_s(job.request) > SHORT_S
+        job.is_long = job.request.KEEPS_STATE or self._worker.expected_s(job.request) > SHORT_S
         return self.work.push(job)
 
     @property

@@ -110,6 +110,7 @@ class DataPlane:
             is_paired,
             on_fault,
             lambda: self._lending.refusal,
+            worker.spans,
         )
         self._turned_at = -math.inf
         """When the thread last made progress while it drains."""
@@ -359,7 +360,6 @@ class DataPlane:
         """Answer now, or as soon as the peer has read what it got before."""
         self.blobs.computed()
         frames = encode_message(answer, job.request_id)
-        binding = job.request.binding
         num_bytes = job.num_bytes + sum(memoryview(frame).nbytes for frame in frames)
-        self._lending.count(job.peer_id, binding.model_id, binding.num_rows, num_bytes)
+        self._lending.count(job.peer_id, job.request.model_id, job.request.num_rows, num_bytes)
         self._outbox.send(job.peer_id, job.socket, job.route, frames)

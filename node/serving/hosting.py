@@ -130,6 +130,12 @@ class HostedModels:
         with self._lock:
             return [holding for holding in self._holdings.values() if isinstance(holding, StoredModel)]
 
+    def whole_model(self, model_id: bytes) -> StoredModel | None:
+        """A model of which every unit is served; None for any other."""
+        with self._lock:
+            holding = self._holdings.get(model_id)
+        return holding if isinstance(holding, StoredModel) else None
+
     @property
     def model_ids(self) -> list[bytes]:
         with self._lock:

@@ -1,4 +1,5 @@
-"""Tells the swarm when this device begins or ends to compute for others, so that nobody plans with it in vain."""
+"""Tells the swarm when this device begins or ends to compute for others, so that nobody plans with it in vain, and drops
+KV caches that nobody uses."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from node.serving.lending import Lending
+from node.serving.spans import SpanCaches
 from node.transport.control import ControlPlane
 
 INTERVAL_S = 1.0
@@ -14,8 +16,8 @@ INTERVAL_S = 1.0
 class LendingWatch:
     """Runs in the control plane's loop."""
 
-    def __init__(self, lending: Lending, announce: Callable[[], None]) -> None:
-        self._lending, self._announce = lending, announce
+    def __init__(self, lending: Lending, spans: SpanCaches | None, announce: Callable[[], None]) -> None:
+        self._lending, self._spans, self._announce = lending, spans, announce
 
     def start(self, plane: ControlPlane) -> None:
         """Nothing to prepare."""
@@ -27,6 +29,8 @@ class LendingWatch:
             if (self._lending.refusal is None) != lends:
                 lends = not lends
                 self._announce()
+            if self._spans is not None:
+                self._spans.drop_idle()
             await asyncio.sleep(INTERVAL_S)
 
     async def leave(self) -> None:

@@ -17,6 +17,7 @@ from node.serving.blobs import BlobService
 from node.serving.computing import Computing
 from node.serving.inbox import Inbox, Unopened
 from node.serving.outbox import Outbox
+from node.serving.spans import SpanCaches
 from node.serving.work_queue import SINGLE_REQUESTS, Job, Path, Route
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import REFUSED_S, Conduct
@@ -28,10 +29,11 @@ from protocol.envelope import KEY_ID, decode_header
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.linear.messages import WorkRequest
-from protocol.link.messages import Attach
-from protocol.message import Cancel, ErrorCode, ErrorReply, Message
+from protocol.link.messages import Attach, Pong
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
+from protocol.spans.messages import SpanClose, SpanOpen
 from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
+from protocol.work import WorkRequest
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Reception:
         is_paired: tells whose plain rows are accepted.
         on_fault: called with who is to be kept out, and why.
         refusal: why nothing is computed for others now; None if it is.
+        spans: keeps the caches of spans; None: none are computed here.
     """
 
     def __init__(
@@ -62,11 +65,12 @@ class Reception:
         is_paired: Callable[[PeerId], bool],
         on_fault: Callable[[PeerId, str], None],
         refusal: Callable[[], str | None],
+        spans: SpanCaches | None = None,
     ) -> None:
         self._registry, self._computing, self._blobs = registry, computing, blobs
         self._work = computing.work
         self._outbox, self._conduct = outbox, conduct
-        self._is_paired, self._on_fault, self._refusal = is_paired, on_fault, refusal
+        self._is_paired, self._on_fault, self._refusal, self._spans = is_paired, on_fault, refusal, spans
         self._inbox = Inbox()
         self._work.unopened = self._inbox.count_of
         self._complaints = LogLimit(log)
@@ -184,6 +188,12 @@ class Reception:
                     return job
                 self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
                 self._answer(message, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"), received.id)
+            case SpanOpen() as request:
+                self._answer(message, self._open_span(peer_id, request), received.id)
+            case SpanClose(cache) if self._spans is not None:
+                self._spans.close(peer_id, cache)
+            case Ping():
+                self._answer(message, Pong(len(self._work)), received.id)
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
                 self._inbox.cancel(peer_id, request_id)
@@ -200,11 +210,22 @@ class Reception:
                 pass
         return None
 
+    def _open_span(self, peer_id: PeerId, request: SpanOpen) -> Message:
+        if not self._is_paired(peer_id):
+            return ErrorReply(ErrorCode.DENIED, "spans are computed for paired devices alone")
+        if self._spans is None:
+            return ErrorReply(ErrorCode.UNIMPLEMENTED, "this device computes no spans")
+        if (why := self._refusal()) is not None:
+            return ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}")
+        return self._spans.open(peer_id, request)
+
     def _judge(self, peer_id: PeerId, is_guilty: bool, what: str) -> None:
         """A rule was broken; keep out whoever breaks rules again and again."""
         if is_guilty:
             self._work.forget(peer_id)
             self._inbox.forget(peer_id)
+            if self._spans is not None:
+                self._spans.forget(peer_id)
             self._on_fault(peer_id, f"it sent too many {what}")
 
     def _answer(self, message: Unopened, answer: Message, message_id: int) -> None:

@@ -16,8 +16,7 @@ from msgspec import Struct, field
 from node.serving.turns import Turns
 from node.serving.worker import Answer, Parts
 from protocol.identity import PeerId
-from protocol.limits import MAX_DATA_BYTES, TILE_OUTPUTS
-from protocol.linear.messages import WorkRequest
+from protocol.work import WorkRequest
 
 MAX_JOBS_A_PEER = 512
 MAX_JOBS_A_ROUTE = 256
@@ -81,9 +80,7 @@ class Job(Struct, eq=False):
     @property
     def result_bytes(self) -> int:
         """Memory that its result takes, at most."""
-        binding = self.request.binding
-        outputs = (binding.tile_end - binding.tile_start) * TILE_OUTPUTS
-        return min(4 * binding.num_rows * outputs, MAX_DATA_BYTES)
+        return self.request.result_bytes
 
     def advance(self, begin: Callable[[WorkRequest], Parts]) -> Answer | None:
         """Compute one part more; the answer where that was the last one."""

@@ -4,6 +4,7 @@ A request holds a seed or a share, a unit's hash and a slice of its output tiles
 digest that binds it to the request. Only the memory-mapped weights are kept between requests. An answer is
 computed in parts, between which the thread can read, serve somebody else, or drop the rest.
 A request with plain rows is answered for a device of the same owner alone: `node.serving.data_plane` sees to that.
+So are steps of a span (`node.serving.spans`), whose caches are kept between requests.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from node.errors import KekahydeError, ModelError
+from node.errors import ModelError
+from node.serving.refusal import RequestError
+from node.serving.spans import SpanCaches
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
 from protocol.linear.field import Elements, Floats, Sums, Weights
 from protocol.linear.messages import (
@@ -25,12 +28,14 @@ from protocol.linear.messages import (
     LinearResult,
     TrustedLinear,
     TrustedResult,
-    WorkRequest,
+    UnitRequest,
     WorkResult,
 )
 from protocol.linear.shares import pad_rows
 from protocol.linear.verification import ResultDigest
 from protocol.message import ErrorCode, ErrorReply
+from protocol.spans.messages import SpanResult, SpanStep
+from protocol.work import WorkRequest
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ class FieldKernels(Protocol):
         """`weights [N, K]`, `rows [T, K]` -> `[T, N]`."""
 
 
-Answer = WorkResult | ErrorReply
+Answer = WorkResult | SpanResult | ErrorReply
 Parts = Generator[None, None, Answer]
 """A computation: each step is one part, the answer comes with the last."""
 RowsOf = Callable[[int, int], NDArray[Any]]
@@ -83,14 +88,6 @@ MIN_MEASURED_MACS = 10_000_000
 SPEED_WEIGHT = 0.3
 
 
-class RequestError(KekahydeError):
-    """A request that cannot be served, with the code that goes back."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 class _Stopwatch:
     """Seconds in which a computation ran, not those in which it waited for its turn."""
 
@@ -109,9 +106,18 @@ class LinearWorker:
     """Answers requests part by part; kernels spread each part over threads themselves."""
 
     def __init__(
-        self, kernels: FieldKernels, weights_of: WeightsOf, row_norm_of: RowNormOf = lambda model_id, unit: None
+        self,
+        kernels: FieldKernels,
+        weights_of: WeightsOf,
+        row_norm_of: RowNormOf = lambda model_id, unit: None,
+        spans: SpanCaches | None = None,
     ) -> None:
+        """
+        Args:
+            spans: computes spans; None: none are computed here.
+        """
         self._kernels = kernels
+        self.spans = spans
         self._weights_of = weights_of
         self._row_norm_of = row_norm_of
         self.answered = 0
@@ -146,6 +152,9 @@ class LinearWorker:
 
     def expected_s(self, request: WorkRequest) -> float:
         """How long a request is expected to take; never raises on what a peer can send."""
+        if isinstance(request, SpanStep):
+            return 0.0 if self.spans is None else self.spans.macs(request) / self._macs_per_s
+        assert isinstance(request, UnitRequest), "there is no other work"
         binding = request.binding
         try:
             weights = self._weights_of(binding.model_id, binding.unit)
@@ -183,6 +192,16 @@ class LinearWorker:
         sums = np.empty((binding.num_rows, len(weights)), np.int32)
         digest, seconds = yield from self._fill(sums, binding, self._kernels.linear_a12, weights, rows_of)
         return TrustedResult(digest, round(seconds * 1e6), sums)
+
+    def _span_parts(self, request: SpanStep) -> Generator[None, None, SpanResult]:
+        """Hidden states through a run of layers."""
+        if self.spans is None:
+            raise RequestError(ErrorCode.UNIMPLEMENTED, "this device computes no spans")
+        result = yield from self.spans.parts(request, lambda: self.part_s)
+        macs = self.spans.macs(request)
+        if macs >= MIN_MEASURED_MACS:
+            self._macs_per_s += SPEED_WEIGHT * (macs / max(result.compute_us / 1e6, 1e-6) - self._macs_per_s)
+        return result
 
     def _fill(
         self,
@@ -257,5 +276,6 @@ class LinearWorker:
 HANDLERS: dict[type[WorkRequest], Callable[[LinearWorker, Any], Parts]] = {
     Linear: LinearWorker._field_parts,
     TrustedLinear: LinearWorker._plain_parts,
+    SpanStep: LinearWorker._span_parts,
 }
 """Kinds of work: each type of request with its handler."""

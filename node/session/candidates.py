@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from node.guards.separation import Candidate
-from node.node import Node
+from node.model.unit import UnitRef
+from node.node import AGENT, Node
+from node.planning.spans import SpanOffer
+from node.serving.hosting import whole_layers
 from node.session.formation import Candidates, LanePlan
 from node.store.stored import StoredModel
 from node.transport.registry import ConnectedPeer
@@ -28,7 +31,9 @@ class CandidateFinder:
         self, node: Node, model: StoredModel, named: Sequence[PeerId] | None, others: bool, max_lanes: int
     ) -> None:
         self._node = node
+        self._model = model
         self._model_id = model.model_id_bytes
+        self._lacking = frozenset(ref.layer for ref in model.units if not model.holds(ref))
         self._units = frozenset(ref.sha256 for ref in model.units)
         self._thin = not model.is_whole
         self._layer_units = frozenset(ref.sha256 for ref in model.units if ref.layer is not None)
@@ -47,6 +52,9 @@ class CandidateFinder:
         holders = {peer.peer_id: peer for peer in working if self._held_by(peer)}
         whole = {peer_id for peer_id, peer in holders.items() if self._held_by(peer) >= self._layer_units}
         found = Candidates(
+            offers=self.offers(),
+            num_layers=self._model.config.num_layers,
+            lacking=self._lacking,
             paired=devices.peer_ids & (holders.keys() if self._thin else whole),
             thin=self._thin,
             readers=devices.readers & holders.keys(),
@@ -64,6 +72,24 @@ class CandidateFinder:
             places += [None] * (len(places) % 2)
             places += sorted(holders.keys() - set(self._named))
         return replace(found, places=tuple(places), sharers=tuple(peer for peer in places if peer is not None))
+
+    def offers(self) -> tuple[SpanOffer, ...]:
+        """Devices that the user lets read prompts, and the layers that each could compute now. Their floats are those
+        of this device only if they run the same version."""
+        readers, measures = self._node.trust.devices.readers, self._node.registry.measures
+        offers = []
+        for peer in self._node.registry.usable():
+            if peer.peer_id not in readers or WorkKind.SPAN not in peer.hello.work or not peer.works:
+                continue
+            layers = whole_layers(self._model.manifest, self._refs_of(peer)) - {self._model.config.num_layers}
+            if peer.hello.agent == AGENT and len(layers) == self._model.config.num_layers:
+                figures = measures.of(peer.peer_id).figures
+                offers.append(SpanOffer(peer.peer_id, frozenset(layers), figures))
+        return tuple(sorted(offers, key=lambda offer: offer.peer_id))
+
+    def _refs_of(self, peer: ConnectedPeer) -> list[UnitRef]:
+        held = self._held_by(peer)
+        return [ref for ref in self._model.units if ref.sha256 in held]
 
     def _with_guards(self, found: Candidates, usable: Sequence[ConnectedPeer]) -> Candidates:
         candidates = [self._candidate(peer) for peer in found.holders.values()]

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from node.execution.lane import DEFAULT_MAX_LANES, pair_guards
 from node.planning.cost import Cost
 from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
+from node.planning.spans import SpanOffer, SpanPlan, choices, cut_spans
 from node.privacy import Privacy
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
@@ -57,6 +58,8 @@ class SessionPlan(Struct, frozen=True):
     lanes: tuple[LanePlan, ...] = ()
     placement: Placement = ALL_HERE
     """What the lanes compute."""
+    spans: tuple[SpanPlan, ...] = ()
+    """Layers that devices of the same owner compute, in order; what they leave out is computed here or by lanes."""
     notes: tuple[str, ...] = ()
     """Notes for the user, one sentence each."""
     cost: Cost | None = None
@@ -65,6 +68,12 @@ class SessionPlan(Struct, frozen=True):
     """The expected cost on this device alone; None if this device cannot compute it."""
     choices: tuple[tuple[Placement, Cost], ...] = ()
     """The expected cost of each possible placement."""
+
+    @property
+    def shown(self) -> Placement:
+        """The placement for people: whose spans are computed elsewhere, whose layers are lent."""
+        lent = self.placement.lent | (LAYERS_LENT.lent if self.spans else frozenset())
+        return Placement(frozenset(lent))
 
     @property
     def num_lanes(self) -> int:
@@ -83,6 +92,11 @@ class Candidates(Struct, frozen=True):
     """Devices of the same owner that hold the whole model (or a part of it, if this device is thin), named or not."""
     readers: frozenset[PeerId] = field(default_factory=frozenset)
     """Devices of the same owner that hold some of it and that the user allowed to read prompts."""
+    offers: tuple[SpanOffer, ...] = ()
+    """The readers that compute whole layers, and what each of them could compute."""
+    num_layers: int = 0
+    lacking: frozenset[int | None] = frozenset()
+    """Layers of which some weights are not here; None is the head."""
     max_lanes: int = DEFAULT_MAX_LANES
     is_open: bool = False
     """Whether anybody may enter the swarm: `auto` is then never weaker than `strict`."""
@@ -131,6 +145,8 @@ def form(
         predict: predicts what a plan costs. `auto` offloads only if that is faster than this device alone, or if this
             device alone cannot compute it; a mode that the user named is used without such a comparison.
     """
+    if asked is Privacy.AUTO and candidates.offers:
+        return _with_spans(candidates, predict, new_tokens, placements)
     here = SessionPlan(Privacy.LOCAL)
     nobody = not candidates.places and not candidates.present and not candidates.thin
     if asked is Privacy.LOCAL or (asked is Privacy.AUTO and nobody):
@@ -139,6 +155,8 @@ def form(
     if asked is Privacy.AUTO:
         mode = Privacy.STRICT if candidates.is_open else Privacy.SPLIT
     plan = FORMERS[mode](candidates)
+    if plan.spans and predict is not None:
+        plan = _fastest_cut(plan, candidates, predict, new_tokens)
     if plan.mode is Privacy.LOCAL and candidates.thin:
         return _waiting(mode, plan.notes, placements[0])
     if plan.mode is Privacy.LOCAL:
@@ -146,6 +164,8 @@ def form(
     # Predict only if there is a choice: measuring this device would delay the first answer.
     cost_here = predict(here) if predict is not None and not candidates.thin else None
     here = replace(here, cost=cost_here, cost_here=cost_here)
+    if plan.spans and not plan.lanes:
+        return replace(plan, cost_here=cost_here)
     if plan.num_lanes:
         plan = replace(_placed(plan, placements, predict, new_tokens), cost_here=cost_here)
     else:  # stand-ins alone: what they do not hold is borrowed, and how long that takes nobody can tell
@@ -161,10 +181,48 @@ def form(
     return plan
 
 
+def _with_spans(
+    candidates: Candidates, predict: Predict | None, new_tokens: int, placements: Sequence[Placement]
+) -> SessionPlan:
+    """The plan for `auto` if devices are there that the user lets read prompts: through them if that is faster than
+    everything else that is possible."""
+    plan = form(Privacy.AUTO, replace(candidates, offers=()), predict, new_tokens, placements)
+    spans = form(Privacy.TRUSTED, candidates, predict, new_tokens, placements)
+    if predict is None or not spans.spans:
+        return plan
+    if plan.mode is Privacy.LOCAL and candidates.thin:
+        return spans
+    cost = predict(plan) if plan.cost is None else plan.cost
+    if spans.cost is not None and spans.cost.total_s(new_tokens) < cost.total_s(new_tokens):
+        return spans
+    return replace(plan, notes=(*plan.notes, _why_no_spans(spans, plan, cost, new_tokens)))
+
+
+def _why_no_spans(spans: SessionPlan, plan: SessionPlan, cost: Cost, new_tokens: int) -> str:
+    seconds = 0.0 if spans.cost is None else spans.cost.total_s(new_tokens)
+    where = "on this device alone" if plan.mode is Privacy.LOCAL else f"in {plan.mode.value}"
+    return (
+        f"auto: {new_tokens} tokens take about {cost.total_s(new_tokens):.2g} s {where} and about {seconds:.2g} s "
+        "through your own devices: they are not used (--privacy trusted uses them)"
+    )
+
+
+def _fastest_cut(plan: SessionPlan, candidates: Candidates, predict: Predict, new_tokens: int) -> SessionPlan:
+    """The plan with the cut of layers that is expected to be fastest; it says which devices are left out."""
+    cuts = choices(range(candidates.num_layers), candidates.offers)
+    plans = [replace(plan, spans=cut) for cut in cuts]
+    costs = [predict(each) for each in plans]
+    best = min(range(len(plans)), key=lambda index: costs[index].total_s(new_tokens))
+    used = {span.peer_id for span in plans[best].spans}
+    spare = sorted({span.peer_id for cut in cuts for span in cut} - used)
+    notes = [f"{peer_id} is not used: with it the answer would take longer" for peer_id in spare]
+    return replace(plans[best], cost=costs[best], notes=(*plan.notes, *notes))
+
+
 def _waiting(mode: Privacy, notes: tuple[str, ...], placement: Placement) -> SessionPlan:
     """The plan while no peer is available that could compute what this device cannot."""
     makers = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.PAIRED}
-    return SessionPlan(mode, makers.get(mode, PadMaker.NOBODY), (), placement, notes)
+    return SessionPlan(mode, makers.get(mode, PadMaker.NOBODY), (), placement, notes=notes)
 
 
 def _placed(
@@ -281,6 +339,12 @@ def _pad_maker(candidates: Candidates) -> PeerId | None:
 
 def _form_trusted(candidates: Candidates) -> SessionPlan:
     lanes = tuple(LanePlan(peer_id) for peer_id in sorted(candidates.readers))
+    spans = cut_spans(range(candidates.num_layers), candidates.offers)
+    covered = {layer for span in spans for layer in span.layers}
+    if spans and covered >= candidates.lacking:
+        return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, (), spans=spans)
+    if spans:
+        return SessionPlan(Privacy.TRUSTED, PadMaker.NOBODY, lanes, spans=spans)
     if not lanes:
         note = (
             "trusted needs a paired device that holds this model and may read your prompt "

@@ -35,6 +35,9 @@ from node.serving.hosting import units_text
 from node.session.candidates import CandidateFinder
 from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, form
 from node.session.opening import LaneOpener
+from node.session.span_opener import SpanOpener
+from node.spans import SpanChain
+from node.spans.recheck import DEFAULT_SHARE
 from node.store.stored import StoredModel
 from node.transfer.borrowed import BorrowedUnits
 from node.transfer.budget import MemoryBudget
@@ -71,6 +74,8 @@ class SessionConfig(Struct, frozen=True):
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     lend: Lend = Lend.LAYERS
     """What is lent if something is."""
+    recheck: float = DEFAULT_SHARE
+    """The share of the results of the user's own devices that is computed again."""
     prompt_tokens: int = 64
     new_tokens: int = 128
     """The expected size of a request, as far as it is known; `auto` uses it to compare."""
@@ -108,6 +113,8 @@ class Session:
         self._finder = CandidateFinder(node, model, self._named(), config.inbound_peers, config.max_lanes)
         self._found = Candidates()
         self._opener: LaneOpener | None = None
+        self.chain: SpanChain | None = None
+        """The layers' way through the user's own devices; None if they are computed unit by unit."""
         self.plan = self.replan(config.prompt_tokens, config.new_tokens)
         for note in self.plan.notes:
             self._say(note)
@@ -116,10 +123,35 @@ class Session:
             self._open()
             self.executor = HybridExecutor(node.kernels, self._manager, interrupt, self.plan.placement)
             self.executor.before_step = self._look_around
-            self._decoder = Decoder.of_units(model, node.kernels, self.executor)
+            self._decoder = self._new_decoder(interrupt)
         except BaseException:
             self._close()  # nobody else would close the channels
             raise
+
+    def _new_decoder(self, interrupt: Interrupt | None) -> Decoder:
+        if not self.plan.spans:
+            return Decoder.of_units(self._model, self._node.kernels, self.executor)
+        opener = SpanOpener(
+            self._node,
+            self._model,
+            self.executor,
+            self._finder.offers,
+            lambda sentence: self.on_note(sentence),
+            bool(self.plan.lanes),
+            self._config.recheck,
+        )
+        decoder = opener.open(self.plan.spans, interrupt)
+        self.chain = opener.chain
+        assert self.chain is not None, "it is open"
+        self.chain.before_pass = self._look_at_devices
+        return decoder
+
+    def _look_at_devices(self) -> None:
+        """Called before each pass: devices that left or are banned get no new rows."""
+        assert self.chain is not None, "only a chain has passes of its own"
+        for device in self.chain.devices:
+            kept_out = self._node.access.refusal(device.peer_id) is not None
+            device.peer.leaving = kept_out or self._node.registry.is_leaving(device.peer_id)
 
     @property
     def _lent(self) -> list[Unit]:
@@ -139,7 +171,8 @@ class Session:
     @property
     def peers(self) -> list[SessionPeer]:
         """The session's peers, each in one role."""
-        return [] if self._manager is None else self._manager.peers
+        devices = [] if self.chain is None else [device.peer for device in self.chain.devices]
+        return devices + ([] if self._manager is None else self._manager.peers)
 
     @property
     def own_pads(self) -> OwnPads | None:
@@ -170,11 +203,16 @@ class Session:
     def attend(self, timeout_s: float) -> None:
         """While nothing runs in the session, read what peers send, for at most this long or until its interrupt is
         triggered."""
+        if self.chain is not None:
+            self.chain.attend(timeout_s)
+            timeout_s = 0.0
         if self._manager is not None:
             self._manager.attend(timeout_s)
 
     def rest(self) -> None:
         """No request runs any more: cancel what peers still compute."""
+        if self.chain is not None:
+            self.chain.rest()
         if self._manager is not None:
             self._manager.cancel_all()
 
@@ -192,6 +230,8 @@ class Session:
     def _close(self) -> None:
         for peer in self.peers:
             self._node.tally.left(peer)
+        if self.chain is not None:
+            self.chain.close()
         if self._manager is not None:
             self._manager.close()
         if self._borrowed is not None:
@@ -250,6 +290,10 @@ class Session:
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """The predicted cost of a request with this plan over the peers of this session."""
+        if plan.spans:
+            measures = self._node.planner.measures
+            figures = {span.peer_id: measures.of(span.peer_id).figures for span in plan.spans}
+            return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens)
         own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
         covered = frozenset[bytes]().union(*(figures.units or () for figures in own))
         stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
@@ -268,6 +312,8 @@ class Session:
         return LaneFigures(of(lane.share).figures_for(model_id), guard, self._finder.units_of(lane, self._found))
 
     def _open(self) -> None:
+        if self.plan.spans and not self.plan.lanes:
+            return
         waits = self.plan.lanes or self.plan.mode is not Privacy.LOCAL
         maker = self.plan.pad_maker if waits else LATER_MAKERS.get(self._config.privacy)
         if maker is None:

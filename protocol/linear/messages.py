@@ -17,6 +17,8 @@ from protocol.fields import take_bytes, take_integer, take_list
 from protocol.limits import (
     HASH_BYTES,
     MAX_CHUNK_ROWS,
+    MAX_COMPUTE_US,
+    MAX_DATA_BYTES,
     MAX_UNIT_INPUTS,
     MAX_UNIT_OUTPUTS,
     SEED_BYTES,
@@ -25,9 +27,9 @@ from protocol.limits import (
 )
 from protocol.linear.field import Elements, Floats, Sums, all_centred, elements_of_integers
 from protocol.message import Message, MessageType
+from protocol.work import WorkRequest
 
 MAX_TILES = MAX_UNIT_OUTPUTS // TILE_OUTPUTS
-MAX_COMPUTE_US = 1 << 62
 _BINDING_BEGINS = bytes((0x89, 0x40 + SESSION_BYTES))
 _HASH_BEGINS = bytes((0x58, HASH_BYTES))
 """CBOR's heads of a list of nine and of byte strings."""
@@ -118,17 +120,23 @@ class ChunkBinding(Struct, frozen=True):
         )
 
 
-class WorkRequest(Message, frozen=True):
-    """Rows to be multiplied, in some form. A kind of work is a request, a result and a worker's handler."""
+class UnitRequest(WorkRequest, frozen=True):
+    """Rows to be multiplied by a unit, in some form."""
 
-    FOR_PAIRED: ClassVar[bool] = False
-    """Whether only devices of the same owner get an answer."""
     binding: ChunkBinding
 
     @property
-    def num_bytes(self) -> int:
-        """Memory that it takes while it waits."""
-        raise NotImplementedError
+    def model_id(self) -> bytes:
+        return self.binding.model_id
+
+    @property
+    def num_rows(self) -> int:
+        return self.binding.num_rows
+
+    @property
+    def result_bytes(self) -> int:
+        outputs = (self.binding.tile_end - self.binding.tile_start) * TILE_OUTPUTS
+        return min(4 * self.binding.num_rows * outputs, MAX_DATA_BYTES)
 
 
 class WorkResult(Message, frozen=True):
@@ -156,7 +164,7 @@ class WorkResult(Message, frozen=True):
         return True
 
 
-class Linear(Discreet, WorkRequest, frozen=True):
+class Linear(Discreet, UnitRequest, frozen=True):
     """Request: multiply rows by a unit. A seed stands for the rows in role PAD."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "rows")
@@ -214,7 +222,7 @@ class LinearResult(Discreet, WorkResult, frozen=True):
         return cls(*_take_outcome(body), _take_matrix(buffers, DType.U32))
 
 
-class TrustedLinear(Discreet, WorkRequest, frozen=True):
+class TrustedLinear(Discreet, UnitRequest, frozen=True):
     """Request in role PLAIN: quantize these activations and multiply them by a unit."""
 
     HIDDEN: ClassVar[tuple[str, ...]] = ("rows",)

@@ -18,11 +18,12 @@ from protocol.limits import (
     HASH_BYTES,
     MAGIC,
     MAX_CHUNK_ROWS,
+    MAX_COMPUTE_US,
     MAX_DATA_BYTES,
     MAX_UNIT_INPUTS,
     SESSION_BYTES,
 )
-from protocol.linear.messages import MAX_COMPUTE_US, MAX_TILES, ChunkBinding, Linear, LinearResult, Role
+from protocol.linear.messages import MAX_TILES, ChunkBinding, Linear, LinearResult, Role
 from protocol.message import Message
 
 _ELEMENT = np.dtype("<u4")

@@ -29,6 +29,8 @@ class WorkKind(IntEnum):
     """Kinds of work a node offers."""
 
     LINEAR = 1
+    SPAN = 2
+    """Spans, with the floats of SPEC.md section 22: the same bits on every machine."""
 
 
 class HostedModel(Struct, frozen=True):

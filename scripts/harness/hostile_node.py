@@ -36,12 +36,13 @@ from node.swarm.credentials import load_swarm
 from protocol import cbor
 from protocol.codec import encode_message
 from protocol.linear.field import Elements, P
-from protocol.linear.messages import LinearResult, Role, WorkRequest
+from protocol.linear.messages import LinearResult, Role, UnitRequest
 from protocol.linear.verification import result_digest
 from protocol.link.hello import Hello
 from protocol.link.messages import Pong
 from protocol.message import ErrorCode, ErrorReply
 from protocol.multiaddr import Multiaddr
+from protocol.work import WorkRequest
 from scripts.harness.hostile_blobs import BLOB_FAULTS, spoil_blobs
 
 LIES = ("bit", "row", "replay", "other", "range", "digest")
@@ -66,13 +67,15 @@ class FaultyWorker(LinearWorker):
 
     def spoils(self, request: WorkRequest) -> bool:
         """Whether the answer to this request is one that it spoils."""
+        if not isinstance(request, UnitRequest):
+            return False
         over = self._until is not None and self._answered > self._until
         return self._answered > self._after and not over and request.binding.role in self._roles
 
     def parts(self, request: WorkRequest) -> Parts:
         honest = yield from super().parts(request)
         self._answered += 1
-        if not isinstance(honest, LinearResult) or not self.spoils(request):
+        if not (isinstance(honest, LinearResult) and isinstance(request, UnitRequest) and self.spoils(request)):
             self._remember(honest)
             return honest
         match self._fault:
@@ -92,7 +95,7 @@ class FaultyWorker(LinearWorker):
         if isinstance(result, LinearResult):
             self._earlier = [*self._earlier[-63:], result]
 
-    def _lie(self, request: WorkRequest, honest: LinearResult) -> LinearResult:
+    def _lie(self, request: UnitRequest, honest: LinearResult) -> LinearResult:
         rows: Elements = np.array(honest.rows)
         same_shape = [earlier for earlier in self._earlier if earlier.rows.shape == rows.shape]
         match self._fault:

@@ -1,0 +1,98 @@
+"""A span: consecutive layers that are computed for caches of their own, without the rest of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from node.kernels.interface import Kernels
+from node.model.cache import KVCache
+from node.model.layers import UnitLayers
+from node.model.linear import LocalLinear
+from node.model.parts import ModelParts
+from node.model.rotation import Rotations
+from node.model.run import Rows
+from protocol.linear.field import Floats
+
+PIECE_LAYERS = 4
+"""So many layers are computed without a pause."""
+
+
+class SpanPart(Struct, frozen=True):
+    """Rows of one sequence: positions `[start, stop)`. What its cache holds from `start` on is forgotten first."""
+
+    cache: KVCache
+    start: int
+    stop: int
+
+    def as_rows(self, first: int) -> Rows:
+        """The same for layers: its rows begin with the `first` of a pass."""
+        num_rows = self.stop - self.start
+        return Rows(first, first + num_rows, np.arange(self.start, self.stop, dtype=np.int64), self.cache)
+
+    @property
+    def rotated(self) -> tuple[int, int, bool]:
+        """What a rotation of it depends on."""
+        return self.start, self.stop, self.cache.stretched
+
+
+def rows_of(parts: Sequence[SpanPart]) -> list[Rows]:
+    """The rows of each part in a pass, in order."""
+    rows, first = [], 0
+    for part in parts:
+        rows.append(part.as_rows(first))
+        first += part.stop - part.start
+    return rows
+
+
+class SpanLayers:
+    """The layers of a span with this device's weights; one thread at a time.
+
+    Raises:
+        CorruptModelError: a unit's file is damaged.
+    """
+
+    def __init__(self, model: ModelParts, kernels: Kernels, layers: range) -> None:
+        self.layers = layers
+        self._config = model.config
+        executor = LocalLinear(kernels)
+        starts = range(layers.start, layers.stop, PIECE_LAYERS)
+        pieces = [range(start, min(start + PIECE_LAYERS, layers.stop)) for start in starts]
+        self._pieces = [UnitLayers(model, kernels, executor, piece) for piece in pieces]
+        self._rotations = Rotations(model.config.ropes, model.config.head_dim)
+
+    def new_cache(self, capacity: int, reach: int) -> KVCache:
+        """An empty cache with room for keys and values of these layers."""
+        return KVCache(self._config, capacity, reach, self.layers)
+
+    def forward(self, hidden: Floats, parts: Sequence[SpanPart]) -> Floats:
+        """Hidden states f32[T, D] before the first layer -> those after the last; `hidden` may be overwritten.
+
+        Raises:
+            PromptError: a cache has no room for its rows.
+            NotFiniteError: a value is not finite.
+        """
+        steps = self.steps(hidden, parts)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as finished:
+                computed: Floats = finished.value
+                return computed
+
+    def steps(self, hidden: Floats, parts: Sequence[SpanPart]) -> Generator[None, None, Floats]:
+        """The same as a generator, which pauses after every few layers; its value is the result. If it is closed
+        early, the caches hold what they held before the first row of each part."""
+        for part in parts:
+            part.cache.truncate(part.start)
+            part.cache.reserve(part.stop - part.start)
+        blocks, rotations = rows_of(parts), self._rotations.of([part.rotated for part in parts])
+        for piece in self._pieces:
+            if piece is not self._pieces[0]:
+                yield
+            hidden = piece.forward(hidden, rotations, blocks)
+        for part in parts:
+            part.cache.commit([0] * (part.stop - part.start))  # which tokens they are, only their owner knows
+        return hidden

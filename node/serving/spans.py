@@ -1,0 +1,221 @@
+"""Spans that this device computes for devices of the same owner: their KV caches, and the layers.
+
+Requests come in the data plane's thread; steps are computed by one thread at a time, which may be another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator
+
+import numpy as np
+from msgspec import Struct
+
+from node.errors import PromptError
+from node.kernels.interface import Kernels, NotFiniteError
+from node.model.cache import KVCache
+from node.model.span import SpanLayers, SpanPart
+from node.serving.refusal import RequestError
+from node.store.stored import StoredModel
+from protocol.identity import PeerId
+from protocol.message import ErrorCode, ErrorReply, Message
+from protocol.spans.messages import SpanBinding, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep, span_digest
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 900.0
+"""A cache is dropped when no step has come for so long; its client sends the rows again if it needs it."""
+MAX_CACHES = 128
+MAX_CACHES_A_PEER = 64
+MAX_KEPT_SPANS = 8
+"""Most spans whose layers are kept ready."""
+
+ModelOf = Callable[[bytes], StoredModel | None]
+"""The model of an id whose layers this device holds; None for any other."""
+
+
+class _Held(Struct):
+    """A cache of a client."""
+
+    peer_id: PeerId
+    model_id: bytes
+    layers: range
+    cache: KVCache
+    used_at: float
+
+
+class SpanCaches:
+    """Opens and closes caches, and computes steps. Safe to use from two threads.
+
+    Args:
+        limit_bytes: how much memory all caches together may take.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        model_of: ModelOf,
+        limit_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kernels, self._model_of, self._limit_bytes, self._clock = kernels, model_of, limit_bytes, clock
+        self._lock = threading.Lock()
+        self._held: OrderedDict[bytes, _Held] = OrderedDict()
+        """By id, the one that was used longest ago first."""
+        self._spans: OrderedDict[tuple[bytes, range], SpanLayers] = OrderedDict()
+        self._in_use: Counter[bytes] = Counter()
+        """Caches of steps that have begun and are not finished."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all caches."""
+        with self._lock:
+            return sum(held.cache.num_bytes for held in self._held.values())
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def open(self, peer_id: PeerId, request: SpanOpen) -> Message:
+        """The answer to a request for a cache."""
+        model = self._model_of(request.model_id)
+        if model is None or request.end > model.config.num_layers or not _holds(model, request):
+            return ErrorReply(ErrorCode.NOT_FOUND, "these layers are not held here")
+        with self._lock:
+            if request.cache in self._held:
+                return ErrorReply(ErrorCode.INVALID, "this cache is open")
+            own = [cache for cache, held in self._held.items() if held.peer_id == peer_id]
+            if len(own) >= MAX_CACHES_A_PEER and not self._drop(own[0]):
+                return ErrorReply(ErrorCode.EXHAUSTED, "too many caches are open")
+            if len(self._held) >= MAX_CACHES:
+                return ErrorReply(ErrorCode.EXHAUSTED, "too many caches are open here")
+            layers = range(request.first, request.end)
+            cache = KVCache(model.config, request.capacity, request.reach, layers)
+            self._held[request.cache] = _Held(peer_id, request.model_id, layers, cache, self._clock())
+        return SpanOpened(round(IDLE_S))
+
+    def close(self, peer_id: PeerId, cache: bytes) -> None:
+        """Drop a cache of this peer, if there is one of this id."""
+        with self._lock:
+            held = self._held.get(cache)
+            if held is not None and held.peer_id == peer_id:
+                del self._held[cache]
+
+    def forget(self, peer_id: PeerId) -> None:
+        """Drop all caches of a peer."""
+        with self._lock:
+            for cache in [cache for cache, held in self._held.items() if held.peer_id == peer_id]:
+                del self._held[cache]
+
+    def drop_idle(self) -> None:
+        """Drop caches that nobody has used for IDLE_S."""
+        with self._lock:
+            until = self._clock() - IDLE_S
+            for cache in [cache for cache, held in self._held.items() if held.used_at < until]:
+                self._drop(cache)
+
+    def macs(self, step: SpanStep) -> int:
+        """Multiply-accumulates of a step, without its attention; 0 if it cannot be computed here."""
+        binding, model = step.binding, self._model_of(step.model_id)
+        if model is None:
+            return 0
+        refs = [ref for ref in model.units if ref.layer is not None and binding.first <= ref.layer < binding.end]
+        return binding.num_rows * sum(ref.num_inputs * ref.num_outputs for ref in refs)
+
+    def parts(self, step: SpanStep, part_s: Callable[[], float]) -> Generator[None, None, SpanResult]:
+        """Compute a step, in parts of about `part_s` seconds.
+
+        Raises:
+            RequestError: it cannot be computed.
+        """
+        binding, seconds = step.binding, 0.0
+        layers, parts = self._begin(binding, step.rows.shape[1])
+        try:
+            steps = layers.steps(np.array(step.rows), parts)
+            resumed = started = time.perf_counter()
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as finished:
+                    hidden = finished.value
+                    break
+                except (NotFiniteError, PromptError) as exc:
+                    raise RequestError(ErrorCode.INVALID, str(exc)) from exc
+                if time.perf_counter() - resumed >= part_s():
+                    seconds += time.perf_counter() - started
+                    yield
+                    resumed = started = time.perf_counter()
+            seconds += time.perf_counter() - started
+        finally:
+            self._release(binding)
+        return SpanResult(span_digest(binding, hidden), round(seconds * 1e6), hidden)
+
+    def _begin(self, binding: SpanBinding, hidden_size: int) -> tuple[SpanLayers, list[SpanPart]]:
+        layers = range(binding.first, binding.end)
+        model = self._model_of(binding.model_id)
+        if model is None:
+            raise RequestError(ErrorCode.NOT_FOUND, "these layers are not held here")
+        if hidden_size != model.config.hidden_size:
+            raise RequestError(ErrorCode.INVALID, f"rows of this model have {model.config.hidden_size} elements")
+        with self._lock:
+            parts = [self._part(binding, layers, rows) for rows in binding.parts]
+            growing = sum(part.stop - part.start for part in parts if part.stop > part.cache.num_slots)
+            self._make_room(growing, model, layers, {rows.cache for rows in binding.parts})
+            self._in_use.update(rows.cache for rows in binding.parts)
+        try:
+            return self._layers(model, binding.model_id, layers), parts
+        except BaseException:
+            self._release(binding)
+            raise
+
+    def _release(self, binding: SpanBinding) -> None:
+        with self._lock:
+            self._in_use -= Counter(rows.cache for rows in binding.parts)
+
+    def _part(self, binding: SpanBinding, layers: range, rows: SpanRows) -> SpanPart:
+        held = self._held.get(rows.cache)
+        if held is None or held.cache.length < rows.start:
+            raise RequestError(ErrorCode.NO_CACHE, "the cache is gone: open another and send its rows again")
+        if held.model_id != binding.model_id or held.layers != layers:
+            raise RequestError(ErrorCode.INVALID, "the cache is of other layers")
+        if rows.stop > held.cache.capacity:
+            raise RequestError(ErrorCode.INVALID, "the cache has no room for so many tokens")
+        held.used_at = self._clock()
+        self._held.move_to_end(rows.cache)
+        return SpanPart(held.cache, rows.start, rows.stop)
+
+    def _make_room(self, num_tokens: int, model: StoredModel, layers: range, wanted: set[bytes]) -> None:
+        """Drop caches that were used longest ago, until so many tokens more have room; the lock is held."""
+        config = model.config
+        token_bytes = 8 * len(layers) * config.num_kv_heads * config.head_dim
+        limit = self._limit_bytes()
+        while num_tokens and self._held:
+            taken = sum(held.cache.num_bytes for held in self._held.values())
+            if taken + num_tokens * token_bytes <= limit:
+                return
+            oldest = next((cache for cache in self._held if cache not in wanted), None)
+            if oldest is None or not self._drop(oldest):
+                raise RequestError(ErrorCode.EXHAUSTED, "there is no memory for a longer text here")
+            log.info("a cache was dropped to make room for another")
+
+    def _drop(self, cache: bytes) -> bool:
+        """Drop a cache unless it is in use; the lock is held."""
+        if cache in self._in_use:
+            return False
+        self._held.pop(cache, None)
+        return True
+
+    def _layers(self, model: StoredModel, model_id: bytes, layers: range) -> SpanLayers:
+        """The layers of a span; only used by the computing thread."""
+        known = self._spans.pop((model_id, layers), None) or SpanLayers(model, self._kernels, layers)
+        self._spans[model_id, layers] = known
+        while len(self._spans) > MAX_KEPT_SPANS:
+            self._spans.popitem(last=False)
+        return known
+
+
+def _holds(model: StoredModel, request: SpanOpen) -> bool:
+    wanted = [ref for ref in model.units if ref.layer is not None and request.first <= ref.layer < request.end]
+    return all(model.holds(ref) for ref in wanted)

@@ -1,0 +1,196 @@
+"""Opens the stages of a session whose layers are computed by devices of the same owner, and finds others for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from node.errors import UnitUnavailableError
+from node.execution.hybrid import HybridExecutor
+from node.execution.interrupt import Interrupt
+from node.execution.peer import SessionPeer
+from node.kernels import select_kernels
+from node.model.decoder import Decoder
+from node.model.head import Head
+from node.model.layers import UnitLayers
+from node.node import Node
+from node.planning.spans import SpanOffer, SpanPlan, cut_spans
+from node.serving.hosting import layers_text
+from node.session.opening import CONNECT_TIMEOUT_S, LIE_BAN_S
+from node.spans import SpanChain
+from node.spans.device import SpanDevice
+from node.spans.recheck import Recheck
+from node.spans.stage import Stage
+from node.store.stored import StoredModel
+from node.transport.channel import open_channel
+from node.trust.paired import NotPairedError
+from protocol.identity import PeerId
+from protocol.linear.messages import Role
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 30.0
+"""How long an answer waits for a device if nobody is there that computes some layers."""
+TURN_S = 0.2
+
+Offers = Callable[[], Sequence[SpanOffer]]
+"""Devices that could compute layers now."""
+
+
+class SpanOpener:
+    """Opens devices and stages for one session; only its thread uses it.
+
+    Args:
+        executor: computes the units of layers that stay here.
+        offers: looks for devices.
+        tell: tells the user something at once.
+        lent_here: whether units whose weights are not here can be computed by the session's lanes.
+        share: the share of results that is computed again.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        model: StoredModel,
+        executor: HybridExecutor,
+        offers: Offers,
+        tell: Callable[[str], None],
+        lent_here: bool,
+        share: float,
+    ) -> None:
+        self._node, self._model, self._executor = node, model, executor
+        self._offers, self._tell, self._lent_here, self._share = offers, tell, lent_here, share
+        self._devices: dict[PeerId, SpanDevice] = {}
+        self._failed: set[PeerId] = set()
+        """Devices that could not go on in this session."""
+        self.chain: SpanChain | None = None
+
+    def open(self, spans: Sequence[SpanPlan], interrupt: Interrupt | None) -> Decoder:
+        """The decoder whose layers go through these spans; what they leave out is computed here.
+
+        Raises:
+            NotPairedError: a device may not read prompts.
+        """
+        stages: list[Stage] = []
+        try:
+            for layers, peer_id in _with_gaps(spans, range(self._model.config.num_layers)):
+                stages.append(self._here(layers) if peer_id is None else self._away(layers, peer_id))
+        except BaseException:
+            for device in self._devices.values():
+                device.close()
+            raise
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        for device in self._devices.values():
+            device.peer.channel.wait_connected(deadline - time.monotonic())
+        recheck = None
+        if self._share > 0:
+            recheck = Recheck(self._model, lambda: select_kernels(1), self._is_here, self._share)
+        executor = self._executor
+        self.chain = SpanChain(
+            self._model.config, stages, self._replace, recheck, interrupt, executor.timings, executor.counts
+        )
+        head = Head(self._model, self._node.kernels, executor)
+        return Decoder(self._model, [self.chain], head, here=())
+
+    def _is_here(self, layers: range) -> bool:
+        return all(self._model.holds(ref) for ref in self._model.units if ref.layer in layers)
+
+    def _macs(self, layers: range) -> int:
+        return sum(ref.num_inputs * ref.num_outputs for ref in self._model.units if ref.layer in layers)
+
+    def _here(self, layers: range) -> Stage:
+        return Stage(layers, UnitLayers(self._model, self._node.kernels, self._executor, layers), self._macs(layers))
+
+    def _away(self, layers: range, peer_id: PeerId) -> Stage:
+        if peer_id not in self._devices:
+            self._devices[peer_id] = self._joined(peer_id)
+        return Stage(layers, self._devices[peer_id], self._macs(layers))
+
+    def _joined(self, peer_id: PeerId) -> SpanDevice:
+        """A connection to a device. This is the last and decisive check of the user's consent."""
+        node = self._node
+        if peer_id not in node.trust.devices.readers:
+            raise NotPairedError(f"{peer_id} may not read your prompts: nothing was sent to it")
+        peer = node.registry.peer(peer_id)
+        if peer is None:
+            raise NotPairedError(f"{peer_id} has left")
+        channel = open_channel(node.secure, node.data, peer)
+        measures, model_id = node.registry.measures.of(peer_id), self._model.model_id_bytes
+        joined = SessionPeer(peer_id, Role.PLAIN, channel, measures, model_id, name=node.name_of(peer_id))
+        joined.on_ban = partial(node.ban, peer_id, "a result of it failed verification", LIE_BAN_S)
+        node.tally.joined(joined)
+        return SpanDevice(joined, model_id, lambda: peer_id in node.trust.devices.readers)
+
+    # --- when a device cannot go on
+
+    def _replace(self, stage: Stage, reason: str) -> Sequence[Stage]:
+        """Other stages for the layers of one whose device cannot go on.
+
+        Raises:
+            UnitUnavailableError: nobody computes them, and their weights are not here.
+        """
+        assert stage.device is not None, "only a device is replaced"
+        called, layers = stage.device.peer.called, stage.layers
+        self._failed.add(stage.device.peer_id)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            stages = self._others(layers)
+            if stages is not None:
+                by = ", ".join(
+                    f"{layers_text(set(each.layers))} {each.device.peer.called if each.device else 'here'}"
+                    for each in stages
+                )
+                self._tell(f"device {called}: {reason}; from here on: {by}")
+                return stages
+            if time.monotonic() > deadline:
+                raise UnitUnavailableError(
+                    f"no device that is there computes {layers_text(set(layers))}, and the weights are not here "
+                    f"({called}: {reason}): start a device that holds the model and may read your prompts"
+                )
+            self._tell(f"device {called}: {reason}; waiting for a device that computes {layers_text(set(layers))}")
+            time.sleep(TURN_S)
+            self._failed.clear()  # one that is back is better than none
+
+    def _others(self, layers: range) -> list[Stage] | None:
+        """Stages that cover the layers; None if nobody can compute some of them."""
+        offers = [offer for offer in self._offers() if offer.peer_id not in self._failed]
+        offers = [offer for offer in offers if self._is_reached(offer.peer_id)]
+        fastest = max(offers, key=lambda offer: offer.figures.row_macs_per_s, default=None)
+        if fastest is not None and fastest.layers.issuperset(layers):
+            return [self._away(layers, fastest.peer_id)]
+        stages: list[Stage] = []
+        for part, peer_id in _with_gaps(cut_spans(layers, offers), layers):
+            if peer_id is not None:
+                stages.append(self._away(part, peer_id))
+            elif self._lent_here or self._is_here(part):
+                stages.append(self._here(part))
+            else:
+                return None
+        return stages
+
+    def _is_reached(self, peer_id: PeerId) -> bool:
+        """Whether a device's connection stands, or comes to stand within a moment."""
+        try:
+            device = self._devices.get(peer_id)
+            if device is None or device.peer.gone:
+                device = self._devices[peer_id] = self._joined(peer_id)
+        except NotPairedError:
+            return False
+        device.peer.channel.notice_losses()
+        return device.peer.channel.wait_connected(CONNECT_TIMEOUT_S)
+
+
+def _with_gaps(spans: Sequence[SpanPlan], layers: range) -> list[tuple[range, PeerId | None]]:
+    """The spans, and between them the layers that they leave out, with nobody."""
+    parts: list[tuple[range, PeerId | None]] = []
+    start = layers.start
+    for span in spans:
+        if span.layers.start > start:
+            parts.append((range(start, span.layers.start), None))
+        parts.append((span.layers, span.peer_id))
+        start = span.layers.stop
+    if start < layers.stop:
+        parts.append((range(start, layers.stop), None))
+    return parts

@@ -1,0 +1,387 @@
+"""All layers of a model in one run: rows go from stage to stage, several steps of a prompt at once.
+
+This device keeps what went into every stage that another computes. If a device is lost, somebody else, or this device,
+computes its layers from these rows again, and the pass is repeated: the same bits, because every device has the same
+kernels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from node.errors import KekahydeError
+from node.execution.interrupt import Interrupt
+from node.execution.ledger import ChunkCounts, Timings
+from node.execution.mailbox import Mailbox
+from node.measures.peers import Exchange
+from node.model.cache import KVCache
+from node.model.config import ModelConfig
+from node.model.rotation import Rotation, Rotations
+from node.model.row_log import RowLog
+from node.model.run import Rows
+from node.model.span import SpanPart, rows_of
+from node.planning.spans import STEP_ROWS
+from node.spans.device import DeviceError, Flight, SpanDevice
+from node.spans.recheck import Lie, Recheck
+from node.spans.stage import Stage
+from protocol.errors import RemoteProtocolError
+from protocol.linear.field import Floats
+from protocol.message import ErrorCode, ErrorReply
+from protocol.spans.messages import SpanResult, max_rows_per_step
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Steps that a device has at a time: it computes one while the next is on its way."""
+TURN_S = 0.25
+"""The longest wait before it looks again who is alive."""
+MAX_GONE = 2
+"""After a device has lost its caches more often in one pass, its layers go to another."""
+
+
+class SpanLieError(KekahydeError):
+    """Results that were used have been computed again, and differ: what followed from them must be computed anew."""
+
+    def __init__(self, called: str, cache: KVCache, position: int) -> None:
+        super().__init__(f"{called} computed a wrong result")
+        self.cache = cache
+        self.position = position
+        """The first wrong row."""
+
+
+class _CacheGoneError(Exception):
+    """A device has lost a cache."""
+
+    def __init__(self, device: SpanDevice) -> None:
+        super().__init__()
+        self.device = device
+
+
+class _Step(Struct):
+    """Rows that travel together."""
+
+    parts: tuple[SpanPart, ...]
+    rows: Floats
+    """f32[T, D] before the stage at which it is, at last after the last one."""
+    place: int = 0
+
+
+Replace = Callable[[Stage, str], Sequence[Stage]]
+"""Finds others for the layers of a stage whose device cannot go on, for this reason. Raises UnitUnavailableError."""
+
+
+class SpanChain:
+    """A `LayerRun` of all layers; only the session's thread uses it.
+
+    Args:
+        stages: cover all layers, in order.
+        replace: finds others where a device is lost.
+        recheck: computes results again; None: nothing is computed again.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        stages: Sequence[Stage],
+        replace: Replace,
+        recheck: Recheck | None,
+        interrupt: Interrupt | None,
+        timings: Timings,
+        counts: ChunkCounts,
+    ) -> None:
+        self.layers = range(config.num_layers)
+        self.stages = list(stages)
+        self.devices: list[SpanDevice] = []
+        self.before_pass: Callable[[], None] = lambda: None
+        """Called when a pass begins."""
+        self.recheck = recheck
+        self._hidden_size = config.hidden_size
+        self._rotations = Rotations(config.ropes, config.head_dim)
+        self._replace = replace
+        self._interrupt = interrupt
+        self._timings, self._counts = timings, counts
+        self._mailbox = Mailbox()
+        if interrupt is not None:
+            self._mailbox.wake_by(interrupt.fd)
+        for stage in stages:
+            self._listen(stage)
+
+    def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
+        """`LayerRun.forward`.
+
+        Raises:
+            SpanLieError: an earlier result is wrong; its device has been left.
+            UnitUnavailableError: nobody computes some layers.
+            PassCancelledError: the pass is not wanted any more.
+        """
+        self.before_pass()
+        self.look_for_lies()
+        parts = [SpanPart(block.cache, int(block.positions[0]), int(block.positions[-1]) + 1) for block in blocks]
+        while True:
+            try:
+                for place in range(len(self.stages)):
+                    self._catch_up(place, parts)
+                steps = self._cut(hidden, parts)
+                self._run(steps, self.stages)
+                break
+            except DeviceError as exc:
+                self._abandon()
+                self._give_up(exc.device, str(exc))
+            except _CacheGoneError as exc:
+                self._abandon()
+                self._forgotten(exc.device)
+            except BaseException:
+                self._abandon()
+                raise
+        for stage in self.stages:
+            stage.gone = 0
+        self.look_for_lies()
+        return steps[0].rows if len(steps) == 1 else np.concatenate([step.rows for step in steps])
+
+    def attend(self, timeout_s: float) -> None:
+        """While nothing runs: read what devices send, and end the caches of sequences that have ended."""
+        for device in self.devices:
+            if device.is_usable:
+                device.close_ended()
+        with contextlib.suppress(DeviceError, _CacheGoneError):  # the next pass finds out
+            for _late in self._hear(timeout_s):
+                pass
+
+    def rest(self) -> None:
+        """No request runs any more: nothing that is under way is wanted."""
+        for device in self.devices:
+            device.cancel()
+
+    def look_for_lies(self) -> None:
+        """Raises SpanLieError if a result that was used has turned out to be wrong."""
+        lie = None if self.recheck is None else self.recheck.found()
+        if lie is None:
+            return
+        self._convict(lie)
+        cache = lie.cache()
+        if cache is not None:
+            raise SpanLieError(lie.device.peer.called, cache, lie.position)
+
+    def close(self) -> None:
+        """End the devices' caches and connections."""
+        if self.recheck is not None:
+            self.recheck.close()
+        for device in self.devices:
+            device.close()
+
+    # --- a pass
+
+    def _cut(self, hidden: Floats, parts: Sequence[SpanPart]) -> list[_Step]:
+        """The rows of a pass as steps of at most STEP_ROWS rows; few rows stay together."""
+        most = min(STEP_ROWS, max_rows_per_step(self._hidden_size))
+        steps: list[_Step] = []
+        chosen: list[SpanPart] = []
+        first = row = 0
+        for part in parts:
+            start = part.start
+            while start < part.stop:
+                stop = min(part.stop, start + most - (row - first))
+                chosen.append(SpanPart(part.cache, start, stop))
+                row += stop - start
+                start = stop
+                if row - first == most:
+                    steps.append(_Step(tuple(chosen), hidden[first:row].copy()))
+                    chosen, first = [], row
+        if chosen:
+            steps.append(_Step(tuple(chosen), hidden[first:row].copy()))
+        return steps
+
+    def _catch_up(self, place: int, parts: Sequence[SpanPart]) -> None:
+        """Compute what a stage lacks of the sequences of a pass, from the rows that went into it. Where the next stage
+        lacks them too, they are kept for it."""
+        stage, following = self.stages[place], self.stages[place + 1 : place + 2]
+        for cache, start in {part.cache: part.start for part in reversed(parts)}.items():
+            held = stage.held(cache)
+            if held >= start:
+                continue
+            steps = self._cut(cache.inputs[stage.layers.start].rows(held, start), [SpanPart(cache, held, start)])
+            self._run(steps, [stage])
+            if following and following[0].held(cache) < start:
+                for step in steps:
+                    self._remember(following[0], step)
+
+    def _run(self, steps: Sequence[_Step], stages: Sequence[Stage]) -> None:
+        """Bring steps through stages; a stage gets the steps in their order."""
+        waiting = [deque(steps), *(deque[_Step]() for _ in stages)]  # the last one has all that are done
+        flying: dict[int, _Step] = {}
+        while len(waiting[-1]) < len(steps):
+            for place in reversed(range(len(stages))):
+                self._advance(stages[place], waiting[place], waiting[place + 1], flying)
+            if not flying:
+                continue
+            with self._timings.of("wait"):
+                arrived = list(self._hear(TURN_S))
+            for device, flight, result in arrived:
+                step = flying.pop(flight.binding.nonce)
+                self._accept(stages[step.place], device, flight, step, result)
+                step.place += 1
+                waiting[step.place].append(step)
+            for device in self.devices:
+                device.check_alive()
+
+    def _advance(self, stage: Stage, waiting: deque[_Step], done: deque[_Step], flying: dict[int, _Step]) -> None:
+        """Give a stage the steps that wait for it, as many as it may have."""
+        while waiting:
+            if stage.device is None:
+                step = waiting.popleft()
+                self._compute_here(stage, step)
+                step.place += 1
+                done.append(step)
+                continue
+            if len(stage.device.flights) >= AHEAD:
+                return
+            step = waiting.popleft()
+            self._remember(stage, step)
+            with self._timings.of("send"):
+                if not stage.device.is_usable:
+                    raise DeviceError(stage.device, "it has left")
+                flying[stage.device.send_step(stage.layers, step.parts, step.rows)] = step
+
+    def _remember(self, stage: Stage, step: _Step) -> None:
+        """Keep what goes into a stage that another device computes, unless it is known."""
+        row = 0
+        for part in step.parts:
+            inputs = part.cache.inputs.setdefault(stage.layers.start, RowLog(self._hidden_size))
+            count = part.stop - part.start
+            if inputs.length < part.stop or part.start >= part.cache.length:
+                inputs.put(part.start, step.rows[row : row + count])
+            row += count
+
+    def _compute_here(self, stage: Stage, step: _Step) -> None:
+        assert stage.here is not None, "a stage without a device is computed here"
+        if self._interrupt is not None:
+            self._interrupt.check()
+        for part in step.parts:
+            part.cache.hold(stage.layers)
+        rotations = self._rotations.of([part.rotated for part in step.parts])
+        step.rows = stage.here.forward(step.rows, rotations, rows_of(step.parts))
+        for part in step.parts:
+            stage.computed_here(part.cache, part.stop)
+
+    def _accept(self, stage: Stage, device: SpanDevice, flight: Flight, step: _Step, result: SpanResult) -> None:
+        """A result is used if it is the answer to this very step."""
+        with self._timings.of("verify"):
+            genuine = result.answers(flight.binding, self._hidden_size) and bool(np.isfinite(result.rows).all())
+        if not genuine:
+            self._ban(device)
+            raise DeviceError(device, "a result of it is not the answer to its request")
+        seconds = time.monotonic() - flight.sent_at
+        self._timings.add("peers", min(result.compute_us / 1e6, seconds))
+        device.computed(flight)
+        stage.steps += 1
+        stage.rows += len(step.rows)
+        num_rows, num_bytes = len(step.rows), 2 * step.rows.nbytes
+        exchange = Exchange(num_rows, num_rows * stage.macs, num_bytes, seconds, result.compute_us / 1e6)
+        device.peer.measures.computed(exchange)
+        if num_rows == 1:
+            stage.row_s.add(seconds)
+        if self.recheck is not None:
+            row = 0
+            for part in step.parts:
+                own = slice(row, row + part.stop - part.start)
+                if not self.recheck.saw(device, stage.layers, part, step.rows[own], result.rows[own]):
+                    self._ban(device)
+                    raise DeviceError(device, "a result of it was computed again here, and differs")
+                row = own.stop
+        step.rows = np.array(result.rows)
+
+    # --- what devices send
+
+    def _hear(self, timeout_s: float) -> Iterator[tuple[SpanDevice, Flight, SpanResult]]:
+        """Wait for messages; yields the results that steps under way get."""
+        if self._interrupt is not None:
+            self._interrupt.check()
+        peers = self._mailbox.wait(timeout_s)
+        if self._interrupt is not None:
+            self._interrupt.check()
+        for peer in peers:
+            device = next(device for device in self.devices if device.peer is peer)
+            try:
+                for received in self._mailbox.read(peer):
+                    device.heard()
+                    result = self._answer(device, received.id, received.message)
+                    if result is not None:
+                        yield result
+            except RemoteProtocolError as exc:
+                log.warning("a message of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
+                self._ban(device)
+                raise DeviceError(device, "it sent what is no message") from exc
+            if self._mailbox.has_news(peer) and peer.channel.notice_losses():
+                device.forget_caches()
+                if device.flights:
+                    raise DeviceError(device, "its connection broke")
+
+    def _answer(
+        self, device: SpanDevice, message_id: int, message: object
+    ) -> tuple[SpanDevice, Flight, SpanResult] | None:
+        """What a message means; a late answer to what was cancelled means nothing."""
+        if isinstance(message, SpanResult):
+            flight = device.flights.pop(message_id, None)
+            return None if flight is None else (device, flight, message)
+        if not isinstance(message, ErrorReply):
+            device.opens.discard(message_id)
+            return None
+        if message_id not in device.opens and message_id not in device.flights:
+            return None
+        device.opens.discard(message_id)
+        if message.code in (ErrorCode.NO_CACHE, ErrorCode.CANCELLED):
+            raise _CacheGoneError(device)
+        raise DeviceError(device, message.text or f"it refused with error {message.code}")
+
+    # --- devices that are left
+
+    def _abandon(self) -> None:
+        """This pass ends: nothing that is under way is wanted."""
+        for device in self.devices:
+            device.cancel()
+
+    def _forgotten(self, device: SpanDevice) -> None:
+        device.forget_caches()
+        for stage in self.stages:
+            if stage.device is device:
+                stage.gone += 1
+                if stage.gone > MAX_GONE:
+                    self._give_up(device, "it does not keep the text's cache")
+                    return
+
+    def _give_up(self, device: SpanDevice, reason: str) -> None:
+        """Others compute its layers from now on."""
+        self._counts.lost += 1
+        device.forget_caches()
+        stages: list[Stage] = []
+        for stage in self.stages:
+            stages += [stage] if stage.device is not device else self._replace(stage, reason)
+        for stage in stages:
+            self._listen(stage)
+        self.stages = stages
+
+    def _listen(self, stage: Stage) -> None:
+        device = stage.device
+        if device is not None and device not in self.devices:
+            self.devices.append(device)
+            self._mailbox.add(device.peer)
+
+    def _ban(self, device: SpanDevice) -> None:
+        self._counts.rejected += 1
+        device.cancel()
+        device.peer.ban()
+        self._mailbox.remove(device.peer)
+        device.peer.channel.close()
+
+    def _convict(self, lie: Lie) -> None:
+        if not lie.device.peer.gone:
+            log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
+            self._ban(lie.device)
+        self._give_up(lie.device, "a result of it was computed again here, and differs")

@@ -1,0 +1,177 @@
+"""A device of the same owner that computes spans in a session: its connection, its caches, the steps it owes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from msgspec import Struct
+
+from node.execution.peer import SessionPeer
+from node.model.cache import KVCache
+from node.model.span import SpanPart
+from protocol.identity import PeerId
+from protocol.limits import CACHE_BYTES
+from protocol.linear.field import Floats
+from protocol.message import Cancel, Message, Ping
+from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanRows, SpanStep
+
+PING_AFTER_S = 1.0
+"""A device that owes an answer and is silent for so long is asked whether it is alive."""
+DEAD_AFTER_S = 4.0
+"""A device that answers not even that for so long is dead, or frozen, or its network is gone."""
+STEP_LIMIT_S = 120.0
+"""A device that is alive and does not finish a step for so long is given up."""
+
+
+class RemoteCache(Struct):
+    """The cache of one sequence and one span at a device."""
+
+    id: bytes
+    held: int = 0
+    """Tokens of which it is known to hold the keys and values."""
+
+
+class Flight(Struct, frozen=True):
+    """A step under way."""
+
+    binding: SpanBinding
+    parts: tuple[SpanPart, ...]
+    sent_at: float
+
+
+class DeviceError(Exception):
+    """A device cannot do its part; it says why, for the user."""
+
+    def __init__(self, device: SpanDevice, reason: str) -> None:
+        super().__init__(reason)
+        self.device = device
+
+
+class SpanDevice:
+    """Only the session's thread uses it."""
+
+    def __init__(self, peer: SessionPeer, model_id: bytes, may_read: Callable[[], bool]) -> None:
+        """
+        Args:
+            may_read: whether the user lets it read prompts, asked before every step.
+        """
+        self.peer = peer
+        self._may_read = may_read
+        self.flights: dict[int, Flight] = {}
+        self.opens: set[int] = set()
+        """Ids of requests for caches that are not answered."""
+        self._model_id = model_id
+        self._caches: WeakKeyDictionary[KVCache, dict[range, RemoteCache]] = WeakKeyDictionary()
+        self._gone: deque[bytes] = deque()
+        """Caches whose sequences have ended here; filled by whichever thread drops the last reference."""
+        self._heard_at = self._pinged_at = 0.0
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.peer.peer_id
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may get steps."""
+        return self.peer.takes_rows and self._may_read()
+
+    def held(self, cache: KVCache, layers: range) -> RemoteCache:
+        """Its cache for a sequence and a span, which is opened if there is none."""
+        caches = self._caches.setdefault(cache, {})
+        if layers not in caches:
+            remote = caches[layers] = RemoteCache(secrets.token_bytes(CACHE_BYTES))
+            weakref.finalize(cache, self._gone.append, remote.id)
+            request = SpanOpen(
+                remote.id, self._model_id, layers.start, layers.stop, cache.capacity, min(cache.reach, cache.capacity)
+            )
+            self.opens.add(self._send(request))
+        return caches[layers]
+
+    def tokens(self, layers: range) -> int:
+        """Tokens that its caches of a span hold, of all sequences."""
+        return sum(caches[layers].held for caches in list(self._caches.values()) if layers in caches)
+
+    def forget_caches(self) -> None:
+        """It has lost its caches, or some of them: others are opened when they are needed."""
+        for caches in self._caches.values():
+            self._gone.extend(remote.id for remote in caches.values())
+        self._caches.clear()
+
+    def send_step(self, layers: range, parts: tuple[SpanPart, ...], rows: Floats) -> int:
+        """Send rows f32[T, D] through a span; returns the id of the step.
+
+        Raises:
+            DeviceError: its connection does not take them.
+        """
+        caches = [self.held(part.cache, layers) for part in parts]
+        entries = tuple(
+            SpanRows(remote.id, part.start, part.stop) for remote, part in zip(caches, parts, strict=True)
+        )
+        message_id = next(self.peer.ids)
+        binding = SpanBinding(message_id, self._model_id, layers.start, layers.stop, entries)
+        now = time.monotonic()
+        if not self.peer.channel.send(SpanStep(binding, rows), message_id):
+            raise DeviceError(self, "its connection takes no more")
+        if not self.flights:
+            self._heard_at = now
+        self.flights[message_id] = Flight(binding, parts, now)
+        self.peer.chunks += 1
+        return message_id
+
+    def computed(self, flight: Flight) -> None:
+        """The result of a step has come: its caches hold these rows too."""
+        layers = range(flight.binding.first, flight.binding.end)
+        for part in flight.parts:
+            self.held(part.cache, layers).held = part.stop
+
+    def heard(self) -> None:
+        """It sent something."""
+        self._heard_at = time.monotonic()
+
+    def check_alive(self) -> None:
+        """Ask a silent device whether it is alive.
+
+        Raises:
+            DeviceError: it is silent although it was asked, or it takes too long.
+        """
+        if not self.flights:
+            return
+        now, oldest = time.monotonic(), next(iter(self.flights.values()))
+        if now - self._heard_at > DEAD_AFTER_S:
+            raise DeviceError(self, f"it has been silent for {DEAD_AFTER_S:.0f} s")
+        if now - oldest.sent_at > STEP_LIMIT_S:
+            raise DeviceError(self, f"it did not finish a step within {STEP_LIMIT_S:.0f} s")
+        if now - max(self._heard_at, self._pinged_at) > PING_AFTER_S:
+            self._pinged_at = now
+            self._send(Ping())
+
+    def cancel(self) -> None:
+        """What is under way is not wanted any more."""
+        for message_id in self.flights:
+            if not self.peer.channel.closed:
+                self.peer.channel.send(Cancel(message_id), message_id)
+        self.flights.clear()
+
+    def close_ended(self) -> None:
+        """Tell it which caches are not needed any more."""
+        while self._gone:
+            self._send(SpanClose(self._gone.popleft()))
+
+    def close(self) -> None:
+        """End all caches, and the connection."""
+        self.cancel()
+        self.forget_caches()
+        if not self.peer.channel.closed:
+            self.close_ended()
+            self.peer.channel.close()
+
+    def _send(self, message: Message) -> int:
+        message_id = next(self.peer.ids)
+        if not self.peer.channel.closed:
+            self.peer.channel.send(message, message_id)
+        return message_id

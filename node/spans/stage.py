@@ -1,0 +1,45 @@
+"""One part of a chain: consecutive layers, and where they are computed."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+from node.measures.series import Series
+from node.model.cache import KVCache
+from node.model.layers import UnitLayers
+from node.spans.device import SpanDevice
+
+
+class Stage:
+    """Layers that are computed by a device, or here.
+
+    Args:
+        by: a device of the same owner, or the layers that are opened here.
+        macs: multiply-accumulates of one row.
+    """
+
+    def __init__(self, layers: range, by: SpanDevice | UnitLayers, macs: int) -> None:
+        self.macs = macs
+        self.layers = layers
+        self.device = by if isinstance(by, SpanDevice) else None
+        self.here = by if isinstance(by, UnitLayers) else None
+        self.steps = 0
+        self.rows = 0
+        self.row_s = Series()
+        """Seconds from a step of one row to its result."""
+        self.gone = 0
+        """How often in this pass a device had lost a cache."""
+        self._computed: WeakKeyDictionary[KVCache, int] = WeakKeyDictionary()
+        """Tokens of each sequence whose keys and values are here."""
+
+    def held(self, cache: KVCache) -> int:
+        """Tokens of a sequence whose keys and values are where the stage is computed."""
+        if self.device is not None:
+            remote = self.device.held(cache, self.layers)
+            remote.held = min(remote.held, cache.length)
+            return remote.held
+        return min(self._computed.get(cache, 0), cache.length)
+
+    def computed_here(self, cache: KVCache, length: int) -> None:
+        """This device has computed a sequence up to there."""
+        self._computed[cache] = length
