@@ -13,4 +13,9 @@ class Privacy(Enum):
     SPLIT = "split"
     STRICT = "strict"
     TRUSTED = "trusted"
-    """Plain rows, for paired devices that may read prompts; never chosen by `auto`, and no mode falls back to it."""
+    """Plain rows, for paired devices that may read prompts. `auto` chooses it where the user has let such devices
+    read prompts and they make the answer faster; no mode falls back to it."""
+
+
+DEFAULT_RECHECK = 0.05
+"""The share of the results of the user's own devices that is computed again, if the user does not say another."""

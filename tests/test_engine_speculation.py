@@ -25,8 +25,8 @@ from node.model.linear import LocalLinear
 from node.model.sampling import SamplingParams
 from node.node import Node
 from node.privacy import Privacy
+from node.session.config import SessionConfig
 from node.session.receipt import Receipt
-from node.session.session import SessionConfig
 from node.store.library import BUILT_IN_NAME, Library
 from node.store.stored import StoredModel
 from protocol.identity import Identity

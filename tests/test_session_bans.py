@@ -17,7 +17,7 @@ from node.engine.request import Event, Token
 from node.model.sampling import SamplingParams
 from node.node import Node
 from node.privacy import Privacy
-from node.session.session import SessionConfig
+from node.session.config import SessionConfig
 from node.store.importer import import_checkpoint
 from node.store.library import Library
 from node.store.stored import StoredModel

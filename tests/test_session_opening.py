@@ -24,8 +24,9 @@ from node.node import Node
 from node.privacy import Privacy
 from node.session import opening
 from node.session import session as session_module
+from node.session.config import SessionConfig
 from node.session.formation import LanePlan
-from node.session.session import Session, SessionConfig
+from node.session.session import Session
 from node.store.importer import import_checkpoint
 from node.store.library import Library
 from node.store.stored import StoredModel

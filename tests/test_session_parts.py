@@ -17,7 +17,8 @@ from node.config import NodeConfig
 from node.model.decoder import Part, PartError
 from node.node import Node
 from node.privacy import Privacy
-from node.session.session import Session, SessionConfig
+from node.session.config import SessionConfig
+from node.session.session import Session
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 

@@ -16,7 +16,7 @@ from node.model.sampling import SamplingParams
 from node.node import Node
 from node.paths import DataDir
 from node.privacy import Privacy
-from node.session.session import SessionConfig
+from node.session.config import SessionConfig
 from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey

@@ -24,6 +24,7 @@ from node.cli.options import (
     model_option,
     name_option,
     network_options,
+    recheck_option,
     swarm_options,
     thin_option,
     threads_option,
@@ -84,6 +85,7 @@ class Commands(LazyGroup):
 @gateway_options
 @model_option
 @lend_option
+@recheck_option
 @thin_option
 @memory_option
 @threads_option
@@ -110,6 +112,7 @@ def cli(
     no_gateway: bool,
     model: str,
     lend: str,
+    recheck: float,
     thin: bool,
     memory_bytes: int | None,
     threads: int | None,
@@ -157,6 +160,7 @@ def cli(
             threads,
             name,
             sends_all_rows,
+            recheck,
             as_json,
         )
         serve.serve(options, until_stdin_ends)

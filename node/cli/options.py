@@ -13,6 +13,7 @@ import click
 from node.errors import AddressError
 from node.model.draft import MAX_WINDOW
 from node.paths import default_data_dir
+from node.privacy import DEFAULT_RECHECK
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -129,6 +130,14 @@ speculate_option = click.option(
     metavar="auto|off|N",
     help="Compute N rows in each pass, the newest token and guesses of the next ones: the text is the same, with "
     "fewer passes where guesses are right. [default: auto, where a pass with guesses takes hardly longer]",
+)
+recheck_option = click.option(
+    "--recheck",
+    type=click.FloatRange(0, 1),
+    default=DEFAULT_RECHECK,
+    show_default=True,
+    help="The share of the results of your own devices (--privacy trusted) that is computed again here, in secret; "
+    "1: all, before they are used. The first rows of each text are always likely to be among them.",
 )
 publish_option = click.option(
     "--publish/--no-publish",

@@ -24,6 +24,7 @@ from node.cli.options import (
     lend_option,
     model_option,
     network_options,
+    recheck_option,
     speculate_option,
     swarm_options,
     thin_option,
@@ -47,7 +48,7 @@ from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
 from node.privacy import Privacy
-from node.session.session import SessionConfig
+from node.session.config import SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList
@@ -71,6 +72,7 @@ class RunOptions(Struct, frozen=True):
     privacy: Privacy
     lend: Lend
     speculate: int | None
+    recheck: float
     thin: bool
     chat: bool
     sampling: dict[str, Any]
@@ -108,6 +110,7 @@ class RunOptions(Struct, frozen=True):
             inbound_peers=self.min_peers > 0,
             pad_rows=self.pad_rows,
             execution=ExecutionConfig(progress_limit_s=self.deadline),
+            recheck=self.recheck,
         )
 
 
@@ -121,11 +124,12 @@ class RunOptions(Struct, frozen=True):
     type=click.Choice([mode.value for mode in Privacy]),
     default=Privacy.AUTO.value,
     show_default=True,
-    help="auto: split (in an open swarm strict) if peers make it faster, else local. A run never uses a weaker mode "
-    "than asked for.",
+    help="auto: split (in an open swarm strict) if peers make it faster, trusted if devices do that may read your "
+    "prompts, else local. A run never uses a weaker mode than asked for.",
 )
 @lend_option
 @speculate_option
+@recheck_option
 @thin_option
 @network_options
 @swarm_options

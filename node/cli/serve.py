@@ -25,7 +25,7 @@ from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
 from node.serving.lending import Lending
-from node.session.session import SessionConfig
+from node.session.config import SessionConfig
 from node.swarm.access import AccessList
 from node.swarm.credentials import Swarm, load_swarm
 from node.swarm.device_names import DeviceNames, check_name, host_name
@@ -77,6 +77,7 @@ class ServeOptions(Struct, frozen=True):
     name: str | None
     """None: as `own_name` says."""
     sends_all_rows: bool
+    recheck: float
     as_json: bool
 
     def config(self, directory: DataDir, swarm: Swarm, listen: Multiaddr | None) -> NodeConfig:
@@ -146,7 +147,9 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     remove_left_behind(directory.models)
     assert config.published is not None
     wanted = wanted_models(library, options.model, swarm, config.published.ids(swarm.key is None))
-    sessions = SessionConfig(named=config.named, by_guards=not config.named, lend=options.lend)
+    sessions = SessionConfig(
+        named=config.named, by_guards=not config.named, lend=options.lend, recheck=options.recheck
+    )
     again = threading.Event()
 
     def start_again() -> None:

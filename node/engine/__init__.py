@@ -5,6 +5,7 @@
     runner    the thread of one model in one privacy mode: its session, its passes
     batch     decides which rows go into the next pass; no I/O
     running   one running request
+    beginning  how a request begins in a session
     siblings  several answers to one prompt
     correction  what happens to an answer when a result that it used is wrong
     speculation  passes that compute guessed tokens too

@@ -20,7 +20,8 @@ from node.execution.interrupt import Interrupt
 from node.node import Node
 from node.planning.placement import Lend
 from node.privacy import Privacy
-from node.session.session import Session, SessionConfig
+from node.session.config import SessionConfig
+from node.session.session import Session
 from node.store.library import Library
 from node.store.stored import StoredModel
 

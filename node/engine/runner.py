@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from node.engine.batch import PassPacer, compose, spread
-from node.engine.caches import KeptCaches, cache_of_earlier
+from node.engine.beginning import begin
+from node.engine.caches import KeptCaches
 from node.engine.chunks import ChunkFeed
 from node.engine.correction import correct
 from node.engine.recorder import PassRecorder
-from node.engine.request import Embedded, Failed, Note, Prefilled, Queued, Started
+from node.engine.request import Embedded, Failed, Note, Prefilled, Queued
 from node.engine.running import Running
-from node.engine.siblings import cache_of_sibling, must_wait
-from node.engine.speculation import speculation_for
-from node.engine.watch import Fingerprint, OpenSession, PeerWatch, explain, still_fits
+from node.engine.siblings import must_wait
+from node.engine.watch import Fingerprint, OpenSession, PeerWatch, still_fits
 from node.errors import KekahydeError, UnitUnavailableError
 from node.execution.interrupt import Interrupt, PassCancelledError
 from node.model.decoder import PartError
@@ -231,21 +231,7 @@ class SessionRunner:
                 running = self._waiting.popleft()
                 self._running.append(running)
             with self._blaming(running):
-                self._begin(running, session)
-
-    def _begin(self, running: Running, session: Session) -> None:
-        prompt_tokens = len(running.request.prompt_ids)
-        fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
-        kept = cache_of_sibling(running, self._running)
-        kept = kept or cache_of_earlier(running, self._caches, session.mode, self._sends_all_rows)
-        running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
-        if session.plan.cost is not None:  # else there was no choice, and measuring this device would take a while
-            running.predicted = session.predict(session.plan, prompt_tokens)
-        running.speculation = None if running.pool else speculation_for(session, running)
-        why = explain(session, running.predicted)
-        running.tell(Started(session.mode.value, running.request.model.name, why, prompt_tokens))
-        if session.note:
-            running.tell(Note(session.note))
+                begin(running, session, self._caches, self._running, self._sends_all_rows)
 
     def _fresh_session(self, first: Running) -> Session:
         """The session. If nothing runs, and the peers or the best plan have changed, a new one is formed."""

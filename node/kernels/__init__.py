@@ -54,8 +54,8 @@ def select_kernels(threads: int | None = None) -> Kernels:
 
 
 def has_same_floats(kernels: Kernels) -> bool:
-    """Whether its floats have the same bits as those of the C backend on any other machine: sums of sixteen lanes in a
-    fixed order, no contraction, an own exponential function. A GPU takes only the exact integers."""
+    """Whether its floats have the same bits as those of the C backend on any other machine: sums of sixteen lanes in
+    a fixed order, no contraction, an own exponential function. A GPU takes only the exact integers."""
     return kernels.name.startswith("c-")
 
 

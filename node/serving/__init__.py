@@ -11,6 +11,8 @@ breaks       when a thread that is asked for too much only listens
 computing    which part of whose request is computed next
 bulk         the thread of long requests
 worker       linear layers, computed in parts
+spans        runs of layers with their KV caches, for devices of the same owner
+refusal      why a request is not served
 outbox       answers on their way
 hosting      which units this node holds and announces
 lending      what was computed for whom, and whether anything is now

@@ -1,5 +1,5 @@
-"""Tells the swarm when this device begins or ends to compute for others, so that nobody plans with it in vain, and drops
-KV caches that nobody uses."""
+"""Looks after what this device does for others: tells the swarm when it begins or ends to compute for them, so that
+nobody plans with it in vain, and drops KV caches that nobody uses."""
 
 from __future__ import annotations
 

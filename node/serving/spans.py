@@ -66,6 +66,8 @@ class SpanCaches:
         self._held: OrderedDict[bytes, _Held] = OrderedDict()
         """By id, the one that was used longest ago first."""
         self._spans: OrderedDict[tuple[bytes, range], SpanLayers] = OrderedDict()
+        self._row_macs: dict[tuple[bytes, int, int], int] = {}
+        """By model and layers."""
         self._in_use: Counter[bytes] = Counter()
         """Caches of steps that have begun and are not finished."""
 
@@ -121,8 +123,13 @@ class SpanCaches:
         binding, model = step.binding, self._model_of(step.model_id)
         if model is None:
             return 0
-        refs = [ref for ref in model.units if ref.layer is not None and binding.first <= ref.layer < binding.end]
-        return binding.num_rows * sum(ref.num_inputs * ref.num_outputs for ref in refs)
+        key = (binding.model_id, binding.first, binding.end)
+        if key not in self._row_macs:
+            if len(self._row_macs) >= MAX_CACHES:
+                self._row_macs.clear()
+            units = [ref for ref in model.units if ref.layer in range(binding.first, binding.end)]
+            self._row_macs[key] = sum(ref.num_inputs * ref.num_outputs for ref in units)
+        return binding.num_rows * self._row_macs[key]
 
     def parts(self, step: SpanStep, part_s: Callable[[], float]) -> Generator[None, None, SpanResult]:
         """Compute a step, in parts of about `part_s` seconds.

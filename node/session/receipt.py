@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from node.execution.account import Reason
@@ -14,6 +14,7 @@ from node.execution.peer import SessionPeer
 from node.model.generate import FinishReason
 from node.planning.placement import Place
 from node.session.plan_line import PlanLine
+from node.spans.stage import Stage
 from protocol.linear.messages import Role
 
 RoleName = Literal["pad", "share", "plain"]
@@ -49,6 +50,47 @@ class PeerShare(Struct, frozen=True):
     @classmethod
     def of(cls, peer: SessionPeer) -> PeerShare:
         return cls(peer.peer_id, role_name(peer.role), peer.chunks, peer.rejected, peer.standing, peer.name)
+
+
+class SpanShare(Struct, frozen=True):
+    """A run of layers of the answer, and where it was computed."""
+
+    first: int
+    end: int
+    """Layers `[first, end)`."""
+    peer_id: str | None
+    """The device of the user that computed them; None: this one."""
+    name: str
+    step_ms: float | None
+    """Median time of a step of one row; None if there was none."""
+    tokens: int
+    """Tokens in its KV caches, of all texts of the session."""
+
+    @classmethod
+    def of(cls, stage: Stage) -> SpanShare:
+        row_s, device = stage.row_s.median, stage.device
+        return cls(
+            stage.layers.start,
+            stage.layers.stop,
+            None if device is None else device.peer_id,
+            "" if device is None else device.peer.name,
+            None if row_s is None else round(1000 * row_s, 3),
+            0 if device is None else device.tokens(stage.layers),
+        )
+
+    @property
+    def where(self) -> str:
+        """Who computed them, for people."""
+        return self.name or ("this device" if self.peer_id is None else f"…{self.peer_id[-6:]}")
+
+
+class Rechecked(Struct, frozen=True):
+    """How many results of the user's own devices were computed again. Each row of each span counts."""
+
+    rows: int
+    """Rows that devices returned, in the session."""
+    equal: int
+    """Rows that were computed again here and were the same to the last bit."""
 
 
 _PLAIN_FIELDS = (
@@ -117,6 +159,10 @@ class Receipt(Struct, frozen=True):
     plan: PlanLine | None
     """The prediction."""
     note: str | None
+    spans: list[SpanShare] = field(default_factory=list)
+    """Who computed which layers, if whole layers were computed elsewhere."""
+    rechecked: Rechecked | None = None
+    """None if no layers were computed elsewhere."""
     speculation: Speculated | None = None
     """What guessing tokens brought; None where none were guessed."""
 
@@ -150,6 +196,8 @@ class Receipt(Struct, frozen=True):
             "timings_s": {name: round(seconds, 6) for name, seconds in sorted(self.timings_s.items())},
             "plan": None if self.plan is None else asdict(self.plan),
             "note": self.note,
+            "spans": [asdict(span) for span in self.spans],
+            "rechecked": None if self.rechecked is None else asdict(self.rechecked),
             "speculation": None if self.speculation is None else asdict(self.speculation),
         }
 
@@ -169,6 +217,8 @@ class Receipt(Struct, frozen=True):
             pads_paired=value["pads"]["paired_rows"],
             pad_s=value["pads"]["seconds"],
             plan=None if plan is None else PlanLine(**plan),
+            spans=[SpanShare(**span) for span in value.get("spans", ())],
+            rechecked=Rechecked(**value["rechecked"]) if value.get("rechecked") else None,
             speculation=Speculated(**value["speculation"]) if value.get("speculation") else None,
         )
 
@@ -177,10 +227,28 @@ class Receipt(Struct, frozen=True):
         chunks = self.chunks
         trusted = sum(peer.chunks > peer.rejected for peer in self.peers)
         by = f"{trusted} peer{'' if trusted == 1 else 's'}"
+        if self.spans:
+            return "; ".join([f"{self.mode}: {self._spans_text}", *self._common_parts()])
         computed = f"{chunks.verified} chunks by {by}, all verified" if chunks.verified else "no peer"
         parts = [
             f"{self.mode}: {computed}, {chunks.local} here",
             f"{chunks.rejected} rejected, {chunks.hedged} hedged",
+            *self._common_parts(),
+        ]
+        if self.pads_paired:
+            parts.append(f"{self.pads_paired} rows of pads by a paired device, {self.pads_made} here")
+        return "; ".join(parts)
+
+    @property
+    def _spans_text(self) -> str:
+        """The way of a token, and how it was checked."""
+        way = ", ".join(f"layers {span.first}-{span.end - 1} {span.where}" for span in self.spans)
+        if self.rechecked is None:
+            return way
+        return f"{way}; {self.rechecked.equal} of {self.rechecked.rows} rows computed again, all equal"
+
+    def _common_parts(self) -> list[str]:
+        parts = [
             f"{self.bytes_up / 1e6:.2f} MB up, {self.bytes_down / 1e6:.2f} MB down",
             f"{self.prompt_tokens}+{self.tokens} tokens, first after {self.ttft_s:.2f} s",
             f"{self.tokens_per_s:.1f} tokens/s",
@@ -189,6 +257,4 @@ class Receipt(Struct, frozen=True):
             parts.append(f"{self.speculation.right} tokens were guessed right, in {self.speculation.passes} passes")
         if self.readers:
             parts.append(f"{', '.join(self.readers)} could read the prompt")
-        if self.pads_paired:
-            parts.append(f"{self.pads_paired} rows of pads by a paired device, {self.pads_made} here")
-        return "; ".join(parts)
+        return parts

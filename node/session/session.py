@@ -10,15 +10,12 @@ import logging
 import time
 from collections.abc import Callable
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from node.errors import ConfigError
 from node.execution.chunk import ChunkRecord
-from node.execution.config import ExecutionConfig
 from node.execution.hybrid import HybridExecutor
 from node.execution.interrupt import Interrupt
-from node.execution.lane import DEFAULT_MAX_LANES
 from node.execution.manager import ExecutionManager, OnPad
 from node.execution.pads.own import OwnPads
 from node.execution.peer import SessionPeer
@@ -27,23 +24,21 @@ from node.model.decoder import Decoder
 from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
-from node.planning.figures import LaneFigures
-from node.planning.placement import Lend, Placement, allowed_placements
 from node.privacy import Privacy
 from node.process.allowance import available_memory
 from node.serving.hosting import units_text
-from node.session.candidates import CandidateFinder
-from node.session.formation import Candidates, LanePlan, PadMaker, SessionPlan, form
+from node.session.config import SessionConfig
+from node.session.formation import LanePlan, PadMaker, SessionPlan
 from node.session.opening import LaneOpener
+from node.session.planner import SessionPlanner
+from node.session.receipt import Rechecked, SpanShare
 from node.session.span_opener import SpanOpener
 from node.spans import SpanChain
-from node.spans.recheck import DEFAULT_SHARE
 from node.store.stored import StoredModel
 from node.transfer.borrowed import BorrowedUnits
 from node.transfer.budget import MemoryBudget
-from protocol.identity import PeerId
 
-__all__ = ["Privacy", "Session", "SessionConfig"]
+__all__ = ["Privacy", "Session"]
 
 TOLD_AGAIN_S = 5.0
 """Pause between two notes about units that no peer computes."""
@@ -54,31 +49,6 @@ log = logging.getLogger(__name__)
 
 LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.OWN}
 """Modes that begin even if no peer is available yet, and use peers that join later; and who makes the pads then."""
-
-
-class SessionConfig(Struct, frozen=True):
-    """What a session should be like."""
-
-    privacy: Privacy = Privacy.AUTO
-    max_lanes: int = DEFAULT_MAX_LANES
-    named: tuple[PeerId, ...] | None = None
-    """Peers in the order in which the user named them; None means the peers whose addresses the node was started
-    with."""
-    by_guards: bool = False
-    """The user named nobody: this node chooses guards among the members of its swarm, and keeps them."""
-    inbound_peers: bool = False
-    """Whether peers that came in by themselves may be used besides those that the user named. In `split` mode two of
-    them could be one adversary in both roles of a lane."""
-    pad_rows: int = 0
-    """`strict`: rows of pads of every unit to make before the clock starts."""
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    lend: Lend = Lend.LAYERS
-    """What is lent if something is."""
-    recheck: float = DEFAULT_SHARE
-    """The share of the results of the user's own devices that is computed again."""
-    prompt_tokens: int = 64
-    new_tokens: int = 128
-    """The expected size of a request, as far as it is known; `auto` uses it to compare."""
 
 
 class Session:
@@ -99,7 +69,7 @@ class Session:
         self._interrupt = interrupt
         self._units = [model.unit(ref.layer, ref.kind) for ref in model.units]
         self._thin = not model.is_whole
-        self._placements = self._allowed_placements()
+        self._planner = SessionPlanner(node, model, config)
         if self._thin:
             node.hosted.learn(model.model_id_bytes, model.manifest)  # gives units for announced layers
         self._borrowed: BorrowedUnits | None = None
@@ -110,8 +80,6 @@ class Session:
         """Called with a note for the user while a pass cannot go on."""
         self.note: str | None = None
         self._version = node.registry.version
-        self._finder = CandidateFinder(node, model, self._named(), config.inbound_peers, config.max_lanes)
-        self._found = Candidates()
         self._opener: LaneOpener | None = None
         self.chain: SpanChain | None = None
         """The layers' way through the user's own devices; None if they are computed unit by unit."""
@@ -135,7 +103,7 @@ class Session:
             self._node,
             self._model,
             self.executor,
-            self._finder.offers,
+            self._planner.offers,
             lambda sentence: self.on_note(sentence),
             bool(self.plan.lanes),
             self._config.recheck,
@@ -217,6 +185,18 @@ class Session:
             self._manager.cancel_all()
 
     @property
+    def spans(self) -> list[SpanShare]:
+        """Where the layers are computed, if some are computed by the user's own devices."""
+        return [] if self.chain is None else [SpanShare.of(stage) for stage in self.chain.stages]
+
+    @property
+    def rechecked(self) -> Rechecked | None:
+        """How much of that was computed again."""
+        if self.chain is None or self.chain.recheck is None:
+            return None
+        return Rechecked(self.chain.recheck.rows_seen, self.chain.recheck.rows_equal)
+
+    @property
     def mode(self) -> Privacy:
         """The mode in which the session really runs."""
         return self.plan.mode
@@ -247,69 +227,19 @@ class Session:
         """Size of the checks for results."""
         return self._node.checks_of(self._model).num_bytes
 
-    # --- how a session is formed
-
-    def _named(self) -> tuple[PeerId, ...] | None:
-        config = self._config
-        if config.by_guards:
-            return None
-        bootstrap = self._node.config.bootstrap
-        return config.named or tuple(address.peer_id for address in bootstrap if address.peer_id)
-
     def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
         """The plan that would be formed now, for a request of this size; only while nothing runs in the session."""
-        if self._config.privacy is not Privacy.LOCAL:
-            self._found = self._finder.find(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
-        return self._plan(self._config.privacy, prompt_tokens, new_tokens)
-
-    def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
-        return form(
-            asked,
-            self._found,
-            lambda plan: self.predict(plan, prompt_tokens),
-            new_tokens,
-            self._placements,
-        )
-
-    def _allowed_placements(self) -> tuple[Placement, ...]:
-        """What may be lent, given the user's choice and the weights that are here."""
-        lend, model = self._config.lend, self._model
-        if self._thin and self._config.privacy is Privacy.LOCAL:
-            raise ConfigError(
-                f"the weights of {model.name} are not here, so this device cannot compute it alone: "
-                f"choose another --privacy, or fetch all of it with `kekahyde-node pull {model.model_id}`"
-            )
-        missing = frozenset(ref.kind for ref in model.units if not model.holds(ref))
-        allowed = [placement for placement in allowed_placements(lend) if missing <= placement.lent]
-        if not allowed:
-            raise ConfigError(
-                f"--lend {lend.value} needs weights that are not here ({', '.join(sorted(missing))}): "
-                "use --lend all, or pull the model again with --thin and this --lend"
-            )
-        return tuple(allowed)
+        return self._planner.replan(prompt_tokens, new_tokens)
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """The predicted cost of a request with this plan over the peers of this session."""
-        if plan.spans:
-            measures = self._node.planner.measures
-            figures = {span.peer_id: measures.of(span.peer_id).figures for span in plan.spans}
-            return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens)
-        own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
-        covered = frozenset[bytes]().union(*(figures.units or () for figures in own))
-        stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
-        lanes = own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
-        return self._node.planner.predict(
-            self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows, plan.placement
-        )
+        return self._planner.predict(plan, prompt_tokens)
 
     def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
         """Learn from the real times of a request that ran alone in the session; 0 means not measured."""
-        self._node.planner.learn(self._model, self.mode, self.plan.placement, predicted, ttft_s, token_s)
+        self._planner.learn(self.plan, predicted, ttft_s, token_s)
 
-    def _figures_of(self, lane: LanePlan) -> LaneFigures:
-        of, model_id = self._node.planner.measures.of, self._model.model_id_bytes
-        guard = None if lane.pads is None else of(lane.pads).figures_for(model_id)
-        return LaneFigures(of(lane.share).figures_for(model_id), guard, self._finder.units_of(lane, self._found))
+    # --- how a session is formed
 
     def _open(self) -> None:
         if self.plan.spans and not self.plan.lanes:
@@ -365,13 +295,13 @@ class Session:
             self._open_lane(lane)
         for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane is not used")
-        covered = frozenset[bytes]().union(*(self._finder.units_of(lane, self._found) for lane in self.plan.lanes))
+        covered = frozenset[bytes]().union(*(self._planner.units_of(lane) for lane in self.plan.lanes))
         if lacking := units_text([unit.ref for unit in self._lent if unit.ref.sha256 not in covered]):
             self._say(f"no lane holds {lacking}: computed here{' with borrowed weights' if self._thin else ''}")
 
     def _open_lane(self, lane: LanePlan) -> None:
         assert self._opener is not None, "a session with lanes has an opener"
-        self._opener.open_lane(lane, self._found.holders, self._finder.units_of(lane, self._found))
+        self._opener.open_lane(lane, self._planner.found.holders, self._planner.units_of(lane))
 
     def _look_around(self) -> None:
         """Called before each pass: peers that left or are banned get no new rows, and peers that joined are used."""
@@ -383,8 +313,7 @@ class Session:
             kept_out = self._node.access.refusal(peer.peer_id) is not None
             peer.leaving = kept_out or registry.is_leaving(peer.peer_id)
         asked = self._config.privacy if self.mode is Privacy.LOCAL else self.mode
-        self._found = self._finder.find(asked is Privacy.SPLIT)
-        plan = self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)
+        plan = self._planner.plan_anew(asked)
         for lane in plan.lanes:
             if self._opener.may_open(lane):
                 log.info("peers %s join the session as a lane", ", ".join(lane.peers))

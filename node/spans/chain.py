@@ -1,8 +1,8 @@
 """All layers of a model in one run: rows go from stage to stage, several steps of a prompt at once.
 
-This device keeps what went into every stage that another computes. If a device is lost, somebody else, or this device,
-computes its layers from these rows again, and the pass is repeated: the same bits, because every device has the same
-kernels.
+This device keeps what went into every stage that another computes. If a device is lost, somebody else computes its
+layers from these rows again, or this device does, and the pass is repeated: the same bits, because every device has
+the same kernels.
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ class SpanChain:
         return steps
 
     def _catch_up(self, place: int, parts: Sequence[SpanPart]) -> None:
-        """Compute what a stage lacks of the sequences of a pass, from the rows that went into it. Where the next stage
-        lacks them too, they are kept for it."""
+        """Compute what a stage lacks of the sequences of a pass, from the rows that went into it. What comes out is
+        kept for the next stage if that lacks it too."""
         stage, following = self.stages[place], self.stages[place + 1 : place + 2]
         for cache, start in {part.cache: part.start for part in reversed(parts)}.items():
             held = stage.held(cache)

@@ -25,12 +25,12 @@ from node.kernels.interface import Kernels
 from node.model.cache import KVCache
 from node.model.parts import ModelParts
 from node.model.span import SpanLayers, SpanPart
+from node.privacy import DEFAULT_RECHECK
 from node.spans.device import SpanDevice
 from protocol.linear.field import Floats
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SHARE = 0.05
 ALWAYS_ROWS = 64
 """The mean length of the way that is always followed."""
 EACH_TIME = 1 / 16
@@ -93,7 +93,7 @@ class Recheck:
         model: ModelParts,
         kernels: Callable[[], Kernels],
         holds: Callable[[range], bool],
-        share: float = DEFAULT_SHARE,
+        share: float = DEFAULT_RECHECK,
     ) -> None:
         self._model, self._make_kernels, self._holds, self._share = model, kernels, holds, share
         self._random = secrets.SystemRandom()

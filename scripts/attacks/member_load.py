@@ -27,8 +27,8 @@ from node.execution.config import ExecutionConfig
 from node.model.sampling import SamplingParams
 from node.node import Node
 from node.privacy import Privacy
+from node.session.config import SessionConfig
 from node.session.receipt import Receipt
-from node.session.session import SessionConfig
 from node.store.library import Library
 from protocol.identity import Identity
 from protocol.link.admission import SwarmKey

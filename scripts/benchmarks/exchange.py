@@ -31,7 +31,8 @@ from node.model.unit import Unit
 from node.node import Node
 from node.planning.placement import Lend
 from node.privacy import Privacy
-from node.session.session import Session, SessionConfig
+from node.session.config import SessionConfig
+from node.session.session import Session
 from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol.identity import Identity

@@ -27,8 +27,8 @@ from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend
 from node.privacy import Privacy
+from node.session.config import SessionConfig
 from node.session.receipt import Receipt
-from node.session.session import SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol.identity import Identity

@@ -42,10 +42,11 @@ from protocol.link.hello import Hello
 from protocol.link.messages import Pong
 from protocol.message import ErrorCode, ErrorReply
 from protocol.multiaddr import Multiaddr
+from protocol.spans.messages import SpanResult, SpanStep, span_digest
 from protocol.work import WorkRequest
 from scripts.harness.hostile_blobs import BLOB_FAULTS, spoil_blobs
 
-LIES = ("bit", "row", "replay", "other", "range", "digest")
+LIES = ("bit", "once", "row", "replay", "other", "range", "digest")
 FAULTS = ("none", "slow", "later", "error-13", "junk", "version", *(f"lie-{lie}" for lie in LIES), *BLOB_FAULTS)
 ROLES = {"any": (Role.PAD, Role.SHARE, Role.PLAIN), "pad": (Role.PAD,), "share": (Role.SHARE,)}
 JUNK_BEFORE_EACH = 20
@@ -56,7 +57,7 @@ class FaultyWorker(LinearWorker):
     """The real worker, whose answers are spoilt from the `after`-th on, in the roles in which it is faulty."""
 
     def __init__(self, node: Node, fault: str, after: int, delay_s: float, role: str, until: int | None) -> None:
-        super().__init__(node.kernels, node.hosted.weights_of)
+        super().__init__(node.kernels, node.hosted.weights_of, spans=node.make_spans())
         self._fault = fault
         self._after = after
         self._until = until
@@ -75,6 +76,8 @@ class FaultyWorker(LinearWorker):
     def parts(self, request: WorkRequest) -> Parts:
         honest = yield from super().parts(request)
         self._answered += 1
+        if isinstance(honest, SpanResult) and isinstance(request, SpanStep):
+            return self._span_lie(request, honest)
         if not (isinstance(honest, LinearResult) and isinstance(request, UnitRequest) and self.spoils(request)):
             self._remember(honest)
             return honest
@@ -90,6 +93,15 @@ class FaultyWorker(LinearWorker):
         lie = self._lie(request, honest)
         self._remember(honest)
         return lie
+
+    def _span_lie(self, step: SpanStep, honest: SpanResult) -> SpanResult:
+        """One bit of one element is another, in every step or in one; the digest is right."""
+        wrong = self._fault == "lie-bit" or (self._fault == "lie-once" and self._answered == self._after + 1)
+        if not wrong or self._answered <= self._after:
+            return honest
+        rows = np.array(honest.rows)
+        rows[-1].view(np.uint32)[0] ^= 1
+        return replace(honest, rows=rows, digest=span_digest(step.binding, rows))
 
     def _remember(self, result: Answer) -> None:
         if isinstance(result, LinearResult):

@@ -1,0 +1,111 @@
+"""Forms the plans of one session, and predicts what they cost."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.errors import ConfigError
+from node.node import Node
+from node.planning.cost import Cost
+from node.planning.figures import LaneFigures
+from node.planning.placement import Placement, allowed_placements
+from node.planning.spans import SpanOffer
+from node.privacy import Privacy
+from node.session.candidates import CandidateFinder
+from node.session.config import SessionConfig
+from node.session.formation import Candidates, LanePlan, SessionPlan, form
+from node.store.stored import StoredModel
+from protocol.identity import PeerId
+
+
+class SessionPlanner:
+    """Only the session's thread uses it.
+
+    Raises:
+        ConfigError: what the user wants to lend cannot be, with the weights that are here.
+    """
+
+    def __init__(self, node: Node, model: StoredModel, config: SessionConfig) -> None:
+        self._node = node
+        self._model = model
+        self._config = config
+        self._thin = not model.is_whole
+        self._placements = self._allowed_placements()
+        self._finder = CandidateFinder(node, model, self._named(), config.inbound_peers, config.max_lanes)
+        self.found = Candidates()
+        """The peers that were found last."""
+
+    def offers(self) -> tuple[SpanOffer, ...]:
+        """Devices of the user that could compute layers now."""
+        return self._finder.offers()
+
+    def units_of(self, lane: LanePlan) -> frozenset[bytes]:
+        """Units that all peers of a lane hold."""
+        return self._finder.units_of(lane, self.found)
+
+    def replan(self, prompt_tokens: int, new_tokens: int) -> SessionPlan:
+        """The plan that would be formed now, for a request of this size; only while nothing runs in the session."""
+        if self._config.privacy is not Privacy.LOCAL:
+            self.found = self._finder.find(self._config.privacy in (Privacy.AUTO, Privacy.SPLIT))
+        return self._plan(self._config.privacy, prompt_tokens, new_tokens)
+
+    def plan_anew(self, asked: Privacy) -> SessionPlan:
+        """The plan with the peers that are there now, while an answer is computed."""
+        self.found = self._finder.find(asked is Privacy.SPLIT)
+        return self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)
+
+    def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
+        """The predicted cost of a request with this plan."""
+        if plan.spans:
+            measures = self._node.planner.measures
+            figures = {span.peer_id: measures.of(span.peer_id).figures for span in plan.spans}
+            return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens)
+        own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
+        covered = frozenset[bytes]().union(*(figures.units or () for figures in own))
+        stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
+        lanes = own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
+        return self._node.planner.predict(
+            self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows, plan.placement
+        )
+
+    def learn(self, plan: SessionPlan, predicted: Cost, ttft_s: float, token_s: float) -> None:
+        """Learn from the real times of a request that ran alone; 0 means not measured."""
+        self._node.planner.learn(self._model, plan.mode, plan.placement, predicted, ttft_s, token_s)
+
+    def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
+        return form(
+            asked,
+            self.found,
+            lambda plan: self.predict(plan, prompt_tokens),
+            new_tokens,
+            self._placements,
+        )
+
+    def _named(self) -> tuple[PeerId, ...] | None:
+        config = self._config
+        if config.by_guards:
+            return None
+        bootstrap = self._node.config.bootstrap
+        return config.named or tuple(address.peer_id for address in bootstrap if address.peer_id)
+
+    def _allowed_placements(self) -> tuple[Placement, ...]:
+        """What may be lent, given the user's choice and the weights that are here."""
+        lend, model = self._config.lend, self._model
+        if self._thin and self._config.privacy is Privacy.LOCAL:
+            raise ConfigError(
+                f"the weights of {model.name} are not here, so this device cannot compute it alone: "
+                f"choose another --privacy, or fetch all of it with `kekahyde-node pull {model.model_id}`"
+            )
+        missing = frozenset(ref.kind for ref in model.units if not model.holds(ref))
+        allowed = [placement for placement in allowed_placements(lend) if missing <= placement.lent]
+        if not allowed:
+            raise ConfigError(
+                f"--lend {lend.value} needs weights that are not here ({', '.join(sorted(missing))}): "
+                "use --lend all, or pull the model again with --thin and this --lend"
+            )
+        return tuple(allowed)
+
+    def _figures_of(self, lane: LanePlan) -> LaneFigures:
+        of, model_id = self._node.planner.measures.of, self._model.model_id_bytes
+        guard = None if lane.pads is None else of(lane.pads).figures_for(model_id)
+        return LaneFigures(of(lane.share).figures_for(model_id), guard, self.units_of(lane))
