@@ -127,7 +127,15 @@ class Node:
         self.secure.gate.on_end = lambda exc: self.part_ended("the gate", exc)
         self.data.on_end = lambda exc: self.part_ended("the data plane", exc)
         self._announcements = Announcements(self.registry, self.hosted)
-        self.transfers = Transfers(self.secure, self.registry, self.hosted, self.kernels, config.models_dir, self.ban)
+        self.transfers = Transfers(
+            self.secure,
+            self.registry,
+            self.hosted,
+            self.kernels,
+            config.models_dir,
+            self.ban,
+            lambda: self.worker.spans is not None and bool(devices.peer_ids),
+        )
         self.keeper = LayerKeeper(self.transfers, self.registry, self.hosted, lambda: self.trust.devices.operator)
         self.published = config.published or PublishedModels()
         self.replicator = Replicator(
@@ -159,7 +167,7 @@ class Node:
         """What computes runs of layers for devices of the same owner; None if its floats are not those of others."""
         if not has_same_floats(self.kernels):
             return None
-        return SpanCaches(self.kernels, self.hosted.whole_model, self._span_bytes)
+        return SpanCaches(self.kernels, self.hosted.layered, self._span_bytes)
 
     def _span_bytes(self) -> int:
         """Memory for the KV caches of others' texts."""

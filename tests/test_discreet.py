@@ -30,6 +30,7 @@ from protocol.link.admission import SwarmKey
 from protocol.pairing.attempt import Attempt
 from protocol.pairing.code import Meeting
 from protocol.pairing.messages import PairAnswer, PairReveal
+from protocol.spans.messages import SpanResult, SpanStep
 
 HIDDEN: dict[type[Any], set[str]] = {
     LanIdentity: {"swarm_key"},
@@ -58,6 +59,8 @@ HIDDEN: dict[type[Any], set[str]] = {
     Linear: {"seed", "rows"},
     LinearResult: {"rows"},
     TrustedLinear: {"rows"},
+    SpanStep: {"rows"},
+    SpanResult: {"rows"},
     TrustedResult: {"sums"},
     PadSeeds: {"master", "model_id"},
     UnitCheck: {"vectors", "projections", "_slices"},

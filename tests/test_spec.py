@@ -45,6 +45,7 @@ from protocol.pairing.messages import (
     PairReveal,
     Unpair,
 )
+from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 from protocol.transfer.outline import Outline
 from scripts.documents import spec_tables, spec_vectors
@@ -134,6 +135,7 @@ HELLO = {
     "name": "anna",
 }
 CLAIM = Claim(bytes(32), 1, State.DEAD, bytes(32))
+STEP = SpanBinding(1, bytes(32), 0, 2, (SpanRows(bytes(16), 0, 1), SpanRows(bytes([1]) * 16, 5, 7)))
 MESSAGES: dict[str, Message] = {
     "hello": Hello(**HELLO),  # type: ignore[arg-type]
     "hello-ok": HelloOk(**HELLO),  # type: ignore[arg-type]
@@ -153,6 +155,11 @@ MESSAGES: dict[str, Message] = {
         ChunkBinding(bytes(16), 1, bytes(32), bytes(32), Role.PLAIN, 0, 1, 0, 1), np.zeros((1, 2), np.float32)
     ),
     "trusted-result": TrustedResult(bytes(32), 1, np.zeros((1, 2), np.int32)),
+    "span-open": SpanOpen(bytes(16), bytes(32), 0, 2, 100, 50),
+    "span-opened": SpanOpened(900),
+    "span-step": SpanStep(STEP, np.zeros((3, 2), np.float32)),
+    "span-result": SpanResult(bytes(32), 1, np.zeros((3, 2), np.float32)),
+    "span-close": SpanClose(bytes(16)),
     "blob-ask": BlobAsk(bytes(32)),
     "blob-outline": BlobOutline(bytes(32), Outline(PIECE_BYTES + 1, (bytes(32), bytes(32)))),
     "piece-ask": PieceAsk(bytes(32), 7),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from node.errors import CorruptModelError
 from node.model.unit import Unit, UnitRef
-from node.store.manifest import MANIFEST_FILE, UNITS_FOLDER, Manifest, unit_places
+from node.store.held_layers import HeldLayers
+from node.store.manifest import CLIENT_FILE, MANIFEST_FILE, UNITS_FOLDER, Manifest, unit_places
 from node.store.stored import StoredModel
 from node.store.unit_file import unit_path
 from protocol.limits import MAX_HOSTED_MODELS, MAX_HOSTED_UNITS
 from protocol.linear.field import Weights
 from protocol.link.hello import HostedModel
 from protocol.membership.records import MAX_LAYER_RANGES, HostedLayers
+
+log = logging.getLogger(__name__)
 
 MAX_ANNOUNCED_UNITS = 1600
 """Most hashes in one hello, which is a control frame of at most 64 KiB; a record says the rest as layers."""
@@ -59,6 +64,8 @@ class HostedModels:
         self._refs: dict[bytes, tuple[UnitRef, ...]] = {}
         self._manifests: dict[bytes, Manifest] = {}
         self._leaving: dict[bytes, frozenset[int]] = {}
+        self._layered: dict[bytes, StoredModel] = {}
+        """Models that are not whole, and whose layers can be computed."""
         self.on_change: Callable[[], None] = lambda: None
         """Called, by whoever made it, after every change of what is held."""
         for model in models:
@@ -100,7 +107,7 @@ class HostedModels:
             holding = self._holdings.pop(model_id, None)
             if holding is not None:
                 holding.unload(self._refs.get(model_id, ()))
-            for known in (self._refs, self._manifests, self._leaving):
+            for known in (self._refs, self._manifests, self._leaving, self._layered):
                 known.pop(model_id, None)
         self.on_change()
 
@@ -130,11 +137,21 @@ class HostedModels:
         with self._lock:
             return [holding for holding in self._holdings.values() if isinstance(holding, StoredModel)]
 
-    def whole_model(self, model_id: bytes) -> StoredModel | None:
-        """A model of which every unit is served; None for any other."""
+    def layered(self, model_id: bytes) -> StoredModel | None:
+        """A model whose layers can be computed here, as far as they are held; None if not even its norms are."""
         with self._lock:
-            holding = self._holdings.get(model_id)
-        return holding if isinstance(holding, StoredModel) else None
+            holding, known = self._holdings.get(model_id), self._layered.get(model_id)
+        if holding is None or isinstance(holding, StoredModel):
+            return holding
+        if known is None and (holding.path / CLIENT_FILE).exists():
+            try:
+                known = HeldLayers(holding.path)
+            except CorruptModelError as exc:
+                log.error("layers of a model cannot be computed here: %s", exc)
+                return None
+            with self._lock:
+                self._layered[model_id] = known
+        return known
 
     @property
     def model_ids(self) -> list[bytes]:

@@ -82,7 +82,7 @@ class CandidateFinder:
             if peer.peer_id not in readers or WorkKind.SPAN not in peer.hello.work or not peer.works:
                 continue
             layers = whole_layers(self._model.manifest, self._refs_of(peer)) - {self._model.config.num_layers}
-            if peer.hello.agent == AGENT and len(layers) == self._model.config.num_layers:
+            if peer.hello.agent == AGENT and layers:
                 figures = measures.of(peer.peer_id).figures
                 offers.append(SpanOffer(peer.peer_id, frozenset(layers), figures))
         return tuple(sorted(offers, key=lambda offer: offer.peer_id))

@@ -13,6 +13,7 @@ names          model names, and which folders were imported
 stored         an imported model, ready to use
 check_file     what is kept of a unit without its weights
 thin           a model with only checks of its lent units
+held_layers    a model of which some layers are computed for others
 partial        a model that is still being fetched from peers
 library        all models of one data directory
 files          hashes, atomic writes, errors of the disk

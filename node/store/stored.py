@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,13 +43,16 @@ class StoredModel:
         path: its folder, whose name is its id.
         name: the user's name for it; by default its id.
         verify: check every file's hash before its first use in this process.
+        files: those beside the units that are here; None: all.
 
     Raises:
         ModelNotFoundError: there is no manifest.
         CorruptModelError: the manifest, or a file that the client needs at once, has the wrong hash.
     """
 
-    def __init__(self, path: Path, name: str | None = None, verify: bool = True) -> None:
+    def __init__(
+        self, path: Path, name: str | None = None, verify: bool = True, files: Collection[str] | None = None
+    ) -> None:
         self.path = path
         self._verify = verify
         self.manifest = _read_manifest(path)
@@ -57,7 +60,7 @@ class StoredModel:
         """Lower-case hex SHA-256 of the manifest."""
         self.name = name or self.model_id
         for file, sha256 in self.manifest.files.items():
-            if verify:
+            if verify and (files is None or file in files):
                 verify_file(path / file, sha256)
         self._client = TensorFile(path / CLIENT_FILE)
         self._embedding = self._stored_embedding()

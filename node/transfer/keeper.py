@@ -184,6 +184,14 @@ class LayerKeeper:
         if model_id not in self._coverage:
             self._coverage[model_id] = Coverage(id_bytes, layer_sizes(manifest))
         mine = self._mine(id_bytes, manifest, budget.for_others(manifest))
+        if (
+            self._transfers.computes_spans()
+            and self._hosted.held(id_bytes)
+            and self._hosted.layered(id_bytes) is None
+        ):
+            log.info("model %s: its norms are fetched, so that layers can be computed", model_id[:16])
+            self._transfers.add_layers(model_id, ())
+            return
         others = holdings_of(self._registry.usable(), id_bytes, self._hosted.manifests)
         self._obey(model_id, manifest, mine, self._coverage[model_id].step(time.monotonic(), mine, others))
 

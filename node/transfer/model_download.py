@@ -75,7 +75,8 @@ class ModelDownload:
         log.info("model %s: layers %s are taken", self._model_id[:16], ranges_text(set(layers)))
         units = units_of_layers(partial.manifest, set(layers))
         self._job.total_bytes = sum(ref.num_bytes for ref in units)
-        self._fetch(partial, units, set(units_of_layers(partial.manifest, {layers[0]})), [])
+        first = set(units_of_layers(partial.manifest, set(layers[:1])))
+        self._fetch(partial, units, first, [CLIENT_FILE] if self._around.computes_spans() else [])
 
     def bring_all(self) -> Path:
         """Fetch the whole model if it is not here yet; returns its folder."""

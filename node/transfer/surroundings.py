@@ -23,6 +23,8 @@ class Surroundings(Struct, frozen=True):
     kernels: Kernels
     models_dir: Path
     on_liar: Callable[[PeerId, str], None]
+    computes_spans: Callable[[], bool] = lambda: False
+    """Whether whole layers may be computed for somebody here: then their norms are needed too."""
 
     @property
     def peer_id(self) -> PeerId:

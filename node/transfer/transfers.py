@@ -46,6 +46,7 @@ class Transfers:
     Args:
         models_dir: the folder of models; None: nothing can be fetched.
         ban: bans a liar.
+        computes_spans: whether whole layers may be computed for somebody here.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Transfers:
         kernels: Kernels,
         models_dir: Path | None,
         ban: Ban,
+        computes_spans: Callable[[], bool] = lambda: False,
     ) -> None:
         self._secure = secure
         self._registry = registry
@@ -63,6 +65,7 @@ class Transfers:
         self._kernels = kernels
         self._models_dir = models_dir
         self._ban = ban
+        self.computes_spans = computes_spans
         self.on_imported: Callable[[StoredModel], None] = lambda model: None
         """Called, by the thread of a job, when a model of the hub is here and served."""
         self._lock = threading.Lock()
@@ -175,6 +178,7 @@ class Transfers:
             self._kernels,
             self._folder(),
             lambda peer_id, reason: self._ban(peer_id, reason, LIAR_BAN_S),
+            self.computes_spans,
         )
 
     def _folder(self) -> Path:

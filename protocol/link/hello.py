@@ -30,7 +30,7 @@ class WorkKind(IntEnum):
 
     LINEAR = 1
     SPAN = 2
-    """Spans, with the floats of SPEC.md section 22: the same bits on every machine."""
+    """Spans, with the floats of SPEC.md section 21: the same bits on every machine."""
 
 
 class HostedModel(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 swarm       one client with 2 and with 4 peers: speed by mode, and where the time goes
 gateway     several streams at the same time through the gateway
+spans       a model through the user's own devices, beside this device alone
 exchange    one layer of one row through a peer, beside a bare round trip of the same bytes
 rivals      one device alone, beside llama.cpp on the same weights
 transfer    a model from peers, compared with a plain copy and a raw TCP copy

@@ -27,6 +27,7 @@ from protocol.link.hello import Hello, hello_ok
 from protocol.membership.messages import Digest, DigestEntry, SyncOk
 from protocol.message import ErrorReply, Ping
 from protocol.pairing.code import CERTIFICATE_DOMAIN, Meeting, certified, commitment, sign_consent
+from protocol.spans.messages import SpanBinding, SpanResult, SpanRows, SpanStep, span_digest
 from protocol.transfer.outline import Outline
 
 # Found by search: the element stream of this seed meets the rejected word 2^31 - 1 at this index.
@@ -42,6 +43,7 @@ def vectors() -> dict[str, Any]:
         "pads": _pads(),
         "linear": _linear(),
         "trusted": _trusted(),
+        "span": _span(),
         "pairing": _pairing(),
         "door": _door(),
         "swarm": _swarm(),
@@ -213,6 +215,20 @@ def _trusted() -> dict[str, Any]:
         "quantized": rounded.tolist(),
         "sums": sums.tolist(),
         "digest": result_digest(binding, sums).hex(),
+    }
+
+
+def _span() -> dict[str, Any]:
+    """A step of two sequences, and the digest of a result."""
+    parts = (SpanRows(bytes(range(16)), 0, 1), SpanRows(bytes(range(16, 32)), 300, 302))
+    binding = SpanBinding(7, bytes(range(32, 64)), 2, 5, parts)
+    rows = np.array([[1.5, -0.375], [0.0, 2.0], [1e-3, -1e-3]], dtype=np.float32)
+    digest = span_digest(binding, rows)
+    return {
+        "rows_f32": rows.tobytes().hex(),
+        "step": [bytes(frame).hex() for frame in encode_message(SpanStep(binding, rows), 7)],
+        "digest": digest.hex(),
+        "result": [bytes(frame).hex() for frame in encode_message(SpanResult(digest, 1000, rows), 7)],
     }
 
 

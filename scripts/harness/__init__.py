@@ -5,6 +5,7 @@ forked         starts programs as forks of a process that has imported them
 programs       starts modules of this repository as separate programs
 asking         complete answers of an engine in this process
 honest_client  uses a node's gateway as any program does, checks every answer and measures its time
+owner          what the owner of several devices does: pairs them
 hostile_node   a node that breaks the protocol on purpose
 hostile_blobs  sources of weights that lie or are slow
 connections    TCP connections of a process, ended from outside
