@@ -33,6 +33,7 @@ from node.paths import DataDir
 from node.serving.worker import Answer, LinearWorker, Parts
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
+from node.trust import PairedDevices
 from protocol import cbor
 from protocol.codec import encode_message
 from protocol.linear.field import Elements, P
@@ -250,6 +251,7 @@ def main(
         threads,
         swarm_key=load_swarm(directory.path, os.environ).key,
         state=directory.path,
+        paired=PairedDevices(directory.identity(), directory.path),
     )
     models = [Library(directory.models).resolve(model)]
     with HostileNode(config, models, fault, after, delay, role, until) as hostile:

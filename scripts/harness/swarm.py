@@ -176,12 +176,18 @@ class Swarm:
         for node in started:
             node.wait_ready()
 
-    def restart(self, node: NodeProcess, moved: bool = False, options: Sequence[str] = ()) -> None:
-        """Start a node that has ended again, with its key and at its address (or, `moved`, at another one), and wait
-        until it is ready."""
+    def restart(
+        self,
+        node: NodeProcess,
+        moved: bool = False,
+        options: Sequence[str] = (),
+        command: Sequence[str] = PROGRAM,
+    ) -> None:
+        """Start a node that has ended again, with its key and at its address (or, `moved`, at another one), perhaps
+        as another program, and wait until it is ready."""
         node.stop()
         listen, _, _ = node.address.partition("/p2p/")
-        node.process = self._process(node.data_dir, PROGRAM, [*([] if moved else ["--listen", listen]), *options])
+        node.process = self._process(node.data_dir, command, [*([] if moved else ["--listen", listen]), *options])
         node.wait_ready()
 
     def _spawn(

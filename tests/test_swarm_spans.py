@@ -1,0 +1,188 @@
+"""A model through the user's own devices: real processes, each with a share of the layers or all of them.
+
+The text must be that of one device alone, whatever happens to the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from test_swarm_pairing import Cli
+from test_swarm_thin import parts_are_served
+from waiting import until
+
+from node.gateway.client.client import call_node
+from node.gateway.client.generating import generate_on_node
+from scripts.harness.owner import pair
+from scripts.harness.swarm import HOSTILE, NodeProcess, Swarm
+
+pytestmark = pytest.mark.swarm
+
+PROMPT = "Once upon a time, there was a little fox who"
+TOKENS = 40
+LAYERS = 6
+"""Of the built-in model."""
+
+
+def ask(
+    client: NodeProcess, privacy: str, at: int = -1, then: Callable[[], None] = lambda: None, **asked: Any
+) -> tuple[list[int], dict[str, Any], list[str]]:
+    """Tokens, receipt and notes of an answer; `then` is called when token `at` has come."""
+    tokens, notes = [], []
+    sampling = {"max_tokens": TOKENS, "ignore_eos": True, "temperature": 0.8, "seed": 11}
+    for event in generate_on_node(client.data_dir, privacy=privacy, **{"prompt": PROMPT, **sampling, **asked}):
+        if event["event"] == "token":
+            tokens.append(event["id"])
+            if len(tokens) == at:
+                then()
+        elif event["event"] == "note":
+            notes.append(event["text"])
+        elif event["event"] == "receipt":
+            return tokens, event["receipt"], notes
+    raise AssertionError("no receipt")
+
+
+def layers_by(receipt: dict[str, Any]) -> list[tuple[str | None, int, int]]:
+    return [(span["peer_id"], span["first"], span["end"]) for span in receipt["spans"]]
+
+
+def owned(swarm: Swarm, count: int, *options: str) -> NodeProcess:
+    """Starts devices and a client of one owner; the client is returned, the devices come before it."""
+    swarm.start(count)
+    swarm.start(1, options=[*options, *swarm.bootstrap()])
+    *devices, client = swarm.nodes
+    for device in devices:
+        pair(client, device)
+    return client
+
+
+@pytest.fixture
+def home() -> Iterator[tuple[NodeProcess, NodeProcess, NodeProcess]]:
+    """A client and two devices that hold the whole model."""
+    with Swarm() as swarm:
+        client = owned(swarm, 2)
+        yield client, swarm.nodes[0], swarm.nodes[1]
+
+
+def used(receipt: dict[str, Any], devices: tuple[NodeProcess, ...]) -> NodeProcess:
+    """The device that computed all layers."""
+    ((peer_id, first, end),) = layers_by(receipt)
+    assert (first, end) == (0, LAYERS)
+    return next(device for device in devices if device.peer_id == peer_id)
+
+
+def test_layers_go_through_an_own_device_and_the_next_turn_sends_only_what_is_new(
+    home: tuple[NodeProcess, NodeProcess, NodeProcess],
+) -> None:
+    client, *devices = home
+    alone, _, _ = ask(client, "local")
+    tokens, receipt, _ = ask(client, "trusted")
+    device = used(receipt, tuple(devices))
+    assert tokens == alone
+    assert (receipt["mode"], receipt["could_read"]) == ("trusted", [device.peer_id])
+    assert receipt["placement"] == dict.fromkeys(("qkv", "o", "gate_up", "down"), "lent") | {"head": "here"}
+    assert receipt["rechecked"]["rows"] == receipt["prompt_tokens"] + TOKENS - 1
+    assert sum(peer["chunks"] for peer in receipt["peers"]) == TOKENS, "one exchange a token, one for the prompt"
+
+    longer = PROMPT + receipt["text"]
+    again, of_alone = ask(client, "trusted", prompt=longer), ask(client, "local", prompt=longer)
+    assert again[0] == of_alone[0]
+    assert again[1]["cached_tokens"] > receipt["prompt_tokens"]
+    assert again[1]["bytes"]["up"] < receipt["bytes"]["up"]
+
+
+def test_a_device_is_killed_then_another_freezes_and_the_text_stays(
+    home: tuple[NodeProcess, NodeProcess, NodeProcess],
+) -> None:
+    client, *devices = home
+    alone, _, _ = ask(client, "local")
+    first = used(ask(client, "trusted")[1], tuple(devices))
+    other = next(device for device in devices if device is not first)
+    paused: list[float] = []
+
+    tokens, receipt, notes = ask(client, "trusted", 10, first.kill)
+    assert tokens == alone
+    assert layers_by(receipt) == [(other.peer_id, 0, LAYERS)], notes
+    assert any("layers 0-5" in note for note in notes), notes
+
+    def freeze() -> None:
+        other.freeze()
+        paused.append(time.monotonic())
+
+    tokens, receipt, notes = ask(client, "trusted", 10, freeze)
+    assert tokens == alone
+    assert layers_by(receipt) == [(None, 0, LAYERS)] and any("silent" in note for note in notes)
+    assert time.monotonic() - paused[0] < 20, "it waits four seconds for a frozen device"
+
+
+@pytest.mark.parametrize(("fault", "share"), [("lie-bit", "1"), ("lie-once", "1"), ("lie-bit", "0.05")])
+def test_a_liar_is_found_and_banned_and_the_text_stays(fault: str, share: str) -> None:
+    """With a share of 1 no wrong result is used; else the first rows of a text are checked soon."""
+    with Swarm() as swarm:
+        client = owned(swarm, 1, "--recheck", share)
+        liar = swarm.nodes[0]
+        liar.stop()
+        swarm.restart(liar, command=[*HOSTILE, "--fault", fault, "--after", "12"])
+        until(lambda: is_linked(client, liar), "the device is back")
+        alone, _, _ = ask(client, "local", max_tokens=200)
+        tokens, receipt, notes = ask(client, "trusted", max_tokens=200)
+        assert tokens == alone
+        assert layers_by(receipt) == [(None, 0, LAYERS)], (receipt["rechecked"], notes)
+        assert [(peer["peer_id"], peer["status"]) for peer in receipt["peers"]] == [(liar.peer_id, "banned")]
+        bans = call_node(client.data_dir, "access")["entries"]
+        assert [entry["peer_id"] for entry in bans] == [liar.peer_id]
+
+
+def test_devices_with_other_instructions_give_the_same_bits() -> None:
+    """Every result is compared with this device's own, whose instructions are the fastest."""
+    with Swarm() as swarm:
+        for level in ("c-generic", "c-avx2"):
+            swarm.env["KEKAHYDE_KERNELS"] = level
+            swarm.start(1)
+        del swarm.env["KEKAHYDE_KERNELS"]
+        swarm.start(1, options=["--recheck", "1", *swarm.bootstrap()])
+        *devices, client = swarm.nodes
+        for device in devices:
+            pair(client, device)
+        alone, _, _ = ask(client, "local")
+        seen = set()
+        for _ in devices:
+            tokens, receipt, _ = ask(client, "trusted")
+            seen.add(used(receipt, tuple(devices)).peer_id)
+            assert tokens == alone
+            assert receipt["rechecked"]["equal"] == receipt["rechecked"]["rows"] > TOKENS
+            used(receipt, tuple(devices)).stop()
+        assert seen == {device.peer_id for device in devices}
+
+
+def test_a_model_that_no_device_holds_whole() -> None:
+    """The client has embedding and head, each device some of the layers."""
+    with Swarm() as swarm:
+        swarm.start(1)
+        source = swarm.nodes[0]
+        alone, receipt, _ = ask(source, "local")
+        model_id, size = receipt["model_id"], receipt["memory"]["weights_here_bytes"]
+        for _ in range(2):
+            share = ["--model", model_id, "--memory", str(int(0.62 * size))]
+            swarm.start(1, options=[*share, *swarm.bootstrap([0])])
+            until(lambda: parts_are_served(swarm.nodes[-1]), "its layers are served")
+        swarm.start(1, options=["--model", "none", "--memory", "1KiB", *swarm.bootstrap()])
+        _, *devices, client = swarm.nodes
+        for device in devices:
+            pair(client, device)
+            folder = device.data_dir / "models" / ".partial" / model_id
+            until((folder / "client.safetensors").exists, "it fetches the norms now that it is paired")
+        assert Cli(swarm, client).call("pull", model_id, "--thin", "--lend", "layers").returncode == 0
+        source.stop()
+        tokens, receipt, notes = ask(client, "trusted", model=model_id)
+        assert tokens == alone, notes
+        assert len(layers_by(receipt)) >= 2 and None not in dict.fromkeys(by for by, _, _ in layers_by(receipt))
+        assert receipt["rechecked"] == {"rows": receipt["rechecked"]["rows"], "equal": 0}
+
+
+def is_linked(client: NodeProcess, device: NodeProcess) -> bool:
+    listed = call_node(client.data_dir, "pair_list")["devices"]
+    return any(one["peer_id"] == device.peer_id and one["connected"] for one in listed)
