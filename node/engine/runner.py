@@ -265,7 +265,8 @@ class SessionRunner:
         if len(running) == 1 and running[0].rows_ahead:
             self._pass_with_guesses(running[0], session)
             return
-        rows = compose([len(each.pending) for each in running], self._pacer.rows_alone, self._pacer.rows_beside)
+        rows_alone = max(self._pacer.rows_alone, session.least_rows)
+        rows = compose([len(each.pending) for each in running], rows_alone, self._pacer.rows_beside)
         chosen = [(each, count) for each, count in zip(running, rows, strict=True) if count]
         self._begin_pass(chosen)
         parts = [each.part(count) for each, count in chosen]

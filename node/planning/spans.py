@@ -16,8 +16,10 @@ from node.planning.cost import ELEMENT_BYTES, Cost
 from node.planning.figures import DeviceFigures
 from protocol.identity import PeerId
 
-STEP_ROWS = 64
+STEP_ROWS = 32
 """Rows of a step of a prompt: enough for the kernels' full speed, few enough that all devices are soon busy."""
+PASS_ROWS = 256
+"""Rows of a prompt in a pass over several devices, at least: the devices wait for each other at its ends."""
 
 
 class SpanOffer(Struct, frozen=True):

@@ -24,6 +24,7 @@ from node.model.decoder import Decoder
 from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
+from node.planning.spans import PASS_ROWS
 from node.privacy import Privacy
 from node.process.allowance import available_memory
 from node.serving.hosting import units_text
@@ -188,6 +189,12 @@ class Session:
     def spans(self) -> list[SpanShare]:
         """Where the layers are computed, if some are computed by the user's own devices."""
         return [] if self.chain is None else [SpanShare.of(stage) for stage in self.chain.stages]
+
+    @property
+    def least_rows(self) -> int:
+        """Rows of a prompt that a pass should have if there are so many and nobody else waits."""
+        devices = 0 if self.chain is None else sum(stage.device is not None for stage in self.chain.stages)
+        return PASS_ROWS if devices > 1 else 1
 
     @property
     def rechecked(self) -> Rechecked | None:

@@ -31,7 +31,7 @@ from protocol.linear.field import Floats
 
 log = logging.getLogger(__name__)
 
-ALWAYS_ROWS = 64
+ALWAYS_ROWS = 32
 """The mean length of the way that is always followed."""
 EACH_TIME = 1 / 16
 """The probability that a row makes what was seen so far be compared."""

@@ -32,15 +32,18 @@ from scripts.harness.swarm import Swarm
 @click.option("--tokens", type=click.IntRange(2), default=48, show_default=True, help="Tokens of the answer.")
 @click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True)
 @click.option("--shape", type=click.Choice(sorted(SHAPES)), help="Random weights of a shape instead of SmolLM2.")
+@click.option("--recheck", default="0.05", show_default=True, help="The share of results that is computed again.")
 @click.option("--json", "as_json", is_flag=True)
-def main(rounds: int, prompt: int, tokens: int, workers: int, shape: str | None, as_json: bool) -> None:
+def main(
+    rounds: int, prompt: int, tokens: int, workers: int, shape: str | None, recheck: str, as_json: bool
+) -> None:
     """Measure decoding and prefill through spans."""
     with tempfile.TemporaryDirectory(prefix="kekahyde-spans-") as folder:
         models = smollm2_models() if shape is None else _made(Path(folder), shape)
         name = SMOLLM2 if shape is None else shape
         with Swarm(model=name, models=models) as swarm:
             swarm.start(workers)
-            swarm.start(1, options=swarm.bootstrap())
+            swarm.start(1, options=["--recheck", recheck, *swarm.bootstrap()])
             *devices, client = swarm.nodes
             for device in devices:
                 pair(client, device)
@@ -83,10 +86,10 @@ def _made(folder: Path, shape: str) -> Path:
 
 def _ask(data_dir: Path, mode: str, prompt: int, tokens: int, number: int) -> dict[str, Any]:
     """The receipt of one answer; every prompt is another one, so that no cache serves it."""
-    text = " ".join(f"w{(7 * number + 3 * word) % 256}" for word in range(prompt))
+    ids = [10 + (7 * number + 3 * place) % 200 for place in range(prompt)]
     receipt: dict[str, Any] = {}
     for event in generate_on_node(
-        data_dir, prompt=text, privacy=mode, max_tokens=tokens, ignore_eos=True, temperature=0.0
+        data_dir, prompt=ids, privacy=mode, max_tokens=tokens, ignore_eos=True, temperature=0.0
     ):
         if event["event"] == "receipt":
             receipt = event["receipt"]
