@@ -65,7 +65,11 @@ def test_a_peer_that_is_banned_in_the_middle_gets_no_more_rows(
             if not isinstance(event, Token):
                 return
             tokens.append(event.id)
-            (session,) = [runner._session for runner in engine._runners.values() if runner.mode == mode.value]
+            (session,) = [
+                runner._session
+                for runner in engine._runners.values()
+                if runner.session and runner.session.mode is mode
+            ]
             assert session is not None
             chunks.append([peer.chunks for peer in session.peers])
             if len(tokens) == 4:

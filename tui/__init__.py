@@ -12,6 +12,7 @@ private_file   writes files that only this user can read
 archive        all conversations: in memory, and kept on the disk
 conversation   prompts and answers, and what is sent for the next one
 segments       cuts a stream of Markdown into pieces that are drawn quickly
+chain          the way of a token through the user's own devices
 words          the words for states and sizes
 receipt_words  a receipt in plain words
 clipboard      copying from a terminal

@@ -90,6 +90,8 @@ def _peers(fields: Fields) -> str:
 
 
 def _checks(fields: Fields) -> str:
+    if fields.objects("spans"):
+        return _spans(fields)
     chunks = fields.counts("chunks")
     verified, rejected = chunks.get("verified", 0), chunks.get("rejected", 0)
     if fields.text("mode") == "local" or not (verified or rejected):
@@ -105,6 +107,25 @@ def _checks(fields: Fields) -> str:
         if chunks.get(name):
             lines.append(f"- {count_words(chunks[name], 'chunk')}: {words}.")
     lines.append("- None of this changes the text: this device alone would have written the same.")
+    return "\n".join(lines)
+
+
+def _spans(fields: Fields) -> str:
+    """Which device computed which layers, and what was computed again."""
+    lines = []
+    for span in fields.objects("spans"):
+        where = _code(span.text("name") or short_id(span.text("peer_id")))
+        who = f"`{where}`" if span.text("peer_id") else "This device"
+        lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}.")
+    again = fields.object("rechecked")
+    rows, equal = again.count("rows"), again.count("equal")
+    if equal:
+        lines.append(
+            f"- {count_words(equal, 'result')} of {rows} were computed again here, chosen in secret: "
+            "each was the same to the last bit."
+        )
+    else:
+        lines.append("- Nothing was computed again here: you trust these devices to compute correctly.")
     return "\n".join(lines)
 
 

@@ -239,6 +239,25 @@ class TransferFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SpanFacts:
+    """Layers of an answer, and the device that computes them; this one if it has no id."""
+
+    first: int
+    end: int
+    peer_id: str = ""
+    name: str = ""
+    step_ms: float | None = None
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, fields: Fields) -> SpanFacts:
+        where = fields.text("peer_id"), fields.text("name")
+        return cls(
+            fields.count("first"), fields.count("end"), *where, fields.maybe_number("step_ms"), fields.count("tokens")
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFacts:
     """A generation on the node, from any client."""
 
@@ -250,6 +269,7 @@ class RequestFacts:
     tokens_per_s: float = 0.0
     ttft_s: float | None = None
     chunks: dict[str, int] = field(default_factory=dict)
+    spans: tuple[SpanFacts, ...] = ()
 
     @classmethod
     def of(cls, fields: Fields) -> RequestFacts:
@@ -262,6 +282,7 @@ class RequestFacts:
             fields.number("tokens_per_s"),
             fields.maybe_number("ttft_s"),
             fields.counts("chunks"),
+            tuple(SpanFacts.of(span) for span in fields.objects("spans")),
         )
 
 

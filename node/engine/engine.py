@@ -133,10 +133,11 @@ class Engine:
         runner.cancel(running)
         return True
 
-    def requests(self) -> list[tuple[Running, str | None]]:
-        """Every running or waiting request, and its mode if that is decided."""
+    def requests(self) -> list[tuple[Running, Session | None]]:
+        """Every running or waiting request, and its session, of which the mode and the spans may be read; None if
+        there is none yet."""
         with self._lock:
-            return [(running, runner.mode) for running, runner in self._under_way.values()]
+            return [(running, runner.session) for running, runner in self._under_way.values()]
 
     @property
     def cache_usage(self) -> float:

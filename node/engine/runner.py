@@ -124,9 +124,9 @@ class SessionRunner:
         return running + self._caches.num_tokens
 
     @property
-    def mode(self) -> str | None:
-        """The mode that the session runs in; None while there is no session."""
-        return None if (session := self._session) is None else session.mode.value
+    def session(self) -> Session | None:
+        """The session, if there is one; other threads read only its mode and spans."""
+        return self._session
 
     def close(self) -> None:
         """End every request, and the thread as soon as it can."""

@@ -196,7 +196,7 @@ class Running:
             checks_bytes=session.checks_bytes if session else 0,
             plan=PlanLine.of(session.plan, self.predicted) if session else None,
             note="; ".join(notes) or None,
-            spans=session.spans if session else [],
+            spans=session.look_at_spans() if session else [],
             rechecked=session.rechecked if session else None,
             speculation=None if self.speculation is None else self.speculation.outcome,
         )

@@ -13,7 +13,7 @@ from node.planning.cost import Cost
 from node.privacy import Privacy
 from node.session.formation import PadMaker
 from node.session.plan_line import PlanLine
-from node.session.receipt import LEFT_FOR
+from node.session.receipt import LEFT_FOR, way_text
 from node.session.session import Session
 
 OpenSession = Callable[[Running, Callable[[ChunkRecord], None], Interrupt], Session]
@@ -68,6 +68,8 @@ def _how(session: Session) -> str:
             get = "peer gets" if sharers == 1 else "peers get"
             return f"strict: {sharers} {get} padded rows, the pads are made {where}"
         case Privacy.TRUSTED:
+            if session.spans:
+                return f"trusted: {way_text(session.spans)}; these devices of yours can read the prompt"
             get = "device of yours gets" if peers == 1 else "of your devices get"
             return f"trusted: {peers} {get} plain rows, and can read the prompt"
         case mode:

@@ -57,10 +57,11 @@ def cut_spans(layers: range, offers: Sequence[SpanOffer]) -> tuple[SpanPlan, ...
 
 
 def choices(layers: range, offers: Sequence[SpanOffer]) -> list[tuple[SpanPlan, ...]]:
-    """The cuts from which to choose: over the fastest device, the two fastest, and so on; only those that leave out
-    as few layers as possible."""
+    """The cuts from which to choose: each device alone, the two fastest, the three fastest, and so on; only those that
+    leave out as few layers as possible."""
     fastest = sorted(offers, key=lambda offer: (-offer.figures.row_macs_per_s, offer.peer_id))
-    cuts = [cut_spans(layers, fastest[:count]) for count in range(1, len(fastest) + 1)]
+    groups = [[offer] for offer in fastest] + [fastest[:count] for count in range(2, len(fastest) + 1)]
+    cuts = [cut_spans(layers, group) for group in groups]
     most = max((_covered(cut) for cut in cuts), default=0)
     return [cut for cut in dict.fromkeys(cuts) if cut and _covered(cut) == most]
 

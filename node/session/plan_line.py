@@ -24,6 +24,8 @@ class PlanLine(Struct, frozen=True):
     here_ttft_s: float | None
     here_tokens_per_s: float | None
     """The prediction for this device alone; None if it cannot compute alone."""
+    spans: int = 0
+    """Runs of layers that the user's own devices compute."""
     lend: str = "nothing"
     """The chosen placement, as `--lend` names it."""
     choices: list[dict[str, Any]] = field(default_factory=list)
@@ -45,14 +47,16 @@ class PlanLine(Struct, frozen=True):
             here_ttft_s=None if here is None else round(here.ttft_s, 6),
             here_tokens_per_s=None if here is None else round(1 / here.token_s, 3),
             lend=plan.placement.name,
+            spans=len(plan.spans),
             choices=[_choice(placement, cost) for placement, cost in plan.choices],
         )
 
     def as_line(self) -> str:
         """One line for the user."""
         lanes = f" over {self.lanes} lane{'s' * (self.lanes > 1)}" if self.lanes else ""
+        lanes = f" over {self.spans} device{'s' * (self.spans > 1)}" if self.spans else lanes
         line = f"plan: {self.mode}{lanes}, first token in {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
-        if self.lanes and self.here_ttft_s is not None:
+        if (self.lanes or self.spans) and self.here_ttft_s is not None:
             line += f" (this device alone: {self.here_ttft_s:.2g} s, {self.here_tokens_per_s:.3g} tokens/s)"
         if len(self.choices) > 1:
             each = ", ".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -82,6 +82,12 @@ class SpanShare(Struct, frozen=True):
     def where(self) -> str:
         """Who computed them, for people."""
         return self.name or ("this device" if self.peer_id is None else f"…{self.peer_id[-6:]}")
+
+
+def way_text(spans: Sequence[SpanShare]) -> str:
+    """The way of a token, in one line."""
+    way = [f"layers {span.first}-{span.end - 1} {span.where}" for span in spans]
+    return " → ".join(["here", *way, "here"])
 
 
 class Rechecked(Struct, frozen=True):
@@ -242,9 +248,9 @@ class Receipt(Struct, frozen=True):
     @property
     def _spans_text(self) -> str:
         """The way of a token, and how it was checked."""
-        way = ", ".join(f"layers {span.first}-{span.end - 1} {span.where}" for span in self.spans)
-        if self.rechecked is None:
-            return way
+        way = way_text(self.spans)
+        if self.rechecked is None or not self.rechecked.equal:
+            return f"{way}; nothing was computed again"
         return f"{way}; {self.rechecked.equal} of {self.rechecked.rows} rows computed again, all equal"
 
     def _common_parts(self) -> list[str]:

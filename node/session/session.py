@@ -43,6 +43,8 @@ __all__ = ["Privacy", "Session"]
 
 TOLD_AGAIN_S = 5.0
 """Pause between two notes about units that no peer computes."""
+SPANS_TOLD_S = 0.25
+"""Watchers are told so often where layers are computed."""
 PAD_BYTES = 4
 """Size of an element of a pad, or of its product."""
 
@@ -84,6 +86,9 @@ class Session:
         self._opener: LaneOpener | None = None
         self.chain: SpanChain | None = None
         """The layers' way through the user's own devices; None if they are computed unit by unit."""
+        self.spans: list[SpanShare] = []
+        """Where the layers were computed a moment ago, for any thread; empty without a chain."""
+        self._looked_at = 0.0
         self.plan = self.replan(config.prompt_tokens, config.new_tokens)
         for note in self.plan.notes:
             self._say(note)
@@ -111,6 +116,7 @@ class Session:
         )
         decoder = opener.open(self.plan.spans, interrupt)
         self.chain = opener.chain
+        self.look_at_spans()
         assert self.chain is not None, "it is open"
         self.chain.before_pass = self._look_at_devices
         return decoder
@@ -118,6 +124,8 @@ class Session:
     def _look_at_devices(self) -> None:
         """Called before each pass: devices that left or are banned get no new rows."""
         assert self.chain is not None, "only a chain has passes of its own"
+        if time.monotonic() - self._looked_at > SPANS_TOLD_S:
+            self.look_at_spans()
         for device in self.chain.devices:
             kept_out = self._node.access.refusal(device.peer_id) is not None
             device.peer.leaving = kept_out or self._node.registry.is_leaving(device.peer_id)
@@ -185,10 +193,11 @@ class Session:
         if self._manager is not None:
             self._manager.cancel_all()
 
-    @property
-    def spans(self) -> list[SpanShare]:
-        """Where the layers are computed, if some are computed by the user's own devices."""
-        return [] if self.chain is None else [SpanShare.of(stage) for stage in self.chain.stages]
+    def look_at_spans(self) -> list[SpanShare]:
+        """Where the layers are computed now; only for the session's thread."""
+        self.spans = [] if self.chain is None else [SpanShare.of(stage) for stage in self.chain.stages]
+        self._looked_at = time.monotonic()
+        return self.spans
 
     @property
     def least_rows(self) -> int:

@@ -34,9 +34,7 @@ from scripts.harness.swarm import Swarm
 @click.option("--shape", type=click.Choice(sorted(SHAPES)), help="Random weights of a shape instead of SmolLM2.")
 @click.option("--recheck", default="0.05", show_default=True, help="The share of results that is computed again.")
 @click.option("--json", "as_json", is_flag=True)
-def main(
-    rounds: int, prompt: int, tokens: int, workers: int, shape: str | None, recheck: str, as_json: bool
-) -> None:
+def main(rounds: int, prompt: int, tokens: int, workers: int, shape: str | None, recheck: str, as_json: bool) -> None:
     """Measure decoding and prefill through spans."""
     with tempfile.TemporaryDirectory(prefix="kekahyde-spans-") as folder:
         models = smollm2_models() if shape is None else _made(Path(folder), shape)

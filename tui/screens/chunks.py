@@ -9,8 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
+from tui.chain import chain_lines, chain_of
 from tui.screens.base import NodeScreen
 from tui.session import NodeSession
+from tui.snapshot import SpanFacts
 from tui.widgets.chunk_views import ChunkList, ModelMap, Timeline
 from tui.words import count_words
 
@@ -45,6 +47,7 @@ class ChunksScreen(NodeScreen):
     def __init__(self, session: NodeSession) -> None:
         super().__init__(session)
         self._held = False
+        self._chain: tuple[SpanFacts, ...] = ()
         self._drawn_version = -1
         self._drawn_at = 0.0
         self._news_at = 0.0
@@ -52,6 +55,7 @@ class ChunksScreen(NodeScreen):
     def body(self) -> ComposeResult:
         board = self.session.board
         yield Static(EMPTY, id="no-chunks", classes="empty", markup=False)
+        yield Static("", id="chain", markup=False)
         with Vertical(id="chunks"):
             yield Static("Who computes when", classes="heading", markup=False)
             with VerticalScroll(id="timeline-box"):
@@ -81,7 +85,7 @@ class ChunksScreen(NodeScreen):
         if self._held:
             return
         now, board = self.session.clock(), self.session.board
-        if board.version != self._drawn_version:
+        if board.version != self._drawn_version or chain_of(self.session.state) not in ((), self._chain):
             self._drawn_version, self._news_at = board.version, now
             self._draw()
         elif now - self._news_at < STILL_AFTER_S and now - self._drawn_at >= STILL_DRAW_S:
@@ -90,7 +94,8 @@ class ChunksScreen(NodeScreen):
     def _draw(self) -> None:
         board, now = self.session.board, self.session.clock()
         self._drawn_at = now
-        self.query_one("#no-chunks").display = not board.rows
+        self._draw_chain()
+        self.query_one("#no-chunks").display = not board.rows and not self._chain
         self.query_one("#chunks").display = bool(board.rows)
         if not board.rows:
             return
@@ -100,6 +105,14 @@ class ChunksScreen(NodeScreen):
         for view in (timeline, places, self.query_one(ChunkList)):
             view.show(now)
         self._head()
+
+    def _draw_chain(self) -> None:
+        """The way through the user's own devices; the last one stays until there is another."""
+        self._chain = chain_of(self.session.state) or self._chain
+        view = self.query_one("#chain", Static)
+        view.display = bool(self._chain)
+        if self._chain:
+            view.update(chain_lines(self._chain))
 
     def _head(self) -> None:
         board = self.session.board

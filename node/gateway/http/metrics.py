@@ -44,7 +44,7 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """The current values (prometheus_client calls this)."""
-        running = [each for each, _mode in self._engine.requests()]
+        running = [each for each, _session in self._engine.requests()]
         yield _gauge("kekahyde_num_requests_running", "Requests that run.", sum(each.started for each in running))
         yield _gauge("kekahyde_num_requests_waiting", "Requests in the queue.", sum(not r.started for r in running))
         yield _gauge("kekahyde_kv_cache_usage_ratio", "Used share of the KV caches.", self._usage())

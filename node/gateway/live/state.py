@@ -18,6 +18,7 @@ from node.operations.peers import peer_statuses
 from node.privacy import Privacy
 from node.process.allowance import total_memory
 from node.serving.hosting import coverage_text, missing_layers, ranges_text, whole_layers
+from node.session.session import Session
 from node.version import VERSION
 from protocol.identity import PeerId
 
@@ -133,16 +134,16 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
 
 def request_statuses(engine: Engine) -> list[dict[str, Any]]:
     """One REQUEST object for each request that runs or waits."""
-    return [_request_status(running, mode) for running, mode in engine.requests()]
+    return [_request_status(running, session) for running, session in engine.requests()]
 
 
-def _request_status(running: Running, mode: str | None) -> dict[str, Any]:
+def _request_status(running: Running, session: Session | None) -> dict[str, Any]:
     counts = running.ledger.counts
     ttft_s = running.ttft_s
     return {
         "request": running.request.id,
         "state": "running" if running.started else "queued",
-        "mode": mode or running.request.privacy.value,
+        "mode": (running.request.privacy if session is None else session.mode).value,
         "model": running.request.model.name,
         "tokens": running.answer.num_tokens,
         "tokens_per_s": round(running.tokens_per_s, 2),
@@ -154,4 +155,5 @@ def _request_status(running: Running, mode: str | None) -> dict[str, Any]:
             "hedged": counts.hedged,
             "local": counts.local,
         },
+        "spans": [] if session is None else [asdict(span) for span in session.spans],
     }

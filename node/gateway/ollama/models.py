@@ -39,7 +39,7 @@ async def tags(request: web.Request) -> web.Response:
 async def running(request: web.Request) -> web.Response:
     """GET /api/ps: the models with requests under way."""
     context = request.app[CONTEXT]
-    busy = {running.request.model.model_id for running, _mode in context.engine.requests()}
+    busy = {running.request.model.model_id for running, _session in context.engine.requests()}
     listed = await context.in_background(context.engine.models.usable)
     here = [model for model in listed if model.summary.model_id in busy]
     return web.json_response({"models": [{**_entry(model), "expires_at": UNDATED, "size_vram": 0} for model in here]})
