@@ -17,6 +17,8 @@ from protocol.limits import (
     MAGIC,
     MAX_BLOB_PIECES,
     MAX_CONTROL_FRAME_BYTES,
+    MAX_LAYERS,
+    MAX_POSITIONS,
     PIECE_BYTES,
 )
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
@@ -43,6 +45,7 @@ from protocol.pairing.messages import (
     PairReveal,
     Unpair,
 )
+from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 from protocol.transfer.outline import Outline
 
@@ -160,6 +163,39 @@ def plain_results(draw: st.DrawFn) -> TrustedResult:
     return TrustedResult(draw(hashes), draw(st.integers(0, 1 << 62)), np.array([values], dtype=np.int32))
 
 
+caches = st.binary(min_size=16, max_size=16)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> SpanStep:
+    names = draw(st.lists(caches, min_size=1, max_size=5, unique=True))
+    starts = [draw(st.integers(0, MAX_POSITIONS - 20)) for _ in names]
+    parts = tuple(
+        SpanRows(name, start, start + draw(st.integers(1, 9))) for name, start in zip(names, starts, strict=True)
+    )
+    first = draw(st.integers(0, MAX_LAYERS - 2))
+    binding = SpanBinding(draw(ids), draw(hashes), first, draw(st.integers(first + 1, MAX_LAYERS)), parts)
+    values = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
+    return SpanStep(binding, np.resize(np.array(values, dtype=np.float32), (binding.num_rows, 3)))
+
+
+@st.composite
+def span_results(draw: st.DrawFn) -> SpanResult:
+    values = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
+    return SpanResult(draw(hashes), draw(st.integers(0, 1 << 62)), np.array([values], dtype=np.float32))
+
+
+@st.composite
+def openings(draw: st.DrawFn) -> SpanOpen:
+    first, capacity = draw(st.integers(0, MAX_LAYERS - 2)), draw(st.integers(1, MAX_POSITIONS))
+    end, reach = draw(st.integers(first + 1, MAX_LAYERS)), draw(st.integers(0, MAX_POSITIONS))
+    return SpanOpen(draw(caches), draw(hashes), first, end, capacity, reach)
+
+
+spans: st.SearchStrategy[Message] = st.one_of(
+    openings(), st.builds(SpanOpened, st.integers(0, 1 << 31)), steps(), span_results(), st.builds(SpanClose, caches)
+)
+
 attempts = st.binary(min_size=16, max_size=16)
 pairing: st.SearchStrategy[Message] = st.one_of(
     st.builds(PairAsk, attempts, hashes),
@@ -188,6 +224,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     membership,
     dialbacks,
     transfers,
+    spans,
 )
 
 

@@ -221,7 +221,7 @@ def test_trusted_needs_the_users_word_and_names_who_could_read(home: tuple[Cli, 
     assert result.token_ids == alone.token_ids and result.text == alone.text
     assert receipt["mode"] == "trusted" and receipt["could_read"] == [device.node.peer_id]
     assert [(peer["peer_id"], peer["role"]) for peer in receipt["peers"]] == [(device.node.peer_id, "plain")]
-    assert receipt["chunks"]["verified"] > 0.7 * receipt["chunks"]["merged"]
+    assert [span["peer_id"] for span in receipt["spans"]] == [device.node.peer_id]
     assert receipt["pads"]["rows"] == receipt["pads"]["paired_rows"] == 0
 
     auto = client.answer("auto")

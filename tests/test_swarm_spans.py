@@ -118,22 +118,29 @@ def test_a_device_is_killed_then_another_freezes_and_the_text_stays(
     assert time.monotonic() - paused[0] < 20, "it waits four seconds for a frozen device"
 
 
-@pytest.mark.parametrize(("fault", "share"), [("lie-bit", "1"), ("lie-once", "1"), ("lie-bit", "0.05")])
-def test_a_liar_is_found_and_banned_and_the_text_stays(fault: str, share: str) -> None:
-    """With a share of 1 no wrong result is used; else the first rows of a text are checked soon."""
+@pytest.mark.parametrize(
+    ("fault", "share", "tries"), [("lie-bit", "1", 1), ("lie-once", "1", 1), ("lie-bit", "0.05", 40)]
+)
+def test_a_liar_is_found_and_banned_and_the_text_stays(fault: str, share: str, tries: int) -> None:
+    """With a share of 1 no wrong result is used. Else the first 32 rows of a text are followed on average, so that a
+    liar is found in every second text or so; in 40 it is missed with a chance of less than 10^-9."""
     with Swarm() as swarm:
         client = owned(swarm, 1, "--recheck", share)
         liar = swarm.nodes[0]
         liar.stop()
         swarm.restart(liar, command=[*HOSTILE, "--fault", fault, "--after", "12"])
         until(lambda: is_linked(client, liar), "the device is back")
-        alone, _, _ = ask(client, "local", max_tokens=200)
-        tokens, receipt, notes = ask(client, "trusted", max_tokens=200)
-        assert tokens == alone
-        assert layers_by(receipt) == [(None, 0, LAYERS)], (receipt["rechecked"], notes)
-        assert [(peer["peer_id"], peer["status"]) for peer in receipt["peers"]] == [(liar.peer_id, "banned")]
-        bans = call_node(client.data_dir, "access")["entries"]
-        assert [entry["peer_id"] for entry in bans] == [liar.peer_id]
+        for number in range(tries):
+            prompt = f"{PROMPT} was {number} years old"
+            alone, _, _ = ask(client, "local", prompt=prompt)
+            tokens, receipt, notes = ask(client, "trusted", prompt=prompt)
+            assert tokens == alone
+            if bans := call_node(client.data_dir, "access")["entries"]:
+                break
+        assert [entry["peer_id"] for entry in bans] == [liar.peer_id], receipt["rechecked"]
+        if share == "1":  # else it may be found after the answer
+            assert layers_by(receipt) == [(None, 0, LAYERS)], notes
+            assert [(peer["peer_id"], peer["status"]) for peer in receipt["peers"]] == [(liar.peer_id, "banned")]
 
 
 def test_devices_with_other_instructions_give_the_same_bits() -> None:

@@ -22,7 +22,10 @@ from node.trust.paired import PairedDevices
 from protocol.pairing.states import PairState
 
 POLL_S = 0.2
-READS = "This device can read your prompt: with --privacy trusted it gets the plain activations of your text."
+READS = (
+    "This device can read your prompt: with --privacy trusted, and with auto where that is faster, it gets the plain "
+    "activations of your text."
+)
 _SHOWN = {state.value for state in (PairState.COMPARING, PairState.CONFIRMED, PairState.CERTIFIED, PairState.PAIRED)}
 _ENDED = {PairState.ENDED.value}
 

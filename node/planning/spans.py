@@ -57,8 +57,8 @@ def cut_spans(layers: range, offers: Sequence[SpanOffer]) -> tuple[SpanPlan, ...
 
 
 def choices(layers: range, offers: Sequence[SpanOffer]) -> list[tuple[SpanPlan, ...]]:
-    """The cuts from which to choose: each device alone, the two fastest, the three fastest, and so on; only those that
-    leave out as few layers as possible."""
+    """The cuts from which to choose: each device alone, the two fastest, the three fastest, and so on. Cuts that
+    leave out more layers than others are not among them."""
     fastest = sorted(offers, key=lambda offer: (-offer.figures.row_macs_per_s, offer.peer_id))
     groups = [[offer] for offer in fastest] + [fastest[:count] for count in range(2, len(fastest) + 1)]
     cuts = [cut_spans(layers, group) for group in groups]

@@ -146,10 +146,15 @@ class SpanChain:
         return steps[0].rows if len(steps) == 1 else np.concatenate([step.rows for step in steps])
 
     def attend(self, timeout_s: float) -> None:
-        """While nothing runs: read what devices send, and end the caches of sequences that have ended."""
+        """While nothing runs: read what devices send, and end the caches of sequences that have ended.
+
+        Raises:
+            SpanLieError: a result of a finished answer is wrong, and so is what was kept of it.
+        """
         for device in self.devices:
             if device.is_usable:
                 device.close_ended()
+        self.look_for_lies()
         with contextlib.suppress(DeviceError, _CacheGoneError):  # the next pass finds out
             for _late in self._hear(timeout_s):
                 pass
@@ -221,8 +226,10 @@ class SpanChain:
                 self._advance(stages[place], waiting[place], waiting[place + 1], flying)
             if not flying:
                 continue
+            self._check_wanted()
             with self._timings.of("wait"):
                 arrived = list(self._hear(TURN_S))
+            self._check_wanted()
             for device, flight, result in arrived:
                 step = flying.pop(flight.binding.nonce)
                 self._accept(stages[step.place], device, flight, step, result)
@@ -261,8 +268,7 @@ class SpanChain:
 
     def _compute_here(self, stage: Stage, step: _Step) -> None:
         assert stage.here is not None, "a stage without a device is computed here"
-        if self._interrupt is not None:
-            self._interrupt.check()
+        self._check_wanted()
         for part in step.parts:
             part.cache.hold(stage.layers)
         rotations = self._rotations.of([part.rotated for part in step.parts])
@@ -297,16 +303,15 @@ class SpanChain:
                 row = own.stop
         step.rows = np.array(result.rows)
 
+    def _check_wanted(self) -> None:
+        if self._interrupt is not None:
+            self._interrupt.check()
+
     # --- what devices send
 
     def _hear(self, timeout_s: float) -> Iterator[tuple[SpanDevice, Flight, SpanResult]]:
         """Wait for messages; yields the results that steps under way get."""
-        if self._interrupt is not None:
-            self._interrupt.check()
-        peers = self._mailbox.wait(timeout_s)
-        if self._interrupt is not None:
-            self._interrupt.check()
-        for peer in peers:
+        for peer in self._mailbox.wait(timeout_s):
             device = next(device for device in self.devices if device.peer is peer)
             try:
                 for received in self._mailbox.read(peer):

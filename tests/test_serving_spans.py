@@ -1,0 +1,178 @@
+"""Caches that a device keeps for spans: bounded, apart from each other, and gone when nobody needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_parts import KERNELS, identity
+from msgspec.structs import replace
+from test_model_checkpoints import TINY, write_checkpoint
+
+from node.model.span import SpanLayers, SpanPart
+from node.serving.refusal import RequestError
+from node.serving.spans import IDLE_S, MAX_CACHES_A_PEER, SpanCaches
+from node.store.held_layers import HeldLayers
+from node.store.library import Library
+from node.store.stored import StoredModel
+from node.store.unit_file import unit_path
+from protocol.linear.field import Floats
+from protocol.message import ErrorCode, ErrorReply
+from protocol.spans.messages import SpanBinding, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+
+ANNA, BEN = identity(1).peer_id, identity(2).peer_id
+SIZE = TINY["hidden_size"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    root = tmp_path_factory.mktemp("spans")
+    return Library(root / "models").resolve(write_checkpoint(root / "made", {"num_hidden_layers": 3}))
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def caches_of(model: StoredModel, limit_bytes: int = 1 << 30, clock: Clock | None = None) -> SpanCaches:
+    return SpanCaches(KERNELS, {model.model_id_bytes: model}.get, lambda: limit_bytes, clock or Clock())
+
+
+def opening(model: StoredModel, name: int, first: int = 0, end: int = 2, capacity: int = 64) -> SpanOpen:
+    return SpanOpen(name.to_bytes(16, "big"), model.model_id_bytes, first, end, capacity, capacity)
+
+
+def rows(count: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal((count, SIZE), dtype=np.float32)
+
+
+def step(opened: SpanOpen, start: int, hidden: Floats, nonce: int = 1) -> SpanStep:
+    part = SpanRows(opened.cache, start, start + len(hidden))
+    return SpanStep(SpanBinding(nonce, opened.model_id, opened.first, opened.end, (part,)), hidden)
+
+
+def computed(caches: SpanCaches, request: SpanStep) -> SpanResult:
+    parts = caches.parts(request, lambda: 0.0)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as finished:
+            result: SpanResult = finished.value
+            assert result.answers(request.binding, SIZE)
+            return result
+
+
+def refused(caches: SpanCaches, request: SpanStep) -> ErrorCode:
+    with pytest.raises(RequestError) as caught:
+        computed(caches, request)
+    return caught.value.code
+
+
+def test_a_step_computes_what_the_layers_compute_and_truncates(model: StoredModel) -> None:
+    caches, opened, hidden = caches_of(model), opening(model, 1), rows(9)
+    assert caches.open(ANNA, opened) == SpanOpened(round(IDLE_S))
+    layers = SpanLayers(model, KERNELS, range(2))
+    whole = layers.forward(hidden.copy(), [SpanPart(layers.new_cache(64, 64), 0, 9)])
+    found = [computed(caches, step(opened, 0, hidden[:5])).rows, computed(caches, step(opened, 5, hidden[5:])).rows]
+    assert np.concatenate(found).tobytes() == whole.tobytes()
+    assert computed(caches, step(opened, 3, hidden[3:])).rows.tobytes() == whole[3:].tobytes()
+    assert refused(caches, step(opened, 10, hidden[:1])) is ErrorCode.NO_CACHE
+    assert computed(caches, step(opened, 9, hidden[:1])).rows.shape == (1, SIZE)
+
+
+def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(model: StoredModel) -> None:
+    caches, opened, hidden = caches_of(model), opening(model, 1, 0, 3), rows(6)
+    caches.open(ANNA, opened)
+    first = computed(caches, step(opened, 0, hidden[:4])).rows
+    begun = caches.parts(step(opened, 2, rows(4, seed=9)), lambda: 0.0)
+    begun.close()  # before its first part
+    begun = caches.parts(step(opened, 2, rows(4, seed=9)), lambda: 0.0)
+    with pytest.raises(StopIteration):
+        next(begun)  # this model has one piece: it is computed whole
+    again = computed(caches, step(opened, 2, hidden[2:4])).rows
+    assert again.tobytes() == first[2:].tobytes()
+
+
+def test_what_is_not_here_or_not_asked_for_rightly_is_refused(model: StoredModel) -> None:
+    caches, opened = caches_of(model), opening(model, 1)
+    for wrong in (
+        replace(opened, model_id=bytes(32)),
+        replace(opened, first=2, end=4),
+    ):
+        answer = caches.open(ANNA, wrong)
+        assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.NOT_FOUND
+    caches.open(ANNA, opened)
+    answer = caches.open(BEN, opened)
+    assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.INVALID, "nobody takes over another's cache"
+    request = step(opened, 0, rows(2))
+    assert refused(caches, replace(request, binding=replace(request.binding, end=1))) is ErrorCode.INVALID
+    assert (
+        refused(caches, replace(request, binding=replace(request.binding, model_id=bytes(32)))) is ErrorCode.NOT_FOUND
+    )
+    assert refused(caches, step(opened, 0, np.ones((2, SIZE + 1), np.float32))) is ErrorCode.INVALID
+    assert refused(caches, step(opened, 0, np.full((2, SIZE), np.nan, np.float32))) is ErrorCode.INVALID
+    small = opening(model, 2, capacity=4)
+    caches.open(ANNA, small)
+    assert refused(caches, step(small, 0, rows(5))) is ErrorCode.INVALID
+    assert computed(caches, request).rows.shape == (2, SIZE)
+
+
+def test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory(model: StoredModel) -> None:
+    clock = Clock()
+    caches = caches_of(model, clock=clock)
+    first, second = opening(model, 1), opening(model, 2)
+    for opened in (first, second):
+        caches.open(ANNA, opened)
+        computed(caches, step(opened, 0, rows(3)))
+    caches.close(BEN, first.cache)
+    computed(caches, step(first, 3, rows(1)))
+    caches.close(ANNA, first.cache)
+    assert refused(caches, step(first, 4, rows(1))) is ErrorCode.NO_CACHE
+    clock.now = IDLE_S + 1
+    caches.drop_idle()
+    assert refused(caches, step(second, 3, rows(1))) is ErrorCode.NO_CACHE and len(caches) == 0
+
+    for number in range(MAX_CACHES_A_PEER + 1):
+        assert isinstance(caches.open(ANNA, opening(model, 100 + number)), SpanOpened)
+    assert len(caches) == MAX_CACHES_A_PEER
+    assert refused(caches, step(opening(model, 100), 0, rows(1))) is ErrorCode.NO_CACHE, "the oldest went"
+    caches.forget(ANNA)
+    assert len(caches) == 0
+
+    caches.open(BEN, first)
+    computed(caches, step(first, 0, rows(1)))
+    tight = caches_of(model, limit_bytes=caches.num_bytes + 1)
+    for opened in (first, second):
+        tight.open(ANNA, opened)
+        computed(tight, step(opened, 0, rows(1)))
+    assert refused(tight, step(first, 1, rows(1))) is ErrorCode.NO_CACHE, "the one that was used longest ago went"
+    assert computed(tight, step(second, 1, rows(1))).rows.shape == (1, SIZE)
+    assert refused(caches_of(model, limit_bytes=1), step(first, 0, rows(1))) is ErrorCode.NO_CACHE
+    none = caches_of(model, limit_bytes=1)
+    none.open(ANNA, first)
+    assert refused(none, step(first, 0, rows(1))) is ErrorCode.EXHAUSTED
+
+
+def test_layers_that_are_held_are_computed_and_others_not(model: StoredModel, tmp_path: Path) -> None:
+    folder = tmp_path / model.model_id
+    folder.mkdir()
+    for name in ("manifest.cbor", "client.safetensors"):
+        (folder / name).write_bytes((model.path / name).read_bytes())
+    (folder / "units").mkdir()
+    for ref in model.units:
+        if ref.layer == 1:
+            unit_path(folder / "units", ref.sha256).write_bytes(
+                unit_path(model.path / "units", ref.sha256).read_bytes()
+            )
+    caches, hidden = caches_of(HeldLayers(folder)), rows(4)
+    opened = opening(model, 1, 1, 2)
+    assert isinstance(caches.open(ANNA, opened), SpanOpened)
+    layers = SpanLayers(model, KERNELS, range(1, 2))
+    expected = layers.forward(hidden.copy(), [SpanPart(layers.new_cache(64, 64), 0, 4)])
+    assert computed(caches, step(opened, 0, hidden)).rows.tobytes() == expected.tobytes()
+    answer = caches.open(ANNA, opening(model, 2, 0, 2))
+    assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.NOT_FOUND

@@ -1,0 +1,383 @@
+"""A chain over devices that fail in every way: whatever they do, the hidden states are those of one device alone.
+
+The devices are real `SpanCaches` behind real sockets of this process and the real codec (`ScriptedChannel`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_parts import KERNELS, identity
+from msgspec.structs import replace
+from scripted_peer import ScriptedChannel
+from test_model_checkpoints import write_checkpoint
+
+from node.errors import UnitUnavailableError
+from node.execution.hybrid import HybridExecutor
+from node.execution.peer import PeerStatus, SessionPeer
+from node.kernels import has_same_floats, select_kernels
+from node.measures.peers import PeerMeasures
+from node.model.cache import KVCache
+from node.model.decoder import Decoder
+from node.model.head import Head
+from node.model.layers import UnitLayers
+from node.serving.spans import SpanCaches
+from node.spans import SpanChain
+from node.spans.chain import SpanLieError
+from node.spans.device import SpanDevice
+from node.spans.recheck import Recheck
+from node.spans.stage import Stage
+from node.store.library import Library
+from node.store.stored import StoredModel
+from protocol.codec import Received
+from protocol.errors import RemoteProtocolError
+from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.linear.field import Floats
+from protocol.linear.messages import Role
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message
+from protocol.spans.messages import SpanClose, SpanOpen, SpanResult, SpanStep, span_digest
+
+pytestmark = pytest.mark.skipif(not has_same_floats(KERNELS), reason="the C kernels are not built")
+
+LAYERS = 5
+IDS = [5, 9, 2, 61, 7, 7, 33, 12, 70, 3, 44, 8, 19, 25, 31, 6, 2, 40, 77, 1, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23]
+Fault = Callable[["Worker", int, SpanStep], bool]
+"""Does something else than an honest answer; returns whether it did."""
+
+
+class Worker:
+    """A device: honest, except for the steps that have a fault."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], model: StoredModel, index: int) -> None:
+        self.channel = ScriptedChannel(context, identity(index).peer_id)
+        self.channel.on_send = self._told
+        self.caches = SpanCaches(KERNELS, lambda model_id: model, lambda: 1 << 30)
+        self.faults: dict[int, Fault] = {}
+        self.steps = 0
+        self.opened = 0
+        self.peer = SessionPeer(self.channel.peer_id, Role.PLAIN, self.channel, PeerMeasures(1e9))  # type: ignore[arg-type]
+        self.may_read = True
+        self.device = SpanDevice(self.peer, model.model_id_bytes, lambda: self.may_read)
+
+    def _told(self, frames: list[bytes], received: Received) -> None:
+        match received.message:
+            case SpanOpen() as opening:
+                self.opened += 1
+                self.channel.answer(self.caches.open(self.channel.peer_id, opening), received.id)
+            case SpanClose(cache):
+                self.caches.close(self.channel.peer_id, cache)
+            case SpanStep() as step:
+                self.steps += 1
+                fault = self.faults.get(self.steps)
+                if fault is None or not fault(self, received.id, step):
+                    self.channel.answer(self.compute(step), received.id)
+            case Cancel():
+                pass
+
+    def compute(self, step: SpanStep) -> Message:
+        from node.serving.refusal import RequestError
+
+        parts = self.caches.parts(step, lambda: 0.0)
+        try:
+            while True:
+                next(parts)
+        except StopIteration as finished:
+            result: SpanResult = finished.value
+            return result
+        except RequestError as exc:
+            return ErrorReply(exc.code, str(exc))
+
+
+def forgets(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    """All caches are gone, as after a restart."""
+    worker.caches.forget(worker.channel.peer_id)
+    return False
+
+
+def loses(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    worker.channel.lose()
+    worker.channel.restore()
+    return True
+
+
+def dies(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    worker.channel.lose()
+    return True
+
+
+def answers_twice(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    for _ in range(2):
+        worker.channel.answer(worker.compute(step), message_id)
+    return True
+
+
+def refuses(code: ErrorCode) -> Fault:
+    def refuse(worker: Worker, message_id: int, step: SpanStep) -> bool:
+        worker.channel.answer(ErrorReply(code, "no"), message_id)
+        return True
+
+    return refuse
+
+
+def lies(change: Callable[[SpanStep, SpanResult], SpanResult]) -> Fault:
+    def lie(worker: Worker, message_id: int, step: SpanStep) -> bool:
+        honest = worker.compute(step)
+        worker.channel.answer(change(step, honest) if isinstance(honest, SpanResult) else honest, message_id)
+        return True
+
+    return lie
+
+
+def other_rows(step: SpanStep, honest: SpanResult) -> SpanResult:
+    """One bit of the last row, with a right digest: only who computes it again can tell."""
+    rows = np.array(honest.rows)
+    rows[-1].view(np.uint32)[0] ^= 1
+    return SpanResult(span_digest(step.binding, rows), 1, rows)
+
+
+def not_finite(step: SpanStep, honest: SpanResult) -> SpanResult:
+    rows = np.full_like(honest.rows, np.nan)
+    return SpanResult(span_digest(step.binding, rows), 1, rows)
+
+
+def other_shape(step: SpanStep, honest: SpanResult) -> SpanResult:
+    rows = np.ascontiguousarray(np.concatenate([honest.rows, honest.rows]))
+    return SpanResult(span_digest(step.binding, rows), 1, rows)
+
+
+def of_another_step(step: SpanStep, honest: SpanResult) -> SpanResult:
+    return replace(honest, digest=span_digest(replace(step.binding, nonce=1), honest.rows))
+
+
+HARMLESS: dict[str, Fault] = {
+    "forgets": forgets,
+    "loses": loses,
+    "dies": dies,
+    "answers twice": answers_twice,
+    **{code.name: refuses(code) for code in (ErrorCode.EXHAUSTED, ErrorCode.UNAVAILABLE, ErrorCode.NO_CACHE)},
+}
+VISIBLE_LIES: dict[str, Fault] = {
+    "not finite": lies(not_finite),
+    "another shape": lies(other_shape),
+    "another step": lies(of_another_step),
+    "a wrong digest": lies(lambda step, honest: replace(honest, digest=bytes(32))),
+}
+
+
+class Home:
+    """A client and its devices."""
+
+    def __init__(self, model: StoredModel, cuts: Sequence[int], share: float = 0.0, computes: bool = True) -> None:
+        self.model = model
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.workers = [Worker(self.context, model, index) for index in range(3)]
+        self.told: list[str] = []
+        self._computes = computes
+        self.executor = HybridExecutor(KERNELS)
+        borders = [0, *cuts, LAYERS]
+        stages = [self._stage(range(a, b), self.workers[at % 3]) for at, (a, b) in enumerate(pairwise(borders))]
+        recheck = Recheck(model, lambda: select_kernels(1), lambda layers: True, share) if share else None
+        executor = self.executor
+        self.chain = SpanChain(model.config, stages, self._replace, recheck, None, executor.timings, executor.counts)
+        self.decoder = Decoder(model, [self.chain], Head(model, KERNELS, executor), here=())
+
+    def _stage(self, layers: range, worker: Worker | None) -> Stage:
+        if worker is not None:
+            return Stage(layers, worker.device, 1)
+        return Stage(layers, UnitLayers(self.model, KERNELS, self.executor, layers), 1)
+
+    def _replace(self, stage: Stage, reason: str) -> Sequence[Stage]:
+        """Another device, cut once more; this device if there is none."""
+        self.told.append(reason)
+        others = [one for one in self.workers if one.device is not stage.device and one.device.is_usable]
+        if not others and not self._computes:
+            raise UnitUnavailableError("nobody is left")
+        middle = (stage.layers.start + stage.layers.stop) // 2
+        halves = [range(stage.layers.start, middle), range(middle, stage.layers.stop)]
+        by = [others[0] if others else None, others[-1] if len(others) > 1 else None]
+        return [self._stage(layers, worker) for layers, worker in zip(halves, by, strict=True) if layers]
+
+    def close(self) -> None:
+        self.chain.close()
+        for worker in self.workers:
+            if not worker.channel.closed:
+                worker.channel.close()
+        self.context.term()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    root = tmp_path_factory.mktemp("chain")
+    return Library(root / "models").resolve(write_checkpoint(root / "made", {"num_hidden_layers": LAYERS}))
+
+
+@pytest.fixture
+def open_home(model: StoredModel) -> Iterator[Callable[..., Home]]:
+    homes: list[Home] = []
+
+    def opened(*cuts: int, share: float = 0.0, computes: bool = True) -> Home:
+        homes.append(Home(model, cuts, share, computes))
+        return homes[-1]
+
+    yield opened
+    for home in homes:
+        home.close()
+
+
+def logits_alone(model: StoredModel, ids: Sequence[int]) -> Floats:
+    decoder = Decoder.of_units(model, KERNELS, HybridExecutor(KERNELS))
+    return decoder.forward(ids, decoder.new_cache(), all_logits=True)
+
+
+def logits_of(decoder: Decoder, cache: KVCache, ids: Sequence[int], prompt: int) -> Floats:
+    """A prompt, then token by token."""
+    found = [decoder.forward(ids[:prompt], cache, all_logits=True)]
+    found += [decoder.forward([token_id], cache)[None] for token_id in ids[prompt:]]
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("cuts", [(), (2,), (1, 3)])
+def test_the_bits_are_those_of_one_device(
+    model: StoredModel, open_home: Callable[..., Home], cuts: tuple[int]
+) -> None:
+    home = open_home(*cuts)
+    cache = home.decoder.new_cache()
+    assert logits_of(home.decoder, cache, IDS, 20).tobytes() == logits_alone(model, IDS).tobytes()
+    assert all(layer.size == 0 for layer in (*cache.keys, *cache.values)), "no keys and values are kept here"
+    assert [worker.steps for worker in home.workers[: len(cuts) + 1]] == [11] * (len(cuts) + 1)
+
+
+def test_several_texts_are_one_step_and_parts_of_a_text_are_used_again(
+    model: StoredModel, open_home: Callable[..., Home]
+) -> None:
+    from node.model.decoder import Part
+
+    home = open_home(2)
+    caches = [home.decoder.new_cache() for _ in range(3)]
+    texts = [IDS[:4], IDS[3:9], IDS[10:11]]
+    found = home.decoder.forward_parts(
+        [Part(ids, cache) for ids, cache in zip(texts, caches, strict=True)], [True] * 3
+    )
+    assert [worker.steps for worker in home.workers] == [1, 1, 0]
+    for ids, logits in zip(texts, found, strict=True):
+        assert logits is not None and logits.tobytes() == logits_alone(model, ids)[-1].tobytes()
+
+    caches[1].truncate(2)
+    assert home.decoder.forward(IDS[20:22], caches[1]).tobytes() == (
+        logits_alone(model, [*texts[1][:2], *IDS[20:22]])[-1].tobytes()
+    )
+    twin = caches[0].beginning(3)  # other devices' caches are not copied: the rows are sent again
+    assert home.decoder.forward(IDS[25:27], twin).tobytes() == (
+        logits_alone(model, [*texts[0][:3], *IDS[25:27]])[-1].tobytes()
+    )
+    del caches[1], twin
+    home.chain.attend(0)
+    assert len(home.workers[0].caches) == len(home.workers[1].caches) == 2, "ended texts are closed there"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(1, LAYERS - 1), max_size=2, unique=True).map(sorted),
+    prompt=st.integers(1, len(IDS)),
+    faults=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 14), st.sampled_from(sorted({**HARMLESS, **VISIBLE_LIES}))),
+        max_size=5,
+    ),
+)
+def test_whatever_devices_do_the_bits_stay(
+    model: StoredModel,
+    open_home: Callable[..., Home],
+    cuts: list[int],
+    prompt: int,
+    faults: list[tuple[int, int, str]],
+) -> None:
+    home = open_home(*cuts)
+    for index, at, name in faults:
+        home.workers[index].faults[at] = {**HARMLESS, **VISIBLE_LIES}[name]
+    cache = home.decoder.new_cache()
+    assert logits_of(home.decoder, cache, IDS, prompt).tobytes() == logits_alone(model, IDS).tobytes()
+    for worker in home.workers:
+        if worker.peer.status is PeerStatus.BANNED:
+            assert any(name in VISIBLE_LIES for at, _, name in faults if home.workers[at] is worker)
+
+
+@pytest.mark.parametrize("name", VISIBLE_LIES)
+def test_a_result_that_is_no_answer_bans_at_once(open_home: Callable[..., Home], name: str) -> None:
+    home = open_home(2)
+    home.workers[1].faults[2] = VISIBLE_LIES[name]
+    logits_of(home.decoder, home.decoder.new_cache(), IDS[:4], 2)
+    assert home.workers[1].peer.status is PeerStatus.BANNED and home.workers[1].peer.rejected == 1
+    assert home.executor.counts.rejected == 1 and home.workers[1].channel.closed
+
+
+def test_with_a_share_of_1_a_lie_is_never_used(model: StoredModel, open_home: Callable[..., Home]) -> None:
+    home = open_home(2, share=1.0)
+    home.workers[1].faults[4] = lies(other_rows)
+    found = logits_of(home.decoder, home.decoder.new_cache(), IDS, 20)
+    assert found.tobytes() == logits_alone(model, IDS).tobytes()
+    assert home.workers[1].peer.status is PeerStatus.BANNED
+    recheck = home.chain.recheck
+    assert recheck is not None and recheck.rows_equal == recheck.rows_seen - 1
+
+
+def test_a_lie_that_was_used_names_text_and_row(model: StoredModel, open_home: Callable[..., Home]) -> None:
+    home = open_home(2, share=0.999999)
+    home.workers[0].faults[3] = lies(other_rows)  # the second token: position 21
+    cache = home.decoder.new_cache()
+    recheck = home.chain.recheck
+    assert recheck is not None
+    with pytest.raises(SpanLieError) as caught:
+        for place, token_id in enumerate(IDS):
+            if place == 0:
+                home.decoder.forward(IDS[:20], cache)
+            elif place >= 20:
+                home.decoder.forward([token_id], cache)
+        recheck.finish()
+        home.chain.look_for_lies()
+    assert caught.value.cache is cache and caught.value.position == 21
+    assert home.workers[0].peer.status is PeerStatus.BANNED
+    cache.truncate(21)
+    rest = np.concatenate([home.decoder.forward([token_id], cache)[None] for token_id in IDS[21:]])
+    assert rest.tobytes() == logits_alone(model, IDS)[21:].tobytes()
+
+
+def test_who_may_no_longer_read_gets_nothing(model: StoredModel, open_home: Callable[..., Home]) -> None:
+    home = open_home()
+    cache = home.decoder.new_cache()
+    home.decoder.forward(IDS[:5], cache)
+    home.workers[0].may_read = False
+    steps = home.workers[0].steps
+    assert home.decoder.forward(IDS[5:6], cache).tobytes() == logits_alone(model, IDS[:6])[-1].tobytes()
+    assert home.workers[0].steps == steps
+
+
+def test_if_nobody_is_left_it_says_so(open_home: Callable[..., Home]) -> None:
+    home = open_home(computes=False)
+    for worker in home.workers:
+        worker.faults = dict.fromkeys(range(1, 9), dies)
+    with pytest.raises(UnitUnavailableError):
+        home.decoder.forward(IDS[:3], home.decoder.new_cache())
+    assert len(home.told) == 3
+
+
+def test_garbage_counts_as_a_lie(model: StoredModel, open_home: Callable[..., Home]) -> None:
+    home = open_home()
+
+    def garbage(worker: Worker, message_id: int, step: SpanStep) -> bool:
+        worker.channel.answer_frames([b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100])
+        return True
+
+    home.workers[0].faults[1] = garbage
+    cache = home.decoder.new_cache()
+    assert home.decoder.forward(IDS[:3], cache).tobytes() == logits_alone(model, IDS[:3])[-1].tobytes()
+    assert home.workers[0].peer.status is PeerStatus.BANNED
+    with pytest.raises(RemoteProtocolError):
+        from protocol.codec import decode_message
+
+        decode_message([b"GET / HTTP/1.1\r\n\r\n"], MAX_DATA_HEADER_BYTES)
