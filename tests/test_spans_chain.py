@@ -333,18 +333,37 @@ def test_a_lie_that_was_used_names_text_and_row(model: StoredModel, open_home: C
     recheck = home.chain.recheck
     assert recheck is not None
     with pytest.raises(SpanLieError) as caught:
-        for place, token_id in enumerate(IDS):
-            if place == 0:
-                home.decoder.forward(IDS[:20], cache)
-            elif place >= 20:
-                home.decoder.forward([token_id], cache)
+        logits_of(home.decoder, cache, IDS, 20)
         recheck.finish()
         home.chain.look_for_lies()
     assert caught.value.cache is cache and caught.value.position == 21
     assert home.workers[0].peer.status is PeerStatus.BANNED
     cache.truncate(21)
+    recheck.finish()  # the same liar's later rows are no news
     rest = np.concatenate([home.decoder.forward([token_id], cache)[None] for token_id in IDS[21:]])
     assert rest.tobytes() == logits_alone(model, IDS)[21:].tobytes()
+    recheck.finish()
+    home.chain.look_for_lies()  # nobody else lied
+
+
+def test_all_rows_of_a_constant_liar_are_one_lie(model: StoredModel, open_home: Callable[..., Home]) -> None:
+    home = open_home(2, share=0.999999)
+    home.workers[0].faults = dict.fromkeys(range(3, 99), lies(other_rows))
+    cache, found = home.decoder.new_cache(), 0
+    recheck = home.chain.recheck
+    assert recheck is not None
+    while cache.length < len(IDS):
+        try:
+            home.decoder.forward(IDS[cache.length : max(cache.length + 1, 20)], cache)
+            if cache.length == len(IDS):
+                recheck.finish()
+                home.chain.look_for_lies()
+        except SpanLieError as lie:
+            found += 1
+            assert lie.cache is cache
+            cache.truncate(lie.position)
+    assert found == 1 and home.workers[1].peer.status is home.workers[2].peer.status is PeerStatus.ACTIVE
+    assert home.decoder.forward([3], cache).tobytes() == logits_alone(model, [*IDS, 3])[-1].tobytes()
 
 
 def test_who_may_no_longer_read_gets_nothing(model: StoredModel, open_home: Callable[..., Home]) -> None:

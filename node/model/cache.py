@@ -88,9 +88,11 @@ class KVCache:
 
     def hold(self, layers: Collection[int]) -> None:
         """From now on, have room for keys and values of these layers too."""
-        if not self._here.issuperset(layers):
-            self._here = self._here.union(layers)
-            self._make_room(max(self.num_slots, 1))
+        new = frozenset(layers) - self._here
+        for index in new:
+            self.keys[index], self.values[index] = self._empty(self.num_slots), self._empty(self.num_slots)
+        if new:
+            self._here, self._addresses = self._here.union(new), None
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Counts tokens as held, once every layer has their keys and values."""

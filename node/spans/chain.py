@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from msgspec import Struct
@@ -107,6 +108,8 @@ class SpanChain:
         self._replace = replace
         self._interrupt = interrupt
         self._timings, self._counts = timings, counts
+        self._settled: dict[SpanDevice, WeakKeyDictionary[KVCache, int]] = {}
+        """By liar: from which position on a text has been computed again."""
         self._mailbox = Mailbox()
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
@@ -166,13 +169,13 @@ class SpanChain:
 
     def look_for_lies(self) -> None:
         """Raises SpanLieError if a result that was used has turned out to be wrong."""
-        lie = None if self.recheck is None else self.recheck.found()
-        if lie is None:
-            return
-        self._convict(lie)
-        cache = lie.cache()
-        if cache is not None:
-            raise SpanLieError(lie.device.peer.called, cache, lie.position)
+        while self.recheck is not None and (lie := self.recheck.found()) is not None:
+            self._convict(lie)
+            cache = lie.cache()
+            settled = self._settled.setdefault(lie.device, WeakKeyDictionary())
+            if cache is not None and lie.position < settled.get(cache, cache.capacity + 1):
+                settled[cache] = lie.position  # what this device computed of it from there on is not used any more
+                raise SpanLieError(lie.device.peer.called, cache, lie.position)
 
     def close(self) -> None:
         """End the devices' caches and connections."""
@@ -386,7 +389,8 @@ class SpanChain:
         device.peer.channel.close()
 
     def _convict(self, lie: Lie) -> None:
-        if not lie.device.peer.gone:
-            log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
-            self._ban(lie.device)
+        if lie.device.peer.gone:
+            return
+        log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
+        self._ban(lie.device)
         self._give_up(lie.device, "a result of it was computed again here, and differs")

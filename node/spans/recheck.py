@@ -201,10 +201,10 @@ class Recheck:
         while (job := self._jobs.get()) is not None:
             way, seen = job
             try:
-                lie = self._compare(way, seen)
-            except Exception:  # nothing was proved
+                lie = self._compare(way, seen) if way.until else None
+            except Exception:  # nothing was proved, and nothing can be any more
                 log.exception("a result of a span could not be computed again")
-                lie = None
+                lie, way.until = None, 0
             if lie is not None:
                 self._lies.put(lie)
             with self._room:
@@ -212,14 +212,17 @@ class Recheck:
                 self._room.notify_all()
 
     def _compare(self, way: _Way, seen: list[_Seen]) -> Lie | None:
-        """Compute rows again; the first that differs is a lie."""
+        """Compute rows again; the first that differs is a lie. The others are computed too, because those that come
+        after them need their keys and values."""
+        lie: Lie | None = None
         for each in seen:
             stop = each.start + len(each.inputs)
+            assert each.start <= way.own.length, "rows are compared in their order"
             rows = way.layers.forward(np.array(each.inputs), [SpanPart(way.own, each.start, stop)])
             if each.device is None:
                 continue
             wrong = (rows.view(np.uint32) != each.outputs.view(np.uint32)).any(axis=1)
-            if wrong.any():
-                return Lie(each.device, way.cache, each.start + int(wrong.argmax()))
-            self.rows_equal += len(rows)
-        return None
+            self.rows_equal += int(len(rows) - wrong.sum())
+            if wrong.any() and lie is None:
+                lie = Lie(each.device, way.cache, each.start + int(wrong.argmax()))
+        return lie
