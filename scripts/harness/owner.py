@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Protocol
 
 from node.gateway.client.client import call_node
-from scripts.harness.swarm import NodeProcess
 
 WAIT_S = 30.0
 TURN_S = 0.05
 
 
-def pair(client: NodeProcess, device: NodeProcess, may_read: bool = True) -> None:
+class Running(Protocol):
+    """A node that runs."""
+
+    peer_id: str
+
+    @property
+    def data_dir(self) -> Path: ...
+
+    @property
+    def address(self) -> str: ...
+
+
+def pair(client: Running, device: Running, may_read: bool = True) -> None:
     """Pair two running nodes of one swarm; `may_read`: the device may read the client's prompts."""
     call_node(client.data_dir, "pair_start", peer=device.address or device.peer_id)
     _until_asked(device, client)
@@ -26,7 +39,7 @@ def pair(client: NodeProcess, device: NodeProcess, may_read: bool = True) -> Non
         time.sleep(TURN_S)
 
 
-def _until_asked(here: NodeProcess, there: NodeProcess, with_code: bool = False) -> str:
+def _until_asked(here: Running, there: Running, with_code: bool = False) -> str:
     """Wait until an attempt with that device is known here; its code, if it is wanted."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
@@ -37,5 +50,5 @@ def _until_asked(here: NodeProcess, there: NodeProcess, with_code: bool = False)
     raise TimeoutError(f"{here.data_dir.name} has no code for {there.data_dir.name} after {WAIT_S:g} s")
 
 
-def _is_paired(here: NodeProcess, there: NodeProcess) -> bool:
+def _is_paired(here: Running, there: Running) -> bool:
     return any(device["peer_id"] == there.peer_id for device in call_node(here.data_dir, "pair_list")["devices"])

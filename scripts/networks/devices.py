@@ -47,6 +47,15 @@ class Device:
     def host(self) -> str:
         return self.network.hosts[self.index]
 
+    @property
+    def data_dir(self) -> Path:
+        return self.folder
+
+    @property
+    def address(self) -> str:
+        """Where others dial it."""
+        return self.addresses[0]
+
     def start(self, *options: str, port: int = PORT, model: str = "none") -> None:
         """Start the node and wait for its ready line."""
         listen = [] if "--listen" in options else ["--listen", f"/ip4/0.0.0.0/tcp/{port}"]

@@ -13,6 +13,7 @@ from typing import Any
 from scripts.harness.programs import environment, program
 from scripts.networks.devices import PORT, Device, Lab, LabError, invitation_of, must, wait
 from scripts.networks.guessing import guessing
+from scripts.networks.own_devices import own_devices
 from scripts.networks.placements import placements
 from scripts.networks.weights import weights
 
@@ -195,4 +196,5 @@ SCENARIOS: dict[str, Scenario] = {
     "weights": Scenario(4, weights),
     "placements": Scenario(3, placements),
     "guessing": Scenario(3, guessing),
+    "own-devices": Scenario(3, own_devices),
 }
