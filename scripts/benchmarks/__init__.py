@@ -7,6 +7,7 @@ exchange    one layer of one row through a peer, beside a bare round trip of the
 rivals      one device alone, beside llama.cpp on the same weights
 transfer    a model from peers, compared with a plain copy and a raw TCP copy
 forecast    what the planner predicts, and the outcome
+predict     what a large model costs over peers, by the same planner; nothing is measured
 kernels     the linear kernels, compared with memory bandwidth and torch
 perplexity  what the integers cost
 memory      how much memory a client needs, thin and whole
