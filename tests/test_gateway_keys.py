@@ -81,7 +81,7 @@ def test_a_key_has_a_rate(node: Serving) -> None:
     ("least", "allowed"),
     [
         (None, {"auto": "auto", "trusted": "trusted", "split": "split", "strict": "strict", "local": "local"}),
-        (Privacy.SPLIT, {"auto": "auto", "split": "split", "strict": "strict", "local": "local"}),
+        (Privacy.SPLIT, {"auto": "split", "split": "split", "strict": "strict", "local": "local"}),
         (Privacy.STRICT, {"auto": "strict", "strict": "strict", "local": "local"}),
         (Privacy.LOCAL, {"auto": "local", "local": "local"}),
     ],

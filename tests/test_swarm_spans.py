@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -143,6 +144,24 @@ def test_a_liar_is_found_and_banned_and_the_text_stays(fault: str, share: str, t
             assert [(peer["peer_id"], peer["status"]) for peer in receipt["peers"]] == [(liar.peer_id, "banned")]
 
 
+def test_two_answers_of_a_liar_are_both_put_right() -> None:
+    """It lies to both after a while; what was shown is compared, and both go on without it."""
+    with Swarm() as swarm:
+        client = owned(swarm, 1, "--recheck", "0.999999")
+        liar = swarm.nodes[0]
+        liar.stop()
+        swarm.restart(liar, command=[*HOSTILE, "--fault", "lie-bit", "--after", "40"])
+        until(lambda: is_linked(client, liar), "the device is back")
+        prompts = [f"{PROMPT} was {number} years old" for number in (3, 7)]
+        alone = [ask(client, "local", prompt=prompt, max_tokens=150)[0] for prompt in prompts]
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(ask, client, "trusted", prompt=prompt, max_tokens=150) for prompt in prompts]
+            answers = [one.result() for one in asked]
+        assert [tokens for tokens, _, _ in answers] == alone
+        assert [entry["peer_id"] for entry in call_node(client.data_dir, "access")["entries"]] == [liar.peer_id]
+        assert all(receipt["rechecked"]["wrong"] for _, receipt, _ in answers)
+
+
 def test_devices_with_other_instructions_give_the_same_bits() -> None:
     """Every result is compared with this device's own, whose instructions are the fastest."""
     with Swarm() as swarm:
@@ -187,7 +206,7 @@ def test_a_model_that_no_device_holds_whole() -> None:
         tokens, receipt, notes = ask(client, "trusted", model=model_id)
         assert tokens == alone, notes
         assert len(layers_by(receipt)) >= 2 and None not in dict.fromkeys(by for by, _, _ in layers_by(receipt))
-        assert receipt["rechecked"] == {"rows": receipt["rechecked"]["rows"], "equal": 0}
+        assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0}
 
 
 def is_linked(client: NodeProcess, device: NodeProcess) -> bool:

@@ -118,14 +118,18 @@ def _spans(fields: Fields) -> str:
         who = f"`{where}`" if span.text("peer_id") else "This device"
         lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}.")
     again = fields.object("rechecked")
-    rows, equal = again.count("rows"), again.count("equal")
-    if equal:
+    rows, equal, wrong = again.count("rows"), again.count("equal"), again.count("wrong")
+    if wrong:
+        lines.append(
+            f"- {count_words(wrong, 'result')} that were computed again here were wrong: the device is banned."
+        )
+    elif equal:
         lines.append(
             f"- {count_words(equal, 'result')} of {rows} were computed again here, chosen in secret: "
             "each was the same to the last bit."
         )
     else:
-        lines.append("- Nothing was computed again here: you trust these devices to compute correctly.")
+        lines.append("- No result has been computed again here.")
     return "\n".join(lines)
 
 

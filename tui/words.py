@@ -42,7 +42,7 @@ MODES = {
     "trusted": "only devices that you paired compute, on plain numbers",
 }
 COULD_READ = {
-    "auto": "nobody, unless two peers of one pair work together",
+    "auto": "devices that you let read prompts; else nobody, unless both peers of one pair work together",
     "local": "nobody",
     "split": "nobody, unless both peers of one pair work together",
     "strict": "nobody, not even all peers together",

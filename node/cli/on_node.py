@@ -27,6 +27,7 @@ OWN_NODE_OPTIONS = (
     "peer_timeout",
     "lanes",
     "pad_rows",
+    "recheck",
     "deadline",
     "threads",
 )

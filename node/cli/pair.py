@@ -41,7 +41,8 @@ class NotPairedNowError(KekahydeError):
     "--may-read-prompts/--may-not-read-prompts",
     "reads",
     default=None,
-    help="Whether that device may read your prompts (--privacy trusted). It may not by default.",
+    help="Whether that device may read your prompts: with --privacy trusted, and with auto where that is faster. It "
+    "may not by default.",
 )
 @click.option("--list", "lists", is_flag=True, help="Show paired devices and attempts.")
 @click.option(

@@ -192,7 +192,7 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
 
     If a node runs on the data directory, it answers, with the peers that it knows. If none runs, or if an option
     configures a node (--listen, --bootstrap, --swarm-key, --open, --min-peers, --peer-timeout, --lanes, --pad-rows,
-    --deadline, --threads), a node is started only for this run.
+    --recheck, --deadline, --threads), a node is started only for this run.
     """
     configure_logging(verbose)
     for number in (signal.SIGTERM, signal.SIGINT):

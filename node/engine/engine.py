@@ -184,7 +184,9 @@ class Engine:
     def _fingerprint(self, model: StoredModel) -> object:
         """A fingerprint of the peers with which a session of this model could be formed."""
         usable = self._node.registry.usable()
-        holders = frozenset((peer.peer_id, peer.data_endpoint, peer.hosts(model.model_id_bytes)) for peer in usable)
+        holders = frozenset(
+            (peer.peer_id, peer.data_endpoint, peer.hosts(model.model_id_bytes), peer.hello.work) for peer in usable
+        )
         devices = self._node.trust.devices
         return holders, devices.peer_ids, devices.readers
 

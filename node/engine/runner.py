@@ -13,7 +13,7 @@ from node.engine.batch import PassPacer, compose, spread
 from node.engine.beginning import begin
 from node.engine.caches import KeptCaches
 from node.engine.chunks import ChunkFeed
-from node.engine.correction import correct
+from node.engine.correction import Corrections, WrongTextError
 from node.engine.recorder import PassRecorder
 from node.engine.request import Embedded, Failed, Note, Prefilled, Queued
 from node.engine.running import Running
@@ -74,6 +74,7 @@ class SessionRunner:
         self._watch = PeerWatch()
         self._pacer = PassPacer()
         self._caches = KeptCaches()
+        self._corrections = Corrections()
         self._sends_all_rows = sends_all_rows
         self._recorder = PassRecorder(feed)
         self._thread = threading.Thread(target=self._main, name=f"runner {name}", daemon=True)
@@ -140,8 +141,6 @@ class SessionRunner:
         """Wait for the end of the thread."""
         self._thread.join()
 
-    # --- the thread
-
     def _main(self) -> None:
         try:
             while self._wait_for_work():
@@ -199,14 +198,17 @@ class SessionRunner:
     def _turn(self) -> None:
         try:
             self._admit()
-            if self._running:
+            if wrong := self._corrections.due(self._running):
+                self._correct(wrong[0])
+            elif self._running:
                 self._pass()
         except PassCancelledError:
             pass
         except UnitUnavailableError as exc:
             self._end_unfinished(str(exc))
         except SpanLieError as lie:
-            self._correct(lie)
+            self._caches.clear()
+            self._corrections.add(lie)
         except Exception as exc:
             self._fail_all(Failed.of("a pass", exc))
         finally:
@@ -255,8 +257,6 @@ class SessionRunner:
             self._session.__exit__()
             self._session = None
         self._caches.clear()
-
-    # --- one pass
 
     def _pass(self) -> None:
         session = self._session
@@ -372,13 +372,14 @@ class SessionRunner:
             self._session.rest()
         running.fail(Failed.of("a request", exc))
 
-    def _correct(self, lie: SpanLieError) -> None:
-        """A result that was used is wrong: what followed from it is computed again, before more is shown."""
-        self._caches.clear()
-        for running in [*self._running]:
-            with self._blaming(running):
-                assert self._session is not None, "it computed the result"
-                correct(running, lie, self._session.decoder)
+    def _correct(self, running: Running) -> None:
+        """A result that it used is wrong: what followed is computed again, before more is shown."""
+        assert self._session is not None, "it computed the result"
+        self._begin_pass([(running, running.cache.length if running.cache else 0)])
+        try:
+            self._corrections.correct(running, self._session.decoder)
+        except (WrongTextError, PartError) as exc:
+            self._fail_one(running, exc)
 
     def _end_unfinished(self, reason: str) -> None:
         """Nobody computes what this device cannot: end all running requests with their text so far."""

@@ -118,7 +118,8 @@ class KVCache:
         """Another cache with at most so many of the first tokens of this one."""
         twin = copy(self)
         twin.token_ids = self.token_ids[:length]
-        twin.inputs = {layer: log.beginning(length) for layer, log in self.inputs.items()}
+        # What went into later layers came from devices; the twin gets it from those that compute its own layers.
+        twin.inputs = {layer: log.beginning(length) for layer, log in self.inputs.items() if layer == 0}
         twin._make_room(twin.length)
         return twin
 

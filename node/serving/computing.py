@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -99,7 +100,10 @@ class Computing:
 
     def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
         """A part of a job took this long; where there is an answer, it was the last part."""
-        self.work.charge(job.peer_id, min(seconds, OVERLONG_PARTS * self._worker.part_s) + job.owed_s, job)
+        most_s = (
+            math.inf if job.request.KEEPS_STATE else OVERLONG_PARTS * self._worker.part_s
+        )  # spans have long parts
+        self.work.charge(job.peer_id, min(seconds, most_s) + job.owed_s, job)
         job.owed_s = 0.0
         if answer is not None or job.cancelled:
             self.work.finish(job)

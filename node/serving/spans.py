@@ -112,7 +112,10 @@ class SpanCaches:
                 del self._held[cache]
 
     def drop_idle(self) -> None:
-        """Drop caches that nobody has used for IDLE_S."""
+        """Drop caches that nobody has used for IDLE_S, and layers of models that are not held any more."""
+        for key in list(self._spans):
+            if self._model_of(key[0]) is None:
+                self._spans.pop(key, None)
         with self._lock:
             until = self._clock() - IDLE_S
             for cache in [cache for cache, held in self._held.items() if held.used_at < until]:
@@ -157,6 +160,8 @@ class SpanCaches:
             seconds += time.perf_counter() - started
         finally:
             self._release(binding)
+        if not np.isfinite(hidden).all():
+            raise RequestError(ErrorCode.INVALID, "the layers give values that are not finite")
         return SpanResult(span_digest(binding, hidden), round(seconds * 1e6), hidden)
 
     def _begin(self, binding: SpanBinding, hidden_size: int) -> tuple[SpanLayers, list[SpanPart]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from node.guards.separation import Candidate
+from node.kernels import has_same_floats
 from node.model.unit import UnitRef
 from node.node import AGENT, Node
 from node.planning.spans import SpanOffer
@@ -76,7 +77,10 @@ class CandidateFinder:
     def offers(self) -> tuple[SpanOffer, ...]:
         """Devices that the user lets read prompts, and the layers that each could compute now. Their floats are those
         of this device only if they run the same version."""
-        readers, measures = self._node.trust.devices.readers, self._node.registry.measures
+        if not has_same_floats(self._node.kernels):
+            return ()  # their results would differ from those of this device in the last bit
+        devices, measures = self._node.trust.devices, self._node.registry.measures
+        readers, for_auto = devices.readers, devices.readers_for_auto
         offers = []
         for peer in self._node.registry.usable():
             if peer.peer_id not in readers or WorkKind.SPAN not in peer.hello.work or not peer.works:
@@ -84,7 +88,7 @@ class CandidateFinder:
             layers = whole_layers(self._model.manifest, self._refs_of(peer)) - {self._model.config.num_layers}
             if peer.hello.agent == AGENT and layers:
                 figures = measures.of(peer.peer_id).figures
-                offers.append(SpanOffer(peer.peer_id, frozenset(layers), figures))
+                offers.append(SpanOffer(peer.peer_id, frozenset(layers), figures, peer.peer_id in for_auto))
         return tuple(sorted(offers, key=lambda offer: offer.peer_id))
 
     def _refs_of(self, peer: ConnectedPeer) -> list[UnitRef]:

@@ -99,7 +99,7 @@ class Candidates(Struct, frozen=True):
     """Layers of which some weights are not here; None is the head."""
     max_lanes: int = DEFAULT_MAX_LANES
     is_open: bool = False
-    """Whether anybody may enter the swarm: `auto` is then never weaker than `strict`."""
+    """Whether anybody may enter the swarm: `auto` then shows peers nothing that `strict` does not show."""
     thin: bool = False
     """Whether this device lacks weights: it can neither make pads nor compute what peers fail to compute."""
     named: bool = True
@@ -146,7 +146,8 @@ def form(
             device alone cannot compute it; a mode that the user named is used without such a comparison.
     """
     if asked is Privacy.AUTO and candidates.offers:
-        return _with_spans(candidates, predict, new_tokens, placements)
+        allowed = tuple(offer for offer in candidates.offers if offer.for_auto)
+        return _with_spans(replace(candidates, offers=allowed), predict, new_tokens, placements)
     here = SessionPlan(Privacy.LOCAL)
     nobody = not candidates.places and not candidates.present and not candidates.thin
     if asked is Privacy.LOCAL or (asked is Privacy.AUTO and nobody):
@@ -187,11 +188,13 @@ def _with_spans(
     """The plan for `auto` if devices are there that the user lets read prompts: through them if that is faster than
     everything else that is possible."""
     plan = form(Privacy.AUTO, replace(candidates, offers=()), predict, new_tokens, placements)
+    if not candidates.offers:
+        return plan
     spans = form(Privacy.TRUSTED, candidates, predict, new_tokens, placements)
     if predict is None or not spans.spans:
         return plan
-    if plan.mode is Privacy.LOCAL and candidates.thin:
-        return spans
+    if candidates.thin and not plan.num_lanes:
+        return spans  # nobody else is there who could compute what this device cannot
     cost = predict(plan) if plan.cost is None else plan.cost
     if spans.cost is not None and spans.cost.total_s(new_tokens) < cost.total_s(new_tokens):
         return spans

@@ -57,7 +57,9 @@ class SessionPlanner:
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """The predicted cost of a request with this plan."""
         if plan.spans:
-            figures = {offer.peer_id: offer.figures for offer in self.found.offers}  # all plans by the same figures
+            measures = self._node.planner.measures
+            figures = {span.peer_id: measures.of(span.peer_id).figures for span in plan.spans}
+            figures |= {offer.peer_id: offer.figures for offer in self.found.offers}  # all plans by the same
             return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens)
         own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
         covered = frozenset[bytes]().union(*(figures.units or () for figures in own))

@@ -97,6 +97,17 @@ class Rechecked(Struct, frozen=True):
     """Rows that devices returned, in the session."""
     equal: int
     """Rows that were computed again here and were the same to the last bit."""
+    wrong: int = 0
+    """Rows that were computed again here and were not."""
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.wrong:
+            return f"{self.wrong} of {self.equal + self.wrong} rows that were computed again here were wrong"
+        if not self.equal:
+            return "no result has been computed again here"
+        return f"{self.equal} of {self.rows} rows computed again here, all equal"
 
 
 _PLAIN_FIELDS = (
@@ -249,9 +260,7 @@ class Receipt(Struct, frozen=True):
     def _spans_text(self) -> str:
         """The way of a token, and how it was checked."""
         way = way_text(self.spans)
-        if self.rechecked is None or not self.rechecked.equal:
-            return f"{way}; nothing was computed again"
-        return f"{way}; {self.rechecked.equal} of {self.rechecked.rows} rows computed again, all equal"
+        return f"{way}; {'nothing is computed again' if self.rechecked is None else self.rechecked.words}"
 
     def _common_parts(self) -> list[str]:
         parts = [

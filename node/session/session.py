@@ -86,6 +86,8 @@ class Session:
         self._opener: LaneOpener | None = None
         self.chain: SpanChain | None = None
         """The layers' way through the user's own devices; None if they are computed unit by unit."""
+        self._span_opener: SpanOpener | None = None
+        self._peers: list[SessionPeer] = []
         self.spans: list[SpanShare] = []
         """Where the layers were computed a moment ago, for any thread; empty without a chain."""
         self._looked_at = 0.0
@@ -105,7 +107,7 @@ class Session:
     def _new_decoder(self, interrupt: Interrupt | None) -> Decoder:
         if not self.plan.spans:
             return Decoder.of_units(self._model, self._node.kernels, self.executor)
-        opener = SpanOpener(
+        self._span_opener = opener = SpanOpener(
             self._node,
             self._model,
             self.executor,
@@ -147,9 +149,13 @@ class Session:
 
     @property
     def peers(self) -> list[SessionPeer]:
-        """The session's peers, each in one role."""
+        """The session's peers, each in one role; whoever joins comes at the end."""
         devices = [] if self.chain is None else [device.peer for device in self.chain.devices]
-        return devices + ([] if self._manager is None else self._manager.peers)
+        now = devices + ([] if self._manager is None else self._manager.peers)
+        if len(now) > len(self._peers):
+            known = set(map(id, self._peers))
+            self._peers += [peer for peer in now if id(peer) not in known]
+        return self._peers
 
     @property
     def own_pads(self) -> OwnPads | None:
@@ -210,7 +216,8 @@ class Session:
         """How much of that was computed again."""
         if self.chain is None or self.chain.recheck is None:
             return None
-        return Rechecked(self.chain.recheck.rows_seen, self.chain.recheck.rows_equal)
+        recheck = self.chain.recheck
+        return Rechecked(recheck.rows_seen, recheck.rows_equal, recheck.rows_wrong)
 
     @property
     def mode(self) -> Privacy:
@@ -226,8 +233,8 @@ class Session:
     def _close(self) -> None:
         for peer in self.peers:
             self._node.tally.left(peer)
-        if self.chain is not None:
-            self.chain.close()
+        if self._span_opener is not None:
+            self._span_opener.close()
         if self._manager is not None:
             self._manager.close()
         if self._borrowed is not None:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 WAIT_S = 30.0
 """How long an answer waits for a device if nobody is there that computes some layers."""
 TURN_S = 0.2
+AGAIN_S = 5.0
+"""A device that could not go on is asked again after this time; the user is told so often what is waited for."""
 
 Offers = Callable[[], Sequence[SpanOffer]]
 """Devices that could compute layers now."""
@@ -63,8 +65,11 @@ class SpanOpener:
         self._node, self._model, self._executor = node, model, executor
         self._offers, self._tell, self._lent_here, self._share = offers, tell, lent_here, share
         self._devices: dict[PeerId, SpanDevice] = {}
-        self._failed: set[PeerId] = set()
-        """Devices that could not go on in this session."""
+        self._failed: dict[PeerId, float] = {}
+        """When devices could not go on; they are asked again some time later, if there is nobody else."""
+        self._waits_since: float | None = None
+        """Since when no pass has come through because a device is missing."""
+        self._interrupt: Interrupt | None = None
         self.chain: SpanChain | None = None
 
     def open(self, spans: Sequence[SpanPlan], interrupt: Interrupt | None) -> Decoder:
@@ -73,13 +78,13 @@ class SpanOpener:
         Raises:
             NotPairedError: a device may not read prompts.
         """
+        self._interrupt = interrupt
         stages: list[Stage] = []
         try:
             for layers, peer_id in _with_gaps(spans, range(self._model.config.num_layers)):
                 stages.append(self._here(layers) if peer_id is None else self._away(layers, peer_id))
         except BaseException:
-            for device in self._devices.values():
-                device.close()
+            self.close()
             raise
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         for device in self._devices.values():
@@ -89,10 +94,35 @@ class SpanOpener:
             recheck = Recheck(self._model, lambda: select_kernels(1), self._is_here, self._share)
         executor = self._executor
         self.chain = SpanChain(
-            self._model.config, stages, self._replace, recheck, interrupt, executor.timings, executor.counts
+            self._model.config,
+            stages,
+            self._replace,
+            recheck,
+            interrupt,
+            executor.timings,
+            executor.counts,
+            self._confirm,
         )
+        self.chain.after_pass = self._passed
         head = Head(self._model, self._node.kernels, executor)
         return Decoder(self._model, [self.chain], head, here=())
+
+    def close(self) -> None:
+        """End all connections."""
+        if self.chain is not None:
+            self.chain.close()
+        for device in self._devices.values():
+            device.close()
+            self._node.tally.left(device.peer)
+
+    def _passed(self) -> None:
+        self._waits_since = None
+
+    def _confirm(self, layers: range) -> None:
+        """Before a device is blamed: raises CorruptModelError if our own weights of its layers have changed."""
+        for ref in self._model.units:
+            if ref.layer in layers:
+                self._model.confirm(ref)
 
     def _is_here(self, layers: range) -> bool:
         return all(self._model.holds(ref) for ref in self._model.units if ref.layer in layers)
@@ -121,7 +151,8 @@ class SpanOpener:
         joined = SessionPeer(peer_id, Role.PLAIN, channel, measures, model_id, name=node.name_of(peer_id))
         joined.on_ban = partial(node.ban, peer_id, "a result of it failed verification", LIE_BAN_S)
         node.tally.joined(joined)
-        return SpanDevice(joined, model_id, lambda: peer_id in node.trust.devices.readers)
+        size = self._model.config.hidden_size
+        return SpanDevice(joined, model_id, lambda: peer_id in node.trust.devices.readers, size)
 
     # --- when a device cannot go on
 
@@ -130,12 +161,15 @@ class SpanOpener:
 
         Raises:
             UnitUnavailableError: nobody computes them, and their weights are not here.
+            PassCancelledError: they are not wanted any more.
         """
         assert stage.device is not None, "only a device is replaced"
         called, layers = stage.device.peer.called, stage.layers
-        self._failed.add(stage.device.peer_id)
-        deadline = time.monotonic() + WAIT_S
+        self._failed[stage.device.peer_id] = time.monotonic()
+        told_at = -AGAIN_S
         while True:
+            if self._interrupt is not None:
+                self._interrupt.check()
             stages = self._others(layers)
             if stages is not None:
                 by = ", ".join(
@@ -144,19 +178,29 @@ class SpanOpener:
                 )
                 self._tell(f"device {called}: {reason}; from here on: {by}")
                 return stages
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            self._waits_since = self._waits_since or now
+            if now - self._waits_since > WAIT_S:
                 raise UnitUnavailableError(
                     f"no device that is there computes {layers_text(set(layers))}, and the weights are not here "
                     f"({called}: {reason}): start a device that holds the model and may read your prompts"
                 )
-            self._tell(f"device {called}: {reason}; waiting for a device that computes {layers_text(set(layers))}")
+            if now - told_at >= AGAIN_S:
+                told_at = now
+                self._tell(
+                    f"device {called}: {reason}; waiting for a device that computes {layers_text(set(layers))}"
+                )
             time.sleep(TURN_S)
-            self._failed.clear()  # one that is back is better than none
+            self._failed = {one: at for one, at in self._failed.items() if now - at < AGAIN_S}
 
     def _others(self, layers: range) -> list[Stage] | None:
         """Stages that cover the layers; None if nobody can compute some of them."""
         offers = [offer for offer in self._offers() if offer.peer_id not in self._failed]
-        offers = [offer for offer in offers if self._is_reached(offer.peer_id)]
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        reached = [
+            (offer, self._reached(offer.peer_id)) for offer in offers
+        ]  # all are dialled before one is waited for
+        offers = [offer for offer, device in reached if device is not None and _comes_up(device, deadline)]
         fastest = max(offers, key=lambda offer: offer.figures.row_macs_per_s, default=None)
         if fastest is not None and fastest.layers.issuperset(layers):
             return [self._away(layers, fastest.peer_id)]
@@ -170,16 +214,21 @@ class SpanOpener:
                 return None
         return stages
 
-    def _is_reached(self, peer_id: PeerId) -> bool:
-        """Whether a device's connection stands, or comes to stand within a moment."""
+    def _reached(self, peer_id: PeerId) -> SpanDevice | None:
+        """A device that may take part, dialled; None for one that may not, or was left for this session."""
         try:
-            device = self._devices.get(peer_id)
-            if device is None or device.peer.gone:
-                device = self._devices[peer_id] = self._joined(peer_id)
+            if peer_id not in self._devices:
+                self._devices[peer_id] = self._joined(peer_id)
         except NotPairedError:
-            return False
-        device.peer.channel.notice_losses()
-        return device.peer.channel.wait_connected(CONNECT_TIMEOUT_S)
+            return None
+        device = self._devices[peer_id]
+        return None if device.peer.gone else device
+
+
+def _comes_up(device: SpanDevice, deadline: float) -> bool:
+    """Whether its connection stands, or comes to stand in time."""
+    device.peer.channel.notice_losses()
+    return device.peer.channel.wait_connected(max(0.0, deadline - time.monotonic()))
 
 
 def _with_gaps(spans: Sequence[SpanPlan], layers: range) -> list[tuple[range, PeerId | None]]:

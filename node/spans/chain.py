@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,7 +20,7 @@ from msgspec import Struct
 from node.errors import KekahydeError
 from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
-from node.execution.mailbox import Mailbox
+from node.kernels.interface import NotFiniteError
 from node.measures.peers import Exchange
 from node.model.cache import KVCache
 from node.model.config import ModelConfig
@@ -29,12 +29,11 @@ from node.model.row_log import RowLog
 from node.model.run import Rows
 from node.model.span import SpanPart, rows_of
 from node.planning.spans import STEP_ROWS
+from node.spans.crew import CacheGoneError, Crew
 from node.spans.device import DeviceError, Flight, SpanDevice
 from node.spans.recheck import Lie, Recheck
 from node.spans.stage import Stage
-from protocol.errors import RemoteProtocolError
 from protocol.linear.field import Floats
-from protocol.message import ErrorCode, ErrorReply
 from protocol.spans.messages import SpanResult, max_rows_per_step
 
 log = logging.getLogger(__name__)
@@ -50,19 +49,10 @@ MAX_GONE = 2
 class SpanLieError(KekahydeError):
     """Results that were used have been computed again, and differ: what followed from them must be computed anew."""
 
-    def __init__(self, called: str, cache: KVCache, position: int) -> None:
+    def __init__(self, called: str, wrong: Mapping[KVCache, int]) -> None:
         super().__init__(f"{called} computed a wrong result")
-        self.cache = cache
-        self.position = position
-        """The first wrong row."""
-
-
-class _CacheGoneError(Exception):
-    """A device has lost a cache."""
-
-    def __init__(self, device: SpanDevice) -> None:
-        super().__init__()
-        self.device = device
+        self.wrong = wrong
+        """By text: its first wrong row."""
 
 
 class _Step(Struct):
@@ -71,6 +61,8 @@ class _Step(Struct):
     parts: tuple[SpanPart, ...]
     rows: Floats
     """f32[T, D] before the stage at which it is, at last after the last one."""
+    first: int
+    """Its first row in the pass."""
     place: int = 0
 
 
@@ -85,6 +77,8 @@ class SpanChain:
         stages: cover all layers, in order.
         replace: finds others where a device is lost.
         recheck: computes results again; None: nothing is computed again.
+        confirm: called before a device is blamed for a result that was computed again here; raises CorruptModelError
+            if our own weights of these layers have changed.
     """
 
     def __init__(
@@ -96,25 +90,32 @@ class SpanChain:
         interrupt: Interrupt | None,
         timings: Timings,
         counts: ChunkCounts,
+        confirm: Callable[[range], None] = lambda layers: None,
     ) -> None:
         self.layers = range(config.num_layers)
         self.stages = list(stages)
-        self.devices: list[SpanDevice] = []
         self.before_pass: Callable[[], None] = lambda: None
         """Called when a pass begins."""
+        self.after_pass: Callable[[], None] = lambda: None
+        """Called when all rows of a pass have come through."""
         self.recheck = recheck
         self._hidden_size = config.hidden_size
         self._rotations = Rotations(config.ropes, config.head_dim)
         self._replace = replace
+        self._confirm = confirm
         self._interrupt = interrupt
         self._timings, self._counts = timings, counts
         self._settled: dict[SpanDevice, WeakKeyDictionary[KVCache, int]] = {}
         """By liar: from which position on a text has been computed again."""
-        self._mailbox = Mailbox()
-        if interrupt is not None:
-            self._mailbox.wake_by(interrupt.fd)
+        self._crew = Crew(interrupt, counts)
         for stage in stages:
-            self._listen(stage)
+            if stage.device is not None:
+                self._crew.join(stage.device)
+
+    @property
+    def devices(self) -> list[SpanDevice]:
+        """All that ever took part."""
+        return self._crew.devices
 
     def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`.
@@ -135,16 +136,17 @@ class SpanChain:
                 self._run(steps, self.stages)
                 break
             except DeviceError as exc:
-                self._abandon()
+                self._crew.cancel()
                 self._give_up(exc.device, str(exc))
-            except _CacheGoneError as exc:
-                self._abandon()
+            except CacheGoneError as exc:
+                self._crew.cancel()
                 self._forgotten(exc.device)
             except BaseException:
-                self._abandon()
+                self._crew.cancel()
                 raise
         for stage in self.stages:
             stage.gone = 0
+        self.after_pass()
         self.look_for_lies()
         return steps[0].rows if len(steps) == 1 else np.concatenate([step.rows for step in steps])
 
@@ -154,35 +156,35 @@ class SpanChain:
         Raises:
             SpanLieError: a result of a finished answer is wrong, and so is what was kept of it.
         """
-        for device in self.devices:
-            if device.is_usable:
-                device.close_ended()
+        self._crew.close_ended()
         self.look_for_lies()
-        with contextlib.suppress(DeviceError, _CacheGoneError):  # the next pass finds out
-            for _late in self._hear(timeout_s):
+        with contextlib.suppress(DeviceError, CacheGoneError):  # the next pass finds out
+            for _late in self._crew.hear(timeout_s):
                 pass
 
     def rest(self) -> None:
         """No request runs any more: nothing that is under way is wanted."""
-        for device in self.devices:
-            device.cancel()
+        self._crew.cancel()
 
     def look_for_lies(self) -> None:
         """Raises SpanLieError if a result that was used has turned out to be wrong."""
+        wrong: dict[KVCache, int] = {}
+        called = ""
         while self.recheck is not None and (lie := self.recheck.found()) is not None:
             self._convict(lie)
-            cache = lie.cache()
+            called, cache = lie.device.peer.called, lie.cache()
             settled = self._settled.setdefault(lie.device, WeakKeyDictionary())
             if cache is not None and lie.position < settled.get(cache, cache.capacity + 1):
                 settled[cache] = lie.position  # what this device computed of it from there on is not used any more
-                raise SpanLieError(lie.device.peer.called, cache, lie.position)
+                wrong[cache] = min(lie.position, wrong.get(cache, lie.position))
+        if wrong:
+            raise SpanLieError(called, wrong)
 
     def close(self) -> None:
         """End the devices' caches and connections."""
         if self.recheck is not None:
             self.recheck.close()
-        for device in self.devices:
-            device.close()
+        self._crew.close()
 
     # --- a pass
 
@@ -200,10 +202,10 @@ class SpanChain:
                 row += stop - start
                 start = stop
                 if row - first == most:
-                    steps.append(_Step(tuple(chosen), hidden[first:row].copy()))
+                    steps.append(_Step(tuple(chosen), hidden[first:row].copy(), first))
                     chosen, first = [], row
         if chosen:
-            steps.append(_Step(tuple(chosen), hidden[first:row].copy()))
+            steps.append(_Step(tuple(chosen), hidden[first:row].copy(), first))
         return steps
 
     def _catch_up(self, place: int, parts: Sequence[SpanPart]) -> None:
@@ -215,7 +217,10 @@ class SpanChain:
             if held >= start:
                 continue
             steps = self._cut(cache.inputs[stage.layers.start].rows(held, start), [SpanPart(cache, held, start)])
-            self._run(steps, [stage])
+            try:
+                self._run(steps, [stage])
+            except NotFiniteError as exc:  # whichever row it was: it is this text's fault
+                raise NotFiniteError(_first_row(cache, parts)) from exc
             if following and following[0].held(cache) < start:
                 for step in steps:
                     self._remember(following[0], step)
@@ -231,21 +236,22 @@ class SpanChain:
                 continue
             self._check_wanted()
             with self._timings.of("wait"):
-                arrived = list(self._hear(TURN_S))
+                arrived = list(self._crew.hear(TURN_S))
             self._check_wanted()
+            self._crew.check_alive()
             for device, flight, result in arrived:
                 step = flying.pop(flight.binding.nonce)
                 self._accept(stages[step.place], device, flight, step, result)
                 step.place += 1
                 waiting[step.place].append(step)
-            for device in self.devices:
-                device.check_alive()
 
     def _advance(self, stage: Stage, waiting: deque[_Step], done: deque[_Step], flying: dict[int, _Step]) -> None:
         """Give a stage the steps that wait for it, as many as it may have."""
         while waiting:
             if stage.device is None:
                 step = waiting.popleft()
+                if not stage.layers.start:
+                    self._remember(stage, step)
                 self._compute_here(stage, step)
                 step.place += 1
                 done.append(step)
@@ -255,8 +261,8 @@ class SpanChain:
             step = waiting.popleft()
             self._remember(stage, step)
             with self._timings.of("send"):
-                if not stage.device.is_usable:
-                    raise DeviceError(stage.device, "it has left")
+                if stage.device.trouble is not None:
+                    raise DeviceError(stage.device, stage.device.trouble)
                 flying[stage.device.send_step(stage.layers, step.parts, step.rows)] = step
 
     def _remember(self, stage: Stage, step: _Step) -> None:
@@ -275,7 +281,10 @@ class SpanChain:
         for part in step.parts:
             part.cache.hold(stage.layers)
         rotations = self._rotations.of([part.rotated for part in step.parts])
-        step.rows = stage.here.forward(step.rows, rotations, rows_of(step.parts))
+        try:
+            step.rows = stage.here.forward(step.rows, rotations, rows_of(step.parts))
+        except NotFiniteError as exc:
+            raise NotFiniteError(step.first + exc.row) from exc
         for part in step.parts:
             stage.computed_here(part.cache, part.stop)
 
@@ -284,7 +293,7 @@ class SpanChain:
         with self._timings.of("verify"):
             genuine = result.answers(flight.binding, self._hidden_size) and bool(np.isfinite(result.rows).all())
         if not genuine:
-            self._ban(device)
+            self._crew.ban(device)
             raise DeviceError(device, "a result of it is not the answer to its request")
         seconds = time.monotonic() - flight.sent_at
         self._timings.add("peers", min(result.compute_us / 1e6, seconds))
@@ -301,7 +310,8 @@ class SpanChain:
             for part in step.parts:
                 own = slice(row, row + part.stop - part.start)
                 if not self.recheck.saw(device, stage.layers, part, step.rows[own], result.rows[own]):
-                    self._ban(device)
+                    self._confirm(stage.layers)
+                    self._crew.ban(device)
                     raise DeviceError(device, "a result of it was computed again here, and differs")
                 row = own.stop
         step.rows = np.array(result.rows)
@@ -310,50 +320,7 @@ class SpanChain:
         if self._interrupt is not None:
             self._interrupt.check()
 
-    # --- what devices send
-
-    def _hear(self, timeout_s: float) -> Iterator[tuple[SpanDevice, Flight, SpanResult]]:
-        """Wait for messages; yields the results that steps under way get."""
-        for peer in self._mailbox.wait(timeout_s):
-            device = next(device for device in self.devices if device.peer is peer)
-            try:
-                for received in self._mailbox.read(peer):
-                    device.heard()
-                    result = self._answer(device, received.id, received.message)
-                    if result is not None:
-                        yield result
-            except RemoteProtocolError as exc:
-                log.warning("a message of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
-                self._ban(device)
-                raise DeviceError(device, "it sent what is no message") from exc
-            if self._mailbox.has_news(peer) and peer.channel.notice_losses():
-                device.forget_caches()
-                if device.flights:
-                    raise DeviceError(device, "its connection broke")
-
-    def _answer(
-        self, device: SpanDevice, message_id: int, message: object
-    ) -> tuple[SpanDevice, Flight, SpanResult] | None:
-        """What a message means; a late answer to what was cancelled means nothing."""
-        if isinstance(message, SpanResult):
-            flight = device.flights.pop(message_id, None)
-            return None if flight is None else (device, flight, message)
-        if not isinstance(message, ErrorReply):
-            device.opens.discard(message_id)
-            return None
-        if message_id not in device.opens and message_id not in device.flights:
-            return None
-        device.opens.discard(message_id)
-        if message.code in (ErrorCode.NO_CACHE, ErrorCode.CANCELLED):
-            raise _CacheGoneError(device)
-        raise DeviceError(device, message.text or f"it refused with error {message.code}")
-
     # --- devices that are left
-
-    def _abandon(self) -> None:
-        """This pass ends: nothing that is under way is wanted."""
-        for device in self.devices:
-            device.cancel()
 
     def _forgotten(self, device: SpanDevice) -> None:
         device.forget_caches()
@@ -372,25 +339,22 @@ class SpanChain:
         for stage in self.stages:
             stages += [stage] if stage.device is not device else self._replace(stage, reason)
         for stage in stages:
-            self._listen(stage)
+            if stage.device is not None:
+                self._crew.join(stage.device)
         self.stages = stages
 
-    def _listen(self, stage: Stage) -> None:
-        device = stage.device
-        if device is not None and device not in self.devices:
-            self.devices.append(device)
-            self._mailbox.add(device.peer)
-
-    def _ban(self, device: SpanDevice) -> None:
-        self._counts.rejected += 1
-        device.cancel()
-        device.peer.ban()
-        self._mailbox.remove(device.peer)
-        device.peer.channel.close()
-
     def _convict(self, lie: Lie) -> None:
-        if lie.device.peer.gone:
-            return
-        log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
-        self._ban(lie.device)
-        self._give_up(lie.device, "a result of it was computed again here, and differs")
+        if not lie.device.peer.gone:  # its layers go to others when they are needed next
+            self._confirm(lie.layers)
+            log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
+            self._crew.ban(lie.device)
+
+
+def _first_row(cache: KVCache, parts: Sequence[SpanPart]) -> int:
+    """The row of a pass at which a text begins."""
+    row = 0
+    for part in parts:
+        if part.cache is cache:
+            break
+        row += part.stop - part.start
+    return row

@@ -24,6 +24,10 @@ PING_AFTER_S = 1.0
 """A device that owes an answer and is silent for so long is asked whether it is alive."""
 DEAD_AFTER_S = 4.0
 """A device that answers not even that for so long is dead, or frozen, or its network is gone."""
+MAX_UNASKED = 64
+"""A device that sends so many messages that nobody asked for is left."""
+MAX_CANCELLED = 256
+"""So many steps that are not wanted any more are remembered."""
 STEP_LIMIT_S = 120.0
 """A device that is alive and does not finish a step for so long is given up."""
 
@@ -55,13 +59,16 @@ class DeviceError(Exception):
 class SpanDevice:
     """Only the session's thread uses it."""
 
-    def __init__(self, peer: SessionPeer, model_id: bytes, may_read: Callable[[], bool]) -> None:
+    def __init__(
+        self, peer: SessionPeer, model_id: bytes, may_read: Callable[[], bool], hidden_size: int = 1
+    ) -> None:
         """
         Args:
             may_read: whether the user lets it read prompts, asked before every step.
         """
         self.peer = peer
         self._may_read = may_read
+        self._hidden_size = hidden_size
         self.flights: dict[int, Flight] = {}
         self.opens: set[int] = set()
         """Ids of requests for caches that are not answered."""
@@ -70,6 +77,9 @@ class SpanDevice:
         self._gone: deque[bytes] = deque()
         """Caches whose sequences have ended here; filled by whichever thread drops the last reference."""
         self._heard_at = self._pinged_at = 0.0
+        self._unasked = 0
+        self._cancelled: deque[int] = deque(maxlen=MAX_CANCELLED)
+        """Steps that were not wanted any more; answers that were under way may still come."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -78,7 +88,18 @@ class SpanDevice:
     @property
     def is_usable(self) -> bool:
         """Whether it may get steps."""
-        return self.peer.takes_rows and self._may_read()
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it gets no steps; None if it does."""
+        if self.peer.gone:
+            return "it is banned" if self.peer.rejected else "it sent too much that nobody asked for"
+        if not self._may_read():
+            return "you no longer let it read prompts"
+        if self.peer.leaving:
+            return "it has left, or is not wanted here"
+        return None if self.peer.usable else "it is not connected"
 
     def held(self, cache: KVCache, layers: range) -> RemoteCache:
         """Its cache for a sequence and a span, which is opened if there is none."""
@@ -129,12 +150,23 @@ class SpanDevice:
         for part in flight.parts:
             self.held(part.cache, layers).held = part.stop
 
-    def heard(self) -> None:
-        """It sent something."""
-        self._heard_at = time.monotonic()
+    def heard(self, message_id: int, was_asked: bool) -> None:
+        """It sent something; what nobody asked for is no sign of life."""
+        if was_asked:
+            self._heard_at = time.monotonic()
+        elif message_id in self._cancelled:
+            self._cancelled.remove(message_id)
+        else:
+            self._unasked += 1
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether it sends too much that nobody asked for."""
+        owed = sum(4 * part.stop - 4 * part.start for flight in self.flights.values() for part in flight.parts)
+        return self._unasked > MAX_UNASKED or self.peer.channel.is_overfull(owed * self._hidden_size)
 
     def check_alive(self) -> None:
-        """Ask a silent device whether it is alive.
+        """Ask a silent device whether it is alive. Called right after its messages were read.
 
         Raises:
             DeviceError: it is silent although it was asked, or it takes too long.
@@ -142,19 +174,21 @@ class SpanDevice:
         if not self.flights:
             return
         now, oldest = time.monotonic(), next(iter(self.flights.values()))
-        if now - self._heard_at > DEAD_AFTER_S:
-            raise DeviceError(self, f"it has been silent for {DEAD_AFTER_S:.0f} s")
         if now - oldest.sent_at > STEP_LIMIT_S:
             raise DeviceError(self, f"it did not finish a step within {STEP_LIMIT_S:.0f} s")
-        if now - max(self._heard_at, self._pinged_at) > PING_AFTER_S:
-            self._pinged_at = now
-            self._send(Ping())
+        if self._pinged_at <= self._heard_at:
+            if now - self._heard_at > PING_AFTER_S:
+                self._pinged_at = now
+                self._send(Ping())
+        elif now - self._pinged_at > DEAD_AFTER_S - PING_AFTER_S:
+            raise DeviceError(self, f"it has been silent for {DEAD_AFTER_S:.0f} s")
 
     def cancel(self) -> None:
         """What is under way is not wanted any more."""
         for message_id in self.flights:
             if not self.peer.channel.closed:
                 self.peer.channel.send(Cancel(message_id), message_id)
+        self._cancelled.extend(self.flights)
         self.flights.clear()
 
     def close_ended(self) -> None:

@@ -51,6 +51,7 @@ class Lie(Struct, frozen=True):
     """The sequence; it may have ended."""
     position: int
     """Its first wrong row."""
+    layers: range
 
 
 class _Seen(Struct, frozen=True):
@@ -109,6 +110,8 @@ class Recheck:
         """Rows that devices returned, of all spans."""
         self.rows_equal = 0
         """Rows that were computed again, and were the same to the last bit."""
+        self.rows_wrong = 0
+        """Rows that were computed again, and were not."""
 
     def saw(self, device: SpanDevice, layers: range, part: SpanPart, inputs: Floats, outputs: Floats) -> bool:
         """A device returned `outputs` for these rows. Returns False if they are known to be wrong already."""
@@ -222,7 +225,8 @@ class Recheck:
             if each.device is None:
                 continue
             wrong = (rows.view(np.uint32) != each.outputs.view(np.uint32)).any(axis=1)
+            self.rows_wrong += int(wrong.sum())
             self.rows_equal += int(len(rows) - wrong.sum())
             if wrong.any() and lie is None:
-                lie = Lie(each.device, way.cache, each.start + int(wrong.argmax()))
+                lie = Lie(each.device, way.cache, each.start + int(wrong.argmax()), way.layers.layers)
         return lie

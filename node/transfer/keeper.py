@@ -23,6 +23,8 @@ from node.transport.registry import PeerRegistry
 
 log = logging.getLogger(__name__)
 
+NORMS_AGAIN_S = 600.0
+"""Pause before norms are asked for again that nobody had."""
 ROUND_S = 2.0
 """Pause between two looks at the swarm."""
 DISK_SHARE = 0.5
@@ -47,6 +49,8 @@ class LayerKeeper:
         self._operator = operator
         self._lent: dict[str, MemoryBudget] = {}
         self._replicated: dict[str, MemoryBudget] = {}
+        self._norms_after: dict[str, float] = {}
+        """By model: before this time its norms are not asked for again."""
         self._coverage: dict[str, Coverage] = {}
         self._replicator: Replicator | None = None
         self._memory_bytes = 0
@@ -184,16 +188,21 @@ class LayerKeeper:
         if model_id not in self._coverage:
             self._coverage[model_id] = Coverage(id_bytes, layer_sizes(manifest))
         mine = self._mine(id_bytes, manifest, budget.for_others(manifest))
-        if (
-            self._transfers.computes_spans()
-            and self._hosted.held(id_bytes)
-            and self._hosted.layered(id_bytes) is None
-        ):
+        if self._lacks_norms(model_id, id_bytes):
             log.info("model %s: its norms are fetched, so that layers can be computed", model_id[:16])
             self._transfers.add_layers(model_id, ())
             return
         others = holdings_of(self._registry.usable(), id_bytes, self._hosted.manifests)
         self._obey(model_id, manifest, mine, self._coverage[model_id].step(time.monotonic(), mine, others))
+
+    def _lacks_norms(self, model_id: str, id_bytes: bytes) -> bool:
+        """Whether the float part of a model is to be asked for now: layers of it might be computed for the owner."""
+        if not self._transfers.computes_spans() or not self._hosted.held(id_bytes):
+            return False
+        if self._hosted.layered(id_bytes) is not None or time.monotonic() < self._norms_after.get(model_id, 0.0):
+            return False
+        self._norms_after[model_id] = time.monotonic() + NORMS_AGAIN_S
+        return True
 
     def _mine(self, model_id: bytes, manifest: Manifest, memory_bytes: int) -> Holding:
         held = whole_layers(manifest, self._hosted.held(model_id))

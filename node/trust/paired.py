@@ -73,6 +73,12 @@ class PairedDevices:
         """Devices that may read prompts, by the user's consent."""
         return frozenset(device.peer_id for device in self._state.devices if device.may_read_prompts)
 
+    @property
+    def readers_for_auto(self) -> frozenset[PeerId]:
+        """Those of them that `auto` may choose."""
+        reading = (device for device in self._state.devices if device.may_read_prompts and device.reads_for_auto)
+        return frozenset(device.peer_id for device in reading)
+
     # --- what changes
 
     def add(
@@ -95,7 +101,7 @@ class PairedDevices:
         """The user says whether this device may read prompts. Raises NotPairedError."""
         device = self._known(peer_id)
         consent = self._consent(device.peer_id, device.certificate.pairing) if allowed else None
-        changed = replace(device, consent=consent)
+        changed = replace(device, consent=consent, reads_for_auto=True)
         self._change(lambda state: replace(state, devices=tuple(_put(state.devices, changed))))
 
     def revoke(self, peer_id: str) -> Revocation:

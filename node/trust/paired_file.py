@@ -34,6 +34,8 @@ class PairedDevice(Struct, frozen=True):
     """Unix seconds."""
     consent: bytes | None = None
     """This device's own signature that the other one may read prompts."""
+    reads_for_auto: bool = True
+    """Whether the consent, if there is one, holds for `auto` too."""
 
     @property
     def may_read_prompts(self) -> bool:
@@ -112,11 +114,11 @@ def _device_of(value: dict[str, Any], identity: Identity) -> PairedDevice:
     signatures = (_bytes(value[name], SIGNATURE_BYTES) for name in ("asker_signature", "answerer_signature"))
     certificate = Certificate(_bytes(value["pairing"], HASH_BYTES), asker, answerer, *signatures)
     certificate.verify()
-    consent = value["may_read_prompts"]
+    consent, for_auto = value["may_read_prompts"], True
     if consent is not None:
         consent = _bytes(consent, SIGNATURE_BYTES)
-        verify_consent(own, certificate.pairing, peer, consent)
-    return PairedDevice(peer_id_of(peer), certificate, int(value["paired_at"]), consent)
+        for_auto = verify_consent(own, certificate.pairing, peer, consent)
+    return PairedDevice(peer_id_of(peer), certificate, int(value["paired_at"]), consent, for_auto)
 
 
 def _bytes(text: str, length: int) -> bytes:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from protocol import cbor
 from protocol.discreet import Discreet
+from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, verify_signature
 from protocol.limits import HASH_BYTES
 
@@ -23,7 +24,9 @@ COMMIT_PERSON = b"kek/1 pair hold"
 CODE_PERSON = b"kek/1 pair code"
 PAIRING_PERSON = b"kek/1 pairing"
 CERTIFICATE_DOMAIN = b"kek/1 pairing"
-CONSENT_DOMAIN = b"kek/1 may read prompts"
+CONSENT_DOMAIN = b"kek/1 may read prompts 2"
+NAMED_CONSENT_DOMAIN = b"kek/1 may read prompts"
+"""Of consents that were given while only a request that named the mode sent plain rows."""
 CODE_DIGITS = 6
 
 
@@ -85,9 +88,16 @@ def sign_consent(identity: Identity, pairing: bytes, reader: bytes) -> bytes:
     return identity.sign(CONSENT_DOMAIN, _consented(pairing, identity.public_key, reader))
 
 
-def verify_consent(owner: bytes, pairing: bytes, reader: bytes, signature: bytes) -> None:
-    """Raise RemoteProtocolError unless `owner` itself gave this consent."""
-    verify_signature(owner, CONSENT_DOMAIN, _consented(pairing, owner, reader), signature)
+def verify_consent(owner: bytes, pairing: bytes, reader: bytes, signature: bytes) -> bool:
+    """Raise RemoteProtocolError unless `owner` itself gave this consent. Returns whether it holds for `auto` too; an
+    older one holds only where a request names the mode."""
+    message = _consented(pairing, owner, reader)
+    try:
+        verify_signature(owner, CONSENT_DOMAIN, message, signature)
+    except RemoteProtocolError:
+        verify_signature(owner, NAMED_CONSENT_DOMAIN, message, signature)
+        return False
+    return True
 
 
 def _consented(pairing: bytes, owner: bytes, reader: bytes) -> bytes:

@@ -15,7 +15,7 @@ from tui.session import NodeSession
 from tui.snapshot import PairingFacts
 
 POLL_S = 0.2
-READS = "It may read my prompts (for --privacy trusted)"
+READS = "It may read my prompts (trusted, and auto)"
 
 
 class PairingScreen(ModalScreen[None]):

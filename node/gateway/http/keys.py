@@ -30,8 +30,8 @@ MAX_KEYS = 256
 MAX_FILE_BYTES = 1 << 20
 WINDOW_S = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LEVELS = {Privacy.TRUSTED: 0, Privacy.SPLIT: 1, Privacy.AUTO: 1, Privacy.STRICT: 2, Privacy.LOCAL: 3}
-"""`auto` chooses `local` or `split`."""
+LEVELS = {Privacy.TRUSTED: 0, Privacy.AUTO: 0, Privacy.SPLIT: 1, Privacy.STRICT: 2, Privacy.LOCAL: 3}
+"""`auto` may choose `trusted`."""
 
 
 class Key(Discreet, Struct, frozen=True):

@@ -1,0 +1,70 @@
+"""When `auto` goes through own devices, and when it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from node.gateway.http.keys import Key
+from node.measures.peers import PeerFigures
+from node.planning.cost import Cost
+from node.planning.placement import LAYERS_LENT
+from node.planning.spans import SpanOffer
+from node.privacy import Privacy
+from node.session.formation import Candidates, PadMaker, SessionPlan, form
+from protocol.identity import PeerId
+
+DESK, BOX = PeerId("desk"), PeerId("box")
+FIGURES = PeerFigures(0.001, 0.0, 1e10, 4e10, 1e8, True)
+OWN = Candidates(
+    sharers=(),
+    readers=frozenset({DESK}),
+    paired=frozenset({DESK}),
+    offers=(SpanOffer(DESK, frozenset(range(4)), FIGURES),),
+    num_layers=4,
+)
+
+
+def costs(here_s: float, spans_s: float, lanes_s: float = 9.0) -> Callable[[SessionPlan], Cost]:
+    def predict(plan: SessionPlan) -> Cost:
+        return Cost(0.0, spans_s if plan.spans else lanes_s if plan.lanes else here_s)
+
+    return predict
+
+
+def test_auto_takes_what_is_fastest() -> None:
+    through = form(Privacy.AUTO, OWN, costs(0.3, 0.1))
+    assert (through.mode, [span.peer_id for span in through.spans]) == (Privacy.TRUSTED, [DESK])
+    assert (through.pad_maker, through.lanes) == (PadMaker.NOBODY, ())
+    stays = form(Privacy.AUTO, OWN, costs(0.1, 0.3))
+    assert (stays.mode, stays.spans) == (Privacy.LOCAL, ()) and "--privacy trusted uses them" in stays.notes[-1]
+    lanes = form(Privacy.AUTO, replace(OWN, places=(BOX, DESK), sharers=(BOX, DESK)), costs(0.3, 0.2, 0.1))
+    assert lanes.mode is Privacy.SPLIT and not lanes.spans
+
+
+def test_a_consent_of_old_holds_only_where_the_mode_is_named() -> None:
+    before = replace(OWN, offers=(replace(OWN.offers[0], for_auto=False),))
+    assert form(Privacy.AUTO, before, costs(0.3, 0.1)).mode is Privacy.LOCAL
+    assert form(Privacy.TRUSTED, before, costs(0.3, 0.1)).spans
+
+
+@pytest.mark.parametrize("asked", [Privacy.LOCAL, Privacy.SPLIT, Privacy.STRICT])
+def test_no_other_mode_shows_plain_rows(asked: Privacy) -> None:
+    plan = form(asked, OWN, costs(9.0, 0.001))
+    assert plan.mode is not Privacy.TRUSTED and not plan.spans
+
+
+def test_a_thin_client_does_not_wait_for_guards_if_its_own_devices_are_there() -> None:
+    thin = replace(OWN, thin=True, lacking=frozenset(range(4)), sharers=(DESK,))
+    plan = form(Privacy.AUTO, thin, costs(0.01, 0.3), placements=(LAYERS_LENT,))
+    assert plan.mode is Privacy.TRUSTED and plan.spans and not plan.lanes
+    head_too = replace(thin, lacking=frozenset({None, *range(4)}))
+    plan = form(Privacy.TRUSTED, head_too, costs(0.01, 0.3))
+    assert plan.spans and [lane.share for lane in plan.lanes] == [DESK], "the head is lent unit by unit"
+
+
+def test_a_key_for_split_never_gets_plain_rows() -> None:
+    assert Key("laptop", "", Privacy.SPLIT).privacy(Privacy.AUTO) is Privacy.SPLIT
+    assert Key("laptop", "").privacy(Privacy.AUTO) is Privacy.AUTO
