@@ -29,7 +29,7 @@ from node.serving.data_plane import DataPlane
 from node.serving.hosting import HostedModels
 from node.serving.lending import Lending
 from node.serving.lending_watch import LendingWatch
-from node.serving.spans import SpanCaches
+from node.serving.spans import LEAST_BYTES, SpanCaches
 from node.serving.worker import LinearWorker
 from node.store.stored import StoredModel
 from node.swarm.access import AccessList, Verdict
@@ -69,8 +69,6 @@ log = logging.getLogger(__name__)
 # round trips of a quarter of a millisecond.
 SWITCH_INTERVAL_S = 0.0005
 AGENT = f"kekahyde/{VERSION}"
-LEAST_SPAN_BYTES = 64 << 20
-"""So much memory the KV caches of others' texts may always take: less holds no text of a few hundred tokens."""
 FAULT_BAN_S = 3600.0
 """How long a peer is banned that broke the rules of membership again and again."""
 OPEN_SWARM = "open"
@@ -173,7 +171,7 @@ class Node:
 
     def _span_bytes(self) -> int:
         """Memory for the KV caches of others' texts."""
-        return max((self.config.memory_bytes or available_memory()) // 4, LEAST_SPAN_BYTES)
+        return max((self.config.memory_bytes or available_memory()) // 4, LEAST_BYTES)
 
     @property
     def addresses(self) -> list[Multiaddr]:

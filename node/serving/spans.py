@@ -30,6 +30,8 @@ IDLE_S = 900.0
 """A cache is dropped when no step has come for so long; its client sends the rows again if it needs it."""
 MAX_CACHES = 128
 MAX_CACHES_A_PEER = 64
+LEAST_BYTES = 64 << 20
+"""So much memory all caches may always take: less holds no text of a few hundred tokens."""
 MAX_KEPT_SPANS = 8
 """Most spans whose layers are kept ready."""
 

@@ -1,0 +1,219 @@
+"""A client and devices that compute its layers, in this process; the devices fail in every way that they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import zmq
+from made_parts import KERNELS, identity
+from msgspec.structs import replace
+from scripted_peer import ScriptedChannel
+
+from node.errors import UnitUnavailableError
+from node.execution.hybrid import HybridExecutor
+from node.execution.peer import SessionPeer
+from node.kernels import select_kernels
+from node.measures.peers import PeerMeasures
+from node.model.cache import KVCache
+from node.model.decoder import Decoder
+from node.model.head import Head
+from node.model.layers import UnitLayers
+from node.serving.spans import SpanCaches
+from node.spans import SpanChain
+from node.spans.device import SpanDevice
+from node.spans.recheck import Recheck
+from node.spans.stage import Stage
+from node.store.stored import StoredModel
+from protocol.codec import Received
+from protocol.linear.field import Floats
+from protocol.linear.messages import Role
+from protocol.message import Cancel, ErrorCode, ErrorReply, Message
+from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanResult, SpanStep, span_digest
+
+LAYERS = 5
+BINDING = SpanBinding(7, bytes(32), 0, 1, ())
+IDS = [5, 9, 2, 61, 7, 7, 33, 12, 70, 3, 44, 8, 19, 25, 31, 6, 2, 40, 77, 1, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23]
+Fault = Callable[["Worker", int, SpanStep], bool]
+"""Does something else than an honest answer; returns whether it did."""
+
+
+class Worker:
+    """A device: honest, except for the steps that have a fault."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], model: StoredModel, index: int) -> None:
+        self.channel = ScriptedChannel(context, identity(index).peer_id)
+        self.channel.on_send = self._told
+        self.caches = SpanCaches(KERNELS, lambda model_id: model, lambda: 1 << 30)
+        self.faults: dict[int, Fault] = {}
+        self.steps = 0
+        self.opened = 0
+        self.peer = SessionPeer(self.channel.peer_id, Role.PLAIN, self.channel, PeerMeasures(1e9))  # type: ignore[arg-type]
+        self.may_read = True
+        self.device = SpanDevice(self.peer, model.model_id_bytes, lambda: self.may_read, model.config.hidden_size)
+
+    def _told(self, frames: list[bytes], received: Received) -> None:
+        match received.message:
+            case SpanOpen() as opening:
+                self.opened += 1
+                self.channel.answer(self.caches.open(self.channel.peer_id, opening), received.id)
+            case SpanClose(cache):
+                self.caches.close(self.channel.peer_id, cache)
+            case SpanStep() as step:
+                self.steps += 1
+                fault = self.faults.get(self.steps)
+                if fault is None or not fault(self, received.id, step):
+                    self.channel.answer(self.compute(step), received.id)
+            case Cancel():
+                pass
+
+    def compute(self, step: SpanStep) -> Message:
+        from node.serving.refusal import RequestError
+
+        parts = self.caches.parts(step, lambda: 0.0)
+        try:
+            while True:
+                next(parts)
+        except StopIteration as finished:
+            result: SpanResult = finished.value
+            return result
+        except RequestError as exc:
+            return ErrorReply(exc.code, str(exc))
+
+
+def forgets(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    """All caches are gone, as after a restart."""
+    worker.caches.forget(worker.channel.peer_id)
+    return False
+
+
+def loses(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    worker.channel.lose()
+    worker.channel.restore()
+    return True
+
+
+def dies(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    worker.channel.lose()
+    return True
+
+
+def answers_twice(worker: Worker, message_id: int, step: SpanStep) -> bool:
+    for _ in range(2):
+        worker.channel.answer(worker.compute(step), message_id)
+    return True
+
+
+def refuses(code: ErrorCode) -> Fault:
+    def refuse(worker: Worker, message_id: int, step: SpanStep) -> bool:
+        worker.channel.answer(ErrorReply(code, "no"), message_id)
+        return True
+
+    return refuse
+
+
+def lies(change: Callable[[SpanStep, SpanResult], SpanResult]) -> Fault:
+    def lie(worker: Worker, message_id: int, step: SpanStep) -> bool:
+        honest = worker.compute(step)
+        worker.channel.answer(change(step, honest) if isinstance(honest, SpanResult) else honest, message_id)
+        return True
+
+    return lie
+
+
+def other_rows(step: SpanStep, honest: SpanResult) -> SpanResult:
+    """One bit of the last row, with a right digest: only who computes it again can tell."""
+    rows = np.array(honest.rows)
+    rows[-1].view(np.uint32)[0] ^= 1
+    return SpanResult(span_digest(step.binding, rows), 1, rows)
+
+
+def not_finite(step: SpanStep, honest: SpanResult) -> SpanResult:
+    rows = np.full_like(honest.rows, np.nan)
+    return SpanResult(span_digest(step.binding, rows), 1, rows)
+
+
+def other_shape(step: SpanStep, honest: SpanResult) -> SpanResult:
+    rows = np.ascontiguousarray(np.concatenate([honest.rows, honest.rows]))
+    return SpanResult(span_digest(step.binding, rows), 1, rows)
+
+
+def of_another_step(step: SpanStep, honest: SpanResult) -> SpanResult:
+    return replace(honest, digest=span_digest(replace(step.binding, nonce=1), honest.rows))
+
+
+HARMLESS: dict[str, Fault] = {
+    "forgets": forgets,
+    "loses": loses,
+    "dies": dies,
+    "answers twice": answers_twice,
+    **{code.name: refuses(code) for code in (ErrorCode.EXHAUSTED, ErrorCode.UNAVAILABLE, ErrorCode.NO_CACHE)},
+}
+VISIBLE_LIES: dict[str, Fault] = {
+    "not finite": lies(not_finite),
+    "another shape": lies(other_shape),
+    "another step": lies(of_another_step),
+    "a wrong digest": lies(lambda step, honest: replace(honest, digest=bytes(32))),
+}
+
+
+class Home:
+    """A client and its devices."""
+
+    def __init__(
+        self,
+        model: StoredModel,
+        cuts: Sequence[int],
+        share: float = 0.0,
+        computes: bool = True,
+        begins_here: bool = False,
+    ) -> None:
+        self.model = model
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.workers = [Worker(self.context, model, index) for index in range(3)]
+        self.told: list[str] = []
+        self._computes = computes
+        self.executor = HybridExecutor(KERNELS)
+        borders = [0, *cuts, LAYERS]
+        by = [None, *self.workers] if begins_here else self.workers
+        stages = [self._stage(range(a, b), by[at % 3]) for at, (a, b) in enumerate(pairwise(borders))]
+        recheck = Recheck(model, lambda: select_kernels(1), lambda layers: True, share) if share else None
+        executor = self.executor
+        self.chain = SpanChain(model.config, stages, self._replace, recheck, None, executor.timings, executor.counts)
+        self.decoder = Decoder(model, [self.chain], Head(model, KERNELS, executor), here=())
+
+    def _stage(self, layers: range, worker: Worker | None) -> Stage:
+        if worker is not None:
+            return Stage(layers, worker.device, 1)
+        return Stage(layers, UnitLayers(self.model, KERNELS, self.executor, layers), 1)
+
+    def _replace(self, stage: Stage, reason: str) -> Sequence[Stage]:
+        """Another device, cut once more; this device if there is none."""
+        self.told.append(reason)
+        others = [one for one in self.workers if one.device is not stage.device and one.device.is_usable]
+        if not others and not self._computes:
+            raise UnitUnavailableError("nobody is left")
+        middle = (stage.layers.start + stage.layers.stop) // 2
+        halves = [range(stage.layers.start, middle), range(middle, stage.layers.stop)]
+        by = [others[0] if others else None, others[-1] if len(others) > 1 else None]
+        return [self._stage(layers, worker) for layers, worker in zip(halves, by, strict=True) if layers]
+
+    def close(self) -> None:
+        self.chain.close()
+        for worker in self.workers:
+            if not worker.channel.closed:
+                worker.channel.close()
+        self.context.term()
+
+
+def logits_alone(model: StoredModel, ids: Sequence[int]) -> Floats:
+    decoder = Decoder.of_units(model, KERNELS, HybridExecutor(KERNELS))
+    return decoder.forward(ids, decoder.new_cache(), all_logits=True)
+
+
+def logits_of(decoder: Decoder, cache: KVCache, ids: Sequence[int], prompt: int) -> Floats:
+    """A prompt, then token by token."""
+    found = [decoder.forward(ids[:prompt], cache, all_logits=True)]
+    found += [decoder.forward([token_id], cache)[None] for token_id in ids[prompt:]]
+    return np.concatenate(found)
