@@ -200,6 +200,14 @@ def test_a_receipt_says_who_saw_what(mode: str, words: list[str]) -> None:
 
 
 def test_a_receipt_of_any_shape_is_words() -> None:
+    spans = [{"first": 0, "end": 6, "peer_id": "12D3KooWdesk00", "name": "desk", "step_ms": 1.0, "tokens": 3}]
+    for again, words in (
+        ({"rows": 9, "equal": 4, "wrong": 0}, "4 results of 9 were computed again here"),
+        ({"rows": 9, "equal": 4, "wrong": 1}, "Wrong results found when they were computed again here: 1."),
+        (None, "No result has been computed again here"),
+    ):
+        told = receipt_markdown(receipt("t", "trusted", spans=spans, rechecked=again))
+        assert "`desk` computed layers 0 to 5" in told and words in told
     assert "Mode" in receipt_markdown({"mode": "new", "peers": "x", "chunks": 3, "bytes": None})
     assert "\\[click\\]" in receipt_markdown(receipt("t", note="[click](http://x)"))
 

@@ -95,6 +95,34 @@ def test_chunks_are_shown_as_they_happen(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_the_way_through_own_devices_is_drawn(tmp_path: Path) -> None:
+    spans = [
+        {"first": 0, "end": 16, "peer_id": PEER_IDS[0], "name": "desk", "step_ms": 8.71, "tokens": 148},
+        {"first": 16, "end": 30, "peer_id": PEER_IDS[1], "name": "", "step_ms": None, "tokens": 0},
+    ]
+    request = {"request": "r", "state": "running", "mode": "trusted", "model": "story", "tokens": 3, "spans": spans}
+
+    async def scenario() -> None:
+        async with interface(tmp_path, twin_with_peers()) as driver:
+            await driver.keys("f5")
+            await driver.sees("No chunks yet")
+            await driver.twin.tell(requests=[request])
+            await driver.sees(
+                "┌ this device: the text, the embedding",
+                "├ desk: layers 0-15, 8.7 ms a token, 148 tokens in its cache",
+                "├ …000001: layers 16-29",
+                "└ this device: the head",
+            )
+            assert "No chunks yet" not in driver.screen
+            spans[1] |= {"peer_id": None, "step_ms": 9.0}
+            await driver.twin.tell(requests=[request])
+            await driver.sees("├ this device: layers 16-29, 9.0 ms a token")
+            await driver.twin.tell(requests=[])
+            await driver.sees("├ desk: layers 0-15")
+
+    asyncio.run(scenario())
+
+
 def test_models_are_chosen_fetched_and_cancelled(tmp_path: Path) -> None:
     async def scenario() -> None:
         twin = GatewayTwin()

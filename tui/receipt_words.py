@@ -120,9 +120,7 @@ def _spans(fields: Fields) -> str:
     again = fields.object("rechecked")
     rows, equal, wrong = again.count("rows"), again.count("equal"), again.count("wrong")
     if wrong:
-        lines.append(
-            f"- {count_words(wrong, 'result')} that were computed again here were wrong: the device is banned."
-        )
+        lines.append(f"- Wrong results found when they were computed again here: {wrong}. The device is banned.")
     elif equal:
         lines.append(
             f"- {count_words(equal, 'result')} of {rows} were computed again here, chosen in secret: "
