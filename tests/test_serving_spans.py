@@ -6,20 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_parts import KERNELS, identity
+from live_nodes import LiveNode
+from made_parts import KERNELS, identity, weights_of
 from msgspec.structs import replace
+from served_units import UNITS, introduced
 from test_model_checkpoints import TINY, write_checkpoint
+from waiting import until
 
 from node.model.span import SpanLayers, SpanPart
 from node.serving.refusal import RequestError
 from node.serving.spans import IDLE_S, MAX_CACHES_A_PEER, SpanCaches
+from node.serving.worker import LinearWorker
 from node.store.held_layers import HeldLayers
 from node.store.library import Library
 from node.store.stored import StoredModel
 from node.store.unit_file import unit_path
+from protocol.identity import PeerId
 from protocol.linear.field import Floats
-from protocol.message import ErrorCode, ErrorReply
-from protocol.spans.messages import SpanBinding, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+from protocol.link.messages import Pong
+from protocol.message import ErrorCode, ErrorReply, Message, Ping
+from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
 
 ANNA, BEN = identity(1).peer_id, identity(2).peer_id
 SIZE = TINY["hidden_size"]
@@ -115,6 +121,8 @@ def test_what_is_not_here_or_not_asked_for_rightly_is_refused(model: StoredModel
     )
     assert refused(caches, step(opened, 0, np.ones((2, SIZE + 1), np.float32))) is ErrorCode.INVALID
     assert refused(caches, step(opened, 0, np.full((2, SIZE), np.nan, np.float32))) is ErrorCode.INVALID
+    assert caches.may_step(ANNA, request) and not caches.may_step(BEN, request)
+    assert caches.may_step(BEN, step(opening(model, 9), 0, rows(2))), "what is not there is nobody's"
     small = opening(model, 2, capacity=4)
     caches.open(ANNA, small)
     assert refused(caches, step(small, 0, rows(5))) is ErrorCode.INVALID
@@ -155,6 +163,40 @@ def test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory(model: StoredM
     none = caches_of(model, limit_bytes=1)
     none.open(ANNA, first)
     assert refused(none, step(first, 0, rows(1))) is ErrorCode.EXHAUSTED
+
+
+def test_spans_are_for_paired_devices_alone_and_each_has_its_own_caches(model: StoredModel) -> None:
+    """Over real sockets: whoever is not paired is told so; a paired device cannot step in another's cache."""
+    paired: set[PeerId] = set()
+    caches = SpanCaches(KERNELS, {model.model_id_bytes: model}.get, lambda: 1 << 30)
+    worker = LinearWorker(KERNELS, weights_of(UNITS), spans=caches)
+    opened = opening(model, 1)
+    request = step(opened, 0, rows(3), nonce=6)
+    with LiveNode(1, UNITS, worker=worker, paired=paired) as node, introduced(node) as client:
+
+        def answer(message: Message) -> Message:
+            client.send(message, 6)
+            received = client.receive()
+            assert received is not None and received.id == 6
+            return received.message
+
+        for message in (opened, request):
+            told = answer(message)
+            assert isinstance(told, ErrorReply) and told.code == ErrorCode.DENIED
+        assert len(caches) == 0
+        paired.add(client.identity.peer_id)
+        assert isinstance(answer(opened), SpanOpened)
+        result = answer(request)
+        assert isinstance(result, SpanResult) and result.answers(request.binding, SIZE)
+        assert isinstance(answer(Ping()), Pong)
+
+        others = opening(model, 2)
+        caches.open(BEN, others)
+        told = answer(step(others, 0, rows(1), nonce=6))
+        assert isinstance(told, ErrorReply) and told.code == ErrorCode.NO_CACHE
+        client.send(SpanClose(others.cache), 6)
+        client.send(SpanClose(opened.cache), 6)
+        until(lambda: len(caches) == 1, "its own is closed, the other's is not")
 
 
 def test_layers_that_are_held_are_computed_and_others_not(model: StoredModel, tmp_path: Path) -> None:

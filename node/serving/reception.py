@@ -31,7 +31,7 @@ from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.link.messages import Attach, Pong
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
-from protocol.spans.messages import SpanClose, SpanOpen
+from protocol.spans.messages import SpanClose, SpanOpen, SpanStep
 from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
 from protocol.work import WorkRequest
 
@@ -175,6 +175,8 @@ class Reception:
             case WorkRequest() as request if request.FOR_PAIRED and not self._is_paired(peer_id):
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
                 self._answer(message, denied, received.id)
+            case SpanStep() as step if self._spans is not None and not self._spans.may_step(peer_id, step):
+                self._answer(message, ErrorReply(ErrorCode.NO_CACHE, "the cache is not here"), received.id)
             case WorkRequest() if (why := self._refusal()) is not None:
                 self._answer(
                     message, ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}"), received.id

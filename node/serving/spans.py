@@ -123,6 +123,12 @@ class SpanCaches:
             for cache in [cache for cache, held in self._held.items() if held.used_at < until]:
                 self._drop(cache)
 
+    def may_step(self, peer_id: PeerId, step: SpanStep) -> bool:
+        """Whether no cache of a step is another peer's."""
+        with self._lock:
+            held = [self._held.get(rows.cache) for rows in step.binding.parts]
+        return all(one is None or one.peer_id == peer_id for one in held)
+
     def macs(self, step: SpanStep) -> int:
         """Multiply-accumulates of a step, without its attention; 0 if it cannot be computed here."""
         binding, model = step.binding, self._model_of(step.model_id)
