@@ -218,8 +218,14 @@ def _fastest_cut(plan: SessionPlan, candidates: Candidates, predict: Predict, ne
     best = min(range(len(plans)), key=lambda index: costs[index].total_s(new_tokens))
     used = {span.peer_id for span in plans[best].spans}
     spare = sorted({span.peer_id for cut in cuts for span in cut} - used)
-    notes = [f"{peer_id} is not used: with it the answer would take longer" for peer_id in spare]
+    notes = [f"{_called(peer_id, candidates)} is not used: with it the answer would take longer" for peer_id in spare]
     return replace(plans[best], cost=costs[best], notes=(*plan.notes, *notes))
+
+
+def _called(peer_id: PeerId, candidates: Candidates) -> str:
+    """What a device says that it is called, or the end of its PeerID."""
+    peer = candidates.holders.get(peer_id)
+    return (peer.hello.name if peer is not None else "") or f"…{peer_id[-6:]}"
 
 
 def _waiting(mode: Privacy, notes: tuple[str, ...], placement: Placement) -> SessionPlan:
