@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import click
 
 from scripts.harness.honest_client import PROMPT, DifferentAnswerError, HonestClient
+from scripts.harness.owner import pair
 from scripts.harness.swarm import NodeProcess, Swarm
 from scripts.soaking.faults import FaultDealer
 from scripts.soaking.watch import ProcessWatch
@@ -27,7 +28,9 @@ PEERS = 5
 SLOW = {PEERS - 1: ["--fault", "slow", "--delay", "0.03"]}
 """The last peer is late in every answer, from the beginning to the end."""
 PROMPTS = [PROMPT, "The cat sat on", "One day a fox met " * 8, "A dog and a bird"]
-MODES = ("split", "strict", "split", "auto", "local")
+MODES = ("split", "strict", "split", "auto", "local", "trusted")
+OWN = 2
+"""So many of the peers to which faults happen are devices of the client's owner, and may read prompts."""
 STREAMS = 4
 """Requests at once while the gateway is under load; every second hangs up in the middle."""
 LOAD_EVERY = 5
@@ -128,6 +131,8 @@ def soak(minutes: float, every_s: float, seed: int, say: bool = True) -> tuple[l
         swarm.start(1, options=swarm.bootstrap())
         client, steady = swarm.nodes[-1], swarm.nodes[0]
         victims = swarm.nodes[1 : PEERS - 1]
+        for own in victims[:OWN]:
+            pair(client, own)
         asker, dealer = Asker(client, seed), FaultDealer(swarm, client, victims, seed)
         watches = {"client": ProcessWatch(client), "peer": ProcessWatch(steady)}
         asker.start()
