@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from protocol.message import Message
+
+
+class Binding(Protocol):
+    """What a result is bound to; each kind of work has its own."""
+
+    @property
+    def model_id(self) -> bytes: ...
+
+    @property
+    def num_rows(self) -> int: ...
 
 
 class WorkRequest(Message, frozen=True):
@@ -15,14 +25,16 @@ class WorkRequest(Message, frozen=True):
     KEEPS_STATE: ClassVar[bool] = False
     """Whether it changes what later requests find; such requests are computed in the order in which they came."""
 
+    binding: Binding
+
     @property
     def model_id(self) -> bytes:
         """The model that it is about."""
-        raise NotImplementedError
+        return self.binding.model_id
 
     @property
     def num_rows(self) -> int:
-        raise NotImplementedError
+        return self.binding.num_rows
 
     @property
     def num_bytes(self) -> int:

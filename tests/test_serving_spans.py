@@ -90,15 +90,17 @@ def test_a_step_computes_what_the_layers_compute_and_truncates(model: StoredMode
     assert computed(caches, step(opened, 9, hidden[:1])).rows.shape == (1, SIZE)
 
 
-def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(model: StoredModel) -> None:
+def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(
+    model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.model.span.PIECE_LAYERS", 1)
     caches, opened, hidden = caches_of(model), opening(model, 1, 0, 3), rows(6)
     caches.open(ANNA, opened)
     first = computed(caches, step(opened, 0, hidden[:4])).rows
     begun = caches.parts(step(opened, 2, rows(4, seed=9)), lambda: 0.0)
-    begun.close()  # before its first part
-    begun = caches.parts(step(opened, 2, rows(4, seed=9)), lambda: 0.0)
-    with pytest.raises(StopIteration):
-        next(begun)  # this model has one piece: it is computed whole
+    next(begun)  # one layer of three has other keys and values in these positions now
+    begun.close()
+    assert refused(caches, step(opened, 3, hidden[3:4])) is ErrorCode.NO_CACHE, "it holds two tokens"
     again = computed(caches, step(opened, 2, hidden[2:4])).rows
     assert again.tobytes() == first[2:].tobytes()
 
@@ -160,9 +162,15 @@ def test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory(model: StoredM
     assert refused(tight, step(first, 1, rows(1))) is ErrorCode.NO_CACHE, "the one that was used longest ago went"
     assert computed(tight, step(second, 1, rows(1))).rows.shape == (1, SIZE)
     assert refused(caches_of(model, limit_bytes=1), step(first, 0, rows(1))) is ErrorCode.NO_CACHE
-    none = caches_of(model, limit_bytes=1)
-    none.open(ANNA, first)
-    assert refused(none, step(first, 0, rows(1))) is ErrorCode.EXHAUSTED
+    whole_growth = caches.num_bytes
+    for limit, is_enough in ((1, False), (whole_growth - 1, False), (whole_growth, True)):
+        bounded = caches_of(model, limit_bytes=limit)
+        bounded.open(ANNA, first)
+        if is_enough:
+            assert computed(bounded, step(first, 0, rows(1))).rows.shape == (1, SIZE)
+        else:  # one row makes room for many, and that counts
+            assert refused(bounded, step(first, 0, rows(1))) is ErrorCode.EXHAUSTED
+        assert bounded.num_bytes <= limit
 
 
 def test_spans_are_for_paired_devices_alone_and_each_has_its_own_caches(model: StoredModel) -> None:

@@ -86,6 +86,13 @@ class KVCache:
         if needed > self.num_slots:
             self._make_room(needed)
 
+    def added_bytes(self, num_tokens: int) -> int:
+        """Memory by which `reserve` makes it larger if it is to hold so many tokens in all."""
+        if num_tokens <= self.num_slots:
+            return 0
+        num_groups, head_dim = self._shape
+        return 2 * 4 * num_groups * head_dim * len(self._here) * (self._slots_for(num_tokens) - self.num_slots)
+
     def hold(self, layers: Collection[int]) -> None:
         """From now on, have room for keys and values of these layers too."""
         new = frozenset(layers) - self._here
@@ -125,10 +132,13 @@ class KVCache:
 
     def _make_room(self, num_tokens: int) -> None:
         """Give every layer that is computed here room for so many tokens at least; the others get none."""
-        self.num_slots = min(self.capacity, -(-num_tokens // GROWTH_TOKENS) * GROWTH_TOKENS)
+        self.num_slots = self._slots_for(num_tokens)
         self.keys = [self._grown(index, layer) for index, layer in enumerate(self.keys)]
         self.values = [self._grown(index, layer) for index, layer in enumerate(self.values)]
         self._addresses = None
+
+    def _slots_for(self, num_tokens: int) -> int:
+        return min(self.capacity, -(-num_tokens // GROWTH_TOKENS) * GROWTH_TOKENS)
 
     def _empty(self, num_slots: int) -> Floats:
         """Zeros in their own memory mapping, so that the memory of a finished text returns to the system at once; the

@@ -115,10 +115,12 @@ class SpanCaches:
 
     def drop_idle(self) -> None:
         """Drop caches that nobody has used for IDLE_S, and layers of models that are not held any more."""
-        for key in list(self._spans):
-            if self._model_of(key[0]) is None:
-                self._spans.pop(key, None)
         with self._lock:
+            kept = list(self._spans)
+        gone = [key for key in kept if self._model_of(key[0]) is None]
+        with self._lock:
+            for key in gone:
+                self._spans.pop(key, None)
             until = self._clock() - IDLE_S
             for cache in [cache for cache, held in self._held.items() if held.used_at < until]:
                 self._drop(cache)
@@ -181,8 +183,8 @@ class SpanCaches:
             raise RequestError(ErrorCode.INVALID, f"rows of this model have {model.config.hidden_size} elements")
         with self._lock:
             parts = [self._part(binding, layers, rows) for rows in binding.parts]
-            growing = sum(part.stop - part.start for part in parts if part.stop > part.cache.num_slots)
-            self._make_room(growing, model, layers, {rows.cache for rows in binding.parts})
+            added = sum(part.cache.added_bytes(part.stop) for part in parts)
+            self._make_room(added, {rows.cache for rows in binding.parts})
             self._in_use.update(rows.cache for rows in binding.parts)
         try:
             return self._layers(model, binding.model_id, layers), parts
@@ -206,15 +208,12 @@ class SpanCaches:
         self._held.move_to_end(rows.cache)
         return SpanPart(held.cache, rows.start, rows.stop)
 
-    def _make_room(self, num_tokens: int, model: StoredModel, layers: range, wanted: set[bytes]) -> None:
-        """Drop caches that were used longest ago, until so many tokens more have room; the lock is held."""
-        config = model.config
-        token_bytes = 8 * len(layers) * config.num_kv_heads * config.head_dim
+    def _make_room(self, added_bytes: int, wanted: set[bytes]) -> None:
+        """Drop caches that were used longest ago, until so much more has room; the lock is held."""
+        if not added_bytes:
+            return
         limit = self._limit_bytes()
-        while num_tokens and self._held:
-            taken = sum(held.cache.num_bytes for held in self._held.values())
-            if taken + num_tokens * token_bytes <= limit:
-                return
+        while sum(held.cache.num_bytes for held in self._held.values()) + added_bytes > limit:
             oldest = next((cache for cache in self._held if cache not in wanted), None)
             if oldest is None or not self._drop(oldest):
                 raise RequestError(ErrorCode.EXHAUSTED, "there is no memory for a longer text here")
@@ -228,11 +227,14 @@ class SpanCaches:
         return True
 
     def _layers(self, model: StoredModel, model_id: bytes, layers: range) -> SpanLayers:
-        """The layers of a span; only used by the computing thread."""
-        known = self._spans.pop((model_id, layers), None) or SpanLayers(model, self._kernels, layers)
-        self._spans[model_id, layers] = known
-        while len(self._spans) > MAX_KEPT_SPANS:
-            self._spans.popitem(last=False)
+        """The layers of a span; only the computing thread calls it."""
+        with self._lock:
+            known = self._spans.pop((model_id, layers), None)
+        known = known or SpanLayers(model, self._kernels, layers)  # it may read files, so the lock is not held
+        with self._lock:
+            self._spans[model_id, layers] = known
+            while len(self._spans) > MAX_KEPT_SPANS:
+                self._spans.popitem(last=False)
         return known
 
 

@@ -59,9 +59,7 @@ class DeviceError(Exception):
 class SpanDevice:
     """Only the session's thread uses it."""
 
-    def __init__(
-        self, peer: SessionPeer, model_id: bytes, may_read: Callable[[], bool], hidden_size: int = 1
-    ) -> None:
+    def __init__(self, peer: SessionPeer, model_id: bytes, may_read: Callable[[], bool], hidden_size: int) -> None:
         """
         Args:
             may_read: whether the user lets it read prompts, asked before every step.

@@ -23,8 +23,6 @@ class Stage:
         self.layers = layers
         self.device = by if isinstance(by, SpanDevice) else None
         self.here = by if isinstance(by, UnitLayers) else None
-        self.steps = 0
-        self.rows = 0
         self.row_s = Series()
         """Seconds from a step of one row to its result."""
         self.gone = 0

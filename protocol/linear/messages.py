@@ -126,14 +126,6 @@ class UnitRequest(WorkRequest, frozen=True):
     binding: ChunkBinding
 
     @property
-    def model_id(self) -> bytes:
-        return self.binding.model_id
-
-    @property
-    def num_rows(self) -> int:
-        return self.binding.num_rows
-
-    @property
     def result_bytes(self) -> int:
         outputs = (self.binding.tile_end - self.binding.tile_start) * TILE_OUTPUTS
         return min(4 * self.binding.num_rows * outputs, MAX_DATA_BYTES)

@@ -172,14 +172,6 @@ class SpanStep(Discreet, WorkRequest, frozen=True):
     """`[num_rows, D]` f32: hidden states before the first layer. Whoever reads them can read the text."""
 
     @property
-    def model_id(self) -> bytes:
-        return self.binding.model_id
-
-    @property
-    def num_rows(self) -> int:
-        return self.binding.num_rows
-
-    @property
     def num_bytes(self) -> int:
         return self.rows.nbytes
 
