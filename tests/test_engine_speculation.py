@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ from puppets import write_puppet
 
 from node.config import NodeConfig
 from node.engine import Engine
+from node.engine.drafts import ModelDrafter, check_draft, rows_worth
 from node.engine.request import Completed, Failed, GenerationRequest, Token
 from node.engine.speculation import Speculation
+from node.errors import PromptError
 from node.kernels import select_kernels
+from node.model.cache import KVCache
 from node.model.decoder import Decoder
 from node.model.draft import LONGEST, MAX_WINDOW, TextDrafter
 from node.model.generate import Answer, Finished, GeneratedToken
@@ -51,6 +55,21 @@ class Liar:
             token_id if self._random.random() < self._honesty else self._random.randrange(self._size)
             for token_id in known
         ]
+
+
+class Counted:
+    """A model and how many rows each of its passes had."""
+
+    def __init__(self, model: StoredModel) -> None:
+        kernels, self.rows = select_kernels(1), list[int]()
+        self.decoder = Decoder.of_units(model, kernels, LocalLinear(kernels))
+        forward = self.decoder.forward
+
+        def counting(token_ids: Sequence[int], cache: KVCache, all_logits: bool = False) -> Any:
+            self.rows.append(len(token_ids))
+            return forward(token_ids, cache, all_logits)
+
+        self.decoder.forward = counting  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +177,56 @@ def test_a_text_that_repeats_is_guessed() -> None:
     assert long.guess(1) == [77], "the longest run that is known counts"
 
 
+def test_rows_are_chosen_by_what_a_token_costs() -> None:
+    assert rows_worth(lambda rows: 1.0, 0.0, 8) == 8, "rows cost nothing: as many as there may be"
+    assert rows_worth(lambda rows: float(rows), 0.0, 8) == 1, "rows cost as much as passes"
+    assert rows_worth(lambda rows: 1.0, 1.0, 8) == 1, "the draft is as slow as a pass"
+    some = rows_worth(lambda rows: 1.0 + 0.1 * rows, 0.05, 8)
+    assert 2 < some < 8
+    assert rows_worth(lambda rows: 1.0 + 0.1 * rows, 0.05, 8, right=0.95) > some
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_draft_that_says_the_same_is_always_right_and_costs_a_row_a_guess(
+    decoder: Decoder, model: StoredModel, temperature: float
+) -> None:
+    """Also where tokens are drawn: it has their random numbers."""
+    prompt = model.tokenizer().encode(PROMPT)
+    params = SamplingParams(temperature=temperature, max_tokens=33, ignore_eos=True, seed=7, top_k=40)
+    expected = plain(decoder, model, params, prompt)
+    answer, cache = answer_of(model, params, prompt), decoder.new_cache()
+    draft = Counted(model)
+    drafter = ModelDrafter(draft.decoder, prompt, answer.ahead)
+    speculation = Speculation(8, drafter)
+    events: list[Any] = answer.advance(decoder.forward(prompt, cache))
+    drafter.extend([events[-1].id])
+    while not isinstance(events[-1], Finished):
+        step = speculation.choose(speculation.compute(decoder, cache, events[-1].id), cache, answer)
+        drafter.extend([event.id for event in step if isinstance(event, GeneratedToken)])
+        events += step
+    assert events == expected[:-1]
+    assert speculation.passes == 4 and speculation.right == 28
+    assert draft.rows == [len(prompt) + 1, *[1] * 7, *[1] * 24], "as many rows before every pass"
+
+
+def test_a_draft_that_errs_costs_as_many_rows(library: Library, tmp_path: Path) -> None:
+    """Peers measure the pause before a pass: it must not tell how many guesses were right."""
+    folder = write_puppet(tmp_path / "errs", {**FOLLOWS, ord("d"): ord("x")})
+    model = library.resolve(library.import_folder(folder, "errs").model_id)
+    draft = Counted(model)
+    drafter = ModelDrafter(
+        draft.decoder, list(b"ab"), answer_of(model, SamplingParams(temperature=0.0), list(b"ab")).ahead
+    )
+    assert drafter.guess(3) == list(b"cdx")
+    drafter.extend(list(b"c"))
+    assert drafter.guess(3) == list(b"dx\0")
+    drafter.extend(list(b"de"))
+    assert drafter.guess(3) == list(b"fga")
+    drafter.extend(list(b"fgab"))
+    assert drafter.guess(3) == list(b"cdx")
+    assert draft.rows == [2, 1, 1, 1, *[1, 1, 1, 1] * 3]
+
+
 @pytest.fixture(scope="module")
 def engine(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = write_puppet(tmp_path_factory.mktemp("puppet"), FOLLOWS, config={"max_position_embeddings": 64})
@@ -191,6 +260,25 @@ def test_an_engine_guesses_what_it_is_asked_to_and_not_by_itself_here(engine: En
     assert told is not None and told.window == 8 and told.right > 35 and told.passes < 12
     assert "were guessed right" in receipt.as_line()
     assert Receipt.from_json(receipt.as_json()).speculation == told
+
+
+def test_a_draft_guesses_and_the_text_stays_the_same(engine: Engine, library: Library, tmp_path: Path) -> None:
+    folder = write_puppet(tmp_path / "close", {**FOLLOWS, ord("d"): ord("x")}, config={"max_position_embeddings": 48})
+    draft = library.resolve(library.import_folder(folder, "close").model_id)
+    expected, _ = ask(engine, "alphabet", "abcdefgabc")
+    tokens, receipt = ask(engine, "alphabet", "abcdefgabc", speculate=4, draft=draft)
+    told = receipt.speculation
+    assert tokens == expected and told is not None and told.draft == "close"
+    assert "guessed right by close" in receipt.as_line() and Receipt.from_json(receipt.as_json()).speculation == told
+    assert 20 < told.right < 40, "it errs after each d, until its context ends; then the text is looked up"
+    _, receipt = ask(engine, "alphabet", "abcdefgabc", draft=draft)
+    assert receipt.speculation is None, "where nothing is lent, a pass costs as much as its rows"
+
+
+def test_a_draft_of_another_vocabulary_is_refused(library: Library, model: StoredModel, engine: Engine) -> None:
+    with pytest.raises(PromptError, match="another vocabulary"):
+        check_draft(library.resolve("alphabet"), model)
+    check_draft(model, model)
 
 
 def test_at_the_end_of_the_context_it_goes_on_without(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from node.engine.request import Completed, Failed, Token
 from node.model.sampling import SamplingParams
 from node.store.hf.layout import EMBEDDING
+from node.store.importer import import_checkpoint
 
 A, B = ord("a"), ord("b")
 ENDLESS = SamplingParams(max_tokens=1 << 15)
@@ -128,3 +129,24 @@ def test_a_model_s_own_limit_that_makes_no_sense_is_not_the_asker_s_mistake(tmp_
         status, body = post(node, "/v1/chat/completions", messages=[{"role": "user", "content": "a"}])
         assert status == 200, body
         assert body["choices"][0]["message"]["content"] == ("bab" if limit == 3 else "bababab")
+
+
+def test_a_program_names_the_model_that_guesses(tmp_path: Path) -> None:
+    checkpoint = write_puppet(tmp_path / "checkpoint", {A: B, B: A}, config=LONG_CONTEXT)
+    with serving(tmp_path / "node", checkpoint) as node:
+        models = node.data_dir / "models"
+        import_checkpoint(write_puppet(tmp_path / "close", {A: B}, config=LONG_CONTEXT), models, "close")
+        import_checkpoint(write_puppet(tmp_path / "other", {A: B}, special=["<x>"]), models, "other")
+        asked = {"prompt": "ab", "max_tokens": 21, "speculate": 4}
+        status, plain = post(node, "/v1/completions", prompt="ab", max_tokens=21)
+        status, answer = post(node, "/v1/completions", draft="close", **asked)
+        assert status == 200 and answer["choices"][0]["text"] == plain["choices"][0]["text"] == "ab" * 10 + "a"
+        told = answer["kekahyde"]["speculation"]
+        assert told["draft"] == "close" and told["right"] == told["passes"] == 10
+        status, answer = post(node, "/v1/completions", draft="nobody", **asked)
+        assert status == 404 and "no model is called 'nobody'" in answer["error"]["message"]
+        status, answer = post(node, "/v1/completions", draft="other", **asked)
+        assert status == 400 and answer["error"]["param"] == "draft"
+        assert "another vocabulary than puppet" in answer["error"]["message"]
+        status, answer = post(node, "/v1/completions", draft=3, **asked)
+        assert status == 400 and answer["error"]["param"] == "draft"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from puppets import write_puppet
 
+from node.store.library import Library
 from scripts.harness.swarm import RunResult, Swarm
 
 pytestmark = pytest.mark.swarm
@@ -14,6 +15,10 @@ pytestmark = pytest.mark.swarm
 FOLLOWS = {ord(a): ord(b) for a, b in zip("abcdefg", "bcdefga", strict=True)}
 TOKENS = 33
 UNITS_OF_STORY = 24
+
+
+CLOSE = {**FOLLOWS, ord("d"): ord("x")}
+"""What a draft says that errs after each d."""
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +57,20 @@ def test_a_text_that_repeats_needs_few_passes(tmp_path_factory: pytest.TempPathF
         answer = ask(swarm, "--privacy", "split", "--temperature", "0", "--speculate", "8", prompt="abcdefgabc")
         told = answer.receipt["speculation"]
         assert answer.text == ("defgabc" * 5)[:TOKENS] and told["passes"] == 4 and told["right"] == TOKENS - 5
+
+
+def test_a_draft_model_guesses(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("puppets")
+    library = Library(folder / "models")
+    library.import_folder(write_puppet(folder / "alphabet", FOLLOWS), "alphabet")
+    library.import_folder(write_puppet(folder / "close", CLOSE), "close")
+    with Swarm(model="alphabet", models=folder / "models") as swarm:
+        swarm.start(2)
+        plain = ask(swarm, "--privacy", "split", "--temperature", "0", prompt="ab")
+        options = ("--privacy", "split", "--temperature", "0", "--draft", "close")
+        answer = ask(swarm, *options, "--speculate", "4", prompt="ab")
+        told = answer.receipt["speculation"]
+        assert answer.token_ids == plain.token_ids and told["draft"] == "close"
+        assert told["passes"] + told["right"] == TOKENS - 1 and 15 < told["right"] < TOKENS - 5
+        refused = swarm.run("ab", [*options[:-1], "story"])
+        assert refused.returncode == 1 and "another vocabulary than alphabet" in refused.narration

@@ -17,6 +17,7 @@ from node.cli.narrate import configure_logging, drop, fail
 from node.cli.options import (
     data_dir_option,
     discovery_options,
+    draft_option,
     gateway_options,
     json_option,
     lend_option,
@@ -85,6 +86,7 @@ class Commands(LazyGroup):
 @gateway_options
 @model_option
 @lend_option
+@draft_option
 @recheck_option
 @thin_option
 @memory_option
@@ -112,6 +114,7 @@ def cli(
     no_gateway: bool,
     model: str,
     lend: str,
+    draft: str | None,
     recheck: float,
     thin: bool,
     memory_bytes: int | None,
@@ -161,6 +164,7 @@ def cli(
             name,
             sends_all_rows,
             recheck,
+            draft,
             as_json,
         )
         serve.serve(options, until_stdin_ends)

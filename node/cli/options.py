@@ -131,6 +131,13 @@ speculate_option = click.option(
     help="Compute N rows in each pass, the newest token and guesses of the next ones: the text is the same, with "
     "fewer passes where guesses are right. [default: auto, where a pass with guesses takes hardly longer]",
 )
+draft_option = click.option(
+    "--draft",
+    default=None,
+    metavar="NAME",
+    help="A smaller model of the same vocabulary that is here and guesses tokens (see --speculate): the same text in "
+    "fewer passes over peers.",
+)
 recheck_option = click.option(
     "--recheck",
     type=click.FloatRange(0, 1),

@@ -10,6 +10,7 @@ import click
 from node.cli.on_node import asked_of
 from node.cli.turns import Message
 from node.engine import GenerationRequest
+from node.engine.drafts import check_draft
 from node.errors import PromptError
 from node.model.generate import check_prompt
 from node.model.sampling import SamplingParams
@@ -35,13 +36,21 @@ class Reading:
         lend: Lend,
         is_chat: bool,
         speculate: int | None = None,
+        draft: StoredModel | None = None,
     ) -> None:
+        """
+        Raises:
+            PromptError: the draft cannot guess for this model.
+        """
+        if draft is not None:
+            check_draft(draft, model)
         self._model = model
         self._params = params
         self._privacy = privacy
         self._lend = lend
         self._is_chat = is_chat
         self._speculate = speculate
+        self._draft = draft
         self._conversation = f"run {secrets.token_hex(8)}"
 
     def check(self, text: str | None) -> None:
@@ -84,6 +93,7 @@ class Reading:
             self._lend,
             conversation=self._conversation,
             speculate=self._speculate,
+            draft=self._draft,
         )
 
     def for_node(self, asked: Asked) -> dict[str, Any]:
@@ -92,7 +102,8 @@ class Reading:
         prompt = {"prompt": ids} if isinstance(asked, str) else {"messages": asked}
         fields = asked_of(self._model, prompt, self._params, self._privacy, self._lend)
         speculate = "auto" if self._speculate is None else self._speculate or "off"
-        return fields | {"prompt_cache_key": self._conversation, "speculate": speculate}
+        named = {} if self._draft is None else {"draft": self._draft.model_id}
+        return fields | named | {"prompt_cache_key": self._conversation, "speculate": speculate}
 
     def _template(self) -> ChatTemplate:
         template = self._model.chat_template

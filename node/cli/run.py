@@ -20,6 +20,7 @@ from node.cli.on_node import answer_of_node, node_does_it
 from node.cli.options import (
     EXIT_CODES,
     data_dir_option,
+    draft_option,
     json_option,
     lend_option,
     model_option,
@@ -72,6 +73,7 @@ class RunOptions(Struct, frozen=True):
     privacy: Privacy
     lend: Lend
     speculate: int | None
+    draft: str | None
     recheck: float
     thin: bool
     chat: bool
@@ -129,6 +131,7 @@ class RunOptions(Struct, frozen=True):
 )
 @lend_option
 @speculate_option
+@draft_option
 @recheck_option
 @thin_option
 @network_options
@@ -215,7 +218,8 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
     stored = None if absent is not None else library.resolve(model)
     if options.thin and stored is not None and stored.is_whole:
         say(f"note: all of {stored.name} is already here: --thin does not remove any of it")
-    reading = None if stored is None else _reading(stored, options)
+    draft = None if options.draft is None else library.resolve(options.draft)
+    reading = None if stored is None else _reading(stored, draft, options)
     if reading is not None:
         reading.check(text)
     if by_node and reading is not None:
@@ -227,7 +231,7 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
         if options.privacy is not Privacy.LOCAL or stored is None:
             _wait_for_peers(node, bootstrap, options)
         if reading is None:
-            reading = _reading(_bring(node, library, str(absent), lent), options)
+            reading = _reading(_bring(node, library, str(absent), lent), draft, options)
             reading.check(text)
         with Engine(node, library, options.sessions()) as engine:
             _answer(text, reading, lambda asked: engine.ask(reading.request(asked)), as_json)
@@ -253,9 +257,9 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
     )
 
 
-def _reading(model: StoredModel, options: RunOptions) -> Reading:
+def _reading(model: StoredModel, draft: StoredModel | None, options: RunOptions) -> Reading:
     params = _sampling_params(model, options.sampling)
-    return Reading(model, params, options.privacy, options.lend, options.chat, options.speculate)
+    return Reading(model, params, options.privacy, options.lend, options.chat, options.speculate, draft)
 
 
 def _answer(text: str | None, reading: Reading, ask: Callable[[Asked], Iterator[Event]], as_json: bool) -> None:

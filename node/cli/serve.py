@@ -78,6 +78,7 @@ class ServeOptions(Struct, frozen=True):
     """None: as `own_name` says."""
     sends_all_rows: bool
     recheck: float
+    draft: str | None
     as_json: bool
 
     def config(self, directory: DataDir, swarm: Swarm, listen: Multiaddr | None) -> NodeConfig:
@@ -145,6 +146,8 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     lent = kinds_not_kept(options.thin, options.lend)
     library = library_of(directory, lent)
     remove_left_behind(directory.models)
+    if options.draft is not None:
+        library.resolve(options.draft)  # now, not at the first request
     assert config.published is not None
     wanted = wanted_models(library, options.model, swarm, config.published.ids(swarm.key is None))
     sessions = SessionConfig(
@@ -158,7 +161,7 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
 
     with (
         Node(config, wanted.whole) as node,
-        Engine(node, library, sessions, wanted.default) as engine,
+        Engine(node, library, sessions, wanted.default, options.draft) as engine,
         Gateway(node, engine, options.endpoint.config(directory.path)) as gateway,
     ):
         node.on_failure = lambda reason: stopping.give()

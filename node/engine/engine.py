@@ -47,18 +47,24 @@ class Engine:
     """Requests of one serving node; a context manager."""
 
     def __init__(
-        self, node: Node, library: Library, sessions: SessionConfig | None = None, default: str | None = None
+        self,
+        node: Node,
+        library: Library,
+        sessions: SessionConfig | None = None,
+        default: str | None = None,
+        draft: str | None = None,
     ) -> None:
         """
         Args:
             sessions: how sessions are formed, except for what each request says itself; by default with guards that
                 the user named, or else with guards that the node chooses.
             default: id of the model for requests that name none; None: the first that is served.
+            draft: name of the model that guesses tokens for those with its vocabulary, if a request does not say.
         """
         self._node = node
         named = node.config.named
         self._sessions = sessions or SessionConfig(named=named, by_guards=not named)
-        self.models = Models(node, library, default)
+        self.models = Models(node, library, default, draft)
         self.feed = ChunkFeed()
         self._lock = threading.Lock()
         self._runners: dict[Key, SessionRunner] = {}

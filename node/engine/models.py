@@ -7,7 +7,8 @@ import time
 
 from msgspec import Struct
 
-from node.errors import ModelNotFoundError
+from node.engine.drafts import check_draft
+from node.errors import ModelNotFoundError, PromptError
 from node.node import Node
 from node.store.library import Library, ModelSummary
 from node.store.stored import StoredModel
@@ -28,8 +29,9 @@ class ListedModel(Struct, frozen=True):
 class Models:
     """The models of a node. Thread-safe; every method may read the disk."""
 
-    def __init__(self, node: Node, library: Library, default: str | None = None) -> None:
+    def __init__(self, node: Node, library: Library, default: str | None = None, draft: str | None = None) -> None:
         self._node = node
+        self._draft = draft
         self._library = library
         self._default = default
         self._lock = threading.Lock()
@@ -77,6 +79,17 @@ class Models:
                 raise ModelNotFoundError(f"no model is called {name[:128]!r}; the models are: {names}")
         with self._opening:
             return self._library.resolve(name)
+
+    def draft_for(self, model: StoredModel) -> StoredModel | None:
+        """The draft model with which the node was started, if it can guess for this one."""
+        if self._draft is None or self._draft in (model.name, model.model_id):
+            return None
+        draft = self.resolve(self._draft)
+        try:
+            check_draft(draft, model)
+        except PromptError:
+            return None
+        return draft
 
     def _knows(self, name: str, kept_s: float = LISTING_KEPT_S) -> bool:
         return any(name in (*summary.names, summary.model_id) for summary in self._summaries(kept_s))

@@ -48,7 +48,9 @@ class GenerationRequest(Discreet, Struct, frozen=True):
     """The client and its conversation, whose next turn need not send its beginning again. None: the cache is never
     reused in a mode that shows rows to others."""
     speculate: int | None = None
-    """Rows of a pass with guessed tokens, 2 to 8; 0: none are guessed; None: where that costs hardly any time."""
+    """Rows of a pass with guessed tokens, 2 to 8; 0: none are guessed; None: where that is predicted to pay."""
+    draft: StoredModel | None = None
+    """The model that guesses tokens; None: they are guessed from the text itself."""
 
 
 class Queued(Struct, frozen=True):

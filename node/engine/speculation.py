@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
+from node.engine.drafts import ModelDrafter, rows_worth
 from node.engine.request import GenerationRequest
 from node.model.cache import KVCache
 from node.model.decoder import Decoder
@@ -20,6 +21,7 @@ from node.model.generate import Answer, Finished, GeneratedToken
 from node.privacy import Privacy
 from node.session.receipt import Speculated
 from node.session.session import Session
+from node.store.stored import StoredModel
 from protocol.linear.field import Floats
 
 FAR_S = 0.005
@@ -43,6 +45,8 @@ class Speculation(Struct):
     window: int
     """Rows of every pass: the last token and guesses."""
     drafter: Drafter
+    draft: str = ""
+    """Name of the model that guesses; empty: the text itself."""
     passes: int = 0
     right: int = 0
     """Guesses that needed no pass of their own."""
@@ -84,7 +88,7 @@ class Speculation(Struct):
     @property
     def outcome(self) -> Speculated:
         """For the receipt."""
-        return Speculated(self.window, self.passes, self.right)
+        return Speculated(self.window, self.passes, self.right, self.draft)
 
     def fits(self, cache: KVCache) -> bool:
         """Whether a pass has room before the end of the model's context."""
@@ -101,14 +105,31 @@ class Asking(Protocol):
 def speculation_for(session: Session, asking: Asking) -> Speculation | None:
     """How an answer speculates; None: it does not.
 
-    If the request does not say, it does where a pass with guesses takes hardly longer by prediction, which is so
-    where round trips cost most. The prompt has no say in it: peers see whether there are guesses.
+    If the request does not say, the text is looked up where a pass with guesses takes hardly longer by prediction,
+    which is so where round trips cost most; a draft model guesses where a token is then predicted to take less time.
+    The prompt has no say in it: peers see how many rows a pass has.
     """
-    asked = asking.request.speculate
+    asked, draft, answer = asking.request.speculate, asking.request.draft, asking.answer
+    if draft is not None:
+        window = _rows_with(draft, session) if asked is None else asked
+        if window < 2:
+            return None
+        drafter = ModelDrafter(session.decoder_here(draft), answer.prompt_ids, answer.ahead)
+        return Speculation(window, drafter, draft.name)
     window = MAX_WINDOW if asked is None else asked
     if window < 2 or (asked is None and not _is_worth_it(session, window)):
         return None
-    return Speculation(window, TextDrafter(asking.answer.prompt_ids))
+    return Speculation(window, TextDrafter(answer.prompt_ids))
+
+
+def _rows_with(draft: StoredModel, session: Session) -> int:
+    """Rows of a pass for which a token is predicted to take least time; 1: no guesses."""
+    alone_s = session.predict(session.plan, 1).token_s
+    return rows_worth(
+        lambda rows: alone_s if rows == 1 else session.predict(session.plan, rows).ttft_s,
+        session.seconds_here(draft),
+        MAX_WINDOW,
+    )
 
 
 def _is_worth_it(session: Session, window: int) -> bool:

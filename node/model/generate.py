@@ -106,6 +106,10 @@ class Answer:
         """Where its random numbers begin, whether it was given or drawn."""
         return self._sampler.seed
 
+    def ahead(self) -> Sampler:
+        """What would choose the next tokens, for who guesses them."""
+        return self._sampler.ahead()
+
     def advance(self, logits: Floats) -> list[GeneratedToken | Finished]:
         """The next token, chosen from the last logits; after the answer's last token, also how it ended."""
         token_id, index = self._sampler.pick(logits), self.num_tokens

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,6 +175,16 @@ class Sampler:
         if self._guide is not None:
             self._guide.push(token_id)
         return token_id
+
+    def ahead(self) -> Sampler:
+        """A twin that chooses the next tokens with the same random numbers, from whatever logits, and follows no
+        grammar. What it does changes nothing here."""
+        twin = copy(self)
+        twin._guide = None
+        twin._seen, twin._answered = set(self._seen), Counter(self._answered)
+        twin._random = np.random.Philox(key=self.seed)
+        twin._random.state = self._random.state
+        return twin
 
     def likelihood(self, logits: Floats, token_id: int) -> Likelihood | None:
         """How likely a token was among logits f32[V]; None unless `logprobs` asks for it."""

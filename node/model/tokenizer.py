@@ -69,6 +69,11 @@ class Tokenizer:
         """Number of ids that the tokenizer knows, with special tokens."""
         return int(self._rust.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The id of every token that the tokenizer knows, by its word."""
+        return dict(self._rust.get_vocab(with_added_tokens=True))
+
     def as_json(self) -> str:
         """What `tokenizer.json` holds, with the tokens that other files name."""
         text: str = self._rust.to_str()

@@ -136,6 +136,8 @@ class Speculated(Struct, frozen=True):
     passes: int
     right: int
     """Guesses that needed no pass of their own."""
+    draft: str = ""
+    """Name of the model that guessed; empty: the text itself was looked up."""
 
 
 class Receipt(Struct, frozen=True):
@@ -269,7 +271,9 @@ class Receipt(Struct, frozen=True):
             f"{self.tokens_per_s:.1f} tokens/s",
         ]
         if self.speculation is not None:
-            parts.append(f"{self.speculation.right} tokens were guessed right, in {self.speculation.passes} passes")
+            told = self.speculation
+            by = f" by {told.draft}" if told.draft else ""
+            parts.append(f"{told.right} tokens were guessed right{by}, in {told.passes} passes")
         if self.readers:
             parts.append(f"{', '.join(self.readers)} could read the prompt")
         return parts

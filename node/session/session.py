@@ -258,6 +258,15 @@ class Session:
         """The predicted cost of a request with this plan over the peers of this session."""
         return self._planner.predict(plan, prompt_tokens)
 
+    def seconds_here(self, model: StoredModel) -> float:
+        """Predicted seconds of a token of another model that is computed by this device alone."""
+        return self._node.planner.predict(model, Privacy.LOCAL, (), 1).token_s
+
+    def decoder_here(self, model: StoredModel) -> Decoder:
+        """Another model, which this device computes alone; for the session's thread, ended by its interrupt."""
+        kernels = self._node.kernels
+        return Decoder.of_units(model, kernels, HybridExecutor(kernels, None, self._interrupt))
+
     def learn(self, predicted: Cost, ttft_s: float, token_s: float) -> None:
         """Learn from the real times of a request that ran alone in the session; 0 means not measured."""
         self._planner.learn(self.plan, predicted, ttft_s, token_s)

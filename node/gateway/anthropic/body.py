@@ -10,6 +10,7 @@ from node.gateway.http.errors import ApiError, invalid, unsupported
 
 SAME = frozenset(
     {
+        "draft",
         "lend",
         "max_tokens",
         "min_p",
@@ -23,7 +24,7 @@ SAME = frozenset(
         "top_p",
     }
 )
-"""Fields of the same meaning in both; lend, min_p, privacy, seed and speculate are ours."""
+"""Fields of the same meaning in both; draft, lend, min_p, privacy, seed and speculate are ours."""
 IGNORED = frozenset(
     {
         "betas",

@@ -41,7 +41,9 @@ class Asked(Discreet, Struct, frozen=True):
     lend: Lend | None
     sampling: dict[str, Any]
     speculate: int | None = None
-    """Rows of a pass with guessed tokens; 0: none; None: where that costs hardly any time."""
+    """Rows of a pass with guessed tokens; 0: none; None: where that is predicted to pay."""
+    draft: str | None = None
+    """Name of the model that guesses them; None: as the node was started; empty: the text itself is looked up."""
     messages: list[dict[str, Any]] | None = None
     prompts: tuple[Prompt, ...] = ()
     stream: bool = False

@@ -13,6 +13,7 @@ from node.gateway.chat.fields import (
     MAX_ANSWERS,
     SAMPLING,
     read_cache_key,
+    read_draft,
     read_flag,
     read_lend,
     read_numbers,
@@ -30,6 +31,7 @@ from node.gateway.http.errors import ApiError, invalid, unsupported
 COMMON = frozenset(
     {
         "best_of",
+        "draft",
         "lend",
         "logit_bias",
         "logprobs",
@@ -172,6 +174,7 @@ def _read_common(body: Mapping[str, Any], header: str | None, own: frozenset[str
         "privacy": read_privacy(body.get("privacy"), header),
         "lend": read_lend(body.get("lend")),
         "speculate": read_speculate(body.get("speculate")),
+        "draft": read_draft(body.get("draft")),
         "sampling": read_sampling(body),
         "form": read_form(body),
         "stream": stream,

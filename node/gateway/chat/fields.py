@@ -132,6 +132,13 @@ def read_speculate(value: Any) -> int | None:
     return value
 
 
+def read_draft(value: Any) -> str | None:
+    """The name of a draft model, if it is said."""
+    if value is not None and not isinstance(value, str):
+        raise invalid('draft is the name of a model, or "" for none', "draft")
+    return value
+
+
 def read_cache_key(value: Any) -> str | None:
     """`prompt_cache_key`."""
     if value is not None and (not isinstance(value, str) or len(value) > MAX_CACHE_KEY_CHARACTERS):

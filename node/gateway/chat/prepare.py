@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from node.engine import Engine, GenerationRequest
+from node.engine.drafts import check_draft
 from node.errors import PromptError
 from node.gateway.chat.asked import Asked, Prompt, sampling_params
 from node.gateway.chat.dialect import (
@@ -93,6 +94,7 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
         words_shown=words,
         pooling=asked.pooling,
         speculate=asked.speculate,
+        draft=_draft(engine, asked, model),
     )
     requests = [
         replace(
@@ -109,6 +111,20 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
     parallel = asked.tools is None or asked.tools.parallel
     echoes = [model.tokenizer().decode(request.prompt_ids) for request in requests] if asked.echo else []
     return Prepared(tuple(requests), first.dialect, first.thinking, parallel, tuple(echoes), note or first.note)
+
+
+def _draft(engine: Engine, asked: Asked, model: StoredModel) -> StoredModel | None:
+    """The model that guesses tokens, if one does. Raises ApiError if it cannot do so for this model."""
+    if asked.pooling is not None or asked.speculate == 0 or asked.draft == "":
+        return None
+    if asked.draft is None:
+        return engine.models.draft_for(model)
+    draft = engine.models.resolve(asked.draft)
+    try:
+        check_draft(draft, model)
+    except PromptError as exc:
+        raise invalid(str(exc), "draft") from exc
+    return draft
 
 
 def _text(prompt: Prompt, model: StoredModel) -> _Rendered:

@@ -9,6 +9,7 @@ from node.gateway.http.errors import ApiError, invalid, unsupported
 
 SAME = frozenset(
     {
+        "draft",
         "lend",
         "speculate",
         "metadata",
