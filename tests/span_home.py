@@ -71,15 +71,13 @@ class Worker:
     def compute(self, step: SpanStep) -> Message:
         from node.serving.refusal import RequestError
 
-        parts = self.caches.parts(step, lambda: 0.0)
+        parts = self.caches.parts([step], lambda: 0.0)
         try:
             while True:
                 next(parts)
         except StopIteration as finished:
-            result: SpanResult = finished.value
-            return result
-        except RequestError as exc:
-            return ErrorReply(exc.code, str(exc))
+            (outcome,) = finished.value
+        return ErrorReply(outcome.code, str(outcome)) if isinstance(outcome, RequestError) else outcome
 
 
 def forgets(worker: Worker, message_id: int, step: SpanStep) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +17,11 @@ from test_model_checkpoints import TINY, write_checkpoint
 from waiting import until
 
 from node.model.span import SpanLayers, SpanPart
+from node.serving.computing import Computing
 from node.serving.refusal import RequestError
 from node.serving.spans import IDLE_S, MAX_CACHES_A_PEER, SpanCaches
-from node.serving.worker import LinearWorker
+from node.serving.work_queue import Job
+from node.serving.worker import Answer, LinearWorker
 from node.store.held_layers import HeldLayers
 from node.store.library import Library
 from node.store.stored import StoredModel
@@ -26,6 +31,7 @@ from protocol.linear.field import Floats
 from protocol.link.messages import Pong
 from protocol.message import ErrorCode, ErrorReply, Message, Ping
 from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+from protocol.work import WorkRequest
 
 ANNA, BEN = identity(1).peer_id, identity(2).peer_id
 SIZE = TINY["hidden_size"]
@@ -62,14 +68,21 @@ def step(opened: SpanOpen, start: int, hidden: Floats, nonce: int = 1) -> SpanSt
 
 
 def computed(caches: SpanCaches, request: SpanStep) -> SpanResult:
-    parts = caches.parts(request, lambda: 0.0)
+    (result,) = together(caches, request)
+    if isinstance(result, RequestError):
+        raise result
+    assert result.answers(request.binding, SIZE)
+    return result
+
+
+def together(caches: SpanCaches, *requests: SpanStep) -> list[SpanResult | RequestError]:
+    parts = caches.parts(requests, lambda: 0.0)
     while True:
         try:
             next(parts)
         except StopIteration as finished:
-            result: SpanResult = finished.value
-            assert result.answers(request.binding, SIZE)
-            return result
+            outcomes: list[SpanResult | RequestError] = finished.value
+            return outcomes
 
 
 def refused(caches: SpanCaches, request: SpanStep) -> ErrorCode:
@@ -97,12 +110,86 @@ def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(
     caches, opened, hidden = caches_of(model), opening(model, 1, 0, 3), rows(6)
     caches.open(ANNA, opened)
     first = computed(caches, step(opened, 0, hidden[:4])).rows
-    begun = caches.parts(step(opened, 2, rows(4, seed=9)), lambda: 0.0)
+    begun = caches.parts([step(opened, 2, rows(4, seed=9))], lambda: 0.0)
     next(begun)  # one layer of three has other keys and values in these positions now
     begun.close()
     assert refused(caches, step(opened, 3, hidden[3:4])) is ErrorCode.NO_CACHE, "it holds two tokens"
     again = computed(caches, step(opened, 2, hidden[2:4])).rows
     assert again.tobytes() == first[2:].tobytes()
+
+
+def test_steps_of_several_clients_together_have_the_bits_that_each_has_alone(model: StoredModel) -> None:
+    alone, shared, texts = caches_of(model), caches_of(model), [rows(4, seed) for seed in range(3)]
+    opened = [opening(model, name) for name in range(3)]
+    for caches in (alone, shared):
+        for one, owner in zip(opened, (ANNA, BEN, identity(3).peer_id), strict=True):
+            caches.open(owner, one)
+    expected = [computed(alone, step(one, 0, text)) for one, text in zip(opened, texts, strict=True)]
+    found = together(shared, *(step(one, 0, text) for one, text in zip(opened, texts, strict=True)))
+    for right, result in zip(expected, found, strict=True):
+        assert isinstance(result, SpanResult)
+        assert result.rows.tobytes() == right.rows.tobytes() and result.digest == right.digest
+    more = together(shared, *(step(one, 4, rows(1, 9)) for one in opened))
+    for one, result in zip(opened, more, strict=True):
+        assert isinstance(result, SpanResult)
+        assert result.rows.tobytes() == computed(alone, step(one, 4, rows(1, 9))).rows.tobytes()
+
+
+def test_a_step_that_cannot_be_computed_spoils_no_other(model: StoredModel) -> None:
+    caches, good, worse = caches_of(model), opening(model, 1), opening(model, 2)
+    for owner, opened in ((ANNA, good), (BEN, worse)):
+        caches.open(owner, opened)
+    expected = computed(caches, step(good, 0, rows(2)))
+    nan = step(worse, 0, np.full((2, SIZE), np.nan, np.float32))
+    for bad, code in ((nan, ErrorCode.INVALID), (step(opening(model, 9), 0, rows(1)), ErrorCode.NO_CACHE)):
+        for order in ((0, 1), (1, 0)):
+            asked = [step(good, 0, rows(2)), bad]
+            found = together(caches, *(asked[place] for place in order))
+            result, refusal = found[order.index(0)], found[order.index(1)]
+            assert isinstance(result, SpanResult) and result.rows.tobytes() == expected.rows.tobytes()
+            assert isinstance(refusal, RequestError) and refusal.code is code
+    assert not caches._in_use
+
+
+def test_clients_who_ask_at_once_are_computed_together_and_charged_their_part(model: StoredModel) -> None:
+    """The data plane's queue and threads, with steps through the same layers and one through others."""
+    caches = caches_of(model)
+    worker = LinearWorker(KERNELS, weights_of([]), spans=caches)
+    asked: list[int] = []
+    parts_of_all = worker.parts_of_all
+
+    def counting(requests: Sequence[WorkRequest]) -> Generator[None, None, list[Answer]]:
+        asked.append(len(requests))
+        return parts_of_all(requests)
+
+    worker.parts_of_all = counting  # type: ignore[method-assign]
+    replies, woken = list[tuple[Job, Answer]](), threading.Semaphore(0)
+    computing = Computing(
+        worker,
+        lambda path: False,
+        lambda peer_id: True,
+        lambda job, answer: replies.append((job, answer)),
+        woken.release,
+    )
+    computing.start()
+    owners = [identity(number).peer_id for number in range(1, 6)]
+    opened = [opening(model, number, 0, 3 if number == 4 else 2) for number in range(5)]
+    socket = SimpleNamespace(closed=False)
+    for number, (owner, one) in enumerate(zip(owners, opened, strict=True)):
+        caches.open(owner, one)
+        request = step(one, 0, rows(9 if number == 3 else 1, number))
+        assert computing.push(Job(owner, number, request, socket, None))
+    while not computing.is_idle:
+        computing.step()
+        assert woken.acquire(timeout=20)
+        computing.collect()
+    computing.stop()
+    assert sorted(asked) == [1, 1, 3], "the long step and the one through other layers are alone"
+    assert sorted(job.request_id for job, _ in replies) == list(range(5))
+    for job, answer in replies:
+        assert isinstance(answer, SpanResult) and isinstance(job.request, SpanStep)
+        assert answer.answers(job.request.binding, SIZE)
+    assert worker.answered == 5 and len(computing.work) == 0
 
 
 def test_what_is_not_here_or_not_asked_for_rightly_is_refused(model: StoredModel) -> None:

@@ -97,11 +97,11 @@ def test_no_job_is_lost_or_served_twice(steps: list[tuple[int, int, bool] | None
 def test_what_has_begun_can_be_cancelled_and_ends_there() -> None:
     ended: list[str] = []
 
-    def parts(request: Any) -> Generator[None, None, Answer]:
+    def parts(requests: Any) -> Generator[None, None, list[Answer]]:
         try:
             yield
             yield
-            return DONE
+            return [DONE]
         finally:
             ended.append("closed")
 
@@ -119,13 +119,74 @@ def test_what_has_begun_can_be_cancelled_and_ends_there() -> None:
 
 
 def test_a_job_gives_its_answer_with_its_last_part() -> None:
-    def parts(request: Any) -> Generator[None, None, Answer]:
+    def parts(requests: Any) -> Generator[None, None, list[Answer]]:
         yield
-        return DONE
+        return [DONE]
 
     one = job(0, 1)
     assert one.advance(parts) is None
-    assert one.advance(parts) is DONE
+    assert one.advance(parts) == [DONE]
+
+
+def together(queue: WorkQueue) -> Job:
+    """What is taken next, with all that is first in the lines of other peers."""
+    leader = queue.take(nobody_is_full)
+    assert leader is not None
+    queue.join(leader, lambda job, other: True, nobody_is_full)
+    return leader
+
+
+def test_jobs_of_several_peers_begin_together_and_one_of_each_peer() -> None:
+    queue = WorkQueue()
+    for peer in (0, 1, 2):
+        assert queue.push(job(peer, 1, num_bytes=40)) and queue.push(job(peer, 2, num_bytes=40))
+    leader = together(queue)
+    others = sorted(member.peer_id for member in leader.company)
+    assert len(others) == 2 and {leader.peer_id, *others} == set(PEERS[:3])
+    assert len(queue) == 3 and queue._begun_bytes == sum(member.result_bytes for member in leader.members)
+    assert queue.take(nobody_is_full) is leader, "its next part; the others run with it"
+    for member in leader.members:
+        queue.finish(member)
+    assert queue._begun_bytes == 0 and len(all_served(queue)) == 3 and not queue._num_bytes
+
+
+def test_jobs_that_do_not_fit_stay_where_they_are() -> None:
+    queue = WorkQueue()
+    for peer in (0, 1, 2):
+        assert queue.push(job(peer, 1))
+    leader = queue.take(nobody_is_full)
+    assert leader is not None
+    queue.join(leader, lambda job, other: other.peer_id == PEERS[1], nobody_is_full)
+    assert len(leader.company) <= 1 and all(member.peer_id == PEERS[1] for member in leader.company)
+    queue.join(leader, lambda job, other: True, lambda path: True)
+    assert len(leader.company) <= 1, "who cannot take an answer begins nothing"
+
+
+@pytest.mark.parametrize(
+    "cancel", [lambda queue, peer: queue.cancel(peer, 1), lambda queue, peer: queue.forget(peer)]
+)
+def test_who_leaves_a_company_ends_it_for_nobody_else(cancel: Callable[[WorkQueue, PeerId], None]) -> None:
+    ended: list[str] = []
+
+    def parts(requests: Any) -> Generator[None, None, list[Answer]]:
+        try:
+            yield
+            return [DONE] * len(requests)
+        finally:
+            ended.append("closed")
+
+    queue = WorkQueue()
+    for peer in (0, 1, 2):
+        assert queue.push(job(peer, 1, num_bytes=40))
+    leader = together(queue)
+    assert leader.advance(parts) is None
+    cancel(queue, leader.peer_id)
+    cancel(queue, leader.company[0].peer_id)
+    assert not ended and [member.cancelled for member in leader.members] == [True, True, False]
+    assert queue.take(nobody_is_full) is leader and leader.advance(parts) == [DONE] * 3
+    for member in leader.members:
+        queue.finish(member)
+    assert queue.is_empty and queue._num_bytes == queue._begun_bytes == 0
 
 
 def test_whoever_is_kept_out_leaves_nothing() -> None:

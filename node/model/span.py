@@ -27,6 +27,11 @@ class SpanPart(Struct, frozen=True):
     start: int
     stop: int
 
+    def prepare(self) -> None:
+        """Give its rows room in the cache. Raises PromptError if there is none."""
+        self.cache.truncate(self.start)
+        self.cache.reserve(self.stop - self.start)
+
     def as_rows(self, first: int) -> Rows:
         """The same for layers: its rows begin with the `first` of a pass."""
         num_rows = self.stop - self.start
@@ -86,8 +91,7 @@ class SpanLayers:
         """The same as a generator, which pauses after every few layers; its value is the result. If it is closed
         early, the caches hold what they held before the first row of each part."""
         for part in parts:
-            part.cache.truncate(part.start)
-            part.cache.reserve(part.stop - part.start)
+            part.prepare()
         blocks, rotations = rows_of(parts), self._rotations.of([part.rotated for part in parts])
         for piece in self._pieces:
             if piece is not self._pieces[0]:

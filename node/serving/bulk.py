@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from node.serving.work_queue import Job
-from node.serving.worker import Answer, Parts
-from protocol.work import WorkRequest
+from node.serving.work_queue import Begin, Job
+from node.serving.worker import Answer
 
 STOP_LIMIT_S = 1.0
 
@@ -25,7 +24,7 @@ class Finished(Struct, frozen=True):
     """A part that was computed."""
 
     job: Job
-    answer: Answer | None
+    answers: list[Answer] | None
     """None: more parts follow."""
     seconds: float
 
@@ -34,11 +33,11 @@ class BulkThread:
     """Computes a part when it is given one. All but the computing is used by one thread.
 
     Args:
-        begin: makes the computation of a request.
+        begin: makes the computation of requests.
         wake: called in this thread when `collect` has something.
     """
 
-    def __init__(self, begin: Callable[[WorkRequest], Parts], wake: Callable[[], None]) -> None:
+    def __init__(self, begin: Begin, wake: Callable[[], None]) -> None:
         self._begin, self._wake = begin, wake
         self._given: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
@@ -77,7 +76,7 @@ class BulkThread:
     def _main(self) -> None:
         while (job := self._given.get()) is not None:
             started = time.perf_counter()
-            answer = job.advance(self._begin)
-            self._finished.put(Finished(job, answer, time.perf_counter() - started))
+            answers = job.advance(self._begin)
+            self._finished.put(Finished(job, answers, time.perf_counter() - started))
             del job
             self._wake()

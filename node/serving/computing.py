@@ -11,6 +11,8 @@ from node.serving.work_queue import IsFull, Job, WorkQueue
 from node.serving.worker import ALONE_PART_S, SHARED_PART_S, SHORT_S, Answer, LinearWorker
 from protocol.identity import PeerId
 
+MOST_ROWS_TOGETHER = 32
+"""Rows of requests that are computed together, at most: so nobody waits long for a first part with many others."""
 OVERLONG_PARTS = 4.0
 """A part is charged at most so many times its intended length: for the rest, the system gave the processor to
 others."""
@@ -36,7 +38,7 @@ class Computing:
     ) -> None:
         self._worker, self._is_full, self._is_shared, self._reply = worker, is_full, is_shared, reply
         self.work = WorkQueue(self._may_take)
-        self._bulk = BulkThread(worker.parts, wake)
+        self._bulk = BulkThread(worker.parts_of_all, wake)
 
     def start(self) -> None:
         self._bulk.start()
@@ -73,17 +75,17 @@ class Computing:
             return self.push(job)
         self.work.serve_only(job.peer_id)
         self._worker.part_s = ALONE_PART_S
-        answer = job.advance(self._worker.parts)
-        if answer is None:
+        answers = job.advance(self._worker.parts_of_all)
+        if answers is None:
             return self.push(job)
         job.is_single, job.answered = expected_s <= SHORT_S, True
-        self._reply(job, answer)
+        self._reply(job, answers[0])
         return True
 
     def collect(self) -> None:
         """Take over what another thread has computed; that wakes this one when it is done."""
         if (finished := self._bulk.collect()) is not None:
-            self._computed(finished.job, finished.answer, finished.seconds)
+            self._computed(finished.job, finished.answers, finished.seconds)
 
     def step(self) -> None:
         """Compute one part for the peer that has used the least time; the answer leaves with the last part."""
@@ -92,23 +94,35 @@ class Computing:
             return
         self._worker.part_s = SHARED_PART_S if self._is_shared(job.peer_id) else ALONE_PART_S
         if job.is_long:
+            if job.parts is None:
+                self.work.join(job, self._fits, self._is_full)
             self._bulk.give(job)
             return
         started = time.perf_counter()
-        answer = job.advance(self._worker.parts)
-        self._computed(job, answer, time.perf_counter() - started)
+        answers = job.advance(self._worker.parts_of_all)
+        self._computed(job, answers, time.perf_counter() - started)
 
-    def _computed(self, job: Job, answer: Answer | None, seconds: float) -> None:
-        """A part of a job took this long; where there is an answer, it was the last part."""
-        most_s = (
-            math.inf if job.request.KEEPS_STATE else OVERLONG_PARTS * self._worker.part_s
-        )  # spans have long parts
-        self.work.charge(job.peer_id, min(seconds, most_s) + job.owed_s, job)
-        job.owed_s = 0.0
-        if answer is not None or job.cancelled:
-            self.work.finish(job)
-        if answer is not None and not job.cancelled and not job.socket.closed:
-            self._reply(job, answer)
+    def _fits(self, job: Job, other: Job) -> bool:
+        """Whether a job may be computed with another, and those that are computed with that."""
+        num_rows = sum(member.request.num_rows for member in (*job.members, other))
+        return num_rows <= MOST_ROWS_TOGETHER and self._worker.together(job.request, other.request)
+
+    def _computed(self, job: Job, answers: list[Answer] | None, seconds: float) -> None:
+        """A part of a job took this long; where there are answers, it was the last part."""
+        # Spans have long parts.
+        most_s = math.inf if job.request.KEEPS_STATE else OVERLONG_PARTS * self._worker.part_s
+        num_rows = sum(member.request.num_rows for member in job.members)
+        for member in job.members:
+            own_s = min(seconds, most_s) * member.request.num_rows / num_rows
+            self.work.charge(member.peer_id, own_s + member.owed_s, member)
+            member.owed_s = 0.0
+        if answers is None and not all(member.cancelled for member in job.members):
+            return
+        for member in job.members:
+            self.work.finish(member)
+        for member, answer in zip(job.members, answers or (), strict=False):
+            if not member.cancelled and not member.socket.closed:
+                self._reply(member, answer)
 
     def _may_take(self, job: Job) -> bool:
         """Whether a part of it can be computed now: one long request at a time, short ones beside it."""

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -21,6 +21,7 @@ from node.model.span import SpanLayers, SpanPart
 from node.serving.refusal import RequestError
 from node.store.stored import StoredModel
 from protocol.identity import PeerId
+from protocol.linear.field import Floats
 from protocol.message import ErrorCode, ErrorReply, Message
 from protocol.spans.messages import SpanBinding, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep, span_digest
 
@@ -144,35 +145,28 @@ class SpanCaches:
             self._row_macs[key] = sum(ref.num_inputs * ref.num_outputs for ref in units)
         return binding.num_rows * self._row_macs[key]
 
-    def parts(self, step: SpanStep, part_s: Callable[[], float]) -> Generator[None, None, SpanResult]:
-        """Compute a step, in parts of about `part_s` seconds.
-
-        Raises:
-            RequestError: it cannot be computed.
-        """
-        binding, seconds = step.binding, 0.0
-        layers, parts = self._begin(binding, step.rows.shape[1])
+    def parts(
+        self, steps: Sequence[SpanStep], part_s: Callable[[], float]
+    ) -> Generator[None, None, list[SpanResult | RequestError]]:
+        """Compute steps through the same layers together, in parts of about `part_s` seconds; for each its result, or
+        why it has none. Every result has the bits that it would have alone."""
+        refused, begun = dict[int, RequestError](), list[_Begun]()
         try:
-            steps = layers.steps(np.array(step.rows), parts)
-            resumed = started = time.perf_counter()
-            while True:
+            for place, step in enumerate(steps):
                 try:
-                    next(steps)
-                except StopIteration as finished:
-                    hidden = finished.value
-                    break
-                except (NotFiniteError, PromptError) as exc:
-                    raise RequestError(ErrorCode.INVALID, str(exc)) from exc
-                if time.perf_counter() - resumed >= part_s():
-                    seconds += time.perf_counter() - started
-                    yield
-                    resumed = started = time.perf_counter()
-            seconds += time.perf_counter() - started
+                    begun.append(_Begun(place, step, *self._begin(step.binding, step.rows.shape[1])))
+                except RequestError as exc:
+                    refused[place] = exc
+            results = (yield from _computed(begun, part_s)) if begun else {}
         finally:
-            self._release(binding)
-        if not np.isfinite(hidden).all():
-            raise RequestError(ErrorCode.INVALID, "the layers give values that are not finite")
-        return SpanResult(span_digest(binding, hidden), round(seconds * 1e6), hidden)
+            for one in begun:
+                self._release(one.step.binding)
+        if results is None:  # of several one cannot be computed: each is, alone
+            results = {}
+            for one in begun:
+                (results[one.place],) = yield from self.parts([one.step], part_s)
+        outcomes = {**refused, **results}
+        return [outcomes[place] for place in range(len(steps))]
 
     def _begin(self, binding: SpanBinding, hidden_size: int) -> tuple[SpanLayers, list[SpanPart]]:
         layers = range(binding.first, binding.end)
@@ -185,6 +179,8 @@ class SpanCaches:
             parts = [self._part(binding, layers, rows) for rows in binding.parts]
             added = sum(part.cache.added_bytes(part.stop) for part in parts)
             self._make_room(added, {rows.cache for rows in binding.parts})
+            for part in parts:
+                part.prepare()  # what others add counts from now on
             self._in_use.update(rows.cache for rows in binding.parts)
         try:
             return self._layers(model, binding.model_id, layers), parts
@@ -236,6 +232,50 @@ class SpanCaches:
             while len(self._spans) > MAX_KEPT_SPANS:
                 self._spans.popitem(last=False)
         return known
+
+
+class _Begun(Struct, frozen=True):
+    """A step that is computed."""
+
+    place: int
+    """Which of the steps that are computed together."""
+    step: SpanStep
+    layers: SpanLayers
+    parts: list[SpanPart]
+
+
+def _computed(
+    begun: Sequence[_Begun], part_s: Callable[[], float]
+) -> Generator[None, None, dict[int, SpanResult | RequestError] | None]:
+    """The outcome of each; None where several were computed together and that failed for the sake of one."""
+    hidden = np.concatenate([one.step.rows for one in begun])
+    steps = begun[0].layers.steps(hidden, [part for one in begun for part in one.parts])
+    seconds, resumed = 0.0, (started := time.perf_counter())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            hidden = finished.value
+            break
+        except (NotFiniteError, PromptError) as exc:
+            return None if len(begun) > 1 else {begun[0].place: RequestError(ErrorCode.INVALID, str(exc))}
+        if time.perf_counter() - resumed >= part_s():
+            seconds += time.perf_counter() - started
+            yield
+            resumed = started = time.perf_counter()
+    seconds += time.perf_counter() - started
+    outcomes, first = dict[int, SpanResult | RequestError](), 0
+    for one in begun:
+        rows = hidden[first : first + one.step.num_rows]
+        first += len(rows)
+        outcomes[one.place] = _result(one.step.binding, rows, seconds)
+    return outcomes
+
+
+def _result(binding: SpanBinding, rows: Floats, seconds: float) -> SpanResult | RequestError:
+    if not np.isfinite(rows).all():
+        return RequestError(ErrorCode.INVALID, "the layers give values that are not finite")
+    return SpanResult(span_digest(binding, rows), round(seconds * 1e6), rows)
 
 
 def _holds(model: StoredModel, request: SpanOpen) -> bool:

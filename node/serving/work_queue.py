@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
 from node.serving.turns import Turns
-from node.serving.worker import Answer, Parts
+from node.serving.worker import Answer
 from protocol.identity import PeerId
 from protocol.work import WorkRequest
 
@@ -41,6 +41,9 @@ SMALL_RESULT_BYTES = 256 << 10
 Route = bytes | None
 Path = tuple[PeerId, Route]
 """A peer and the connection it dialled; None for the connection that this node dialled to serve it."""
+AllParts = Generator[None, None, list[Answer]]
+"""A computation of requests: each step is one part, all answers come with the last."""
+Begin = Callable[[Sequence[WorkRequest]], AllParts]
 IsFull = Callable[[Path], bool]
 """Tells whether a path gets no further results because earlier ones are unread."""
 
@@ -53,8 +56,10 @@ class Job(Struct, eq=False):
     request: WorkRequest
     socket: Any
     route: Route
-    parts: Parts | None = None
+    parts: AllParts | None = None
     """Its computation, from when it has begun."""
+    company: tuple[Job, ...] = ()
+    """Jobs of other peers that are computed with it; all of them run until it is finished."""
     owed_s: float = 0.0
     """Time that reading it took. It is charged with the first part, so that no peer pays before it is served."""
     is_long: bool = False
@@ -82,15 +87,20 @@ class Job(Struct, eq=False):
         """Memory that its result takes, at most."""
         return self.request.result_bytes
 
-    def advance(self, begin: Callable[[WorkRequest], Parts]) -> Answer | None:
-        """Compute one part more; the answer where that was the last one."""
+    @property
+    def members(self) -> tuple[Job, ...]:
+        """It, and those that are computed with it."""
+        return self, *self.company
+
+    def advance(self, begin: Begin) -> list[Answer] | None:
+        """Compute one part more; the answers of its members where that was the last one."""
         if self.parts is None:
-            self.parts = begin(self.request)
+            self.parts = begin([member.request for member in self.members])
         try:
             next(self.parts)
         except StopIteration as finished:
-            answer: Answer = finished.value
-            return answer
+            answers: list[Answer] = finished.value
+            return answers
         return None
 
 
@@ -249,10 +259,22 @@ class WorkQueue:
         line = self._lines[peer_id]
         if line.begun is None:
             job.is_single = self._is_single(peer_id, line) and not job.is_long
-            line.begin(job)
-            self._count -= 1
-            self._begun_bytes += job.result_bytes
+            self._begin(line, job)
         return job
+
+    def join(self, job: Job, fits: Callable[[Job, Job], bool], is_full: IsFull) -> None:
+        """Let jobs of other peers begin with one that was taken and is not computed yet, where they fit to it."""
+        for line in self._lines.values():
+            other = self._first(line, is_full) if line.begun is None else None
+            if other is not None and fits(job, other):
+                self._begin(line, other)
+                other.running = True
+                job.company += (other,)
+
+    def _begin(self, line: _Line, job: Job) -> None:
+        line.begin(job)
+        self._count -= 1
+        self._begun_bytes += job.result_bytes
 
     def charge(self, peer_id: PeerId, seconds: float, job: Job | None = None) -> None:
         """A peer's request or message has taken this much of the thread's time.
@@ -294,7 +316,7 @@ class WorkQueue:
             self._end(line.begun)
 
     def _end(self, begun: Job) -> None:
-        if begun.running:
+        if begun.running or begun.company:
             begun.cancelled = True
         else:
             self.finish(begun)

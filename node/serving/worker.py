@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +82,8 @@ ALONE_PART_S = 0.01
 MIN_BLOCK_ROWS = 32
 """A part has at least so many rows where it can be cut by outputs instead: with fewer rows, reading the weights costs
 most."""
+FEW_ROWS = 8
+"""Requests with more rows are computed alone: for so many, reading the weights no longer costs most."""
 FIRST_MACS_PER_S = 4e9
 MIN_MEASURED_MACS = 10_000_000
 """Smaller requests are not used to measure speed."""
@@ -141,14 +143,26 @@ class LinearWorker:
         self.answered += 1
         try:
             return (yield from HANDLERS[type(request)](self, request))
-        except RequestError as exc:
-            return ErrorReply(exc.code, str(exc))
-        except ModelError as exc:
-            log.error("a unit cannot be served: %s", exc)
-            return ErrorReply(ErrorCode.UNAVAILABLE, "the unit cannot be read here")
-        except Exception:  # whatever it is (memory, say), one request must not end the service
-            log.exception("a request could not be computed")
-            return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
+        except Exception as exc:
+            return _error_of(exc)
+
+    def parts_of_all(self, requests: Sequence[WorkRequest]) -> Generator[None, None, list[Answer]]:
+        """The same for one request, or for several that `together` allows."""
+        if len(requests) == 1:
+            return [(yield from self.parts(requests[0]))]
+        self.answered += len(requests)
+        try:
+            return (yield from self._steps(requests))  # type: ignore[arg-type]
+        except Exception as exc:
+            return [_error_of(exc)] * len(requests)
+
+    def together(self, request: WorkRequest, other: WorkRequest) -> bool:
+        """Whether two requests may be computed together, which reads the weights once: steps of a few rows through
+        the same layers. Shares gain nothing by it: multiplying them takes longer than reading the weights."""
+        if not isinstance(request, SpanStep) or not isinstance(other, SpanStep):
+            return False
+        layers = [(one.model_id, one.binding.first, one.binding.end, one.rows.shape[1]) for one in (request, other)]
+        return layers[0] == layers[1] and max(request.num_rows, other.num_rows) <= FEW_ROWS
 
     def expected_s(self, request: WorkRequest) -> float:
         """How long a request is expected to take; never raises on what a peer can send."""
@@ -193,15 +207,21 @@ class LinearWorker:
         digest, seconds = yield from self._fill(sums, binding, self._kernels.linear_a12, weights, rows_of)
         return TrustedResult(digest, round(seconds * 1e6), sums)
 
-    def _span_parts(self, request: SpanStep) -> Generator[None, None, SpanResult]:
+    def _span_parts(self, request: SpanStep) -> Parts:
         """Hidden states through a run of layers."""
+        return (yield from self._steps([request]))[0]
+
+    def _steps(self, requests: Sequence[SpanStep]) -> Generator[None, None, list[Answer]]:
+        """Steps through the same layers."""
         if self.spans is None:
             raise RequestError(ErrorCode.UNIMPLEMENTED, "this device computes no spans")
-        result = yield from self.spans.parts(request, lambda: self.part_s)
-        macs = self.spans.macs(request)
-        if macs >= MIN_MEASURED_MACS:
-            self._macs_per_s += SPEED_WEIGHT * (macs / max(result.compute_us / 1e6, 1e-6) - self._macs_per_s)
-        return result
+        outcomes = yield from self.spans.parts(requests, lambda: self.part_s)
+        results = [outcome for outcome in outcomes if isinstance(outcome, SpanResult)]
+        macs = sum(map(self.spans.macs, requests))
+        if len(results) == len(requests) and macs >= MIN_MEASURED_MACS:
+            seconds = max(results[0].compute_us / 1e6, 1e-6)
+            self._macs_per_s += SPEED_WEIGHT * (macs / seconds - self._macs_per_s)
+        return [ErrorReply(one.code, str(one)) if isinstance(one, RequestError) else one for one in outcomes]
 
     def _fill(
         self,
@@ -271,6 +291,19 @@ class LinearWorker:
             return shares[start:end]
 
         return canonical
+
+
+def _error_of(exc: Exception) -> ErrorReply:
+    """What a client is told of a failure; whatever it is (memory, say), one request must not end the service."""
+    match exc:
+        case RequestError():
+            return ErrorReply(exc.code, str(exc))
+        case ModelError():
+            log.error("a unit cannot be served: %s", exc)
+            return ErrorReply(ErrorCode.UNAVAILABLE, "the unit cannot be read here")
+        case _:
+            log.error("a request could not be computed", exc_info=exc)
+            return ErrorReply(ErrorCode.INTERNAL, "this node failed to compute the request")
 
 
 HANDLERS: dict[type[WorkRequest], Callable[[LinearWorker, Any], Parts]] = {

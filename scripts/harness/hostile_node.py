@@ -74,6 +74,9 @@ class FaultyWorker(LinearWorker):
         over = self._until is not None and self._answered > self._until
         return self._answered > self._after and not over and request.binding.role in self._roles
 
+    def together(self, request: WorkRequest, other: WorkRequest) -> bool:
+        return False  # it lies to each alone
+
     def parts(self, request: WorkRequest) -> Parts:
         honest = yield from super().parts(request)
         self._answered += 1
