@@ -155,13 +155,6 @@ def unended_commands(target: Target, attacker: Attacker, until: float) -> None:
                 tcp.sendall(curve.hello()[:-8] + frame(b"", COMMAND, 1 << 40))
 
 
-def knock_for(target: Target, attacker: Attacker, seconds: float) -> None:
-    """A bit of everything that strangers do, for so long: for a soak, not to hurt."""
-    ways: list[Attack] = [connects, hellos, door_garbage, door_challenges, door_wrong_keys]
-    for way in ways:
-        way(target, attacker, time.monotonic() + seconds / len(ways))
-
-
 # --- parts
 
 

@@ -7,6 +7,7 @@ asking         complete answers of an engine in this process
 honest_client  uses a node's gateway as any program does, checks every answer and measures its time
 owner          what the owner of several devices does: pairs them
 hostile_node   a node that breaks the protocol on purpose
+jumping_clock  a node whose time of day jumps
 hostile_blobs  sources of weights that lie or are slow
 connections    TCP connections of a process, ended from outside
 gateway_twin   a fake WebSocket of a node's gateway, driven by a script

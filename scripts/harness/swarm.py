@@ -27,6 +27,9 @@ from scripts.harness.real_models import link_models
 
 PROGRAM = [sys.executable, "-m", "node"]
 HOSTILE = program("scripts.harness.hostile_node")
+JUMPING_CLOCK = program("scripts.harness.jumping_clock")
+REAL = (PROGRAM, JUMPING_CLOCK)
+"""Programs that take all options of a node."""
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 
@@ -190,6 +193,10 @@ class Swarm:
         node.process = self._process(node.data_dir, command, [*([] if moved else ["--listen", listen]), *options])
         node.wait_ready()
 
+    def process(self, data_dir: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """A process on a data directory that the caller made and whose end it sees to."""
+        return self._process(data_dir, PROGRAM, options)
+
     def _spawn(
         self,
         fault: Sequence[str] | None,
@@ -211,7 +218,7 @@ class Swarm:
             link_models(self.models, data_dir)
 
     def _process(self, data_dir: Path, command: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
-        own = ["--lend", self.lend, "--name", data_dir.name] if command == PROGRAM else []  # not of hostile nodes
+        own = ["--lend", self.lend, "--name", data_dir.name] if command in REAL else []
         with (data_dir / "stderr.txt").open("a") as narration:
             return ForkedProcess(
                 [*command, "-v", "--json", "--headless", *self._common(data_dir), *own, *options],

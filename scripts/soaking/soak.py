@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
+from node.gateway.client.client import call_node
 from scripts.harness.honest_client import PROMPT, DifferentAnswerError, HonestClient
 from scripts.harness.owner import pair
 from scripts.harness.swarm import NodeProcess, Swarm
@@ -39,6 +41,8 @@ MAX_GROWTH = 0.25
 """Share of its memory by which a process may grow in an hour, as the last half tells."""
 MAX_DESCRIPTORS = 0.5
 """Descriptors a minute; over half an hour this is less than the swing between two faults."""
+MAX_THREADS = 0.2
+"""Threads a minute."""
 
 REFUSED_PAUSE_S = 0.5
 MAX_TRACEBACK_CHARACTERS = 4000
@@ -52,6 +56,10 @@ class Asked:
     cancelled: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    verified: int = 0
+    """Chunks whose results were verified before they were used."""
+    rejected: int = 0
+    """Results that were refused."""
 
 
 class Asker:
@@ -88,13 +96,20 @@ class Asker:
 
     def _ask(self, mode: str, prompt: str) -> None:
         try:
-            self._client.ask(mode, prompt)
-            self.asked.answers += 1
+            self._count(self._client.ask(mode, prompt).receipt)
         except DifferentAnswerError as exc:
             self.asked.wrong.append(str(exc))
         except OSError as exc:
             self.asked.refused[str(exc)[:200]] += 1
             self._ending.wait(REFUSED_PAUSE_S)
+
+    def _count(self, receipt: dict[str, Any]) -> None:
+        """What was used was verified, or computed here: the one invariant of all receipts."""
+        chunks, asked = receipt["chunks"], self.asked
+        asked.answers, asked.verified = asked.answers + 1, asked.verified + chunks["verified"]
+        asked.rejected += chunks["rejected"]
+        if chunks["merged"] != chunks["verified"] + chunks["local"]:
+            asked.wrong.append(f"used without a check: {chunks}")
 
     def _leave(self, mode: str, prompt: str) -> None:
         with suppress(OSError):
@@ -110,10 +125,14 @@ def verdict(watches: dict[str, ProcessWatch], asked: Asked, minutes: float) -> l
         faults.append("there was no answer at all")
     for name, watch in watches.items():
         last = watch.samples[-1]
-        if watch.memory_slope * 60 > MAX_GROWTH * last.resident_mib and minutes >= 10:
-            faults.append(f"the {name} grows by {watch.memory_slope:.2f} MiB a minute")
-        if watch.descriptor_slope > MAX_DESCRIPTORS and minutes >= 10:
-            faults.append(f"the {name} opens {watch.descriptor_slope:.2f} descriptors a minute")
+        if minutes < 10:
+            continue
+        if watch.memory.exceeds(MAX_GROWTH * last.resident_mib / 60):
+            faults.append(f"the {name} grows by {watch.memory} MiB a minute")
+        if watch.descriptors.exceeds(MAX_DESCRIPTORS):
+            faults.append(f"the {name} opens {watch.descriptors} descriptors a minute")
+        if watch.threads.exceeds(MAX_THREADS):
+            faults.append(f"the {name} starts {watch.threads} threads a minute")
     return faults
 
 
@@ -140,10 +159,23 @@ def soak(minutes: float, every_s: float, seed: int, say: bool = True) -> tuple[l
             _watch(watches, dealer, minutes, every_s, say, asker.asked, [client, steady])
         finally:
             asker.stop()
-        faults = verdict(watches, asker.asked, minutes)
+        faults = verdict(watches, asker.asked, minutes) + _after_it(swarm, client)
+        if say:
+            for name, watch in watches.items():
+                click.echo(f"the last half, {name}: {watch}")
         if asker.asked.refused:
             faults.append(f"the client's log: {last_traceback(client.narration())}")
         return faults, asker.asked, dealer.dealt
+
+
+def _after_it(swarm: Swarm, client: NodeProcess) -> list[str]:
+    """What the client has lost on its disk, as its next start shows; empty for nothing."""
+    before = client.peer_id, call_node(client.data_dir, "pair_list")["devices"]
+    swarm.restart(client)
+    after = client.peer_id, call_node(client.data_dir, "pair_list")["devices"]
+    if [device["peer_id"] for device in before[1]] != [device["peer_id"] for device in after[1]]:
+        return [f"its paired devices were {before[1]} and are {after[1]}"]
+    return [] if before[0] == after[0] else [f"it was {before[0]} and is {after[0]}"]
 
 
 def _watch(
@@ -180,12 +212,13 @@ def _watch(
 @click.command()
 @click.option("--minutes", type=click.FloatRange(0.1, 600), default=60.0, show_default=True)
 @click.option("--every", "every_s", type=click.FloatRange(1, 600), default=30.0, show_default=True, help="Seconds.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed deals the same faults.")
 def main(minutes: float, every_s: float, seed: int) -> None:
     """Soak a swarm, and say whether it came to rest."""
     faults, asked, dealt = soak(minutes, every_s, seed)
     given = ", ".join(f"{count} x {name}" for name, count in sorted(dealt.items()))
-    click.echo(f"\n{asked.answers} answers, {asked.cancelled} hung up on; faults: {given}")
+    click.echo(f"\n{asked.answers} answers, {asked.cancelled} hung up on; seed {seed}; faults: {given}")
+    click.echo(f"{asked.verified} results were verified and used, {asked.rejected} refused")
     for fault in faults:
         click.echo(f"FAILED: {fault}")
     if not faults:

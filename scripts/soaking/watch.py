@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,21 +51,49 @@ class ProcessWatch:
         return [sample for sample in self.samples if sample.at_s >= self.samples[-1].at_s / 2]
 
     @property
-    def memory_slope(self) -> float:
+    def memory(self) -> Slope:
         """MiB a minute over the last half."""
         return slope([(sample.at_s / 60, sample.resident_mib) for sample in self.settled])
 
     @property
-    def descriptor_slope(self) -> float:
+    def descriptors(self) -> Slope:
         """Descriptors a minute over the last half."""
         return slope([(sample.at_s / 60, float(sample.descriptors)) for sample in self.settled])
 
+    @property
+    def threads(self) -> Slope:
+        """Threads a minute over the last half."""
+        return slope([(sample.at_s / 60, float(sample.threads)) for sample in self.settled])
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line that fits best; 0 for fewer than two points."""
-    if len(points) < 2:
-        return 0.0
+    def __str__(self) -> str:
+        return f"memory {self.memory} MiB, descriptors {self.descriptors}, threads {self.threads} a minute"
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Of a line through points."""
+
+    value: float
+    error: float
+    """Its standard error."""
+
+    def exceeds(self, most: float) -> bool:
+        """Whether it is above `most` by more than chance: two standard errors."""
+        return self.value - 2 * self.error > most
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} ± {self.error:.2f}"
+
+
+def slope(points: Sequence[tuple[float, float]]) -> Slope:
+    """Of the straight line that fits best; 0 for fewer than three points."""
+    if len(points) < 3:
+        return Slope(0.0, 0.0)
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    if not spread:
+        return Slope(0.0, 0.0)
+    value = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    left = sum((y - mean_y - value * (x - mean_x)) ** 2 for x, y in points)
+    return Slope(value, math.sqrt(left / (len(points) - 2) / spread))
