@@ -15,6 +15,7 @@ from node.config import NodeConfig
 from node.conversations import Conversations
 from node.errors import ConfigError
 from node.execution.gate import UnitChecks
+from node.execution.pads.pool import PadPools
 from node.execution.tally import Tally
 from node.guards import GuardKeeper
 from node.guards.watch import GuardWatch
@@ -52,12 +53,7 @@ from protocol.identity import PeerId
 from protocol.limits import MAX_ADDRESSES, PROTOCOL_VERSION
 from protocol.link.hello import Hello, WorkKind
 from protocol.membership.actions import Changed, Forgotten
-from protocol.membership.records import (
-    MAX_PUBLISHED_NAME_CHARACTERS,
-    Capabilities,
-    PeerFacts,
-    PublishedModel,
-)
+from protocol.membership.records import MAX_PUBLISHED_NAME_CHARACTERS, Capabilities, PeerFacts, PublishedModel
 from protocol.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
@@ -88,6 +84,7 @@ class Node:
         self.registry = PeerRegistry()
         self.planner = Planner(self.kernels, self.registry.measures)
         self._checks: dict[bytes, UnitChecks] = {}
+        self.pads = PadPools(lambda: select_kernels(1), lambda: (config.memory_bytes or available_memory()) // 8)
         self.access = config.access or AccessList(None, time.time)
         self.names = config.names or DeviceNames()
         self.name = config.name
@@ -287,6 +284,7 @@ class Node:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.pads.stop()
         self.keeper.stop()
         self.transfers.stop()
         if self.discovery is not None:

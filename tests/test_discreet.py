@@ -13,6 +13,7 @@ from node.execution.chunk import ChunkRecord
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch, PadTicket
 from node.execution.pads.none import ZeroTicket
+from node.execution.pads.pool import PadsReady
 from node.execution.peer import SessionPeer
 from node.gateway.chat.asked import Asked
 from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
@@ -46,6 +47,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     PadOwner: {"told"},
     PadBatch: {"seed", "pads", "products"},
     PadTicket: {"pads", "batches"},
+    PadsReady: {"seed", "products"},
     ZeroTicket: {"pads"},
     SessionPeer: {"session", "ids", "clock", "on_ban"},
     AccessRules: {"token"},

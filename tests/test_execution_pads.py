@@ -1,6 +1,8 @@
 """Every pad row is handed out once, whatever is asked for in whatever order."""
 
 import logging
+import threading
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from scripted_session import Swarm, WatchedSeeds
 from node.execution.pads.batch import PadBatch, PadTicket
 from node.execution.pads.guard import GuardPads
 from node.execution.pads.own import OwnPads
+from node.execution.pads.pool import BATCH_ROWS, MAX_POOLS, PadPool, PadPools
 from node.execution.peer import SessionPeer
 from node.model.unit import Unit
 from node.planning.cut import DECODE_BATCH_ROWS
@@ -184,3 +187,66 @@ def test_nothing_secret_is_logged_or_kept(mode: str, caplog: pytest.LogCaptureFi
         for seed in swarm.seeds.made:
             assert seed.hex() not in text
             assert repr(seed) not in text
+
+
+def test_a_pool_gives_every_row_once_and_the_products_of_its_pads() -> None:
+    pool = PadPool(MODEL_ID, UNITS, limit_bytes=1 << 20)
+    assert pool.rows == 0 and pool.take(UNITS[0].ref) is None
+    while pool.rows < 5 * BATCH_ROWS:
+        assert pool.make(KERNELS)
+    own = OwnPads(KERNELS, new_seeds(), pool)
+    used: list[bytes] = []
+    for _ in range(5 * BATCH_ROWS + 3):
+        for unit in UNITS:
+            ticket = own.take(unit, 1, row_bucket(1))
+            assert np.array_equal(ticket.products(), KERNELS.linear_field(unit.weights, ticket.pads[:1].copy()))
+            used.append(unit.ref.sha256 + ticket.pads[0].tobytes())
+    assert len(set(used)) == len(used)
+    assert pool.rows == 0 and own.rows_made == 32 * len(UNITS), "only what the pool did not have"
+
+
+def test_a_pool_is_bounded_and_fills_all_units_alike() -> None:
+    row_bytes = sum(4 * unit.ref.num_outputs for unit in UNITS)
+    pool = PadPool(MODEL_ID, UNITS, limit_bytes=3 * BATCH_ROWS * row_bytes + 1)
+    assert sum(iter(lambda: pool.make(KERNELS), False)) == 3 * len(UNITS)
+    assert pool.rows == 3 * BATCH_ROWS
+    assert pool.take(UNITS[0].ref) is not None and pool.rows == 2 * BATCH_ROWS
+    assert pool.make(KERNELS) and not pool.make(KERNELS) and pool.rows == 3 * BATCH_ROWS
+    assert not PadPool(MODEL_ID, [], 1 << 20).make(KERNELS)
+
+
+def test_two_pools_and_two_sessions_never_share_a_pad() -> None:
+    pools = [PadPool(MODEL_ID, UNITS, 1 << 16) for _ in range(2)]
+    for pool in pools:
+        while pool.make(KERNELS):
+            pass
+    taken = [batch for pool in pools for _ in range(4) if (batch := pool.take(UNITS[0].ref))]
+    taken += [batch for batch in [pools[0].take(UNITS[0].ref)] if batch]
+    assert len(taken) == 9 and len({batch.seed for batch in taken}) == 9
+
+
+def test_pads_are_made_while_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.execution.pads.pool.QUIET_S", 0.02)
+    pools = PadPools(lambda: KERNELS, lambda: MAX_POOLS << 16)
+    busy = threading.Event()
+    busy.set()
+    pools.is_busy = busy.is_set
+    pool = pools.keep(MODEL_ID, lambda: UNITS)
+    assert pools.keep(MODEL_ID, lambda: UNITS) is pool
+    assert not until_rows(pools, 1, limit_s=0.2), "an answer is computed"
+    busy.clear()
+    assert until_rows(pools, BATCH_ROWS, limit_s=20)
+    for number in range(MAX_POOLS):
+        pools.keep(bytes([number]) * 32, lambda: UNITS)
+    assert pools.rows(MODEL_ID) == 0 and len(pools.ready) == MAX_POOLS, "the oldest pool is gone"
+    pools.stop()
+    assert pools._thread is not None and not pools._thread.is_alive()
+
+
+def until_rows(pools: PadPools, rows: int, limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if pools.rows(MODEL_ID) >= rows:
+            return True
+        time.sleep(0.005)
+    return False

@@ -151,7 +151,11 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     assert config.published is not None
     wanted = wanted_models(library, options.model, swarm, config.published.ids(swarm.key is None))
     sessions = SessionConfig(
-        named=config.named, by_guards=not config.named, lend=options.lend, recheck=options.recheck
+        named=config.named,
+        by_guards=not config.named,
+        lend=options.lend,
+        recheck=options.recheck,
+        pads_ahead=True,
     )
     again = threading.Event()
 

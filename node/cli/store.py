@@ -61,8 +61,12 @@ def models(context: click.Context, data_dir: Path, as_json: bool) -> None:
     library = Library(directory.models)
     found, parts = library.list(), library.parts()
     published = {model.model_id for model in PublishedModels(directory.published).all()}
+    pads: dict[str, int] = call_node(directory.path, "pads")["rows"] if node_runs(directory.path) else {}
     if as_json:
-        listed = [_as_json(model) | {"published": model.model_id in published} for model in found]
+        own = [
+            {"published": model.model_id in published, "pads_ready": pads.get(model.model_id, 0)} for model in found
+        ]
+        listed = [_as_json(model) | more for model, more in zip(found, own, strict=True)]
         click.echo(json.dumps({"models": listed, "parts": [asdict(part) for part in parts]}))
         return
     if not found and not parts:
@@ -72,7 +76,10 @@ def models(context: click.Context, data_dir: Path, as_json: bool) -> None:
         if model.held_bytes < model.weights_bytes:
             size += f", {model.held_bytes / model.weights_bytes:.0%} here"
         name = ", ".join(model.names) or "-"
-        remark = model.problem or ("on the swarm" if model.model_id in published else "")
+        remarks = [model.problem or ("on the swarm" if model.model_id in published else "")]
+        if model.model_id in pads:
+            remarks.append(f"pads for {pads[model.model_id]} tokens")
+        remark = ", ".join(filter(None, remarks))
         _print_model(name, model.model_id, model.model_type, size, model.disk_bytes, remark)
     names = names_of_replicas(directory.replicas)
     for part in parts:

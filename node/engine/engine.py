@@ -69,6 +69,7 @@ class Engine:
         self._lock = threading.Lock()
         self._runners: dict[Key, SessionRunner] = {}
         self._under_way: dict[str, tuple[Running, SessionRunner]] = {}
+        node.pads.is_busy = lambda: bool(self._under_way)
         self._on_event: list[Callable[[Running, Event], None]] = []
 
     def __enter__(self) -> Engine:

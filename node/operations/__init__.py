@@ -10,7 +10,7 @@
     doctor     what is wrong with the node and its surroundings
     pairing    pair_start .. unpair: devices of the same owner
     conversations  what interfaces keep in the node's memory
-    publish    publish, unpublish: which models of this device the swarm is asked to hold
+    publish    publish, unpublish: which models of this device the swarm is asked to hold; pads: made ahead for them
     transfers  pull, pull_cancel: a model from peers or from the hub, and what is being fetched
 
 Each is a function `(node, arguments) -> result` of plain JSON values that raises KekahydeError. It may block: the
@@ -33,7 +33,7 @@ from node.operations.lending import lending, lending_set
 from node.operations.named_peer import name
 from node.operations.pairing import pair_confirm, pair_consent, pair_list, pair_refuse, pair_start, unpair
 from node.operations.peers import peers
-from node.operations.publish import publish, unpublish
+from node.operations.publish import pads, publish, unpublish
 from node.operations.transfers import pull, pull_cancel, transfers
 
 Operation = Callable[[Node, Mapping[str, Any]], dict[str, Any]]
@@ -55,6 +55,7 @@ OPERATIONS: dict[str, Operation] = {
     "pair_refuse": pair_refuse,
     "pair_consent": pair_consent,
     "unpair": unpair,
+    "pads": pads,
     "publish": publish,
     "unpublish": unpublish,
     "pull": pull,

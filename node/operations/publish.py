@@ -1,4 +1,5 @@
-"""`publish`: put a model of this device on the swarm, so that members hold parts of it; `unpublish`: take it off."""
+"""`publish`: put a model of this device on the swarm, so that members hold parts of it; `unpublish`: take it off;
+`pads`: for how many tokens of which models pads are ready."""
 
 from __future__ import annotations
 
@@ -40,6 +41,12 @@ def unpublish(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{_named(arguments)} is not published")
     node.announce()
     return {"model_id": model_id}
+
+
+def pads(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """By id of a model, for how many tokens of `strict` this device has pads ready; models without any are left
+    out."""
+    return {"rows": {model_id.hex(): rows for model_id, rows in node.pads.ready.items() if rows}}
 
 
 def hold(node: Node, model: StoredModel) -> None:

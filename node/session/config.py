@@ -26,6 +26,8 @@ class SessionConfig(Struct, frozen=True):
     them could be one adversary in both roles of a lane."""
     pad_rows: int = 0
     """`strict`: rows of pads of every unit to make before the clock starts."""
+    pads_ahead: bool = False
+    """`strict`: this node makes pads while it is idle."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     lend: Lend = Lend.LAYERS
     """What is lent if something is."""

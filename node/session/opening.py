@@ -12,6 +12,7 @@ from node.execution.pads.guard import GuardPads
 from node.execution.pads.none import NoPads
 from node.execution.pads.own import OwnPads
 from node.execution.pads.paired import PairedPads
+from node.execution.pads.pool import PadPool
 from node.execution.pads.source import PadSource
 from node.execution.peer import SessionPeer
 from node.node import Node
@@ -36,11 +37,18 @@ class LaneOpener:
     """Opens the lanes of one session. The thread that runs the session may open new lanes while it runs."""
 
     def __init__(
-        self, node: Node, manager: ExecutionManager, pad_maker: PadMaker, model_id: bytes, thin: bool = False
+        self,
+        node: Node,
+        manager: ExecutionManager,
+        pad_maker: PadMaker,
+        model_id: bytes,
+        thin: bool = False,
+        ahead: PadPool | None = None,
     ) -> None:
         """
         Args:
             thin: this device lacks weights and makes no pads.
+            ahead: pads that this device has made.
         """
         self._node = node
         self._manager = manager
@@ -50,7 +58,7 @@ class LaneOpener:
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
         makes = pad_maker in (PadMaker.OWN, PadMaker.PAIRED)
         self._thin = thin
-        self.own_pads = OwnPads(node.kernels, self._seeds) if makes and not thin else None
+        self.own_pads = OwnPads(node.kernels, self._seeds, ahead) if makes and not thin else None
         self.paired_pads: dict[PeerId, PairedPads] = {}
         """Pad sources by the device that makes the pads."""
 

@@ -17,6 +17,8 @@ from node.session.formation import Candidates, LanePlan, SessionPlan, form
 from node.store.stored import StoredModel
 from protocol.identity import PeerId
 
+SOME_TOKENS = 64
+
 
 class SessionPlanner:
     """Only the session's thread uses it.
@@ -66,8 +68,15 @@ class SessionPlanner:
         stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
         lanes = own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
         return self._node.planner.predict(
-            self._model, plan.mode, lanes, prompt_tokens, self._config.pad_rows, plan.placement
+            self._model, plan.mode, lanes, prompt_tokens, self._pads_ready(prompt_tokens), plan.placement
         )
+
+    def _pads_ready(self, prompt_tokens: int) -> int:
+        """Rows of pads that are there before the request begins; those that were made ahead count where they are
+        enough for the prompt and the beginning of an answer."""
+        ahead = self._node.pads.rows(self._model.model_id_bytes) if self._config.pads_ahead else 0
+        enough = prompt_tokens + min(self._config.new_tokens, SOME_TOKENS)
+        return max(self._config.pad_rows, ahead if ahead >= enough else 0)
 
     def learn(self, plan: SessionPlan, predicted: Cost, ttft_s: float, token_s: float) -> None:
         """Learn from the real times of a request that ran alone; 0 means not measured."""

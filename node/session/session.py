@@ -18,6 +18,7 @@ from node.execution.hybrid import HybridExecutor
 from node.execution.interrupt import Interrupt
 from node.execution.manager import ExecutionManager, OnPad
 from node.execution.pads.own import OwnPads
+from node.execution.pads.pool import PadPool
 from node.execution.peer import SessionPeer
 from node.kernels.speed import local_macs_per_s
 from node.model.decoder import Decoder
@@ -281,7 +282,8 @@ class Session:
         if maker is None:
             return
         self._manager = manager = self._new_manager()
-        self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes, self._thin)
+        ahead = self._pads_ahead() if maker is PadMaker.OWN else None
+        self._opener = LaneOpener(self._node, manager, maker, self._model.model_id_bytes, self._thin, ahead)
         if self._thin:
             self._borrow_for(manager)
         if self.plan.lanes:
@@ -291,6 +293,14 @@ class Session:
             self._check_room(self._config.pad_rows)
             self._own_pads.fill(self._lent, self._config.pad_rows)
             self._pad_s, self._own_pads.seconds = self._own_pads.seconds, 0.0
+
+    def _pads_ahead(self) -> PadPool | None:
+        """Pads that were made while this node was idle, and are from now on."""
+        if self._thin or not self._config.pads_ahead:
+            return None
+        return self._node.pads.keep(
+            self._model.model_id_bytes, lambda: [unit for unit in self._units if unit.ref.layer is not None]
+        )
 
     def _borrow_for(self, manager: ExecutionManager) -> None:
         """Set what happens to chunks that no lane computes, if the weights are not here."""

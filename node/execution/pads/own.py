@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from node.execution.pads.batch import PadBatch, PadTicket, Span, joined
+from node.execution.pads.pool import PadPool
 from node.kernels.interface import Kernels
 from node.model.unit import Unit, UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
@@ -20,9 +21,14 @@ OWN_BATCH_ROWS = 32
 class OwnPads:
     """This device makes the products itself, so no peer has a pad, even if all peers collude."""
 
-    def __init__(self, kernels: Kernels, seeds: PadSeeds) -> None:
+    def __init__(self, kernels: Kernels, seeds: PadSeeds, ahead: PadPool | None = None) -> None:
+        """
+        Args:
+            ahead: pads that are used before any are made.
+        """
         self._kernels = kernels
         self._seeds = seeds
+        self._ahead = ahead
         self._pool: dict[UnitRef, deque[PadBatch]] = {}
         self.rows_made = 0
         self.seconds = 0.0
@@ -45,7 +51,9 @@ class OwnPads:
         parts: list[Span] = []
         missing = max(1, num_rows)  # a chunk may have only zero rows
         while missing:
-            if not batches:
+            if not batches and (ready := None if self._ahead is None else self._ahead.take(unit.ref)) is not None:
+                batches.append(ready)
+            elif not batches:
                 self._make(unit, max(missing, OWN_BATCH_ROWS if num_sent <= DECODE_BATCH_ROWS else 0))
             parts.append(batches[0].take(missing))
             missing -= parts[-1][2] - parts[-1][1]

@@ -114,6 +114,9 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
     held = ranges_text(range(summary.num_layers))
     if summary.held_bytes < summary.weights_bytes:
         held = f"{100 * summary.held_bytes / summary.weights_bytes:.0f} %"
+    pads_ready = node.pads.rows(bytes.fromhex(summary.model_id))
+    if pads_ready:
+        held += f", pads for {pads_ready} tokens"
     return {
         "name": listed.name,
         "model_id": summary.model_id,
@@ -123,6 +126,7 @@ def model_status(node: Node, listed: ListedModel) -> dict[str, Any]:
         "weights_bytes": summary.weights_bytes,
         "held_bytes": summary.held_bytes,
         "checks_bytes": summary.checks_bytes,
+        "pads_ready": pads_ready,
         "disk_bytes": summary.disk_bytes,
         "published": summary.model_id in node.published.ids(node.is_open),
         "state": "ready",
