@@ -3,6 +3,7 @@
 swarm       one client with 2 and with 4 peers: speed by mode, and where the time goes
 gateway     several streams at the same time through the gateway
 spans       a model through the user's own devices, beside this device alone
+trace       one pass taken apart, alone and lent, beside the least that it could take
 exchange    one layer of one row through a peer, beside a bare round trip of the same bytes
 gpu         `scripts/gpu_check`: the linear layers on an NVIDIA card; not run on one yet
 rivals      one device alone, beside llama.cpp on the same weights

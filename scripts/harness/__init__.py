@@ -13,6 +13,7 @@ connections    TCP connections of a process, ended from outside
 gateway_twin   a fake WebSocket of a node's gateway, driven by a script
 real_models    SmolLM2, fetched once and kept
 raw_echo       answers with as many bytes as are asked for: the least that an exchange costs
+stopwatches    how long a thread is in which functions
 requantized    a GGUF file with every matrix in Q8_0
 random_model   models of any shape with random weights
 pty_program    a program in its own pseudo-terminal
