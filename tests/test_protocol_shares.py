@@ -144,10 +144,11 @@ def test_the_one_rejected_value_is_skipped_in_order(
     words: list[int], expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = CraftedStream(words)
-    monkeypatch.setattr(shares, "randombytes_deterministic", stream)
+    monkeypatch.setattr(shares, "randombytes_buf_deterministic", stream)
     assert pad_row(SEED, 3).tolist() == expected
     assert stream.asked[0] == 12
     assert stream.asked == sorted(stream.asked)
+    assert pad_rows(SEED, 0, 2, 3).tolist() == [expected, expected]
 
 
 def test_words_lose_their_top_bit_and_nothing_else() -> None:

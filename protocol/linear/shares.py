@@ -11,13 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 from msgspec import Struct
-from nacl.utils import randombytes_deterministic
+from nacl.bindings import randombytes_buf_deterministic
 
 from protocol import cbor
 from protocol.discreet import Discreet
 from protocol.errors import LocalProtocolError
 from protocol.limits import SEED_BYTES
-from protocol.linear.field import Elements, elements_of_words
+from protocol.linear.field import Elements, P, elements_of_words
 
 # BLAKE2b's personalisation field, at most 16 bytes, separates the two uses of the function (SPEC.md section 7).
 CHUNK_PERSON = b"kek/1 pad chunk"
@@ -46,14 +46,14 @@ class PadSeeds(Discreet, Struct):
 
 def row_seed(chunk_seed: bytes, row: int) -> bytes:
     """32-byte seed of one row of a chunk: keyed BLAKE2b of the row's index, so that chunks can be re-cut."""
-    return hashlib.blake2b(cbor.encode([row]), key=chunk_seed, digest_size=SEED_BYTES, person=ROW_PERSON).digest()
+    return _row_seed(_keyed(chunk_seed), row)
 
 
 def pad_row(seed: bytes, num_inputs: int) -> Elements:
     """Pad of one row, `[num_inputs]` u32: ChaCha20 (libsodium's fixed nonce) as LE words, rejecting 2^31 - 1."""
     spare = 0
     while True:
-        stream = randombytes_deterministic(4 * (num_inputs + spare), seed)
+        stream = randombytes_buf_deterministic(4 * (num_inputs + spare), seed)
         elements = elements_of_words(np.frombuffer(stream, dtype="<u4"))
         if len(elements) >= num_inputs:
             return elements[:num_inputs]
@@ -63,6 +63,20 @@ def pad_row(seed: bytes, num_inputs: int) -> Elements:
 def pad_rows(chunk_seed: bytes, row_start: int, row_end: int, num_inputs: int) -> Elements:
     """Pads of rows `[row_start, row_end)` of a chunk: `[row_end - row_start, num_inputs]` u32."""
     pads = np.empty((row_end - row_start, num_inputs), dtype=np.uint32)
-    for index in range(row_start, row_end):
-        pads[index - row_start] = pad_row(row_seed(chunk_seed, index), num_inputs)
+    keyed = _keyed(chunk_seed)  # once: a prompt has thousands of rows
+    for index, pad in enumerate(pads, row_start):
+        stream = randombytes_buf_deterministic(4 * num_inputs, _row_seed(keyed, index))
+        np.bitwise_and(np.frombuffer(stream, dtype="<u4"), np.uint32(P), out=pad)
+    for row in np.flatnonzero((pads == P).any(axis=1)):  # hardly ever: it has a value that is rejected
+        pads[row] = pad_row(row_seed(chunk_seed, row_start + int(row)), num_inputs)
     return pads
+
+
+def _keyed(chunk_seed: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(key=chunk_seed, digest_size=SEED_BYTES, person=ROW_PERSON)
+
+
+def _row_seed(keyed: hashlib.blake2b, row: int) -> bytes:
+    seed = keyed.copy()
+    seed.update(cbor.encode([row]))
+    return seed.digest()

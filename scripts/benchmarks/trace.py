@@ -186,7 +186,10 @@ def main(shape: str, rows: int, count: int) -> None:
         machine = Machine(seconds_a_byte(), seconds_a_mac(select_kernels(1)), raw)
         rng = np.random.default_rng(1)
         words = [int(token) for token in rng.integers(3, 250, rows)]
-        kinds = (("a token", words[:1], words[:32], count), (f"a prompt of {rows}", words, [], max(3, count // 5)))
+        kinds: tuple[tuple[str, list[int], list[int], int], ...] = (
+            ("a token", words[:1], words[:32], count),
+            (f"a prompt of {rows}", words, [], max(3, count // 5)),
+        )
         for title, tokens, before, passes in kinds:
             traced: dict[Privacy, Traced] = {}
             for mode in MODES:
