@@ -5,6 +5,7 @@ scenarios      what happens to the nodes, and the required outcome
 weights        a device without weights fetches them over the network and serves them
 guessing       what guessed tokens bring
 own_devices    what the user's own devices bring
+weather        a wire that changes, partitions, devices that die, and a client that asks
 placements     what each placement costs: predicted and measured
 devices        node processes on the devices of a network, and requests to them
 forger         a member that gossips records that their owner never signed

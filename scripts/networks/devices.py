@@ -131,6 +131,8 @@ class Lab:
     """A network and a data directory for each of its devices; a context manager that cleans up."""
 
     network: Network
+    minutes: float = 0.5
+    """Of a scenario that goes on as long as it is let."""
     devices: list[Device] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="kekahyde-netlab-")))

@@ -21,9 +21,9 @@ EXIT_NOT_PERMITTED = 77
 CONVERGE = "converge"
 
 
-def play(name: str, network: Network, keep_logs: bool) -> dict[str, Any]:
+def play(name: str, network: Network, minutes: float, keep_logs: bool) -> dict[str, Any]:
     """Figures of one scenario; raises LabError."""
-    with Lab(network) as lab:
+    with Lab(network, minutes) as lab:
         try:
             return SCENARIOS[name].play(lab)
         except (LabError, KeyError) as exc:
@@ -54,6 +54,7 @@ def converge(network: Network, changes: int) -> dict[str, Any]:
 @click.option("--wire", type=click.Choice(["netem", "switch"]), help="[default: netem where the kernel has it]")
 @click.option("--nodes", default=32, show_default=True, type=click.IntRange(2, 200), help="Of `converge`.")
 @click.option("--changes", default=40, show_default=True, type=click.IntRange(1), help="Of `converge`.")
+@click.option("--minutes", default=0.5, show_default=True, type=click.FloatRange(0.1, 600), help="Of `weather`.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line for each scenario.")
 @click.option("--logs", is_flag=True, help="The nodes' logs where a scenario fails.")
 def main(
@@ -64,6 +65,7 @@ def main(
     wire: str | None,
     nodes: int,
     changes: int,
+    minutes: float,
     as_json: bool,
     logs: bool,
 ) -> None:
@@ -74,7 +76,7 @@ def main(
         network = Network(size, delay_ms / 1e3, loss, seed, wire or "")
         began = time.monotonic()
         try:
-            figures = converge(network, changes) if name == CONVERGE else play(name, network, logs)
+            figures = converge(network, changes) if name == CONVERGE else play(name, network, minutes, logs)
             failure = None
         except LabError as exc:
             figures, failure, good = {}, str(exc), False

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from scripts.networks.switch import Switch, open_tap
+from scripts.networks.switch import Switch, Wire, open_tap
 
 INSIDE = "KEKAHYDE_NETLAB_INSIDE"
 """Set once the program runs in its own namespaces."""
@@ -89,7 +89,7 @@ class Network:
             self._wire_bridge()
         else:
             devices = [self._wire_tap(index) for index in range(self.size)]
-            self.switch = Switch(devices, self.delay_s, self.loss, self.seed)
+            self.switch = Switch(devices, Wire(self.delay_s, self.loss), self.seed)
             self.switch.start()
         for index in range(self.size):
             self._inside(index, "link", "set", "lo", "up")
@@ -138,6 +138,14 @@ class Network:
         for index in range(self.size):
             _must("ip", "link", "set", f"port{index}", "master", "br0")
 
+    def wire(self, wire: Wire) -> None:
+        """From now on, frames of all devices fare so."""
+        if self.switch is not None:
+            self.switch.wire(wire)
+            return
+        for index in range(self.size):
+            _must("tc", "-n", self.name(index), "qdisc", "change", "dev", "eth0", "root", "netem", *_limits(wire))
+
     def __str__(self) -> str:
         wire = "tc netem" if self.kind == "netem" else f"user-space switch, seed {self.seed}"
         return f"{self.size} namespaces, {self.delay_s * 1e3:g} ms each way, {self.loss:.1%} loss ({wire})"
@@ -158,9 +166,17 @@ class Network:
         for bridge in ("br0", "br1"):
             _must("ip", "link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
             _must("ip", "link", "set", bridge, "up")
-        limits = ["delay", f"{self.delay_s * 1e3:g}ms", "loss", f"{self.loss * 100:g}%", "limit", "20000"]
+        limits = _limits(Wire(self.delay_s, self.loss))
         for index in range(self.size):
             port = f"port{index}"
             _must(*f"ip link add {port} type veth peer name eth0 netns {self.name(index)}".split())
             _must("ip", "link", "set", port, "master", "br0", "up")
             _must("tc", "-n", self.name(index), "qdisc", "add", "dev", "eth0", "root", "netem", *limits)
+
+
+def _limits(wire: Wire) -> list[str]:
+    """The same in the words of netem."""
+    rate = ["rate", f"{8 * wire.bytes_per_s:.0f}bit"] if wire.bytes_per_s else []
+    jitter = [f"{wire.jitter_s * 500:g}ms"] if wire.jitter_s else []
+    delay = ["delay", f"{(wire.delay_s + wire.jitter_s / 2) * 1e3:g}ms", *jitter]
+    return [*delay, "loss", f"{wire.loss * 100:g}%", *rate, "limit", "20000"]

@@ -15,6 +15,7 @@ from scripts.networks.devices import PORT, Device, Lab, LabError, invitation_of,
 from scripts.networks.guessing import guessing
 from scripts.networks.own_devices import own_devices
 from scripts.networks.placements import placements
+from scripts.networks.weather import weather
 from scripts.networks.weights import weights
 
 FORGER = program("scripts.networks.forger")
@@ -197,4 +198,5 @@ SCENARIOS: dict[str, Scenario] = {
     "placements": Scenario(3, placements),
     "guessing": Scenario(3, guessing),
     "own-devices": Scenario(3, own_devices),
+    "weather": Scenario(5, weather),
 }

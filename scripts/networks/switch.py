@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
+import itertools
 import multiprocessing
 import os
 import random
 import select
 import struct
 import time
-from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -24,6 +26,8 @@ IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 FRAME_BYTES = 65536
 MAX_WAITING_FRAMES = 100_000
 """Frames on the wire at one time; more are lost, as in a full queue."""
+LONGEST_QUEUE_S = 0.5
+"""A device that sends more than the wire takes loses what would wait longer."""
 IDLE_S = 0.2
 FRAMES_AT_ONCE = 64
 """Frames that are read of one port before the others have their turn."""
@@ -39,12 +43,28 @@ def open_tap(name: str) -> int:
     return device
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What happens to frames on their way."""
+
+    delay_s: float = 0.0
+    loss: float = 0.0
+    """Share of frames that are lost."""
+    jitter_s: float = 0.0
+    """Each frame takes up to so much longer, so that frames overtake each other."""
+    bytes_per_s: float = 0.0
+    """What each device can send; 0: as much as it likes."""
+
+
+CALM = Wire(delay_s=0.001)
+
+
 class Switch:
     """A learning switch over TAP devices, in a process of its own while it runs."""
 
-    def __init__(self, devices: Sequence[int], delay_s: float, loss: float, seed: int) -> None:
+    def __init__(self, devices: Sequence[int], wire: Wire, seed: int) -> None:
         self._devices = list(devices)
-        self._wire = _Wire(self._devices, delay_s, loss, random.Random(seed))
+        self._wire = _Wires(self._devices, wire, random.Random(seed))
         self._process: BaseProcess | None = None
         self._orders: Connection | None = None
 
@@ -63,22 +83,32 @@ class Switch:
 
     def partition(self, away: Sequence[int]) -> None:
         """Cut the ports of these indices off from all others, but not from each other; none: it is one again."""
+        self._order([int(index in away) for index in range(len(self._devices))])
+
+    def wire(self, wire: Wire) -> None:
+        """From now on, frames fare so."""
+        self._order(wire)
+
+    def _order(self, order: Wire | list[int]) -> None:
         assert self._orders is not None, "started"
-        self._orders.send([int(index in away) for index in range(len(self._devices))])
+        self._orders.send(order)
         self._orders.recv()  # it holds from now on
 
 
-class _Wire:
+class _Wires:
     """The switch's own process."""
 
-    def __init__(self, devices: list[int], delay_s: float, loss: float, dice: random.Random) -> None:
+    def __init__(self, devices: list[int], wire: Wire, dice: random.Random) -> None:
         self._devices = devices
-        self._delay_s = delay_s
-        self._loss = loss
+        self._wire = wire
         self._dice = dice
+        self._free_at = [0.0] * len(devices)
+        """When each device has sent what it sent so far."""
+        self._numbers = itertools.count()
         self._groups = [0] * len(devices)
         self._learned: dict[bytes, int] = {}
-        self._waiting: deque[tuple[float, int, bytes]] = deque()
+        self._waiting: list[tuple[float, int, int, bytes]] = []
+        """A heap: when, a number, where to, the frame."""
 
     def run(self, orders: Connection) -> None:
         with contextlib.suppress(PermissionError):
@@ -102,10 +132,14 @@ class _Wire:
             order = orders.recv()
         except EOFError:
             return False
-        if order is not STOP:
+        if order is STOP:
+            return False
+        if isinstance(order, Wire):
+            self._wire = order
+        else:
             self._groups = order
-            orders.send(True)
-        return order is not STOP
+        orders.send(True)
+        return True
 
     def _read(self, port: int) -> None:
         for _ in range(FRAMES_AT_ONCE):
@@ -114,18 +148,30 @@ class _Wire:
             except OSError:  # nothing more to read, or the interface is down
                 return
             self._learned[frame[6:12]] = port
-            if self._dice.random() < self._loss:
+            if self._dice.random() < self._wire.loss:
                 continue
             known = None if frame[0] & 1 else self._learned.get(frame[:6])
-            at = time.monotonic() + self._delay_s
+            at = self._arrives_at(port, len(frame))
+            if at is None:
+                continue
             for target in range(len(self._devices)) if known is None else (known,):
                 is_cut = target == port or self._groups[target] != self._groups[port]
                 if not is_cut and len(self._waiting) < MAX_WAITING_FRAMES:
-                    self._waiting.append((at, target, frame))
+                    heapq.heappush(self._waiting, (at, next(self._numbers), target, frame))
+
+    def _arrives_at(self, port: int, num_bytes: int) -> float | None:
+        """When a frame that a device sends now arrives; None where its queue is full."""
+        sent_at = time.monotonic()
+        if self._wire.bytes_per_s:
+            begins_at = max(sent_at, self._free_at[port])
+            if begins_at > sent_at + LONGEST_QUEUE_S:
+                return None
+            sent_at = self._free_at[port] = begins_at + num_bytes / self._wire.bytes_per_s
+        return sent_at + self._wire.delay_s + self._dice.uniform(0, self._wire.jitter_s)
 
     def _deliver(self) -> None:
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
-            _, target, frame = self._waiting.popleft()
+            _, _, target, frame = heapq.heappop(self._waiting)
             with contextlib.suppress(OSError):  # an interface that is down, or its queue is full: the frame is lost
                 os.write(self._devices[target], frame)
