@@ -29,6 +29,7 @@ DOWN_S = (0.5, 4.0)
 PAUSE_S = (1.0, 6.0)
 """Quiet time between two faults."""
 FLOOD_S = 2.0
+MAX_TOLD = 3000
 UNREAD_BYTES = 2048
 """Receive buffer of a reader that does not read."""
 FLOODS = {**TIME, **DOOR}
@@ -44,6 +45,8 @@ class FaultDealer:
         self._victims = list(victims)
         self._random = random.Random(seed)
         self.dealt: Counter[str] = Counter()
+        self.ended: list[str] = []
+        """What nodes said that ended though nobody had ended them."""
         self._faults: dict[str, Callable[[NodeProcess], None]] = {
             "kill": self._kill,
             "freeze": self._freeze,
@@ -60,6 +63,10 @@ class FaultDealer:
 
     def deal(self) -> None:
         """One fault, and what heals it."""
+        for victim in self._victims:
+            if victim.process.poll() is not None:
+                self.ended.append(f"{victim.data_dir.name} ended by itself: {victim.narration()[-MAX_TOLD:]}")
+                self._restart(victim)
         name = self._random.choice(list(self._faults))
         self._faults[name](self._random.choice(self._victims))
         self.dealt[name] += 1

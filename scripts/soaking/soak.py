@@ -159,7 +159,7 @@ def soak(minutes: float, every_s: float, seed: int, say: bool = True) -> tuple[l
             _watch(watches, dealer, minutes, every_s, say, asker.asked, [client, steady])
         finally:
             asker.stop()
-        faults = verdict(watches, asker.asked, minutes) + _after_it(swarm, client)
+        faults = verdict(watches, asker.asked, minutes) + dealer.ended + _after_it(swarm, client)
         if say:
             for name, watch in watches.items():
                 click.echo(f"the last half, {name}: {watch}")
