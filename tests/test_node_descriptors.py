@@ -17,6 +17,11 @@ import pytest
 from waiting import until
 
 from node.process.descriptors import NEEDED
+from protocol.identity import Identity
+from scripts.attacks.raw_zmtp import DoorShutError
+from scripts.attacks.target import Attacker, Target
+from scripts.harness.swarm import Swarm
+from scripts.soaking.pressure import few_descriptors
 
 pytestmark = pytest.mark.swarm
 
@@ -117,3 +122,20 @@ def test_a_node_whose_descriptors_run_out_goes_on(few: Started) -> None:
     until(lambda: few.num_open <= at_rest + 4, "and holds nothing of it", LIMIT_S)
     returncode, narration = few.stop()
     assert returncode == 0, narration
+
+
+def test_a_member_is_let_in_only_while_libzmq_can_accept_it() -> None:
+    """Found by a soak: libzmq aborts a process that has no descriptor for a connection over a Unix socket."""
+    with Swarm() as swarm:
+        swarm.start(1)
+        node = swarm.nodes[0]
+        target = Target.of(node)
+        member = Attacker(Identity.from_seed(bytes(31) + b"m"), bytes.fromhex(swarm.key))
+        with few_descriptors(node.process.pid):
+            for port in target.ports:
+                with pytest.raises((DoorShutError, OSError)), target.dealer(port, member):
+                    pass
+        assert node.process.poll() is None
+        for port in target.ports:
+            with target.dealer(port, member):
+                pass

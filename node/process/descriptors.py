@@ -1,10 +1,12 @@
 """Raises the limit of open files and connections of this process, and refuses to start if it is too low.
 
-libzmq aborts the process if it finds no descriptor for one of its threads, so this is checked before libzmq starts.
+libzmq aborts the process if it finds no descriptor for one of its threads, so this is checked before libzmq starts;
+and if it finds none for a connection over a Unix socket, so the gate makes none when few are left.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 
 from node.errors import ConfigError
@@ -12,6 +14,20 @@ from node.errors import ConfigError
 NEEDED = 256
 """An idle node has about 64 open; each link, lane and client needs up to three."""
 WANTED = 65536
+
+
+def can_open(count: int) -> bool:
+    """Whether this process can open so many files and connections more now."""
+    opened: list[int] = []
+    try:
+        for _ in range(count):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
 
 
 def raise_descriptor_limit() -> int:

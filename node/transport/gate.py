@@ -27,6 +27,7 @@ import zmq
 from msgspec import Struct, field
 
 from node.errors import ConfigError, TransportError
+from node.process.descriptors import can_open
 from node.process.endurance import Endurance, GivenUpError
 from node.transport.admissions import Admissions
 from node.transport.callers import Callers, Routes
@@ -64,6 +65,9 @@ KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 UNSENT_LIMIT_MS = 30000
 """The system ends a connection whose other side acknowledges nothing for this long."""
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SPARE_DESCRIPTORS = 16
+"""A member is let in only while so many more could be opened: other threads may need some meanwhile."""
 CLOSING_S = 0.2
 """When the gate closes, the last messages have this long to leave."""
 
@@ -232,7 +236,7 @@ class Gate:
         try:
             outer, address = port.listening.accept()
         except OSError as exc:
-            if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if exc.errno in NO_ROOM:
                 self._complaints.warning("a connection was not accepted: %s", exc.strerror)
                 self._accept_at = time.monotonic() + NO_DESCRIPTOR_PAUSE_S
             return
@@ -270,7 +274,9 @@ class Gate:
             if ended.args:
                 self._complaints.warning("a stranger at %s was refused: %s", stranger.host, ended)
             self._drop(stranger)
-        except OSError:  # it has gone, or there is no descriptor left
+        except OSError as exc:  # it has gone, or there is no descriptor left
+            if exc.errno in NO_ROOM:
+                self._complaints.warning("a connection was not accepted: %s", exc.strerror)
             self._drop(stranger)
         except Exception:  # whatever one stranger brings about ends that one alone
             self._complaints.warning("a stranger at %s was dropped", stranger.host, exc_info=True)
@@ -294,6 +300,8 @@ class Gate:
         curve_key = self._admissions.enter(port.plane, stranger.host, time.monotonic())
         if curve_key is None:
             return None
+        if not can_open(SPARE_DESCRIPTORS):  # libzmq 4.3.5 aborts the process if it cannot accept (ipc_listener.cpp)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         number = next(self._numbers)
         name = self._folder / str(number)
         inner = socket.socket(socket.AF_UNIX)
