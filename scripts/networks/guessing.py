@@ -23,7 +23,14 @@ SAMPLING = (
     "--lend",
     "layers",
 )
-CHOICES = ("off", "8", "auto")
+CHOICES = {
+    "off": ("--speculate", "off"),
+    "text": ("--speculate", "8"),
+    "auto": ("--speculate", "auto"),
+    "draft": ("--speculate", "8", "--draft", "story"),
+    "auto_draft": ("--speculate", "auto", "--draft", "story"),
+}
+"""With the model as its own draft every guess is right: what a draft could bring at best."""
 WARM_UP = "The first answer measures the peers."
 
 
@@ -41,8 +48,8 @@ def guessing(lab: Lab) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, text in TEXTS.items():
         texts = set()
-        for choice in CHOICES:
-            answer = receipt_of(client, text, *SAMPLING, "--speculate", choice)
+        for choice, options in CHOICES.items():
+            answer = receipt_of(client, text, *SAMPLING, *options)
             texts.add(answer["text"])
             if answer["mode"] != "split":
                 raise LabError(f"no lane: {answer['note']}")
