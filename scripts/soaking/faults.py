@@ -117,7 +117,7 @@ class FaultDealer:
     def _twin(self, victim: NodeProcess) -> None:
         """A copy of its data directory runs beside it."""
         copy = victim.data_dir.with_name(f"{victim.data_dir.name}-twin")
-        shutil.copytree(victim.data_dir, copy, ignore=_sockets)
+        shutil.copytree(victim.data_dir, copy, ignore=_passing)
         twin = NodeProcess(self._swarm.process(copy, ["--no-gateway", *self._others(victim)]), copy)
         try:
             twin.wait_ready()
@@ -157,5 +157,6 @@ class FaultDealer:
         return self._swarm.bootstrap([i for i, node in enumerate(self._swarm.nodes) if node is not victim])
 
 
-def _sockets(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if Path(folder, name).is_socket()}
+def _passing(folder: str, names: list[str]) -> set[str]:
+    """What is not for a copy: sockets, and files that are just being written."""
+    return {name for name in names if name.endswith(".tmp") or Path(folder, name).is_socket()}
