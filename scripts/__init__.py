@@ -3,6 +3,8 @@
 harness         swarms of real node processes, and tools for programs and tests
 scenarios       a swarm on this machine answers a prompt while something happens to it
 attacks         strangers, members and serving peers that attack real nodes
+mutations       faults planted in a copy of the tree, each of which a test must notice
+forging         forged results at the gate that every result of a peer passes
 soaking         an hour of random faults
 networks        nodes in network namespaces, and many nodes at once
 membership_lab  membership of a swarm in simulated time

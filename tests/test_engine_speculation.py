@@ -109,7 +109,9 @@ def guessed(
     while not isinstance(events[-1], Finished):
         speculation.drafter.extend([event.id for event in events[-1:] if isinstance(event, GeneratedToken)])
         before = cache.length
-        events += speculation.choose(speculation.compute(decoder, cache, events[-1].id), cache, answer)
+        logits = speculation.compute(decoder, cache, events[-1].id)
+        assert len(logits) == speculation.window, "however many guesses were right before"
+        events += speculation.choose(logits, cache, answer)
         assert before < cache.length <= before + speculation.window
     return [*events, list(cache.token_ids)]
 

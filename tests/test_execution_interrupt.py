@@ -63,3 +63,24 @@ def test_afterwards_the_session_computes_as_before_with_new_pads() -> None:
         assert len(set(swarm.kernels.pads)) == len(swarm.kernels.pads), "no pad twice"
         assert swarm.manager.counts.local == 0
         assert swarm.manager.counts.merged == swarm.manager.counts.verified > 0
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 9])
+@pytest.mark.parametrize("mode", ["split", "strict"])
+def test_pads_of_a_cancelled_pass_are_spent(mode: str, num_rows: int) -> None:
+    """The shares are on their way already: the same pads must hide no rows of the next pass."""
+    with Swarm(UNITS, mode, PATIENT) as swarm:
+
+        def calls_off(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+            if peer.requests % 2 and request.rows is not None:
+                swarm.interrupt.request()
+            else:
+                honest(peer, message_id, request)
+
+        swarm.add_lane(*[honest] * (mode == "split"), calls_off)
+        for seed in range(3):
+            with pytest.raises(PassCancelledError):
+                swarm.step(num_rows, seed)
+            swarm.interrupt.clear()
+        assert len(swarm.kernels.pads) >= 3 * num_rows, "shares were made"
+        assert len(set(swarm.kernels.pads)) == len(swarm.kernels.pads), "no pad twice"

@@ -182,7 +182,7 @@ def test_nothing_secret_is_logged_or_kept(mode: str, caplog: pytest.LogCaptureFi
         swarm.step(9)
         swarm.step(1)
         for record in swarm.records.values():
-            assert (record.share, record.ticket, record.result) == (None, None, None)
+            assert all(each is None for each in (record.share, record.ticket, record.result))
         text = caplog.text + repr(swarm.records) + repr([peer.session.in_flight for peer in swarm.peers])
         for seed in swarm.seeds.made:
             assert seed.hex() not in text

@@ -196,6 +196,19 @@ def test_consent_that_ends_ends_the_sending_at_once() -> None:
         assert swarm.manager.counts.local == len(UNITS)
 
 
+def test_consent_that_ends_in_a_pass_ends_the_sending_at_once() -> None:
+    with Swarm(UNITS, "trusted") as swarm:
+
+        def is_told_no(peer: ScriptedPeer, message_id: int, request: Any) -> None:
+            honest(peer, message_id, request)
+            swarm.may_read = False
+
+        (peer,) = swarm.add_lane(is_told_no)
+        swarm.step(3)
+        assert len(UNITS) > 1 == len(peer.plain), "the first unit of the pass and no other"
+        assert swarm.manager.counts.local == len(UNITS) - 1
+
+
 def test_rows_never_go_as_they_are_to_another_role() -> None:
     """Whatever a plan says, two checks stand between a plain row and a peer that may not read it."""
     with Swarm(UNITS, "trusted") as swarm:

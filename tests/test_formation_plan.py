@@ -38,6 +38,28 @@ def test_never_weaker_and_never_both_roles(asked: Privacy, places: tuple, max_la
         assert len(plan.lanes) <= max_lanes
 
 
+def test_auto_in_an_open_swarm_shows_nothing_that_strict_does_not_show() -> None:
+    """There everybody can be both guards of a lane."""
+    a, b = PEERS[:2]
+    opened = form(Privacy.AUTO, Candidates((a, b), is_open=True))
+    assert (opened.mode, opened.pad_maker) == (Privacy.STRICT, PadMaker.OWN)
+    assert form(Privacy.AUTO, Candidates((a, b))).mode is Privacy.SPLIT
+
+
+@pytest.mark.parametrize("asked", [Privacy.SPLIT, Privacy.STRICT, Privacy.TRUSTED])
+def test_a_mode_whose_peers_are_missing_takes_none_of_another(asked: Privacy) -> None:
+    """There are guards for `split`, peers for `strict`, or a reader for `trusted`, but not what was asked for."""
+    a, b = PEERS[:2]
+    missing = {
+        Privacy.SPLIT: Candidates((a, None), sharers=(a, b), readers=frozenset({b})),
+        Privacy.STRICT: Candidates((a, b), sharers=(), readers=frozenset({b})),
+        Privacy.TRUSTED: Candidates((a, b), sharers=(a, b), paired=frozenset({a, b})),
+    }
+    plan = form(asked, missing[asked])
+    assert plan.mode is Privacy.LOCAL and not plan.lanes and not plan.spans
+    assert plan.notes[0].startswith(f"{asked.value} needs ")
+
+
 def test_lanes_are_the_places() -> None:
     a, b, c, d = PEERS[:4]
     plan = form(Privacy.SPLIT, Candidates((a, b, None, c, d)))

@@ -77,4 +77,6 @@ def test_without_helpers_it_waits_in_its_mode_and_never_computes_here(asked: Pri
     plan = plan_of(asked, Candidates(thin=True))
     assert plan.mode is not Privacy.LOCAL and plan.lanes == () and plan.placement == ALL_LENT
     assert plan.mode is (Privacy.SPLIT if asked is Privacy.AUTO else asked)
+    makers = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.PAIRED, Privacy.TRUSTED: PadMaker.NOBODY}
+    assert plan.pad_maker is makers[plan.mode], "whoever comes later is used in this mode"
     assert any("waiting for them" in note for note in plan.notes)

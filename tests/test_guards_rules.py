@@ -147,6 +147,18 @@ def test_an_absent_guard_leaves_its_place_empty() -> None:
     assert places_of(again) == places_of(book)
 
 
+def test_guards_stay_for_half_a_year_at_least() -> None:
+    """Looked at every day, among ever new peers: each change is a new chance for an adversary."""
+    book = drawn([candidate(1), candidate(2)], 1)
+    guards = {guard.peer_id for guard in places_of(book)[0] if guard is not None}
+    for day in range(1, 180):
+        now = NOW + day * DAY_S
+        around = [candidate(index) for index in (1, 2, 3 + day % 20)]
+        book = look(book, {each.peer_id for each in around}, now)
+        book = choose(book, MODEL, around, 1, nobody, now, random.Random(day))
+        assert {guard.peer_id for guard in places_of(book)[0] if guard is not None} == guards, f"on day {day}"
+
+
 @pytest.mark.parametrize("reason", ["old", "down", "banned", "caught"])
 def test_a_guard_is_replaced_for_a_reason_and_its_partner_stays(reason: str) -> None:
     book = drawn([candidate(1), candidate(2)], 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from live_nodes import LOOPBACK, WAIT_S
@@ -14,17 +16,42 @@ from waiting import until
 from node.config import NodeConfig
 from node.engine import Engine
 from node.engine.request import Event, Token
+from node.guards.book import read_book
 from node.model.sampling import SamplingParams
 from node.node import Node
 from node.privacy import Privacy
+from node.serving.worker import LinearWorker, Parts
 from node.session.config import SessionConfig
 from node.store.importer import import_checkpoint
 from node.store.library import Library
 from node.store.stored import StoredModel
+from protocol.linear.field import P
+from protocol.linear.messages import Linear, LinearResult
+from protocol.linear.verification import result_digest
+from protocol.work import WorkRequest
 from scripts.harness.asking import answer, request_of
 
 PROMPT = [5, 6, 7]
 PARAMS = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+
+
+class LyingWorker(LinearWorker):
+    """Computes what it is asked, and says one more in one place."""
+
+    def parts(self, request: WorkRequest) -> Parts:
+        answer = yield from super().parts(request)
+        if not isinstance(answer, LinearResult) or not isinstance(request, Linear):
+            return answer
+        rows = answer.rows.copy()
+        rows[0, 0] = (int(rows[0, 0]) + 1) % P
+        return LinearResult(result_digest(request.binding, rows), 1, rows)
+
+
+class Liar(Node):
+    """A node whose every result is wrong, with a right digest."""
+
+    def make_worker(self) -> LinearWorker:
+        return LyingWorker(self.kernels, self.hosted.weights_of, self.hosted.row_norm_of)
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +109,23 @@ def test_a_peer_that_is_banned_in_the_middle_gets_no_more_rows(
     assert any(chunks[3]), "it is computed with the peers"
     assert chunks[-1] == chunks[3]
     assert tokens == expected and len(tokens) == 12
+
+
+def test_who_lied_is_kept_out_for_a_day_and_never_becomes_a_guard(model: StoredModel, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        liar = stack.enter_context(Liar(NodeConfig(identity(1), LOOPBACK, threads=1), [model], KERNELS))
+        config = NodeConfig(
+            identity(3), LOOPBACK, (liar.addresses[0],), threads=1, guards_path=tmp_path / "guards.json"
+        )
+        client = stack.enter_context(Node(config, [model], KERNELS))
+        assert client.registry.wait_up(liar.peer_id, WAIT_S)
+        engine = stack.enter_context(Engine(client, Library(model.path.parent), SessionConfig()))
+        expected, _receipt = answer(engine, model, PROMPT, PARAMS, Privacy.LOCAL)
+        tokens, receipt = answer(engine, model, PROMPT, PARAMS, Privacy.STRICT)
+        assert tokens == expected and receipt.chunks.rejected == 1 and receipt.chunks.verified == 0
+        (entry,) = client.access.entries()
+        assert entry.peer_id == liar.peer_id and entry.until is not None
+        assert 23 * 3600 < entry.until - time.time() <= 24 * 3600
+        until(lambda: not client.registry.usable(), "its links have ended")
+        book = read_book(tmp_path / "guards.json")
+        assert book is not None and book.caught == {liar.peer_id}

@@ -17,6 +17,7 @@ from node.engine import Engine, GenerationRequest
 from node.engine.request import Completed, Event
 from node.errors import ConfigError, CorruptModelError
 from node.execution.manager import ExecutionManager
+from node.execution.owners import PadOwner
 from node.execution.pads.batch import PadBatch
 from node.execution.requests import pad_request
 from node.model.sampling import SamplingParams
@@ -32,6 +33,7 @@ from node.store.library import Library
 from node.store.stored import StoredModel
 from node.transport.channel import Channel
 from protocol.errors import LocalProtocolError
+from protocol.linear.messages import Role
 from protocol.link.hello import Hello
 
 WORKERS = 4
@@ -116,14 +118,54 @@ def test_nobody_holds_both_roles_whatever_a_plan_says(workers: list[Node], model
             peers = {peer.peer_id: peer for peer in client.registry.usable()}
             opener = session._opener
             assert opener is not None
+            assert not opener.may_open(LanePlan(first.pads, first.share)), "nor for a lane that comes later"
+            assert not opener.may_open(LanePlan(first.share, first.share)) and not opener.may_open(first)
             with pytest.raises(LocalProtocolError, match="two roles"):
                 opener.open_lane(LanePlan(first.pads, first.share), peers)
             sharer = next(peer for peer in session.peers if peer.peer_id == first.share)
             assert isinstance(session._manager, ExecutionManager)
             unit = model.unit(0, "qkv")
             batch = PadBatch(unit.ref, bytes(32), unit.weights[:1].astype("uint32"))
+            owner = PadOwner(batch, lambda request, state: None)
             with pytest.raises(LocalProtocolError, match="the seed of a pad"):
-                pad_request(sharer, model.model_id_bytes, batch)
+                pad_request(sharer, model.model_id_bytes, owner)
+
+
+@pytest.mark.parametrize("mode", [Privacy.SPLIT, Privacy.STRICT])
+def test_no_session_repeats_a_pad_of_another(workers: list[Node], model: StoredModel, mode: Privacy) -> None:
+    """All lanes of two sessions, and of one after the same device was started again."""
+    unit, pads = model.unit(0, "qkv"), list[bytes]()
+
+    def take_some(client: Node) -> None:
+        with Session(client, model, SessionConfig(mode)) as session:
+            assert session._manager is not None and len(session._manager.lanes) > 1
+            for lane in session._manager.lanes:
+                pads.extend(lane.pads.take(unit, 1, 1).pads[0].tobytes() for _ in range(3))
+
+    for _start in range(2):
+        with ExitStack() as stack:
+            client = client_of(stack, workers, model)
+            take_some(client)
+            take_some(client)
+    assert len(set(pads)) == len(pads)
+
+
+@pytest.mark.parametrize("mode", [Privacy.SPLIT, Privacy.STRICT])
+def test_who_joins_later_is_used_in_the_mode_that_was_asked_for(model: StoredModel, mode: Privacy) -> None:
+    with ExitStack() as stack:
+        client = stack.enter_context(Node(NodeConfig(identity(99), LOOPBACK, threads=1), [model], KERNELS))
+        session = stack.enter_context(Session(client, model, SessionConfig(mode, inbound_peers=True)))
+        assert session.mode is Privacy.LOCAL and not session.peers
+        for index in (1, 2):
+            config = NodeConfig(identity(index), LOOPBACK, (client.addresses[0],), threads=1)
+            worker = stack.enter_context(Node(config, [model], KERNELS))
+            assert client.registry.wait_up(worker.peer_id, WAIT_S)
+        session._look_around()
+        assert session.mode is mode
+        roles = sorted(peer.role for peer in session.peers)
+        assert roles == ([Role.SHARE, Role.SHARE] if mode is Privacy.STRICT else [Role.PAD, Role.SHARE])
+        assert session._manager is not None
+        assert {lane.guard is None for lane in session._manager.lanes} == {mode is Privacy.STRICT}
 
 
 def test_who_offers_no_linear_work_is_asked_for_none(model: StoredModel) -> None:

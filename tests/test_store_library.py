@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from node.store.importer import ImportProgress, import_checkpoint
 from node.store.library import Library
 from node.store.manifest import Manifest, model_id_of
 from node.store.names import Names, name_from_folder
+from node.store.partial import PartialModel, partial_path
 from node.store.stored import StoredModel
+from node.store.unit_file import unit_path
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,31 @@ def test_a_folder_whose_name_is_not_its_hash_is_refused(imported: Path, tmp_path
     (other / "manifest.cbor").write_bytes((imported / "manifest.cbor").read_bytes())
     with pytest.raises(CorruptModelError, match=imported.name):
         StoredModel(other)
+
+
+def test_a_manifest_of_another_model_is_none_of_this(imported: Path, tmp_path: Path) -> None:
+    content = (imported / "manifest.cbor").read_bytes()
+    assert PartialModel.create(tmp_path, imported.name, content).model_id == imported.name
+    with pytest.raises(CorruptModelError, match="wrong hash"):
+        PartialModel.create(tmp_path, "0" * 64, content)
+    partial_path(tmp_path, "0" * 64).mkdir()
+    (partial_path(tmp_path, "0" * 64) / "manifest.cbor").write_bytes(content)
+    assert PartialModel.find(tmp_path, "0" * 64) is None
+
+
+def test_weights_are_hashed_again_before_a_peer_is_blamed(tmp_path: Path) -> None:
+    """Also where size and time of the file say that nothing has changed."""
+    model = StoredModel(import_checkpoint(write_checkpoint(tmp_path / "source"), tmp_path / "models").path)
+    ref = model.unit(0, "qkv").ref
+    path = unit_path(model.path / "units", ref.sha256)
+    model.confirm(ref)
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(bytes([path.read_bytes()[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(CorruptModelError, match="has changed since it was imported"):
+        model.confirm(ref)
 
 
 def test_damaged_client_files_are_refused(tmp_path: Path) -> None:

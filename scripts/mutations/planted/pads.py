@@ -1,0 +1,183 @@
+"""Faults of one-time pads: masks that are not uniform, and pads that hide a second row."""
+
+from __future__ import annotations
+
+from scripts.mutations.mutation import Edit, Mutant, mutant
+
+SHARES, FIELD = "protocol/linear/shares.py", "protocol/linear/field.py"
+OWN, GUARD = "node/execution/pads/own.py", "node/execution/pads/guard.py"
+BATCH, MANAGER, OPENING = "node/execution/pads/batch.py", "node/execution/manager.py", "node/session/opening.py"
+UNIFORM = "A pad is uniform below p: words are rejected, never reduced, and have all of their 31 bits."
+ONCE = "A pad hides one row once."
+
+PADS = (
+    mutant(
+        "masks-biased",
+        UNIFORM,
+        FIELD,
+        "return masked if not (masked == P).any() else masked[masked != P]",
+        "return np.asarray(words, dtype='<u4') % np.uint32(P)",
+        "test_protocol_shares.py",
+    ),
+    mutant(
+        "masks-12-bit",
+        UNIFORM,
+        SHARES,
+        'elements = elements_of_words(np.frombuffer(stream, dtype="<u4"))',
+        'elements = elements_of_words(np.frombuffer(stream, dtype="<u4")) & np.uint32(0xFFF)',
+        "test_protocol_shares.py::test_pads_are_uniform_in_their_high_and_low_bytes",
+    ),
+    mutant(
+        "masks-16-bit",
+        UNIFORM,
+        SHARES,
+        'elements = elements_of_words(np.frombuffer(stream, dtype="<u4"))',
+        'elements = elements_of_words(np.frombuffer(stream, dtype="<u4")) & np.uint32(0xFFFF)',
+        "test_protocol_shares.py::test_shares_of_very_different_rows_look_alike",
+    ),
+    mutant(
+        "pads-left-out",
+        "What a peer gets of a row is the row minus its pad.",
+        MANAGER,
+        "record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)",
+        "record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), 0 * record.ticket.pads)",
+        "test_execution_manager.py::test_honest_peers_do_all_of_it",
+    ),
+    mutant(
+        "pad-across-tokens",
+        ONCE,
+        BATCH,
+        "        self.next_row += min(most, self.left)\n        return self, start, self.next_row",
+        "        return self, start, start + min(most, self.left)",
+        "test_execution_pads.py::test_a_long_decode_uses_each_row_once",
+    ),
+    mutant(
+        "pad-across-rows",
+        ONCE,
+        OWN,
+        "pads = pad_rows(seed, 0, num_rows, unit.ref.num_inputs)",
+        "pads = pad_rows(seed, 0, 1, unit.ref.num_inputs).repeat(num_rows, axis=0)",
+        "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
+    ),
+    mutant(
+        "pad-across-layers",
+        ONCE,
+        OWN,
+        'seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")',
+        'seed = PadSeeds(self._seeds.master, self._seeds.model_id).next(None, "any", "own")',
+        "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
+        "test_execution_manager.py::test_honest_peers_do_all_of_it",
+    ),
+    mutant(
+        "one-seed-for-two-units",
+        "A seed makes the pads of one unit.",
+        GUARD,
+        'seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "guard")',
+        'nth = vars(self).setdefault("nth", {})\n'
+        "        nth[unit.ref] = nth.get(unit.ref, 0) + 1\n"
+        '        seed = PadSeeds(self._seeds.master, self._seeds.model_id, nth[unit.ref]).next(None, "any", "guard")',
+        "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
+    ),
+    mutant(
+        "seed-without-its-unit",
+        "A seed is made from everything that names its chunk.",
+        SHARES,
+        "cbor.encode([self.model_id, layer, kind, role, self.counter])",
+        "cbor.encode([self.model_id, role, self.counter])",
+        "test_protocol_shares.py::test_everything_that_names_a_chunk_goes_into_its_seed",
+    ),
+    mutant(
+        "counter-stands-still",
+        "The counter of seeds only grows.",
+        SHARES,
+        "        self.counter += 1\n",
+        "",
+        "test_protocol_shares.py::test_no_seed_comes_twice",
+    ),
+    mutant(
+        "counter-moves-late",
+        "The counter moves before a seed exists, so that a failure burns a value and repeats none.",
+        SHARES,
+        "        self.counter += 1\n        message = cbor.encode([self.model_id, layer, kind, role, self.counter])",
+        "        message = cbor.encode([self.model_id, layer, kind, role, self.counter + 1])\n"
+        "        self.counter += 1",
+        "test_protocol_shares.py::test_a_counter_is_burnt_even_where_no_seed_came_of_it",
+    ),
+    mutant(
+        "pad-across-retries",
+        "A row that goes to another lane gets fresh pads.",
+        MANAGER,
+        "record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)",
+        "record.ticket = record.ticket or lane.pads.take(unit, len(rows), record.chunk.num_sent)",
+        "test_execution_recovery.py::test_another_lane_does_what_one_could_not",
+    ),
+    mutant(
+        "pad-across-regenerate",
+        "A prompt that is asked again gets other pads.",
+        OWN,
+        "        batches = self._pool.setdefault(unit.ref, deque())\n        parts: list[Span] = []",
+        "        batches = self._pool.setdefault(unit.ref, deque())\n"
+        "        self._seeds.counter = 0 if num_sent > DECODE_BATCH_ROWS else self._seeds.counter\n"
+        "        parts: list[Span] = []",
+        "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
+    ),
+    mutant(
+        "pad-across-batches",
+        "The pads of one request for products belong to one batch.",
+        GUARD,
+        "            batch.next_row = len(batch.pads)\n",
+        "            self._ahead.setdefault(unit.ref, deque()).appendleft(batch)\n",
+        "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
+    ),
+    mutant(
+        "pad-of-a-rejected-guess",
+        "Pads of guesses that were wrong are spent.",
+        OWN,
+        '        """Does nothing: an empty pool is filled when a row needs it."""',
+        "        for unit in units:\n"
+        "            for batch in self._pool.get(unit.ref, ()):\n"
+        "                batch.next_row = max(0, batch.next_row - num_rows + 1)",
+        "test_execution_manager.py::test_honest_peers_do_all_of_it",
+    ),
+    mutant(
+        "pad-of-a-cancelled-pass",
+        "Pads of a pass that was cancelled are spent.",
+        MANAGER,
+        "        spent = [batch for batch in batches if not batch.left]\n",
+        "        spent = [batch for batch in batches if not batch.left]\n"
+        "        for batch, start, _end in [] if record.ticket is None else record.ticket.batches:\n"
+        "            batch.next_row = start\n",
+        "test_execution_interrupt.py::test_pads_of_a_cancelled_pass_are_spent",
+    ),
+    mutant(
+        "pad-after-a-restart",
+        "Each session draws the master of its seeds anew, so that nothing comes twice after a crash.",
+        OPENING,
+        "self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)",
+        "self._seeds = PadSeeds(node.config.identity.public_key, model_id)",
+        "test_session_opening.py::test_no_session_repeats_a_pad_of_another",
+    ),
+    mutant(
+        "pad-across-lanes",
+        "All lanes of a session draw their seeds from one counter.",
+        OPENING,
+        "return GuardPads(self._join(peers[lane.pads], Role.PAD), self._seeds, self._manager.send_pad)",
+        "seeds = PadSeeds(self._seeds.master, self._model_id)\n"
+        "        return GuardPads(self._join(peers[lane.pads], Role.PAD), seeds, self._manager.send_pad)",
+        "test_session_opening.py::test_no_session_repeats_a_pad_of_another",
+    ),
+    mutant(
+        "zero-rows-in-the-clear",
+        "Zero rows that fill a bucket are hidden as any other.",
+        OWN,
+        "            pads.append(pad_rows(seed, 0, filling, unit.ref.num_inputs))",
+        "            pads.append(0 * pad_rows(seed, 0, filling, unit.ref.num_inputs))",
+        "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
+    ),
+    Mutant(
+        "seed-to-a-share-peer",
+        "Nobody who gets shares gets a seed, and nobody who gets seeds a share.",
+        (Edit("node/execution/requests.py", "if peer.role is not Role.PAD:", "if False:"),),
+        ("test_session_opening.py::test_nobody_holds_both_roles_whatever_a_plan_says",),
+    ),
+)
