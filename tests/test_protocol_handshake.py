@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError, SwarmKeyError
-from protocol.identity import Identity, curve_public_key_of
+from protocol.identity import Identity, PeerId, curve_public_key_of
 from protocol.linear.messages import LinearResult
 from protocol.link.admission import SwarmKey
 from protocol.link.handshake import TRANSITIONS, Handshake, HandshakeError, LinkEvent, LinkState, Side, event_of
@@ -177,6 +177,21 @@ def test_who_is_no_member_is_refused_with_a_reason(dialler: SwarmKey | None, lis
     assert KEY.secret.hex() not in str(refusal.value)
     for key in (KEY, OTHER_KEY):
         assert key.name not in str(refusal.value), "the text travels: a stranger does not learn the swarm's name"
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_who_is_not_wanted_is_refused_although_all_else_is_right(side: Side) -> None:
+    """As those who are banned, or not among those who alone are allowed."""
+    hello = HELLO_OK if side is Side.DIALLER else HELLO
+    reasons: dict[PeerId, str] = {}
+    link = Handshake(side, OTHER.public_key, refusal=reasons.get)
+    link.state = LinkState.HELLO_SENT if side is Side.DIALLER else LinkState.NEW
+    reasons[ME.peer_id] = "not on the allow list"
+    refused = refusal_of(link, hello)
+    assert refused.code is ErrorCode.DENIED and reasons[ME.peer_id] in str(refused)
+    reasons.clear()
+    link.receive(hello, ME.curve_public_key)
+    assert link.state is LinkState.OPEN
 
 
 @pytest.mark.parametrize("key", [None, OTHER_KEY])

@@ -25,7 +25,7 @@ from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol import cbor
 from protocol.linear.field import Floats
-from protocol.spans.messages import SpanBinding, SpanRows, span_digest
+from protocol.spans.messages import SpanBinding, SpanResult, SpanRows, span_digest
 
 pytestmark = pytest.mark.skipif(not has_same_floats(KERNELS), reason="the C kernels are not built")
 SPAN = range(1, 3)
@@ -133,3 +133,11 @@ def test_everything_that_names_a_step_goes_into_its_digest(name: str) -> None:
     assert span_digest(OTHERS[name], rows) != span_digest(BINDING, rows)
     expected = hashlib.sha256(b"kek/1 span" + cbor.encode(BINDING.as_list()) + rows.tobytes()).digest()
     assert span_digest(BINDING, rows) == expected
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 4), (6, 4), (3, 3), (3, 5), (4, 3), (1, 12)])
+def test_a_result_of_another_shape_is_no_answer(shape: tuple[int, int]) -> None:
+    """Whoever took it for one would read beyond the rows that are there."""
+    right, other = np.ones((3, 4), np.float32), np.ones(shape, np.float32)
+    assert SpanResult(span_digest(BINDING, right), 1, right).answers(BINDING, 4)
+    assert not SpanResult(span_digest(BINDING, other), 1, other).answers(BINDING, 4)

@@ -108,7 +108,8 @@ def zero_row(random: Random, row: Elements, count: int) -> Elements:
 def turned_row(random: Random, row: Elements, count: int) -> Elements:
     """The row's elements moved by some places."""
     steps = random.integers(1, len(row), count)
-    return row[(np.arange(len(row)) + steps[:, None]) % len(row)]
+    turned: Elements = row[(np.arange(len(row)) + steps[:, None]) % len(row)]
+    return turned
 
 
 def times(factor: int | None) -> Callable[[Random, Elements, int], Elements]:

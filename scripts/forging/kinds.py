@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from node.kernels.interface import Kernels
-from protocol.linear.field import Elements, P, Sums
+from protocol.linear.field import Elements, P
 from protocol.linear.messages import ChunkBinding, LinearResult, Role, TrustedResult, WorkResult
 from protocol.linear.verification import UnitCheck, result_digest
 from scripts.forging import changes
 from scripts.forging.changes import Change, Random
 from scripts.forging.target import Target
 
-Numbers = Elements | Sums
+Numbers = NDArray[Any]
+"""Elements, or integers of an answer to plain rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,11 @@ def _unseen(num_vectors: int) -> Forge:
     return forge
 
 
-def _out_of_range(where: Callable[[Random, Elements], np.ndarray]) -> Forge:
+def _out_of_range(where: Callable[[Random, Numbers], NDArray[np.bool_]]) -> Forge:
     """The right residues, but some of them as another number: plus p, or for integers p away."""
 
     def forge(scene: Scene, count: int) -> Iterator[WorkResult]:
-        honest = scene.target.honest.numbers
+        honest: Numbers = scene.target.honest.numbers
         for _ in range(count):
             chosen = where(scene.random, honest)
             if scene.target.role is Role.PLAIN:
@@ -101,13 +104,13 @@ def _out_of_range(where: Callable[[Random, Elements], np.ndarray]) -> Forge:
     return forge
 
 
-def _one_place(random: Random, honest: np.ndarray) -> np.ndarray:
+def _one_place(random: Random, honest: Numbers) -> NDArray[np.bool_]:
     chosen = np.zeros(honest.shape, bool)
     chosen[random.integers(0, len(honest)), random.integers(0, honest.shape[1])] = True
     return chosen
 
 
-def _some_places(random: Random, honest: np.ndarray) -> np.ndarray:
+def _some_places(random: Random, honest: Numbers) -> NDArray[np.bool_]:
     return random.random(honest.shape) < 0.5
 
 

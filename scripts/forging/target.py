@@ -29,7 +29,6 @@ from protocol.linear.shares import pad_rows
 
 ROWS = (1, 1, 1, 8, 1, 16, 1, 8, 1, 32)
 """Rows of requests, one after the other: mostly those of an answer, now and then those of a prompt."""
-KINDS = ("qkv", "o", "gate_up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,7 @@ class Targets:
         self._worker = LinearWorker(kernels, self._weights_of, self._norm_of)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._peers = {role: self._peer(role, number) for number, role in enumerate(Role)}
-        layers = range(self.model.config.num_layers)
-        places = itertools.product(layers, KINDS)
-        self._units = itertools.cycle([self.model.unit(*place) for place in places] + [self.model.unit(None, "head")])
+        self._units = itertools.cycle(all_units(self.model))
         self._roles = itertools.cycle((Role.SHARE, Role.PAD, Role.SHARE, Role.PLAIN))
         self._rows = itertools.cycle(ROWS)
 

@@ -112,8 +112,7 @@ DOOR_FAULTS = (
         HANDSHAKE,
         "        if refusal is not None:\n            raise HandshakeError(ErrorCode.DENIED, f",
         "        if refusal == '':\n            raise HandshakeError(ErrorCode.DENIED, f",
-        "test_protocol_handshake.py",
-        "test_transport_banned.py",
+        "test_protocol_handshake.py::test_who_is_not_wanted_is_refused_although_all_else_is_right",
     ),
     mutant(
         "work-without-a-hello",
