@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.errors import CorruptModelError
+from protocol.errors import RemoteProtocolError
 from scripts.harness.programs import ROOT
 from scripts.mutations.mutation import Mutant, mutant, stale
 from scripts.mutations.planted import MUTANTS
 from scripts.mutations.tree import Tree
 from scripts.mutations.trial import Fate, try_mutant
+from scripts.mutations.witness import is_declared
 
 FIELD = "protocol/linear/field.py"
 WORDS = "test_protocol_shares.py::test_words_lose_their_top_bit_and_nothing_else"
@@ -50,13 +53,35 @@ def test_what_does_not_fit_is_said(spoilt: Mutant) -> None:
     [
         (BIASED.edits[0].old, BIASED.edits[0].new, Fate.KILLED),
         ("HALF_P = P // 2\n", "HALF_P = P // 2  # no fault at all\n", Fate.SURVIVED),
-        ("HALF_P = P // 2\n", "HALF_P = P // missing\n", Fate.BROKEN),
     ],
 )
-def test_a_fault_counts_as_noticed_if_a_test_says_so(tree: Tree, old: str, new: str, fate: Fate) -> None:
-    """One that no test notices, or that cannot be imported, does not."""
+def test_a_fault_is_planted_noticed_and_taken_away(tree: Tree, old: str, new: str, fate: Fate) -> None:
     before = (tree.folder / FIELD).read_text()
     verdict = try_mutant(tree, mutant("planted", "", FIELD, old, new, WORDS))
     assert verdict.fate is fate, verdict.by
     assert (verdict.by == WORDS) == (fate is Fate.KILLED)
     assert (tree.folder / FIELD).read_text() == before == (ROOT / FIELD).read_text()
+
+
+def failed(text: str) -> BaseException:
+    return pytest.fail.Exception(text)
+
+
+@pytest.mark.parametrize(
+    ("exc", "says_so"),
+    [
+        (AssertionError(), True),
+        (failed("DID NOT RAISE <class 'ValueError'>"), True),
+        (RemoteProtocolError("a rule"), True),
+        (CorruptModelError("a file"), True),
+        (ExceptionGroup("two", [AssertionError(), RemoteProtocolError("a rule")]), True),
+        (failed("Timeout (>120.0s) from pytest-timeout."), False),
+        (ImportError("no name"), False),
+        (NameError("no name"), False),
+        (ValueError("a crash"), False),
+        (ExceptionGroup("two", [AssertionError(), ValueError("a crash")]), False),
+    ],
+    ids=repr,
+)
+def test_only_a_test_that_says_so_has_noticed_a_fault(exc: BaseException, says_so: bool) -> None:
+    assert is_declared(exc) == says_so

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol import cbor
 from protocol.envelope import MAX_ID, Envelope, Frame, decode_envelope, encode_envelope
 from protocol.errors import RemoteProtocolError
-from protocol.limits import MAX_CHUNK_ROWS, MAX_DATA_HEADER_BYTES
+from protocol.limits import MAX_CHUNK_ROWS, MAX_DATA_BYTES, MAX_DATA_HEADER_BYTES
 from protocol.linear.messages import MAX_COMPUTE_US, MAX_TILES, ChunkBinding, Linear, LinearResult, Role
 from protocol.linear.quick import quick_frames, quick_message
 from protocol.message import Message
@@ -72,6 +72,7 @@ def said(message: Message) -> tuple[Any, ...]:
 
 
 @given(messages(), IDS)
+@settings(deadline=None)
 def test_it_writes_and_reads_what_the_general_way_does(message: Message, message_id: int) -> None:
     frames = quick_frames(message, message_id)
     assert frames is not None and [bytes(frame) for frame in frames] == [
@@ -82,6 +83,7 @@ def test_it_writes_and_reads_what_the_general_way_does(message: Message, message
 
 
 @given(messages(), IDS, st.data())
+@settings(deadline=None)
 def test_what_it_reads_of_damaged_frames_the_general_way_reads_too(
     message: Message, message_id: int, data: st.DataObject
 ) -> None:
@@ -97,11 +99,13 @@ def test_what_it_reads_of_damaged_frames_the_general_way_reads_too(
 
 
 @given(IDS)
+@settings(deadline=None)
 def test_numbers_have_their_shortest_form(number: int) -> None:
     assert cbor.encode_uint(number) == cbor.encode(number)
 
 
 @given(bindings())
+@settings(deadline=None)
 def test_a_binding_is_put_together_as_it_is_encoded(binding: ChunkBinding) -> None:
     assert binding.encoded == cbor.encode(binding.as_list())
     odd = replace(binding, session=b"short")
@@ -127,3 +131,12 @@ def test_a_seed_and_odd_arrays_are_left_to_the_general_way() -> None:
     assert quick_frames(LinearResult(bytes(32), 1, rows), 1 << 64) is None
     frames = slow_frames(LinearResult(bytes(32), 1, rows), 1)
     assert quick_message(frames, 20) is None and quick_message(frames[:1], MAX_DATA_HEADER_BYTES) is None
+
+
+def test_more_than_a_message_may_hold_is_read_in_neither_way() -> None:
+    for num_elements, is_read in ((MAX_DATA_BYTES // 4, True), (MAX_DATA_BYTES // 4 + 1, False)):
+        result = LinearResult(bytes(32), 1, np.zeros((1, num_elements), np.uint32))
+        frames = quick_frames(result, 7)
+        assert frames is not None
+        assert (quick_message(frames, MAX_DATA_HEADER_BYTES) is not None) == is_read
+        assert (slow_message(frames) is not None) == is_read

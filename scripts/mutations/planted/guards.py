@@ -17,7 +17,7 @@ GUARDS = (
         RULES,
         "                lanes[index].holder(side) or Guard(chosen.peer_id, now, now + rng.uniform(*LIFETIME_S))",
         "                Guard(chosen.peer_id, now, now + rng.uniform(*LIFETIME_S))",
-        "test_guards_rules.py",
+        "test_guards_rules.py::test_a_guard_is_replaced_for_a_reason_and_its_partner_stays",
     ),
     mutant(
         "guards-of-an-hour",
@@ -60,8 +60,7 @@ GUARDS = (
         RULES,
         "    return worn_out or guard.peer_id in caught or banned(guard.peer_id)",
         "    return worn_out or banned(guard.peer_id)",
-        "test_guards_rules.py",
-        "test_guards_keeper.py",
+        "test_guards_rules.py::test_a_guard_is_replaced_for_a_reason_and_its_partner_stays",
     ),
     mutant(
         "liar-chosen-again",
@@ -69,8 +68,7 @@ GUARDS = (
         RULES,
         "        if candidate.peer_id not in book.caught\n        and not banned",
         "        if not banned",
-        "test_guards_rules.py",
-        "test_guards_keeper.py",
+        "test_guards_rules.py::test_a_guard_is_replaced_for_a_reason_and_its_partner_stays",
     ),
     mutant(
         "liar-not-written-down",
@@ -78,8 +76,7 @@ GUARDS = (
         OPENING,
         "        self._node.guards.caught(peer_id)\n",
         "",
-        "test_session_opening.py",
-        "test_session_bans.py",
+        "test_session_bans.py::test_who_lied_is_kept_out_for_a_day_and_never_becomes_a_guard",
     ),
     mutant(
         "liar-not-banned",
@@ -87,8 +84,7 @@ GUARDS = (
         OPENING,
         '        self._node.ban(peer_id, "a result of it failed verification", LIE_BAN_S)\n',
         "",
-        "test_session_opening.py",
-        "test_session_bans.py",
+        "test_session_bans.py::test_who_lied_is_kept_out_for_a_day_and_never_becomes_a_guard",
     ),
     mutant(
         "newcomer-is-a-guard",
@@ -104,7 +100,7 @@ GUARDS = (
         SEPARATION,
         "    if one.operator == other.operator != NO_OPERATOR or (one.paired and other.paired):",
         "    if one.paired and other.paired:",
-        "test_guards_rules.py",
+        "test_guards_rules.py::test_operators_count_whatever_the_network_says_and_silence_is_no_operator",
     ),
     mutant(
         "own-devices-not-compared",
@@ -112,7 +108,7 @@ GUARDS = (
         SEPARATION,
         "    if one.operator == other.operator != NO_OPERATOR or (one.paired and other.paired):",
         "    if one.operator == other.operator != NO_OPERATOR:",
-        "test_guards_rules.py",
+        "test_guards_rules.py::test_operators_count_whatever_the_network_says_and_silence_is_no_operator",
     ),
     mutant(
         "subnets-not-compared",
@@ -152,7 +148,7 @@ GUARDS = (
         ACCESS,
         "banned_until = self._banned_keys.get(_curve_key_of(peer_id), 0.0) if self._banned_keys else 0.0",
         "banned_until = 0.0 if entry is None or entry.verdict is Verdict.ALLOW else entry.until",
-        "test_transport_banned.py",
+        "test_transport_banned.py::test_a_ban_holds_for_both_identities_of_a_key",
     ),
     mutant(
         "ban-without-an-end-of-links",
@@ -160,8 +156,7 @@ GUARDS = (
         "node/node.py",
         "        self.registry.expel(peer_id)\n",
         "",
-        "test_transport_banned.py",
-        "test_session_bans.py",
+        "test_session_bans.py::test_a_peer_that_is_banned_in_the_middle_gets_no_more_rows",
     ),
     mutant(
         "users-ban-makes-room",
@@ -185,6 +180,6 @@ GUARDS = (
         "node/session/session.py",
         "            peer.leaving = kept_out or registry.is_leaving(peer.peer_id)",
         "            peer.leaving = registry.is_leaving(peer.peer_id)",
-        "test_session_bans.py",
+        "test_session_bans.py::test_a_peer_that_is_banned_in_the_middle_gets_no_more_rows",
     ),
 )

@@ -43,7 +43,7 @@ MODES = (
         "node/session/session.py",
         "LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.OWN}",
         "LATER_MAKERS = {Privacy.SPLIT: PadMaker.PEER, Privacy.STRICT: PadMaker.PEER}",
-        "test_session_opening.py",
+        "test_session_opening.py::test_who_joins_later_is_used_in_the_mode_that_was_asked_for",
     ),
     mutant(
         "thin-strict-waits-for-guards",
@@ -59,7 +59,7 @@ MODES = (
         FORMATION,
         "mode = Privacy.STRICT if candidates.is_open else Privacy.SPLIT",
         "mode = Privacy.SPLIT",
-        "test_formation_plan.py",
+        "test_formation_plan.py::test_auto_in_an_open_swarm_shows_nothing_that_strict_does_not_show",
     ),
     mutant(
         "auto-without-a-word-for-auto",
@@ -91,7 +91,7 @@ MODES = (
         OPENING,
         "        fits = roles.get(lane.share, self._share_role) is self._share_role and pads_role is Role.PAD\n",
         "        fits = True\n",
-        "test_session_opening.py",
+        "test_session_opening.py::test_nobody_holds_both_roles_whatever_a_plan_says",
     ),
     mutant(
         "guard-of-both-sides",
@@ -148,7 +148,7 @@ MODES = (
         OPENING,
         "        if peer_id not in devices.readers:\n",
         "        if peer_id not in devices:\n",
-        "test_session_consent.py",
+        "test_session_consent.py::test_a_lane_of_plain_rows_opens_and_stays_with_consent_alone",
     ),
     mutant(
         "plain-lane-after-consent-ended",
@@ -156,7 +156,7 @@ MODES = (
         OPENING,
         "        return NoPads(lambda: peer_id in devices.readers)",
         "        return NoPads(lambda: True)",
-        "test_session_consent.py",
+        "test_session_consent.py::test_a_lane_of_plain_rows_opens_and_stays_with_consent_alone",
     ),
     mutant(
         "pads-after-the-pairing-ended",
@@ -164,7 +164,7 @@ MODES = (
         OPENING,
         "lambda: theirs.guard.peer_id in devices)",
         "lambda: True)",
-        "test_session_consent.py",
+        "test_session_consent.py::test_a_device_makes_pads_of_strict_while_it_is_paired",
     ),
     mutant(
         "consent-not-asked-again",
@@ -213,7 +213,6 @@ MODES = (
         "        if least is None or LEVELS[asked] >= LEVELS[least]:\n",
         "        if True:\n",
         "test_gateway_keys.py::test_a_key_demands_privacy",
-        "test_gateway_keys.py::test_no_mode_below_the_least",
     ),
     mutant(
         "auto-counts-as-split",
@@ -222,6 +221,5 @@ MODES = (
         "Privacy.AUTO: 0,",
         "Privacy.AUTO: 1,",
         "test_formation_spans.py::test_a_key_for_split_never_gets_plain_rows",
-        "test_gateway_keys.py::test_no_mode_below_the_least",
     ),
 )

@@ -17,7 +17,7 @@ PADS = (
         FIELD,
         "return masked if not (masked == P).any() else masked[masked != P]",
         "return np.asarray(words, dtype='<u4') % np.uint32(P)",
-        "test_protocol_shares.py",
+        "test_protocol_shares.py::test_a_pad_is_the_stream_word_by_word",
     ),
     mutant(
         "masks-12-bit",
@@ -66,7 +66,6 @@ PADS = (
         'seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")',
         'seed = PadSeeds(self._seeds.master, self._seeds.model_id).next(None, "any", "own")',
         "test_execution_pads.py::test_every_pad_row_is_handed_out_once",
-        "test_execution_manager.py::test_honest_peers_do_all_of_it",
     ),
     mutant(
         "one-seed-for-two-units",

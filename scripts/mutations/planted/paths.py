@@ -26,9 +26,9 @@ PATHS = (
     _unchecked(
         "all",
         "True",
-        "test_execution_manager.py::test_in_strict_mode_a_refused_share_is_done_by_another",
+        "test_execution_gate.py::test_a_result_of_any_size_is_checked",
     ),
-    _unchecked("pads", "request.binding.role == 1", "test_execution_manager.py::test_each_fault_of_a_pad_guard"),
+    _unchecked("pads", "request.binding.role == 1", "test_execution_gate.py::test_products_of_pads_are_checked"),
     _unchecked(
         "plain-rows",
         "request.binding.role == 3",
@@ -38,27 +38,24 @@ PATHS = (
     _unchecked(
         "late",
         "self.now() - request.sent_at > self.config.hedge_floor_s",
-        "test_execution_gate.py",
-        "test_execution_manager.py::test_a_late_lie_is_a_lie",
+        "test_execution_gate.py::test_a_result_that_took_long_is_checked",
     ),
     _unchecked(
         "retried",
         'getattr(request.owner.subject, "attempts", 1) > 1',
-        "test_execution_gate.py",
-        "test_execution_manager.py",
+        "test_execution_gate.py::test_the_result_of_a_retry_is_checked",
     ),
     _unchecked(
         "batched",
         "request.binding.num_rows > 3",
-        "test_execution_manager.py::test_in_strict_mode_a_refused_share_is_done_by_another",
+        "test_execution_gate.py::test_a_result_of_any_size_is_checked",
     ),
     _unchecked(
         "one-row",
         "request.binding.num_rows == 1",
-        "test_execution_gate.py",
-        "test_execution_manager.py::test_each_fault_of_a_share_peer",
+        "test_execution_gate.py::test_a_result_of_any_size_is_checked",
     ),
-    _unchecked("second-of-a-peer", "peer.chunks > 2", "test_execution_manager.py::test_each_fault_of_a_share_peer"),
+    _unchecked("second-of-a-peer", "peer.chunks > 2", "test_execution_gate.py::test_a_result_of_any_size_is_checked"),
     mutant(
         "unchecked-after-a-recheck",
         "A result that was refused is checked once more against a fresh check, and is not simply believed.",
@@ -192,7 +189,7 @@ PATHS = (
         "protocol/transfer/outline.py",
         "return len(data) == self.piece_bytes(index) and hashlib.sha256(data).digest() == self.pieces[index]",
         "return len(data) == self.piece_bytes(index)",
-        "test_transfer_fetch.py",
+        "test_transfer_fetch.py::test_a_fetch_ends_right_among_faults_and_liars",
     ),
     mutant(
         "file-without-its-hash",
@@ -200,8 +197,7 @@ PATHS = (
         "node/store/files.py",
         "    if actual != expected:\n",
         "    if len(actual) != len(expected):\n",
-        "test_store_library.py",
-        "test_store_import.py",
+        "test_store_library.py::test_damaged_client_files_are_refused",
     ),
     mutant(
         "changed-weights-not-noticed",
@@ -209,8 +205,7 @@ PATHS = (
         "node/store/stored.py",
         "        if sha256_file(path) != ref.sha256:\n",
         "        if verify_file(path, ref.sha256):\n",
-        "test_store_library.py",
-        "test_store_import.py",
+        "test_store_library.py::test_weights_are_hashed_again_before_a_peer_is_blamed",
     ),
     mutant(
         "model-id-not-checked",
@@ -218,7 +213,6 @@ PATHS = (
         "node/store/partial.py",
         "        if model_id_of(content) != model_id:\n",
         "        if not content:\n",
-        "test_transfer_nodes.py",
-        "test_store_library.py",
+        "test_store_library.py::test_a_manifest_of_another_model_is_none_of_this",
     ),
 )

@@ -39,7 +39,7 @@ SHAPES = (
         "        if lane is not None and lane.usable and not self._patience.used_up:",
         "        plain = np.abs(rows.astype(np.int32)).max(initial=0) < 8 * np.abs(rows.astype(np.int32)).mean()\n"
         "        if lane is not None and lane.usable and not self._patience.used_up and plain:",
-        "test_execution_shapes.py",
+        "test_execution_shapes.py::test_rows_of_any_content_are_sent_alike",
     ),
     mutant(
         "zeros-stay-here",
@@ -47,7 +47,7 @@ SHAPES = (
         "node/execution/manager.py",
         "        if lane is not None and lane.usable and not self._patience.used_up:",
         "        if lane is not None and lane.usable and not self._patience.used_up and rows.any():",
-        "test_execution_shapes.py",
+        "test_execution_shapes.py::test_rows_of_any_content_are_sent_alike",
     ),
     Mutant(
         "window-follows-acceptance",
@@ -110,7 +110,7 @@ SHAPES = (
         "node/execution/chunk.py",
         'HIDDEN: ClassVar[tuple[str, ...]] = ("share", "plain", "ticket", "result")',
         'HIDDEN: ClassVar[tuple[str, ...]] = ("plain", "ticket", "result")',
-        "test_discreet.py",
+        "test_discreet.py::test_what_is_hidden_is_not_shown",
     ),
     mutant(
         "share-kept",

@@ -18,9 +18,7 @@ SPANS = (
         "            wrong = (rows.view(np.uint32) != each.outputs.view(np.uint32)).any(axis=1)",
         "            wrong = (rows.view(np.uint32) != each.outputs.view(np.uint32)).any(axis=1)\n"
         "            wrong[1:] = False",
-        "test_spans_recheck.py",
-        f"{CHAIN_TESTS}::test_with_a_share_of_1_a_lie_is_never_used",
-        f"{CHAIN_TESTS}::test_a_lie_that_was_used_names_text_and_row",
+        "test_spans_recheck.py::test_each_row_of_a_step_is_compared_to_the_last_bit",
     ),
     mutant(
         "span-recheck-of-another-row",
@@ -36,8 +34,7 @@ SPANS = (
         RECHECK,
         "(rows.view(np.uint32) != each.outputs.view(np.uint32)).any(axis=1)",
         "(~np.isclose(rows, each.outputs, rtol=1e-3, atol=1e-4)).any(axis=1)",
-        "test_spans_recheck.py",
-        CHAIN_TESTS,
+        "test_spans_recheck.py::test_each_row_of_a_step_is_compared_to_the_last_bit",
     ),
     mutant(
         "span-lie-names-another-row",
@@ -53,8 +50,7 @@ SPANS = (
         RECHECK,
         "        return round(self._random.expovariate(1 / ALWAYS_ROWS))",
         "        return 0",
-        "test_spans_recheck.py",
-        CHAIN_TESTS,
+        "test_spans_recheck.py::test_a_short_way_is_always_followed_and_the_whole_way_as_often_as_the_user_says",
     ),
     mutant(
         "span-recheck-share-zero",
@@ -62,7 +58,7 @@ SPANS = (
         "node/privacy.py",
         "DEFAULT_RECHECK = 0.05",
         "DEFAULT_RECHECK = 0.0",
-        "test_spans_recheck.py",
+        "test_spans_recheck.py::test_one_text_in_twenty_is_followed_if_the_user_says_nothing",
     ),
     mutant(
         "span-recheck-share-ignored",
@@ -70,9 +66,7 @@ SPANS = (
         RECHECK,
         "        if self._random.random() < self._share:\n            return cache.capacity\n",
         "",
-        "test_spans_recheck.py",
-        f"{CHAIN_TESTS}::test_with_a_share_of_1_a_lie_is_never_used",
-        f"{CHAIN_TESTS}::test_a_lie_that_was_used_names_text_and_row",
+        "test_spans_recheck.py::test_a_short_way_is_always_followed_and_the_whole_way_as_often_as_the_user_says",
     ),
     mutant(
         "span-share-of-1-after-use",
@@ -88,8 +82,7 @@ SPANS = (
         CHAIN,
         "        self.after_pass()\n        self.look_for_lies()\n",
         "        self.after_pass()\n",
-        CHAIN_TESTS,
-        "test_swarm_spans.py::test_a_liar_is_found_and_banned_and_the_text_stays",
+        "test_spans_chain.py",
     ),
     mutant(
         "span-result-of-another-step",
@@ -105,8 +98,7 @@ SPANS = (
         MESSAGES,
         "    sha256.update(cbor.encode(binding.as_list()))\n",
         "",
-        f"{CHAIN_TESTS}::test_a_result_that_is_no_answer_bans_at_once",
-        "test_spans_recheck.py",
+        "test_spans_recheck.py::test_everything_that_names_a_step_goes_into_its_digest",
     ),
     mutant(
         "span-shape-not-checked",
@@ -130,7 +122,7 @@ SPANS = (
         SERVING,
         "        if held is None or held.cache.length < rows.start:\n",
         "        if held is None:\n",
-        SERVING_TESTS,
+        "test_serving_spans.py::test_a_step_computes_what_the_layers_compute_and_truncates",
     ),
     mutant(
         "span-cache-not-truncated",
@@ -138,7 +130,7 @@ SPANS = (
         "node/model/span.py",
         "            part.cache.truncate(part.start)\n            part.cache.reserve(",
         "            part.cache.reserve(",
-        SERVING_TESTS,
+        "test_serving_spans.py::test_a_step_computes_what_the_layers_compute_and_truncates",
     ),
     mutant(
         "span-cache-of-another",
@@ -146,7 +138,7 @@ SPANS = (
         SERVING,
         "        return all(one is None or one.peer_id == peer_id for one in held)",
         "        return True",
-        SERVING_TESTS,
+        "test_serving_spans.py::test_what_is_not_here_or_not_asked_for_rightly_is_refused",
     ),
     mutant(
         "span-cache-taken-over",
@@ -162,7 +154,7 @@ SPANS = (
         SERVING,
         "            if held is not None and held.peer_id == peer_id:\n",
         "            if held is not None:\n",
-        SERVING_TESTS,
+        "test_serving_spans.py::test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory",
     ),
     mutant(
         "span-consent-not-asked-again",
@@ -178,7 +170,7 @@ SPANS = (
         OPENER,
         "        if peer_id not in node.trust.devices.readers:\n",
         "        if peer_id not in node.trust.devices:\n",
-        "test_session_consent.py",
+        "test_session_consent.py::test_spans_open_and_stay_with_consent_alone",
     ),
     mutant(
         "span-after-consent-ended",
@@ -186,7 +178,7 @@ SPANS = (
         OPENER,
         "lambda: peer_id in node.trust.devices.readers, size)",
         "lambda: True, size)",
-        "test_session_consent.py",
+        "test_session_consent.py::test_spans_open_and_stay_with_consent_alone",
     ),
     mutant(
         "span-offers-of-any-paired-device",
@@ -194,6 +186,6 @@ SPANS = (
         "node/session/candidates.py",
         "            if peer.peer_id not in readers or WorkKind.SPAN not in peer.hello.work or not peer.works:\n",
         "            if WorkKind.SPAN not in peer.hello.work or not peer.works:\n",
-        "test_session_consent.py",
+        "test_session_consent.py::test_spans_open_and_stay_with_consent_alone",
     ),
 )
