@@ -149,14 +149,19 @@ def test_an_absent_guard_leaves_its_place_empty() -> None:
 
 def test_guards_stay_for_half_a_year_at_least() -> None:
     """Looked at every day, among ever new peers: each change is a new chance for an adversary."""
+
+    def guards(book: GuardBook) -> set[object]:
+        return {guard.peer_id for lane in places_of(book) for guard in lane if guard is not None}
+
     book = drawn([candidate(1), candidate(2)], 1)
-    guards = {guard.peer_id for guard in places_of(book)[0] if guard is not None}
+    first = guards(book)
+    assert len(first) == 2
     for day in range(1, 180):
         now = NOW + day * DAY_S
         around = [candidate(index) for index in (1, 2, 3 + day % 20)]
         book = look(book, {each.peer_id for each in around}, now)
         book = choose(book, MODEL, around, 1, nobody, now, random.Random(day))
-        assert {guard.peer_id for guard in places_of(book)[0] if guard is not None} == guards, f"on day {day}"
+        assert guards(book) == first, f"on day {day}"
 
 
 @pytest.mark.parametrize("reason", ["old", "down", "banned", "caught"])
