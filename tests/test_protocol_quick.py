@@ -140,3 +140,13 @@ def test_more_than_a_message_may_hold_is_read_in_neither_way() -> None:
         assert frames is not None
         assert (quick_message(frames, MAX_DATA_HEADER_BYTES) is not None) == is_read
         assert (slow_message(frames) is not None) == is_read
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 4, 8])
+def test_rows_that_are_not_those_of_the_binding_are_read_in_neither_way(num_rows: int) -> None:
+    binding = ChunkBinding(bytes(16), 7, bytes(32), bytes(32), Role.SHARE, 0, 3, 0, 1)
+    for rows, is_read in ((3, True), (num_rows, False)):
+        frames = quick_frames(Linear(binding, rows=np.ones((rows, 5), np.uint32)), 7)
+        assert frames is not None
+        assert (quick_message(frames, MAX_DATA_HEADER_BYTES) is not None) == is_read
+        assert (slow_message(frames) is not None) == is_read

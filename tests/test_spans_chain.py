@@ -169,6 +169,18 @@ def test_a_lie_that_was_used_names_text_and_row(model: StoredModel, open_home: C
     home.chain.look_for_lies()  # nobody else lied
 
 
+def test_a_lie_that_is_known_when_a_pass_is_through_gives_no_token(open_home: Callable[..., Home]) -> None:
+    home = open_home(2, share=0.999999)
+    recheck = home.chain.recheck
+    assert recheck is not None
+    home.workers[0].faults[1] = lies(other_rows)
+    home.chain.after_pass = recheck.finish  # it is computed again just before the last device has answered
+    cache = home.decoder.new_cache()
+    with pytest.raises(SpanLieError) as caught:
+        home.decoder.forward(IDS[:4], cache)
+    assert dict(caught.value.wrong) == {cache: 3}
+
+
 def test_all_rows_of_a_constant_liar_are_one_lie(model: StoredModel, open_home: Callable[..., Home]) -> None:
     home = open_home(2, share=0.999999)
     home.workers[0].faults = dict.fromkeys(range(3, 99), lies(other_rows))

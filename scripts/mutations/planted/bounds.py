@@ -72,7 +72,7 @@ BOUNDS = (
         "protocol/linear/quick.py",
         "    if rows is None or rows.shape[0] != row_end - row_start or rows.shape[1] > MAX_UNIT_INPUTS:",
         "    if rows is None or rows.shape[1] > MAX_UNIT_INPUTS:",
-        "test_protocol_quick.py",
+        "test_protocol_quick.py::test_rows_that_are_not_those_of_the_binding_are_read_in_neither_way",
     ),
     mutant(
         "quick-buffer-without-a-bound",

@@ -82,7 +82,7 @@ SPANS = (
         CHAIN,
         "        self.after_pass()\n        self.look_for_lies()\n",
         "        self.after_pass()\n",
-        "test_spans_chain.py",
+        "test_spans_chain.py::test_a_lie_that_is_known_when_a_pass_is_through_gives_no_token",
     ),
     mutant(
         "span-result-of-another-step",
