@@ -6,6 +6,7 @@ from scripts.mutations.mutation import Edit, Mutant, mutant
 
 SHARES, FIELD = "protocol/linear/shares.py", "protocol/linear/field.py"
 OWN, GUARD = "node/execution/pads/own.py", "node/execution/pads/guard.py"
+POOL = "node/execution/pads/pool.py"
 BATCH, MANAGER, OPENING = "node/execution/pads/batch.py", "node/execution/manager.py", "node/session/opening.py"
 UNIFORM = "A pad is uniform below p: words are rejected, never reduced, and have all of their 31 bits."
 ONCE = "A pad hides one row once."
@@ -178,5 +179,45 @@ PADS = (
         "Nobody who gets shares gets a seed, and nobody who gets seeds a share.",
         (Edit("node/execution/requests.py", "if peer.role is not Role.PAD:", "if False:"),),
         ("test_session_opening.py::test_nobody_holds_both_roles_whatever_a_plan_says",),
+    ),
+    mutant(
+        "masks-of-many-rows-12-bit",
+        UNIFORM,
+        SHARES,
+        'np.bitwise_and(np.frombuffer(stream, dtype="<u4"), np.uint32(P), out=pad)',
+        'np.bitwise_and(np.frombuffer(stream, dtype="<u4"), np.uint32(0xFFF), out=pad)',
+        "test_protocol_shares.py::test_shares_of_very_different_rows_look_alike",
+    ),
+    mutant(
+        "rejected-value-kept-in-many-rows",
+        UNIFORM,
+        SHARES,
+        "    for row in np.flatnonzero((pads == P).any(axis=1)):",
+        "    for row in np.flatnonzero(pads[:0, 0]):",
+        "test_protocol_shares.py::test_the_one_rejected_value_is_skipped_in_order",
+    ),
+    mutant(
+        "rows-of-a-seed-share-a-pad",
+        ONCE,
+        SHARES,
+        "_row_seed(keyed, index))",
+        "_row_seed(keyed, row_start))",
+        "test_protocol_shares.py::test_rows_can_be_cut_again",
+    ),
+    mutant(
+        "pool-gives-a-pad-twice",
+        ONCE,
+        POOL,
+        "            ready = batches.popleft() if batches else None",
+        "            ready = batches[0] if batches else None",
+        "test_execution_pads.py::test_a_pool_gives_every_row_once_and_the_products_of_its_pads",
+    ),
+    mutant(
+        "pools-share-a-master",
+        "Every pool of pads has a random master of its own, so a process that starts again repeats none.",
+        POOL,
+        "PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)",
+        "PadSeeds(bytes(SEED_BYTES), model_id)",
+        "test_execution_pads.py::test_two_pools_and_two_sessions_never_share_a_pad",
     ),
 )

@@ -120,4 +120,20 @@ SHAPES = (
         "self.plain = self.ticket = self.result = None",
         "test_execution_pads.py::test_nothing_secret_is_logged_or_kept",
     ),
+    mutant(
+        "draft-computes-what-was-right",
+        "Before every pass a draft computes as many rows, however many of its guesses were right.",
+        "node/engine/drafts.py",
+        "            logits = self._decoder.forward(guesses[-1:], cache)  # the last one too: it may be right",
+        "            logits = self._decoder.forward(guesses[-1:], cache) if len(guesses) < count else logits",
+        "test_engine_speculation.py::test_a_draft_that_errs_costs_as_many_rows",
+    ),
+    mutant(
+        "draft-draws-for-the-answer",
+        "Guessing takes none of an answer's random numbers.",
+        "node/model/sampling.py",
+        "        twin._random = np.random.Philox(key=self.seed)\n        twin._random.state = self._random.state\n",
+        "",
+        "test_engine_speculation.py::test_a_draft_that_says_the_same_is_always_right_and_costs_a_row_a_guess",
+    ),
 )

@@ -128,8 +128,8 @@ SPANS = (
         "span-cache-not-truncated",
         "What a cache holds from the start of a step on is forgotten first.",
         "node/model/span.py",
-        "            part.cache.truncate(part.start)\n            part.cache.reserve(",
-        "            part.cache.reserve(",
+        "        self.cache.truncate(self.start)\n        self.cache.reserve(",
+        "        self.cache.reserve(",
         "test_serving_spans.py::test_a_step_computes_what_the_layers_compute_and_truncates",
     ),
     mutant(
@@ -187,5 +187,21 @@ SPANS = (
         "            if peer.peer_id not in readers or WorkKind.SPAN not in peer.hello.work or not peer.works:\n",
         "            if WorkKind.SPAN not in peer.hello.work or not peer.works:\n",
         "test_session_consent.py::test_spans_open_and_stay_with_consent_alone",
+    ),
+    mutant(
+        "span-steps-together-mixed-up",
+        "Of steps that are computed together, each client gets its own rows.",
+        SERVING,
+        "        rows = hidden[first : first + one.step.num_rows]",
+        "        rows = hidden[: one.step.num_rows]",
+        "test_serving_spans.py::test_steps_of_several_clients_together_have_the_bits_that_each_has_alone",
+    ),
+    mutant(
+        "span-steps-together-fail-together",
+        "A step that cannot be computed spoils no other.",
+        SERVING,
+        "                    refused[place] = exc",
+        "                    raise",
+        "test_serving_spans.py::test_a_step_that_cannot_be_computed_spoils_no_other",
     ),
 )
