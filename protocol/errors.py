@@ -6,9 +6,20 @@ erred. Any other exception that leaves `protocol/` on input from the wire is a b
 
 from __future__ import annotations
 
+MAX_TEXT_CHARACTERS = 1200
+"""Of an error's text. It may quote what a file or a peer says, and goes into a log or on a screen."""
+
 
 class KekahydeError(Exception):
     """Any failure that a user or a peer caused; its text names the thing, the reason and the next step."""
+
+    def __str__(self) -> str:
+        """The text; of one that is too long, its beginning and its end."""
+        text = super().__str__()
+        if len(text) <= MAX_TEXT_CHARACTERS:
+            return text
+        half = MAX_TEXT_CHARACTERS // 2
+        return f"{text[: half - 1]}…{text[-half:]}"
 
 
 class ProtocolError(KekahydeError):
