@@ -189,12 +189,12 @@ class ModelConfig(Struct, frozen=True):
         for name in ("eos_ids", "full_layers", "unrotated_layers"):
             values[name] = _items(name, values.get(name), int)
         config = cls(**_checked(cls, values))
-        config._check_ranges()
+        config.check_ranges()
         if config.to_mapping() != mapping:
             raise ValueError("a field is written that has its default value")
         return config
 
-    def _check_ranges(self) -> None:
+    def check_ranges(self) -> None:
         """Raises ValueError for impossible numbers, before anything is computed or allocated from them."""
         sizes = (self.hidden_size, self.intermediate_size, self.num_heads * self.head_dim)
         softcaps = [value for value in (self.attention_softcap, self.logits_softcap) if value is not None]
@@ -286,7 +286,7 @@ def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     """`values`; raises ValueError unless their names and types are those of the class `kind`."""
     annotations = kind.__annotations__
     if values.keys() != annotations.keys():
-        raise ValueError(f"fields differ: {sorted(values.keys() ^ annotations.keys())}")
+        raise ValueError(f"fields differ: {sorted(map(str, values.keys() ^ annotations.keys()))}")
     return {name: _typed(name, value, annotations[name]) for name, value in values.items()}
 
 

@@ -98,6 +98,8 @@ def template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
             raise CorruptModelError(f"{path} is not UTF-8; fetch the model again") from exc
     source = config.get("chat_template")
     if isinstance(source, list):  # several named templates
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
+        named = [
+            entry.get("template") for entry in source if isinstance(entry, dict) and entry.get("name") == "default"
+        ]
+        source = named[-1] if named else None
     return source if isinstance(source, str) else None

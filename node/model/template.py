@@ -33,7 +33,7 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         try:
             self._template = _environment().from_string(source)
-        except (jinja2.TemplateError, RecursionError) as exc:
+        except Exception as exc:  # the compiler computes and writes down what the template says is constant
             raise CorruptModelError(f"the model's chat template is not valid: {exc}; prompt without it") from exc
 
     @classmethod
@@ -112,9 +112,31 @@ def _refuse_underscore(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"a namespace cannot have the attribute {name}")
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, in which a product and a power have a size, too."""
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """The result; raises SecurityError where it would be too large."""
+        if _product_size(operator, left, right) > MAX_PROMPT_CHARACTERS:
+            raise jinja2.exceptions.SecurityError(f"a result of {operator} is too large")
+        return super().call_binop(context, operator, left, right)
+
+
+def _product_size(operator: str, left: Any, right: Any) -> float:
+    """Items of the result, or bits of a number; 0 where it is none of either."""
+    for items, factor in ((left, right), (right, left)):
+        if operator == "*" and isinstance(items, str | bytes | list | tuple) and isinstance(factor, int):
+            return len(items) * factor
+    if isinstance(left, int) and isinstance(right, int):
+        return left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+    return 0
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], optimized=False
     )
     environment.filters["tojson"] = _tojson
     environment.globals["namespace"] = _Namespace

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as RustTokenizer
 
 from node.errors import CorruptModelError, ModelNotFoundError, PromptError, UnsupportedModelError
+from node.model.config import MAX_VOCABULARY
 from node.model.named_tokens import added_tokens, tokenizer_config
 from node.model.text_stream import TextStream
 
@@ -22,6 +23,7 @@ class Tokenizer:
 
     Raises:
         UnsupportedModelError: its text cannot be decoded token by token.
+        CorruptModelError: an id is larger than any vocabulary: the library counts to it when it writes itself down.
     """
 
     def __init__(self, rust: RustTokenizer) -> None:
@@ -31,7 +33,9 @@ class Tokenizer:
         added = rust.get_added_tokens_decoder()
         self.special_words: dict[int, str] = {i: token.content for i, token in added.items() if token.special}
         """The words of special tokens by id; they are not part of any text."""
-        kinds = set(_decoder_kinds(json.loads(rust.to_str())["decoder"]))
+        if any(token_id >= MAX_VOCABULARY for token_id in rust.get_vocab(with_added_tokens=True).values()):
+            raise CorruptModelError(f"its tokenizer has ids above {MAX_VOCABULARY}; fetch the model again")
+        kinds = set(_decoder_kinds(None if rust.decoder is None else json.loads(rust.decoder.__getstate__())))
         self._is_byte_level = "ByteLevel" in kinds
         if self._is_byte_level and kinds - {"Sequence", "ByteLevel", "Fuse"}:
             mixed = ", ".join(sorted(kinds - {"Sequence"}))

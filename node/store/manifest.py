@@ -76,7 +76,8 @@ class Manifest(Struct, frozen=True):
         """
         try:
             value = cbor.decode(data, MAX_MANIFEST_BYTES, MAX_MANIFEST_ITEMS)
-            if not isinstance(value, dict) or value.get("kekahyde") != FORMAT_VERSION:
+            version = value.get("kekahyde") if isinstance(value, dict) else None
+            if type(version) is not int or version != FORMAT_VERSION:
                 raise ValueError(f"it is not a manifest of version {FORMAT_VERSION}")
             if value.keys() != {"kekahyde", "config", "units", "files"} or not isinstance(value["config"], dict):
                 raise ValueError("its fields are not those of a manifest")
@@ -107,7 +108,8 @@ def _units(config: ModelConfig, entries: Any) -> tuple[UnitRef, ...]:
     refs = []
     for (layer, kind), entry in zip(places, entries, strict=True):
         expected = [layer, kind, *config.unit_shape(kind)]
-        if not isinstance(entry, list) or entry[:-1] != expected or not _is_hash(entry[-1]):
+        stated = entry[:-1] if isinstance(entry, list) else None
+        if stated != expected or list(map(type, stated)) != list(map(type, expected)) or not _is_hash(entry[-1]):
             raise ValueError(f"its entry for unit {kind} of layer {layer} is not {expected} and a hash")
         refs.append(UnitRef(layer, kind, *config.unit_shape(kind), entry[-1]))
     return tuple(refs)

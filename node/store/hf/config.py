@@ -55,7 +55,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
     window, first_window_layer, full_layers = read_window(reader, model_type, num_layers)
     rope, window_rope = read_ropes(reader, model_type, context_length, head_dim, window is not None)
     attention_bias = model_type == "qwen2" or (model_type not in _WITHOUT_BIAS and reader.flag("attention_bias"))
-    return ModelConfig(
+    config = ModelConfig(
         model_type=model_type,
         hidden_size=hidden_size,
         intermediate_size=reader.integer("intermediate_size", MAX_DIMENSION),
@@ -80,6 +80,11 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
         window_rope=window_rope,
         **special_fields(reader, model_type, hidden_size, head_dim, num_layers),
     )
+    try:
+        config.check_ranges()
+    except ValueError as exc:
+        raise reader.refuse(str(exc)) from exc
+    return config
 
 
 def _head_dim(reader: Reader, model_type: str, hidden_size: int, num_heads: int) -> int:

@@ -79,6 +79,8 @@ def supported_type(reader: Reader) -> ModelType:
     if raw.get("use_bidirectional_attention"):
         raise reader.refuse("its tokens see those after them (use_bidirectional_attention)")
     architectures = raw.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise reader.refuse("its architectures are not a list")
     if architectures and not any(str(name).endswith("ForCausalLM") for name in architectures):
         raise reader.refuse(f"it is a {architectures[0]}, not a causal language model")
     return cast(ModelType, model_type)
@@ -123,7 +125,7 @@ def _activation(reader: Reader, model_type: ModelType) -> str:
     is_gemma = model_type in ("gemma2", "gemma3")
     key, usual = ("hidden_activation", "gelu_pytorch_tanh") if is_gemma else ("hidden_act", "silu")
     activation = reader.raw.get(key) or usual
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise reader.refuse(f"its activation is {activation!r}, not {' or '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[activation]
 

@@ -32,6 +32,8 @@ def read_ropes(
     local: Mapping[str, Any] = {}
     if FULL in scaling or SLIDING in scaling:
         whole, local = scaling.get(FULL) or {}, scaling.get(SLIDING) or {}
+        if not isinstance(whole, Mapping) or not isinstance(local, Mapping):
+            raise reader.refuse("its rotary embedding is not a JSON object")
     places = ((whole, "rope_theta"), (local, "rope_local_base_freq"))
     ropes = [_Rope(reader, part, key, context_length, 0).read(head_dim, model_type) for part, key in places]
     return ropes[0], ropes[1] if has_window and ropes[1] != ropes[0] else None
