@@ -29,14 +29,24 @@ LIMITS = llguidance.LLParserLimits(
 """At most about 100 MB for a grammar, and 100 ms for a token, by the library's own figures. Errors do not quote text,
 because they may be logged."""
 WORD_BITS = 32
+_FATAL = re.compile(r"-\d{19}")
+"""The library (1.9.1) overflows its stack, and ends the process, at a schema with a constant of -2^63 or one more."""
 
 
 def lark_grammar(source: str) -> str:
-    """A grammar in llguidance's form of Lark, or in GBNF, which is llama.cpp's."""
+    """A grammar in llguidance's form of Lark, or in GBNF, which is llama.cpp's.
+
+    Raises:
+        PromptError: it is GBNF, and not valid. The text names the line, and quotes nothing.
+    """
     if any(line.lstrip().startswith("root") and "::=" in line for line in source.splitlines()):
         from llguidance.gbnf_to_lark import gbnf_to_lark
 
-        source = gbnf_to_lark(source)
+        try:
+            source = gbnf_to_lark(source)
+        except Exception as exc:  # the library raises bare exceptions, and RecursionError
+            line = re.search(r"at line \d+", str(exc))
+            raise PromptError(f"the grammar is not valid GBNF{f' {line[0]}' if line else ''}") from exc
     return llguidance.LLMatcher.grammar_from_lark(source)
 
 
@@ -75,6 +85,8 @@ class Guide:
     def __init__(self, tokens: GuideTokens, grammar: str) -> None:
         if len(grammar) > MAX_GRAMMAR_CHARACTERS:
             raise PromptError(f"the grammar has {len(grammar)} characters, {MAX_GRAMMAR_CHARACTERS} at most")
+        if _FATAL.search(grammar):
+            raise PromptError("the grammar has a number of 19 digits below zero, which is not supported")
         self._tokens = tokens
         self._matcher = llguidance.LLMatcher(tokens.library, grammar, log_level=0, limits=LIMITS)
         self._mask = np.zeros(-(-tokens.num_tokens // WORD_BITS), dtype=np.int32)
