@@ -9,7 +9,7 @@ from typing import Any
 from node.errors import ConfigError, OperationError
 from node.node import Node
 from node.operations.arguments import boolean
-from node.store.library import Library
+from node.store.library import BUILT_IN_NAME, Library
 from node.store.stored import StoredModel
 
 
@@ -59,13 +59,18 @@ def hold(node: Node, model: StoredModel) -> None:
 
 def _opened(node: Node, arguments: Mapping[str, Any]) -> StoredModel:
     model = next((model for model in node.hosted.models if _named(arguments) in (model.name, model.model_id)), None)
-    model = model or _library(node).resolve(_named(arguments))
+    model = model or _stored(_library(node), _named(arguments))
     if not model.is_whole:
         raise ConfigError(
             f"{model.name} is thin here: only a device that holds all of a model can publish it; "
             f"`kekahyde-node pull {model.model_id}` fetches the rest"
         )
     return model
+
+
+def _stored(library: Library, named: str) -> StoredModel:
+    """The model of this name or id; never a path, which `resolve` would import."""
+    return library.resolve(named) if named == BUILT_IN_NAME else library.open(library.identify(named))
 
 
 def _named(arguments: Mapping[str, Any]) -> str:

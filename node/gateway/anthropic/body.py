@@ -151,7 +151,7 @@ def _choice(choice: Any) -> dict[str, Any]:
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind == "tool":
         chosen: Any = {"type": "function", "function": {"name": choice.get("name")}}
-    elif kind in CHOICES:
+    elif isinstance(kind, str) and kind in CHOICES:
         chosen = CHOICES[kind]
     else:
         raise invalid("tool_choice has type auto, any, tool or none", "tool_choice")

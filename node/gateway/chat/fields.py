@@ -170,7 +170,7 @@ def _count(body: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
-    if not isinstance(value, dict) or not all(name.isascii() and name.isdigit() for name in value):
+    if not isinstance(value, dict) or not all(len(name) < 10 and name.isascii() and name.isdigit() for name in value):
         raise invalid("logit_bias must be an object of token ids and numbers from -100 to 100", "logit_bias")
     return tuple((int(name), bias) for name, bias in value.items())
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.gateway.chat.asked import Form
+from node.gateway.chat.messages import check_text
+from node.gateway.http.app import parse_json
 from node.gateway.http.errors import invalid, unsupported
 
 MAX_CHOICES = 1024
@@ -27,6 +29,9 @@ def read_form(body: Mapping[str, Any]) -> Form | None:
         raise invalid(f"{' and '.join(given)} differ: give one of them", given[1])
     (name,) = given
     value = body[name]
+    for text in value if _are_texts(value) else [value]:
+        if isinstance(text, str):
+            check_text(text, name)
     match name:
         case "guided_json":
             return _schema(value, name)
@@ -70,8 +75,8 @@ def _response_format(value: Any) -> Form | None:
 def _schema(value: Any, name: str) -> Form:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as exc:
+            value = parse_json(value)
+        except ValueError as exc:
             raise invalid(f"{name} must be a JSON schema", name) from exc
     if not isinstance(value, dict):
         raise invalid(f"{name} must have a JSON schema, which is an object", name)

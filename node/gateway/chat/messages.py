@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from node.gateway.http.app import parse_json
 from node.gateway.http.errors import ApiError, invalid, unsupported
 from node.gateway.http.limits import MAX_MESSAGES, MAX_PROMPT_CHARACTERS
 
@@ -81,8 +81,8 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     if isinstance(arguments, str):  # templates expect the object
         check_text(arguments, where)
         try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError) as exc:
+            arguments = parse_json(arguments or "{}")
+        except ValueError as exc:
             raise invalid(f"{where}.function.arguments must be JSON", where) from exc
     if not isinstance(arguments, dict | None):
         raise invalid(f"{where}.function.arguments must be a JSON object", where)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiohttp import web
 
+from node.gateway.http.app import json_text
 from node.gateway.http.limits import KEEP_ALIVE_S, WRITE_LIMIT_S
 
 DONE = b"data: [DONE]\n\n"
@@ -18,12 +18,12 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 def frame(value: dict[str, Any]) -> bytes:
     """One event."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+    return f"data: {json_text(value)}\n\n".encode()
 
 
 def named_frames(events: Iterable[dict[str, Any]]) -> list[bytes]:
     """Events with names: each object's `type`."""
-    return [f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in events]
+    return [f"event: {event['type']}\ndata: {json_text(event)}\n\n".encode() for event in events]
 
 
 class EventWriter:

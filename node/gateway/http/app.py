@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +14,7 @@ from node.errors import KekahydeError
 from node.gateway.http.access import AccessRules, Caller
 from node.gateway.http.context import CONTEXT, RULES
 from node.gateway.http.errors import ApiError, api_error_of
-from node.gateway.http.limits import BODY_LIMIT_S, MAX_BODY_BYTES, MAX_CHUNKING_BYTES
+from node.gateway.http.limits import BODY_LIMIT_S, MAX_BODY_BYTES, MAX_CHUNKING_BYTES, MAX_JSON_DEPTH
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,46 @@ async def _read_body(request: web.Request) -> bytes:
 def parse_object(raw: bytes | str) -> dict[str, Any]:
     """Parse one JSON object; raises ApiError that says what is wrong."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        reason = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
-        raise ApiError(400, f"the body is not valid JSON: {reason}", "invalid_json") from None
+        value = parse_json(raw)
+    except ValueError as exc:
+        raise ApiError(400, f"the body is not valid JSON: {exc}", "invalid_json") from None
     if not isinstance(value, dict):
         raise ApiError(400, 'the body must be a JSON object, such as {"model": ...}', "invalid_json")
     return value
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """Parse JSON of bounded depth; raises ValueError. What passes can be walked through and written again."""
+    try:
+        value = json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [part for one in level for part in _parts(one) if isinstance(part, dict | list)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def json_text(value: object) -> str:
+    """JSON that can be sent. Half a surrogate pair, which a program may have sent as an escape, is one again."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 def _preflight() -> web.Response:

@@ -10,6 +10,8 @@ MAX_CHUNKING_BYTES = 1 << 20
 """Most overhead that a chunked body may have beside its content."""
 MAX_LINGER_BYTES = 2 << 20
 """Most bytes that are read after a refusal; then nothing more is read."""
+MAX_JSON_DEPTH = 128
+"""Levels of objects and lists in a body or a frame."""
 MAX_HEADER_LINE_BYTES = 8190
 MAX_HEADERS = 64
 MAX_PROMPT_CHARACTERS = 1 << 20

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from node.gateway.http.app import json_text
 from node.gateway.http.context import GatewayContext
 from node.gateway.live.outbox import Outbox
 from node.gateway.live.state import state_of
@@ -76,7 +77,7 @@ class Broadcaster:
     async def state_frame(self) -> str:
         """The complete state as a frame."""
         state = await self._context.in_background(state_of, self._context)
-        return json.dumps({"type": "state", **state}, ensure_ascii=False)
+        return json_text({"type": "state", **state})
 
     def log_frames(self) -> list[str]:
         """The kept lines, for a client that has just subscribed to logs; those that nobody has got yet come with the
@@ -121,7 +122,7 @@ def _put_all(clients: Iterable[Subscriber], frames: list[str]) -> None:
 
 
 def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json_text(value)
 
 
 FEED = web.AppKey("feed", Broadcaster)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from node.errors import KekahydeError
 from node.gateway.chat.body import read_generate
 from node.gateway.chat.prepare import prepare
 from node.gateway.chat.stream import generations
-from node.gateway.http.app import caller_of, parse_object, rules_of
+from node.gateway.http.app import caller_of, json_text, parse_object, rules_of
 from node.gateway.http.context import CONTEXT, GatewayContext
 from node.gateway.http.control import perform
 from node.gateway.http.errors import ApiError, api_error_of
@@ -60,7 +59,7 @@ class Client:
     async def run(self) -> None:
         """Serve until the connection closes."""
         writer = self._writer = asyncio.create_task(self._write())
-        self.outbox.put(_text({"type": "hello", "protocol": PROTOCOL, "node": node_status(self._context)}))
+        self.outbox.put(json_text({"type": "hello", "protocol": PROTOCOL, "node": node_status(self._context)}))
         self._feed.changed(self, present=True)
         try:
             async for message in self._socket:
@@ -185,7 +184,7 @@ class Client:
                 over = False
                 while not over:
                     for _, event in await events.take():
-                        self.outbox.put(_text({"type": "generation", "request": name, **_event_object(event)}))
+                        self.outbox.put(json_text({"type": "generation", "request": name, **_event_object(event)}))
                         over = over or isinstance(event, Completed | Failed)
         except ApiError as exc:
             self._refuse(frame, exc)
@@ -196,15 +195,15 @@ class Client:
 
     def _reply(self, frame: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         if "id" in frame:
-            self.outbox.put(_text({"type": "reply", "id": frame["id"], "ok": True, "result": result}))
+            self.outbox.put(json_text({"type": "reply", "id": frame["id"], "ok": True, "result": result}))
 
     def _refuse(self, frame: Mapping[str, Any], error: ApiError) -> None:
         """Send one error reply; for a generation that could not begin, also its final error event."""
         said = {"message": str(error), "code": error.code or "error"}
         if "id" in frame or frame.get("op") != "generate":
-            self.outbox.put(_text({"type": "reply", "id": frame.get("id"), "ok": False, "error": said}))
+            self.outbox.put(json_text({"type": "reply", "id": frame.get("id"), "ok": False, "error": said}))
         if frame.get("op") == "generate" and isinstance(frame.get("request"), str):
-            self.outbox.put(_text({"type": "generation", "request": frame["request"], "event": "error", **said}))
+            self.outbox.put(json_text({"type": "generation", "request": frame["request"], "event": "error", **said}))
 
 
 def _event_object(event: Event) -> dict[str, Any]:
@@ -225,7 +224,3 @@ def _event_object(event: Event) -> dict[str, Any]:
             return {"event": "receipt", "receipt": receipt.as_json()}
         case Failed(message, code):
             return {"event": "error", "message": message, "code": code}
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from node.gateway.chat.embedding import embedded, read_embedding
 from node.gateway.chat.sse import EventWriter
 from node.gateway.chat.streaming import stream_answer
 from node.gateway.chat.whole import whole_answers
-from node.gateway.http.app import read_json
+from node.gateway.http.app import json_text, read_json
 from node.gateway.http.context import CONTEXT
 from node.gateway.http.errors import PRIVACY_HEADER
 from node.gateway.ollama.answers import LineForm, now
@@ -77,4 +76,4 @@ async def _answer(request: web.Request, asked: Asked, chat: bool) -> web.StreamR
 
 def json_lines(values: Iterable[dict[str, Any]]) -> list[bytes]:
     """Lines of a stream."""
-    return [json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values]
+    return [json_text(value).encode() + b"\n" for value in values]

@@ -118,7 +118,7 @@ def _text(content: Any, where: str) -> str:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
+        if not isinstance(kind, str) or kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
             raise unsupported(f"{where} has a part of type {str(kind)[:32]!r}: only text is supported", where)
         texts.append(part["text"])
     return "".join(texts)
