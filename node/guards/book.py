@@ -81,8 +81,8 @@ def encode_book(book: GuardBook) -> str:
 
 def decode_book(text: str) -> GuardBook:
     """Reads the text of the file; raises ValueError for anything but a book of this version."""
-    value = json.loads(text)
     try:
+        value = json.loads(text)
         if value["version"] != FILE_VERSION:
             raise ValueError(f"it is of version {value['version']!r}, this program reads {FILE_VERSION}")
         lanes = {
@@ -94,7 +94,7 @@ def decode_book(text: str) -> GuardBook:
         seen = {PeerId(peer): (float(first), float(last)) for peer, (first, last) in value["seen"].items()}
         caught = frozenset(PeerId(str(peer)) for peer in value["caught"])
         return GuardBook(float(value["born"]), float(value["looked"]), lanes, seen, caught)
-    except (KeyError, TypeError, AttributeError) as exc:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise ValueError(f"a field is missing or invalid ({exc})") from exc
 
 

@@ -157,7 +157,7 @@ class AccessList:
             self._only_allowed = bool(content["only_allowed"])
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, KekahydeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, KekahydeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is damaged"
             raise ConfigError(f"cannot read {path}: {reason}; restore it, or remove it to forget every ban") from exc
         self._entries = {entry.peer_id: entry for entry in entries}

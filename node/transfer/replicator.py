@@ -189,7 +189,7 @@ def _read(path: Path) -> dict[bytes, Replica]:
             replicas[model_id] = Replica(
                 model_id, name, PeerId(str(entry["publisher"])), float(entry["asked_unix_s"])
             )
-    except (KekahydeError, ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (KekahydeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         log.warning("%s is damaged (%s) and is written anew", path, exc)
         return {}
     return replicas

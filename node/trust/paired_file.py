@@ -23,6 +23,7 @@ from protocol.pairing.messages import SIGNATURE_BYTES
 MAX_DEVICES = 64
 MAX_REVOKED = 256
 MAX_FILE_BYTES = 1 << 20
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class PairedDevice(Struct, frozen=True):
@@ -90,7 +91,7 @@ def read_paired(path: Path, identity: Identity) -> PairedState:
         return PairedState()
     except OSError as exc:
         raise ConfigError(f"cannot read the paired devices {path}: {exc.strerror}; {advice}") from exc
-    except (ValueError, KeyError, TypeError, AttributeError, RemoteProtocolError) as exc:
+    except (*_DAMAGED, RemoteProtocolError) as exc:
         what = str(exc) if isinstance(exc, ValueError | RemoteProtocolError) else "it is damaged"
         raise ConfigError(f"the paired devices {path} cannot be trusted: {what}; {advice}") from exc
 
