@@ -14,6 +14,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -41,7 +43,7 @@ class DataDir(Struct, frozen=True):
         """Create it if needed; raises ConfigError, which names path, reason and what to do."""
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            probe = path / f".write-test-{os.getpid()}"
+            probe = path / f".write-test.{os.getpid()}.{secrets.token_hex(4)}.tmp"
             probe.touch()
             probe.unlink()
         except OSError as exc:
@@ -84,7 +86,7 @@ class DataDir(Struct, frozen=True):
         path = self.path / "identity.key"
         try:
             if not path.exists():
-                _write_secret(path, secrets.token_bytes(IDENTITY_BYTES))
+                create_private(path, secrets.token_bytes(IDENTITY_BYTES))
             seed = path.read_bytes()
         except OSError as exc:
             raise ConfigError(f"cannot read the identity {path}: {exc.strerror}") from exc
@@ -94,6 +96,14 @@ class DataDir(Struct, frozen=True):
                 "or move it away to become a new node"
             )
         return Identity.from_seed(seed)
+
+    def remove_left_behind(self) -> None:
+        """Remove what processes that were killed had begun to write; it may hold secrets. Files of others stay."""
+        begun = [*self.path.glob(".*.*.*.tmp"), *self.models.glob(".*.*.*.tmp")]
+        for path in begun:
+            pid = path.name.split(".")[-3]
+            if pid.isdecimal() and not _runs(int(pid)):
+                path.unlink(missing_ok=True)
 
     def lock(self) -> IO[bytes] | None:
         """An exclusive lock while the file is open; None if another node holds it."""
@@ -111,9 +121,33 @@ class DataDir(Struct, frozen=True):
             return None
         return file
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Meanwhile no other process can start and write these files; raises ConfigError if one uses them already.
 
-def _write_secret(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        A node keeps in memory what it has read: it would write over what another process wrote.
+        """
+        lock = self.lock()
+        if lock is None:
+            raise ConfigError(f"another process uses {self.path}: try again when it has ended")
+        with lock:
+            yield
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Write a file that only this user can read, completely or not at all, unless it exists already."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from node.errors import ConfigError
+from node.paths import create_private
 
 SOCKET_NAME = "control.sock"
 POINTER_NAME = "control.path"
@@ -69,14 +70,10 @@ def token_of(data_dir: Path) -> str:
     """The token of this data directory; the first call creates it."""
     path = data_dir / TOKEN_NAME
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        token = read_token(data_dir)
-        assert token is not None, "it was there a moment ago"
-        return token
+        if not path.exists():
+            create_private(path, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n".encode())
     except OSError as exc:
         raise ConfigError(f"cannot write {path}: {exc.strerror}") from exc
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(token + "\n")
+    token = read_token(data_dir)
+    assert token is not None, "it was there a moment ago"
     return token

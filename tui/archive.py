@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tui.conversation import Answer, AnswerStatus, Conversation, Turn
-from tui.private_file import write_private
+from tui.private_file import remove_private, write_private
 from tui.snapshot import Fields
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Archive:
 
     def keep_no_more(self, conversation: Conversation) -> None:
         """Remove it from the disk; it stays in memory. Raises OSError."""
-        self._path(conversation).unlink(missing_ok=True)
+        remove_private(self._path(conversation))
         conversation.kept = False
 
     def delete(self, conversation: Conversation) -> None:

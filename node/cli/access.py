@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ def _ask(data_dir: Path, op: str, **arguments: Any) -> dict[str, Any]:
     try:
         return call_node(data_dir, op, **arguments)
     except NodeNotRunningError:
-        return _do_offline(AccessList(DataDir.open(data_dir).path / "access.json", time.time), op, arguments)
+        directory = DataDir.open(data_dir)
+        with directory.alone() if op != "access" or arguments else nullcontext():
+            return _do_offline(AccessList(directory.path / "access.json", time.time), op, arguments)
 
 
 def _do_offline(access: AccessList, op: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from node.cli.narrate import say
 from node.cli.options import EXIT_CODES, data_dir_option, json_option
 from node.errors import NodeNotRunningError
 from node.gateway.client.client import call_node
+from node.paths import DataDir
 from node.swarm.credentials import known_addresses
 from node.swarm.inviting import MAX_EXPIRY_S, key_is_shared, offline_swarm, write_invitation
 from protocol.finding.invitation import InvitedModel
@@ -62,7 +63,8 @@ def _offline(data_dir: Path, expires_s: float) -> dict[str, Any]:
     models = [InvitedModel(model.model_id, model.name) for model in swarm.models]
     addresses = known_addresses(swarm, data_dir)
     written = write_invitation(swarm.key, (), addresses, models, int(time.time() + expires_s))
-    key_is_shared(data_dir, swarm.key)
+    with DataDir(data_dir).alone():
+        key_is_shared(data_dir, swarm.key)
     return {
         "line": written.line,
         "expires": written.invitation.expires_unix_s,

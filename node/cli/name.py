@@ -47,8 +47,9 @@ def _give(data_dir: Path, peer: str | None, new: str) -> dict[str, str]:
         return call_node(data_dir, "name", name=new, **({} if peer is None else {"peer": peer}))
     except NodeNotRunningError:
         directory = DataDir.open(data_dir)
-        names = DeviceNames(directory.names)
-        meant = next((peer_id for peer_id, its in names.all().items() if its == peer), peer)
-        peer_id = directory.identity().peer_id if meant is None else peer_id_of(public_key_of(meant))
-        names.give(peer_id, new)
+        with directory.alone():
+            names = DeviceNames(directory.names)
+            meant = next((peer_id for peer_id, its in names.all().items() if its == peer), peer)
+            peer_id = directory.identity().peer_id if meant is None else peer_id_of(public_key_of(meant))
+            names.give(peer_id, new)
         return {"peer_id": peer_id, "name": new.strip()}

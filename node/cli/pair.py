@@ -14,7 +14,7 @@ import click
 
 from node.cli.narrate import say
 from node.cli.options import data_dir_option, json_option
-from node.errors import ConfigError, KekahydeError, NodeNotRunningError
+from node.errors import KekahydeError, NodeNotRunningError
 from node.gateway.client.client import call_node
 from node.operations.pairing import device_as_json
 from node.paths import DataDir
@@ -194,10 +194,7 @@ def _listing(data_dir: Path) -> dict[str, Any]:
 def _offline(data_dir: Path) -> Iterator[PairedDevices]:
     """The file itself; meanwhile no node can start and write it."""
     directory = DataDir.open(data_dir)
-    lock = directory.lock()
-    if lock is None:
-        raise ConfigError(f"another process uses {data_dir}: try again when it has ended")
-    with lock:
+    with directory.alone():
         yield PairedDevices(directory.identity(), directory.path)
 
 

@@ -124,6 +124,7 @@ def serve(options: ServeOptions, until_stdin_ends: bool) -> None:
     if until_stdin_ends:
         stop_when_stdin_ends()
     with lock:
+        directory.remove_left_behind()
         start = Start(options.listen)
         while start.wanted:
             start = _serve_once(options, directory, stopping, start)

@@ -110,7 +110,8 @@ def publish_model(model: str, data_dir: Path, as_json: bool) -> None:
         if not any(known.model_id == model_id and known.is_whole for known in library.list()):
             pulling = hint(data_dir, f"pull {model_id}")
             raise ConfigError(f"only a part of {model} is here: `{pulling}` fetches the rest, then publish it")
-        ended = PublishedModels(directory.published).add(model_id, by_hand=True)
+        with directory.alone():
+            ended = PublishedModels(directory.published).add(model_id, by_hand=True)
     if as_json:
         click.echo(json.dumps({"model_id": model_id, "ended": ended}))
         return
@@ -128,8 +129,10 @@ def unpublish_model(model: str, data_dir: Path) -> None:
     directory = DataDir.open(data_dir)
     if node_runs(directory.path):
         call_node(directory.path, "unpublish", model=model)
-    elif not PublishedModels(directory.published).remove(Library(directory.models).identify(model)):
-        raise ConfigError(f"{model} is not published")
+    else:
+        with directory.alone():
+            if not PublishedModels(directory.published).remove(Library(directory.models).identify(model)):
+                raise ConfigError(f"{model} is not published")
     say(f"{model} is not published any longer")
 
 
@@ -194,8 +197,9 @@ def rm(model: str, data_dir: Path, as_json: bool) -> None:
     model_id = library.identify(model)
     if node_runs(folder.path):
         raise ConfigError(f"a node runs on {folder.path}: stop it, then remove the model")
-    PublishedModels(folder.published).remove(model_id)
-    freed = library.remove(model_id)
+    with folder.alone():
+        PublishedModels(folder.published).remove(model_id)
+        freed = library.remove(model_id)
     if as_json:
         click.echo(json.dumps({"model_id": model_id, "freed_bytes": freed}))
     else:

@@ -16,11 +16,11 @@ from node.paths import IDENTITY_BYTES, DataDir
 from node.places import TOKEN_NAME, read_token
 from node.store.library import Library
 from node.swarm.access import AccessList
-from node.swarm.credentials import ENVIRONMENT_KEY, load_swarm, lost_key, read_stored
+from node.swarm.credentials import ENVIRONMENT_KEY, UNFINISHED, load_swarm, lost_key, read_stored
 from node.swarm.memory import SwarmMemory
 from node.trust.paired import PairedDevices
 
-SECRETS = ("identity.key", "swarm.key", "swarm.json", "anchors", TOKEN_NAME, "paired.json")
+SECRETS = ("identity.key", "swarm.key", "swarm.json", UNFINISHED, "anchors", TOKEN_NAME, "paired.json")
 OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 
 

@@ -26,6 +26,8 @@ from protocol.link.admission import SwarmKey
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 ENVIRONMENT_KEY = "KEKAHYDE_SWARM_KEY"
+UNFINISHED = "swarm.unfinished"
+"""Holds both files in one while they are being changed."""
 MAX_KEY_FILE_BYTES = 1024
 MAX_SETTINGS_BYTES = 64 * 1024
 MAX_KNOWN_MODELS = 64
@@ -67,6 +69,8 @@ def load_swarm(
     """
     if is_open and key_file is not None:
         raise ConfigError("an open swarm has no key: give --open or --swarm-key")
+    if (folder / UNFINISHED).exists() and (decided := read_stored(folder)) is not None:
+        store_swarm(folder, decided)  # a process was killed while it did
     if is_open:
         return replace(_keyless(folder), own_key=False)
     if key_file is not None:
@@ -91,9 +95,11 @@ def known_addresses(swarm: Swarm, folder: Path) -> tuple[Multiaddr, ...]:
 
 def read_stored(folder: Path) -> Swarm | None:
     """The swarm that the directory itself names; None if no node has started on it yet. Raises ConfigError."""
-    keyless = _keyless(folder)
-    if _read_settings(folder / "swarm.json").get("open") is True:
+    settings, keyless = _settings(folder), _keyless(folder)
+    if settings.get("open") is True:
         return keyless
+    if "key" in settings:
+        return replace(keyless, key=_parse_key(str(settings["key"]), str(folder / UNFINISHED)))
     return replace(keyless, key=_read_key(folder / "swarm.key")) if (folder / "swarm.key").exists() else None
 
 
@@ -102,8 +108,13 @@ def lost_key(folder: Path) -> str | None:
 
     A new key would create a swarm with one member, whose invitations lead to members that refuse them.
     """
-    settings = _read_settings(folder / "swarm.json")
-    if (folder / "swarm.key").exists() or settings.get("open") is True or settings.get("own_key") is not False:
+    settings = _settings(folder)
+    if (
+        (folder / "swarm.key").exists()
+        or "key" in settings
+        or settings.get("open") is True
+        or settings.get("own_key") is not False
+    ):
         return None
     return (
         f"{folder / 'swarm.key'} is missing, but {folder / 'swarm.json'} says that this device is in a swarm: "
@@ -112,23 +123,32 @@ def lost_key(folder: Path) -> str | None:
 
 
 def store_swarm(folder: Path, swarm: Swarm) -> None:
-    """Write both files; a reader sees either the old pair or the new one."""
-    settings = {
+    """Write both files. What is decided is written first, into one file that readers prefer: whenever this is
+    interrupted, they see either the old pair or the new one."""
+    settings: dict[str, Any] = {
         "open": swarm.is_open,
         "bootstrap": [str(address) for address in swarm.bootstrap],
         "models": [[model.name, model.model_id.hex()] for model in swarm.models],
         "own_key": swarm.own_key,
     }
+    decided = settings if swarm.key is None else {**settings, "key": swarm.key.secret.hex()}
+    replace_private(folder / UNFINISHED, json.dumps(decided).encode())
     if swarm.key is not None:
         replace_private(folder / "swarm.key", f"{swarm.key.secret.hex()}\n".encode())
     replace_private(folder / "swarm.json", (json.dumps(settings, indent=1) + "\n").encode())
     if swarm.key is None:
         (folder / "swarm.key").unlink(missing_ok=True)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the directory says of its swarm; with the key where a change of both files was interrupted."""
+    return _read_settings(folder / UNFINISHED) or _read_settings(folder / "swarm.json")
 
 
 def _keyless(folder: Path) -> Swarm:
     """The swarm that the directory names, without its key."""
-    settings = _read_settings(folder / "swarm.json")
+    settings = _settings(folder)
     return Swarm(None, _bootstrap(settings, folder), _models(settings, folder), settings.get("own_key") is True)
 
 
@@ -154,7 +174,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
             settings = json.loads(file.read(MAX_SETTINGS_BYTES))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ConfigError(f"cannot read {path}: {exc}; restore it, or remove it and join again") from exc
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} does not hold a JSON object: restore it, or remove it and join again")
