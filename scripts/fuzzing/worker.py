@@ -1,0 +1,84 @@
+"""One process of atheris for one target: `python -m scripts.fuzzing.worker TARGET OPTIONS-OF-LIBFUZZER FOLDERS`.
+
+An input that breaks the target's promise ends the process, and libFuzzer writes it down. The last line of what this
+process says to stdout holds how much memory an input took at most.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+
+import atheris
+
+INSTRUMENTED = ("protocol", "node")
+SLOWER = 20.0
+"""Code whose coverage is recorded takes up to so many times as long."""
+ADDRESS_SPACE_BYTES = 6 << 30
+"""A process that asks for more gets a MemoryError: an input that would fill the machine's memory is found too."""
+
+with atheris.instrument_imports(include=list(INSTRUMENTED), enable_loader_override=False):
+    from scripts.fuzzing.mutations import mutated
+    from scripts.fuzzing.target import FoundError, MemoryWatch, Target, examine
+    from scripts.fuzzing.targets import target_named
+
+    TARGET = target_named(sys.argv[1])
+
+
+def write_seeds(target: Target, folder: Path) -> None:
+    """The real encodings, which a run begins with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(target.seeds()):
+        (folder / f"seed-{number}").write_bytes(seed)
+
+
+def fuzz(target: Target, seeds: Path, options: list[str]) -> None:
+    """Read inputs until libFuzzer ends the process."""
+    memory, most = MemoryWatch(), 0
+
+    def one(data: bytes) -> None:
+        nonlocal most
+        try:
+            most = max(most, examine(target, data, memory, SLOWER))
+        except FoundError as exc:
+            print(f"FOUND {target.name}: {exc}", file=sys.stderr, flush=True)
+            raise
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        if chance.random() < 0.5:
+            return bytes(atheris.Mutate(data, max_size))
+        return mutated(data, target.form, chance, max_size)
+
+    write_seeds(target, seeds)
+    atexit.register(lambda: print(json.dumps({"most_bytes": most}), flush=True))
+    limits = [
+        f"-max_len={target.max_bytes}",
+        f"-timeout={max(60, round(2 * SLOWER * target.time_s))}",
+        "-rss_limit_mb=4096",
+    ]
+    atheris.Setup([sys.argv[0], *limits, *options], one, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Read the command line; a replay reads one input as it is, without libFuzzer."""
+    name, what, *rest = sys.argv[1:]
+    if what == "replay":
+        started = time.monotonic()
+        grown = examine(TARGET, Path(rest[0]).read_bytes(), MemoryWatch(), SLOWER)
+        print(f"{name}: read or refused in {time.monotonic() - started:.2f} s, {grown >> 10} KiB")
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
+    fuzz(TARGET, Path(what), rest)
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)
