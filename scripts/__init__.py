@@ -6,6 +6,8 @@ attacks         strangers, members and serving peers that attack real nodes
 mutations       faults planted in a copy of the tree, each of which a test must notice
 forging         forged results at the gate that every result of a peer passes
 soaking         an hour of random faults
+fuzzing         every decoder under inputs that no encoder writes
+killing         a process that is killed at every write
 networks        nodes in network namespaces, and many nodes at once
 membership_lab  membership of a swarm in simulated time
 privacy_lab     what peers could learn, recorded and computed
