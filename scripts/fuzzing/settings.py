@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,7 @@ def read_anchors(data: bytes) -> None:
 
 def _written(place: Path) -> None:
     """Every file, as the node writes it."""
+    (place / "models").mkdir()
     address = parse_multiaddr(f"{samples.ADDRESS}/p2p/{samples.OTHER.peer_id}")
     store_swarm(place, Swarm(samples.KEY, (address,), (KnownModel("story", samples.HASH),)))
     access = AccessList(place / "access.json", time.time)
@@ -102,15 +104,18 @@ def _written(place: Path) -> None:
 
 
 def _file_seeds() -> list[bytes]:
-    _written(folder())
     replica = {"model_id": MODEL_ID, "name": "story", "publisher": samples.OTHER.peer_id, "asked_unix_s": 1.5}
-    (folder() / "replicas.json").write_text(json.dumps({"replicas": [replica]}))
-    return [name.encode() + b"\n" + (folder() / name).read_bytes() for name in READERS]
+    with tempfile.TemporaryDirectory(prefix="kekahyde-fuzz-") as name:
+        place = Path(name)
+        _written(place)
+        (place / "replicas.json").write_text(json.dumps({"replicas": [replica]}))
+        return [name.encode() + b"\n" + (place / name).read_bytes() for name in READERS]
 
 
 def _anchor_seeds() -> list[bytes]:
-    _written(folder())
-    return [(folder() / "anchors").read_bytes()]
+    with tempfile.TemporaryDirectory(prefix="kekahyde-fuzz-") as name:
+        _written(Path(name))
+        return [(Path(name) / "anchors").read_bytes()]
 
 
 TARGETS = (
