@@ -21,7 +21,7 @@ from node.store.manifest import Manifest, model_id_of
 from node.store.names import Names, name_from_folder
 from node.store.partial import PartialModel, partial_path
 from node.store.stored import StoredModel
-from node.store.unit_file import unit_path
+from node.store.unit_file import load_unit, unit_path
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,17 @@ def test_weights_are_hashed_again_before_a_peer_is_blamed(tmp_path: Path) -> Non
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     with pytest.raises(CorruptModelError, match="has changed since it was imported"):
         model.confirm(ref)
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-8], lambda content: content + bytes(8)])
+def test_a_unit_of_another_size_is_not_even_hashed(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    model = StoredModel(import_checkpoint(write_checkpoint(tmp_path / "source"), tmp_path / "models").path)
+    ref = model.units[0]
+    path = unit_path(model.path / "units", ref.sha256)
+    path.write_bytes(change(path.read_bytes()))
+    for verify in (True, False):
+        with pytest.raises(CorruptModelError, match="bytes instead of"):
+            load_unit(model.path / "units", ref, verify=verify)
 
 
 def test_damaged_client_files_are_refused(tmp_path: Path) -> None:

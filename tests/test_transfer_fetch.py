@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from transfer_sim import HONEST, LIARS, Simulation, outline_of, random_blob
 from protocol.limits import PIECE_BYTES
 from protocol.message import ErrorCode, ErrorReply
 from protocol.transfer.actions import Drop, Send, Verdict, Wanted
+from protocol.transfer.blob import Blob
 from protocol.transfer.fetch import Fetch, FetchConfig
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 
@@ -212,3 +214,13 @@ def test_a_damaged_disk_is_mended_and_nobody_accused() -> None:
     fetch.tick(1.0)
     assert [send.message for send in asks(fetch) if send.message.sha256 == blobs[1]][-1:] == [PieceAsk(blobs[1], 1)]
     assert fetch.sources == ["a"]
+
+
+@pytest.mark.parametrize("size_bytes", [None, 5])
+def test_no_larger_blob_is_believed_than_was_wanted(size_bytes: int | None) -> None:
+    """Before any of it is fetched: the file of a blob is made in its whole size."""
+    for num_bytes, is_believable in ((5, True), (6, False), (PIECE_BYTES + 1, False)):
+        content = bytes(num_bytes)
+        sha256 = hashlib.sha256(content).digest()
+        blob = Blob(Wanted(sha256, 5, size_bytes), 0)
+        assert blob.is_believable(outline_of(content)) == is_believable
