@@ -228,3 +228,16 @@ def test_a_slow_peer_loses_rows_to_a_fast_one() -> None:
         swarm.step(1)
         assert slow.requests == asked
         check(swarm)
+
+
+def test_a_message_without_an_end_ends_its_connection() -> None:
+    """Nothing of it can be read before its last frame: what has come unread is all that tells of it."""
+    with swarm_of("strict", [["honest"], ["honest"]], FOREVER) as swarm:
+        endless, other = swarm.peers
+        swarm.step(1)
+        endless.channel.is_overfull = lambda owed_bytes: True  # type: ignore[method-assign]
+        swarm.manager.attend(0.0)
+        assert endless.session.status is PeerStatus.SHUT and endless.channel.closed
+        assert other.session.status is PeerStatus.ACTIVE
+        swarm.step(1)
+        assert swarm.manager.counts.local == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -171,7 +172,10 @@ def test_a_huge_body_is_refused_before_it_is_read(node: Serving) -> None:
     with connect(node) as raw:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 40}\r\n\r\n"
         raw.sendall(head.encode())
-        assert raw.recv(65536).startswith(b"HTTP/1.1 413")
+        said = b""
+        with contextlib.suppress(TimeoutError):  # whoever waits for the body says nothing
+            said = raw.recv(65536)
+        assert said.startswith(b"HTTP/1.1 413")
 
 
 def test_a_huge_body_without_a_length_is_cut_off(node: Serving) -> None:

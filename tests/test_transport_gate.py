@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from node.transport import gate as gates
 from node.transport.admissions import GRANT_S, MAX_GRANTS_A_HOST, Admissions
 from node.transport.gate import Gate
 from node.transport.sockets import SecureContext
+from node.transport.stranger import Entry, Phase, Stranger, StrangerEnded
 from protocol.limits import MAX_DATA_BYTES
 from protocol.link.admission import SwarmKey
 from protocol.link.door import (
@@ -29,6 +31,7 @@ from protocol.link.door import (
     Knock,
     door_box,
 )
+from protocol.link.zmtp import MAX_CLIENT_HANDSHAKE_BYTES
 
 SWARM = SwarmKey(bytes(range(32)))
 HOME, MEMBER = identity(1), identity(2)
@@ -188,6 +191,23 @@ def test_more_than_a_handshake_is_not_passed_on(guarded: Guarded) -> None:
     assert psutil.Process().memory_info().rss - before < MAX_DATA_BYTES // 2
     with guarded.client() as client:
         is_served(client)
+
+
+def test_a_handshake_is_passed_on_up_to_its_bound() -> None:
+    house: Any = None  # a connection that was let in asks it nothing more
+    outer, dialler = socket.socketpair()
+    inner, router = socket.socketpair()
+    with outer, dialler, inner, router:
+        stranger = Stranger(outer, "192.0.2.1", 0.0, Phase.CURVE, Entry(inner, 1, bytes(32)))
+        dialler.sendall(bytes(MAX_CLIENT_HANDSHAKE_BYTES))
+        stranger.heard(house)
+        assert len(router.recv(1 << 16)) == MAX_CLIENT_HANDSHAKE_BYTES
+        dialler.sendall(b"x")
+        with pytest.raises(StrangerEnded, match="more than a handshake"):
+            stranger.heard(house)
+        router.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            router.recv(1)
 
 
 def test_a_crowd_of_strangers_keeps_no_member_out(guarded: Guarded) -> None:

@@ -209,7 +209,7 @@ BOUNDS = (
         "node/execution/manager.py",
         "            if not peer.gone and peer.channel.is_overfull(",
         "            if peer.gone and peer.channel.is_overfull(",
-        "test_transport_channels.py::test_a_peer_cannot_make_a_session_hold_a_message_without_an_end",
+        "test_execution_noise.py::test_a_message_without_an_end_ends_its_connection",
     ),
     mutant(
         "strangers-without-a-bound",
@@ -217,7 +217,7 @@ BOUNDS = (
         "node/transport/stranger.py",
         "        if self._passed > MAX_CLIENT_HANDSHAKE_BYTES:\n",
         "        if self._passed < 0:\n",
-        "test_transport_gate.py::test_more_than_a_handshake_is_not_passed_on",
+        "test_transport_gate.py::test_a_handshake_is_passed_on_up_to_its_bound",
     ),
     mutant(
         "grants-without-a-bound",
