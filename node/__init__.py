@@ -29,6 +29,7 @@
     engine/      many requests at once
     operations/  what a user may do with a running node
     doctor/      what is wrong with this device, and what to do
+    audit/       what peers receive, attacked as they could
     gateway/     the HTTP and WebSocket interface
     cli/         the command line
 

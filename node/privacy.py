@@ -17,5 +17,7 @@ class Privacy(Enum):
     read prompts and they make the answer faster; no mode falls back to it."""
 
 
+MAX_PAD_OUTPUT = 4096
+"""Largest number of which the passes behind a prompt may be asked to be a multiple."""
 DEFAULT_RECHECK = 0.05
 """The share of the results of the user's own devices that is computed again, if the user does not say another."""

@@ -31,6 +31,7 @@
     service      a systemd unit; shell completion
     facts        id, version
     bench        how fast this device is
+    audit        what peers receive, attacked as they could
 
 Exit codes: 0 done; 1 failed (one line on stderr says why and what to do next); 2 wrong usage; 130 interrupted.
 """

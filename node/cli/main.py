@@ -45,6 +45,7 @@ class Commands(LazyGroup):
 
     places: ClassVar = {
         "allow": "node.cli.access:allow",
+        "audit": "node.cli.audit:audit",
         "ban": "node.cli.access:ban",
         "bench": "node.cli.bench:bench",
         "completion": "node.cli.service:completion",

@@ -13,7 +13,7 @@ import click
 from node.errors import AddressError
 from node.model.draft import MAX_WINDOW
 from node.paths import default_data_dir
-from node.privacy import DEFAULT_RECHECK
+from node.privacy import DEFAULT_RECHECK, MAX_PAD_OUTPUT
 from protocol.multiaddr import Multiaddr, parse_multiaddr
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -137,6 +137,14 @@ draft_option = click.option(
     metavar="NAME",
     help="A smaller model of the same vocabulary that is here and guesses tokens (see --speculate): the same text in "
     "fewer passes over peers.",
+)
+pad_output_option = click.option(
+    "--pad-output",
+    type=click.IntRange(0, MAX_PAD_OUTPUT),
+    default=0,
+    metavar="N",
+    help="split and strict: after the end of the answer, compute more passes, up to a multiple of N, so that peers "
+    "do not learn how long the answer is. [default: 0, none]",
 )
 recheck_option = click.option(
     "--recheck",

@@ -37,6 +37,7 @@ class Reading:
         is_chat: bool,
         speculate: int | None = None,
         draft: StoredModel | None = None,
+        pad_output: int = 0,
     ) -> None:
         """
         Raises:
@@ -51,6 +52,7 @@ class Reading:
         self._is_chat = is_chat
         self._speculate = speculate
         self._draft = draft
+        self._pad_output = pad_output
         self._conversation = f"run {secrets.token_hex(8)}"
 
     def check(self, text: str | None) -> None:
@@ -94,6 +96,7 @@ class Reading:
             conversation=self._conversation,
             speculate=self._speculate,
             draft=self._draft,
+            pad_output=self._pad_output,
         )
 
     def for_node(self, asked: Asked) -> dict[str, Any]:
@@ -103,7 +106,8 @@ class Reading:
         fields = asked_of(self._model, prompt, self._params, self._privacy, self._lend)
         speculate = "auto" if self._speculate is None else self._speculate or "off"
         named = {} if self._draft is None else {"draft": self._draft.model_id}
-        return fields | named | {"prompt_cache_key": self._conversation, "speculate": speculate}
+        ours = {"speculate": speculate, "pad_output": self._pad_output, **named}
+        return fields | ours | {"prompt_cache_key": self._conversation}
 
     def _template(self) -> ChatTemplate:
         template = self._model.chat_template

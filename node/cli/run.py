@@ -25,6 +25,7 @@ from node.cli.options import (
     lend_option,
     model_option,
     network_options,
+    pad_output_option,
     recheck_option,
     speculate_option,
     swarm_options,
@@ -74,6 +75,7 @@ class RunOptions(Struct, frozen=True):
     lend: Lend
     speculate: int | None
     draft: str | None
+    pad_output: int
     recheck: float
     thin: bool
     chat: bool
@@ -132,6 +134,7 @@ class RunOptions(Struct, frozen=True):
 @lend_option
 @speculate_option
 @draft_option
+@pad_output_option
 @recheck_option
 @thin_option
 @network_options
@@ -259,7 +262,9 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
 
 def _reading(model: StoredModel, draft: StoredModel | None, options: RunOptions) -> Reading:
     params = _sampling_params(model, options.sampling)
-    return Reading(model, params, options.privacy, options.lend, options.chat, options.speculate, draft)
+    return Reading(
+        model, params, options.privacy, options.lend, options.chat, options.speculate, draft, options.pad_output
+    )
 
 
 def _answer(text: str | None, reading: Reading, ask: Callable[[Asked], Iterator[Event]], as_json: bool) -> None:

@@ -10,6 +10,7 @@
     correction  what happens to an answer when a result that it used is wrong
     speculation  passes that compute guessed tokens too
     drafts       a smaller model that guesses them
+    padding   passes after the end of an answer
     caches    caches of finished answers, for the next turn
     recorder  records what a pass did, for receipts and watchers
     ledger    counts for one request, for its receipt

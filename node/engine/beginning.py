@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.engine.caches import KeptCaches, cache_of_earlier
+from node.engine.padding import PADDED_MODES
 from node.engine.request import Note, Started
 from node.engine.running import Running
 from node.engine.siblings import cache_of_sibling
@@ -27,6 +28,7 @@ def begin(
     fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
     kept = cache_of_sibling(running, others)
     kept = kept or cache_of_earlier(running, caches, session.mode, sends_all_rows)
+    running.is_seen = lambda: session.mode in PADDED_MODES
     running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
     if session.plan.cost is not None:  # else there was no choice, and measuring this device would take a while
         running.predicted = session.predict(session.plan, prompt_tokens)

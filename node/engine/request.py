@@ -51,6 +51,8 @@ class GenerationRequest(Discreet, Struct, frozen=True):
     """Rows of a pass with guessed tokens, 2 to 8; 0: none are guessed; None: where that is predicted to pay."""
     draft: StoredModel | None = None
     """The model that guesses tokens; None: they are guessed from the text itself."""
+    pad_output: int = 0
+    """The passes behind the prompt that peers see are filled up to a multiple of this; 0: not at all."""
 
 
 class Queued(Struct, frozen=True):

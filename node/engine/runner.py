@@ -110,7 +110,7 @@ class SessionRunner:
                 self._waiting.remove(running)
             self._wake()
         if waited:  # outside the lock, because the listener may call the engine
-            self._complete(running, running.answer.cancelled())
+            self._complete(running, running.cut_off("cancelled"))
 
     def requests(self) -> list[Running]:
         """The running and the waiting requests."""
@@ -326,7 +326,7 @@ class SessionRunner:
                 running.tell(Embedded(running.pool.vector()))
                 self._complete(running, Finished("stop", "", 0))
             return
-        self._emit(running, running.answer.advance(logits))  # type: ignore[arg-type]
+        self._emit(running, running.choose(logits))  # type: ignore[arg-type]
 
     def _emit(self, running: Running, events: Sequence[GeneratedToken | Finished]) -> None:
         for event in events:
@@ -350,7 +350,7 @@ class SessionRunner:
     def _drop_cancelled(self) -> None:
         """End the cancelled requests; if none is left, let peers stop at once."""
         for running in [each for each in self._running if each.cancelled]:
-            self._complete(running, running.answer.cancelled())
+            self._complete(running, running.cut_off("cancelled"))
             if not self._running and self._session is not None:
                 self._session.rest()
 
@@ -385,7 +385,7 @@ class SessionRunner:
         """Nobody computes what this device cannot: end all running requests with their text so far."""
         self._note(reason)
         for running in [*self._running]:
-            self._complete(running, running.answer.broken_off())
+            self._complete(running, running.cut_off("error"))
 
     def _fail_all(self, failure: Failed) -> None:
         """A pass failed: end all of its requests with an error, and do not use this session again."""

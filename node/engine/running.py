@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from node.engine.ledger import RequestLedger
+from node.engine.padding import Padding, padding_after
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
 from node.engine.speculation import Speculation
 from node.model.cache import KVCache
@@ -54,6 +56,11 @@ class Running:
         """Tokens that must still be computed before the next one can be chosen."""
         self.pool = None if request.pooling is None else Pool(request.pooling)
         self.speculation: Speculation | None = None
+        self.is_seen: Callable[[], bool] = lambda: False
+        """Whether peers see its passes, who must not learn its text."""
+        self._passes = 0
+        """Passes behind the prompt."""
+        self._padding: Padding | None = None
         self.cancelled = False
         self.announced = False
         """Whether its client was told that it waits; it does not begin before."""
@@ -99,7 +106,35 @@ class Running:
     def choose_ahead(self, logits: Floats) -> list[GeneratedToken | Finished]:
         """What that pass gives: one token at least, and how the answer ended if it did."""
         assert self.speculation is not None and self.cache is not None, "it speculates"
-        return self.speculation.choose(logits, self.cache, self.answer)
+        self._passes += 1
+        if self._padding is not None:
+            return self._padded(self._padding, self.speculation.window)
+        return self._held_back(self.speculation.choose(logits, self.cache, self.answer))
+
+    def choose(self, logits: Floats) -> list[GeneratedToken | Finished]:
+        """What a pass without guesses gives: a token, and how the answer ended if it did."""
+        self._passes += self.answer.num_tokens > 0
+        if self._padding is not None:
+            return self._padded(self._padding, 1)
+        return self._held_back(self.answer.advance(logits))
+
+    def _held_back(self, events: list[GeneratedToken | Finished]) -> list[GeneratedToken | Finished]:
+        """These events, without the answer's end if more passes are to follow."""
+        if isinstance(end := events[-1], Finished) and self.is_seen():
+            self._padding = padding_after(end, self._passes, self.request.pad_output)
+        return events if self._padding is None else events[:-1]
+
+    def _padded(self, padding: Padding, num_rows: int) -> list[GeneratedToken | Finished]:
+        """One of these passes was made; its rows are forgotten."""
+        assert self.cache is not None, "a request that runs has its cache"
+        self.cache.truncate(self.cache.length - num_rows)
+        return padding.passed()
+
+    def cut_off(self, reason: Literal["cancelled", "error"]) -> Finished:
+        """The end of an answer that is not computed any further."""
+        if self._padding is not None:
+            return self._padding.finished
+        return self.answer.cancelled() if reason == "cancelled" else self.answer.broken_off()
 
     def part(self, num_rows: int) -> Part:
         """Its next rows, for a pass."""

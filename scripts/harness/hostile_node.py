@@ -12,18 +12,14 @@ import logging
 import os
 import secrets
 import sys
-import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import numpy as np
 from msgspec.structs import replace
 
-import node.serving.reception as reception
-import node.transport.dialler as dialler
 import node.transport.listener as listener
 from node.cli.options import AddressType
 from node.cli.stop_signal import StopSignal
@@ -34,7 +30,6 @@ from node.serving.worker import Answer, LinearWorker, Parts
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from node.trust import PairedDevices
-from protocol import cbor
 from protocol.codec import encode_message
 from protocol.linear.field import Elements, P
 from protocol.linear.messages import LinearResult, Role, UnitRequest
@@ -188,24 +183,6 @@ def delay_pongs(delay_s: float) -> None:
     listener.Listener.send = send_later  # type: ignore[method-assign]
 
 
-def tap_everything(file: BinaryIO) -> None:
-    """Write every message that reaches this node, on either plane, as `CBOR [plane, [frames]]` behind its length."""
-    lock = threading.Lock()
-
-    def tapped(plane: str, decode: Any) -> Any:
-        def decode_and_write(frames: Sequence[Any], max_header_bytes: int) -> Any:
-            record = cbor.encode([plane, [bytes(frame) for frame in frames]])
-            with lock:
-                file.write(len(record).to_bytes(4, "little") + record)
-                file.flush()
-            return decode(frames, max_header_bytes)
-
-        return decode_and_write
-
-    for plane, module in (("control", listener), ("control", dialler), ("data", reception)):
-        vars(module)["decode_message"] = tapped(plane, vars(module)["decode_message"])
-
-
 @click.command()
 @click.option("--fault", type=click.Choice(FAULTS), default="none")
 @click.option("--after", type=int, default=0, help="Answers that are still honest.")
@@ -213,7 +190,6 @@ def tap_everything(file: BinaryIO) -> None:
 @click.option("--delay", type=float, default=1.0, help="Seconds, for `slow`, `later` (a step), `slow-pieces`.")
 @click.option("--role", type=click.Choice(sorted(ROLES)), default="any", help="The role in which answers are faulty.")
 @click.option("--pong-delay", type=float, default=0.0, help="Seconds by which pings are answered late.")
-@click.option("--tap", type=click.Path(path_type=Path), default=None, help="File for everything that is received.")
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--listen", type=AddressType(allows_none=True), default="/ip4/127.0.0.1/tcp/0")
 @click.option("--bootstrap", type=AddressType(needs_peer=True), multiple=True)
@@ -229,7 +205,6 @@ def main(
     delay: float,
     role: str,
     pong_delay: float,
-    tap: Path | None,
     data_dir: Path,
     listen: Multiaddr | None,
     bootstrap: tuple[Multiaddr, ...],
@@ -241,8 +216,6 @@ def main(
 ) -> None:
     """Run a node that misbehaves in one way."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING)
-    if tap is not None:
-        tap_everything(tap.open("wb"))
     if pong_delay:
         delay_pongs(pong_delay)
     directory = DataDir.open(data_dir)

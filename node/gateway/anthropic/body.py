@@ -15,6 +15,7 @@ SAME = frozenset(
         "max_tokens",
         "min_p",
         "model",
+        "pad_output",
         "privacy",
         "seed",
         "speculate",
@@ -24,7 +25,7 @@ SAME = frozenset(
         "top_p",
     }
 )
-"""Fields of the same meaning in both; draft, lend, min_p, privacy, seed and speculate are ours."""
+"""Fields of the same meaning in both; draft, lend, min_p, pad_output, privacy, seed and speculate are ours."""
 IGNORED = frozenset(
     {
         "betas",

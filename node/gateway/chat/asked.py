@@ -44,6 +44,8 @@ class Asked(Discreet, Struct, frozen=True):
     """Rows of a pass with guessed tokens; 0: none; None: where that is predicted to pay."""
     draft: str | None = None
     """Name of the model that guesses them; None: as the node was started; empty: the text itself is looked up."""
+    pad_output: int = 0
+    """The passes behind the prompt that peers see are filled up to a multiple of this."""
     messages: list[dict[str, Any]] | None = None
     prompts: tuple[Prompt, ...] = ()
     stream: bool = False

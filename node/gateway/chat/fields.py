@@ -9,7 +9,7 @@ from node.gateway.http.errors import invalid, unsupported
 from node.model.draft import MAX_WINDOW
 from node.model.sampling import MAX_LOGPROBS
 from node.planning.placement import Lend
-from node.privacy import Privacy
+from node.privacy import MAX_PAD_OUTPUT, Privacy
 
 SAMPLING = (
     "temperature",
@@ -136,6 +136,15 @@ def read_draft(value: Any) -> str | None:
     """The name of a draft model, if it is said."""
     if value is not None and not isinstance(value, str):
         raise invalid('draft is the name of a model, or "" for none', "draft")
+    return value
+
+
+def read_pad_output(value: Any) -> int:
+    """Of what number the passes of an answer are to be a multiple, if it is said."""
+    if value is None:
+        return 0
+    if type(value) is not int or value not in range(MAX_PAD_OUTPUT + 1):
+        raise invalid(f"pad_output is a whole number from 0 to {MAX_PAD_OUTPUT}", "pad_output")
     return value
 
 

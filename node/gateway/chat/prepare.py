@@ -95,6 +95,7 @@ def prepare(engine: Engine, asked: Asked, request_id: str, connection: str | Non
         pooling=asked.pooling,
         speculate=asked.speculate,
         draft=_draft(engine, asked, model),
+        pad_output=asked.pad_output,
     )
     requests = [
         replace(

@@ -38,7 +38,7 @@ IGNORED_OPTIONS = frozenset(
     }
 )
 """Options of a machine, not of an answer. The context is always the model's own."""
-SAME = frozenset({"draft", "lend", "model", "privacy", "speculate", "stream", "tools"})
+SAME = frozenset({"draft", "lend", "model", "pad_output", "privacy", "speculate", "stream", "tools"})
 CHAT = frozenset({"format", "keep_alive", "messages", "options", "think"})
 GENERATE = frozenset({"format", "keep_alive", "options", "prompt", "raw", "system", "think"})
 

@@ -15,6 +15,7 @@ SAME = frozenset(
         "metadata",
         "min_p",
         "model",
+        "pad_output",
         "parallel_tool_calls",
         "privacy",
         "prompt_cache_key",
