@@ -143,11 +143,6 @@ class PadPools:
         """By model, for how many tokens there are pads."""
         return {model_id: pool.rows for model_id, pool in list(self._pools.items())}
 
-    def forget(self, model_id: bytes) -> None:
-        """A model is not here any more."""
-        with self._news:
-            self._pools.pop(model_id, None)
-
     def stop(self) -> None:
         """End the thread after its current batch."""
         with self._news:
