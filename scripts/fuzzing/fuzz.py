@@ -28,8 +28,8 @@ HOW_TO_GET = (
 )
 TARGETS = {target.name: target for target in all_targets()}
 CORPUS = ROOT / "build" / "fuzz"
-START_S = 60.0
-"""A process may take so long to begin, and to end."""
+START_S = 1200.0
+"""A process may take so long to begin, on a machine that is busy with other things."""
 _PROGRESS = re.compile(r"^#(\d+)\s+\w+.*? cov: (\d+) ft: (\d+)", re.MULTILINE)
 
 
@@ -69,7 +69,7 @@ def run_target(name: str, seconds: float, folder: Path) -> Outcome:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=seconds + 4 * START_S,
+            timeout=2 * seconds + START_S,
         )
         said, told, code = ended.stderr, ended.stdout, ended.returncode
     except subprocess.TimeoutExpired as exc:

@@ -17,7 +17,20 @@ from pathlib import Path
 
 import atheris
 
-INSTRUMENTED = ("protocol", "node")
+INSTRUMENTED = (
+    "protocol",
+    "node.gateway",
+    "node.guards",
+    "node.json_file",
+    "node.model",
+    "node.operations",
+    "node.serving.lending",
+    "node.store",
+    "node.swarm",
+    "node.transfer",
+    "node.trust",
+)
+"""Where there are decoders. Each module more makes a start longer."""
 SLOWER = 20.0
 """Code whose coverage is recorded takes up to so many times as long."""
 ADDRESS_SPACE_BYTES = 6 << 30
