@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.engine.padding import padding_after
-from node.engine.request import GenerationRequest, Token
+from node.engine.request import Completed, Event, Failed, GenerationRequest, Token
 from node.engine.running import Running
 from node.engine.speculation import Speculation
 from node.gateway.chat.fields import read_pad_output
@@ -13,9 +13,9 @@ from node.gateway.http.errors import ApiError
 from node.kernels import select_kernels
 from node.model.decoder import Decoder
 from node.model.draft import TextDrafter
-from node.model.generate import Finished
+from node.model.generate import Finished, GeneratedToken
 from node.model.linear import LocalLinear
-from node.model.sampling import SamplingParams
+from node.model.sampling import Sampler, SamplingParams
 from node.privacy import MAX_PAD_OUTPUT, Privacy
 from node.store.library import Library
 from node.store.stored import StoredModel
@@ -36,7 +36,7 @@ def decoder(model: StoredModel) -> Decoder:
 
 @pytest.mark.parametrize(
     ("num_passes", "multiple", "left"),
-    [(12, 8, 4), (16, 8, None), (0, 8, None), (1, 8, 7), (12, 0, None), (3, 1, None)],
+    [(12, 8, 4), (16, 8, None), (0, 8, 8), (0, 0, None), (1, 8, 7), (12, 0, None), (3, 1, None)],
 )
 def test_passes_are_filled_up_to_a_multiple(num_passes: int, multiple: int, left: int | None) -> None:
     padding = padding_after(DONE, num_passes, multiple)
@@ -78,6 +78,33 @@ def test_a_padded_answer_is_the_answer(model: StoredModel, decoder: Decoder, win
     assert plain[0] == padded[0] and plain[2:] == padded[2:], "the same tokens, cache and end"
     assert plain[1] < 8 == padded[1]
     assert answered(model, decoder, 8, window, is_seen=False) == plain, "where nobody sees the passes, none is added"
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_a_pass_of_the_padding_takes_as_many_choices_as_any(
+    model: StoredModel, decoder: Decoder, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Choosing takes long with a large vocabulary, and peers measure the pause."""
+    picks: list[int] = []
+    pick = Sampler._pick
+    monkeypatch.setattr(Sampler, "_pick", lambda self, scores: picks.append(1) or pick(self, scores))
+    _, passes, _, _ = answered(model, decoder, 8, window)
+    assert passes == 8 and len(picks) == 1 + passes * max(window, 1)
+
+
+def test_a_whole_answer_whose_padding_fails_is_no_failure(model: StoredModel, decoder: Decoder) -> None:
+    ids = tuple(model.tokenizer().encode("Once upon a time"))
+    request = GenerationRequest("r", model, ids, SamplingParams(max_tokens=1), Privacy.SPLIT, True, pad_output=8)
+    heard: list[Event] = []
+    running = Running(request, heard.append)
+    running.begin(decoder.new_cache(256))
+    running.is_seen = lambda: True
+    assert running.cache is not None
+    (token,) = running.choose(decoder.forward(running.pending, running.cache))
+    assert isinstance(token, GeneratedToken)
+    running.emit(token)
+    assert running.fail(Failed("the node is stopping", "stopping"))
+    assert isinstance(heard[-1], Completed) and heard[-1].receipt.finish_reason == "length"
 
 
 def test_the_field_of_a_request() -> None:

@@ -26,7 +26,7 @@ from node.model.decoder import Decoder
 from node.model.draft import LONGEST, MAX_WINDOW, TextDrafter
 from node.model.generate import Answer, Finished, GeneratedToken
 from node.model.linear import LocalLinear
-from node.model.sampling import SamplingParams
+from node.model.sampling import Sampler, SamplingParams
 from node.node import Node
 from node.privacy import Privacy
 from node.session.config import SessionConfig
@@ -365,3 +365,29 @@ def test_a_pass_that_fails_leaves_the_cache_as_it_was(model: StoredModel) -> Non
     with pytest.raises(ConnectionError):
         speculation.compute(decoder, cache, getattr(first, "id"))  # noqa: B009
     assert list(cache.token_ids) == prompt
+
+
+def test_every_row_of_a_pass_is_followed_by_a_choice(
+    decoder: Decoder, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing takes long with a large vocabulary, and peers measure the pause: it must not tell what was right."""
+    prompt = model.tokenizer().encode(PROMPT)
+    params = SamplingParams(temperature=0.9, max_tokens=30, ignore_eos=True, seed=3)
+    picks: list[int] = []
+    pick = Sampler._pick
+    monkeypatch.setattr(Sampler, "_pick", lambda self, scores: picks.append(1) or pick(self, scores))
+    expected = plain(decoder, model, params, prompt)
+    truth = [event.id for event in expected if isinstance(event, GeneratedToken)]
+    for honesty in (0.0, 0.7, 1.0):
+        answer, cache = answer_of(model, params, prompt), decoder.new_cache()
+        speculation = Speculation(8, Liar(1, truth, honesty, model.config.vocab_size))
+        events: list[Any] = answer.advance(decoder.forward(prompt, cache))
+        while not isinstance(events[-1], Finished):
+            speculation.drafter.extend([events[-1].id])
+            logits = speculation.compute(decoder, cache, events[-1].id)
+            picks.clear()
+            step = speculation.choose(logits, cache, answer)
+            assert len(picks) == 8
+            speculation.drafter.extend([e.id for e in step[:-1] if isinstance(e, GeneratedToken)])
+            events += step
+        assert [event for event in events if isinstance(event, GeneratedToken)] == expected[: len(truth)]

@@ -6,6 +6,7 @@ when its stdin ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -26,6 +27,7 @@ from node.paths import DataDir
 from node.store.stored import StoredModel
 from node.swarm.credentials import ENVIRONMENT_KEY
 from protocol import cbor
+from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, PeerId
 from protocol.limits import SWARM_KEY_BYTES
 from protocol.link.admission import SwarmKey
@@ -105,7 +107,8 @@ class Worker:
         """Let it leave; it is killed if it does not."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None and not pipe.closed:
-                pipe.close()
+                with contextlib.suppress(OSError):  # it has ended, and what was not written yet cannot be
+                    pipe.close()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -116,15 +119,20 @@ class Worker:
     def _read(self, pipe: BinaryIO) -> None:
         """Collect records until the pipe ends; a mark hands over those before it."""
         records: list[Record] = []
-        with pipe:
-            while len(head := pipe.read(LENGTH_BYTES)) == LENGTH_BYTES:
-                plane, at_ns, frames = cbor.decode(pipe.read(int.from_bytes(head, "little")), MAX_RECORD_BYTES)
-                if plane == "mark":
-                    self._cuts.put(records)
-                    records = []
-                else:
-                    records.append(Record(plane, at_ns, frames))
-        self._cuts.put(None)
+        try:
+            with pipe:
+                while len(head := pipe.read(LENGTH_BYTES)) == LENGTH_BYTES:
+                    size = min(int.from_bytes(head, "little"), MAX_RECORD_BYTES + 1)
+                    plane, at_ns, frames = cbor.decode(pipe.read(size), MAX_RECORD_BYTES)
+                    if plane == "mark":
+                        self._cuts.put(records)
+                        records = []
+                    else:
+                        records.append(Record(plane, at_ns, frames))
+        except RemoteProtocolError:  # it was killed in the middle of a record
+            pass
+        finally:
+            self._cuts.put(None)
 
     def _narration(self) -> str:
         try:
@@ -158,9 +166,11 @@ class Workers:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        for worker in self.all:
-            worker.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            for worker in self.all:
+                worker.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def cut(self) -> dict[PeerId, list[Record]]:
         """What each of them received since the last cut."""

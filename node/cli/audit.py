@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,10 @@ def audit(
     The exit code is 1 if a claim does not hold.
     """
     configure_logging(verbose)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # the workers and their folder go with it
+    if report is not None:
+        _write(report, [])
     library = Library(DataDir.open(data_dir).models)
     sections: list[Section] = []
 

@@ -27,7 +27,7 @@ from node.planning.placement import Lend, kinds_not_kept
 from node.serving.lending import Lending
 from node.session.config import SessionConfig
 from node.swarm.access import AccessList
-from node.swarm.credentials import Swarm, load_swarm
+from node.swarm.credentials import Swarm, finish_storing, load_swarm
 from node.swarm.device_names import DeviceNames, check_name, host_name
 from node.transfer.borrowed import remove_left_behind
 from node.transfer.budget import MemoryBudget
@@ -125,6 +125,7 @@ def serve(options: ServeOptions, until_stdin_ends: bool) -> None:
         stop_when_stdin_ends()
     with lock:
         directory.remove_left_behind()
+        finish_storing(directory.path)
         start = Start(options.listen)
         while start.wanted:
             start = _serve_once(options, directory, stopping, start)
@@ -147,8 +148,7 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
     lent = kinds_not_kept(options.thin, options.lend)
     library = library_of(directory, lent)
     remove_left_behind(directory.models)
-    if options.draft is not None:
-        library.resolve(options.draft)  # now, not at the first request
+    draft = None if options.draft is None else library.resolve(options.draft).model_id
     assert config.published is not None
     wanted = wanted_models(library, options.model, swarm, config.published.ids(swarm.key is None))
     sessions = SessionConfig(
@@ -166,7 +166,7 @@ def _serve_once(options: ServeOptions, directory: DataDir, stopping: StopSignal,
 
     with (
         Node(config, wanted.whole) as node,
-        Engine(node, library, sessions, wanted.default, options.draft) as engine,
+        Engine(node, library, sessions, wanted.default, draft) as engine,
         Gateway(node, engine, options.endpoint.config(directory.path)) as gateway,
     ):
         node.on_failure = lambda reason: stopping.give()

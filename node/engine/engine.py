@@ -59,7 +59,7 @@ class Engine:
             sessions: how sessions are formed, except for what each request says itself; by default with guards that
                 the user named, or else with guards that the node chooses.
             default: id of the model for requests that name none; None: the first that is served.
-            draft: name of the model that guesses tokens for those with its vocabulary, if a request does not say.
+            draft: id of the model that guesses tokens for those with its vocabulary, if a request does not say.
         """
         self._node = node
         named = node.config.named

@@ -8,7 +8,7 @@ import time
 from msgspec import Struct
 
 from node.engine.drafts import check_draft
-from node.errors import ModelNotFoundError, PromptError
+from node.errors import KekahydeError, ModelNotFoundError
 from node.node import Node
 from node.store.library import Library, ModelSummary
 from node.store.stored import StoredModel
@@ -84,10 +84,10 @@ class Models:
         """The draft model with which the node was started, if it can guess for this one."""
         if self._draft is None or self._draft in (model.name, model.model_id):
             return None
-        draft = self.resolve(self._draft)
         try:
+            draft = self.resolve(self._draft)
             check_draft(draft, model)
-        except PromptError:
+        except KekahydeError:  # it is another vocabulary's, or not usable any more: nobody asked for it by name
             return None
         return draft
 

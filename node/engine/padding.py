@@ -1,6 +1,6 @@
 """Passes after the end of an answer: peers then see a multiple of so many passes, and not how long the answer was.
 
-The user has the whole text before they begin. They compute the last token again and again, with fresh pads, and
+Who streams has the whole text before they begin. They compute the last token again and again, with fresh pads, and
 nothing is done with the results.
 """
 
@@ -31,8 +31,10 @@ class Padding(Struct):
 def padding_after(finished: Finished, num_passes: int, multiple: int) -> Padding | None:
     """What follows an answer after so many passes behind its prompt; None: nothing.
 
+    An answer of one token has no pass of its own, and gets a whole multiple.
+
     Args:
         multiple: 0 for an answer that is not padded.
     """
-    left = -num_passes % multiple if multiple else 0
+    left = -num_passes % multiple if multiple and num_passes else multiple
     return Padding(finished, left) if left else None

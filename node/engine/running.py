@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+
 from node.engine.ledger import RequestLedger
 from node.engine.padding import Padding, padding_after
 from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
@@ -108,14 +110,14 @@ class Running:
         assert self.speculation is not None and self.cache is not None, "it speculates"
         self._passes += 1
         if self._padding is not None:
-            return self._padded(self._padding, self.speculation.window)
+            return self._padded(self._padding, logits)
         return self._held_back(self.speculation.choose(logits, self.cache, self.answer))
 
     def choose(self, logits: Floats) -> list[GeneratedToken | Finished]:
         """What a pass without guesses gives: a token, and how the answer ended if it did."""
         self._passes += self.answer.num_tokens > 0
         if self._padding is not None:
-            return self._padded(self._padding, 1)
+            return self._padded(self._padding, logits[np.newaxis])
         return self._held_back(self.answer.advance(logits))
 
     def _held_back(self, events: list[GeneratedToken | Finished]) -> list[GeneratedToken | Finished]:
@@ -124,10 +126,12 @@ class Running:
             self._padding = padding_after(end, self._passes, self.request.pad_output)
         return events if self._padding is None else events[:-1]
 
-    def _padded(self, padding: Padding, num_rows: int) -> list[GeneratedToken | Finished]:
-        """One of these passes was made; its rows are forgotten."""
+    def _padded(self, padding: Padding, logits: Floats) -> list[GeneratedToken | Finished]:
+        """One of these passes was made; its rows are forgotten, after as long a pause as after every other pass."""
         assert self.cache is not None, "a request that runs has its cache"
-        self.cache.truncate(self.cache.length - num_rows)
+        self.cache.truncate(self.cache.length - len(logits))
+        for row in logits:
+            self.answer.spend(row)
         return padding.passed()
 
     def cut_off(self, reason: Literal["cancelled", "error"]) -> Finished:
@@ -176,7 +180,10 @@ class Running:
         self.tell(Token(event.index, event.id, event.text, event.likelihood))
 
     def fail(self, failure: Failed) -> bool:
-        """End without an answer; returns False if it has already ended."""
+        """End without an answer, unless it is whole and only its padding was to come; returns False if it has already
+        ended."""
+        if self._padding is not None:
+            return self.complete(self._padding.finished, None)
         return self._end(failure)
 
     def teach(self, session: Session | None) -> None:

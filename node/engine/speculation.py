@@ -68,7 +68,7 @@ class Speculation(Struct):
 
     def choose(self, logits: Floats, cache: KVCache, answer: Answer) -> list[GeneratedToken | Finished]:
         """The tokens that a pass gives, one at least, and how the answer ended if it did. The cache then holds what
-        was computed of the text, and nothing else."""
+        was computed of the text, and nothing else. It takes as long whatever was guessed right."""
         before = cache.length - self.window
         events: list[GeneratedToken | Finished] = []
         used = 0
@@ -81,6 +81,8 @@ class Speculation(Struct):
                     break
         finally:
             cache.truncate(before + max(used, 1))
+        for row in logits[used:]:
+            answer.spend(row)
         self.passes += 1
         self.right += used - 1
         return events

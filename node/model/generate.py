@@ -110,6 +110,10 @@ class Answer:
         """What would choose the next tokens, for who guesses them."""
         return self._sampler.ahead()
 
+    def spend(self, logits: Floats) -> None:
+        """Takes about as long as `advance` and chooses nothing."""
+        self._sampler.spend(logits)
+
     def advance(self, logits: Floats) -> list[GeneratedToken | Finished]:
         """The next token, chosen from the last logits; after the answer's last token, also how it ended."""
         token_id, index = self._sampler.pick(logits), self.num_tokens

@@ -186,6 +186,14 @@ class Sampler:
         twin._random.state = self._random.state
         return twin
 
+    def spend(self, logits: Floats) -> None:
+        """Takes as long as a choice and changes nothing here: for rows of which nothing is chosen, because peers
+        measure the pause before the next pass."""
+        twin = self.ahead()
+        twin._guide = self._guide
+        token_id = twin._pick(twin._allowed(twin._penalized(twin._biased(logits))))
+        self.likelihood(logits, token_id)
+
     def likelihood(self, logits: Floats, token_id: int) -> Likelihood | None:
         """How likely a token was among logits f32[V]; None unless `logprobs` asks for it."""
         wanted = self._params.logprobs

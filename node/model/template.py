@@ -113,7 +113,8 @@ def _refuse_underscore(name: object) -> None:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, in which a product and a power have a size, too."""
+    """The sandbox, in which a product and a power have a size, too. What a template adds or formats step by step is
+    bounded by the prompt's limit at its end alone."""
 
     intercepted_binops = frozenset(("*", "**"))
 

@@ -157,6 +157,8 @@ class SpanCaches:
                     begun.append(_Begun(place, step, *self._begin(step.binding, step.rows.shape[1])))
                 except RequestError as exc:
                     refused[place] = exc
+                except MemoryError:
+                    refused[place] = RequestError(ErrorCode.EXHAUSTED, "there is no memory for a longer text here")
             results = (yield from _computed(begun, part_s)) if begun else {}
         finally:
             for one in begun:

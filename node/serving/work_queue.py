@@ -266,7 +266,7 @@ class WorkQueue:
         """Let jobs of other peers begin with one that was taken and is not computed yet, where they fit to it."""
         for line in self._lines.values():
             other = self._first(line, is_full) if line.begun is None else None
-            if other is not None and fits(job, other):
+            if other is not None and other.parts is None and fits(job, other):
                 self._begin(line, other)
                 other.running = True
                 job.company += (other,)

@@ -18,6 +18,7 @@ from node.store.stored import StoredModel
 from protocol.identity import PeerId
 
 SOME_TOKENS = 64
+"""The beginning of an answer, for which pads made ahead are to be enough; how long it will be is not known."""
 
 
 class SessionPlanner:
@@ -68,13 +69,14 @@ class SessionPlanner:
         stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
         lanes = own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
         return self._node.planner.predict(
-            self._model, plan.mode, lanes, prompt_tokens, self._pads_ready(prompt_tokens), plan.placement
+            self._model, plan.mode, lanes, prompt_tokens, self._pads_ready(plan, prompt_tokens), plan.placement
         )
 
-    def _pads_ready(self, prompt_tokens: int) -> int:
-        """Rows of pads that are there before the request begins; those that were made ahead count where they are
-        enough for the prompt and the beginning of an answer."""
-        ahead = self._node.pads.rows(self._model.model_id_bytes) if self._config.pads_ahead else 0
+    def _pads_ready(self, plan: SessionPlan, prompt_tokens: int) -> int:
+        """Rows of pads that are there before the request begins; those that were made ahead, which are of layers,
+        count where they are enough for the prompt and the beginning of an answer."""
+        counts = self._config.pads_ahead and "head" not in plan.placement.lent
+        ahead = self._node.pads.rows(self._model.model_id_bytes) if counts else 0
         enough = prompt_tokens + min(self._config.new_tokens, SOME_TOKENS)
         return max(self._config.pad_rows, ahead if ahead >= enough else 0)
 

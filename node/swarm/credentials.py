@@ -69,8 +69,6 @@ def load_swarm(
     """
     if is_open and key_file is not None:
         raise ConfigError("an open swarm has no key: give --open or --swarm-key")
-    if (folder / UNFINISHED).exists() and (decided := read_stored(folder)) is not None:
-        store_swarm(folder, decided)  # a process was killed while it did
     if is_open:
         return replace(_keyless(folder), own_key=False)
     if key_file is not None:
@@ -120,6 +118,13 @@ def lost_key(folder: Path) -> str | None:
         f"{folder / 'swarm.key'} is missing, but {folder / 'swarm.json'} says that this device is in a swarm: "
         "restore the key, or join again with an invitation; or remove both files to begin a new swarm"
     )
+
+
+def finish_storing(folder: Path) -> None:
+    """Bring a change of both files to its end, where a process was killed before; only who holds the lock of the
+    directory calls it."""
+    if (folder / UNFINISHED).exists() and (decided := read_stored(folder)) is not None:
+        store_swarm(folder, decided)
 
 
 def store_swarm(folder: Path, swarm: Swarm) -> None:

@@ -277,6 +277,7 @@ class Gate:
         except OSError as exc:  # it has gone, or there is no descriptor left
             if exc.errno in NO_ROOM:
                 self._complaints.warning("a connection was not accepted: %s", exc.strerror)
+                self._accept_at = time.monotonic() + NO_DESCRIPTOR_PAUSE_S
             self._drop(stranger)
         except Exception:  # whatever one stranger brings about ends that one alone
             self._complaints.warning("a stranger at %s was dropped", stranger.host, exc_info=True)
@@ -297,11 +298,11 @@ class Gate:
 
     def _enter(self, port: _Port, stranger: Stranger) -> Entry | None:
         """The way to the ROUTER, where a proof lets this connection in."""
+        if not can_open(SPARE_DESCRIPTORS):  # libzmq 4.3.5 aborts the process if it cannot accept (ipc_listener.cpp)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         curve_key = self._admissions.enter(port.plane, stranger.host, time.monotonic())
         if curve_key is None:
             return None
-        if not can_open(SPARE_DESCRIPTORS):  # libzmq 4.3.5 aborts the process if it cannot accept (ipc_listener.cpp)
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         number = next(self._numbers)
         name = self._folder / str(number)
         inner = socket.socket(socket.AF_UNIX)

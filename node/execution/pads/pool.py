@@ -1,4 +1,4 @@
-"""Pads that this device makes while it has nothing else to do, for the `strict` answers to come.
+"""Pads that this device makes while it computes no answer, for the `strict` answers to come.
 
 They lie in memory alone. So a process that ends takes them along: no pad can be used again after a crash, and no disk
 holds one. Each is given out once, to whichever session asks first.
@@ -37,10 +37,11 @@ MOST_BYTES = 256 << 20
 """Memory of a pool, at most: 400 tokens of a model of 135 million weights, 45 of one of 8 billion."""
 MAX_POOLS = 4
 """Models with a pool; the one that was asked for longest ago loses its own."""
+STOP_LIMIT_S = 2.0
 LEAST_PRIORITY = 19
 """The `nice` value of the thread."""
-SEED_AND_PRODUCTS = 4
-"""Bytes of an element of a product. Pads themselves are made again from their seed: they cost hardly any time."""
+PRODUCT_BYTES = 4
+"""Of an element of a product. Pads themselves are made again from their seed: they cost hardly any time."""
 
 
 class PadsReady(Discreet, Struct):
@@ -55,7 +56,7 @@ class PadPool:
     """Pads of one model's units. Safe to use from any thread.
 
     Args:
-        units: those that are lent in `strict`.
+        units: those of the model's layers.
         limit_bytes: how much memory the pads may take.
     """
 
@@ -70,7 +71,7 @@ class PadPool:
     @property
     def row_bytes(self) -> int:
         """Memory for a row of every unit."""
-        return sum(SEED_AND_PRODUCTS * unit.ref.num_outputs for unit in self._units)
+        return sum(PRODUCT_BYTES * unit.ref.num_outputs for unit in self._units)
 
     @property
     def rows(self) -> int:
@@ -144,12 +145,12 @@ class PadPools:
         return {model_id: pool.rows for model_id, pool in list(self._pools.items())}
 
     def stop(self) -> None:
-        """End the thread after its current batch."""
+        """End the thread after its current batch; where that takes long, do not wait for it."""
         with self._news:
             self._ending = True
             self._news.notify()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_LIMIT_S)
 
     def _main(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
@@ -165,7 +166,18 @@ class PadPools:
             if self.is_busy():
                 quiet_since = time.monotonic()
             is_quiet = time.monotonic() >= quiet_since + QUIET_S
-            if is_quiet and any([pool.make(kernels) for pool in list(self._pools.values())]):
+            if is_quiet and any([self._make(pool, kernels) for pool in list(self._pools.items())]):
                 continue
             with self._news:
                 self._news.wait_for(lambda: self._ending, QUIET_S / 4)
+
+    def _make(self, pool: tuple[bytes, PadPool], kernels: Kernels) -> bool:
+        """Make some pads, unless there is no room, or no time; a pool that cannot be filled is given up."""
+        model_id, pads = pool
+        try:
+            return not self._ending and pads.make(kernels)
+        except Exception:  # answers make their own pads then
+            log.exception("no more pads are made ahead for model %s", model_id.hex()[:16])
+            with self._news:
+                self._pools.pop(model_id, None)
+            return False

@@ -136,4 +136,28 @@ SHAPES = (
         "",
         "test_engine_speculation.py::test_a_draft_that_says_the_same_is_always_right_and_costs_a_row_a_guess",
     ),
+    mutant(
+        "guesses-that-were-wrong-cost-nothing",
+        "After a pass with guesses, as many choices are made whatever was guessed right.",
+        SPECULATION,
+        "            answer.spend(row)",
+        "            pass",
+        "test_engine_speculation.py::test_every_row_of_a_pass_is_followed_by_a_choice",
+    ),
+    mutant(
+        "padding-without-choices",
+        "After a pass of the padding, as many choices are made as after any other.",
+        "node/engine/running.py",
+        "            self.answer.spend(row)",
+        "            pass",
+        "test_engine_padding.py::test_a_pass_of_the_padding_takes_as_many_choices_as_any",
+    ),
+    mutant(
+        "short-answers-without-padding",
+        "A padded answer of one token has passes as any other.",
+        "node/engine/padding.py",
+        "if multiple and num_passes else multiple",
+        "if multiple else 0",
+        "test_engine_padding.py::test_passes_are_filled_up_to_a_multiple",
+    ),
 )
