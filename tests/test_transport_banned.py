@@ -93,6 +93,18 @@ def test_a_ban_ends_the_links_of_the_other_name_too(node: Node) -> None:
         until_gone(node, peer_id_of(twin_of(me.public_key)))
 
 
+def test_a_ban_counts_from_the_moment_it_is_said(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its links end in the control plane's loop, which may be busy: until then it gets nothing and asks in vain."""
+    assert node.address is not None
+    me = identity(2)
+    with RawClient(node.address.endpoint, node.peer_id, me) as link:
+        link.say_hello()
+        assert node.registry.wait_up(me.peer_id, WAIT_S)
+        monkeypatch.setattr(node.control, "drop", lambda peer_id, reason: None)
+        node.ban(me.peer_id, "it lied")
+        assert node.registry.peer(me.peer_id) is None and not node.registry.usable()
+
+
 @pytest.mark.parametrize("says_goodbye_first", [False, True])
 def test_a_data_connection_that_stands_serves_the_banned_no_longer(node: Node, says_goodbye_first: bool) -> None:
     """A goodbye keeps a peer's questions answered for a while: not those of one that was banned since."""

@@ -152,11 +152,11 @@ GUARDS = (
     ),
     mutant(
         "ban-without-an-end-of-links",
-        "A ban ends the links of a peer at once.",
+        "A ban counts from the moment it is said.",
         "node/node.py",
         "        self.registry.expel(peer_id)\n",
         "",
-        "test_session_bans.py::test_a_peer_that_is_banned_in_the_middle_gets_no_more_rows",
+        "test_transport_banned.py::test_a_ban_counts_from_the_moment_it_is_said",
     ),
     mutant(
         "users-ban-makes-room",
