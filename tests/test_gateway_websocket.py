@@ -234,7 +234,7 @@ def test_a_client_that_reads_nothing_is_given_up_and_others_notice_nothing(
     node: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames of 200 kB to somebody who stops reading: its generation ends, its memory is bounded."""
-    monkeypatch.setattr(websocket, "_text", lambda value: json.dumps({**value, "padding": "x" * 200_000}))
+    monkeypatch.setattr(websocket, "json_text", lambda value: json.dumps({**value, "padding": "x" * 200_000}))
     ask = b'{"op": "generate", "request": "lazy", "prompt": "Once", "max_tokens": 400, "ignore_eos": true}'
     ends: list[str] = []
     node.engine.observe(

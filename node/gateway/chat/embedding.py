@@ -26,7 +26,7 @@ MAX_INPUTS = 2048
 def read_embedding(body: Mapping[str, Any], header: str | None) -> Asked:
     """Read the body of /v1/embeddings; raises ApiError 400."""
     for name in body.keys() - FIELDS:
-        raise unsupported(f"the field {name[:64]!r} is unknown for embeddings: leave it out", name)
+        raise unsupported(f"{name[:64]} is unknown for embeddings: leave it out", name)
     if body.get("dimensions") is not None:
         raise unsupported(
             "dimensions cannot be chosen: a vector has as many as the model's hidden state", "dimensions"
