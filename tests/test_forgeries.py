@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts.forging.forgeries import CONTROL_MIN, forge_all, table
 from scripts.forging.kinds import KINDS
 
-NUMBER = 3_000
+NUMBER = 2_000
 
 
 def test_no_forgery_passes_and_weak_checks_let_pass_what_they_should() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +14,7 @@ from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from waiting import until
 
 from node.config import NodeConfig
+from node.errors import TransportError
 from node.gateway.live.state import partial_statuses
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
@@ -21,6 +24,7 @@ from node.store.partial import PartialModel, partial_path
 from node.store.stored import StoredModel
 from node.transfer.budget import MemoryBudget
 from node.transfer.jobs import Job, JobState
+from node.transfer.sources import Sources
 from protocol.identity import Identity
 from protocol.limits import PIECE_BYTES
 from protocol.multiaddr import parse_multiaddr
@@ -211,3 +215,14 @@ def test_what_an_earlier_life_left_is_checked_before_it_is_served(park: Park) ->
     job = ended(third.transfers.take_layers(park.model_id, MemoryBudget(1 << 40)))
     assert job.state is JobState.DONE and job.fetched_bytes == len(content), "that one alone is fetched again"
     assert PartialModel.find(park.models_dir(third), park.model_id) is not None
+
+
+def test_nothing_is_fetched_where_libzmq_would_abort() -> None:
+    """Found by a soak: a context that finds no descriptor for its threads aborts the process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 4, hard))
+    try:
+        with pytest.raises(TransportError, match="try again"):
+            Sources(None)  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import zmq
 from msgspec import Struct
 
+from node.errors import TransportError
+from node.process.descriptors import can_open
 from node.transport.channel import Channel
 from node.transport.line import Line
 from node.transport.registry import ConnectedPeer
@@ -21,6 +23,8 @@ from protocol.message import Message
 MAX_SOURCES = 16
 """Most peers that one fetch uses at a time."""
 MAX_MESSAGES_A_TURN = 32
+NEEDED_DESCRIPTORS = 32
+"""More than a context with its first connections opens."""
 
 
 class Up(Struct, frozen=True):
@@ -57,6 +61,9 @@ class Sources:
     """Data connections of one fetch, used only by its thread. A context manager."""
 
     def __init__(self, secure: SecureContext) -> None:
+        """Raises TransportError where the process can open hardly any more files and connections."""
+        if not can_open(NEEDED_DESCRIPTORS):  # libzmq aborts the process where a new context finds none (epoll.cpp)
+            raise TransportError("too many files and connections are open to fetch anything now; try again later")
         self._secure = secure
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._channels: dict[PeerId, Channel] = {}
