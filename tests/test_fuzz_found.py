@@ -8,10 +8,12 @@ from typing import Any
 
 import cbor2
 import pytest
+from tokenizers import Tokenizer as RustTokenizer
 
-from node.errors import ConfigError, CorruptModelError, KekahydeError, ModelNotFoundError, PromptError
+from node.errors import ConfigError, CorruptModelError, KekahydeError, ModelError, ModelNotFoundError, PromptError
 from node.gateway.http.app import json_text, parse_json
 from node.gateway.http.errors import ApiError
+from node.model.tokenizer import Tokenizer
 from node.operations import OPERATIONS
 from protocol.errors import MAX_TEXT_CHARACTERS
 from scripts.fuzzing import tiny_model
@@ -69,6 +71,15 @@ def test_what_was_not_refused_is(name: str, value: Any) -> None:
     with pytest.raises(target.errors):
         target.read(data)
     examine(target, data, MemoryWatch(), slower=5.0)
+
+
+def test_a_panic_of_the_library_is_an_error_of_the_model() -> None:
+    """It strips more spaces than a text has; it is no Exception, and ended whatever thread decoded."""
+    words = json.loads(tiny_model.tokenizers()[1])
+    words["decoder"]["decoders"][-1] |= {"start": 0, "stop": 20}
+    tokenizer = Tokenizer(RustTokenizer.from_str(json.dumps(words)))
+    with pytest.raises(ModelError, match="use another model"):
+        tokenizer.decode([3])
 
 
 GRAMMARS = ['root ::= "a" other', 'root ::= "a', "root ::= " + "(" * 900 + '"a"' + ")" * 900]

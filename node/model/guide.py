@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.errors import ModelError, PromptError
-from node.model.tokenizer import Tokenizer
+from node.model.tokenizer import Tokenizer, raise_unless_failed
 from protocol.linear.field import Floats
 
 MAX_GRAMMAR_CHARACTERS = 1 << 18
@@ -58,7 +58,8 @@ class GuideTokens:
         num_tokens = max(vocab_size, tokenizer.vocab_size)
         try:
             self.library = llguidance.LLTokenizer(tokenizer.as_json(), num_tokens, sorted(eos_ids) or None)
-        except Exception as exc:  # the library raises bare exceptions
+        except BaseException as exc:  # the library raises bare exceptions, or panics
+            raise_unless_failed(exc)
             raise PromptError(f"this model's tokenizer allows no grammar ({exc}); ask without one") from exc
         self.num_tokens = num_tokens
         self._tokenizer = tokenizer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from node.errors import CorruptModelError, ModelNotFoundError, PromptError, UnsupportedModelError
+from node.errors import CorruptModelError, ModelError, ModelNotFoundError, PromptError, UnsupportedModelError
 from node.model.config import MAX_VOCABULARY
 from node.model.named_tokens import added_tokens, tokenizer_config
 from node.model.text_stream import TextStream
@@ -65,7 +65,8 @@ class Tokenizer:
             raise
         except UnsupportedModelError as exc:
             raise UnsupportedModelError(f"{path}: {exc}") from exc
-        except Exception as exc:  # the library raises bare Exception for anything it cannot parse
+        except BaseException as exc:  # the library raises bare Exception for anything it cannot parse, or panics
+            raise_unless_failed(exc)
             raise CorruptModelError(f"{path} is not a tokenizer ({exc}); fetch the model again") from exc
 
     @property
@@ -110,7 +111,8 @@ class Tokenizer:
         """
         try:
             ids: list[int] = self._rust.encode(text, add_special_tokens=add_special).ids
-        except Exception as exc:  # the library raises bare Exception, for instance where a vocabulary lacks its <unk>
+        except BaseException as exc:  # the library raises bare Exception where there is no <unk>, or panics
+            raise_unless_failed(exc)
             raise PromptError(f"the model's tokenizer cannot read this text ({exc}); change it") from exc
         return ids
 
@@ -132,7 +134,11 @@ class Tokenizer:
         return stream
 
     def _text(self, token_ids: Sequence[int]) -> str:
-        text: str = self._rust.decode(list(token_ids), skip_special_tokens=True)
+        try:
+            text: str = self._rust.decode(list(token_ids), skip_special_tokens=True)
+        except BaseException as exc:
+            raise_unless_failed(exc)
+            raise ModelError(f"the model's tokenizer cannot write its tokens ({exc}); use another model") from exc
         return text
 
     def _bytes(self, token_id: int) -> bytes | None:
@@ -155,6 +161,13 @@ class Tokenizer:
             if token_id not in self.special_words:
                 tail.append(token_id)
         return tail[::-1]
+
+
+def raise_unless_failed(exc: BaseException) -> None:
+    """Raises an error again that is none of a library's. A panic of one in Rust is no Exception, and has no module to
+    import it from; where nobody catches it, it ends a thread of the node."""
+    if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+        raise exc
 
 
 def _letters() -> Iterator[tuple[str, int]]:

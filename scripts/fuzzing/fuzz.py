@@ -30,7 +30,7 @@ TARGETS = {target.name: target for target in all_targets()}
 CORPUS = ROOT / "build" / "fuzz"
 START_S = 1200.0
 """A process may take so long to begin, on a machine that is busy with other things."""
-_PROGRESS = re.compile(r"^#(\d+)\s+\w+.*? cov: (\d+) ft: (\d+)", re.MULTILINE)
+_PROGRESS = re.compile(r"^#\d+\s+\w+.*? cov: (\d+) ft: (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def run_target(name: str, seconds: float, folder: Path) -> Outcome:
     for each in (corpus, seeds, crashes):
         each.mkdir(parents=True, exist_ok=True)
     known = set(crashes.iterdir())
-    options = [f"-max_total_time={max(1, round(seconds))}", f"-artifact_prefix={crashes}/"]
-    command = [*program("scripts.fuzzing.worker"), name, str(seeds), *options, str(corpus), str(seeds)]
+    folders = [f"-artifact_prefix={crashes}/", str(corpus), str(seeds)]
+    command = [*program("scripts.fuzzing.worker"), name, str(seconds), str(seeds), *folders]
     try:
         ended = subprocess.run(
             command,
@@ -80,13 +80,13 @@ def run_target(name: str, seconds: float, folder: Path) -> Outcome:
 
 def _outcome(name: str, said: str, told: str, code: int, crash: Path | None) -> Outcome:
     progress = _PROGRESS.findall(said)
-    inputs, edges, features = map(int, progress[-1]) if progress else (0, 0, 0)
-    most = next((json.loads(line)["most_bytes"] for line in told.splitlines()[::-1] if line.startswith("{")), 0)
+    edges, features = map(int, progress[-1]) if progress else (0, 0)
+    facts = next((json.loads(line) for line in told.splitlines()[::-1] if line.startswith("{")), {})
     why = ""
     if code or crash is not None:
         found = re.findall(r"^FOUND .*$", said, re.MULTILINE)
         why = found[-1] if found else f"it ended with {code}: {said[-1500:]}"
-    return Outcome(name, inputs, edges, features, most, crash, why)
+    return Outcome(name, facts.get("inputs", 0), edges, features, facts.get("most_bytes", 0), crash, why)
 
 
 def _text(output: bytes | str | None) -> str:

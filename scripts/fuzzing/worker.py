@@ -1,7 +1,7 @@
-"""One process of atheris for one target: `python -m scripts.fuzzing.worker TARGET OPTIONS-OF-LIBFUZZER FOLDERS`.
+"""One process of atheris for one target: `python -m scripts.fuzzing.worker TARGET SECONDS SEEDS OPTIONS FOLDERS`.
 
 An input that breaks the target's promise ends the process, and libFuzzer writes it down. The last line of what this
-process says to stdout holds how much memory an input took at most.
+process says to stdout holds how many inputs it read, and how much memory one took at most.
 """
 
 from __future__ import annotations
@@ -51,17 +51,28 @@ def write_seeds(target: Target, folder: Path) -> None:
         (folder / f"seed-{number}").write_bytes(seed)
 
 
-def fuzz(target: Target, seeds: Path, options: list[str]) -> None:
-    """Read inputs until libFuzzer ends the process."""
-    memory, most = MemoryWatch(), 0
+def fuzz(target: Target, seconds: float, seeds: Path, options: list[str]) -> None:
+    """Read inputs for so long; libFuzzer's own limit of time would end the process without cleaning up."""
+    memory, most, inputs = MemoryWatch(), 0, 0
+    deadline: float | None = None
+
+    def tell() -> None:
+        print(json.dumps({"inputs": inputs, "most_bytes": most}), flush=True)
 
     def one(data: bytes) -> None:
-        nonlocal most
+        nonlocal most, inputs, deadline
+        deadline = deadline or time.monotonic() + seconds
         try:
             most = max(most, examine(target, data, memory, SLOWER))
+            inputs += 1
         except FoundError as exc:
             print(f"FOUND {target.name}: {exc}", file=sys.stderr, flush=True)
+            tell()
             raise
+        if time.monotonic() > deadline:
+            tell()
+            atexit._run_exitfuncs()
+            os._exit(0)
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         chance = random.Random(seed)
@@ -70,7 +81,6 @@ def fuzz(target: Target, seeds: Path, options: list[str]) -> None:
         return mutated(data, target.form, chance, max_size)
 
     write_seeds(target, seeds)
-    atexit.register(lambda: print(json.dumps({"most_bytes": most}), flush=True))
     limits = [
         f"-max_len={target.max_bytes}",
         f"-timeout={max(60, round(2 * SLOWER * target.time_s))}",
@@ -82,16 +92,15 @@ def fuzz(target: Target, seeds: Path, options: list[str]) -> None:
 
 def main() -> None:
     """Read the command line; a replay reads one input as it is, without libFuzzer."""
-    name, what, *rest = sys.argv[1:]
+    name, what, path, *options = sys.argv[1:]
     if what == "replay":
         started = time.monotonic()
-        grown = examine(TARGET, Path(rest[0]).read_bytes(), MemoryWatch(), SLOWER)
+        grown = examine(TARGET, Path(path).read_bytes(), MemoryWatch(), SLOWER)
         print(f"{name}: read or refused in {time.monotonic() - started:.2f} s, {grown >> 10} KiB")
         return
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
-    fuzz(TARGET, Path(what), rest)
+    fuzz(TARGET, float(what), Path(path), options)
 
 
 if __name__ == "__main__":
     main()
-    os._exit(0)
