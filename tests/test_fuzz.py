@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Iterator
 
 import pytest
 from drawn_messages import messages, relaxed
@@ -14,6 +15,7 @@ from protocol.codec import encode_message
 from protocol.message import Message
 from scripts.fuzzing.forms import FRAMES, JSON, join_frames
 from scripts.fuzzing.mutations import mutated
+from scripts.fuzzing.served import end
 from scripts.fuzzing.target import FoundError, MemoryWatch, Target, examine
 from scripts.fuzzing.targets import all_targets, target_named
 
@@ -29,6 +31,13 @@ SLOW = {
 }
 """Targets of which fewer inputs are read here: a request takes a while."""
 INPUTS = 150
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_node_of_the_targets_ends() -> Iterator[None]:
+    """Other tests in this process see that no node is left."""
+    yield
+    end()
 
 
 @pytest.fixture(scope="module")

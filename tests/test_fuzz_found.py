@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,20 @@ from node.operations import OPERATIONS
 from protocol.errors import MAX_TEXT_CHARACTERS
 from scripts.fuzzing import tiny_model
 from scripts.fuzzing.bodies import CHAT, FORMED_RESPONSE, TEXT
-from scripts.fuzzing.served import served
+from scripts.fuzzing.served import end, served
 from scripts.fuzzing.target import MemoryWatch, examine
 from scripts.fuzzing.targets import target_named
 
 CONFIG = tiny_model.CONFIG
 SENTENCE = {"type": "text", "text": "a"}
 HALF = "\ud800"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_node_of_the_targets_ends() -> Iterator[None]:
+    """Other tests in this process see that no node is left."""
+    yield
+    end()
 
 
 def nested(depth: int, key: str | None = None) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
 import json
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from node.gateway.http.app import parse_object
 from node.gateway.http.errors import ApiError
 from scripts.fuzzing.bodies import GENERATE
 from scripts.fuzzing.forms import JSON
-from scripts.fuzzing.served import ANSWER_S, served
+from scripts.fuzzing.served import ANSWER_S, Served, served
 from scripts.fuzzing.target import Target
 
 OUTWARD = frozenset({"pull", "pair_start", "restart"})
@@ -26,11 +25,12 @@ LAST = "the last one"
 class Client:
     """One connection to the WebSocket of the node in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: Served) -> None:
+        self._path = str(node.data_dir / "control.sock")
         self._loop = asyncio.new_event_loop()
         self._session: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
-        atexit.register(self._close)
+        node.stack.callback(self._close)
 
     def say(self, text: str, frame: Mapping[str, Any]) -> None:
         """Send a frame, and read until it is answered, and one that was sent after it. Raises RuntimeError where one
@@ -58,9 +58,8 @@ class Client:
             raise RuntimeError(f"no answer in {ANSWER_S:g} s") from None
 
     async def _open(self) -> None:
-        path = str(served().data_dir / "control.sock")
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=path))
+            self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=self._path))
         self._socket = await self._session.ws_connect("http://localhost/ws")
 
     def _close(self) -> None:
@@ -79,10 +78,9 @@ def _check(said: dict[str, Any]) -> None:
 
 
 @functools.cache
-def client() -> Client:
-    """The one of this process."""
-    served()
-    return Client()
+def client_of(node: Served) -> Client:
+    """The one of a node."""
+    return Client(node)
 
 
 def read_frame(data: bytes) -> None:
@@ -94,7 +92,7 @@ def read_frame(data: bytes) -> None:
         frame = {}
     if str(frame.get("op")) in OUTWARD:
         return
-    client().say(text, frame)
+    client_of(served()).say(text, frame)
     served().complaints.raise_them()
 
 

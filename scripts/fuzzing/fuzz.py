@@ -81,7 +81,7 @@ def run_target(name: str, seconds: float, folder: Path) -> Outcome:
 def _outcome(name: str, said: str, told: str, code: int, crash: Path | None) -> Outcome:
     progress = _PROGRESS.findall(said)
     edges, features = map(int, progress[-1]) if progress else (0, 0)
-    facts = next((json.loads(line) for line in told.splitlines()[::-1] if line.startswith("{")), {})
+    facts: dict[str, int] = next((json.loads(line) for line in told.splitlines()[::-1] if line.startswith("{")), {})
     why = ""
     if code or crash is not None:
         found = re.findall(r"^FOUND .*$", said, re.MULTILINE)

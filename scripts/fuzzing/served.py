@@ -9,8 +9,10 @@ import atexit
 import functools
 import logging
 import socket
+import tempfile
 import traceback
 from contextlib import ExitStack
+from pathlib import Path
 
 from node.config import NodeConfig
 from node.engine import Engine
@@ -50,14 +52,16 @@ class Served:
     """What runs."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.data_dir = scratch() / "node"
-        self.data_dir.mkdir()
+        self.stack = stack
+        """What ends with it."""
+        self.data_dir = Path(tempfile.mkdtemp(prefix="node-", dir=scratch()))
         models = self.data_dir / "models"
         import_checkpoint(checkpoint_folder(), models, "tiny")
         library = Library(models)
         self.tiny, self.story = library.resolve("tiny"), library.resolve("story")
         self.complaints = Complaints()
         logging.getLogger().addHandler(self.complaints)
+        stack.callback(logging.getLogger().removeHandler, self.complaints)
         config = NodeConfig(samples.ME, None, threads=1, models_dir=models)
         self.node = stack.enter_context(Node(config, [self.tiny]))
         self.engine = stack.enter_context(Engine(self.node, library))
@@ -68,9 +72,17 @@ class Served:
         return connect(self.data_dir, ANSWER_S)
 
 
+_stack = ExitStack()
+
+
 @functools.cache
 def served() -> Served:
-    """The one of this process; it ends with the process."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return Served(stack)
+    """The one of this process; it ends with the process, or by `end`."""
+    atexit.register(end)
+    return Served(_stack)
+
+
+def end() -> None:
+    """End it, if there is one: who asks later gets another."""
+    served.cache_clear()
+    _stack.close()
