@@ -32,8 +32,8 @@ PADS = (
         "masks-16-bit",
         UNIFORM,
         SHARES,
-        'elements = elements_of_words(np.frombuffer(stream, dtype="<u4"))',
-        'elements = elements_of_words(np.frombuffer(stream, dtype="<u4")) & np.uint32(0xFFFF)',
+        'np.bitwise_and(np.frombuffer(stream, dtype="<u4"), np.uint32(P), out=pad)',
+        'np.bitwise_and(np.frombuffer(stream, dtype="<u4"), np.uint32(0xFFFF), out=pad)',
         "test_protocol_shares.py::test_shares_of_very_different_rows_look_alike",
     ),
     mutant(
