@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from rich.pretty import pretty_repr
 
+from node.audit.tap import Record, TappedSeed, TappedShare
+from node.audit.truth import _Sent
+from node.audit.views import Rows
 from node.discovery.mdns import LanIdentity
 from node.engine.request import Embedded, GenerationRequest, Token
 from node.execution.chunk import ChunkRecord
@@ -35,6 +38,11 @@ from protocol.spans.messages import SpanResult, SpanStep
 
 HIDDEN: dict[type[Any], set[str]] = {
     LanIdentity: {"swarm_key"},
+    Record: {"frames"},
+    TappedShare: {"rows"},
+    TappedSeed: {"seed"},
+    _Sent: {"share", "pads"},
+    Rows: {"elements"},
     GenerationRequest: {"prompt_ids"},
     Token: {"text", "likelihood"},
     Embedded: {"vector"},
