@@ -89,6 +89,7 @@ def test_strict_with_a_paired_device(scenes: Scenes, workers: Workers, model: St
     assert pooled is not None and pooled.holds, "pads and shares together are the rows"
 
 
+@pytest.mark.long
 def test_narrow_pads_are_found_in_a_real_session(
     scenes: Scenes, workers: Workers, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
