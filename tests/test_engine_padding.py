@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from node.engine.padding import padding_after
@@ -13,7 +15,8 @@ from node.gateway.http.errors import ApiError
 from node.kernels import select_kernels
 from node.model.decoder import Decoder
 from node.model.draft import TextDrafter
-from node.model.generate import Finished, GeneratedToken
+from node.model.generate import Answer, Finished, GeneratedToken
+from node.model.guide import Guide, lark_grammar
 from node.model.linear import LocalLinear
 from node.model.sampling import Sampler, SamplingParams
 from node.privacy import MAX_PAD_OUTPUT, Privacy
@@ -112,3 +115,31 @@ def test_the_field_of_a_request() -> None:
     for wrong in (-1, MAX_PAD_OUTPUT + 1, "32", True, 1.5):
         with pytest.raises(ApiError):
             read_pad_output(wrong)
+
+
+def test_what_is_spent_changes_no_token_and_fails_behind_no_end(decoder: Decoder, model: StoredModel) -> None:
+    prompt, guide = (
+        model.tokenizer().encode("Once upon a time"),
+        Guide(model.guide_tokens, lark_grammar('start: "yes" | "no"')),
+    )
+    params = SamplingParams(temperature=0.9, max_tokens=9, seed=4)
+
+    class AllowsNothing(Guide):
+        def mask(self, scores: Any) -> Any:
+            return scores * 0 - float("inf")
+
+    texts = []
+    for spends in (False, True):
+        answer = Answer(model.config, model.tokenizer(), prompt, params, True, guide)
+        cache = decoder.new_cache()
+        logits = decoder.forward(prompt, cache)
+        events: list[Any] = answer.advance(logits)
+        while not isinstance(events[-1], Finished):
+            if spends:
+                answer.spend(logits)
+            logits = decoder.forward([events[-1].id], cache)
+            events += answer.advance(logits)
+        texts.append(events)
+        answer._sampler._guide = AllowsNothing(model.guide_tokens, lark_grammar('start: "a"'))
+        answer.spend(logits)
+    assert texts[0] == texts[1]

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from made_parts import KERNELS, MODEL_ID, make_unit
 from scripted_peer import honest
 from scripted_session import Swarm, WatchedSeeds
+from waiting import until
 
 from node.execution.pads.batch import PadBatch, PadTicket
 from node.execution.pads.guard import GuardPads
@@ -228,25 +228,18 @@ def test_two_pools_and_two_sessions_never_share_a_pad() -> None:
 def test_pads_are_made_while_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.execution.pads.pool.QUIET_S", 0.02)
     pools = PadPools(lambda: KERNELS, lambda: MAX_POOLS << 16)
-    busy = threading.Event()
+    busy, looks = threading.Event(), threading.Semaphore(0)
     busy.set()
-    pools.is_busy = busy.is_set
+    pools.is_busy = lambda: looks.release() or busy.is_set()  # type: ignore[func-returns-value]
     pool = pools.keep(MODEL_ID, lambda: UNITS)
     assert pools.keep(MODEL_ID, lambda: UNITS) is pool
-    assert not until_rows(pools, 1, limit_s=0.2), "an answer is computed"
+    for _ in range(5):
+        assert looks.acquire(timeout=20)
+    assert pools.rows(MODEL_ID) == 0, "an answer is computed"
     busy.clear()
-    assert until_rows(pools, BATCH_ROWS, limit_s=20)
+    until(lambda: pools.rows(MODEL_ID) >= BATCH_ROWS, "no pads were made")
     for number in range(MAX_POOLS):
         pools.keep(bytes([number]) * 32, lambda: UNITS)
     assert pools.rows(MODEL_ID) == 0 and len(pools.ready) == MAX_POOLS, "the oldest pool is gone"
     pools.stop()
     assert pools._thread is not None and not pools._thread.is_alive()
-
-
-def until_rows(pools: PadPools, rows: int, limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if pools.rows(MODEL_ID) >= rows:
-            return True
-        time.sleep(0.005)
-    return False

@@ -82,7 +82,7 @@ class Models:
 
     def draft_for(self, model: StoredModel) -> StoredModel | None:
         """The draft model with which the node was started, if it can guess for this one."""
-        if self._draft is None or self._draft in (model.name, model.model_id):
+        if self._draft in (None, model.model_id):
             return None
         try:
             draft = self.resolve(self._draft)

@@ -187,12 +187,15 @@ class Sampler:
         return twin
 
     def spend(self, logits: Floats) -> None:
-        """Takes as long as a choice and changes nothing here: for rows of which nothing is chosen, because peers
-        measure the pause before the next pass."""
-        twin = self.ahead()
-        twin._guide = self._guide
-        token_id = twin._pick(twin._allowed(twin._penalized(twin._biased(logits))))
-        self.likelihood(logits, token_id)
+        """Takes as long as a choice, changes nothing here and never fails: for rows of which nothing is chosen,
+        because peers measure the pause before the next pass."""
+        before = self._random.state
+        try:
+            self.likelihood(logits, self._pick(self._allowed(self._penalized(self._biased(logits)))))
+        except ModelError:  # behind its end, a grammar may allow no token
+            pass
+        finally:
+            self._random.state = before
 
     def likelihood(self, logits: Floats, token_id: int) -> Likelihood | None:
         """How likely a token was among logits f32[V]; None unless `logprobs` asks for it."""

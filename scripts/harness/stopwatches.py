@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,7 +16,6 @@ class Stopwatches:
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.calls: Counter[str] = Counter()
         self._stack: list[str] = []
         self._since = 0.0
         self._thread = threading.get_ident()
@@ -38,7 +37,6 @@ class Stopwatches:
     def clear(self) -> None:
         """Begin again at zero."""
         self.seconds.clear()
-        self.calls.clear()
 
     def _timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -51,7 +49,6 @@ class Stopwatches:
             finally:
                 self._turn("")
                 self._stack.pop()
-                self.calls[what] += 1
 
         return timed
 
