@@ -267,6 +267,11 @@ class DataPlane:
         """Whether there is something to do without another message."""
         return self._computing.is_ready or self._reception.next_path() is not None
 
+    @property
+    def _is_asked(self) -> bool:
+        """Whether anybody has asked a moment ago, and may ask again."""
+        return time.monotonic() - self._reception.asked_at <= DRAIN_QUIET_S
+
     def _timeout_ms(self) -> int | None:
         """How long the thread may sleep; None until something comes."""
         if self._is_ready:
@@ -291,15 +296,14 @@ class DataPlane:
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
-            self._hear(0 if self._is_ready else LOOK_MS)
+            self._hear(LOOK_MS if self._is_asked and not self._is_ready else 0)
             self._computing.collect()
             self._open_next()
             self._computing.step()
             busy_s = self._computing.busy_s
             if busy_s is not None and busy_s < STUCK_LIMIT_S:
                 continue
-            quiet = time.monotonic() - self._reception.asked_at > DRAIN_QUIET_S
-            if quiet and not self._is_ready:
+            if not self._is_asked and not self._is_ready:
                 return
 
     def _obey(self) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,20 +75,20 @@ def load_unit(folder: Path, ref: UnitRef, bias: Floats | None = None, verify: bo
     path = unit_path(folder, ref.sha256)
     _check_size(path, ref)
     freshly_read = verify and verify_file(path, ref.sha256)
-    weights = np.memmap(path, dtype=np.int8, mode="r", shape=(ref.num_outputs, ref.num_inputs))
-    tail = np.memmap(path, dtype=np.uint8, mode="r", offset=weights.size)
-    scales = tail[: 4 * ref.num_outputs].view("<f4").astype(np.float32)
-    norms = tail[4 * ref.num_outputs :].view("<i8").astype(np.int64)
-    del tail
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), ref.num_bytes, access=mmap.ACCESS_READ)
+    num_weights, count = ref.num_outputs * ref.num_inputs, ref.num_outputs
+    weights = np.frombuffer(mapped, np.int8, num_weights).reshape(ref.num_outputs, ref.num_inputs)
+    scales = np.frombuffer(mapped, "<f4", count, num_weights).astype(np.float32)
+    norms = np.frombuffer(mapped, "<i8", count, num_weights + scales.nbytes).astype(np.int64)
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise _corrupt(path, "has a scale that is not a positive number")
     if norms.min() < 0 or norms.max() > WEIGHT_LIMIT**2 * ref.num_inputs:
         raise _corrupt(path, "has an impossible row norm")
-    plain = np.asarray(weights)
     if freshly_read:
-        _check_content(path, plain, norms)
+        _check_content(path, weights, norms)
     scales.flags.writeable = False
-    return Unit(ref, plain, scales, math.sqrt(int(norms.max())), bias)
+    return Unit(ref, weights, scales, math.sqrt(int(norms.max())), bias)
 
 
 def _check_size(path: Path, ref: UnitRef) -> None:

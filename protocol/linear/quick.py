@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -47,35 +48,42 @@ def _bytes_of(size: int) -> bytes:
     return b"(.{%d})" % size
 
 
-_SHARE_HEADER = re.compile(
-    re.escape(_BEGIN + uint(Linear.TYPE) + b"\x01")
-    + _UINT
-    + re.escape(_BODY_OF_SHARE)
-    + rb"\x89"
-    + re.escape(_SESSION)
-    + _bytes_of(SESSION_BYTES)
-    + _UINT
-    + re.escape(_HASH)
-    + _bytes_of(HASH_BYTES)
-    + re.escape(_HASH)
-    + _bytes_of(HASH_BYTES)
-    + re.escape(uint(Role.SHARE))
-    + 4 * _UINT
-    + re.escape(_BUFFER)
-    + 3 * _UINT,
-    re.DOTALL,
-)
-_RESULT_HEADER = re.compile(
-    re.escape(_BEGIN + uint(LinearResult.TYPE) + b"\x01")
-    + _UINT
-    + re.escape(_BODY_OF_RESULT)
-    + _bytes_of(HASH_BYTES)
-    + rb"\x01"
-    + _UINT
-    + re.escape(_BUFFER)
-    + 3 * _UINT,
-    re.DOTALL,
-)
+@cache
+def _share_header() -> re.Pattern[bytes]:
+    """Compiled when the first message comes: a program that lends nothing need not wait for it."""
+    return re.compile(
+        re.escape(_BEGIN + uint(Linear.TYPE) + b"\x01")
+        + _UINT
+        + re.escape(_BODY_OF_SHARE)
+        + rb"\x89"
+        + re.escape(_SESSION)
+        + _bytes_of(SESSION_BYTES)
+        + _UINT
+        + re.escape(_HASH)
+        + _bytes_of(HASH_BYTES)
+        + re.escape(_HASH)
+        + _bytes_of(HASH_BYTES)
+        + re.escape(uint(Role.SHARE))
+        + 4 * _UINT
+        + re.escape(_BUFFER)
+        + 3 * _UINT,
+        re.DOTALL,
+    )
+
+
+@cache
+def _result_header() -> re.Pattern[bytes]:
+    return re.compile(
+        re.escape(_BEGIN + uint(LinearResult.TYPE) + b"\x01")
+        + _UINT
+        + re.escape(_BODY_OF_RESULT)
+        + _bytes_of(HASH_BYTES)
+        + rb"\x01"
+        + _UINT
+        + re.escape(_BUFFER)
+        + 3 * _UINT,
+        re.DOTALL,
+    )
 
 
 def quick_frames(message: Message, message_id: int) -> list[Frame] | None:
@@ -101,7 +109,7 @@ def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, 
     if len(frames) != 2 or len(frames[0]) > max_header_bytes or len(frames[1]) > MAX_DATA_BYTES:
         return None
     header = bytes(frames[0])
-    found = _RESULT_HEADER.fullmatch(header)
+    found = _result_header().fullmatch(header)
     if found is not None:
         message_id, digest, compute_us, *shape = found.groups()
         rows = _rows(shape, frames[1])
@@ -109,7 +117,7 @@ def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, 
         if rows is None or micros > MAX_COMPUTE_US:
             return None
         return _number(message_id), LinearResult(digest, micros, rows)
-    found = _SHARE_HEADER.fullmatch(header)
+    found = _share_header().fullmatch(header)
     if found is None:
         return None
     message_id, session, nonce, model_id, unit, *numbers = found.groups()
