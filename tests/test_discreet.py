@@ -72,7 +72,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     SpanStep: {"rows"},
     SpanResult: {"rows"},
     TrustedResult: {"sums"},
-    PadSeeds: {"master", "model_id"},
+    PadSeeds: {"master", "model_id", "process"},
     UnitCheck: {"vectors", "projections", "_slices"},
     SwarmKey: {"secret"},
     Attempt: {"meeting", "outgoing", "_nonce"},

@@ -1,6 +1,7 @@
 """Every pad row is handed out once, whatever is asked for in whatever order."""
 
 import logging
+import os
 import threading
 from typing import ClassVar
 
@@ -20,9 +21,10 @@ from node.execution.pads.pool import BATCH_ROWS, MAX_POOLS, PadPool, PadPools
 from node.execution.peer import SessionPeer
 from node.model.unit import Unit
 from node.planning.cut import DECODE_BATCH_ROWS
+from protocol.errors import LocalProtocolError
 from protocol.limits import row_bucket
 from protocol.linear.field import P
-from protocol.linear.shares import pad_rows
+from protocol.linear.shares import PadSeeds, pad_rows
 
 relaxed = settings(deadline=None, max_examples=60)
 UNITS = [make_unit(20, 6), make_unit(12, 5, layer=1, kind="qkv")]
@@ -225,6 +227,51 @@ def test_two_pools_and_two_sessions_never_share_a_pad() -> None:
     assert len(taken) == 9 and len({batch.seed for batch in taken}) == 9
 
 
+def test_a_fork_gets_no_pads_of_its_parent() -> None:
+    pool, seeds = PadPool(MODEL_ID, UNITS, 1 << 16), new_seeds()
+    while pool.make(KERNELS):
+        pass
+    parent = os.getpid() + 1  # as in a process that another one forked
+    pool._process = seeds.process = parent
+    assert pool.take(UNITS[0].ref) is None
+    with pytest.raises(LocalProtocolError, match="forked"):
+        seeds.next(0, "o", "own")
+
+
+def test_copies_of_one_device_draw_different_pads() -> None:
+    """A virtual machine that is copied as it runs goes on twice with the same memory."""
+    pools = [PadPool(MODEL_ID, UNITS, 1 << 16), PadPool(MODEL_ID, UNITS, 1 << 16)]
+    pools[1]._seeds = PadSeeds(pools[0]._seeds.master, MODEL_ID)
+    for pool in pools:
+        while pool.make(KERNELS):
+            pass
+    ready = [pool.take(UNITS[0].ref) for pool in pools]
+    assert len({batch.seed for batch in ready if batch is not None}) == 2
+
+
+@pytest.mark.parametrize("mode", ["split", "strict", "strict, paired"])
+@pytest.mark.parametrize("breaks", [0, 1])
+def test_pads_made_ahead_end_with_a_connection(mode: str, breaks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most one of two copies of a device goes on with a connection, and the others have the same pads."""
+    with Swarm(UNITS, mode.partition(",")[0]) as swarm:
+        if mode == "strict, paired":
+            swarm.add_maker(honest)
+        swarm.add_lane(*[honest] * (2 if mode == "split" else 1))
+        if mode == "strict":
+            swarm.add_lane(honest)
+        swarm.step(1)
+        ahead = [
+            pad_rows(seed, 0, DECODE_BATCH_ROWS, unit.ref.num_inputs) for seed in swarm.seeds.made for unit in UNITS
+        ]
+        old = {pad.tobytes() for pads in ahead for pad in pads}
+        swarm.peers[breaks].channel.lose()
+        swarm.peers[breaks].channel.restore()
+        swarm.manager.attend(1.0)
+        swarm.kernels.pads.clear()
+        swarm.step(1, seed=5)
+        assert len(swarm.kernels.pads) == len(UNITS) and not old.intersection(swarm.kernels.pads)
+
+
 def test_pads_are_made_while_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.execution.pads.pool.QUIET_S", 0.02)
     pools = PadPools(lambda: KERNELS, lambda: MAX_POOLS << 16)
@@ -243,3 +290,19 @@ def test_pads_are_made_while_nothing_is_computed(monkeypatch: pytest.MonkeyPatch
     assert pools.rows(MODEL_ID) == 0 and len(pools.ready) == MAX_POOLS, "the oldest pool is gone"
     pools.stop()
     assert pools._thread is not None and not pools._thread.is_alive()
+
+
+def test_no_pads_are_kept_or_made_by_a_node_without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.execution.pads.pool.QUIET_S", 0.02)
+    linked, looks = threading.Event(), threading.Semaphore(0)
+    pools = PadPools(lambda: KERNELS, lambda: MAX_POOLS << 16)
+    pools.has_peers = lambda: looks.release() or linked.is_set()  # type: ignore[func-returns-value]
+    pools.keep(MODEL_ID, lambda: UNITS)
+    for _ in range(5):
+        assert looks.acquire(timeout=20)
+    assert pools.rows(MODEL_ID) == 0
+    linked.set()
+    until(lambda: pools.rows(MODEL_ID) >= BATCH_ROWS, "no pads were made")
+    pools.stop()
+    pools.clear()
+    assert pools.rows(MODEL_ID) == 0

@@ -216,3 +216,15 @@ def test_chunks_fit_their_message(num_inputs: int, num_outputs: int, rows: int) 
     assert rows * 4 * max(num_inputs, num_outputs) <= MAX_DATA_BYTES
     larger = [limit for limit in CHUNK_LIMITS if limit > rows]
     assert not larger or larger[0] * 4 * max(num_inputs, num_outputs) > MAX_DATA_BYTES
+
+
+def test_a_stirred_master_depends_on_the_old_one_and_on_the_fresh_bytes() -> None:
+    drawn = set()
+    for master, fresh in ((MASTER, bytes(32)), (MASTER, bytes(31) + b"1"), (bytes(32), bytes(32))):
+        source = PadSeeds(master, MODEL, counter=7)
+        source.stir(fresh)
+        assert source.counter == 7
+        drawn.add(source.next(0, "o", "own"))
+    assert len(drawn) == 3 and PadSeeds(MASTER, MODEL, counter=7).next(0, "o", "own") not in drawn
+    with pytest.raises(LocalProtocolError, match="32 fresh bytes"):
+        PadSeeds(MASTER, MODEL).stir(b"few")

@@ -150,6 +150,25 @@ def test_no_session_repeats_a_pad_of_another(workers: list[Node], model: StoredM
     assert len(set(pads)) == len(pads)
 
 
+def test_every_pass_draws_its_pads_with_fresh_random_bytes(workers: list[Node], model: StoredModel) -> None:
+    """So two copies of one device, which go on with the same memory, draw different pads."""
+    with ExitStack() as stack:
+        client = client_of(stack, workers, model)
+        with Session(client, model, SessionConfig(Privacy.SPLIT)) as session:
+            assert session._opener is not None
+            masters = {session._opener._seeds.master}
+            for _pass in range(2):
+                session.decoder.forward([1, 2, 3], session.decoder.new_cache())
+                masters.add(session._opener._seeds.master)
+            assert len(masters) == 3
+        assert client.registry.peers() and client.registry.on_alone == client.pads.clear
+        cleared: list[bool] = []
+        client.registry.on_alone = lambda: cleared.append(True)
+        for worker in workers:
+            client.registry.down(worker.peer_id)
+        assert cleared == [True], "with its last link"
+
+
 @pytest.mark.parametrize("mode", [Privacy.SPLIT, Privacy.STRICT])
 def test_who_joins_later_is_used_in_the_mode_that_was_asked_for(model: StoredModel, mode: Privacy) -> None:
     with ExitStack() as stack:

@@ -377,6 +377,7 @@ class ExecutionManager:
     def _lost(self, peer: SessionPeer) -> None:
         log.info("the connection to %s broke with %d requests in flight", peer.peer_id, len(peer.in_flight))
         owed = list(peer.in_flight.values())
+        self.roster.lost(peer)
         peer.resume()
         if owed:
             peer.account.failed(self.now())

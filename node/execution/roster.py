@@ -38,6 +38,12 @@ class Roster:
                 lane.missing.add(ref.sha256)
         self._covering.clear()
 
+    def lost(self, peer: SessionPeer) -> None:
+        """The connection to a peer broke."""
+        for lane in self.lanes:
+            if peer is lane.share_peer or peer is lane.guard:
+                lane.pads.forget()
+
     def cut(self, num_rows: int, units: Sequence[Unit]) -> None:
         """Decide for every row of a pass in which lane it stays."""
         if not units:

@@ -74,6 +74,10 @@ class LaneOpener:
         self._manager.add_lane(self._join(peers[lane.share], self._share_role), pads, units, lane.stands_in)
         self._opened.add(lane)
 
+    def begin_pass(self) -> None:
+        """Draw the seeds of this pass from fresh random bytes, too."""
+        self._seeds.stir(secrets.token_bytes(SEED_BYTES))
+
     def may_open(self, lane: LanePlan) -> bool:
         """Whether a lane is new, and none of its peers would hold a second role in this session."""
         roles = {peer.peer_id: peer.role for peer in self._manager.peers}

@@ -348,6 +348,8 @@ class Session:
     def _look_around(self) -> None:
         """Called before each pass: peers that left or are banned get no new rows, and peers that joined are used."""
         registry = self._node.registry
+        if self._opener is not None:
+            self._opener.begin_pass()
         if registry.version == self._version or self._manager is None or self._opener is None:
             return
         self._version = registry.version

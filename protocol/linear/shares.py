@@ -7,10 +7,11 @@ strictly increasing counter, so neither a retry nor a regeneration can use an ol
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import ClassVar
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from nacl.bindings import randombytes_buf_deterministic
 
 from protocol import cbor
@@ -22,6 +23,7 @@ from protocol.linear.field import Elements, P, elements_of_words
 # BLAKE2b's personalisation field, at most 16 bytes, separates the two uses of the function (SPEC.md section 7).
 CHUNK_PERSON = b"kek/1 pad chunk"
 ROW_PERSON = b"kek/1 pad row"
+STIR_PERSON = b"kek/1 pad stir"
 # Extra words drawn when a stream holds the one rejected value (probability 2^-31 a word).
 _SPARE_WORDS = 16
 
@@ -29,16 +31,27 @@ _SPARE_WORDS = 16
 class PadSeeds(Discreet, Struct):
     """Source of chunk seeds of one session; every call of `next` uses up one counter value."""
 
-    HIDDEN: ClassVar[tuple[str, ...]] = ("master", "model_id")
+    HIDDEN: ClassVar[tuple[str, ...]] = ("master", "model_id", "process")
     master: bytes
     """32 bytes of the operating system's CSPRNG, memory only."""
     model_id: bytes
     counter: int = 0
+    process: int = field(default_factory=os.getpid)
+    """The only process that may use it: a fork has the same master and counter."""
+
+    def stir(self, fresh: bytes) -> None:
+        """Mix 32 bytes of the operating system's CSPRNG into the master; the counter goes on. Two copies of a virtual
+        machine that go on with the same memory draw different seeds from then on."""
+        if len(fresh) != SEED_BYTES:
+            raise LocalProtocolError("32 fresh bytes are mixed into a master")
+        self.master = hashlib.blake2b(fresh, key=self.master, digest_size=SEED_BYTES, person=STIR_PERSON).digest()
 
     def next(self, layer: int | None, kind: str, role: str) -> bytes:
         """32-byte seed of a new chunk. The counter moves before the seed exists, so it cannot recur."""
         if len(self.master) != SEED_BYTES:
             raise LocalProtocolError("the session master has 32 bytes")
+        if os.getpid() != self.process:
+            raise LocalProtocolError("a forked process has its parent's pads, and must not use them")
         self.counter += 1
         message = cbor.encode([self.model_id, layer, kind, role, self.counter])
         return hashlib.blake2b(message, key=self.master, digest_size=SEED_BYTES, person=CHUNK_PERSON).digest()

@@ -66,6 +66,9 @@ class GuardPads:
                 return
             self._top_up(unit, self._ahead.setdefault(unit.ref, deque()), num_rows)
 
+    def forget(self) -> None:
+        self._ahead.clear()
+
     def can_without(self, ref: UnitRef) -> bool:
         """False: nobody else makes the pads."""
         return False

@@ -59,6 +59,9 @@ class NoPads:
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """Does nothing: there are no pads to make."""
 
+    def forget(self) -> None:
+        """Does nothing: there are no pads."""
+
     def can_without(self, ref: UnitRef) -> bool:
         """True: no pads are needed."""
         return True

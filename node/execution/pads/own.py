@@ -68,6 +68,11 @@ class OwnPads:
     def prepare(self, units: Sequence[Unit], num_rows: int = 1) -> None:
         """Does nothing: an empty pool is filled when a row needs it."""
 
+    def forget(self) -> None:
+        self._pool.clear()
+        if self._ahead is not None:
+            self._ahead.clear()
+
     def can_without(self, ref: UnitRef) -> bool:
         """True: no peer makes the pads."""
         return True

@@ -64,6 +64,11 @@ class PairedPads:
         if self._is_there():
             self._theirs.prepare([unit for unit in units if unit.ref not in self._lacking], num_rows)
 
+    def forget(self) -> None:
+        for pads in (self._theirs, self._own):
+            if pads is not None:
+                pads.forget()
+
     def can_without(self, ref: UnitRef) -> bool:
         """The paired device does not hold this unit: returns whether this device can make the pads."""
         self._lacking.add(ref)

@@ -63,6 +63,7 @@ class PadPool:
     def __init__(self, model_id: bytes, units: Sequence[Unit], limit_bytes: int) -> None:
         self._units = list(units)
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._ready: dict[UnitRef, deque[PadsReady]] = {unit.ref: deque() for unit in units}
         self._rounds = limit_bytes // max(1, BATCH_ROWS * self.row_bytes)
@@ -81,12 +82,20 @@ class PadPool:
 
     def take(self, ref: UnitRef) -> PadBatch | None:
         """Pads of a unit that nobody else gets; None if none are ready."""
+        if os.getpid() != self._process:
+            return None  # the pads are those of the process that forked this one
         with self._lock:
             batches = self._ready.get(ref)
             ready = batches.popleft() if batches else None
         if ready is None:
             return None
         return PadBatch(ref, ready.seed, pad_rows(ready.seed, 0, BATCH_ROWS, ref.num_inputs), ready.products)
+
+    def clear(self) -> None:
+        """Forget what is ready."""
+        with self._lock:
+            for batches in self._ready.values():
+                batches.clear()
 
     def make(self, kernels: Kernels) -> bool:
         """Make the pads of the unit that has fewest; returns whether there was room for more. One thread alone calls
@@ -95,6 +104,7 @@ class PadPool:
             unit = min(self._units, key=lambda unit: len(self._ready[unit.ref]), default=None)
             if unit is None or len(self._ready[unit.ref]) >= self._rounds:
                 return False
+        self._seeds.stir(secrets.token_bytes(SEED_BYTES))
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
         products = kernels.linear_field(unit.weights, pad_rows(seed, 0, BATCH_ROWS, unit.ref.num_inputs))
         with self._lock:
@@ -114,6 +124,8 @@ class PadPools:
         self._make_kernels, self._limit_bytes = kernels, limit_bytes
         self.is_busy: Callable[[], bool] = lambda: False
         """Whether an answer is being computed."""
+        self.has_peers: Callable[[], bool] = lambda: True
+        """Whether anybody is linked; pads are made only then, and forgotten when the last link ends."""
         self._pools: dict[bytes, PadPool] = {}
         self._news = threading.Condition()
         self._ending = False
@@ -133,6 +145,11 @@ class PadPools:
                 self._thread = threading.Thread(target=self._main, name="pads ahead", daemon=True)
                 self._thread.start()
         return pool
+
+    def clear(self) -> None:
+        """Forget what is ready in all pools. If this device was copied as it ran, the copies have the same pads."""
+        for pool in list(self._pools.values()):
+            pool.clear()
 
     def rows(self, model_id: bytes) -> int:
         """For how many tokens of a model there are pads."""
@@ -163,7 +180,7 @@ class PadPools:
     def _fill_for_ever(self, kernels: Kernels) -> None:
         quiet_since = time.monotonic()
         while not self._ending:
-            if self.is_busy():
+            if self.is_busy() or not self.has_peers():
                 quiet_since = time.monotonic()
             is_quiet = time.monotonic() >= quiet_since + QUIET_S
             if is_quiet and any([self._make(pool, kernels) for pool in list(self._pools.items())]):

@@ -34,6 +34,10 @@ class PadSource(Protocol):
     def can_without(self, ref: UnitRef) -> bool:
         """Its maker turned out not to hold this unit; returns whether there are pads for it nevertheless."""
 
+    def forget(self) -> None:
+        """A connection of the lane broke: pads that were made ahead and not used are never used. Were this device
+        copied as it ran, only one copy could go on with the connection, and the others would have these pads, too."""
+
     @property
     def usable(self) -> bool:
         """Whether it can give pads for rows of the current pass."""

@@ -11,6 +11,7 @@ BATCH, MANAGER, OPENING = "node/execution/pads/batch.py", "node/execution/manage
 UNIFORM = "A pad is uniform below p: words are rejected, never reduced, and have all of their 31 bits."
 ONCE = "A pad hides one row once."
 
+COPIED = "Two copies of a device that go on with the same memory use no pad twice."
 PADS = (
     mutant(
         "masks-biased",
@@ -219,5 +220,53 @@ PADS = (
         "PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)",
         "PadSeeds(bytes(SEED_BYTES), model_id)",
         "test_execution_pads.py::test_two_pools_and_two_sessions_never_share_a_pad",
+    ),
+    mutant(
+        "pads-of-a-fork",
+        "A forked process uses no pad of its parent.",
+        POOL,
+        "if os.getpid() != self._process:",
+        "if False:",
+        "test_execution_pads.py::test_a_fork_gets_no_pads_of_its_parent",
+    ),
+    mutant(
+        "seeds-of-a-fork",
+        "A forked process uses no pad of its parent.",
+        SHARES,
+        "if os.getpid() != self.process:",
+        "if False:",
+        "test_execution_pads.py::test_a_fork_gets_no_pads_of_its_parent",
+    ),
+    mutant(
+        "pads-ahead-after-a-broken-connection",
+        COPIED,
+        "node/execution/roster.py",
+        "                lane.pads.forget()",
+        "                pass",
+        "test_execution_pads.py::test_pads_made_ahead_end_with_a_connection",
+    ),
+    mutant(
+        "pool-of-a-node-that-lost-its-links",
+        COPIED,
+        "node/transport/registry.py",
+        "            self.on_alone()",
+        "            pass",
+        "test_session_opening.py::test_every_pass_draws_its_pads_with_fresh_random_bytes",
+    ),
+    mutant(
+        "passes-without-fresh-random-bytes",
+        COPIED,
+        OPENING,
+        "        self._seeds.stir(secrets.token_bytes(SEED_BYTES))",
+        "        pass",
+        "test_session_opening.py::test_every_pass_draws_its_pads_with_fresh_random_bytes",
+    ),
+    mutant(
+        "pool-without-fresh-random-bytes",
+        COPIED,
+        POOL,
+        "        self._seeds.stir(secrets.token_bytes(SEED_BYTES))\n",
+        "",
+        "test_execution_pads.py::test_copies_of_one_device_draw_different_pads",
     ),
 )
