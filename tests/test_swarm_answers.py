@@ -186,6 +186,24 @@ def test_liars_are_caught_banned_and_done_without(alone: RunResult) -> None:
         assert used == [swarm.nodes[honest].peer_id], "who was caught once is kept out the next time"
 
 
+def test_a_liar_under_new_keys_costs_one_chunk_each_time(alone: RunResult) -> None:
+    """A member who is banned can make a new identity: the ban does not know it, and the gate needs not."""
+    lives = 3
+    with Swarm() as swarm:
+        swarm.start(1 + lives, {life: ["--fault", "lie-bit"] for life in range(1, 1 + lives)})
+        for life in range(1, 1 + lives):
+            mode = "strict" if life == 1 else "split"
+            result = swarm.run(PROMPT, [*SAMPLING, "--privacy", mode], peers=[0, life])
+            check(result, alone)
+            by_id = {peer["peer_id"]: peer for peer in result.receipt["peers"]}
+            liar = by_id[swarm.nodes[life].peer_id]
+            assert (liar["rejected"], liar["status"]) == (1, "banned")
+            assert result.receipt["chunks"]["rejected"] == 1
+        result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict"])
+        check(result, alone)
+        assert [peer["peer_id"] for peer in result.receipt["peers"]] == [swarm.nodes[0].peer_id]
+
+
 def test_a_rejected_chunk_is_redone_by_another_peer_in_strict(alone: RunResult) -> None:
     """One liar, one honest peer: the same share goes to the other.
 

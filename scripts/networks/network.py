@@ -122,6 +122,14 @@ class Network:
         self._address("add", index)
         self._inside(index, "route", "replace", "default", "dev", "eth0")
 
+    def only_ipv6(self) -> None:
+        """Take every IPv4 address away: device `i` has fd88::(i + 1) alone, and link-local ones."""
+        for index in range(self.size):
+            self._address("del", index)
+            self.hosts[index] = f"fd88::{index + 1:x}"
+            self._inside(index, "addr", "add", f"{self.hosts[index]}/64", "dev", "eth0", "nodad")
+            self._inside(index, "-6", "route", "add", "default", "dev", "eth0")
+
     def partition(self, away: Sequence[int]) -> None:
         """Cut these devices off from all others, but not from each other."""
         if self.switch is not None:

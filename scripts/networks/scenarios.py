@@ -16,7 +16,7 @@ from scripts.networks.guessing import guessing
 from scripts.networks.own_devices import own_devices
 from scripts.networks.placements import placements
 from scripts.networks.weather import weather
-from scripts.networks.weights import weights
+from scripts.networks.weights import receipt_of, weights
 
 FORGER = program("scripts.networks.forger")
 Figures = dict[str, Any]
@@ -77,6 +77,29 @@ def mdns(lab: Lab) -> Figures:
     check(all(stranger.peer_id not in device.peers() for device in members), "somebody took the stranger in")
     check(all("mDNS found" in device.log() for device in members[1:]), "they met in another way")
     return {"members": len(members), "last_start_to_mesh_s": found_s}
+
+
+def ipv6(lab: Lab) -> Figures:
+    """Devices with IPv6 addresses alone: one joins by a line, two find each other by multicast; they lend."""
+    lab.network.only_ipv6()
+    listen = ("--listen", f"/ip6/::/tcp/{PORT}")
+    client, pads, shares = lab.devices
+    key = secrets.token_hex(32)
+    for device in (client, pads):
+        device.environment["KEKAHYDE_SWARM_KEY"] = key
+        device.start(*listen, model="story")
+    check("fd88" in str(client.addresses), f"it announces {client.addresses}")
+    began = time.monotonic()
+    found_s = lab.wait_mesh([client, pads], began)
+    check("mDNS found" in client.log() + pads.log(), "they met in another way")
+    must(shares.call("join", invitation_of(client)), "join")
+    shares.start("--no-mdns", *listen, model="story")
+    lab.wait_mesh(lab.devices, began)
+    asked = ("--json", "--max-tokens", "8", "--temperature", "0", "--lend", "layers")
+    alone, split = (receipt_of(client, "Once upon a time", *asked, "--privacy", mode) for mode in ("local", "split"))
+    check(split["mode"] == "split" and split["chunks"]["verified"] > 0, f"nothing was lent: {split['note']}")
+    check(split["text"] == alone["text"], "peers changed the text")
+    return {"found_s": found_s, "address": client.addresses[0], "tokens_a_s": split["tokens_per_s"]}
 
 
 def partition(lab: Lab) -> Figures:
@@ -189,6 +212,7 @@ def dialout(lab: Lab) -> Figures:
 SCENARIOS: dict[str, Scenario] = {
     "join": Scenario(3, join),
     "mdns": Scenario(4, mdns),
+    "ipv6": Scenario(3, ipv6),
     "partition": Scenario(5, partition),
     "moved": Scenario(3, moved),
     "stranger": Scenario(2, stranger),
