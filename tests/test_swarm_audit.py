@@ -90,6 +90,22 @@ def test_strict_with_a_paired_device(scenes: Scenes, workers: Workers, model: St
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        Scenario("strict", Settings(Privacy.STRICT, Lend.LAYERS, 0, pads_ahead=True)),
+        Scenario("split", Settings(Privacy.SPLIT, Lend.LAYERS, 8, drafts=True)),
+    ],
+    ids=["pads made ahead", "guesses of a draft"],
+)
+def test_pads_made_ahead_and_guesses_of_a_draft(
+    scenes: Scenes, workers: Workers, client: Client, scenario: Scenario
+) -> None:
+    section = scenes.run(scenario, workers, client)
+    assert failures([section]) == []
+
+
+@pytest.mark.long
 def test_narrow_pads_are_found_in_a_real_session(
     scenes: Scenes, workers: Workers, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

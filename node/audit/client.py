@@ -39,6 +39,8 @@ from protocol.limits import HASH_BYTES, OPERATOR_BYTES
 from protocol.pairing.code import CERTIFICATE_DOMAIN, Certificate, certified
 
 CONNECT_TIMEOUT_S = 20.0
+PADS_TIMEOUT_S = 60.0
+PAUSE_S = 0.05
 CREDIT_S = 30.0
 """A worker that is slow gets work all the same: the audit is about what is sent."""
 
@@ -55,6 +57,10 @@ class Settings(Struct, frozen=True):
     speculate: int
     """Rows of a pass with guesses; 0: none."""
     lanes: int = 2
+    drafts: bool = False
+    """Whether the guesses are those of a draft model: of the model itself, so that most are right."""
+    pads_ahead: bool = False
+    """Whether pads are made before anybody asks, for the longest of the texts."""
     pad_output: int = 0
     to_the_end: bool = False
     """Whether an answer has as many tokens as it may; otherwise it also ends where the model ends it."""
@@ -155,9 +161,12 @@ class Client:
             named=self._named,
             lend=settings.lend,
             execution=ExecutionConfig(credit_s=CREDIT_S),
+            pads_ahead=settings.pads_ahead,
         )
         asked, sent = [], SentRows(self._node.kernels)
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else max_tokens
+        if settings.pads_ahead:
+            self._make_pads(max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)))
         engine = RecordingEngine(self._node, self._library, sessions)
         with engine:
             for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
@@ -169,6 +178,17 @@ class Client:
             sent.texts[one.number] = true_rows_of(self._model, self._node.kernels, one.token_ids)
         sent.find_places()
         return Recording(settings, asked, sent)
+
+    def _make_pads(self, num_rows: int) -> None:
+        """Let the node make so many rows of pads, as it does while nobody asks."""
+        model = self._model
+        units = [model.unit(ref.layer, ref.kind) for ref in model.units if ref.layer is not None]
+        pool = self._node.pads.keep(model.model_id_bytes, lambda: units)
+        deadline = time.monotonic() + PADS_TIMEOUT_S
+        while pool.rows < num_rows:
+            if time.monotonic() > deadline:
+                raise NotAuditedError(f"only {pool.rows} of {num_rows} rows of pads were made ahead: try again")
+            time.sleep(PAUSE_S)
 
     def _answer(
         self, engine: Engine, settings: Settings, number: int, prompt: Sequence[int], max_tokens: int
@@ -182,6 +202,7 @@ class Client:
             continues=True,
             lend=settings.lend,
             speculate=settings.speculate,
+            draft=self._model if settings.drafts else None,
             pad_output=settings.pad_output,
         )
         began_ns, answer, receipt = time.monotonic_ns(), [], None

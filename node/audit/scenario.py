@@ -67,7 +67,9 @@ class Scenario(Struct, frozen=True):
     @property
     def name(self) -> str:
         guesses = f", {self.settings.speculate} rows a pass" if self.settings.speculate else ""
-        return f"{self.mode}, {self.settings.lend.value}{guesses}"
+        guesses += " by a draft" if self.settings.drafts else ""
+        ahead = ", pads made ahead" if self.settings.pads_ahead else ""
+        return f"{self.mode}, {self.settings.lend.value}{guesses}{ahead}"
 
 
 class Effort(Struct, frozen=True):
@@ -267,12 +269,17 @@ def scenarios(is_long: bool) -> list[Scenario]:
     )
     lends = (Lend.FFN, Lend.LAYERS, Lend.ALL) if is_long else (Lend.LAYERS,)
     guesses = (0, 8) if is_long else (0,)
-    return [
+    more = [
+        Scenario("split", Settings(Privacy.SPLIT, Lend.LAYERS, 8, drafts=True)),
+        Scenario("strict", Settings(Privacy.STRICT, Lend.LAYERS, 0, pads_ahead=True)),
+    ]
+    sessions = [
         Scenario(mode, Settings(privacy, lend, speculate), paired)
         for mode, privacy, paired in modes
         for lend in lends
         for speculate in guesses
     ]
+    return sessions + more if is_long else sessions
 
 
 def by_client(chosen: Sequence[Scenario]) -> Mapping[bool, Sequence[Scenario]]:
