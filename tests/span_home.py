@@ -13,6 +13,7 @@ from scripted_peer import ScriptedChannel
 
 from node.errors import UnitUnavailableError
 from node.execution.hybrid import HybridExecutor
+from node.execution.interrupt import PassCancelledError
 from node.execution.peer import SessionPeer
 from node.kernels import select_kernels
 from node.measures.peers import PeerMeasures
@@ -20,11 +21,13 @@ from node.model.cache import KVCache
 from node.model.decoder import Decoder
 from node.model.head import Head
 from node.model.layers import UnitLayers
+from node.model.span import SpanLayers
 from node.serving.spans import SpanCaches
 from node.spans import SpanChain
 from node.spans.device import SpanDevice
-from node.spans.recheck import Recheck
+from node.spans.recheck import Again, Recheck
 from node.spans.stage import Stage
+from node.spans.witness import Witness, WitnessLayers
 from node.store.stored import StoredModel
 from protocol.codec import Received
 from protocol.linear.field import Floats
@@ -176,7 +179,10 @@ class Home:
         borders = [0, *cuts, LAYERS]
         by = [None, *self.workers] if begins_here else self.workers
         stages = [self._stage(range(a, b), by[at % 3]) for at, (a, b) in enumerate(pairwise(borders))]
-        recheck = Recheck(model, lambda: select_kernels(1), lambda layers: True, share) if share else None
+        self.kernels = select_kernels(1)
+        self.witness: Worker | None = None
+        """A connection to device 2 of its own, where what others compute is computed again; None: here."""
+        recheck = Recheck(self._again, share) if share else None
         executor = self.executor
         self.chain = SpanChain(model.config, stages, self._replace, recheck, None, executor.timings, executor.counts)
         self.decoder = Decoder(model, [self.chain], Head(model, KERNELS, executor), here=())
@@ -197,9 +203,24 @@ class Home:
         by = [others[0] if others else None, others[-1] if len(others) > 1 else None]
         return [self._stage(layers, worker) for layers, worker in zip(halves, by, strict=True) if layers]
 
+    def by_witness(self) -> Worker:
+        """Device 2 computes again what the others compute."""
+        self.witness = Worker(self.context, self.model, 2)
+        self._asked = Witness(self.witness.device, self.model.config, self._check)
+        return self.witness
+
+    def _check(self) -> None:
+        if self.chain.recheck is not None and self.chain.recheck.ends:
+            raise PassCancelledError
+
+    def _again(self, layers: range, device: SpanDevice) -> Again:
+        if self.witness is None:
+            return Again(SpanLayers(self.model, self.kernels, layers))
+        return Again(WitnessLayers(self._asked, layers), self.witness.device)
+
     def close(self) -> None:
         self.chain.close()
-        for worker in self.workers:
+        for worker in [*self.workers, *([] if self.witness is None else [self.witness])]:
             if not worker.channel.closed:
                 worker.channel.close()
         self.context.term()

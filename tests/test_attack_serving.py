@@ -15,6 +15,7 @@ from scripts.harness.swarm import Swarm
 pytestmark = pytest.mark.swarm
 
 SERVING = program("scripts.attacks.serving")
+TRIES = 5
 WATCH_S = 2.5
 """The peer turns after a second of silence and ends half a second later; libzmq's heartbeats come every second."""
 MAX_GROWN_MIB = {"frames": 96.0, "pour": 64.0}
@@ -36,7 +37,8 @@ def test_a_guard_that_turns_on_its_idle_client(deed: str) -> None:
         node = swarm.nodes[2]
         client = HonestClient(node, tokens=8)
         with MemoryWatch(node) as memory:
-            assert client.ask("split").lent > 0.5, "the peer that is to turn was used"
+            asked = (client.ask("split").lent for _ in range(TRIES))  # a busy machine may compute an answer alone
+            assert any(lent > 0.5 for lent in asked), "the peer that is to turn was used"
             until = time.monotonic() + WATCH_S
             while node.process.poll() is None and time.monotonic() < until:
                 time.sleep(0.05)

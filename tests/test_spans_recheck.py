@@ -20,7 +20,7 @@ from node.model.row_log import RowLog
 from node.model.span import SpanLayers, SpanPart
 from node.privacy import DEFAULT_RECHECK
 from node.session.config import SessionConfig
-from node.spans.recheck import ALWAYS_ROWS, Recheck
+from node.spans.recheck import ALWAYS_ROWS, Again, Recheck
 from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol import cbor
@@ -52,11 +52,11 @@ class Text:
 
     def seen_by(self, recheck: Recheck, outputs: Floats, start: int, stop: int) -> bool:
         part = SpanPart(self.cache, start, stop)
-        return recheck.saw(DEVICE, SPAN, part, self.inputs[start:stop], outputs[start:stop])
+        return recheck.saw(DEVICE, SPAN, part, self.inputs[start:stop], outputs[start:stop]) is None
 
 
 def recheck_of(model: StoredModel, share: float) -> Recheck:
-    return Recheck(model, lambda: select_kernels(1), lambda layers: True, share)
+    return Recheck(lambda layers, device: Again(SpanLayers(model, select_kernels(1), layers)), share)
 
 
 def one_bit(rows: Floats, row: int) -> Floats:

@@ -158,8 +158,8 @@ def test_two_answers_of_a_liar_are_both_put_right() -> None:
             asked = [pool.submit(ask, client, "trusted", prompt=prompt, max_tokens=150) for prompt in prompts]
             answers = [one.result() for one in asked]
         assert [tokens for tokens, _, _ in answers] == alone
+        until(lambda: bool(call_node(client.data_dir, "access")["entries"]), "the liar was not found")
         assert [entry["peer_id"] for entry in call_node(client.data_dir, "access")["entries"]] == [liar.peer_id]
-        assert all(receipt["rechecked"]["wrong"] for _, receipt, _ in answers)
 
 
 def test_devices_with_other_instructions_give_the_same_bits() -> None:
@@ -206,7 +206,41 @@ def test_a_model_that_no_device_holds_whole() -> None:
         tokens, receipt, notes = ask(client, "trusted", model=model_id)
         assert tokens == alone, notes
         assert len(layers_by(receipt)) >= 2 and None not in dict.fromkeys(by for by, _, _ in layers_by(receipt))
-        assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0}
+        assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0, "elsewhere": 0}
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_another_device_computes_again_what_a_thin_client_cannot(lies: bool) -> None:
+    """Three devices hold all layers; with the one that lies another is left, and the third computes the answer."""
+    with Swarm() as swarm:
+        swarm.start(3)
+        swarm.start(1, options=["--model", "none", "--recheck", "1", *swarm.bootstrap()])
+        *devices, client = swarm.nodes
+        for device in devices:
+            pair(client, device)
+        alone, receipt, _ = ask(devices[1], "local")
+        model_id = receipt["model_id"]
+        assert Cli(swarm, client).call("pull", model_id, "--thin", "--lend", "layers").returncode == 0
+        if lies:
+            devices[0].stop()
+            swarm.restart(devices[0], command=[*HOSTILE, "--fault", "lie-bit", "--after", "5"])
+            until(lambda: is_linked(client, devices[0]), "the device is back")
+        told: list[str] = []
+        for _ in range(1 if not lies else 6):
+            tokens, receipt, notes = ask(client, "trusted", model=model_id)
+            told += notes
+            assert tokens == alone, notes
+            again = receipt["rechecked"]
+            assert again["elsewhere"] == again["equal"] + again["wrong"]
+            if lies and again["wrong"]:
+                break
+        if not lies:
+            assert again["equal"] == again["rows"] > TOKENS
+            return
+        assert again["wrong"] and any("cannot tell which is wrong" in note for note in told), (again, told)
+        doubted = {peer["peer_id"] for peer in receipt["peers"] if peer["status"] == "doubted"}
+        assert devices[0].peer_id in doubted
+        assert call_node(client.data_dir, "access")["entries"] == [], "nobody is banned"
 
 
 def is_linked(client: NodeProcess, device: NodeProcess) -> bool:

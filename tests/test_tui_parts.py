@@ -204,7 +204,9 @@ def test_a_receipt_of_any_shape_is_words() -> None:
     for again, words in (
         ({"rows": 9, "equal": 4, "wrong": 0}, "4 results of 9 were computed again here"),
         ({"rows": 9, "equal": 4, "wrong": 1}, "Wrong results found when they were computed again here: 1."),
-        (None, "No result has been computed again here"),
+        ({"rows": 9, "equal": 4, "wrong": 0, "elsewhere": 4}, "4 results of 9 were computed again by another device"),
+        ({"rows": 9, "equal": 4, "wrong": 1, "elsewhere": 5}, "cannot tell which is wrong"),
+        (None, "No result has been computed again"),
     ):
         told = receipt_markdown(receipt("t", "trusted", spans=spans, rechecked=again))
         assert "`desk` computed layers 0 to 5" in told and words in told

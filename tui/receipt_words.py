@@ -34,6 +34,7 @@ _STATUS = {
     "suspended": " It was late several times in a row and got no more work.",
     "late": " It cost more time than allowed and got no more work.",
     "failing": " It answered with errors and got no more work.",
+    "doubted": " It and another device computed different results, and this device cannot tell which is wrong.",
     "noisy": " It sent unrequested messages and got no more work.",
 }
 _REASONS = {
@@ -118,16 +119,22 @@ def _spans(fields: Fields) -> str:
         who = f"`{where}`" if span.text("peer_id") else "This device"
         lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}.")
     again = fields.object("rechecked")
-    rows, equal, wrong = again.count("rows"), again.count("equal"), again.count("wrong")
-    if wrong:
+    rows, equal, wrong, elsewhere = map(again.count, ("rows", "equal", "wrong", "elsewhere"))
+    if wrong and elsewhere:
+        lines.append(
+            f"- Results that came out differently when another device computed them again: {wrong}. "
+            "Neither device is used any more: this one cannot tell which is wrong."
+        )
+    elif wrong:
         lines.append(f"- Wrong results found when they were computed again here: {wrong}. The device is banned.")
     elif equal:
+        where = "by another device" if elsewhere else "here"
         lines.append(
-            f"- {count_words(equal, 'result')} of {rows} were computed again here, chosen in secret: "
+            f"- {count_words(equal, 'result')} of {rows} were computed again {where}, chosen in secret: "
             "each was the same to the last bit."
         )
     else:
-        lines.append("- No result has been computed again here.")
+        lines.append("- No result has been computed again.")
     return "\n".join(lines)
 
 

@@ -151,7 +151,8 @@ recheck_option = click.option(
     type=click.FloatRange(0, 1),
     default=DEFAULT_RECHECK,
     show_default=True,
-    help="The share of the results of your own devices (--privacy trusted) that is computed again here, in secret; "
+    help="The share of the results of your own devices (--privacy trusted) that is computed again in secret, here or "
+    "by another of them; "
     "1: all, before they are used. The first rows of each text are always likely to be among them.",
 )
 publish_option = click.option(

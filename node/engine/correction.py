@@ -71,7 +71,7 @@ def _computed_again(running: Running, cache: KVCache, decoder: Decoder) -> None:
         if not isinstance(token, GeneratedToken) or token.id != token_id:
             raise WrongTextError(
                 "a device computed a wrong result, which was found late: the text is wrong from token "
-                f"{again.num_tokens} on. The device is banned: ask again"
+                f"{again.num_tokens} on. That device is not used any more: ask again"
             )
     running.answer = again
 

@@ -86,6 +86,7 @@ _SENTENCES = {
     "active": "is back",
     "suspended": "does not answer in time: its work is done by other peers or on this device",
     "banned": "returned a wrong number: it was caught and gets no more work; its work is done again elsewhere",
+    "doubted": "and another device computed different results: neither is used any more",
     "left": "says goodbye: it finishes its current work, new rows go elsewhere",
     "lost": "was lost: its work is done by other peers or on this device",
     **{reason.value: sentence for reason, sentence in LEFT_FOR.items()},

@@ -39,6 +39,8 @@ class PeerStatus(Enum):
     BANNED = "banned"
     SHUT = "noisy"
     """Its connection was closed, because it sent too many unrequested messages."""
+    DOUBTED = "doubted"
+    """It and another device of the same owner computed different results; nothing here can tell which is wrong."""
 
 
 class Owner(Protocol):
@@ -131,7 +133,7 @@ class SessionPeer(Discreet, Struct):
     @property
     def gone(self) -> bool:
         """Whether this node has closed its connection."""
-        return self.status in (PeerStatus.BANNED, PeerStatus.SHUT)
+        return self.status in (PeerStatus.BANNED, PeerStatus.SHUT, PeerStatus.DOUBTED)
 
     @property
     def standing(self) -> str:

@@ -96,18 +96,21 @@ class Rechecked(Struct, frozen=True):
     rows: int
     """Rows that devices returned, in the session."""
     equal: int
-    """Rows that were computed again here and were the same to the last bit."""
+    """Rows that were computed again and were the same to the last bit."""
     wrong: int = 0
-    """Rows that were computed again here and were not."""
+    """Rows that were computed again and were not."""
+    elsewhere: int = 0
+    """Those of both that another device computed again, because this one does not hold their layers."""
 
     @property
     def words(self) -> str:
         """For people."""
         if self.wrong:
-            return f"{self.wrong} of {self.equal + self.wrong} rows that were computed again here were wrong"
+            return f"{self.wrong} of {self.equal + self.wrong} rows that were computed again were other ones"
         if not self.equal:
-            return "no result has been computed again here"
-        return f"{self.equal} of {self.rows} rows computed again here, all equal"
+            return "no result has been computed again"
+        by = "by another device" if self.elsewhere == self.equal else "here and by another device"
+        return f"{self.equal} of {self.rows} rows computed again {by if self.elsewhere else 'here'}, all equal"
 
 
 _PLAIN_FIELDS = (
@@ -188,7 +191,7 @@ class Receipt(Struct, frozen=True):
     @property
     def readers(self) -> list[str]:
         """Devices that could read the prompt: each that got a plain row."""
-        return [peer.peer_id for peer in self.peers if peer.role == "plain" and peer.chunks]
+        return list(dict.fromkeys(peer.peer_id for peer in self.peers if peer.role == "plain" and peer.chunks))
 
     def as_json(self) -> dict[str, Any]:
         """The line that `run --json` prints last."""

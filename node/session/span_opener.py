@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from node.errors import UnitUnavailableError
 from node.execution.hybrid import HybridExecutor
-from node.execution.interrupt import Interrupt
+from node.execution.interrupt import Interrupt, PassCancelledError
 from node.execution.peer import SessionPeer
 from node.kernels import select_kernels
+from node.kernels.interface import Kernels
 from node.model.decoder import Decoder
 from node.model.head import Head
 from node.model.layers import UnitLayers
+from node.model.span import SpanLayers
 from node.node import Node
 from node.planning.spans import SpanOffer, SpanPlan, cut_spans
 from node.serving.hosting import layers_text
 from node.session.opening import CONNECT_TIMEOUT_S, LIE_BAN_S
 from node.spans import SpanChain
 from node.spans.device import SpanDevice
-from node.spans.recheck import Recheck
+from node.spans.recheck import Again, Recheck
 from node.spans.stage import Stage
+from node.spans.witness import Witness, WitnessLayers
 from node.store.stored import StoredModel
 from node.transport.channel import open_channel
 from node.trust.paired import NotPairedError
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 30.0
 """How long an answer waits for a device if nobody is there that computes some layers."""
+WITNESS_TIMEOUT_S = 1.0
+"""The first result of a text waits so long for the connection to a device that computes it again."""
 TURN_S = 0.2
 AGAIN_S = 5.0
 """A device that could not go on is asked again after this time; the user is told so often what is waited for."""
@@ -70,6 +76,11 @@ class SpanOpener:
         self._waits_since: float | None = None
         """Since when no pass has come through because a device is missing."""
         self._interrupt: Interrupt | None = None
+        self._recheck: Recheck | None = None
+        self._kernels_of_recheck: Kernels | None = None
+        self._again_here: dict[range, SpanLayers] = {}
+        self._witnesses: dict[PeerId, Witness] = {}
+        """By device: the connection over which it computes again what others computed."""
         self.chain: SpanChain | None = None
 
     def open(self, spans: Sequence[SpanPlan], interrupt: Interrupt | None) -> Decoder:
@@ -91,7 +102,7 @@ class SpanOpener:
             device.peer.channel.wait_connected(deadline - time.monotonic())
         recheck = None
         if self._share > 0:
-            recheck = Recheck(self._model, lambda: select_kernels(1), self._is_here, self._share)
+            recheck = self._recheck = Recheck(self._again, self._share)
         executor = self._executor
         self.chain = SpanChain(
             self._model.config,
@@ -111,7 +122,7 @@ class SpanOpener:
         """End all connections."""
         if self.chain is not None:
             self.chain.close()
-        for device in self._devices.values():
+        for device in (*self._devices.values(), *(witness.device for witness in self._witnesses.values())):
             device.close()
             self._node.tally.left(device.peer)
 
@@ -153,6 +164,43 @@ class SpanOpener:
         node.tally.joined(joined)
         size = self._model.config.hidden_size
         return SpanDevice(joined, model_id, lambda: peer_id in node.trust.devices.readers, size)
+
+    # --- who computes again
+
+    def _again(self, layers: range, device: SpanDevice) -> Again | None:
+        """Who computes layers of a device again: this one, or else another."""
+        if not self._is_here(layers):
+            witness = self._witness(layers, device.peer_id)
+            return None if witness is None else Again(WitnessLayers(witness, layers), witness.device)
+        if layers not in self._again_here:
+            self._kernels_of_recheck = self._kernels_of_recheck or select_kernels(1)
+            self._again_here[layers] = SpanLayers(self._model, self._kernels_of_recheck, layers)
+        return Again(self._again_here[layers])
+
+    def _witness(self, layers: range, of: PeerId) -> Witness | None:
+        """Any device that holds these layers and can be dialled; none that attached itself, because what its
+        connection carries belongs to the chain."""
+        offers = [offer.peer_id for offer in self._offers() if offer.layers.issuperset(layers)]
+        for peer_id in secrets.SystemRandom().sample(offers, len(offers)):
+            peer = self._node.registry.peer(peer_id)
+            if peer_id == of or peer_id in self._failed or peer is None or not peer.hello.data_port:
+                continue
+            known = (self._devices.get(peer_id), self._witnesses.get(peer_id))
+            if any(one is not None and one.peer.gone for one in map(_device_of, known)):
+                continue
+            if peer_id not in self._witnesses:
+                joined = self._joined(peer_id)
+                self._witnesses[peer_id] = Witness(joined, self._model.config, self._check_comparing)
+            if _comes_up(self._witnesses[peer_id].device, time.monotonic() + WITNESS_TIMEOUT_S):
+                return self._witnesses[peer_id]
+        return None
+
+    def _check_comparing(self) -> None:
+        """Raises PassCancelledError where rows need not be computed again any more."""
+        if self._recheck is not None and self._recheck.ends:
+            raise PassCancelledError
+        if self._share >= 1 and self._interrupt is not None:
+            self._interrupt.check()
 
     # --- when a device cannot go on
 
@@ -221,8 +269,12 @@ class SpanOpener:
                 self._devices[peer_id] = self._joined(peer_id)
         except NotPairedError:
             return None
-        device = self._devices[peer_id]
-        return None if device.peer.gone else device
+        device, witness = self._devices[peer_id], self._witnesses.get(peer_id)
+        return None if device.peer.gone or (witness is not None and witness.device.peer.gone) else device
+
+
+def _device_of(one: SpanDevice | Witness | None) -> SpanDevice | None:
+    return one.device if isinstance(one, Witness) else one
 
 
 def _comes_up(device: SpanDevice, deadline: float) -> bool:

@@ -5,6 +5,7 @@ crew     all such devices of a session: what they send, and who is left
 stage    one part of the chain: layers, and where they are computed
 chain    all layers of a model in one run: steps travel from stage to stage    SpanChain
 recheck  computes a secret share of the results again
+witness  another device, which computes again what this one cannot
 """
 
 from node.spans.chain import SpanChain

@@ -20,6 +20,7 @@ from msgspec import Struct
 from node.errors import KekahydeError
 from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
+from node.execution.peer import PeerStatus
 from node.kernels.interface import NotFiniteError
 from node.measures.peers import Exchange
 from node.model.cache import KVCache
@@ -114,8 +115,8 @@ class SpanChain:
 
     @property
     def devices(self) -> list[SpanDevice]:
-        """All that ever took part."""
-        return self._crew.devices
+        """All that ever took part, also by computing again what others had computed."""
+        return [*self._crew.devices, *([] if self.recheck is None else self.recheck.witnesses)]
 
     def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`.
@@ -173,6 +174,7 @@ class SpanChain:
         while self.recheck is not None and (lie := self.recheck.found()) is not None:
             self._convict(lie)
             called, cache = lie.device.peer.called, lie.cache()
+            called += "" if lie.witness is None else f" or {lie.witness.peer.called}"
             settled = self._settled.setdefault(lie.device, WeakKeyDictionary())
             if cache is not None and lie.position < settled.get(cache, cache.capacity + 1):
                 settled[cache] = lie.position  # what this device computed of it from there on is not used any more
@@ -307,10 +309,10 @@ class SpanChain:
             row = 0
             for part in step.parts:
                 own = slice(row, row + part.stop - part.start)
-                if not self.recheck.saw(device, stage.layers, part, step.rows[own], result.rows[own]):
-                    self._confirm(stage.layers)
-                    self._crew.ban(device)
-                    raise DeviceError(device, "a result of it was computed again here, and differs")
+                lie = self.recheck.saw(device, stage.layers, part, step.rows[own], result.rows[own])
+                if lie is not None:
+                    self._convict(lie)
+                    raise DeviceError(device, device.trouble or "a result of it is wrong")
                 row = own.stop
         step.rows = np.array(result.rows)
 
@@ -342,10 +344,18 @@ class SpanChain:
         self.stages = stages
 
     def _convict(self, lie: Lie) -> None:
-        if not lie.device.peer.gone:  # its layers go to others when they are needed next
+        if lie.device.peer.gone:
+            return
+        if lie.witness is None:  # its layers go to others when they are needed next
             self._confirm(lie.layers)
             log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
             self._crew.ban(lie.device)
+            return
+        log.warning("results of %s and %s differ: neither is used", lie.device.peer_id, lie.witness.peer_id)
+        lie.witness.peer.status = PeerStatus.DOUBTED
+        self._counts.rejected += 1
+        for device in (lie.device, lie.witness):
+            self._crew.doubt(device.peer_id)
 
 
 def _first_row(cache: KVCache, parts: Sequence[SpanPart]) -> int:

@@ -11,6 +11,7 @@ from node.execution.mailbox import Mailbox
 from node.execution.peer import PeerStatus
 from node.spans.device import DeviceError, Flight, SpanDevice
 from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
 from protocol.link.messages import Pong
 from protocol.message import ErrorCode, ErrorReply
 from protocol.spans.messages import SpanResult
@@ -87,6 +88,13 @@ class Crew:
         self._counts.rejected += 1
         device.peer.ban()
         self._hang_up(device)
+
+    def doubt(self, peer_id: PeerId) -> None:
+        """Another device computed another result, and nobody can tell which is wrong: it gets nothing more."""
+        for device in self.devices:
+            if device.peer_id == peer_id and not device.peer.gone:
+                device.peer.status = PeerStatus.DOUBTED
+                self._hang_up(device)
 
     def close_ended(self) -> None:
         """End the caches of texts that have ended."""

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from node.execution.peer import SessionPeer
+from node.execution.peer import PeerStatus, SessionPeer
 from node.model.cache import KVCache
 from node.model.span import SpanPart
 from protocol.identity import PeerId
@@ -28,6 +28,7 @@ MAX_UNASKED = 64
 """A device that sends so many messages that nobody asked for is left."""
 MAX_CANCELLED = 256
 """So many steps that are not wanted any more are remembered."""
+DISAGREE = "it and another device of yours computed different results, and this one cannot tell which is wrong"
 STEP_LIMIT_S = 120.0
 """A device that is alive and does not finish a step for so long is given up."""
 
@@ -91,6 +92,8 @@ class SpanDevice:
     @property
     def trouble(self) -> str | None:
         """Why it gets no steps; None if it does."""
+        if self.peer.status is PeerStatus.DOUBTED:
+            return DISAGREE
         if self.peer.gone:
             return "it is banned" if self.peer.rejected else "it sent too much that nobody asked for"
         if not self._may_read():

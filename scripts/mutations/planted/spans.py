@@ -7,6 +7,7 @@ from scripts.mutations.mutation import mutant
 CHAIN, RECHECK, DEVICE = "node/spans/chain.py", "node/spans/recheck.py", "node/spans/device.py"
 SERVING, MESSAGES, OPENER = "node/serving/spans.py", "protocol/spans/messages.py", "node/session/span_opener.py"
 CHAIN_TESTS, SERVING_TESTS = "test_spans_chain.py", "test_serving_spans.py"
+WITNESS, DIFFER = "node/spans/witness.py", "Where two devices differ, neither is used any more."
 AGAIN = "A secret share of the results is computed again, and every bit is compared."
 ANSWERS = "A result of a span is used only if it answers that very step."
 
@@ -72,9 +73,41 @@ SPANS = (
         "span-share-of-1-after-use",
         "With a share of 1, every result is compared before it is used.",
         RECHECK,
-        "        if self._share >= 1:\n            return self._compare(way, self._taken(way)) is None\n",
-        "",
+        "                return self._compare(way, self._taken(way))\n",
+        "                self._give(way, self._taken(way))\n",
         f"{CHAIN_TESTS}::test_with_a_share_of_1_a_lie_is_never_used",
+    ),
+    mutant(
+        "witness-answers-to-another-step",
+        ANSWERS,
+        WITNESS,
+        "if not result.answers(flight.binding, self.config.hidden_size):",
+        "if False:",
+        "test_spans_witness.py::test_a_witness_that_fails_is_no_proof_of_anything",
+    ),
+    mutant(
+        "witness-believed-without-proof",
+        DIFFER,
+        CHAIN,
+        "        if lie.witness is None:  # its layers",
+        "        if True:  # its layers",
+        "test_spans_witness.py::test_where_two_devices_differ_neither_is_used_any_more",
+    ),
+    mutant(
+        "witness-used-after-a-difference",
+        DIFFER,
+        CHAIN,
+        "        lie.witness.peer.status = PeerStatus.DOUBTED\n",
+        "",
+        "test_spans_witness.py::test_where_two_devices_differ_neither_is_used_any_more",
+    ),
+    mutant(
+        "witness-of-itself",
+        "A device is no witness of its own results.",
+        RECHECK,
+        "each.device.peer_id == witness.peer_id:",
+        "False:",
+        "test_spans_witness.py::test_a_device_is_no_witness_of_itself",
     ),
     mutant(
         "span-lies-not-looked-for",
