@@ -184,6 +184,7 @@ def test_who_was_invited_is_in(tmp_path: Path) -> None:
             assert findings["clock of peers"]["level"] == "ok"
 
 
+@pytest.mark.long
 @pytest.mark.swarm
 def test_a_node_that_runs_joins_and_starts_again_in_the_other_swarm(tmp_path: Path) -> None:
     """A newcomer tries the program first, and gets the invitation afterwards, broken by a mail."""
@@ -201,6 +202,7 @@ def test_a_node_that_runs_joins_and_starts_again_in_the_other_swarm(tmp_path: Pa
         assert other.process.poll() is None, "it is the same process"
 
 
+@pytest.mark.long
 @pytest.mark.swarm
 def test_an_invitation_that_leads_nowhere_is_broken_and_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -61,7 +61,7 @@ def among_bridges(last: int, *arguments: str) -> str:
 
 
 @pytest.mark.swarm
-@pytest.mark.parametrize("last", [21, 26])
+@pytest.mark.parametrize("last", [pytest.param(21, marks=pytest.mark.long), 26])
 def test_an_invitation_holds_the_address_of_the_vpn_and_says_what_it_leaves_out(tmp_path: Path, last: int) -> None:
     needs_namespaces()
     written = json.loads(among_bridges(last, INVITE, str(tmp_path)))

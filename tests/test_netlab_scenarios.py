@@ -16,7 +16,7 @@ pytestmark = pytest.mark.swarm
 
 @pytest.mark.parametrize(
     "scenario",
-    ["join", *(pytest.param(name, marks=pytest.mark.long) for name in ("mdns", "ipv6", "forged", "weather"))],
+    [pytest.param(name, marks=pytest.mark.long) for name in ("join", "mdns", "ipv6", "forged", "weather")],
 )
 def test_scenario(scenario: str) -> None:
     command = [*program("scripts.networks.netlab"), "--json", "--logs", scenario]

@@ -74,7 +74,7 @@ def where_cores_are_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("where_cores_are_files")
-@pytest.mark.parametrize("how", [signal.SIGABRT, signal.SIGSEGV])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGABRT, marks=pytest.mark.long), signal.SIGSEGV])
 def test_a_node_that_crashes_leaves_no_core(node: Crashing, how: signal.Signals) -> None:
     assert node.crash(how) == []
 

@@ -48,7 +48,9 @@ def start(limit: Callable[[], None], *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("most", [36, 40, 44, 64, NEEDED - 1])
+@pytest.mark.parametrize(
+    "most", [36, *(pytest.param(most, marks=pytest.mark.long) for most in (40, 44, 64)), NEEDED - 1]
+)
 @pytest.mark.parametrize("command", [["--headless", "--json"], ["run", "--privacy", "local", "Once"]])
 def test_too_few_are_refused_in_one_line(tmp_path: Path, most: int, command: list[str]) -> None:
     with start(limited(most, most), *command, "--data-dir", str(tmp_path)) as process:

@@ -186,6 +186,7 @@ def test_liars_are_caught_banned_and_done_without(alone: RunResult) -> None:
         assert used == [swarm.nodes[honest].peer_id], "who was caught once is kept out the next time"
 
 
+@pytest.mark.long
 def test_a_liar_under_new_keys_costs_one_chunk_each_time(alone: RunResult) -> None:
     """A member who is banned can make a new identity: the ban does not know it, and the gate needs not."""
     lives = 3

@@ -64,7 +64,7 @@ class Goodbye:
             thread.join()
 
 
-@pytest.mark.parametrize("role", ["pad", "share"])
+@pytest.mark.parametrize("role", ["pad", pytest.param("share", marks=pytest.mark.long)])
 def test_a_node_that_says_goodbye_in_the_middle_is_missed_by_nobody(role: str, alone: RunResult) -> None:
     """SIGTERM to a guard at work: its chunks are answered, nothing is lost with it, the other lane goes on."""
     with Swarm() as swarm:

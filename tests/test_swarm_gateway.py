@@ -81,7 +81,7 @@ SHAPED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("privacy", ["split", "strict"])
+@pytest.mark.parametrize("privacy", ["split", pytest.param("strict", marks=pytest.mark.long)])
 def test_calls_forms_and_several_answers_are_those_of_this_device_alone(client: Client, privacy: str) -> None:
     for shaped in SHAPED:
         answers = []

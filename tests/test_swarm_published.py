@@ -93,6 +93,7 @@ def test_an_import_reaches_every_member_and_outlives_the_device_that_made_it(swa
     assert answer_by_peers(owner) == "defgabcde"
 
 
+@pytest.mark.long
 def test_what_is_taken_off_or_not_wanted_leaves_nothing(swarm: Swarm, checkpoint: Path) -> None:
     owner, first, second = swarm.nodes
     assert call_node(second.data_dir, "lending_set", replicate=False)["replicates"] is False
@@ -108,6 +109,7 @@ def test_what_is_taken_off_or_not_wanted_leaves_nothing(swarm: Swarm, checkpoint
     assert answer_of(owner)["text"] == "defgabcde", "it is still here"
 
 
+@pytest.mark.long
 def test_what_the_user_fetched_stays_when_the_model_is_taken_back(swarm: Swarm, checkpoint: Path) -> None:
     """Found in a review: a replica's end deleted what a pull of the user's had left for its next time."""
     owner, puller, paused = swarm.nodes

@@ -209,7 +209,7 @@ def test_a_model_that_no_device_holds_whole() -> None:
         assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0, "elsewhere": 0}
 
 
-@pytest.mark.parametrize("lies", [False, True])
+@pytest.mark.parametrize("lies", [pytest.param(False, marks=pytest.mark.long), True])
 def test_another_device_computes_again_what_a_thin_client_cannot(lies: bool) -> None:
     """Three devices hold all layers; with the one that lies another is left, and the third computes the answer."""
     with Swarm() as swarm:

@@ -35,7 +35,7 @@ def ask(swarm: Swarm, *options: str, prompt: str = "Once upon a time") -> RunRes
     return answer
 
 
-@pytest.mark.parametrize("temperature", ["0", "0.8"])
+@pytest.mark.parametrize("temperature", [pytest.param("0", marks=pytest.mark.long), "0.8"])
 def test_every_mode_gives_the_text_of_local(swarm: Swarm, temperature: str) -> None:
     expected = ask(swarm, "--privacy", "local", "--temperature", temperature)
     assert expected.receipt["speculation"] is None
