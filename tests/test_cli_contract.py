@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from scripts.harness import forked
 from scripts.harness.swarm import Swarm
 
 PROGRAM = [sys.executable, "-m", "node"]
@@ -25,7 +26,7 @@ def call(
     *arguments: str, stdin: str = "", environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     command = [*PROGRAM, *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, env=environment)
+    return forked.run(command, os.environ if environment is None else environment, stdin)
 
 
 @pytest.fixture(scope="module")

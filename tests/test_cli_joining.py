@@ -20,6 +20,7 @@ from node.gateway.client.client import call_node
 from protocol.finding.invitation import Invitation, format_invitation
 from protocol.identity import Identity
 from protocol.multiaddr import Multiaddr
+from scripts.harness import forked
 from scripts.harness.swarm import NodeProcess
 
 PROGRAM = [sys.executable, "-m", "node"]
@@ -30,7 +31,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "KEKAHY
 
 def call(data_dir: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [*PROGRAM, *arguments, "--data-dir", str(data_dir)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    return forked.run(command, ENVIRONMENT, stdin)
 
 
 def line(expires_in_s: float = 3600.0) -> str:

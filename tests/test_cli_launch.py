@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.harness import forked
 from scripts.harness.forked import ForkedProcess
 from scripts.harness.programs import environment
 
@@ -32,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
 
 def call(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     env = {**environment(), **({} if path is None else {"PATH": path})}
-    return subprocess.run([*NODE, *arguments], capture_output=True, text=True, timeout=60, env=env)
+    return forked.run([*NODE, *arguments], env)
 
 
 def test_a_program_is_started_with_the_address(running: tuple[Path, str], tmp_path: Path) -> None:

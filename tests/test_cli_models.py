@@ -13,13 +13,14 @@ import pytest
 from node.store.importer import import_checkpoint
 from node.store.library import BUILT_IN_FOLDER
 from node.store.partial import partial_path
+from scripts.harness import forked
 from scripts.harness.forked import ForkedProcess
 from scripts.harness.programs import environment
 
 
 def call(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "node", "models", *arguments, "--data-dir", str(data_dir)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return forked.run(command)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from node.errors import ConfigError
 from node.gateway.http.errors import ApiError
 from node.gateway.http.keys import KEYS_NAME, Key, KeyBook
 from node.privacy import Privacy
+from scripts.harness import forked
 
 TEXT = {"model": "story", "prompt": "Once", "max_tokens": 2}
 
@@ -117,7 +118,7 @@ def test_only_hashes_are_kept_and_bad_files_are_named(tmp_path: Path) -> None:
 def test_keys_by_command(tmp_path: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "node", "key", *arguments, "--data-dir", str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return forked.run(command)
 
     secret = call("add", "laptop", "--min-privacy", "strict").stdout.strip()
     assert secret.startswith("kek-") and len(secret) > 40

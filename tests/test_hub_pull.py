@@ -24,6 +24,7 @@ from node.hub.reference import HubReference, parse_reference
 from node.hub.selection import HubFile, small_files, weight_files
 from node.store.importer import import_checkpoint
 from node.store.library import Library
+from scripts.harness import forked
 
 SIZES = {
     "hidden_size": 512,
@@ -67,7 +68,7 @@ class Pulls:
 
     def run(self, model: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = self.command(model, "--json", *options)
-        return subprocess.run(command, env=self.env(**more), capture_output=True, text=True, timeout=100)
+        return forked.run(command, self.env(**more), timeout_s=100)
 
     @property
     def requests(self) -> list[dict[str, Any]]:
@@ -214,7 +215,7 @@ def test_the_index_names_the_shards_and_nothing_else_is_taken() -> None:
 def test_models_are_found_by_a_part_of_their_name(served: Pulls, tmp_path: Path) -> None:
     def search(text: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "node", "models", "search", text, *options]
-        return subprocess.run(command, env=served.env(**more), capture_output=True, text=True, timeout=60)
+        return forked.run(command, served.env(**more))
 
     told = json.loads(search("tiny", "--json").stdout)
     assert told["short_names"] == {"tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}

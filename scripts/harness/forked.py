@@ -68,6 +68,24 @@ class ForkedProcess(subprocess.Popen[str]):
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
 
+def run(
+    command: Sequence[str], env: Mapping[str, str] = os.environ, stdin: str = "", timeout_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as `subprocess.run` does, and capture what it prints.
+
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    pipe = subprocess.PIPE
+    with ForkedProcess(command, environment(env), stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            out, errors = process.communicate(stdin, timeout=timeout_s)
+        except BaseException:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
 class _Server:
     """The other end: a process that imports the program once and forks for every request."""
 
