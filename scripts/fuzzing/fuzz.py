@@ -65,7 +65,7 @@ def run_target(name: str, seconds: float, folder: Path) -> Outcome:
     try:
         ended = subprocess.run(
             command,
-            env=environment(),
+            env=_environment(),
             capture_output=True,
             text=True,
             errors="replace",
@@ -93,10 +93,15 @@ def _text(output: bytes | str | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
+def _environment() -> dict[str, str]:
+    """Without the stacks of libraries in Rust: to find their names takes longer than an input may."""
+    return {**environment(), "RUST_BACKTRACE": "0"}
+
+
 def replay(name: str, path: Path) -> int:
     """Read one input in a process of its own; the exit code."""
     return subprocess.run(
-        [*program("scripts.fuzzing.worker"), name, "replay", str(path)], env=environment()
+        [*program("scripts.fuzzing.worker"), name, "replay", str(path)], env=_environment()
     ).returncode
 
 
