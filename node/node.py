@@ -85,7 +85,7 @@ class Node:
         self.planner = Planner(self.kernels, self.registry.measures)
         self._checks: dict[bytes, UnitChecks] = {}
         self.pads = PadPools(lambda: select_kernels(1), lambda: (config.memory_bytes or available_memory()) // 8)
-        self.pads.has_peers, self.registry.on_alone = lambda: bool(self.registry.peers()), self.pads.clear
+        self.pads.has_peers, self.registry.on_link_end = lambda: bool(self.registry.peers()), self.pads.clear
         self.access = config.access or AccessList(None, time.time)
         self.names = config.names or DeviceNames()
         self.name = config.name

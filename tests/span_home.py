@@ -206,11 +206,14 @@ class Home:
     def by_witness(self) -> Worker:
         """Device 2 computes again what the others compute."""
         self.witness = Worker(self.context, self.model, 2)
+        self.cancelled = False
+        """Whether the next rows that it computes are not wanted."""
         self._asked = Witness(self.witness.device, self.model.config, self._check)
         return self.witness
 
     def _check(self) -> None:
-        if self.chain.recheck is not None and self.chain.recheck.ends:
+        cancelled, self.cancelled = self.cancelled, False
+        if cancelled or (self.chain.recheck is not None and self.chain.recheck.ends):
             raise PassCancelledError
 
     def _again(self, layers: range, device: SpanDevice) -> Again:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_parts import KERNELS, MODEL_ID, make_unit
+from made_parts import KERNELS, MODEL_ID, make_rows, make_unit
 from scripted_peer import honest
 from scripted_session import Swarm, WatchedSeeds
 from waiting import until
@@ -270,6 +270,36 @@ def test_pads_made_ahead_end_with_a_connection(mode: str, breaks: int, monkeypat
         swarm.kernels.pads.clear()
         swarm.step(1, seed=5)
         assert len(swarm.kernels.pads) == len(UNITS) and not old.intersection(swarm.kernels.pads)
+
+
+def test_a_share_is_not_sent_again_over_a_connection_that_is_newer_than_its_pads() -> None:
+    with Swarm(UNITS, "strict") as swarm:
+        for _ in range(3):
+            swarm.add_lane(honest)
+        swarm.manager.begin_step(1, UNITS)
+        roster, unit = swarm.manager.roster, UNITS[0]
+        (record,) = swarm.manager.plan(unit, 1).records
+        assert record.lane is not None
+        own = roster.lanes[record.lane]
+        assert swarm.manager.move_to(own, record, unit, make_rows(1, unit.ref.num_inputs), None)
+        others = [lane for lane in roster.lanes if lane is not own]
+        assert roster.for_retry(own, record, False) == others
+        roster.lost(others[0].share_peer)
+        assert roster.for_retry(own, record, False) == others[1:], "though the connection stands again"
+        assert swarm.manager.move_to(own, record, unit, make_rows(1, unit.ref.num_inputs), None)
+        assert roster.for_retry(own, record, False) == others, "these pads are new"
+
+
+def test_pads_that_are_being_made_are_forgotten_too() -> None:
+    pool = PadPool(MODEL_ID, UNITS, 1 << 16)
+
+    class Clearing:
+        def linear_field(self, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            pool.clear()
+            return KERNELS.linear_field(weights, rows)
+
+    assert pool.make(Clearing())  # type: ignore[arg-type]
+    assert all(pool.take(unit.ref) is None for unit in UNITS)
 
 
 def test_pads_are_made_while_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

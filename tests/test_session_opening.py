@@ -161,12 +161,34 @@ def test_every_pass_draws_its_pads_with_fresh_random_bytes(workers: list[Node], 
                 session.decoder.forward([1, 2, 3], session.decoder.new_cache())
                 masters.add(session._opener._seeds.master)
             assert len(masters) == 3
-        assert client.registry.peers() and client.registry.on_alone == client.pads.clear
+        assert client.registry.on_link_end == client.pads.clear
         cleared: list[bool] = []
-        client.registry.on_alone = lambda: cleared.append(True)
-        for worker in workers:
-            client.registry.down(worker.peer_id)
-        assert cleared == [True], "with its last link"
+        client.registry.on_link_end = lambda: cleared.append(True)
+        with Node(NodeConfig(identity(50), None, (client.addresses[0],), threads=1), [model], KERNELS) as guest:
+            assert client.registry.wait_up(guest.peer_id, WAIT_S) and not cleared
+        until(lambda: bool(cleared), "the pads that are ready were kept when a link ended")
+
+
+def test_pads_ahead_end_where_a_peer_attached_itself_anew(model: StoredModel) -> None:
+    """Such a peer's connection is this node's, and the session does not see it break."""
+    with ExitStack() as stack:
+        client = stack.enter_context(Node(NodeConfig(identity(99), LOOPBACK, threads=1), [model], KERNELS))
+        config = NodeConfig(identity(1), None, (client.addresses[0],), threads=1)
+        worker = stack.enter_context(Node(config, [model], KERNELS))
+        assert client.registry.wait_up(worker.peer_id, WAIT_S)
+        until(lambda: client.registry.route_of(worker.peer_id) is not None, "it has not attached itself")
+        with Session(client, model, SessionConfig(Privacy.STRICT, inbound_peers=True)) as session:
+            assert session._opener is not None and session._manager is not None
+            own = session._opener.own_pads
+            assert own is not None and session._manager.peers[0].channel.is_borrowed
+            session._look_around()
+            unit = model.unit(0, "qkv")
+            own.take(unit, 1, 1)
+            session._look_around()
+            assert own._pool[unit.ref]
+            client.registry.attach(identity(1).curve_public_key, b"another route")
+            session._look_around()
+            assert not own._pool
 
 
 @pytest.mark.parametrize("mode", [Privacy.SPLIT, Privacy.STRICT])

@@ -22,6 +22,7 @@ from span_home import (
 )
 from test_model_checkpoints import write_checkpoint
 
+from node.execution.interrupt import PassCancelledError
 from node.execution.peer import PeerStatus
 from node.kernels import has_same_floats
 from node.spans.chain import SpanLieError
@@ -86,7 +87,7 @@ def test_where_two_devices_differ_neither_is_used_any_more(
     found = logits_of(home.decoder, home.decoder.new_cache(), IDS, 20)
     assert found.tobytes() == logits_alone(model, IDS).tobytes()
     assert device.peer.status is witness.peer.status is PeerStatus.DOUBTED
-    assert recheck.rows_wrong == 1 and "cannot tell which" in home.told[0]
+    assert (recheck.rows_differ, recheck.rows_wrong) == (1, 0) and "cannot tell which" in home.told[0]
     assert device.peer.rejected == witness.peer.rejected == 0, "nobody is banned"
     steps = device.steps
     home.decoder.forward([5], home.decoder.new_cache())
@@ -127,10 +128,41 @@ def test_a_witness_that_fails_is_no_proof_of_anything(
     recheck.finish()
     home.chain.look_for_lies()
     assert found.tobytes() == logits_alone(model, IDS).tobytes()
-    assert recheck.rows_wrong == 0 and not home.told
+    assert recheck.rows_differ == 0 and not home.told
     assert all(worker.peer.status is PeerStatus.ACTIVE for worker in (*home.workers, witness))
     if fault != "answers twice":
         assert 0 < recheck.rows_equal < recheck.rows_seen, "what was not computed again does not count"
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_pass_that_was_cancelled_while_its_rows_were_computed_again_can_be_repeated(
+    model: StoredModel, open_home: Callable[[float], tuple[Home, Worker, Recheck]], at: int
+) -> None:
+    home, _, recheck = open_home(1.0)
+    cache, alone = home.decoder.new_cache(), logits_alone(model, IDS)
+    for start, stop in ((0, 20), (20, 25)):
+        if at == (start > 0):
+            home.cancelled = True
+            with pytest.raises(PassCancelledError):
+                home.decoder.forward(IDS[start:stop], cache, all_logits=True)
+            cache.truncate(start)
+        found = home.decoder.forward(IDS[start:stop], cache, all_logits=True)
+        assert found.tobytes() == alone[start:stop].tobytes()
+    assert recheck.rows_equal == recheck.rows_elsewhere >= 2 * 25
+
+
+def test_every_request_whose_rows_a_witness_reads_names_it(
+    open_home: Callable[[float], tuple[Home, Worker, Recheck]],
+) -> None:
+    """Receipts count steps of peers from the beginning of a request's passes to their end."""
+    home, witness, _ = open_home(NEARLY_ALWAYS)
+    witness.faults = dict.fromkeys(range(1, 99), silent)
+    cache, seen = home.decoder.new_cache(), [0]
+    for start in (0, 5, 10):
+        home.decoder.forward(IDS[start : start + 5], cache)
+        seen.append(witness.peer.chunks)
+    assert seen == sorted(set(seen)), "in each, though it has computed nothing yet"
+    assert witness.peer in [device.peer for device in home.chain.devices]
 
 
 def test_a_session_that_ends_waits_for_no_witness(

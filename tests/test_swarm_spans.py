@@ -206,7 +206,7 @@ def test_a_model_that_no_device_holds_whole() -> None:
         tokens, receipt, notes = ask(client, "trusted", model=model_id)
         assert tokens == alone, notes
         assert len(layers_by(receipt)) >= 2 and None not in dict.fromkeys(by for by, _, _ in layers_by(receipt))
-        assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0, "elsewhere": 0}
+        assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0, "elsewhere": 0, "differ": 0}
 
 
 @pytest.mark.parametrize("lies", [pytest.param(False, marks=pytest.mark.long), True])
@@ -231,13 +231,13 @@ def test_another_device_computes_again_what_a_thin_client_cannot(lies: bool) -> 
             told += notes
             assert tokens == alone, notes
             again = receipt["rechecked"]
-            assert again["elsewhere"] == again["equal"] + again["wrong"]
-            if lies and again["wrong"]:
+            assert again["elsewhere"] == again["equal"] + again["differ"] and not again["wrong"]
+            if lies and again["differ"]:
                 break
         if not lies:
             assert again["equal"] == again["rows"] > TOKENS
             return
-        assert again["wrong"] and any("cannot tell which is wrong" in note for note in told), (again, told)
+        assert again["differ"] and any("cannot tell which is wrong" in note for note in told), (again, told)
         doubted = {peer["peer_id"] for peer in receipt["peers"] if peer["status"] == "doubted"}
         assert devices[0].peer_id in doubted
         assert call_node(client.data_dir, "access")["entries"] == [], "nobody is banned"

@@ -205,7 +205,7 @@ def test_a_receipt_of_any_shape_is_words() -> None:
         ({"rows": 9, "equal": 4, "wrong": 0}, "4 results of 9 were computed again here"),
         ({"rows": 9, "equal": 4, "wrong": 1}, "Wrong results found when they were computed again here: 1."),
         ({"rows": 9, "equal": 4, "wrong": 0, "elsewhere": 4}, "4 results of 9 were computed again by another device"),
-        ({"rows": 9, "equal": 4, "wrong": 1, "elsewhere": 5}, "cannot tell which is wrong"),
+        ({"rows": 9, "equal": 4, "wrong": 0, "elsewhere": 5, "differ": 1}, "cannot tell which is wrong"),
         (None, "No result has been computed again"),
     ):
         told = receipt_markdown(receipt("t", "trusted", spans=spans, rechecked=again))

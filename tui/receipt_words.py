@@ -119,21 +119,23 @@ def _spans(fields: Fields) -> str:
         who = f"`{where}`" if span.text("peer_id") else "This device"
         lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}.")
     again = fields.object("rechecked")
-    rows, equal, wrong, elsewhere = map(again.count, ("rows", "equal", "wrong", "elsewhere"))
-    if wrong and elsewhere:
+    rows, equal, wrong, elsewhere, differ = map(again.count, ("rows", "equal", "wrong", "elsewhere", "differ"))
+    if differ:
         lines.append(
-            f"- Results that came out differently when another device computed them again: {wrong}. "
+            f"- Results that came out differently when another device computed them again: {differ}. "
             "Neither device is used any more: this one cannot tell which is wrong."
         )
-    elif wrong:
+    if wrong:
         lines.append(f"- Wrong results found when they were computed again here: {wrong}. The device is banned.")
-    elif equal:
-        where = "by another device" if elsewhere else "here"
+    elif equal and not differ:
+        where = (
+            "here" if not elsewhere else "by another device" if elsewhere == equal else "here and by another device"
+        )
         lines.append(
             f"- {count_words(equal, 'result')} of {rows} were computed again {where}, chosen in secret: "
             "each was the same to the last bit."
         )
-    else:
+    elif not differ:
         lines.append("- No result has been computed again.")
     return "\n".join(lines)
 

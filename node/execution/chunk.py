@@ -112,6 +112,8 @@ class ChunkRecord(Discreet, Struct):
     """The peer that computes the share, once it was sent."""
     sent_at: float = 0.0
     attempts: int = 0
+    losses: int = 0
+    """How many connections of the session had broken when its share was made."""
     number: int = field(default_factory=next_number)
     """A number that is unique in this process, by which interfaces tell chunks apart."""
     share: Elements | None = None

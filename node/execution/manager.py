@@ -173,6 +173,7 @@ class ExecutionManager:
         self.gate.expect(unit)
         with self.timings.of("pads"):
             record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
+        record.losses = self.roster.losses
         with self.timings.of("share"):
             record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
         if lane.plain:
@@ -393,5 +394,5 @@ class ExecutionManager:
     def _resend(self, record: ChunkRecord, same_peer_again: bool) -> None:
         """Send the same share once more if that is allowed, or give up on it."""
         if record.attempts < MAX_ATTEMPTS:
-            ways = self.roster.for_retry(self._lane(record), record.chunk.unit, same_peer_again)
+            ways = self.roster.for_retry(self._lane(record), record, same_peer_again)
             any(self._send_share(record, lane) for lane in ways)

@@ -106,6 +106,8 @@ class SessionPeer(Discreet, Struct):
     rest_s: float = 0.0
     """How long it got no work when it was last overloaded."""
     rests_until: float = 0.0
+    lost_as: int = 0
+    """Its connection was the n-th of the session that broke, when it broke last; 0: it never did."""
     account: Account = field(default_factory=Account)
     """The time that it has cost beyond its allowance."""
     clock: Callable[[], float] = time.monotonic

@@ -21,6 +21,8 @@ class Roster:
         self.lanes: list[Lane] = []
         self._spans: dict[UnitRef, list[RowSpan]] = {}
         self._covering: dict[UnitRef, tuple[bool, ...]] = {}
+        self.losses = 0
+        """How often a connection broke."""
 
     def add(self, lane: Lane) -> None:
         """Add a lane. Raises LocalProtocolError if it would send rows in another form than the others."""
@@ -40,6 +42,8 @@ class Roster:
 
     def lost(self, peer: SessionPeer) -> None:
         """The connection to a peer broke."""
+        self.losses += 1
+        peer.lost_as = self.losses
         for lane in self.lanes:
             if peer is lane.share_peer or peer is lane.guard:
                 lane.pads.forget()
@@ -78,12 +82,13 @@ class Roster:
             for cut in cut_rows(span, limit)
         ]
 
-    def for_retry(self, own: Lane, ref: UnitRef, same_peer_again: bool) -> list[Lane]:
-        """The lanes that may get this same share: its own again and, if the pads are the user's own, any other."""
-        lanes = [own] if same_peer_again and own.usable else []
+    def for_retry(self, own: Lane, record: ChunkRecord, same_peer_again: bool) -> list[Lane]:
+        """The lanes that may get this same share: its own again and, if the pads are the user's own, any other. None
+        whose connection broke since it was made, however soon it was made again: the pads may be another copy's."""
+        ref, lanes = record.chunk.unit, [own] if same_peer_again and own.usable else []
         if not own.binds_rows:
             lanes += [lane for lane in self.lanes if lane.takes_rows and lane.covers(ref) and lane is not own]
-        return lanes
+        return [lane for lane in lanes if lane.share_peer.lost_as <= record.losses]
 
     def elsewhere(self, own: Lane | None, ref: UnitRef, tried: Collection[int]) -> Lane | None:
         """A lane for rows that another could not compute: preferably one that shares a peer with it, so that as few

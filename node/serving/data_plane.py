@@ -296,7 +296,8 @@ class DataPlane:
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
-            self._hear(LOOK_MS if self._is_asked and not self._is_ready else 0)
+            waits = not self._is_ready and (self._is_asked or self._computing.busy_s is not None)
+            self._hear(LOOK_MS if waits else 0)
             self._computing.collect()
             self._open_next()
             self._computing.step()

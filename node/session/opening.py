@@ -58,6 +58,8 @@ class LaneOpener:
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
         makes = pad_maker in (PadMaker.OWN, PadMaker.PAIRED)
         self._thin = thin
+        self._routes: dict[PeerId, bytes | None] = {}
+        """Of peers that attached themselves: the connection over which they serve."""
         self.own_pads = OwnPads(node.kernels, self._seeds, ahead) if makes and not thin else None
         self.paired_pads: dict[PeerId, PairedPads] = {}
         """Pad sources by the device that makes the pads."""
@@ -75,8 +77,14 @@ class LaneOpener:
         self._opened.add(lane)
 
     def begin_pass(self) -> None:
-        """Draw the seeds of this pass from fresh random bytes, too."""
+        """Draw the seeds of this pass from fresh random bytes, too, and notice who has attached itself anew."""
         self._seeds.stir(secrets.token_bytes(SEED_BYTES))
+        for peer in self._manager.peers:
+            if peer.channel.is_borrowed:
+                route = self._node.registry.route_of(peer.peer_id)
+                if self._routes.setdefault(peer.peer_id, route) != route:
+                    self._routes[peer.peer_id] = route
+                    self._manager.roster.lost(peer)
 
     def may_open(self, lane: LanePlan) -> bool:
         """Whether a lane is new, and none of its peers would hold a second role in this session."""

@@ -39,8 +39,9 @@ class SessionPlanner:
         """The peers that were found last."""
 
     def offers(self) -> tuple[SpanOffer, ...]:
-        """Devices of the user that could compute layers now."""
-        return self._finder.offers()
+        """Devices of the user that could compute layers now, and may for what was asked."""
+        by_itself = self._config.privacy is Privacy.AUTO
+        return tuple(offer for offer in self._finder.offers() if offer.for_auto or not by_itself)
 
     def units_of(self, lane: LanePlan) -> frozenset[bytes]:
         """Units that all peers of a lane hold."""

@@ -14,6 +14,7 @@ from node.execution.peer import SessionPeer
 from node.model.generate import FinishReason
 from node.planning.placement import Place
 from node.session.plan_line import PlanLine
+from node.spans.recheck import Recheck
 from node.spans.stage import Stage
 from protocol.linear.messages import Role
 
@@ -98,15 +99,25 @@ class Rechecked(Struct, frozen=True):
     equal: int
     """Rows that were computed again and were the same to the last bit."""
     wrong: int = 0
-    """Rows that were computed again and were not."""
+    """Rows that were computed again here and were not."""
     elsewhere: int = 0
-    """Those of both that another device computed again, because this one does not hold their layers."""
+    """Rows that another device computed again, because this one does not hold their layers."""
+    differ: int = 0
+    """Of those, the ones that were not the same: nothing tells which of the two devices is wrong."""
+
+    @classmethod
+    def of(cls, seen: Recheck) -> Rechecked:
+        """As counted so far."""
+        return cls(seen.rows_seen, seen.rows_equal, seen.rows_wrong, seen.rows_elsewhere, seen.rows_differ)
 
     @property
     def words(self) -> str:
         """For people."""
+        again = self.equal + self.wrong + self.differ
         if self.wrong:
-            return f"{self.wrong} of {self.equal + self.wrong} rows that were computed again were other ones"
+            return f"{self.wrong} of {again} rows that were computed again were wrong"
+        if self.differ:
+            return f"{self.differ} of {again} rows that were computed again by another device differ"
         if not self.equal:
             return "no result has been computed again"
         by = "by another device" if self.elsewhere == self.equal else "here and by another device"

@@ -218,7 +218,7 @@ class Session:
         if self.chain is None or self.chain.recheck is None:
             return None
         recheck = self.chain.recheck
-        return Rechecked(recheck.rows_seen, recheck.rows_equal, recheck.rows_wrong, recheck.rows_elsewhere)
+        return Rechecked.of(recheck)
 
     @property
     def mode(self) -> Privacy:

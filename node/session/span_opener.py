@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 30.0
 """How long an answer waits for a device if nobody is there that computes some layers."""
-WITNESS_TIMEOUT_S = 1.0
-"""The first result of a text waits so long for the connection to a device that computes it again."""
 TURN_S = 0.2
 AGAIN_S = 5.0
 """A device that could not go on is asked again after this time; the user is told so often what is waited for."""
@@ -179,21 +178,30 @@ class SpanOpener:
 
     def _witness(self, layers: range, of: PeerId) -> Witness | None:
         """Any device that holds these layers and can be dialled; none that attached itself, because what its
-        connection carries belongs to the chain."""
+        connection carries belongs to the chain. The comparing thread waits for the connection, and alone reads it."""
         offers = [offer.peer_id for offer in self._offers() if offer.layers.issuperset(layers)]
         for peer_id in secrets.SystemRandom().sample(offers, len(offers)):
             peer = self._node.registry.peer(peer_id)
-            if peer_id == of or peer_id in self._failed or peer is None or not peer.hello.data_port:
-                continue
-            known = (self._devices.get(peer_id), self._witnesses.get(peer_id))
-            if any(one is not None and one.peer.gone for one in map(_device_of, known)):
+            if peer_id == of or peer is None or not peer.hello.data_port or self._is_left(peer_id):
                 continue
             if peer_id not in self._witnesses:
-                joined = self._joined(peer_id)
-                self._witnesses[peer_id] = Witness(joined, self._model.config, self._check_comparing)
-            if _comes_up(self._witnesses[peer_id].device, time.monotonic() + WITNESS_TIMEOUT_S):
-                return self._witnesses[peer_id]
+                try:
+                    device = self._joined(peer_id)
+                except NotPairedError:
+                    continue
+                self._witnesses[peer_id] = Witness(device, self._model.config, self._check_comparing)
+            return self._witnesses[peer_id]
         return None
+
+    def _is_left(self, peer_id: PeerId) -> bool:
+        """Whether a device is not to be asked for results of others."""
+        device, witness = self._devices.get(peer_id), self._witnesses.get(peer_id)
+        failed_at = self._failed.get(peer_id, -math.inf)
+        return (
+            (device is not None and device.peer.gone)
+            or (witness is not None and (witness.fails or witness.device.peer.gone))
+            or time.monotonic() - failed_at < AGAIN_S
+        )
 
     def _check_comparing(self) -> None:
         """Raises PassCancelledError where rows need not be computed again any more."""
@@ -271,10 +279,6 @@ class SpanOpener:
             return None
         device, witness = self._devices[peer_id], self._witnesses.get(peer_id)
         return None if device.peer.gone or (witness is not None and witness.device.peer.gone) else device
-
-
-def _device_of(one: SpanDevice | Witness | None) -> SpanDevice | None:
-    return one.device if isinstance(one, Witness) else one
 
 
 def _comes_up(device: SpanDevice, deadline: float) -> bool:

@@ -266,6 +266,7 @@ class SpanChain:
                 if stage.device.trouble is not None:
                     raise DeviceError(stage.device, stage.device.trouble)
                 flying[stage.device.send_step(stage.layers, step.parts, step.rows)] = step
+            stage.device.peer.chunks += 1
 
     def _remember(self, stage: Stage, step: _Step) -> None:
         """Keep what goes into a stage that another device computes, unless it is known."""
@@ -344,16 +345,16 @@ class SpanChain:
         self.stages = stages
 
     def _convict(self, lie: Lie) -> None:
-        if lie.device.peer.gone:
-            return
         if lie.witness is None:  # its layers go to others when they are needed next
-            self._confirm(lie.layers)
-            log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
-            self._crew.ban(lie.device)
+            if not lie.device.peer.gone:
+                self._confirm(lie.layers)
+                log.warning("a result of %s was computed again here, and differs", lie.device.peer_id)
+                self._crew.ban(lie.device)
             return
-        log.warning("results of %s and %s differ: neither is used", lie.device.peer_id, lie.witness.peer_id)
-        lie.witness.peer.status = PeerStatus.DOUBTED
-        self._counts.rejected += 1
+        if not lie.witness.peer.gone:
+            log.warning("results of %s and %s differ: neither is used", lie.device.peer_id, lie.witness.peer_id)
+            self._counts.rejected += 1
+            lie.witness.peer.status = PeerStatus.DOUBTED
         for device in (lie.device, lie.witness):
             self._crew.doubt(device.peer_id)
 

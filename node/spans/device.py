@@ -142,7 +142,6 @@ class SpanDevice:
         if not self.flights:
             self._heard_at = now
         self.flights[message_id] = Flight(binding, parts, now)
-        self.peer.chunks += 1
         return message_id
 
     def computed(self, flight: Flight) -> None:

@@ -131,10 +131,12 @@ class Recheck:
         """Rows that devices returned, of all spans."""
         self.rows_equal = 0
         """Rows that were computed again, and were the same to the last bit."""
-        self.rows_elsewhere = 0
-        """Those of both that another device computed again."""
         self.rows_wrong = 0
-        """Rows that were computed again, and were not."""
+        """Rows that were computed again here, and were not."""
+        self.rows_elsewhere = 0
+        """Rows that another device computed again."""
+        self.rows_differ = 0
+        """Of those, the ones that were not the same."""
         self.witnesses: list[SpanDevice] = []
         """Other devices that have computed something again."""
         self.ends = False
@@ -146,6 +148,8 @@ class Recheck:
         way = self._way(device, part, layers)
         if way is None or part.start >= way.until:
             return None
+        if way.by.witness is not None:
+            way.by.witness.peer.chunks += 1  # it reads rows of this request, whenever they are sent
         way.seen.append(_Seen(device, part.start, np.array(inputs), np.array(outputs)))
         if self._share >= 1:
             try:
@@ -153,6 +157,9 @@ class Recheck:
             except (DeviceError, CacheGoneError) as exc:
                 self._stop_following(way, exc)
                 return None
+            except PassCancelledError:
+                del self._ways[part.cache][layers]  # it begins anew, from the rows that are kept
+                raise
         rows = sum(len(seen.inputs) for seen in way.seen)
         lots = 1 - (1 - EACH_TIME) ** len(inputs)
         if rows >= AT_ONCE_ROWS or self._random.random() < lots:
@@ -218,6 +225,9 @@ class Recheck:
             self._thread.start()
         num_bytes = sum(each.num_bytes for each in seen)
         with self._room:
+            if way.by.witness is not None and self._waiting_bytes + num_bytes > MAX_WAITING_BYTES:
+                way.until = 0  # an answer does not wait for a device that does not compute it
+                return
             self._room.wait_for(
                 lambda: self._waiting_bytes + num_bytes <= MAX_WAITING_BYTES or not self._waiting_bytes
             )
@@ -262,9 +272,12 @@ class Recheck:
             if each.device is None:
                 continue
             wrong = (rows.view(np.uint32) != each.outputs.view(np.uint32)).any(axis=1)
-            self.rows_wrong += int(wrong.sum())
             self.rows_equal += int(len(rows) - wrong.sum())
-            self.rows_elsewhere += 0 if witness is None else len(rows)
+            if witness is None:
+                self.rows_wrong += int(wrong.sum())
+            else:
+                self.rows_elsewhere += len(rows)
+                self.rows_differ += int(wrong.sum())
             if wrong.any() and lie is None:
                 lie = Lie(each.device, way.cache, each.start + int(wrong.argmax()), layers.layers, witness)
         return lie

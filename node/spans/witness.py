@@ -16,6 +16,7 @@ from node.spans.device import DeviceError, SpanDevice
 from protocol.linear.field import Floats
 from protocol.spans.messages import max_rows_per_step
 
+CONNECT_TIMEOUT_S = 3.0
 TURN_S = 0.1
 """The longest wait before it looks whether the rows are still wanted."""
 
@@ -31,6 +32,8 @@ class Witness:
         self.device = device
         self.config = config
         self._check = check
+        self.fails = False
+        """Whether it could not be reached, or has failed: it is asked no more."""
         self._crew = Crew(None, ChunkCounts())
         self._crew.join(device)
         self._most_rows = min(STEP_ROWS, max_rows_per_step(config.hidden_size))
@@ -42,12 +45,26 @@ class Witness:
             DeviceError: the device cannot go on.
             CacheGoneError: it has lost the cache.
         """
-        self.device.close_ended()
-        rows = [
-            self._step(layers, hidden[first : first + self._most_rows], part.cache, part.start + first)
-            for first in range(0, len(hidden), self._most_rows)
-        ]
+        try:
+            self._look()
+            rows = [
+                self._step(layers, hidden[first : first + self._most_rows], part.cache, part.start + first)
+                for first in range(0, len(hidden), self._most_rows)
+            ]
+        except DeviceError:
+            self.fails = True
+            raise
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _look(self) -> None:
+        """Read what has come since the last rows, and wait for the connection where it does not stand."""
+        for _unwanted in self._crew.hear(0):
+            pass
+        if self.device.is_noisy:
+            raise DeviceError(self.device, "it sent too much that nobody asked for")
+        if not self.device.peer.channel.wait_connected(CONNECT_TIMEOUT_S):
+            raise DeviceError(self.device, "it cannot be reached")
+        self.device.close_ended()
 
     def _step(self, layers: range, hidden: Floats, cache: KVCache, start: int) -> Floats:
         if self.device.trouble is not None:

@@ -55,6 +55,11 @@ class Channel:
         return self._pair if self._line is None else self._line.socket
 
     @property
+    def is_borrowed(self) -> bool:
+        """Whether it goes over a connection that the peer attached, and may replace by another."""
+        return self._line is None
+
+    @property
     def connected(self) -> bool:
         """Whether the connection stands."""
         return self._line is None or self._line.connected

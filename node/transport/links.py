@@ -122,6 +122,7 @@ class Links:
         if link not in links:
             return
         del links[link]
+        self._registry.on_link_end()
         if not _are_two(links.values()):
             self._doubts.pop(peer_id, None)
             self._registry.doubled(peer_id, ())

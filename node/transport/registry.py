@@ -108,8 +108,8 @@ class PeerRegistry:
         self.measures = Measures()
         self.version = 0
         """Grows whenever a peer comes, goes or says goodbye."""
-        self.on_alone: Callable[[], None] = lambda: None
-        """Called when the last link has ended, in the thread that saw it."""
+        self.on_link_end: Callable[[], None] = lambda: None
+        """Called when a link has ended, in the thread that saw it."""
 
     def up(self, peer: ConnectedPeer) -> bool:
         """A hello was accepted (again); False where the other of the two identities of its CURVE key is here."""
@@ -192,10 +192,7 @@ class PeerRegistry:
             self._attached.pop(peer_id, None)
             if peer is not None:
                 self._by_curve_key.pop(curve_public_key_of(peer.hello.public_key), None)
-            is_alone = peer is not None and not self._peers
             self._changed.notify_all()
-        if is_alone:
-            self.on_alone()
 
     def measured(self, peer_id: PeerId, rtt_s: float, queued: int | None = None) -> None:
         """A ping came back; some say how many requests wait there."""

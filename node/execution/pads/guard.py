@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from node.execution.pads.source import SendPad
 from node.execution.peer import SessionPeer
 from node.model.unit import Unit, UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
-from protocol.limits import max_rows_per_chunk
+from protocol.limits import SEED_BYTES, max_rows_per_chunk
 from protocol.linear.shares import PadSeeds, pad_rows
 
 MAX_REQUESTS_AHEAD = 48
@@ -68,6 +69,7 @@ class GuardPads:
 
     def forget(self) -> None:
         self._ahead.clear()
+        self._seeds.stir(secrets.token_bytes(SEED_BYTES))
 
     def can_without(self, ref: UnitRef) -> bool:
         """False: nobody else makes the pads."""

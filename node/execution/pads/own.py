@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from node.execution.pads.pool import PadPool
 from node.kernels.interface import Kernels
 from node.model.unit import Unit, UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
-from protocol.limits import MAX_CHUNK_ROWS
+from protocol.limits import MAX_CHUNK_ROWS, SEED_BYTES
 from protocol.linear.shares import PadSeeds, pad_rows
 
 OWN_BATCH_ROWS = 32
@@ -70,6 +71,7 @@ class OwnPads:
 
     def forget(self) -> None:
         self._pool.clear()
+        self._seeds.stir(secrets.token_bytes(SEED_BYTES))
         if self._ahead is not None:
             self._ahead.clear()
 

@@ -64,6 +64,7 @@ class PadPool:
         self._units = list(units)
         self._seeds = PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)
         self._process = os.getpid()
+        self._clears = 0
         self._lock = threading.Lock()
         self._ready: dict[UnitRef, deque[PadsReady]] = {unit.ref: deque() for unit in units}
         self._rounds = limit_bytes // max(1, BATCH_ROWS * self.row_bytes)
@@ -92,8 +93,9 @@ class PadPool:
         return PadBatch(ref, ready.seed, pad_rows(ready.seed, 0, BATCH_ROWS, ref.num_inputs), ready.products)
 
     def clear(self) -> None:
-        """Forget what is ready."""
+        """Forget what is ready, and what is being made."""
         with self._lock:
+            self._clears += 1
             for batches in self._ready.values():
                 batches.clear()
 
@@ -101,6 +103,7 @@ class PadPool:
         """Make the pads of the unit that has fewest; returns whether there was room for more. One thread alone calls
         it."""
         with self._lock:
+            clears = self._clears
             unit = min(self._units, key=lambda unit: len(self._ready[unit.ref]), default=None)
             if unit is None or len(self._ready[unit.ref]) >= self._rounds:
                 return False
@@ -108,7 +111,8 @@ class PadPool:
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
         products = kernels.linear_field(unit.weights, pad_rows(seed, 0, BATCH_ROWS, unit.ref.num_inputs))
         with self._lock:
-            self._ready[unit.ref].append(PadsReady(seed, np.ascontiguousarray(products)))
+            if self._clears == clears:
+                self._ready[unit.ref].append(PadsReady(seed, np.ascontiguousarray(products)))
         return True
 
 
@@ -125,7 +129,7 @@ class PadPools:
         self.is_busy: Callable[[], bool] = lambda: False
         """Whether an answer is being computed."""
         self.has_peers: Callable[[], bool] = lambda: True
-        """Whether anybody is linked; pads are made only then, and forgotten when the last link ends."""
+        """Whether anybody is linked; pads are made only then."""
         self._pools: dict[bytes, PadPool] = {}
         self._news = threading.Condition()
         self._ending = False

@@ -213,13 +213,16 @@ PADS = (
         "            ready = batches[0] if batches else None",
         "test_execution_pads.py::test_a_pool_gives_every_row_once_and_the_products_of_its_pads",
     ),
-    mutant(
+    Mutant(
         "pools-share-a-master",
-        "Every pool of pads has a random master of its own, so a process that starts again repeats none.",
-        POOL,
-        "PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)",
-        "PadSeeds(bytes(SEED_BYTES), model_id)",
-        "test_execution_pads.py::test_two_pools_and_two_sessions_never_share_a_pad",
+        "Every pool of pads draws random bytes of its own, so a process that starts again repeats none.",
+        (
+            Edit(
+                POOL, "PadSeeds(secrets.token_bytes(SEED_BYTES), model_id)", "PadSeeds(bytes(SEED_BYTES), model_id)"
+            ),
+            Edit(POOL, "self._seeds.stir(secrets.token_bytes(SEED_BYTES))", "self._seeds.stir(bytes(SEED_BYTES))"),
+        ),
+        ("test_execution_pads.py::test_two_pools_and_two_sessions_never_share_a_pad",),
     ),
     mutant(
         "pads-of-a-fork",
@@ -246,12 +249,44 @@ PADS = (
         "test_execution_pads.py::test_pads_made_ahead_end_with_a_connection",
     ),
     mutant(
-        "pool-of-a-node-that-lost-its-links",
+        "pool-of-a-node-that-lost-a-link",
         COPIED,
-        "node/transport/registry.py",
-        "            self.on_alone()",
-        "            pass",
+        "node/transport/links.py",
+        "        self._registry.on_link_end()",
+        "        pass",
         "test_session_opening.py::test_every_pass_draws_its_pads_with_fresh_random_bytes",
+    ),
+    mutant(
+        "pads-after-a-break-without-fresh-random-bytes",
+        COPIED,
+        OWN,
+        "        self._pool.clear()\n        self._seeds.stir(secrets.token_bytes(SEED_BYTES))",
+        "        self._pool.clear()",
+        "test_execution_pads.py::test_pads_made_ahead_end_with_a_connection",
+    ),
+    mutant(
+        "share-sent-again-over-a-new-connection",
+        COPIED,
+        "node/execution/roster.py",
+        "[lane for lane in lanes if lane.share_peer.lost_as <= record.losses]",
+        "lanes",
+        "test_execution_pads.py::test_a_share_is_not_sent_again_over_a_connection_that_is_newer_than_its_pads",
+    ),
+    mutant(
+        "pads-of-a-peer-that-attached-itself-anew",
+        COPIED,
+        OPENING,
+        "                    self._manager.roster.lost(peer)",
+        "                    pass",
+        "test_session_opening.py::test_pads_ahead_end_where_a_peer_attached_itself_anew",
+    ),
+    mutant(
+        "pads-made-while-they-are-forgotten",
+        COPIED,
+        POOL,
+        "            if self._clears == clears:\n",
+        "            if True:\n",
+        "test_execution_pads.py::test_pads_that_are_being_made_are_forgotten_too",
     ),
     mutant(
         "passes-without-fresh-random-bytes",
