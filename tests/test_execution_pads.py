@@ -264,9 +264,11 @@ def test_pads_made_ahead_end_with_a_connection(mode: str, breaks: int, monkeypat
             pad_rows(seed, 0, DECODE_BATCH_ROWS, unit.ref.num_inputs) for seed in swarm.seeds.made for unit in UNITS
         ]
         old = {pad.tobytes() for pads in ahead for pad in pads}
+        master = swarm.seeds.master
         swarm.peers[breaks].channel.lose()
         swarm.peers[breaks].channel.restore()
         swarm.manager.attend(1.0)
+        assert swarm.seeds.master != master, "the other copy has this one"
         swarm.kernels.pads.clear()
         swarm.step(1, seed=5)
         assert len(swarm.kernels.pads) == len(UNITS) and not old.intersection(swarm.kernels.pads)

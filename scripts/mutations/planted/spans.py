@@ -97,8 +97,8 @@ SPANS = (
         "witness-used-after-a-difference",
         DIFFER,
         CHAIN,
-        "        lie.witness.peer.status = PeerStatus.DOUBTED\n",
-        "",
+        "lie.witness.peer.status = PeerStatus.DOUBTED\n",
+        "pass\n",
         "test_spans_witness.py::test_where_two_devices_differ_neither_is_used_any_more",
     ),
     mutant(
