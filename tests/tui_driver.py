@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from textual._context import visible_screen_stack
 from textual.events import Paste
-from textual.pilot import Pilot
+from textual.pilot import Pilot, WaitForScreenTimeout
 from textual.widgets import Input
 
 from scripts.harness.gateway_twin import GatewayTwin
@@ -60,7 +60,13 @@ class Driver:
         await self.until(lambda: all(text in self.screen for text in texts))
 
     async def keys(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
+        """Press keys; what comes of them is waited for by whoever looks for it.
+
+        The pilot also waits until every widget has said that it is idle. A widget that is being taken away when it is
+        asked never says so.
+        """
+        with suppress(WaitForScreenTimeout):
+            await self.pilot.press(*keys)
 
     async def type(self, text: str) -> None:
         """Put a text where the cursor is, as a paste does."""
