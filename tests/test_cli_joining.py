@@ -221,6 +221,7 @@ def test_an_invitation_that_leads_nowhere_is_broken_and_says_what_to_do(tmp_path
         assert "--announce" in findings()["swarm"]["next_step"]
 
 
+@pytest.mark.long
 @pytest.mark.swarm
 def test_a_node_that_lends_more_than_it_may_use_is_told(tmp_path: Path) -> None:
     with node(tmp_path, "--memory", "1000TiB"):

@@ -27,6 +27,7 @@ def test_scenario(scenario: str) -> None:
     assert result.returncode == 0 and verdict["good"], verdict.get("failure", result.stderr)
 
 
+@pytest.mark.long
 def test_a_small_crowd_converges() -> None:
     command = [*program("scripts.networks.converge"), "--json", "--nodes", "5", "--changes", "10"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())

@@ -62,7 +62,7 @@ def test_split_over_four_nodes(swarm: Swarm, alone: RunResult) -> None:
     assert receipt["bytes"]["up"] > 0 and receipt["bytes"]["down"] > 0
 
 
-@pytest.mark.parametrize("pad_rows", [0, 80])
+@pytest.mark.parametrize("pad_rows", [pytest.param(0, marks=pytest.mark.long), 80])
 def test_strict_over_four_nodes(swarm: Swarm, alone: RunResult, pad_rows: int) -> None:
     result = swarm.run(PROMPT, [*SAMPLING, "--privacy", "strict", "--pad-rows", str(pad_rows)])
     check(result, alone)

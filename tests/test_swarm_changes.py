@@ -85,6 +85,7 @@ def test_a_node_that_says_goodbye_in_the_middle_is_missed_by_nobody(role: str, a
         assert len(stayed) == 3
 
 
+@pytest.mark.long
 def test_a_lane_that_comes_up_in_the_middle_is_used(alone: RunResult) -> None:
     """Four nodes are named, two are there; the other two start when token 4 comes and get chunks of this answer."""
     with Swarm() as swarm:

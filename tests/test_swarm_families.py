@@ -16,7 +16,18 @@ TOKENS = 8
 SAMPLING = ["--ignore-eos", "--max-tokens", str(TOKENS), "--temperature", "0.9", "--seed", "5"]
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("llama-biases", "llama3", "yarn")])
+ALWAYS = ("llama", "gemma3", "phi3", "smollm3")
+"""The others are marked `long`."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long])
+        for name in FAMILIES
+        if name not in ("llama-biases", "llama3", "yarn")
+    ],
+)
 def test_split_gives_the_text_of_this_device(name: str, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", FAMILIES[name])
     with Swarm(model=str(folder)) as swarm:

@@ -30,7 +30,7 @@ def guards() -> Iterator[Loaded]:
             yield Loaded(client, attacker)
 
 
-@pytest.mark.parametrize("attack", ["shares", "seeds", "rows", "unread"])
+@pytest.mark.parametrize("attack", ["shares", "seeds", "rows", pytest.param("unread", marks=pytest.mark.long)])
 def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(guards: Loaded, attack: str) -> None:
     """The answer is the same, every chunk of it is the guards', and the attacker got what the client left."""
     quiet = guards.client.answer()

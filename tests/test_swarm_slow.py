@@ -63,7 +63,7 @@ def check(result: RunResult, alone: RunResult, faulty: list[str], standing: str)
     ("fault", "standing", "role"),
     [
         (LATE, "late", "share"),
-        (["--fault", "later", "--delay", "0.05"], "late", "pad"),
+        pytest.param(["--fault", "later", "--delay", "0.05"], "late", "pad", marks=pytest.mark.long),
         (["--fault", "error-13"], "failing", "pad"),
         (["--fault", "junk"], "noisy", "share"),
     ],
@@ -82,6 +82,7 @@ def test_a_faulty_guard_is_left_within_a_few_tokens(
         assert result.receipt["chunks"]["local"] >= (TOKENS - few) * UNITS_A_TOKEN
 
 
+@pytest.mark.long
 def test_two_slow_peers_in_strict_cost_one_credit_each(alone: RunResult) -> None:
     with Swarm() as swarm:
         swarm.start(2, {0: LATE, 1: ["--fault", "later", "--delay", "0.02"]})
