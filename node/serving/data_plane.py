@@ -231,7 +231,7 @@ class DataPlane:
             return True
         opened = self._open_next()
         if is_single or not opened:
-            self._computing.step()
+            self._computing.step(self._breaks.part_s(started))
         if not is_single:
             now = time.monotonic()
             self._breaks.worked(now - started, now)
