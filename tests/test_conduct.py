@@ -4,7 +4,15 @@ import pytest
 from made_parts import identity
 
 from node.transport import conduct
-from node.transport.conduct import BURST_S, MALFORMED_LIMIT, MESSAGE_SHARE, PARDON_S, UNKNOWN_LIMIT, Conduct
+from node.transport.conduct import (
+    BURST_S,
+    DROPPED_LIMIT,
+    MALFORMED_LIMIT,
+    MESSAGE_SHARE,
+    PARDON_S,
+    UNKNOWN_LIMIT,
+    Conduct,
+)
 
 ONE, OTHER, THIRD = (identity(index).peer_id for index in range(3))
 COST_S = 0.0001
@@ -68,7 +76,10 @@ def test_a_flood_that_has_ended_is_soon_forgotten() -> None:
     assert seen.may_send(ONE, 104.0) and seen.may_send(OTHER, 104.0)
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("malformed", MALFORMED_LIMIT), ("unknown", UNKNOWN_LIMIT)])
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("malformed", MALFORMED_LIMIT), ("unknown", UNKNOWN_LIMIT), ("flooded", DROPPED_LIMIT)],
+)
 def test_whoever_breaks_rules_again_and_again_is_kept_out(kind: str, limit: int) -> None:
     seen = Conduct()
     fault = getattr(seen, kind)

@@ -30,7 +30,7 @@ def guards() -> Iterator[Loaded]:
             yield Loaded(client, attacker)
 
 
-@pytest.mark.parametrize("attack", ["shares", "seeds", "rows", pytest.param("unread", marks=pytest.mark.long)])
+@pytest.mark.parametrize("attack", ["shares", "seeds", "rows"])
 def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(guards: Loaded, attack: str) -> None:
     """The answer is the same, every chunk of it is the guards', and the attacker got what the client left."""
     quiet = guards.client.answer()
@@ -46,18 +46,28 @@ def test_a_member_that_loads_a_guard_takes_no_chunk_from_an_honest_client(guards
 
 
 @pytest.mark.long
-def test_a_member_that_sends_garbage_is_kept_out_and_the_honest_client_is_not() -> None:
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [
+        ("cheap", "it sent too many messages against the format"),
+        ("cancels", "it sent too many messages beyond its part of the time"),
+        ("unread", "it sent too many messages beyond its part of the time"),
+    ],
+)
+def test_a_member_that_floods_or_sends_garbage_is_kept_out_and_the_honest_client_is_not(
+    attack: str, reason: str
+) -> None:
     with Swarm() as swarm:
         swarm.start(2)
         with HonestClient(swarm, TOKENS) as client, Attacker(swarm, [GUARD], 1) as attacker:
-            attacker.begin(GUARD, "cheap", 1)
+            attacker.begin(GUARD, attack, 1)
             loaded = client.answer()
             attacker.end()
             assert attacker.begin(GUARD, "rows", 1)["kept out"] == 1
             attacker.end()
             assert client.answer().text == loaded.text
             kept_out = (swarm.nodes[GUARD].data_dir / "access.json").read_text()
-        assert "it sent too many messages against the format" in kept_out
+        assert reason in kept_out
         _all_by_guards(loaded.chunks)
 
 

@@ -3,8 +3,8 @@
 One peer asks for one thing at a time, others for as much as they can get. A request of the first peer has to wait
 where it comes while the thread works for the others; and a system prefers a thread that has slept to one that has
 computed all along. So after a single request the thread works for the others only in the first part of the time in
-which the next one is not expected, and then listens; where requests come fast, only after every second one. Where none
-comes, the others have half of the time, and soon all of it.
+which the next one is not expected, and then listens; where requests come fast, only after every second one. Where
+none comes, the others have half of the time, and soon all of it.
 """
 
 from __future__ import annotations

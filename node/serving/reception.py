@@ -109,6 +109,7 @@ class Reception:
             self._conduct.sent(peer_id, now)
             return
         if not self._conduct.may_send(peer_id, now):
+            self._judge(peer_id, self._conduct.flooded(peer_id, now), "messages beyond its part of the time")
             return
         started = time.thread_time()
         job = self._open(message, _no_room if is_large else self._computing.push)

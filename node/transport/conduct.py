@@ -31,6 +31,9 @@ MALFORMED_LIMIT = 32
 """A peer that sends so many malformed messages within the time of pardon is kept out."""
 UNKNOWN_LIMIT = 1024
 """The same for messages of unknown types: a peer of a later version may send some."""
+DROPPED_LIMIT = 2048
+"""The same for messages that were dropped because their sender had used up its part: even reading them takes time.
+What a client asks for within the limits of a queue is never dropped."""
 
 Sender = PeerId | bytes | None
 """A peer, or the CURVE key of one; None: all who said no hello, together."""
@@ -89,6 +92,10 @@ class Conduct:
     def unknown(self, sender: Sender, now: float) -> bool:
         """A message was of an unknown type; returns whether its sender is to be kept out."""
         return self._fault(sender, 1 / UNKNOWN_LIMIT, now)
+
+    def flooded(self, sender: Sender, now: float) -> bool:
+        """A message was dropped; returns whether its sender is to be kept out."""
+        return self._fault(sender, 1 / DROPPED_LIMIT, now)
 
     def _fault(self, sender: Sender, weight: float, now: float) -> bool:
         record = self._record(sender, now)
