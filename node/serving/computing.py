@@ -91,12 +91,12 @@ class Computing:
         """Compute one part for the peer that has used the least time; the answer leaves with the last part.
 
         Args:
-            most_s: how long the part may be expected to take.
+            most_s: how long a part may be expected to take while others ask too.
         """
         job = self.work.take(self._is_full)
         if job is None:
             return
-        self._worker.part_s = min(most_s, SHARED_PART_S if self._is_shared(job.peer_id) else ALONE_PART_S)
+        self._worker.part_s = min(most_s, SHARED_PART_S) if self._is_shared(job.peer_id) else ALONE_PART_S
         if job.is_long:
             if job.parts is None:
                 self.work.join(job, self._fits, self._is_full)

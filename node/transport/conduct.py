@@ -33,7 +33,7 @@ UNKNOWN_LIMIT = 1024
 """The same for messages of unknown types: a peer of a later version may send some."""
 DROPPED_LIMIT = 2048
 """The same for messages that were dropped because their sender had used up its part: even reading them takes time.
-What a client asks for within the limits of a queue is never dropped."""
+A request within the limits of a queue is never dropped."""
 
 Sender = PeerId | bytes | None
 """A peer, or the CURVE key of one; None: all who said no hello, together."""
