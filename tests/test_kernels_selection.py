@@ -15,7 +15,7 @@ import torch
 from node.errors import ConfigError
 from node.kernels import CHOICE_VARIABLE, Kernels, every_backend, select_kernels
 from node.kernels.build_kernels import HERE, declarations
-from node.kernels.cuda import CudaKernels, float64_product, int8_product
+from node.kernels.cuda import CudaKernels, float64_product, int8_product, signed_bytes
 from node.kernels.delegating import DelegatingKernels
 from node.kernels.interface import ACTIVATION_LIMIT, PRIME, Int16s
 from node.kernels.portable import PortableKernels
@@ -174,8 +174,16 @@ def test_gpu_products_agree_at_the_extremes() -> None:
     values = torch.tensor([[PRIME // 2] * 40, [-(PRIME // 2)] * 40, [-128] * 40], dtype=torch.int32)
     weights = torch.tensor([[127] * 40, [-127] * 40] * 4, dtype=torch.int8)
     expected = values.to(torch.int64) @ weights.t().to(torch.int64)
-    assert torch.equal(int8_product(values, weights, 4), expected)
-    assert torch.equal(float64_product(values, weights, 4), expected % PRIME)
+    assert torch.equal(int8_product(values, weights), expected % PRIME)
+    assert torch.equal(float64_product(values, weights), expected % PRIME)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.int16, ACTIVATION_LIMIT), (torch.int32, PRIME // 2)])
+def test_signed_bytes_are_the_digits_of_the_values(dtype: torch.dtype, limit: int) -> None:
+    values = torch.tensor([[limit, -limit, 0, 127, 128, -128, -129, 255, 256, -32768 % limit]], dtype=dtype)
+    digits = signed_bytes(values).to(torch.int64)
+    scales = 256 ** torch.arange(digits.shape[2])
+    assert torch.equal((digits * scales).sum(2), values.to(torch.int64))
 
 
 def test_resident_weights_give_way_when_there_is_no_room() -> None:

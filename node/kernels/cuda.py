@@ -2,8 +2,7 @@
 
 Rows are cut into signed base-256 limbs, so that int8 tensor cores give exact int32 products (`torch._int_mm`); if
 those are missing or inexact, float64 products are used. The limb arithmetic is tested on CPU tensors, and the backend
-must pass the same self-test as any other before it is used. This file has NOT been run on CUDA itself: there was no
-GPU available.
+must pass the same self-test as any other before it is used. `scripts/gpu_check` runs all of it on a card.
 
 Only this module imports torch, and it is imported only if a GPU driver is found.
 """
@@ -14,7 +13,6 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from node.kernels import checks
 from node.kernels.delegating import DelegatingKernels
@@ -29,6 +27,8 @@ MIN_ROWS: Final = 24
 """torch._int_mm on CUDA needs more than 16 rows on the left; 24 is the next multiple of 8."""
 ALIGNMENT: Final = 8
 """torch._int_mm on CUDA needs inputs and outputs that are multiples of 8."""
+BYTE_OFFSETS: Final = {torch.int16: 0x8080 - (1 << 16), torch.int32: 0x80808080 - (1 << 32)}
+"""128 in every byte of a number, as the signed number of that width."""
 MIN_WEIGHTS: Final = 1 << 20
 """The base backend computes smaller layers: two transfers and a launch take about as long."""
 MEMORY_SHARE: Final = 0.8
@@ -79,28 +79,32 @@ class CudaKernels(DelegatingKernels):
 
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         weights, rows = checks.linear(weights, rows, np.int16)
-        if weights.size < self.min_weights:
+        if weights.size < self.min_weights or not rows.size:
             return self.base.linear_a12(weights, rows)
-        if rows.size and max(int(rows.max()), -int(rows.min())) > ACTIVATION_LIMIT:
+        if max(int(rows.max()), -int(rows.min())) > ACTIVATION_LIMIT:
             raise ValueError(f"rows hold a value beyond {ACTIVATION_LIMIT}")
-        return self._product(weights, rows, num_limbs=2).astype(np.int32)
+        return self._product(weights, rows)
 
     def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         weights, rows = checks.linear(weights, rows, np.uint32)
-        if weights.size < self.min_weights:
+        if weights.size < self.min_weights or not rows.size:
             return self.base.linear_field(weights, rows)
         if not self.base.all_canonical(rows):
             raise ValueError("rows hold an element that is not below p")
-        residues = self._product(weights, self.base.centre(rows), num_limbs=4)
-        return (residues % PRIME).astype(np.uint32)
+        return self._product(weights, self.base.centre(rows)).view(np.uint32)
 
-    def _product(self, weights: Weights, rows: NDArray[np.signedinteger], num_limbs: int) -> NDArray[np.int64]:
-        """Rows near zero [T, K] times the weights -> [T, N], exact or, for four limbs, right mod p."""
+    def _product(self, weights: Weights, rows: Int16s | Sums) -> Sums:
+        """Rows near zero [T, K] times the weights -> [T, N] int32: exact for int16 rows, residues for int32 rows."""
         resident = self._upload(weights)
-        values = torch.from_numpy(rows.astype(np.int32)).to(self._device)
+        values = torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(self._device)
         multiply = int8_product if self._arithmetic == "int8" else float64_product
-        product = multiply(values, resident, num_limbs)[:, : weights.shape[0]]
-        return product.cpu().numpy()
+        product = multiply(values, resident)[:, : weights.shape[0]].contiguous()
+        return self._download(product).numpy()
+
+    def _download(self, product: torch.Tensor) -> torch.Tensor:
+        """In memory that stays pinned and is used again by later results: new pages cost 15 times the copy."""
+        host = torch.empty(product.shape, dtype=product.dtype, pin_memory=self._device.type == "cuda")
+        return host.copy_(product)
 
     def _upload(self, weights: Weights) -> torch.Tensor:
         """The weights on the device, padded to multiples of ALIGNMENT; the least recently used are dropped."""
@@ -117,34 +121,47 @@ class CudaKernels(DelegatingKernels):
             return tensor
 
 
-def int8_product(values: torch.Tensor, weights: torch.Tensor, num_limbs: int) -> torch.Tensor:
-    """Exact products through int8 matrices: values [T, K] int32 near zero, weights [N, K'] int8 -> [T, N] int64.
+def int8_product(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Exact products through int8 matrices: values [T, K] near zero, weights [N, K'] int8 -> [T, N] int32.
 
-    K' is K or its padding to a multiple of ALIGNMENT. With four limbs the result is right mod p, below 2^56.
+    K' is K or its padding to a multiple of ALIGNMENT. int16 values give the sums themselves, which must fit; int32
+    values give their residues mod p.
     """
-    num_rows, num_inputs = values.shape
+    num_limbs, num_rows, num_inputs = values.element_size(), *values.shape
     height = max(MIN_ROWS, -(-num_rows * num_limbs // ALIGNMENT) * ALIGNMENT)
-    limbs = torch.zeros((height, weights.shape[1]), dtype=torch.int8, device=values.device)
-    for j in range(num_limbs):
-        low = ((values + 128) & 255) - 128  # the signed byte: -128 .. 127
-        limbs[j * num_rows : (j + 1) * num_rows, :num_inputs] = low.to(torch.int8)
-        values = (values - low) >> 8
-    sums = torch._int_mm(limbs, weights.t()).to(torch.int64)
-    total = sums[:num_rows]
-    for j in range(1, num_limbs):
-        total = total + (sums[j * num_rows : (j + 1) * num_rows] << (8 * j))
-    return total
+    # Not filled: padding of rows is never read, and padding of inputs meets weights that are zero.
+    limbs = torch.empty((height, weights.shape[1]), dtype=torch.int8, device=values.device)
+    used = limbs[: num_limbs * num_rows, :num_inputs].view(num_limbs, num_rows, num_inputs)
+    used.copy_(signed_bytes(values).permute(2, 0, 1))
+    sums = torch._int_mm(limbs, weights.t())[: num_limbs * num_rows].view(num_limbs, num_rows, -1)
+    if num_limbs == 2:
+        return torch.add(sums[0], sums[1], alpha=256)
+    total = sums[-1].to(torch.int64)  # below 2^55 at the end: four limbs of sums below 2^31
+    for limb in range(num_limbs - 2, -1, -1):
+        total = torch.add(sums[limb], total, alpha=256)
+    return torch.remainder(total, PRIME).to(torch.int32)
 
 
-def float64_product(values: torch.Tensor, weights: torch.Tensor, num_limbs: int) -> torch.Tensor:
-    """The same through float64, in blocks; with four limbs reduced mod p between them."""
+def signed_bytes(values: torch.Tensor) -> torch.Tensor:
+    """Digits -128 .. 127 of integers in base 256, the lowest first: [T, K] int16 or int32 -> [T, K, 2 or 4] int8.
+
+    With 128 added to every digit they are the bytes of an unsigned number, which has no borrow from one to the next;
+    the highest digit fits where the value is below 127 * 256^(digits - 1).
+    """
+    offset = BYTE_OFFSETS[values.dtype]
+    return ((values + offset) ^ offset).view(torch.int8).view(*values.shape, values.element_size())
+
+
+def float64_product(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The same through float64, in blocks, and reduced mod p between them."""
     total = torch.zeros((values.shape[0], weights.shape[0]), dtype=torch.int64, device=values.device)
+    is_field = values.dtype == torch.int32
     for start in range(0, values.shape[1], DOUBLE_BLOCK):
         block = values[:, start : start + DOUBLE_BLOCK]
         columns = weights[:, start : start + block.shape[1]]
         product = (block.to(torch.float64) @ columns.t().to(torch.float64)).to(torch.int64)
-        total += product % PRIME if num_limbs > 2 else product
-    return total
+        total += torch.remainder(product, PRIME) if is_field else product
+    return (torch.remainder(total, PRIME) if is_field else total).to(torch.int32)
 
 
 def _padded(weights: torch.Tensor, alignment: int) -> torch.Tensor:
