@@ -1,22 +1,26 @@
 """The data plane over real sockets: who is served, over which connection, and what the thread survives."""
 
+import contextlib
 import itertools
 import time
 
 import numpy as np
 import pytest
 import zmq
-from live_nodes import WAIT_S, LiveNode, RawClient
+from live_nodes import WAIT_S, LiveNode, RawClient, knock
 from made_parts import KERNELS, MODEL_ID, identity, weights_of
 from msgspec.structs import replace
 from served_units import SEED, UNITS, GatedWorker, introduced, is_served, pad_request
 from waiting import until
 
+from node.errors import TransportError
 from node.serving import inbox
 from node.serving.outbox import MAX_UNREAD_BYTES_A_ROUTE
 from node.serving.worker import LinearWorker
+from node.transport import conduct
 from node.transport.sockets import MAX_DATA_FRAME_BYTES
 from protocol import cbor
+from protocol.codec import encode_message
 from protocol.identity import PeerId
 from protocol.limits import MAGIC, MAX_DATA_BYTES
 from protocol.linear.field import P
@@ -64,6 +68,33 @@ def test_strangers_are_told_to_say_hello(message: Message) -> None:
         assert received.message.code == ErrorCode.NO_SESSION
         assert not node.registry.peers()
         assert node.registry.route_of(client.identity.peer_id) is None
+
+
+@pytest.mark.parametrize("is_malformed", [True, False])
+def test_who_pours_messages_without_a_hello_is_refused_at_the_door(
+    is_malformed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conduct, "DROPPED_LIMIT", 256)  # thousands of them take seconds
+    frames = [bytes(100)] if is_malformed else encode_message(Ping(), 1)
+    with LiveNode(1, UNITS) as node, introduced(node) as client:
+        with RawClient(node.data_endpoint, node.peer_id, identity(9)) as stranger:
+            stranger.until_event(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            deadline = time.monotonic() + WAIT_S
+            while not stranger.monitor.poll(0):
+                assert time.monotonic() < deadline, "it was let go on"
+                for _ in range(1000):
+                    with contextlib.suppress(zmq.Again):
+                        stranger.socket.send_multipart(frames, zmq.DONTWAIT)
+                    with contextlib.suppress(zmq.Again):  # libzmq notices no end of a connection that nobody reads
+                        stranger.socket.recv_multipart(zmq.DONTWAIT)
+                is_served(client)  # others ask too: what is beyond its part is dropped
+            stranger.until_event(zmq.EVENT_DISCONNECTED)
+        with pytest.raises(TransportError, match="no room"):
+            knock(node.data_endpoint, node.peer_id, identity(9))
+        with RawClient(node.data_endpoint, node.peer_id, identity(8)) as other:
+            other.send(Ping())
+            assert other.error().code == ErrorCode.NO_SESSION
+        is_served(client)
 
 
 def test_who_said_hello_is_served() -> None:

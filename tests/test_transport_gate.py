@@ -16,7 +16,7 @@ from made_parts import identity
 
 from node.errors import PeerRefusedError, TransportError
 from node.transport import gate as gates
-from node.transport.admissions import GRANT_S, MAX_GRANTS_A_HOST, Admissions
+from node.transport.admissions import GRANT_S, MAX_GRANTS_A_HOST, MAX_REFUSED, REFUSED_S, Admissions
 from node.transport.gate import Gate
 from node.transport.sockets import SecureContext
 from node.transport.stranger import Entry, Phase, Stranger, StrangerEnded
@@ -309,3 +309,17 @@ def test_grants_are_bounded_used_once_and_run_out() -> None:
     assert admissions.enter("data", "127.0.0.1", GRANT_S) is None
     assert not admissions.admits(bytes([0]), GRANT_S)
     assert admissions.grant("data", "127.0.0.1", b"late", GRANT_S)
+
+
+def test_a_refused_key_opens_nothing_for_a_while_and_others_do() -> None:
+    admissions = Admissions()
+    assert admissions.grant("data", "127.0.0.1", b"bad", 0.0)
+    admissions.refuse(b"bad", 0.0)
+    assert not admissions.admits(b"bad", 0.0), "a grant given before is void"
+    assert not admissions.grant("control", "127.0.0.1", b"bad", REFUSED_S - 0.1)
+    assert admissions.grant("data", "127.0.0.1", b"good", 0.0) and admissions.admits(b"good", 0.0)
+    assert admissions.grant("data", "127.0.0.1", b"bad", REFUSED_S) and admissions.admits(b"bad", REFUSED_S)
+    for number in range(MAX_REFUSED + 1):
+        admissions.refuse(number.to_bytes(2), REFUSED_S)
+    assert admissions.grant("data", "127.0.0.1", (0).to_bytes(2), REFUSED_S), "the first was forgotten"
+    assert not admissions.grant("data", "127.0.0.1", (1).to_bytes(2), REFUSED_S)

@@ -109,6 +109,7 @@ class DataPlane:
             conduct,
             is_paired,
             on_fault,
+            secure.gate.refuse,
             lambda: self._lending.refusal,
             worker.spans,
         )

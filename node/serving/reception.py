@@ -51,6 +51,7 @@ class Reception:
     Args:
         is_paired: tells whose plain rows are accepted.
         on_fault: called with who is to be kept out, and why.
+        on_nobodys_fault: called with the CURVE key of somebody without a hello who is to be kept out for a while.
         refusal: why nothing is computed for others now; None if it is.
         spans: keeps the caches of spans; None: none are computed here.
     """
@@ -64,13 +65,17 @@ class Reception:
         conduct: Conduct,
         is_paired: Callable[[PeerId], bool],
         on_fault: Callable[[PeerId, str], None],
+        on_nobodys_fault: Callable[[bytes], None],
         refusal: Callable[[], str | None],
         spans: SpanCaches | None = None,
     ) -> None:
         self._registry, self._computing, self._blobs = registry, computing, blobs
         self._work = computing.work
         self._outbox, self._conduct = outbox, conduct
-        self._is_paired, self._on_fault, self._refusal, self._spans = is_paired, on_fault, refusal, spans
+        self._is_paired, self._refusal, self._spans = is_paired, refusal, spans
+        self._on_fault, self._on_nobodys_fault = on_fault, on_nobodys_fault
+        self._nobodies = Conduct()
+        """Of keys without a hello: which rules they broke. The time that they use is counted for all together."""
         self._inbox = Inbox()
         self._work.unopened = self._inbox.count_of
         self._complaints = LogLimit(log)
@@ -119,13 +124,18 @@ class Reception:
 
     def take_of_nobody(self, socket: Any, route: Route, frames: list[zmq.Frame]) -> None:
         """A message has come whose sender's hello has not been heard, or this node was restarted since."""
-        if not self._conduct.may_send(None, time.monotonic()):
+        now = time.monotonic()
+        curve_key = b"" if route is None else curve_key_of_frame(frames[-1])  # of a peer that this node dialled: none
+        if not self._conduct.may_send(None, now):
+            if curve_key and self._nobodies.flooded(curve_key, now):
+                self._on_nobodys_fault(curve_key)
             return
         started = time.thread_time()
         try:
             message_id = decode_header(frames[0].buffer, MAX_DATA_HEADER_BYTES)[KEY_ID]
         except RemoteProtocolError:
-            pass
+            if curve_key and self._nobodies.malformed(curve_key, now):
+                self._on_nobodys_fault(curve_key)
         else:
             refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
             send_frames(socket, [*([] if route is None else [route]), *encode_message(refusal, message_id)])

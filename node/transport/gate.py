@@ -178,6 +178,11 @@ class Gate:
         for caller in self.callers.of_key(curve_key):
             self._pump.close(caller.pair_id)
 
+    def refuse(self, curve_key: bytes) -> None:
+        """End every connection of a key, and let it open none for a while: what it sent was of no use."""
+        self._admissions.refuse(curve_key, time.monotonic())
+        self.close(curve_key)
+
     # --- the thread
 
     def _run(self) -> None:

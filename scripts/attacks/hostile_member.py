@@ -145,8 +145,10 @@ class HostileMember:
         self.secure.__enter__()
         self._control.start(None, self._targets)
         self.registry.wait_settled([str(target) for target in self._targets], 0, LINK_TIMEOUT_S)
-        if len(self.registry.usable()) < len(self._targets):
+        peers = {peer.peer_id: peer for peer in self.registry.usable()}
+        if len(peers) < len(self._targets):
             raise click.ClickException(f"not let in: {self.registry.outcomes()}")
+        self._peers = [peers[target.peer_id] for target in self._targets if target.peer_id is not None]
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -155,15 +157,13 @@ class HostileMember:
 
     def begin(self, target: int, attack: Attack) -> Load | None:
         """A new connection to a target, over which an attack runs; None where this member is kept out."""
-        peer_id = self._targets[target].peer_id
-        assert peer_id is not None
-        self.registry.wait_up(peer_id, LINK_TIMEOUT_S)  # on a busy machine a link may break, and is dialled again
-        peer = next((peer for peer in self.registry.usable() if peer.peer_id == peer_id), None)
-        if peer is None:
-            return None
+        peer = self._peers[target]
         try:
             self.secure.knocks.knock(peer.peer_id, peer.host, peer.hello.data_port).result(LINK_TIMEOUT_S)
         except PeerRefusedError:
+            return None
+        # On a busy machine a link may break, and is dialled again.
+        if not self.registry.wait_up(peer.peer_id, LINK_TIMEOUT_S):
             return None
         socket = self.secure.context.socket(zmq.DEALER)
         self.secure.dial(socket, peer.peer_id, MAX_DATA_FRAME_BYTES)
