@@ -1,9 +1,8 @@
 """`scripts/bench predict`: what a large model costs over peers, by the planner's own cost model. Nothing is measured.
 
 The figures of the devices are assumptions: those of a CPU are what this project's kernels reach on 2 cores with
-AVX-512 (README, «Kernels»), those of a GPU a tenth of what the data sheet of a card of 2022 states (H100 SXM:
-3.35 TB/s and 1979 TOPS of int8, four products of limbs for each of ours). Give others with `--peer-gbps` and
-`--peer-gmacs`.
+AVX-512 (README, «Kernels»), those of a GPU about what an H100 reached with layers of 17 to 235 MB (`scripts/gpu_check`: 0.1 to 1.2 TB/s with one
+row, 17 TMAC/s with 128 rows). Give others with `--peer-gbps` and `--peer-gmacs`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ LINKS = {"1gbit-0.3ms": (125e6, 0.0003), "1gbit-20ms": (125e6, 0.020), "100mbit-
 """Bytes a second, and the round trip in seconds."""
 EXCHANGE_S = 0.001
 """An exchange on one machine without its kernel (`scripts/bench exchange`)."""
-CPU, GPU = (17e9, 45e9), (0.3e12, 50e12)
+CPU, GPU = (17e9, 45e9), (0.3e12, 17e12)
 """Multiply-accumulates a second with one row, for which all weights are read, and with many."""
 FLOATS = Line(0.0002, 0.00002)
 OWN_WORK = Line(0.0002, 4e-9)
