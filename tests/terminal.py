@@ -26,7 +26,9 @@ class Terminal:
         self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
         self._size = size
         self._command = f"{shlex.join(command)}; echo {LEFT} $?; read _"
-        self._env = {key: value for key, value in env.items() if key not in ("TMUX", "NO_COLOR")}
+        # COLUMNS and LINES, which pytest's workers set, would count for more than the terminal's own size.
+        left_out = ("TMUX", "NO_COLOR", "COLUMNS", "LINES")
+        self._env = {key: value for key, value in env.items() if key not in left_out}
         self._kept = Path(os.environ["KEKAHYDE_SCREENS"]) if "KEKAHYDE_SCREENS" in os.environ else None
 
     def __enter__(self) -> Self:
