@@ -1,8 +1,9 @@
 """`scripts/bench predict`: what a large model costs over peers, by the planner's own cost model. Nothing is measured.
 
 The figures of the devices are assumptions: those of a CPU are what this project's kernels reach on 2 cores with
-AVX-512 (README, «Kernels»), those of a GPU about what an H100 reached with layers of 17 to 235 MB (`scripts/gpu_check`: 0.1 to 1.2 TB/s with one
-row, 17 TMAC/s with 128 rows). Give others with `--peer-gbps` and `--peer-gmacs`.
+AVX-512 (README, «Kernels»), those of a GPU about what an H100 reached with layers of 17 to 235 MB
+(`scripts/gpu_check`: 0.1 to 1.2 TB/s with one row, 17 TMAC/s with 128 rows). Give others with `--peer-gbps` and
+`--peer-gmacs`.
 """
 
 from __future__ import annotations
