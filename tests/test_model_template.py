@@ -6,12 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_tokenizers import byte_fallback_tokenizer, byte_level_tokenizer
+from puppets import write_puppet
 
 from node.errors import CorruptModelError, PromptError
+from node.model.generate import Answer, Finished
+from node.model.sampling import SamplingParams
 from node.model.template import ChatTemplate
 from node.model.tokenizer import Tokenizer
+from node.store.library import Library
 
 TEMPLATES = {
     "llama2": (
@@ -154,3 +159,28 @@ def test_template_errors_are_one_sentence(source: str, reason: str) -> None:
 def test_template_that_does_not_compile() -> None:
     with pytest.raises(CorruptModelError, match="chat template is not valid"):
         ChatTemplate("{% if %}")
+
+
+@pytest.mark.parametrize(
+    ("config", "in_config", "in_map", "ends"),
+    [
+        ({}, {"eos_token": "</s>"}, {}, [256]),
+        ({}, {}, {"eos_token": ADDED}, [256]),
+        ({"eos_token_id": 99}, {"eos_token": "</s>"}, {}, [99]),
+        ({}, {"eos_token": "<none>"}, {}, [257]),
+        ({}, {}, {}, []),
+    ],
+)
+def test_an_answer_ends_at_the_token_that_the_configuration_or_else_the_tokenizer_names(
+    config: dict[str, Any], in_config: dict[str, Any], in_map: dict[str, Any], ends: list[int], tmp_path: Path
+) -> None:
+    folder = write_puppet(tmp_path / "source", {}, ["</s>"], 300, config, in_config)
+    (folder / "special_tokens_map.json").write_text(json.dumps(in_map))
+    library = Library(tmp_path / "models")
+    model = library.resolve(library.import_folder(folder, "puppet").model_id)
+    for token_id in (98, 99, 256, 257):
+        answer = Answer(model.config, model.tokenizer(), [97], SamplingParams(temperature=0.0, max_tokens=5), True)
+        logits = np.zeros(300, np.float32)
+        logits[token_id] = 1.0
+        finished = [event for event in answer.advance(logits) if isinstance(event, Finished)]
+        assert [event.reason for event in finished] == ["stop"] * (token_id in ends)

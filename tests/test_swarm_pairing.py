@@ -140,7 +140,9 @@ def test_owners_compare_codes_and_either_may_take_the_pairing_back() -> None:
         second.node.stop()
         assert first.call("unpair", there).returncode == 0 and first.listing()["devices"] == []
         assert first.call("unpair", there).returncode == 1
-        assert f"{here}  paired" in second.call("pair", "--list").stdout, "its file, while no node runs"
+        assert second.call("name", here, "desk").returncode == 0
+        listed = second.call("pair", "--list").stdout
+        assert f"{here}  paired" in listed and listed.endswith("  desk\n"), "its files, while no node runs"
         assert second.call("pair", here, "--may-read-prompts", stdin="y\n").returncode == 0
         paired_file = second.node.data_dir / "paired.json"
         untouched = paired_file.read_text()

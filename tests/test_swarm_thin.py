@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import stat
 import subprocess
@@ -134,4 +135,5 @@ def test_holders_leave_in_the_middle_and_with_the_last_it_ends_honestly(expected
         answer = thin_run(swarm, model_id, *options, peers=holders, on_token=kill_all)
         assert answer.returncode == 1 and answer.receipt["finish_reason"] == "error", answer.narration
         assert 5 < len(answer.tokens) < TOKENS and answer.token_ids == expected.token_ids[: len(answer.tokens)]
-        assert expected.text.startswith(answer.text) and "no peer that is there computes layer" in answer.narration
+        assert expected.text.startswith(answer.text)
+        assert re.search(r"no peer that is there computes (layer \d|the head)", answer.narration), answer.narration

@@ -18,6 +18,7 @@ from node.errors import KekahydeError, NodeNotRunningError
 from node.gateway.client.client import call_node
 from node.operations.pairing import device_as_json
 from node.paths import DataDir
+from node.swarm.device_names import DeviceNames
 from node.trust.paired import PairedDevices
 from protocol.pairing.states import PairState
 
@@ -187,7 +188,11 @@ def _listing(data_dir: Path) -> dict[str, Any]:
     except NodeNotRunningError:
         directory = DataDir.open(data_dir)
         devices = PairedDevices(directory.identity(), directory.path).devices()
-        return {"attempts": [], "devices": [device_as_json(device) | {"connected": False} for device in devices]}
+        names = DeviceNames(directory.names)
+        listed = [
+            device_as_json(device) | {"name": names.of(device.peer_id), "connected": False} for device in devices
+        ]
+        return {"attempts": [], "devices": listed}
 
 
 @contextmanager
@@ -206,7 +211,8 @@ def _show(listing: dict[str, Any], as_json: bool) -> None:
         reads = "may read prompts" if device["may_read_prompts"] else "makes pads only"
         day = time.strftime("%Y-%m-%d", time.localtime(device["paired_at"]))
         connected = "connected" if device["connected"] else "not connected"
-        click.echo(f"{device['peer_id']}  paired {day}  {reads}  {connected}")
+        called = f"  {device['name']}" if device["name"] else ""
+        click.echo(f"{device['peer_id']}  paired {day}  {reads}  {connected}{called}")
     for attempt in listing["attempts"]:
         code = f"  code {attempt['code']}" if attempt["code"] else ""
         reason = f"  {attempt['reason']}" if attempt["reason"] else ""

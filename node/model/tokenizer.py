@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from node.errors import CorruptModelError, ModelError, ModelNotFoundError, PromptError, UnsupportedModelError
 from node.model.config import MAX_VOCABULARY
-from node.model.named_tokens import added_tokens, tokenizer_config
+from node.model.named_tokens import added_tokens, special_tokens, tokenizer_config
 from node.model.text_stream import TextStream
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -26,8 +26,12 @@ class Tokenizer:
         CorruptModelError: an id is larger than any vocabulary: the library counts to it when it writes itself down.
     """
 
-    def __init__(self, rust: RustTokenizer) -> None:
+    def __init__(self, rust: RustTokenizer, end_word: str | None = None) -> None:
+        """`end_word`: the word of the token that ends a text, where the checkpoint's files name one."""
         self._rust = rust
+        end_id: int | None = None if end_word is None else rust.token_to_id(end_word)
+        self.end_ids: tuple[int, ...] = () if end_id is None else (end_id,)
+        """What ends an answer of a model whose configuration names no token for it."""
         rust.no_truncation()
         rust.no_padding()
         added = rust.get_added_tokens_decoder()
@@ -55,12 +59,10 @@ class Tokenizer:
         if not path.exists():
             raise ModelNotFoundError(f"{path} is missing; fetch the model's tokenizer too")
         try:
-            rust = RustTokenizer.from_file(str(path))
+            rust, named = RustTokenizer.from_file(str(path)), tokenizer_config(folder)
             known = {token.content for token in rust.get_added_tokens_decoder().values()}
-            rust.add_tokens(
-                [token for token in added_tokens(tokenizer_config(folder), folder) if token.content not in known]
-            )
-            return cls(rust)
+            rust.add_tokens([token for token in added_tokens(named, folder) if token.content not in known])
+            return cls(rust, special_tokens(named).get("eos_token"))
         except CorruptModelError:
             raise
         except UnsupportedModelError as exc:

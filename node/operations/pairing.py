@@ -30,7 +30,8 @@ def pair_list(node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "attempts": [asdict(view) for view in node.trust.attempts()],
         "devices": [
-            device_as_json(device) | {"connected": device.peer_id in _connected(node)}
+            device_as_json(device)
+            | {"name": node.name_of(device.peer_id), "connected": device.peer_id in _connected(node)}
             for device in node.trust.devices.devices()
         ],
     }

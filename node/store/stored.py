@@ -188,7 +188,8 @@ class StoredModel:
         """The tokens as grammars need them. Raises PromptError where this tokenizer allows no grammar."""
         from node.model.guide import GuideTokens
 
-        return GuideTokens(self._tokenizer, self.config.vocab_size, self.config.eos_ids)
+        eos_ids = self.config.eos_ids or self._tokenizer.end_ids
+        return GuideTokens(self._tokenizer, self.config.vocab_size, eos_ids)
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
