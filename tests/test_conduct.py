@@ -85,6 +85,7 @@ def test_whoever_breaks_rules_again_and_again_is_kept_out(kind: str, limit: int)
     fault = getattr(seen, kind)
     verdicts = [fault(ONE, 100.0) for _ in range(limit)]
     assert verdicts[-1] and not any(verdicts[:-1])
+    assert not fault(ONE, 100.0), "it was said once"
     assert not fault(OTHER, 100.0)
 
 

@@ -90,8 +90,8 @@ class Answer:
         check_prompt(prompt_ids, config, tokenizer)
         self.prompt_ids = list(prompt_ids)
         self.num_tokens = 0
-        eos_ids = config.eos_ids or tokenizer.end_ids
-        self._end_ids = frozenset(params.stop_token_ids) | frozenset(() if params.ignore_eos else eos_ids)
+        named = () if params.ignore_eos else tokenizer.end_ids(config)
+        self._end_ids = frozenset((*params.stop_token_ids, *named))
         self._guide = None if guide is None else guide.fresh()
         self._sampler = Sampler(params, prompt_ids, self._end_ids, self._guide)
         self._stream = tokenizer.stream(prompt_ids if continues else ())

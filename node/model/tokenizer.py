@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as RustTokenizer
 
 from node.errors import CorruptModelError, ModelError, ModelNotFoundError, PromptError, UnsupportedModelError
-from node.model.config import MAX_VOCABULARY
+from node.model.config import MAX_VOCABULARY, ModelConfig
 from node.model.named_tokens import added_tokens, special_tokens, tokenizer_config
 from node.model.text_stream import TextStream
 
@@ -30,8 +30,7 @@ class Tokenizer:
         """`end_word`: the word of the token that ends a text, where the checkpoint's files name one."""
         self._rust = rust
         end_id: int | None = None if end_word is None else rust.token_to_id(end_word)
-        self.end_ids: tuple[int, ...] = () if end_id is None else (end_id,)
-        """What ends an answer of a model whose configuration names no token for it."""
+        self._end_ids: tuple[int, ...] = () if end_id is None else (end_id,)
         rust.no_truncation()
         rust.no_padding()
         added = rust.get_added_tokens_decoder()
@@ -80,6 +79,10 @@ class Tokenizer:
     def numbers(self) -> dict[str, int]:
         """The id of every token that the tokenizer knows, by its word."""
         return dict(self._rust.get_vocab(with_added_tokens=True))
+
+    def end_ids(self, config: ModelConfig) -> tuple[int, ...]:
+        """Tokens that end an answer: those that the configuration names, or else the one of the tokenizer's files."""
+        return config.eos_ids or self._end_ids
 
     def as_json(self) -> str:
         """What `tokenizer.json` holds, with the tokens that other files name."""

@@ -188,8 +188,7 @@ class StoredModel:
         """The tokens as grammars need them. Raises PromptError where this tokenizer allows no grammar."""
         from node.model.guide import GuideTokens
 
-        eos_ids = self.config.eos_ids or self._tokenizer.end_ids
-        return GuideTokens(self._tokenizer, self.config.vocab_size, eos_ids)
+        return GuideTokens(self._tokenizer, self.config.vocab_size, self._tokenizer.end_ids(self.config))
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:

@@ -101,7 +101,10 @@ class Conduct:
         record = self._record(sender, now)
         record.faults = max(0.0, record.faults - (now - record.faults_at) / PARDON_S) + weight
         record.faults_at = now
-        return record.faults >= 1.0 - weight / 2  # not a sum of fractions against a whole
+        if record.faults < 1.0 - weight / 2:  # not a sum of fractions against a whole
+            return False
+        record.faults = 0.0  # said once: what is still on its way from it need not be judged again, message by message
+        return True
 
     def _record(self, sender: Sender, now: float) -> _Record:
         """The record of somebody who sends now, with the credit gained since its last message."""

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -19,11 +18,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from node.gateway.client.generating import generate_on_node
 from node.kernels import select_kernels
 from node.kernels.delegating import DelegatingKernels
 from node.kernels.interface import PRIME, Kernels
 from node.kernels.selftest import self_test
+from scripts.benchmarks.spans import ask
 from scripts.harness.owner import pair
 from scripts.harness.random_model import write_random_model
 from scripts.harness.swarm import Swarm
@@ -133,26 +132,15 @@ def lend_to_it() -> list[list[str]]:
                 done = swarm.run("w1", ["--privacy", "strict", "--pad-rows", str(TOKENS + 8), *sampling])
                 if done.returncode:
                     raise click.ClickException(f"{name}: {done.narration[-800:]}")
-                strict, spans = done.receipt, through_spans(client.data_dir)
+                # The second answer through a span is taken: the first one moves the weights to the card.
+                spans = [ask(client.data_dir, "trusted", PROMPT, TOKENS, number) for number in range(2)][-1]
+                strict = done.receipt
             texts.add((strict["text"], spans["text"]))
             speeds = (strict["tokens_per_s"], spans["tokens_per_s"])
             rows.append([name, *(f"{speed:.2f}" for speed in speeds), f"{spans['ttft_s']:.2f}"])
     if len(texts) > 1:
         raise click.ClickException("the texts differ")
     return rows
-
-
-def through_spans(data_dir: Path) -> dict[str, Any]:
-    """The receipt of an answer to a long prompt through a span on the worker: of the second, so weights are there."""
-    receipt: dict[str, Any] = {}
-    for number in range(2):
-        ids = [10 + (7 * number + 3 * place) % 200 for place in range(PROMPT)]
-        for event in generate_on_node(
-            data_dir, prompt=ids, privacy="trusted", max_tokens=TOKENS, ignore_eos=True, temperature=0.0
-        ):
-            if event["event"] == "receipt":
-                receipt = event["receipt"]
-    return receipt
 
 
 @click.command()

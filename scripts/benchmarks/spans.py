@@ -48,7 +48,7 @@ def main(rounds: int, prompt: int, tokens: int, workers: int, shape: str | None,
             receipts: dict[str, list[dict[str, Any]]] = {"local": [], "trusted": []}
             for number in range(rounds + 1):
                 for mode, seen in receipts.items():
-                    receipt = _ask(client.data_dir, mode, prompt, tokens, number)
+                    receipt = ask(client.data_dir, mode, prompt, tokens, number)
                     if number:  # the first maps the weights
                         seen.append(receipt)
                 if receipts["local"] and receipts["local"][-1]["text"] != receipts["trusted"][-1]["text"]:
@@ -82,7 +82,7 @@ def _made(folder: Path, shape: str) -> Path:
     return folder / "models"
 
 
-def _ask(data_dir: Path, mode: str, prompt: int, tokens: int, number: int) -> dict[str, Any]:
+def ask(data_dir: Path, mode: str, prompt: int, tokens: int, number: int) -> dict[str, Any]:
     """The receipt of one answer; every prompt is another one, so that no cache serves it."""
     ids = [10 + (7 * number + 3 * place) % 200 for place in range(prompt)]
     receipt: dict[str, Any] = {}
