@@ -103,7 +103,7 @@ class Conduct:
         record.faults_at = now
         if record.faults < 1.0 - weight / 2:  # not a sum of fractions against a whole
             return False
-        record.faults = 0.0  # said once: what is still on its way from it need not be judged again, message by message
+        record.faults = 0.0  # said once, and not again for each message that is still on its way
         return True
 
     def _record(self, sender: Sender, now: float) -> _Record:
