@@ -250,7 +250,7 @@ def test_breaks_and_waiting_messages_hold_up_no_long_request() -> None:
                 if (received := single.receive(0.001)) is not None:
                     break
             assert received.id == nonce and isinstance(received.message, LinearResult)
-        assert answered > 40
+        assert answered >= 20, "at least one in every second of the gaps between 40 single requests"
 
 
 def test_requests_beyond_those_that_are_opened_are_answered_in_order_and_can_be_cancelled() -> None:
