@@ -20,7 +20,7 @@ from protocol.link.messages import Attach, GoAway, Pong
 from protocol.membership.messages import Gossip, PingReq, PingResult, Sync, SyncOk
 from protocol.message import Cancel, ErrorReply, Message, Ping
 from protocol.pairing.messages import PairAnswer, PairAsk, PairConfirm, PairRefuse, PairReveal, Unpair
-from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanResult, SpanStep
+from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -30,7 +30,7 @@ MESSAGES: tuple[type[Message], ...] = (
     *(PairAsk, PairAnswer, PairReveal, PairConfirm, PairRefuse, Unpair),
     *(Linear, LinearResult, TrustedLinear, TrustedResult),
     *(BlobAsk, BlobOutline, PieceAsk, PieceSlice, Credit),
-    *(SpanOpen, SpanOpened, SpanStep, SpanResult, SpanClose),
+    *(SpanOpen, SpanOpened, SpanStep, SpanPass, SpanResult, SpanClose),
 )
 """All messages of this version."""
 

@@ -32,6 +32,8 @@ MAX_HIDDEN_SIZE = 1 << 16
 MAX_LAYERS = 1 << 12
 MAX_POSITIONS = 1 << 24
 MAX_STEP_PARTS = 64
+MAX_ONWARD = 15
+"""Most devices that the rows of a step go on to, one after the other."""
 MAX_COMPUTE_US = 1 << 62
 MAX_UNIT_OUTPUTS = 1 << 20
 
@@ -40,6 +42,8 @@ SEED_BYTES = 32
 SESSION_BYTES = 16
 CACHE_BYTES = 16
 """Of the id of a span's cache."""
+WAY_KEY_BYTES = 32
+"""Of the key with which a client seals what its devices hand on (`protocol.spans.onward`)."""
 NONCE_BYTES = 16
 SWARM_KEY_BYTES = 32
 PROOF_BYTES = 32

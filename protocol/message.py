@@ -52,6 +52,7 @@ class MessageType(IntEnum):
     SPAN_STEP = 50
     SPAN_RESULT = 51
     SPAN_CLOSE = 52
+    SPAN_PASS = 53
 
 
 class ErrorCode(IntEnum):

@@ -6,6 +6,7 @@ import cbor2
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from protocol.codec import Received, decode_message
 from protocol.envelope import (
@@ -13,6 +14,7 @@ from protocol.envelope import (
 )
 from protocol.errors import RemoteProtocolError
 from protocol.finding.dialback import DialBack, DialBackResult, DialBackStatus
+from protocol.identity import peer_id_of
 from protocol.limits import (
     MAGIC,
     MAX_BLOB_PIECES,
@@ -45,7 +47,9 @@ from protocol.pairing.messages import (
     PairReveal,
     Unpair,
 )
-from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+from protocol.spans.binding import SpanBinding, SpanRows
+from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
+from protocol.spans.onward import Onward
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 from protocol.transfer.outline import Outline
 
@@ -167,29 +171,39 @@ caches = st.binary(min_size=16, max_size=16)
 
 
 @st.composite
-def steps(draw: st.DrawFn) -> SpanStep:
+def span_bindings(draw: st.DrawFn) -> SpanBinding:
     names = draw(st.lists(caches, min_size=1, max_size=5, unique=True))
     starts = [draw(st.integers(0, MAX_POSITIONS - 20)) for _ in names]
     parts = tuple(
         SpanRows(name, start, start + draw(st.integers(1, 9))) for name, start in zip(names, starts, strict=True)
     )
     first = draw(st.integers(0, MAX_LAYERS - 2))
-    binding = SpanBinding(draw(ids), draw(hashes), first, draw(st.integers(first + 1, MAX_LAYERS)), parts)
+    return SpanBinding(draw(ids), draw(hashes), first, draw(st.integers(first + 1, MAX_LAYERS)), parts)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> SpanStep:
+    binding = draw(span_bindings())
     values = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
-    return SpanStep(binding, np.resize(np.array(values, dtype=np.float32), (binding.num_rows, 3)))
+    rows = np.resize(np.array(values, dtype=np.float32), (binding.num_rows, 3))
+    peers = draw(st.lists(st.tuples(hashes, hashes), max_size=2))
+    way = tuple(Onward(peer_id_of(key), replace(binding, nonce=draw(ids)), seal) for key, seal in peers)
+    return SpanPass(binding, rows, way, draw(hashes)) if draw(st.booleans()) else SpanStep(binding, rows, way)
 
 
 @st.composite
 def span_results(draw: st.DrawFn) -> SpanResult:
     values = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
-    return SpanResult(draw(hashes), draw(st.integers(0, 1 << 62)), np.array([values], dtype=np.float32))
+    rows = np.array([values], dtype=np.float32)
+    handed = draw(st.none() | hashes), draw(st.booleans())
+    return SpanResult(draw(hashes), draw(st.integers(0, 1 << 62)), rows, *handed)
 
 
 @st.composite
 def openings(draw: st.DrawFn) -> SpanOpen:
     first, capacity = draw(st.integers(0, MAX_LAYERS - 2)), draw(st.integers(1, MAX_POSITIONS))
     end, reach = draw(st.integers(first + 1, MAX_LAYERS)), draw(st.integers(0, MAX_POSITIONS))
-    return SpanOpen(draw(caches), draw(hashes), first, end, capacity, reach)
+    return SpanOpen(draw(caches), draw(hashes), first, end, capacity, reach, draw(hashes))
 
 
 spans: st.SearchStrategy[Message] = st.one_of(

@@ -22,24 +22,29 @@ from node.model.decoder import Decoder
 from node.model.head import Head
 from node.model.layers import UnitLayers
 from node.model.span import SpanLayers
-from node.serving.spans import SpanCaches
+from node.serving.spans import Client, SpanCaches
 from node.spans import SpanChain
 from node.spans.device import SpanDevice
 from node.spans.recheck import Again, Recheck
 from node.spans.stage import Stage
 from node.spans.witness import Witness, WitnessLayers
 from node.store.stored import StoredModel
-from protocol.codec import Received
+from protocol.codec import Received, decode_message, encode_message
+from protocol.identity import PeerId
+from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.linear.field import Floats
 from protocol.linear.messages import Role
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message
-from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanResult, SpanStep, span_digest
+from protocol.spans.binding import SpanBinding, rows_hash, span_digest
+from protocol.spans.messages import SpanClose, SpanOpen, SpanPass, SpanResult, SpanStep
 
 LAYERS = 5
 BINDING = SpanBinding(7, bytes(32), 0, 1, ())
 IDS = [5, 9, 2, 61, 7, 7, 33, 12, 70, 3, 44, 8, 19, 25, 31, 6, 2, 40, 77, 1, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23]
 Fault = Callable[["Worker", int, SpanStep], bool]
 """Does something else than an honest answer; returns whether it did."""
+HandOn = Callable[["Worker", SpanStep, SpanResult], None]
+"""Answers the client, and hands a result on or not."""
 
 
 class Worker:
@@ -52,6 +57,9 @@ class Worker:
         self.faults: dict[int, Fault] = {}
         self.steps = 0
         self.opened = 0
+        self.others: dict[PeerId, Worker] = {}
+        """Those that it reaches."""
+        self.hands_on: HandOn = straight
         self.peer = SessionPeer(self.channel.peer_id, Role.PLAIN, self.channel, PeerMeasures(1e9))  # type: ignore[arg-type]
         self.may_read = True
         self.device = SpanDevice(self.peer, model.model_id_bytes, lambda: self.may_read, model.config.hidden_size)
@@ -60,16 +68,41 @@ class Worker:
         match received.message:
             case SpanOpen() as opening:
                 self.opened += 1
-                self.channel.answer(self.caches.open(self.channel.peer_id, opening), received.id)
+                self.channel.answer(self.caches.open(Client(self.channel.peer_id), opening), received.id)
             case SpanClose(cache):
                 self.caches.close(self.channel.peer_id, cache)
             case SpanStep() as step:
-                self.steps += 1
-                fault = self.faults.get(self.steps)
-                if fault is None or not fault(self, received.id, step):
-                    self.channel.answer(self.compute(step), received.id)
+                self._asked(step)
             case Cancel():
                 pass
+
+    def _asked(self, step: SpanStep) -> None:
+        self.steps += 1
+        message_id, fault = step.binding.nonce, self.faults.get(self.steps)
+        if fault is not None and fault(self, message_id, step):
+            return
+        answer = self.compute(step)
+        if isinstance(answer, SpanResult) and step.onward:
+            self.hands_on(self, step, answer)
+        else:
+            self.channel.answer(answer, message_id)
+
+    def reach(self, step: SpanStep, result: SpanResult) -> bool:
+        """Hand a result on, in the form in which it travels."""
+        first, *rest = step.onward
+        other = self.others.get(first.peer_id)
+        if other is None or other.channel.closed:
+            return False
+        message = SpanPass(first.binding, result.rows, tuple(rest), first.seal)
+        frames = [bytes(frame) for frame in encode_message(message, first.binding.nonce)]
+        other.handed(decode_message(frames, MAX_DATA_HEADER_BYTES).message)
+        return True
+
+    def handed(self, message: Message) -> None:
+        """Another worker hands rows on to this one."""
+        assert isinstance(message, SpanPass)
+        if self.caches.client_of(message) is not None:
+            self._asked(message)
 
     def compute(self, step: SpanStep) -> Message:
         from node.serving.refusal import RequestError
@@ -80,7 +113,37 @@ class Worker:
                 next(parts)
         except StopIteration as finished:
             (outcome,) = finished.value
-        return ErrorReply(outcome.code, str(outcome)) if isinstance(outcome, RequestError) else outcome
+        if isinstance(outcome, RequestError):
+            return ErrorReply(outcome.code, str(outcome))
+        assert isinstance(outcome, SpanResult)
+        return replace(outcome, inputs=rows_hash(step.rows)) if isinstance(step, SpanPass) else outcome
+
+
+def straight(worker: Worker, step: SpanStep, result: SpanResult) -> None:
+    """The next one has it, and has answered, before the client has it."""
+    worker.channel.answer(replace(result, passed=worker.reach(step, result)), step.binding.nonce)
+
+
+def behind(worker: Worker, step: SpanStep, result: SpanResult) -> None:
+    """The next one has it after the client."""
+    worker.channel.answer(replace(result, passed=True), step.binding.nonce)
+    worker.reach(step, result)
+
+
+def keeps(worker: Worker, step: SpanStep, result: SpanResult) -> None:
+    """It cannot reach the next one."""
+    worker.channel.answer(result, step.binding.nonce)
+
+
+def drops(worker: Worker, step: SpanStep, result: SpanResult) -> None:
+    """What it sent gets lost."""
+    worker.channel.answer(replace(result, passed=True), step.binding.nonce)
+
+
+def swaps(worker: Worker, step: SpanStep, result: SpanResult) -> None:
+    """The next one gets other rows than the client."""
+    worker.reach(step, replace(result, rows=result.rows * np.float32(2)))
+    worker.channel.answer(replace(result, passed=True), step.binding.nonce)
 
 
 def forgets(worker: Worker, message_id: int, step: SpanStep) -> bool:
@@ -127,23 +190,24 @@ def other_rows(step: SpanStep, honest: SpanResult) -> SpanResult:
     """One bit of the last row, with a right digest: only who computes it again can tell."""
     rows = np.array(honest.rows)
     rows[-1].view(np.uint32)[0] ^= 1
-    return SpanResult(span_digest(step.binding, rows), 1, rows)
+    return replace(honest, digest=span_digest(step.binding, rows), rows=rows)
 
 
 def not_finite(step: SpanStep, honest: SpanResult) -> SpanResult:
     rows = np.full_like(honest.rows, np.nan)
-    return SpanResult(span_digest(step.binding, rows), 1, rows)
+    return replace(honest, digest=span_digest(step.binding, rows), rows=rows)
 
 
 def other_shape(step: SpanStep, honest: SpanResult) -> SpanResult:
     rows = np.ascontiguousarray(np.concatenate([honest.rows, honest.rows]))
-    return SpanResult(span_digest(step.binding, rows), 1, rows)
+    return replace(honest, digest=span_digest(step.binding, rows), rows=rows)
 
 
 def of_another_step(step: SpanStep, honest: SpanResult) -> SpanResult:
     return replace(honest, digest=span_digest(replace(step.binding, nonce=1), honest.rows))
 
 
+WAYS: dict[str, HandOn] = {one.__name__: one for one in (straight, behind, keeps, drops, swaps)}
 HARMLESS: dict[str, Fault] = {
     "forgets": forgets,
     "loses": loses,
@@ -173,6 +237,8 @@ class Home:
         self.model = model
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.workers = [Worker(self.context, model, index) for index in range(3)]
+        for worker in self.workers:
+            worker.others = {other.channel.peer_id: other for other in self.workers if other is not worker}
         self.told: list[str] = []
         self._computes = computes
         self.executor = HybridExecutor(KERNELS)

@@ -34,7 +34,8 @@ from protocol.link.admission import SwarmKey
 from protocol.pairing.attempt import Attempt
 from protocol.pairing.code import Meeting
 from protocol.pairing.messages import PairAnswer, PairReveal
-from protocol.spans.messages import SpanResult, SpanStep
+from protocol.spans.messages import SpanOpen, SpanPass, SpanResult, SpanStep
+from protocol.spans.onward import Onward
 
 HIDDEN: dict[type[Any], set[str]] = {
     LanIdentity: {"swarm_key"},
@@ -69,7 +70,10 @@ HIDDEN: dict[type[Any], set[str]] = {
     Linear: {"seed", "rows"},
     LinearResult: {"rows"},
     TrustedLinear: {"rows"},
+    SpanOpen: {"key"},
     SpanStep: {"rows"},
+    SpanPass: {"rows", "seal"},
+    Onward: {"seal"},
     SpanResult: {"rows"},
     TrustedResult: {"sums"},
     PadSeeds: {"master", "model_id", "process"},

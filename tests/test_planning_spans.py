@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
 from node.planning.figures import DeviceFigures, Line
-from node.planning.spans import SpanOffer, choices, cut_spans, span_cost
+from node.planning.spans import SpanOffer, SpanPlan, choices, cut_spans, span_cost
 from protocol.identity import PeerId
 
 LAYERS = range(12)
@@ -74,6 +74,8 @@ def test_a_token_pays_every_span_and_a_prompt_the_slowest() -> None:
     floats_s = 12 * HERE.layer_float_s.at(1)
     expected = 0.001 + 12 * MACS / 1e9 + floats_s + 8 * HIDDEN / 1e8 + 0.003
     assert cost(offers, alone).token_s == pytest.approx(expected)
-    assert cost(offers, both).token_s == pytest.approx(expected + 0.001 + 8 * HIDDEN / 1e8)
-    assert (cost(offers, both).exchanges, cost(offers, both).bytes_up) == (2, 2 * 4 * HIDDEN)
+    assert cost(offers, both).token_s == pytest.approx(expected + 0.0005 + 4 * HIDDEN / 1e8), "straight on"
+    assert (cost(offers, both).exchanges, cost(offers, both).bytes_up) == (2, 4 * HIDDEN)
+    apart = [SpanPlan(PeerId("one"), range(3)), SpanPlan(PeerId("other"), range(4, 12))]
+    assert cost(offers, tuple(apart)).bytes_up == 2 * 4 * HIDDEN, "a layer between them is computed here"
     assert cost(offers, both, 4096).ttft_s < 0.6 * cost(offers, alone, 4096).ttft_s

@@ -50,7 +50,7 @@ def test_every_message_type_is_among_those_that_were_tried() -> None:
     tried |= {"PING_REQ", "PING_RESULT", "GOSSIP", "SYNC", "SYNC_OK"}
     tried |= {"DIAL_BACK", "DIAL_BACK_RESULT"}
     tried |= {"BLOB_ASK", "BLOB_OUTLINE", "PIECE_ASK", "PIECE_SLICE", "CREDIT"}
-    tried |= {"SPAN_OPEN", "SPAN_OPENED", "SPAN_STEP", "SPAN_RESULT", "SPAN_CLOSE"}
+    tried |= {"SPAN_OPEN", "SPAN_OPENED", "SPAN_STEP", "SPAN_PASS", "SPAN_RESULT", "SPAN_CLOSE"}
     assert tried == {kind.name for kind in MessageType}
 
 

@@ -19,7 +19,7 @@ from waiting import until
 from node.model.span import SpanLayers, SpanPart
 from node.serving.computing import Computing
 from node.serving.refusal import RequestError
-from node.serving.spans import IDLE_S, MAX_CACHES_A_PEER, SpanCaches
+from node.serving.spans import IDLE_S, MAX_CACHES_A_PEER, Client, SpanCaches
 from node.serving.work_queue import Job
 from node.serving.worker import Answer, LinearWorker
 from node.store.held_layers import HeldLayers
@@ -30,9 +30,11 @@ from protocol.identity import PeerId
 from protocol.linear.field import Floats
 from protocol.link.messages import Pong
 from protocol.message import ErrorCode, ErrorReply, Message, Ping
-from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+from protocol.spans.binding import SpanBinding, SpanRows
+from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanResult, SpanStep
 from protocol.work import WorkRequest
 
+KEY = bytes(range(32))
 ANNA, BEN = identity(1).peer_id, identity(2).peer_id
 SIZE = TINY["hidden_size"]
 
@@ -55,7 +57,7 @@ def caches_of(model: StoredModel, limit_bytes: int = 1 << 30, clock: Clock | Non
 
 
 def opening(model: StoredModel, name: int, first: int = 0, end: int = 2, capacity: int = 64) -> SpanOpen:
-    return SpanOpen(name.to_bytes(16, "big"), model.model_id_bytes, first, end, capacity, capacity)
+    return SpanOpen(name.to_bytes(16, "big"), model.model_id_bytes, first, end, capacity, capacity, KEY)
 
 
 def rows(count: int, seed: int = 0) -> Floats:
@@ -93,7 +95,7 @@ def refused(caches: SpanCaches, request: SpanStep) -> ErrorCode:
 
 def test_a_step_computes_what_the_layers_compute_and_truncates(model: StoredModel) -> None:
     caches, opened, hidden = caches_of(model), opening(model, 1), rows(9)
-    assert caches.open(ANNA, opened) == SpanOpened(round(IDLE_S))
+    assert caches.open(Client(ANNA), opened) == SpanOpened(round(IDLE_S))
     layers = SpanLayers(model, KERNELS, range(2))
     whole = layers.forward(hidden.copy(), [SpanPart(layers.new_cache(64, 64), 0, 9)])
     found = [computed(caches, step(opened, 0, hidden[:5])).rows, computed(caches, step(opened, 5, hidden[5:])).rows]
@@ -108,7 +110,7 @@ def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(
 ) -> None:
     monkeypatch.setattr("node.model.span.PIECE_LAYERS", 1)
     caches, opened, hidden = caches_of(model), opening(model, 1, 0, 3), rows(6)
-    caches.open(ANNA, opened)
+    caches.open(Client(ANNA), opened)
     first = computed(caches, step(opened, 0, hidden[:4])).rows
     begun = caches.parts([step(opened, 2, rows(4, seed=9))], lambda: 0.0)
     next(begun)  # one layer of three has other keys and values in these positions now
@@ -123,7 +125,7 @@ def test_steps_of_several_clients_together_have_the_bits_that_each_has_alone(mod
     opened = [opening(model, name) for name in range(3)]
     for caches in (alone, shared):
         for one, owner in zip(opened, (ANNA, BEN, identity(3).peer_id), strict=True):
-            caches.open(owner, one)
+            caches.open(Client(owner), one)
     expected = [computed(alone, step(one, 0, text)) for one, text in zip(opened, texts, strict=True)]
     found = together(shared, *(step(one, 0, text) for one, text in zip(opened, texts, strict=True)))
     for right, result in zip(expected, found, strict=True):
@@ -138,7 +140,7 @@ def test_steps_of_several_clients_together_have_the_bits_that_each_has_alone(mod
 def test_a_step_that_cannot_be_computed_spoils_no_other(model: StoredModel) -> None:
     caches, good, worse = caches_of(model), opening(model, 1), opening(model, 2)
     for owner, opened in ((ANNA, good), (BEN, worse)):
-        caches.open(owner, opened)
+        caches.open(Client(owner), opened)
     expected = computed(caches, step(good, 0, rows(2)))
     nan = step(worse, 0, np.full((2, SIZE), np.nan, np.float32))
     for bad, code in ((nan, ErrorCode.INVALID), (step(opening(model, 9), 0, rows(1)), ErrorCode.NO_CACHE)):
@@ -176,7 +178,7 @@ def test_clients_who_ask_at_once_are_computed_together_and_charged_their_part(mo
     opened = [opening(model, number, 0, 3 if number == 4 else 2) for number in range(5)]
     socket = SimpleNamespace(closed=False)
     for number, (owner, one) in enumerate(zip(owners, opened, strict=True)):
-        caches.open(owner, one)
+        caches.open(Client(owner), one)
         request = step(one, 0, rows(9 if number == 3 else 1, number))
         assert computing.push(Job(owner, number, request, socket, None))
     while not computing.is_idle:
@@ -198,10 +200,10 @@ def test_what_is_not_here_or_not_asked_for_rightly_is_refused(model: StoredModel
         replace(opened, model_id=bytes(32)),
         replace(opened, first=2, end=4),
     ):
-        answer = caches.open(ANNA, wrong)
+        answer = caches.open(Client(ANNA), wrong)
         assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.NOT_FOUND
-    caches.open(ANNA, opened)
-    answer = caches.open(BEN, opened)
+    caches.open(Client(ANNA), opened)
+    answer = caches.open(Client(BEN), opened)
     assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.INVALID, "nobody takes over another's cache"
     request = step(opened, 0, rows(2))
     assert refused(caches, replace(request, binding=replace(request.binding, end=1))) is ErrorCode.INVALID
@@ -210,10 +212,10 @@ def test_what_is_not_here_or_not_asked_for_rightly_is_refused(model: StoredModel
     )
     assert refused(caches, step(opened, 0, np.ones((2, SIZE + 1), np.float32))) is ErrorCode.INVALID
     assert refused(caches, step(opened, 0, np.full((2, SIZE), np.nan, np.float32))) is ErrorCode.INVALID
-    assert caches.may_step(ANNA, request) and not caches.may_step(BEN, request)
-    assert caches.may_step(BEN, step(opening(model, 9), 0, rows(2))), "what is not there is nobody's"
+    assert caches.admit(ANNA, request) and not caches.admit(BEN, request)
+    assert caches.admit(BEN, step(opening(model, 9), 0, rows(2))), "what is not there is nobody's"
     small = opening(model, 2, capacity=4)
-    caches.open(ANNA, small)
+    caches.open(Client(ANNA), small)
     assert refused(caches, step(small, 0, rows(5))) is ErrorCode.INVALID
     assert computed(caches, request).rows.shape == (2, SIZE)
 
@@ -223,7 +225,7 @@ def test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory(model: StoredM
     caches = caches_of(model, clock=clock)
     first, second = opening(model, 1), opening(model, 2)
     for opened in (first, second):
-        caches.open(ANNA, opened)
+        caches.open(Client(ANNA), opened)
         computed(caches, step(opened, 0, rows(3)))
     caches.close(BEN, first.cache)
     computed(caches, step(first, 3, rows(1)))
@@ -234,17 +236,17 @@ def test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory(model: StoredM
     assert refused(caches, step(second, 3, rows(1))) is ErrorCode.NO_CACHE and len(caches) == 0
 
     for number in range(MAX_CACHES_A_PEER + 1):
-        assert isinstance(caches.open(ANNA, opening(model, 100 + number)), SpanOpened)
+        assert isinstance(caches.open(Client(ANNA), opening(model, 100 + number)), SpanOpened)
     assert len(caches) == MAX_CACHES_A_PEER
     assert refused(caches, step(opening(model, 100), 0, rows(1))) is ErrorCode.NO_CACHE, "the oldest went"
     caches.forget(ANNA)
     assert len(caches) == 0
 
-    caches.open(BEN, first)
+    caches.open(Client(BEN), first)
     computed(caches, step(first, 0, rows(1)))
     tight = caches_of(model, limit_bytes=caches.num_bytes + 1)
     for opened in (first, second):
-        tight.open(ANNA, opened)
+        tight.open(Client(ANNA), opened)
         computed(tight, step(opened, 0, rows(1)))
     assert refused(tight, step(first, 1, rows(1))) is ErrorCode.NO_CACHE, "the one that was used longest ago went"
     assert computed(tight, step(second, 1, rows(1))).rows.shape == (1, SIZE)
@@ -252,7 +254,7 @@ def test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory(model: StoredM
     whole_growth = caches.num_bytes
     for limit, is_enough in ((1, False), (whole_growth - 1, False), (whole_growth, True)):
         bounded = caches_of(model, limit_bytes=limit)
-        bounded.open(ANNA, first)
+        bounded.open(Client(ANNA), first)
         if is_enough:
             assert computed(bounded, step(first, 0, rows(1))).rows.shape == (1, SIZE)
         else:  # one row makes room for many, and that counts
@@ -286,7 +288,7 @@ def test_spans_are_for_paired_devices_alone_and_each_has_its_own_caches(model: S
         assert isinstance(answer(Ping()), Pong)
 
         others = opening(model, 2)
-        caches.open(BEN, others)
+        caches.open(Client(BEN), others)
         told = answer(step(others, 0, rows(1), nonce=6))
         assert isinstance(told, ErrorReply) and told.code == ErrorCode.NO_CACHE
         client.send(SpanClose(others.cache), 6)
@@ -307,9 +309,9 @@ def test_layers_that_are_held_are_computed_and_others_not(model: StoredModel, tm
             )
     caches, hidden = caches_of(HeldLayers(folder)), rows(4)
     opened = opening(model, 1, 1, 2)
-    assert isinstance(caches.open(ANNA, opened), SpanOpened)
+    assert isinstance(caches.open(Client(ANNA), opened), SpanOpened)
     layers = SpanLayers(model, KERNELS, range(1, 2))
     expected = layers.forward(hidden.copy(), [SpanPart(layers.new_cache(64, 64), 0, 4)])
     assert computed(caches, step(opened, 0, hidden)).rows.tobytes() == expected.tobytes()
-    answer = caches.open(ANNA, opening(model, 2, 0, 2))
+    answer = caches.open(Client(ANNA), opening(model, 2, 0, 2))
     assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.NOT_FOUND

@@ -19,6 +19,7 @@ from span_home import (
     IDS,
     LAYERS,
     VISIBLE_LIES,
+    WAYS,
     Home,
     Worker,
     dies,
@@ -53,8 +54,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
 
 
 @pytest.fixture
-def open_home(model: StoredModel) -> Iterator[Callable[..., Home]]:
+def open_home(model: StoredModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Home]]:
     homes: list[Home] = []
+    monkeypatch.setattr("node.spans.chain.LOST_S", 0.0)
+    monkeypatch.setattr("node.spans.chain.SLOWER", 0.0)
+    monkeypatch.setattr("node.spans.chain.TURN_S", 0.01)
 
     def opened(*cuts: int, share: float = 0.0, computes: bool = True, begins_here: bool = False) -> Home:
         homes.append(Home(model, cuts, share, computes, begins_here))
@@ -112,6 +116,7 @@ def test_several_texts_are_one_step_and_parts_of_a_text_are_used_again(
         st.tuples(st.integers(0, 2), st.integers(1, 14), st.sampled_from(sorted({**HARMLESS, **VISIBLE_LIES}))),
         max_size=5,
     ),
+    ways=st.lists(st.sampled_from(sorted(WAYS)), min_size=3, max_size=3),
 )
 def test_whatever_devices_do_the_bits_stay(
     model: StoredModel,
@@ -119,8 +124,11 @@ def test_whatever_devices_do_the_bits_stay(
     cuts: list[int],
     prompt: int,
     faults: list[tuple[int, int, str]],
+    ways: list[str],
 ) -> None:
     home = open_home(*cuts)
+    for worker, way in zip(home.workers, ways, strict=True):
+        worker.hands_on = WAYS[way]
     for index, at, name in faults:
         home.workers[index].faults[at] = {**HARMLESS, **VISIBLE_LIES}[name]
     cache = home.decoder.new_cache()

@@ -25,7 +25,8 @@ from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol import cbor
 from protocol.linear.field import Floats
-from protocol.spans.messages import SpanBinding, SpanResult, SpanRows, span_digest
+from protocol.spans.binding import SpanBinding, SpanRows, span_digest
+from protocol.spans.messages import SpanResult
 
 pytestmark = pytest.mark.skipif(not has_same_floats(KERNELS), reason="the C kernels are not built")
 SPAN = range(1, 3)

@@ -17,7 +17,7 @@ from protocol import cbor
 from protocol.codec import decode_message, encode_message
 from protocol.finding.dialback import DialBack, DialBackResult, DialBackStatus
 from protocol.finding.invitation import InvitedModel, format_invitation, parse_invitation
-from protocol.identity import Identity, public_key_of
+from protocol.identity import Identity, peer_id_of, public_key_of
 from protocol.limits import MAX_DATA_HEADER_BYTES, PIECE_BYTES
 from protocol.linear.messages import ChunkBinding, LinearResult, Role, TrustedLinear, TrustedResult
 from protocol.linear.shares import pad_row, pad_rows
@@ -45,7 +45,9 @@ from protocol.pairing.messages import (
     PairReveal,
     Unpair,
 )
-from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+from protocol.spans.binding import SpanBinding, SpanRows
+from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
+from protocol.spans.onward import Onward
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 from protocol.transfer.outline import Outline
 from scripts.documents import spec_tables, spec_vectors
@@ -136,6 +138,7 @@ HELLO = {
 }
 CLAIM = Claim(bytes(32), 1, State.DEAD, bytes(32))
 STEP = SpanBinding(1, bytes(32), 0, 2, (SpanRows(bytes(16), 0, 1), SpanRows(bytes([1]) * 16, 5, 7)))
+ONWARD = Onward(peer_id_of(bytes(32)), STEP, bytes(32))
 MESSAGES: dict[str, Message] = {
     "hello": Hello(**HELLO),  # type: ignore[arg-type]
     "hello-ok": HelloOk(**HELLO),  # type: ignore[arg-type]
@@ -155,10 +158,11 @@ MESSAGES: dict[str, Message] = {
         ChunkBinding(bytes(16), 1, bytes(32), bytes(32), Role.PLAIN, 0, 1, 0, 1), np.zeros((1, 2), np.float32)
     ),
     "trusted-result": TrustedResult(bytes(32), 1, np.zeros((1, 2), np.int32)),
-    "span-open": SpanOpen(bytes(16), bytes(32), 0, 2, 100, 50),
+    "span-open": SpanOpen(bytes(16), bytes(32), 0, 2, 100, 50, bytes(32)),
     "span-opened": SpanOpened(900),
-    "span-step": SpanStep(STEP, np.zeros((3, 2), np.float32)),
-    "span-result": SpanResult(bytes(32), 1, np.zeros((3, 2), np.float32)),
+    "span-step": SpanStep(STEP, np.zeros((3, 2), np.float32), (ONWARD, ONWARD)),
+    "span-pass": SpanPass(STEP, np.zeros((3, 2), np.float32), (ONWARD,), bytes(32)),
+    "span-result": SpanResult(bytes(32), 1, np.zeros((3, 2), np.float32), bytes(32), True),
     "span-close": SpanClose(bytes(16)),
     "blob-ask": BlobAsk(bytes(32)),
     "blob-outline": BlobOutline(bytes(32), Outline(PIECE_BYTES + 1, (bytes(32), bytes(32)))),

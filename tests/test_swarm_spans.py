@@ -206,6 +206,8 @@ def test_a_model_that_no_device_holds_whole() -> None:
         tokens, receipt, notes = ask(client, "trusted", model=model_id)
         assert tokens == alone, notes
         assert len(layers_by(receipt)) >= 2 and None not in dict.fromkeys(by for by, _, _ in layers_by(receipt))
+        straight = sum(span["direct"] for span in receipt["spans"])
+        assert straight > TOKENS // 2, "but for the prompt and a few at first"
         assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0, "elsewhere": 0, "differ": 0}
 
 

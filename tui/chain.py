@@ -23,6 +23,8 @@ def chain_lines(spans: Sequence[SpanFacts]) -> str:
             facts.append(f"{span.step_ms:.1f} ms a token")
         if span.tokens:
             facts.append(f"{count_words(span.tokens, 'token')} in its cache")
+        if span.direct:
+            facts.append("straight from the device above")
         lines.append(f"├ {where}: {', '.join(facts)}")
     lines.append("└ this device: the head, the next token")
     return "\n".join(lines)

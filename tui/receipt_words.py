@@ -117,7 +117,9 @@ def _spans(fields: Fields) -> str:
     for span in fields.objects("spans"):
         where = _code(span.text("name") or short_id(span.text("peer_id")))
         who = f"`{where}`" if span.text("peer_id") else "This device"
-        lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}.")
+        direct = span.count("direct")
+        way = f"; {count_words(direct, 'step')} came to it straight from the device before" if direct else ""
+        lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}{way}.")
     again = fields.object("rechecked")
     rows, equal, wrong, elsewhere, differ = map(again.count, ("rows", "equal", "wrong", "elsewhere", "differ"))
     if differ:

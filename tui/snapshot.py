@@ -248,13 +248,13 @@ class SpanFacts:
     name: str = ""
     step_ms: float | None = None
     tokens: int = 0
+    direct: int = 0
 
     @classmethod
     def of(cls, fields: Fields) -> SpanFacts:
         where = fields.text("peer_id"), fields.text("name")
-        return cls(
-            fields.count("first"), fields.count("end"), *where, fields.maybe_number("step_ms"), fields.count("tokens")
-        )
+        counts = fields.count("tokens"), fields.count("direct")
+        return cls(fields.count("first"), fields.count("end"), *where, fields.maybe_number("step_ms"), *counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ travel in steps, and all devices work at once: the slowest counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -75,7 +76,9 @@ def span_cost(
     figures: Mapping[PeerId, PeerFigures],
     prompt_tokens: int,
 ) -> Cost:
-    """The cost of a request whose spans are computed by these devices, and all else here.
+    """The cost of a request whose spans are computed by these devices, and all else here. A device whose span begins
+    where another's ends is expected to get its rows straight from that one: its result comes here, but its rows do
+    not go out from here, which is half of a round trip and of the bytes.
 
     Args:
         units: the units of the decoder's layers.
@@ -85,6 +88,7 @@ def span_cost(
     for ref in units:
         if ref.layer is not None:
             macs[ref.layer] = macs.get(ref.layer, 0) + ref.num_inputs * ref.num_outputs
+    straight = [span for before, span in pairwise(spans) if before.layers.stop == span.layers.start]
     away = {layer for span in spans for layer in span.layers}
     here = [layer for layer in macs if layer not in away]
     steps, rest = divmod(max(prompt_tokens, 1), STEP_ROWS)
@@ -99,14 +103,15 @@ def span_cost(
         speed = of.row_macs_per_s if num_rows == 1 else of.rows_macs_per_s
         total = num_rows * sum(macs[layer] for layer in span.layers)
         floats_s = len(span.layers) * device.layer_float_s.at(num_rows)
-        return of.rtt_s + total / max(speed, 1.0) + floats_s + 2 * ELEMENT_BYTES * num_rows * hidden / of.bytes_per_s
+        way_s = of.rtt_s + 2 * ELEMENT_BYTES * num_rows * hidden / of.bytes_per_s
+        return total / max(speed, 1.0) + floats_s + (way_s / 2 if span in straight else way_s)
 
     ends_s = device.ends_s + device.head_s
     stages = [[away_s(span, count) for span in spans] + [here_s(count)] for count in rows]
     ttft_s = sum(stages[0]) + sum(max(times) for times in stages[1:]) + ends_s
     token_s = sum(away_s(span, 1) for span in spans) + here_s(1) + ends_s
-    num_bytes = ELEMENT_BYTES * hidden * len(spans)
-    return Cost(ttft_s, token_s, len(spans), num_bytes, num_bytes)
+    row_bytes = ELEMENT_BYTES * hidden
+    return Cost(ttft_s, token_s, len(spans), row_bytes * (len(spans) - len(straight)), row_bytes * len(spans))
 
 
 def _in_proportion(layers: range, offers: Sequence[SpanOffer]) -> tuple[SpanPlan, ...]:

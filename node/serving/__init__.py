@@ -2,6 +2,8 @@
 
 data_plane   the thread: requests in, results out
 lent         connections of the data plane that it did not accept itself
+dialled      lines that the data plane dials
+relays       hands results of spans on to the next device
 commands     what other threads ask of the data plane
 inbox        messages of peers that ask faster than they are served, unopened
 reception    what is done with a message of a peer: an answer at once, or a request that waits for its turn

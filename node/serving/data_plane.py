@@ -25,6 +25,7 @@ from node.serving.lending import Lending
 from node.serving.lent import LentConnections
 from node.serving.outbox import Outbox, send_or_wait
 from node.serving.reception import Reception
+from node.serving.relays import Relays
 from node.serving.work_queue import Job
 from node.serving.worker import LinearWorker
 from node.transport.callers import curve_key_of_frame
@@ -90,6 +91,7 @@ class DataPlane:
         self.blobs = BlobService(find_blob, lambda: self._commands.put(Look()))
         self._poller = zmq.Poller()
         self._lent = LentConnections(secure, self._poller)
+        self._relays = Relays(secure, self._poller, registry.peer)
         self._outbox = Outbox()
         self._routes = secure.gate.routes()
         conduct = Conduct()
@@ -199,6 +201,7 @@ class DataPlane:
         finally:
             self._commands.end()
             self._lent.close(0 if self._outbox else FAREWELL_MS)
+            self._relays.close(0)
             self._woken.close(linger=0)
             if self._router is not None:
                 self._router.close(linger=PATIENCE_MS)  # the gate ends the connections sooner
@@ -249,6 +252,7 @@ class DataPlane:
     def _hear(self, timeout_ms: int | None) -> bool:
         """Read whatever comes in this time; False where this node is to end."""
         self._lent.repoll()
+        self._relays.repoll()
         of_lines = False
         for socket, _events in self._poller.poll(timeout_ms):
             if socket is self._woken:
@@ -261,6 +265,7 @@ class DataPlane:
                 of_lines = not self._read(socket) or of_lines
         if of_lines:
             self._lent.look(self._registry.is_heard)
+            self._relays.look()
         return True
 
     @property
@@ -325,7 +330,7 @@ class DataPlane:
         """Read for a little while; False where no messages come over this socket: it watches another."""
         lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
         if socket is not self._router and lent is None and served is None:
-            return False
+            return self._relays.read(socket)
         until = time.perf_counter() + READ_S
         for _ in range(MAX_MESSAGES_A_TURN):
             frames = receive_frames(socket)
@@ -365,7 +370,7 @@ class DataPlane:
     def _computed(self, job: Job, answer: Message) -> None:
         """Answer now, or as soon as the peer has read what it got before."""
         self.blobs.computed()
-        frames = encode_message(answer, job.request_id)
+        frames = encode_message(self._relays.finished(job.request, answer), job.request_id)
         num_bytes = job.num_bytes + sum(memoryview(frame).nbytes for frame in frames)
         self._lending.count(job.peer_id, job.request.model_id, job.request.num_rows, num_bytes)
         self._outbox.send(job.peer_id, job.socket, job.route, frames)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import zmq
 
-from node.transport.line import Line, Socket
+from node.serving.dialled import DialledLines
+from node.transport.line import Socket
 from node.transport.sockets import PAIR_HIGH_WATER_MARK, SecureContext, send_frames
 from protocol.codec import encode_message
 from protocol.identity import PeerId
@@ -27,37 +28,16 @@ class LentConnections:
     def __init__(self, secure: SecureContext, poller: zmq.Poller) -> None:
         self._secure = secure
         self._poller = poller
-        self._offers: dict[PeerId, Line] = {}
-        self._polled: dict[PeerId, tuple[int, list[Socket | int]]] = {}
-        """By peer that an offer was made to: the generation of its line, and the sockets that are polled."""
+        self._offers = DialledLines(secure, poller)
         self._loans: dict[PeerId, Socket] = {}
 
     def offer(self, peer_id: PeerId, host: str, port: int) -> None:
         """Dial this peer's data plane and serve over the connection."""
-        self.withdraw(peer_id)
-        self._offers[peer_id] = Line(self._secure, self._secure.context, peer_id, host, port)
-        self._polled[peer_id] = 0, []
-        self.repoll()
-
-    def withdraw(self, peer_id: PeerId) -> None:
-        """Stop serving a peer over a connection that this node dialled."""
-        line = self._offers.pop(peer_id, None)
-        if line is not None:
-            for one in self._polled.pop(peer_id)[1]:
-                self._poller.unregister(one)
-            line.close()
+        self._offers.dial(peer_id, host, port)
 
     def repoll(self) -> None:
         """Poll the sockets of lines that were made again; before every poll."""
-        for peer_id, line in self._offers.items():
-            generation, pollables = self._polled[peer_id]
-            if generation == line.generation and pollables:
-                continue
-            for one in pollables:
-                self._poller.unregister(one)
-            self._polled[peer_id] = line.generation, line.pollables
-            for one in line.pollables:
-                self._poller.register(one, zmq.POLLIN)
+        self._offers.repoll()
 
     def lend(self, peer_id: PeerId, endpoint: str) -> None:
         """Give the inproc pair connected to `endpoint` the connection of a peer that has dialled in."""
@@ -74,7 +54,7 @@ class LentConnections:
 
     def offered_to(self, socket: Socket) -> PeerId | None:
         """Whom this node serves over this socket."""
-        return next((peer_id for peer_id, line in self._offers.items() if line.socket is socket), None)
+        return self._offers.peer_of(socket)
 
     def lent_of(self, socket: Socket) -> PeerId | None:
         """Whose connection a session has borrowed by this pair."""
@@ -87,15 +67,14 @@ class LentConnections:
     def look(self, is_heard: Callable[[PeerId], bool]) -> None:
         """Look at every line: offer the service on lines that have just come up, give up lines whose peer has
         left."""
-        for peer_id, line in list(self._offers.items()):
-            if line.look().up and line.socket is not None:
+        for peer_id, line, news in self._offers.look():
+            if news.up and line.socket is not None:
                 send_frames(line.socket, encode_message(Attach(), 0))
             elif not line.connected and not is_heard(peer_id):
-                self.withdraw(peer_id)
+                self._offers.drop(peer_id)
 
     def close(self, linger_ms: int) -> None:
         """Close everything; frames on their way have this long to leave."""
-        for line in self._offers.values():
-            line.close(linger_ms)
+        self._offers.close(linger_ms)
         for loan in self._loans.values():
             loan.close(linger=linger_ms)

@@ -17,7 +17,7 @@ from node.serving.blobs import BlobService
 from node.serving.computing import Computing
 from node.serving.inbox import Inbox, Unopened
 from node.serving.outbox import Outbox
-from node.serving.spans import SpanCaches
+from node.serving.spans import Client, SpanCaches
 from node.serving.work_queue import SINGLE_REQUESTS, Job, Path, Route
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import REFUSED_S, Conduct
@@ -31,7 +31,7 @@ from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.link.messages import Attach, Pong
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
-from protocol.spans.messages import SpanClose, SpanOpen, SpanStep
+from protocol.spans.messages import SpanClose, SpanOpen, SpanPass, SpanStep
 from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
 from protocol.work import WorkRequest
 
@@ -162,7 +162,7 @@ class Reception:
         if job is not None and not job.answered:
             job.owed_s = seconds
         else:
-            self._work.charge(message.peer_id, seconds, job)
+            self._work.charge(message.peer_id if job is None else job.peer_id, seconds, job)
 
     def _open(self, message: Unopened, take: Callable[[Job], bool]) -> Job | None:
         """Do what a message says; returns the request, where it was one that waits now or was answered at once.
@@ -183,10 +183,12 @@ class Reception:
             self._judge(peer_id, self._conduct.malformed(peer_id, time.monotonic()), "messages against the format")
             return None
         match received.message:
+            case SpanPass() as request:
+                return self._take_pass(message, request, take)
             case WorkRequest() as request if request.FOR_PAIRED and not self._is_paired(peer_id):
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
                 self._answer(message, denied, received.id)
-            case SpanStep() as step if self._spans is not None and not self._spans.may_step(peer_id, step):
+            case SpanStep() as step if self._spans is not None and not self._spans.admit(peer_id, step):
                 self._answer(message, ErrorReply(ErrorCode.NO_CACHE, "the cache is not here"), received.id)
             case WorkRequest() if (why := self._refusal()) is not None:
                 self._answer(
@@ -196,13 +198,9 @@ class Reception:
                 self.asked_at = time.monotonic()
                 if self._inbox.was_cancelled(peer_id, received.id):
                     return None
-                job = Job(peer_id, received.id, request, message.socket, route)
-                if take(job):
-                    return job
-                self._conduct.spent(peer_id, REFUSED_S, time.monotonic())
-                self._answer(message, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"), received.id)
+                return self._take(Job(peer_id, received.id, request, message.socket, route), take)
             case SpanOpen() as request:
-                self._answer(message, self._open_span(peer_id, request), received.id)
+                self._answer(message, self._open_span(message, request), received.id)
             case SpanClose(cache) if self._spans is not None:
                 self._spans.close(peer_id, cache)
             case Ping():
@@ -223,14 +221,42 @@ class Reception:
                 pass
         return None
 
-    def _open_span(self, peer_id: PeerId, request: SpanOpen) -> Message:
+    def _take(self, job: Job, take: Callable[[Job], bool]) -> Job | None:
+        """The job if there was room for it."""
+        if take(job):
+            return job
+        self._conduct.spent(job.peer_id, REFUSED_S, time.monotonic())
+        self._reply(job, ErrorReply(ErrorCode.EXHAUSTED, "too many requests wait here"))
+        return None
+
+    def _take_pass(self, message: Unopened, step: SpanPass, take: Callable[[Job], bool]) -> Job | None:
+        """A device hands its result on: from here on it is a step of the client that sealed it. What cannot be
+        computed is not answered where no client is known, who then sends the rows himself."""
+        peer_id, now = message.peer_id, time.monotonic()
+        try:
+            client = None if self._spans is None else self._spans.client_of(step)
+        except RemoteProtocolError as exc:
+            self._complaints.warning("rows that %s handed on were dropped: %s", peer_id, exc)
+            self._judge(peer_id, self._conduct.malformed(peer_id, now), "steps that no client has sealed")
+            return None
+        if client is None or client.socket.closed or not self._is_paired(client.peer_id):
+            return None
+        job = Job(client.peer_id, step.binding.nonce, step, client.socket, client.route)
+        if (why := self._refusal()) is not None:
+            self._reply(job, ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}"))
+            return None
+        self.asked_at = now
+        return self._take(job, self._computing.push if self._outbox.is_full(job.path) else take)
+
+    def _open_span(self, message: Unopened, request: SpanOpen) -> Message:
+        peer_id = message.peer_id
         if not self._is_paired(peer_id):
             return ErrorReply(ErrorCode.DENIED, "spans are computed for paired devices alone")
         if self._spans is None:
             return ErrorReply(ErrorCode.UNIMPLEMENTED, "this device computes no spans")
         if (why := self._refusal()) is not None:
             return ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}")
-        return self._spans.open(peer_id, request)
+        return self._spans.open(Client(peer_id, message.socket, message.route), request)
 
     def _judge(self, peer_id: PeerId, is_guilty: bool, what: str) -> None:
         """A rule was broken; keep out whoever breaks rules again and again."""
@@ -240,6 +266,10 @@ class Reception:
             if self._spans is not None:
                 self._spans.forget(peer_id)
             self._on_fault(peer_id, f"it sent too many {what}")
+
+    def _reply(self, job: Job, answer: Message) -> None:
+        """Answer a request that is not computed."""
+        self._outbox.send(job.peer_id, job.socket, job.route, encode_message(answer, job.request_id))
 
     def _answer(self, message: Unopened, answer: Message, message_id: int) -> None:
         """Answer now, or as soon as the peer has read what it got before."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -20,10 +21,13 @@ from node.model.cache import KVCache
 from node.model.span import SpanLayers, SpanPart
 from node.serving.refusal import RequestError
 from node.store.stored import StoredModel
+from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.linear.field import Floats
 from protocol.message import ErrorCode, ErrorReply, Message
-from protocol.spans.messages import SpanBinding, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep, span_digest
+from protocol.spans.binding import SpanBinding, SpanRows, span_digest
+from protocol.spans.messages import SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
+from protocol.spans.onward import is_sealed
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +44,26 @@ ModelOf = Callable[[bytes], StoredModel | None]
 """The model of an id whose layers this device holds; None for any other."""
 
 
+class Client(Struct, frozen=True):
+    """Who opened a cache, and the connection over which it did."""
+
+    peer_id: PeerId
+    socket: Any = None
+    route: bytes | None = None
+
+
 class _Held(Struct):
     """A cache of a client."""
 
-    peer_id: PeerId
+    client: Client
+    key: bytes
+    """With it the client seals steps that others hand on."""
     model_id: bytes
     layers: range
     cache: KVCache
     used_at: float
+    newest: int = -1
+    """The highest nonce of its steps: one that is handed on counts once, and not after a later one."""
 
 
 class SpanCaches:
@@ -83,35 +99,35 @@ class SpanCaches:
     def __len__(self) -> int:
         return len(self._held)
 
-    def open(self, peer_id: PeerId, request: SpanOpen) -> Message:
+    def open(self, client: Client, request: SpanOpen) -> Message:
         """The answer to a request for a cache."""
-        model = self._model_of(request.model_id)
+        peer_id, model = client.peer_id, self._model_of(request.model_id)
         if model is None or request.end > model.config.num_layers or not _holds(model, request):
             return ErrorReply(ErrorCode.NOT_FOUND, "these layers are not held here")
         with self._lock:
             if request.cache in self._held:
                 return ErrorReply(ErrorCode.INVALID, "this cache is open")
-            own = [cache for cache, held in self._held.items() if held.peer_id == peer_id]
+            own = [cache for cache, held in self._held.items() if held.client.peer_id == peer_id]
             if len(own) >= MAX_CACHES_A_PEER and not self._drop(own[0]):
                 return ErrorReply(ErrorCode.EXHAUSTED, "too many caches are open")
             if len(self._held) >= MAX_CACHES:
                 return ErrorReply(ErrorCode.EXHAUSTED, "too many caches are open here")
             layers = range(request.first, request.end)
             cache = KVCache(model.config, request.capacity, request.reach, layers)
-            self._held[request.cache] = _Held(peer_id, request.model_id, layers, cache, self._clock())
+            self._held[request.cache] = _Held(client, request.key, request.model_id, layers, cache, self._clock())
         return SpanOpened(round(IDLE_S))
 
     def close(self, peer_id: PeerId, cache: bytes) -> None:
         """Drop a cache of this peer, if there is one of this id."""
         with self._lock:
             held = self._held.get(cache)
-            if held is not None and held.peer_id == peer_id:
+            if held is not None and held.client.peer_id == peer_id:
                 del self._held[cache]
 
     def forget(self, peer_id: PeerId) -> None:
         """Drop all caches of a peer."""
         with self._lock:
-            for cache in [cache for cache, held in self._held.items() if held.peer_id == peer_id]:
+            for cache in [cache for cache, held in self._held.items() if held.client.peer_id == peer_id]:
                 del self._held[cache]
 
     def drop_idle(self) -> None:
@@ -126,11 +142,37 @@ class SpanCaches:
             for cache in [cache for cache, held in self._held.items() if held.used_at < until]:
                 self._drop(cache)
 
-    def may_step(self, peer_id: PeerId, step: SpanStep) -> bool:
+    def admit(self, peer_id: PeerId, step: SpanStep) -> bool:
         """Whether no cache of a step is another peer's."""
         with self._lock:
             held = [self._held.get(rows.cache) for rows in step.binding.parts]
-        return all(one is None or one.peer_id == peer_id for one in held)
+            if any(one is not None and one.client.peer_id != peer_id for one in held):
+                return False
+            for one in held:
+                if one is not None:
+                    one.newest = max(one.newest, step.binding.nonce)
+        return True
+
+    def client_of(self, step: SpanPass) -> Client | None:
+        """Who gets the answer to a step that another device hands on; None where its caches are not here, or it has
+        been handed on before.
+
+        Raises:
+            RemoteProtocolError: the client has not sealed it.
+        """
+        with self._lock:
+            known = [self._held.get(rows.cache) for rows in step.binding.parts]
+            held = [one for one in known if one is not None]
+            if len(held) < len(known) or any(one.client != held[0].client for one in held):
+                return None
+            first = held[0]
+            if not is_sealed(first.key, step.binding, step.onward, step.seal):
+                raise RemoteProtocolError("a step that is handed on has not been sealed by its client")
+            if any(one.newest >= step.binding.nonce for one in held):
+                return None
+            for one in held:
+                one.newest = step.binding.nonce
+            return first.client
 
     def macs(self, step: SpanStep) -> int:
         """Multiply-accumulates of a step, without its attention; 0 if it cannot be computed here."""

@@ -34,7 +34,7 @@ from protocol.linear.messages import (
 from protocol.linear.shares import pad_rows
 from protocol.linear.verification import ResultDigest
 from protocol.message import ErrorCode, ErrorReply
-from protocol.spans.messages import SpanResult, SpanStep
+from protocol.spans.messages import SpanPass, SpanResult, SpanStep
 from protocol.work import WorkRequest
 
 log = logging.getLogger(__name__)
@@ -310,5 +310,6 @@ HANDLERS: dict[type[WorkRequest], Callable[[LinearWorker, Any], Parts]] = {
     Linear: LinearWorker._field_parts,
     TrustedLinear: LinearWorker._plain_parts,
     SpanStep: LinearWorker._span_parts,
+    SpanPass: LinearWorker._span_parts,
 }
 """Kinds of work: each type of request with its handler."""

@@ -66,6 +66,8 @@ class SpanShare(Struct, frozen=True):
     """Median time of a step of one row; None if there was none."""
     tokens: int
     """Tokens in its KV caches, of all texts of the session."""
+    direct: int = 0
+    """Steps whose rows came to it straight from the device before."""
 
     @classmethod
     def of(cls, stage: Stage) -> SpanShare:
@@ -77,6 +79,7 @@ class SpanShare(Struct, frozen=True):
             "" if device is None else device.peer.name,
             None if row_s is None else round(1000 * row_s, 3),
             0 if device is None else device.tokens(stage.layers),
+            stage.direct,
         )
 
     @property

@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from msgspec import Struct
 
 from node.errors import KekahydeError
 from node.execution.interrupt import Interrupt
@@ -26,25 +24,28 @@ from node.measures.peers import Exchange
 from node.model.cache import KVCache
 from node.model.config import ModelConfig
 from node.model.rotation import Rotation, Rotations
-from node.model.row_log import RowLog
 from node.model.run import Rows
 from node.model.span import SpanPart, rows_of
-from node.planning.spans import STEP_ROWS
 from node.spans.crew import CacheGoneError, Crew
 from node.spans.device import DeviceError, Flight, SpanDevice
+from node.spans.edges import Edges
 from node.spans.recheck import Lie, Recheck
 from node.spans.stage import Stage
+from node.spans.steps import Run, Step, cut, first_row, remember
 from protocol.linear.field import Floats
-from protocol.spans.messages import SpanResult, max_rows_per_step
+from protocol.spans.binding import rows_hash
+from protocol.spans.messages import SpanResult
 
 log = logging.getLogger(__name__)
 
-AHEAD = 2
-"""Steps that a device has at a time: it computes one while the next is on its way."""
 TURN_S = 0.25
 """The longest wait before it looks again who is alive."""
 MAX_GONE = 2
 """After a device has lost its caches more often in one pass, its layers go to another."""
+LOST_S = 1.0
+SLOWER = 4.0
+"""Rows that a device handed on are sent from here too when no result has come after LOST_S, and as many times as long
+as it should take."""
 
 
 class SpanLieError(KekahydeError):
@@ -54,17 +55,6 @@ class SpanLieError(KekahydeError):
         super().__init__(f"{called} computed a wrong result")
         self.wrong = wrong
         """By text: its first wrong row."""
-
-
-class _Step(Struct):
-    """Rows that travel together."""
-
-    parts: tuple[SpanPart, ...]
-    rows: Floats
-    """f32[T, D] before the stage at which it is, at last after the last one."""
-    first: int
-    """Its first row in the pass."""
-    place: int = 0
 
 
 Replace = Callable[[Stage, str], Sequence[Stage]]
@@ -109,6 +99,7 @@ class SpanChain:
         self._settled: dict[SpanDevice, WeakKeyDictionary[KVCache, int]] = {}
         """By liar: from which position on a text has been computed again."""
         self._crew = Crew(interrupt, counts)
+        self._edges = Edges()
         for stage in stages:
             if stage.device is not None:
                 self._crew.join(stage.device)
@@ -133,7 +124,7 @@ class SpanChain:
             try:
                 for place in range(len(self.stages)):
                     self._catch_up(place, parts)
-                steps = self._cut(hidden, parts)
+                steps = cut(hidden, parts)
                 self._run(steps, self.stages)
                 break
             except DeviceError as exc:
@@ -190,26 +181,6 @@ class SpanChain:
 
     # --- a pass
 
-    def _cut(self, hidden: Floats, parts: Sequence[SpanPart]) -> list[_Step]:
-        """The rows of a pass as steps of at most STEP_ROWS rows; few rows stay together."""
-        most = min(STEP_ROWS, max_rows_per_step(self._hidden_size))
-        steps: list[_Step] = []
-        chosen: list[SpanPart] = []
-        first = row = 0
-        for part in parts:
-            start = part.start
-            while start < part.stop:
-                stop = min(part.stop, start + most - (row - first))
-                chosen.append(SpanPart(part.cache, start, stop))
-                row += stop - start
-                start = stop
-                if row - first == most:
-                    steps.append(_Step(tuple(chosen), hidden[first:row].copy(), first))
-                    chosen, first = [], row
-        if chosen:
-            steps.append(_Step(tuple(chosen), hidden[first:row].copy(), first))
-        return steps
-
     def _catch_up(self, place: int, parts: Sequence[SpanPart]) -> None:
         """Compute what a stage lacks of the sequences of a pass, from the rows that went into it. What comes out is
         kept for the next stage if that lacks it too."""
@@ -218,67 +189,91 @@ class SpanChain:
             held = stage.held(cache)
             if held >= start:
                 continue
-            steps = self._cut(cache.inputs[stage.layers.start].rows(held, start), [SpanPart(cache, held, start)])
+            steps = cut(cache.inputs[stage.layers.start].rows(held, start), [SpanPart(cache, held, start)])
             try:
                 self._run(steps, [stage])
             except NotFiniteError as exc:  # whichever row it was: it is this text's fault
-                raise NotFiniteError(_first_row(cache, parts)) from exc
+                raise NotFiniteError(first_row(cache, parts)) from exc
             if following and following[0].held(cache) < start:
                 for step in steps:
-                    self._remember(following[0], step)
+                    remember(following[0], step)
 
-    def _run(self, steps: Sequence[_Step], stages: Sequence[Stage]) -> None:
+    def _run(self, steps: Sequence[Step], stages: Sequence[Stage]) -> None:
         """Bring steps through stages; a stage gets the steps in their order."""
-        waiting = [deque(steps), *(deque[_Step]() for _ in stages)]  # the last one has all that are done
-        flying: dict[int, _Step] = {}
-        while len(waiting[-1]) < len(steps):
+        run = Run(steps, stages, self._edges.reach(stages, len(steps), max(len(step.parts) for step in steps)))
+        while len(run.waiting[-1]) < len(steps):
             for place in reversed(range(len(stages))):
-                self._advance(stages[place], waiting[place], waiting[place + 1], flying)
-            if not flying:
+                self._advance(run, place)
+            if not run.flying:
                 continue
             self._check_wanted()
             with self._timings.of("wait"):
                 arrived = list(self._crew.hear(TURN_S))
             self._check_wanted()
             self._crew.check_alive()
-            for device, flight, result in arrived:
-                step = flying.pop(flight.binding.nonce)
-                self._accept(stages[step.place], device, flight, step, result)
-                step.place += 1
-                waiting[step.place].append(step)
+            for step in run.arrive(arrived):
+                self._accept_arrived(run, step)
+            self._look_for_lost(run)
 
-    def _advance(self, stage: Stage, waiting: deque[_Step], done: deque[_Step], flying: dict[int, _Step]) -> None:
+    def _advance(self, run: Run, place: int) -> None:
         """Give a stage the steps that wait for it, as many as it may have."""
+        stage, waiting = run.stages[place], run.waiting[place]
         while waiting:
             if stage.device is None:
                 step = waiting.popleft()
                 if not stage.layers.start:
-                    self._remember(stage, step)
+                    remember(stage, step)
                 self._compute_here(stage, step)
-                step.place += 1
-                done.append(step)
+                run.goes_on(step)
                 continue
-            if len(stage.device.flights) >= AHEAD:
+            if not run.may_send(place):
                 return
             step = waiting.popleft()
-            self._remember(stage, step)
+            remember(stage, step)
             with self._timings.of("send"):
-                if stage.device.trouble is not None:
-                    raise DeviceError(stage.device, stage.device.trouble)
-                flying[stage.device.send_step(stage.layers, step.parts, step.rows)] = step
-            stage.device.peer.chunks += 1
+                run.send(step)
 
-    def _remember(self, stage: Stage, step: _Step) -> None:
-        """Keep what goes into a stage that another device computes, unless it is known."""
-        row = 0
-        for part in step.parts:
-            inputs = part.cache.inputs.setdefault(stage.layers.start, RowLog(self._hidden_size))
-            count = part.stop - part.start
-            if inputs.length < part.stop or part.start >= part.cache.length:
-                inputs.put(part.start, step.rows[row : row + count])
-            row += count
+    def _accept_arrived(self, run: Run, step: Step) -> None:
+        """Use the results of a step that have come, stage by stage."""
+        while step.place in step.arrived:
+            device, flight, result = step.arrived.pop(step.place)
+            del step.coming[step.place]
+            stage = run.stages[step.place]
+            if flight.handed:
+                sender = run.stages[step.place - 1].device
+                assert sender is not None, "a device handed it on"
+                if result.inputs != rows_hash(step.rows):
+                    log.warning("%s says that %s sent it other rows than here", device.peer_id, sender.peer_id)
+                    self._edges.distrust(sender, device)
+                    run.take_back(step)
+                    return
+                self._edges.passed(sender, device, True)
+                stage.direct += 1
+            self._accept(stage, device, flight, step, result)
+            run.goes_on(step)
+            if step.place not in step.coming:
+                return
+            remember(run.stages[step.place], step)
+            if not result.passed:
+                self._edges.passed(device, step.coming[step.place][0], False)
+                run.take_back(step)
+                return
 
-    def _compute_here(self, stage: Stage, step: _Step) -> None:
+    def _look_for_lost(self, run: Run) -> None:
+        """Send from here what was handed on, and seems not to have come to where it should."""
+        now = time.monotonic()
+        for step, device in run.handed():
+            waited_s = now - step.ready_at
+            if waited_s < LOST_S:
+                continue
+            macs = len(device.flights) * len(step.rows) * run.stages[step.place].macs
+            if waited_s > LOST_S + SLOWER * macs / max(device.peer.measures.figures.row_macs_per_s, 1.0):
+                sender = run.stages[step.place - 1].device
+                assert sender is not None, "a device handed it on"
+                self._edges.passed(sender, device, False)
+                run.take_back(step)
+
+    def _compute_here(self, stage: Stage, step: Step) -> None:
         assert stage.here is not None, "a stage without a device is computed here"
         self._check_wanted()
         for part in step.parts:
@@ -291,18 +286,22 @@ class SpanChain:
         for part in step.parts:
             stage.computed_here(part.cache, part.stop)
 
-    def _accept(self, stage: Stage, device: SpanDevice, flight: Flight, step: _Step, result: SpanResult) -> None:
+    def _accept(self, stage: Stage, device: SpanDevice, flight: Flight, step: Step, result: SpanResult) -> None:
         """A result is used if it is the answer to this very step."""
         with self._timings.of("verify"):
             genuine = result.answers(flight.binding, self._hidden_size) and bool(np.isfinite(result.rows).all())
         if not genuine:
             self._crew.ban(device)
             raise DeviceError(device, "a result of it is not the answer to its request")
-        seconds = time.monotonic() - flight.sent_at
-        self._timings.add("peers", min(result.compute_us / 1e6, seconds))
+        now = time.monotonic()
+        compute_s = min(result.compute_us / 1e6, now - flight.sent_at)
+        seconds = max(now - max(flight.sent_at, step.ready_at), compute_s)  # it may have come before the rows did
+        self._timings.add("peers", compute_s)
         device.computed(flight)
-        num_rows, num_bytes = len(step.rows), 2 * step.rows.nbytes
-        exchange = Exchange(num_rows, num_rows * stage.macs, num_bytes, seconds, result.compute_us / 1e6)
+        num_rows, ways = len(step.rows), 1 if flight.handed else 2
+        way_s = (seconds - compute_s) * 2 / ways  # as if the rows had gone out from here
+        macs, num_bytes = num_rows * stage.macs, ways * step.rows.nbytes
+        exchange = Exchange(num_rows, macs, num_bytes, compute_s + way_s, compute_s)
         device.peer.measures.computed(exchange)
         if num_rows == 1:
             stage.row_s.add(seconds)
@@ -315,7 +314,7 @@ class SpanChain:
                     self._convict(lie)
                     raise DeviceError(device, device.trouble or "a result of it is wrong")
                 row = own.stop
-        step.rows = np.array(result.rows)
+        step.rows, step.ready_at = np.array(result.rows), now
 
     def _check_wanted(self) -> None:
         if self._interrupt is not None:
@@ -357,13 +356,3 @@ class SpanChain:
             lie.witness.peer.status = PeerStatus.DOUBTED
         for device in (lie.device, lie.witness):
             self._crew.doubt(device.peer_id)
-
-
-def _first_row(cache: KVCache, parts: Sequence[SpanPart]) -> int:
-    """The row of a pass at which a text begins."""
-    row = 0
-    for part in parts:
-        if part.cache is cache:
-            break
-        row += part.stop - part.start
-    return row

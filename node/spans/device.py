@@ -15,10 +15,12 @@ from node.execution.peer import PeerStatus, SessionPeer
 from node.model.cache import KVCache
 from node.model.span import SpanPart
 from protocol.identity import PeerId
-from protocol.limits import CACHE_BYTES
+from protocol.limits import CACHE_BYTES, WAY_KEY_BYTES
 from protocol.linear.field import Floats
 from protocol.message import Cancel, Message, Ping
-from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanRows, SpanStep
+from protocol.spans.binding import SpanBinding, SpanRows
+from protocol.spans.messages import SpanClose, SpanOpen, SpanStep
+from protocol.spans.onward import Onward, seal_of
 
 PING_AFTER_S = 1.0
 """A device that owes an answer and is silent for so long is asked whether it is alive."""
@@ -47,6 +49,8 @@ class Flight(Struct, frozen=True):
     binding: SpanBinding
     parts: tuple[SpanPart, ...]
     sent_at: float
+    handed: bool = False
+    """Whether the rows come from another device."""
 
 
 class DeviceError(Exception):
@@ -72,6 +76,7 @@ class SpanDevice:
         self.opens: set[int] = set()
         """Ids of requests for caches that are not answered."""
         self._model_id = model_id
+        self._key = secrets.token_bytes(WAY_KEY_BYTES)
         self._caches: WeakKeyDictionary[KVCache, dict[range, RemoteCache]] = WeakKeyDictionary()
         self._gone: deque[bytes] = deque()
         """Caches whose sequences have ended here; filled by whichever thread drops the last reference."""
@@ -109,7 +114,13 @@ class SpanDevice:
             remote = caches[layers] = RemoteCache(secrets.token_bytes(CACHE_BYTES))
             weakref.finalize(cache, self._gone.append, remote.id)
             request = SpanOpen(
-                remote.id, self._model_id, layers.start, layers.stop, cache.capacity, min(cache.reach, cache.capacity)
+                remote.id,
+                self._model_id,
+                layers.start,
+                layers.stop,
+                cache.capacity,
+                min(cache.reach, cache.capacity),
+                self._key,
             )
             self.opens.add(self._send(request))
         return caches[layers]
@@ -124,25 +135,46 @@ class SpanDevice:
             self._gone.extend(remote.id for remote in caches.values())
         self._caches.clear()
 
-    def send_step(self, layers: range, parts: tuple[SpanPart, ...], rows: Floats) -> int:
+    def send_step(
+        self, layers: range, parts: tuple[SpanPart, ...], rows: Floats, onward: tuple[Onward, ...] = ()
+    ) -> int:
         """Send rows f32[T, D] through a span; returns the id of the step.
 
+        Args:
+            onward: the devices to which its result goes on.
+
         Raises:
-            DeviceError: its connection does not take them.
+            DeviceError: it may not get them, or its connection does not take them.
         """
+        binding = self._binding(layers, parts)
+        if not self.peer.channel.send(SpanStep(binding, rows, onward), binding.nonce):
+            raise DeviceError(self, "its connection takes no more")
+        self._owes(Flight(binding, parts, time.monotonic()))
+        return binding.nonce
+
+    def expect_step(self, layers: range, parts: tuple[SpanPart, ...], onward: tuple[Onward, ...]) -> Onward:
+        """The same where another device hands the rows on: what that one is to send.
+
+        Raises:
+            DeviceError: it may not get them.
+        """
+        binding = self._binding(layers, parts)
+        self._owes(Flight(binding, parts, time.monotonic(), handed=True))
+        return Onward(self.peer_id, binding, seal_of(self._key, binding, onward))
+
+    def _binding(self, layers: range, parts: tuple[SpanPart, ...]) -> SpanBinding:
+        if self.trouble is not None:
+            raise DeviceError(self, self.trouble)
         caches = [self.held(part.cache, layers) for part in parts]
         entries = tuple(
             SpanRows(remote.id, part.start, part.stop) for remote, part in zip(caches, parts, strict=True)
         )
-        message_id = next(self.peer.ids)
-        binding = SpanBinding(message_id, self._model_id, layers.start, layers.stop, entries)
-        now = time.monotonic()
-        if not self.peer.channel.send(SpanStep(binding, rows), message_id):
-            raise DeviceError(self, "its connection takes no more")
+        return SpanBinding(next(self.peer.ids), self._model_id, layers.start, layers.stop, entries)
+
+    def _owes(self, flight: Flight) -> None:
         if not self.flights:
-            self._heard_at = now
-        self.flights[message_id] = Flight(binding, parts, now)
-        return message_id
+            self._heard_at = flight.sent_at
+        self.flights[flight.binding.nonce] = flight
 
     def computed(self, flight: Flight) -> None:
         """The result of a step has come: its caches hold these rows too."""
@@ -185,11 +217,15 @@ class SpanDevice:
 
     def cancel(self) -> None:
         """What is under way is not wanted any more."""
-        for message_id in self.flights:
-            if not self.peer.channel.closed:
-                self.peer.channel.send(Cancel(message_id), message_id)
-        self._cancelled.extend(self.flights)
-        self.flights.clear()
+        for message_id in list(self.flights):
+            self.cancel_step(message_id)
+
+    def cancel_step(self, message_id: int) -> None:
+        """A step is not wanted any more."""
+        if not self.peer.channel.closed:
+            self.peer.channel.send(Cancel(message_id), message_id)
+        self._cancelled.append(message_id)
+        del self.flights[message_id]
 
     def close_ended(self) -> None:
         """Tell it which caches are not needed any more."""

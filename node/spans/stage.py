@@ -25,6 +25,8 @@ class Stage:
         self.here = by if isinstance(by, UnitLayers) else None
         self.row_s = Series()
         """Seconds from a step of one row to its result."""
+        self.direct = 0
+        """Steps whose rows came straight from the device before."""
         self.gone = 0
         """How often in this pass a device had lost a cache."""
         self._computed: WeakKeyDictionary[KVCache, int] = WeakKeyDictionary()

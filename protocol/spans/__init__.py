@@ -1,4 +1,6 @@
 """Spans: runs of decoder layers that a device of the same owner computes, with their KV cache.
 
-messages  open, step, result, close, and the digest of a result
+binding   what a result is bound to, and its digest
+onward    the devices that a result goes on to, and the seal of the client
+messages  open, step, pass, result, close
 """

@@ -27,7 +27,9 @@ from protocol.link.hello import Hello, hello_ok
 from protocol.membership.messages import Digest, DigestEntry, SyncOk
 from protocol.message import ErrorReply, Ping
 from protocol.pairing.code import CERTIFICATE_DOMAIN, Meeting, certified, commitment, sign_consent
-from protocol.spans.messages import SpanBinding, SpanResult, SpanRows, SpanStep, span_digest
+from protocol.spans.binding import SpanBinding, SpanRows, span_digest
+from protocol.spans.messages import SpanPass, SpanResult, SpanStep
+from protocol.spans.onward import Onward, seal_of
 from protocol.transfer.outline import Outline
 
 # Found by search: the element stream of this seed meets the rejected word 2^31 - 1 at this index.
@@ -224,9 +226,19 @@ def _span() -> dict[str, Any]:
     binding = SpanBinding(7, bytes(range(32, 64)), 2, 5, parts)
     rows = np.array([[1.5, -0.375], [0.0, 2.0], [1e-3, -1e-3]], dtype=np.float32)
     digest = span_digest(binding, rows)
+    key, way = bytes(range(64, 96)), list[Onward]()
+    for index in (2, 1):
+        after = replace(binding, nonce=7 + index, first=5 + index, end=6 + index)
+        peer_id = Identity.from_seed(bytes([index] * 32)).peer_id
+        way.insert(0, Onward(peer_id, after, seal_of(key, after, way)))
+    handed = SpanPass(way[0].binding, rows, tuple(way[1:]), way[0].seal)
     return {
         "rows_f32": rows.tobytes().hex(),
         "step": [bytes(frame).hex() for frame in encode_message(SpanStep(binding, rows), 7)],
+        "key": key.hex(),
+        "seals": [onward.seal.hex() for onward in way],
+        "step_with_way": [bytes(frame).hex() for frame in encode_message(SpanStep(binding, rows, tuple(way)), 7)],
+        "pass": [bytes(frame).hex() for frame in encode_message(handed, handed.binding.nonce)],
         "digest": digest.hex(),
         "result": [bytes(frame).hex() for frame in encode_message(SpanResult(digest, 1000, rows), 7)],
     }

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from protocol.codec import encode_message
 from protocol.finding.dialback import DialBack, DialBackResult, DialBackStatus
 from protocol.finding.invitation import Invitation, InvitedModel
-from protocol.identity import Identity
+from protocol.identity import Identity, peer_id_of
 from protocol.limits import PIECE_BYTES
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
 from protocol.link.admission import SwarmKey
@@ -28,7 +28,9 @@ from protocol.membership.records import (
 from protocol.message import Cancel, ErrorReply, Message, Ping
 from protocol.multiaddr import parse_multiaddr
 from protocol.pairing.messages import PairAnswer, PairAsk, PairConfirm, PairRefusal, PairRefuse, PairReveal, Unpair
-from protocol.spans.messages import SpanBinding, SpanClose, SpanOpen, SpanOpened, SpanResult, SpanRows, SpanStep
+from protocol.spans.binding import SpanBinding, SpanRows
+from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
+from protocol.spans.onward import Onward
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 from protocol.transfer.outline import Outline
 from scripts.fuzzing.forms import join_frames
@@ -120,11 +122,15 @@ def span_messages() -> list[Message]:
     """A span from its opening to its end."""
     parts = (SpanRows(NONCE, 0, 2), SpanRows(bytes(16), 7, 8))
     rows = np.arange(9, dtype=np.float32).reshape(3, 3)
+    onward = Onward(peer_id_of(HASH), SpanBinding(6, HASH, 4, 8, parts), HASH)
     return [
-        SpanOpen(NONCE, HASH, 0, 4, 512, 512),
+        SpanOpen(NONCE, HASH, 0, 4, 512, 512, HASH),
         SpanOpened(1 << 30),
         SpanStep(SpanBinding(5, HASH, 0, 4, parts), rows),
+        SpanStep(SpanBinding(5, HASH, 0, 4, parts), rows, (onward, onward)),
+        SpanPass(SpanBinding(5, HASH, 0, 4, parts), rows, (onward,), HASH),
         SpanResult(HASH, 31, rows),
+        SpanResult(HASH, 31, rows, HASH, True),
         SpanClose(NONCE),
     ]
 

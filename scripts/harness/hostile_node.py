@@ -38,7 +38,8 @@ from protocol.link.hello import Hello
 from protocol.link.messages import Pong
 from protocol.message import ErrorCode, ErrorReply
 from protocol.multiaddr import Multiaddr
-from protocol.spans.messages import SpanResult, SpanStep, span_digest
+from protocol.spans.binding import span_digest
+from protocol.spans.messages import SpanResult, SpanStep
 from protocol.work import WorkRequest
 from scripts.harness.hostile_blobs import BLOB_FAULTS, spoil_blobs
 

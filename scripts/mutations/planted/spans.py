@@ -7,6 +7,8 @@ from scripts.mutations.mutation import mutant
 CHAIN, RECHECK, DEVICE = "node/spans/chain.py", "node/spans/recheck.py", "node/spans/device.py"
 SERVING, MESSAGES, OPENER = "node/serving/spans.py", "protocol/spans/messages.py", "node/session/span_opener.py"
 CHAIN_TESTS, SERVING_TESTS = "test_spans_chain.py", "test_serving_spans.py"
+PASS_TESTS, DIRECT_TESTS = "test_serving_passes.py", "test_spans_direct.py"
+SEALED = "Of what a device hands on, only what the client sealed is computed, and once."
 WITNESS, DIFFER = "node/spans/witness.py", "Where two devices differ, neither is used any more."
 AGAIN = "A secret share of the results is computed again, and every bit is compared."
 ANSWERS = "A result of a span is used only if it answers that very step."
@@ -128,7 +130,7 @@ SPANS = (
     mutant(
         "span-digest-without-binding",
         ANSWERS,
-        MESSAGES,
+        "protocol/spans/binding.py",
         "    sha256.update(cbor.encode(binding.as_list()))\n",
         "",
         "test_spans_recheck.py::test_everything_that_names_a_step_goes_into_its_digest",
@@ -169,8 +171,8 @@ SPANS = (
         "span-cache-of-another",
         "A peer steps in its own caches alone.",
         SERVING,
-        "        return all(one is None or one.peer_id == peer_id for one in held)",
-        "        return True",
+        "            if any(one is not None and one.client.peer_id != peer_id for one in held):\n",
+        "            if False:\n",
         "test_serving_spans.py::test_what_is_not_here_or_not_asked_for_rightly_is_refused",
     ),
     mutant(
@@ -185,7 +187,7 @@ SPANS = (
         "span-cache-closed-by-another",
         "A cache is closed by its owner alone.",
         SERVING,
-        "            if held is not None and held.peer_id == peer_id:\n",
+        "            if held is not None and held.client.peer_id == peer_id:\n",
         "            if held is not None:\n",
         "test_serving_spans.py::test_a_cache_ends_by_its_owner_by_time_and_for_want_of_memory",
     ),
@@ -236,5 +238,53 @@ SPANS = (
         "                    refused[place] = exc",
         "                    raise",
         "test_serving_spans.py::test_a_step_that_cannot_be_computed_spoils_no_other",
+    ),
+    mutant(
+        "span-pass-without-seal",
+        SEALED,
+        SERVING,
+        "            if not is_sealed(first.key, step.binding, step.onward, step.seal):\n",
+        "            if False:\n",
+        f"{PASS_TESTS}::test_only_what_the_client_sealed_counts",
+    ),
+    mutant(
+        "span-seal-without-the-way",
+        SEALED,
+        "protocol/spans/onward.py",
+        "    message = cbor.encode([binding.as_list(), [one.as_list() for one in onward]])",
+        "    message = cbor.encode([binding.as_list(), []])",
+        f"{PASS_TESTS}::test_only_what_the_client_sealed_counts",
+    ),
+    mutant(
+        "span-pass-counts-twice",
+        SEALED,
+        SERVING,
+        "            if any(one.newest >= step.binding.nonce for one in held):\n",
+        "            if False:\n",
+        f"{PASS_TESTS}::test_it_counts_once_and_not_after_a_later_step",
+    ),
+    mutant(
+        "span-pass-for-who-is-not-paired",
+        "A step that is handed on is computed for a client that is paired.",
+        "node/serving/reception.py",
+        "        if client is None or client.socket.closed or not self._is_paired(client.peer_id):\n",
+        "        if client is None or client.socket.closed:\n",
+        f"{PASS_TESTS}::test_who_is_paired_no_longer_gets_nothing_computed",
+    ),
+    mutant(
+        "span-other-rows-handed-on",
+        "A result is used only if it was computed from the rows that the client has.",
+        CHAIN,
+        "                if result.inputs != rows_hash(step.rows):\n",
+        "                if result.inputs is None:\n",
+        f"{DIRECT_TESTS}::test_a_device_that_gets_other_rows_than_the_client_blames_nobody",
+    ),
+    mutant(
+        "span-handed-on-by-consent-of-the-first",
+        "Before every step, the user's word is looked at, for every device of its way.",
+        DEVICE,
+        "        if self.trouble is not None:\n            raise DeviceError(self, self.trouble)\n        caches",
+        "        caches",
+        f"{DIRECT_TESTS}::test_nothing_goes_straight_to_who_may_not_read",
     ),
 )
