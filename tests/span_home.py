@@ -35,7 +35,7 @@ from protocol.limits import MAX_DATA_HEADER_BYTES
 from protocol.linear.field import Floats
 from protocol.linear.messages import Role
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message
-from protocol.spans.binding import SpanBinding, rows_hash, span_digest
+from protocol.spans.binding import SpanBinding, span_digest
 from protocol.spans.messages import SpanClose, SpanOpen, SpanPass, SpanResult, SpanStep
 
 LAYERS = 5
@@ -95,13 +95,13 @@ class Worker:
             return False
         message = SpanPass(first.binding, result.rows, tuple(rest), first.seal)
         frames = [bytes(frame) for frame in encode_message(message, first.binding.nonce)]
-        other.handed(decode_message(frames, MAX_DATA_HEADER_BYTES).message)
+        other.handed(self.channel.peer_id, decode_message(frames, MAX_DATA_HEADER_BYTES).message)
         return True
 
-    def handed(self, message: Message) -> None:
+    def handed(self, sender: PeerId, message: Message) -> None:
         """Another worker hands rows on to this one."""
         assert isinstance(message, SpanPass)
-        if self.caches.client_of(message) is not None:
+        if self.caches.client_of(sender, message) is not None:
             self._asked(message)
 
     def compute(self, step: SpanStep) -> Message:
@@ -116,7 +116,7 @@ class Worker:
         if isinstance(outcome, RequestError):
             return ErrorReply(outcome.code, str(outcome))
         assert isinstance(outcome, SpanResult)
-        return replace(outcome, inputs=rows_hash(step.rows)) if isinstance(step, SpanPass) else outcome
+        return outcome
 
 
 def straight(worker: Worker, step: SpanStep, result: SpanResult) -> None:

@@ -23,6 +23,8 @@ from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
 from node.gateway.http.access import AccessRules, Caller
 from node.gateway.http.keys import Key
 from node.measures.peers import PeerMeasures
+from node.serving.spans import _Held
+from node.spans.steps import Step
 from node.transfer.jobs import Job
 from protocol.discreet import Discreet
 from protocol.finding.invitation import Invitation
@@ -74,6 +76,8 @@ HIDDEN: dict[type[Any], set[str]] = {
     SpanStep: {"rows"},
     SpanPass: {"rows", "seal"},
     Onward: {"seal"},
+    _Held: {"key", "cache"},
+    Step: {"rows", "arrived"},
     SpanResult: {"rows"},
     TrustedResult: {"sums"},
     PadSeeds: {"master", "model_id", "process"},

@@ -16,7 +16,7 @@ from node.privacy import Privacy
 from node.session.formation import Candidates, PadMaker, SessionPlan, form
 from protocol.identity import PeerId
 
-DESK, BOX = PeerId("desk"), PeerId("box")
+DESK, BOX, HALL = PeerId("desk"), PeerId("box"), PeerId("hall")
 FIGURES = PeerFigures(0.001, 0.0, 1e10, 4e10, 1e8, True)
 OWN = Candidates(
     sharers=(),
@@ -63,6 +63,54 @@ def test_a_thin_client_does_not_wait_for_guards_if_its_own_devices_are_there() -
     head_too = replace(thin, lacking=frozenset({None, *range(4)}))
     plan = form(Privacy.TRUSTED, head_too, costs(0.01, 0.3))
     assert plan.spans and [lane.share for lane in plan.lanes] == [DESK], "the head is lent unit by unit"
+
+
+THIN = replace(
+    OWN,
+    thin=True,
+    lacking=frozenset(range(6)),
+    num_layers=6,
+    places=(BOX, HALL),
+    sharers=(BOX, HALL),
+)
+"""A client without weights, whose own device holds four of six layers; others hold all."""
+
+
+def mixed_costs(mixed_s: float, lanes_s: float) -> Callable[[SessionPlan], Cost]:
+    def predict(plan: SessionPlan) -> Cost:
+        alone = plan.spans and not plan.lanes_mode  # cheap, but nobody computes the other layers
+        return Cost(0.0, 0.001 if alone else mixed_s if plan.spans else lanes_s)
+
+    return predict
+
+
+@pytest.mark.parametrize(("is_open", "outside"), [(False, Privacy.SPLIT), (True, Privacy.STRICT)])
+def test_what_own_devices_do_not_hold_goes_to_others_in_the_mode_that_auto_would_take(
+    is_open: bool, outside: Privacy
+) -> None:
+    thin = replace(THIN, is_open=is_open)
+    plan = form(Privacy.AUTO, thin, mixed_costs(0.1, 0.3))
+    alone = form(outside, thin)
+    assert (plan.mode, plan.lanes_mode, plan.outside) == (Privacy.TRUSTED, outside, outside)
+    assert (plan.pad_maker, plan.lanes, plan.placement) == (alone.pad_maker, alone.lanes, LAYERS_LENT)
+    assert [(span.peer_id, span.layers) for span in plan.spans] == [(DESK, range(4))] and plan.cost is not None
+    slower = form(Privacy.AUTO, thin, mixed_costs(0.3, 0.1))
+    assert (slower.mode, slower.outside, slower.spans) == (outside, outside, ())
+
+
+def test_without_others_own_devices_do_what_they_can() -> None:
+    plan = form(Privacy.AUTO, replace(THIN, places=(), sharers=(DESK,)), mixed_costs(0.1, 0.3))
+    assert (plan.mode, plan.lanes_mode, plan.pad_maker) == (Privacy.TRUSTED, None, PadMaker.NOBODY)
+
+
+def test_who_names_his_own_devices_means_no_others() -> None:
+    plan = form(Privacy.TRUSTED, THIN, mixed_costs(0.1, 0.3))
+    assert plan.lanes_mode is None and {lane.share for lane in plan.lanes} == {DESK}
+
+
+def test_what_own_devices_hold_whole_needs_nobody_else() -> None:
+    plan = form(Privacy.AUTO, replace(THIN, num_layers=4, lacking=frozenset(range(4))), mixed_costs(0.1, 0.3))
+    assert plan.spans and not plan.lanes and plan.lanes_mode is None
 
 
 def test_a_key_for_split_never_gets_plain_rows() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
-from node.planning.figures import DeviceFigures, Line
+from node.planning.cost import Cost, remote_cost
+from node.planning.figures import DeviceFigures, LaneFigures, Line
 from node.planning.spans import SpanOffer, SpanPlan, choices, cut_spans, span_cost
 from protocol.identity import PeerId
 
@@ -66,6 +69,24 @@ def test_a_device_alone_and_the_fastest_together_are_compared() -> None:
     assert [span.peer_id for span in best] == ["fast"], "the far one would slow every token"
     halves = [offer("one", 1e9, range(6)), offer("other", 1e9, range(6, 12)), offer("slow", 1e8, range(3))]
     assert all(sum(len(span.layers) for span in cut) == 12 for cut in choices(LAYERS, halves))
+
+
+def test_what_is_lent_costs_what_it_costs_alone() -> None:
+    offers = [offer("one", 1e9, range(8))]
+    (span,) = cut_spans(LAYERS, offers)
+    lane = LaneFigures(figures(1e9, 0.002), figures(1e9, 0.002))
+    seen: list[list[int | None]] = []
+
+    def rest(units: Sequence[UnitRef]) -> Cost:
+        seen.append([ref.layer for ref in units])
+        return remote_cost(units, HERE, [lane], 10)
+
+    both = span_cost(UNITS, HERE, [span], {offers[0].peer_id: offers[0].figures}, 10, rest)
+    assert sorted(set(seen[0])) == [8, 9, 10, 11]  # type: ignore[type-var]
+    lent = remote_cost([ref for ref in UNITS if ref.layer in range(8, 12)], HERE, [lane], 10)
+    own = cost([offer("one", 1e9)], cut_spans(range(8), offers))
+    assert both.exchanges == 1 + lent.exchanges and both.bytes_up == 4 * HIDDEN + lent.bytes_up
+    assert lent.token_s < both.token_s < lent.token_s + own.token_s
 
 
 def test_a_token_pays_every_span_and_a_prompt_the_slowest() -> None:

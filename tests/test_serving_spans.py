@@ -212,8 +212,8 @@ def test_what_is_not_here_or_not_asked_for_rightly_is_refused(model: StoredModel
     )
     assert refused(caches, step(opened, 0, np.ones((2, SIZE + 1), np.float32))) is ErrorCode.INVALID
     assert refused(caches, step(opened, 0, np.full((2, SIZE), np.nan, np.float32))) is ErrorCode.INVALID
-    assert caches.admit(ANNA, request) and not caches.admit(BEN, request)
-    assert caches.admit(BEN, step(opening(model, 9), 0, rows(2))), "what is not there is nobody's"
+    assert caches.admit(Client(ANNA), request) and not caches.admit(Client(BEN), request)
+    assert caches.admit(Client(BEN), step(opening(model, 9), 0, rows(2))), "what is not there is nobody's"
     small = opening(model, 2, capacity=4)
     caches.open(Client(ANNA), small)
     assert refused(caches, step(small, 0, rows(5))) is ErrorCode.INVALID

@@ -23,6 +23,7 @@ from span_home import (
     Home,
     Worker,
     dies,
+    forgets,
     lies,
     logits_alone,
     logits_of,
@@ -34,8 +35,12 @@ from node.errors import UnitUnavailableError
 from node.execution.peer import PeerStatus
 from node.kernels import has_same_floats
 from node.model.cache import KVCache
+from node.model.layers import UnitLayers
+from node.model.rotation import Rotation
+from node.model.run import Rows
 from node.spans.chain import SpanLieError
 from node.spans.device import MAX_UNASKED, DeviceError, Flight
+from node.spans.stage import Stage
 from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol.codec import decode_message
@@ -335,3 +340,31 @@ def test_garbage_counts_as_a_lie(model: StoredModel, open_home: Callable[..., Ho
     cache = home.decoder.new_cache()
     assert home.decoder.forward(IDS[:3], cache).tobytes() == logits_alone(model, IDS[:3])[-1].tobytes()
     assert home.workers[0].peer.status is PeerStatus.BANNED
+
+
+@pytest.mark.parametrize("lent", ["", "split"])
+def test_others_do_not_see_how_a_pass_is_cut(
+    model: StoredModel, open_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, lent: str
+) -> None:
+    """Steps are short for the user's own devices; what is lent in between goes out as one pass."""
+    from node.model.decoder import Part
+
+    monkeypatch.setattr("node.spans.steps.STEP_ROWS", 4)
+    home = open_home(1, 3)
+    seen: list[int] = []
+    here = UnitLayers(model, KERNELS, home.executor, range(1, 3))
+
+    class Watched(UnitLayers):
+        def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
+            seen.append(len(hidden))
+            assert len({id(block.cache) for block in blocks}) == len(blocks), "each text is one block"
+            return super().forward(hidden, rotations, blocks)
+
+    here.__class__ = Watched
+    home.chain.stages[1] = Stage(range(1, 3), here, 1, lent)
+    home.workers[0].faults[3] = forgets  # the pass begins again
+    texts, caches = [IDS[:9], IDS[9:16]], [home.decoder.new_cache() for _ in range(2)]
+    found = home.decoder.forward_parts([Part(*pair) for pair in zip(texts, caches, strict=True)], [True] * 2)
+    for ids, logits in zip(texts, found, strict=True):
+        assert logits is not None and logits.tobytes() == logits_alone(model, ids)[-1].tobytes()
+    assert set(seen) == ({16} if lent else {4})

@@ -11,7 +11,7 @@ from test_model_checkpoints import write_checkpoint
 
 from node.execution.peer import PeerStatus
 from node.kernels import has_same_floats
-from node.spans.edges import MAX_FAILED
+from node.spans.edges import LOST_WEIGHT, MAX_FAILED
 from node.store.library import Library
 from node.store.stored import StoredModel
 from protocol.codec import decode_message
@@ -58,19 +58,23 @@ def test_tokens_go_straight_and_the_client_sends_to_the_first_alone(home: Home, 
     assert home.chain.recheck is not None and home.chain.recheck.rows_equal == 3 * len(IDS)
 
 
-def test_a_prompt_of_several_steps_goes_straight_once_a_token_has(
-    model: StoredModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", [straight, drops, swaps])
+def test_a_pass_of_several_steps_goes_by_way_of_the_client(
+    model: StoredModel, monkeypatch: pytest.MonkeyPatch, way: Callable[..., None]
 ) -> None:
+    """Were one of them lost on its way, the next would be computed without it."""
     monkeypatch.setattr("node.spans.steps.STEP_ROWS", 4)
     home = Home(model, (1, 3))
     try:
         cache = home.decoder.new_cache()
         home.decoder.forward(IDS[:8], cache)
         home.decoder.forward(IDS[8:9], cache)
+        home.workers[0].hands_on = way
         by_client = [sent(worker) for worker in home.workers]
-        found = home.decoder.forward(IDS[9:], cache)
-        assert found.tobytes() == logits_alone(model, IDS)[-1].tobytes()
-        assert [sent(worker) for worker in home.workers[1:]] == by_client[1:] == [2, 2]
+        cache.truncate(7)  # the devices know more of it than that
+        found = home.decoder.forward(IDS[7:24], cache)
+        assert found.tobytes() == logits_alone(model, IDS[:24])[-1].tobytes()
+        assert [sent(worker) - before for worker, before in zip(home.workers, by_client, strict=True)] == [5] * 3
     finally:
         home.close()
 
@@ -92,12 +96,14 @@ def test_what_gets_lost_is_sent_by_the_client(home: Home, monkeypatch: pytest.Mo
     home.workers[0].hands_on = drops
     assert right(home)
     assert sent(home.workers[1]) == 11 and not home.told
+    assert sent(home.workers[1], Cancel) == MAX_FAILED // LOST_WEIGHT
 
 
 def test_a_device_that_gets_other_rows_than_the_client_blames_nobody(home: Home) -> None:
     """Nobody can tell which of the two is wrong; the client sends the rows itself from then on."""
     home.workers[0].hands_on = swaps
     assert right(home)
+    home.workers[0].hands_on = straight
     assert all(worker.peer.status is PeerStatus.ACTIVE for worker in home.workers)
     assert sent(home.workers[1]) == 11 and sent(home.workers[1], Cancel) == 0
     assert home.chain.stages[1].direct == 0

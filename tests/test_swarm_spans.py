@@ -211,6 +211,42 @@ def test_a_model_that_no_device_holds_whole() -> None:
         assert receipt["rechecked"] | {"rows": 0} == {"rows": 0, "equal": 0, "wrong": 0, "elsewhere": 0, "differ": 0}
 
 
+def test_what_an_own_device_does_not_hold_others_compute_in_split() -> None:
+    """`auto` of a client without weights: the own device may read, the others get padded rows alone. When the device
+    is killed, its layers go to the others too."""
+    with Swarm() as swarm:
+        swarm.start(2)
+        source = swarm.nodes[0]
+        alone, receipt, _ = ask(source, "local")
+        model_id, size = receipt["model_id"], receipt["memory"]["weights_here_bytes"]
+        swarm.start(1, options=["--model", model_id, "--memory", str(int(0.62 * size)), *swarm.bootstrap([0])])
+        own = swarm.nodes[-1]
+        until(lambda: parts_are_served(own), "its layers are served")
+        swarm.start(1, options=["--model", "none", "--memory", "1KiB", *swarm.bootstrap()])
+        client = swarm.nodes[-1]
+        pair(client, own)
+        floats = own.data_dir / "models" / ".partial" / model_id / "client.safetensors"
+        until(floats.exists, "it fetches the norms now that it is paired")
+        assert Cli(swarm, client).call("pull", model_id, "--thin", "--lend", "layers").returncode == 0
+
+        tokens, receipt, notes = ask(client, "auto", model=model_id)
+        assert tokens == alone, notes
+        assert (receipt["mode"], receipt["asked"], receipt["could_read"]) == ("trusted", "auto", [own.peer_id])
+        by = {(span["peer_id"], span["lent"]) for span in receipt["spans"]}
+        assert by == {(own.peer_id, ""), (None, "split")}
+        left_out = sum(span["end"] - span["first"] for span in receipt["spans"] if span["lent"])
+        assert 0 < left_out < LAYERS and receipt["chunks"]["verified"] >= 4 * left_out * TOKENS
+        strangers = {node.peer_id for node in swarm.nodes[:2]}
+        roles = {peer["role"] for peer in receipt["peers"] if peer["peer_id"] in strangers and peer["chunks"]}
+        assert roles == {"pad", "share"}
+
+        tokens, receipt, notes = ask(client, "auto", 10, own.kill, model=model_id)
+        assert tokens == alone, notes
+        assert {(span["peer_id"], span["lent"]) for span in receipt["spans"]} == {(None, "split")}
+        tokens, receipt, notes = ask(client, "split", model=model_id)
+        assert tokens == alone and (receipt["mode"], receipt["could_read"]) == ("split", []), notes
+
+
 @pytest.mark.parametrize("lies", [pytest.param(False, marks=pytest.mark.long), True])
 def test_another_device_computes_again_what_a_thin_client_cannot(lies: bool) -> None:
     """Three devices hold all layers; with the one that lies another is left, and the third computes the answer."""

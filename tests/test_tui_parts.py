@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.harness.gateway_twin import PEER_IDS, model, peer, receipt
+from tui.chain import chain_lines
 from tui.chunks import HERE, MAX_ROWS, ChunkBoard
 from tui.conversation import Answer, AnswerStatus, Conversation, Turn
 from tui.receipt_words import receipt_markdown
 from tui.segments import HARD_LINES, Roll, Segmenter, Write, code_blocks, segments_of
-from tui.snapshot import Fields, ModelFacts, NodeState, PeerFacts, clean
+from tui.snapshot import Fields, ModelFacts, NodeState, PeerFacts, SpanFacts, clean
 from tui.words import bytes_words, duration_words, end_line, peer_state, sparkline, status_line
 
 
@@ -197,6 +198,14 @@ def test_a_receipt_says_who_saw_what(mode: str, words: list[str]) -> None:
     for word in words:
         assert word in text
     assert "the mode was `" + mode in text and "because it is faster." in text
+
+
+def test_layers_that_others_computed_are_named_with_what_these_saw() -> None:
+    lent = {"first": 6, "end": 8, "peer_id": None, "name": "", "step_ms": None, "tokens": 0, "lent": "split"}
+    mixed = receipt_markdown(receipt("t", "trusted", spans=[lent], chunks={"verified": 8, "rejected": 1}))
+    assert "Devices of others, in split, computed layers 6 to 7." in mixed and "8 results from peers" in mixed
+    assert "helped in `split`. **No single peer could read anything.**" in mixed
+    assert chain_lines([SpanFacts(6, 8, lent="split")]).splitlines()[1] == "├ other devices, in split: layers 6-7"
 
 
 def test_a_receipt_of_any_shape_is_words() -> None:

@@ -17,7 +17,8 @@ def chain_lines(spans: Sequence[SpanFacts]) -> str:
     """The stages of a chain, one below the other, from the embedding to the head."""
     lines = ["┌ this device: the text, the embedding"]
     for span in spans:
-        where = "this device" if not span.peer_id else span.name or short_id(span.peer_id)
+        where = span.name or short_id(span.peer_id) if span.peer_id else "this device"
+        where = f"other devices, in {span.lent}" if span.lent else where
         facts = [f"layers {span.first}-{span.end - 1}"]
         if span.step_ms is not None:
             facts.append(f"{span.step_ms:.1f} ms a token")

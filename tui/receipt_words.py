@@ -52,6 +52,7 @@ def receipt_markdown(receipt: Mapping[str, Any], plan: str = "") -> str:
     parts = [
         f"## {mode.capitalize()}: who saw what",
         _WHO_SAW.get(mode, f"Mode {mode}."),
+        _others(fields),
         _asked(fields, mode, plan),
         _peers(fields),
         "## What was checked",
@@ -64,6 +65,12 @@ def receipt_markdown(receipt: Mapping[str, Any], plan: str = "") -> str:
         else "",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _others(fields: Fields) -> str:
+    """What devices of others saw, where they computed layers that the user's own devices did not."""
+    modes = dict.fromkeys(span.text("lent") for span in fields.objects("spans") if span.text("lent"))
+    return " ".join(f"Devices of others helped in `{_code(mode)}`. {_WHO_SAW.get(mode, '')}" for mode in modes)
 
 
 def _asked(fields: Fields, mode: str, plan: str) -> str:
@@ -91,12 +98,18 @@ def _peers(fields: Fields) -> str:
 
 
 def _checks(fields: Fields) -> str:
-    if fields.objects("spans"):
-        return _spans(fields)
     chunks = fields.counts("chunks")
     verified, rejected = chunks.get("verified", 0), chunks.get("rejected", 0)
+    if fields.objects("spans"):
+        return "\n".join([_spans(fields), *([_of_lanes(chunks)] if verified or rejected else [])])
     if fields.text("mode") == "local" or not (verified or rejected):
         return "Everything was computed on this device; there were no results from peers to check."
+    return _of_lanes(chunks)
+
+
+def _of_lanes(chunks: Mapping[str, int]) -> str:
+    """What became of the results of single units."""
+    verified, rejected = chunks.get("verified", 0), chunks.get("rejected", 0)
     lines = [f"- {count_words(verified, 'result')} from peers: each was checked before it was used, and was right."]
     if rejected:
         lines.append(f"- {count_words(rejected, 'wrong result')} refused and computed again.")
@@ -117,6 +130,8 @@ def _spans(fields: Fields) -> str:
     for span in fields.objects("spans"):
         where = _code(span.text("name") or short_id(span.text("peer_id")))
         who = f"`{where}`" if span.text("peer_id") else "This device"
+        if span.text("lent"):
+            who = f"Devices of others, in {span.text('lent')},"
         direct = span.count("direct")
         way = f"; {count_words(direct, 'step')} came to it straight from the device before" if direct else ""
         lines.append(f"- {who} computed layers {span.count('first')} to {span.count('end') - 1}{way}.")

@@ -246,13 +246,14 @@ class SpanFacts:
     end: int
     peer_id: str = ""
     name: str = ""
+    lent: str = ""
     step_ms: float | None = None
     tokens: int = 0
     direct: int = 0
 
     @classmethod
     def of(cls, fields: Fields) -> SpanFacts:
-        where = fields.text("peer_id"), fields.text("name")
+        where = fields.text("peer_id"), fields.text("name"), fields.text("lent")
         counts = fields.count("tokens"), fields.count("direct")
         return cls(fields.count("first"), fields.count("end"), *where, fields.maybe_number("step_ms"), *counts)
 

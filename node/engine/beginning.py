@@ -27,8 +27,8 @@ def begin(
     prompt_tokens = len(running.request.prompt_ids)
     fresh = session.decoder.new_cache(reach=prompt_tokens + running.request.params.max_tokens)
     kept = cache_of_sibling(running, others)
-    kept = kept or cache_of_earlier(running, caches, session.mode, sends_all_rows)
-    running.is_seen = lambda: session.mode in PADDED_MODES
+    kept = kept or cache_of_earlier(running, caches, session.plan.outside, sends_all_rows)
+    running.is_seen = lambda: session.plan.outside in PADDED_MODES
     running.begin(kept if kept is not None and kept.stretched == fresh.stretched else fresh)
     if session.plan.cost is not None:  # else there was no choice, and measuring this device would take a while
         running.predicted = session.predict(session.plan, prompt_tokens)

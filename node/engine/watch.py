@@ -48,7 +48,8 @@ def still_fits(session: Session, request: GenerationRequest) -> bool:
     """Whether a session's mode is still the best for a request that lets this device choose."""
     if request.privacy is not Privacy.AUTO:
         return True
-    return session.replan(len(request.prompt_ids), request.params.max_tokens).mode is session.mode
+    plan = session.replan(len(request.prompt_ids), request.params.max_tokens)
+    return (plan.mode, plan.outside) == (session.mode, session.plan.outside)
 
 
 def explain(session: Session, predicted: Cost | None = None) -> str:

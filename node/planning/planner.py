@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from node.kernels.interface import Kernels
 from node.measures.peers import Measures, PeerFigures
 from node.measures.series import WEIGHT
+from node.model.unit import UnitRef
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures
 from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
@@ -74,12 +75,24 @@ class Planner:
         spans: Sequence[SpanPlan],
         figures: Mapping[PeerId, PeerFigures],
         prompt_tokens: int,
+        lanes: Sequence[LaneFigures] = (),
+        pads_made: int = 0,
+        placement: Placement = LAYERS_LENT,
     ) -> Cost:
-        """The predicted cost of a request through these spans, corrected by earlier outcomes."""
+        """The predicted cost of a request through these spans, and through lanes for what they leave out, corrected
+        by earlier outcomes."""
+        device = self.device(model)
         layers = [ref for ref in model.units if ref.layer is not None]
-        cost = span_cost(layers, self.device(model), spans, figures, prompt_tokens)
+        heads = [ref for ref in model.units if ref.layer is None and placement.is_lent(ref)]
+
+        def rest(left_out: Sequence[UnitRef]) -> Cost:
+            return remote_cost([*left_out, *heads], device, lanes, prompt_tokens, pads_made, placement)
+
+        cost = span_cost(layers, device, spans, figures, prompt_tokens, rest if lanes else None)
         with self._lock:
-            return cost.scaled(*self._corrections.get((model.model_id, Privacy.TRUSTED, SPANS), (1.0, 1.0)))
+            return cost.scaled(
+                *self._corrections.get((model.model_id, Privacy.TRUSTED, placement if lanes else SPANS), (1.0, 1.0))
+            )
 
     def learn(
         self,

@@ -6,7 +6,7 @@ travel in steps, and all devices work at once: the slowest counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
@@ -75,6 +75,7 @@ def span_cost(
     spans: Sequence[SpanPlan],
     figures: Mapping[PeerId, PeerFigures],
     prompt_tokens: int,
+    rest: Callable[[Sequence[UnitRef]], Cost] | None = None,
 ) -> Cost:
     """The cost of a request whose spans are computed by these devices, and all else here. A device whose span begins
     where another's ends is expected to get its rows straight from that one: its result comes here, but its rows do
@@ -82,6 +83,7 @@ def span_cost(
 
     Args:
         units: the units of the decoder's layers.
+        rest: the cost of the layers that the spans leave out, and of all else, where they are lent unit by unit.
     """
     hidden = next(ref.num_inputs for ref in units if ref.kind == "qkv")
     macs: dict[int, int] = {}
@@ -90,9 +92,9 @@ def span_cost(
             macs[ref.layer] = macs.get(ref.layer, 0) + ref.num_inputs * ref.num_outputs
     straight = [span for before, span in pairwise(spans) if before.layers.stop == span.layers.start]
     away = {layer for span in spans for layer in span.layers}
-    here = [layer for layer in macs if layer not in away]
-    steps, rest = divmod(max(prompt_tokens, 1), STEP_ROWS)
-    rows = [STEP_ROWS] * steps + ([rest] if rest else [])
+    here = [layer for layer in macs if layer not in away and rest is None]
+    steps, last = divmod(max(prompt_tokens, 1), STEP_ROWS)
+    rows = [STEP_ROWS] * steps + ([last] if last else [])
 
     def here_s(num_rows: int) -> float:
         each_s = device.layer_float_s.at(num_rows)
@@ -106,12 +108,16 @@ def span_cost(
         way_s = of.rtt_s + 2 * ELEMENT_BYTES * num_rows * hidden / of.bytes_per_s
         return total / max(speed, 1.0) + floats_s + (way_s / 2 if span in straight else way_s)
 
-    ends_s = device.ends_s + device.head_s
+    lent = Cost(device.ends_s + device.head_s, device.ends_s + device.head_s)
+    if rest is not None:
+        lent = rest([ref for ref in units if ref.layer not in away])
     stages = [[away_s(span, count) for span in spans] + [here_s(count)] for count in rows]
-    ttft_s = sum(stages[0]) + sum(max(times) for times in stages[1:]) + ends_s
-    token_s = sum(away_s(span, 1) for span in spans) + here_s(1) + ends_s
+    ttft_s = sum(stages[0]) + sum(max(times) for times in stages[1:]) + lent.ttft_s
+    token_s = sum(away_s(span, 1) for span in spans) + here_s(1) + lent.token_s
     row_bytes = ELEMENT_BYTES * hidden
-    return Cost(ttft_s, token_s, len(spans), row_bytes * (len(spans) - len(straight)), row_bytes * len(spans))
+    bytes_up = lent.bytes_up + row_bytes * (len(spans) - len(straight))
+    bytes_down = lent.bytes_down + row_bytes * len(spans)
+    return Cost(ttft_s, token_s, len(spans) + lent.exchanges, bytes_up, bytes_down)
 
 
 def _in_proportion(layers: range, offers: Sequence[SpanOffer]) -> tuple[SpanPlan, ...]:

@@ -43,6 +43,7 @@ from protocol.codec import encode_message
 from protocol.identity import PeerId
 from protocol.message import Message
 from protocol.multiaddr import Multiaddr
+from protocol.spans.messages import SpanResult
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +201,9 @@ class DataPlane:
             self.on_end(exc)
         finally:
             self._commands.end()
-            self._lent.close(0 if self._outbox else FAREWELL_MS)
-            self._relays.close(0)
+            linger_ms = 0 if self._outbox else FAREWELL_MS
+            self._lent.close(linger_ms)
+            self._relays.close(linger_ms)
             self._woken.close(linger=0)
             if self._router is not None:
                 self._router.close(linger=PATIENCE_MS)  # the gate ends the connections sooner
@@ -219,6 +221,7 @@ class DataPlane:
     def _turn(self) -> bool:
         """Read what is there, then open a message or compute one part; False when it is time to end."""
         self._outbox.send_again()
+        self._relays.send_again()
         self._send_blobs()
         if not self._hear(self._timeout_ms()):
             return False
@@ -283,7 +286,7 @@ class DataPlane:
         if self._is_ready:
             return math.ceil(1000 * max(0.0, self._breaks.left_s(time.monotonic())))
         blobs_s = self.blobs.wait_s()
-        waits_ms = [RETRY_MS] if self._outbox else []
+        waits_ms = [RETRY_MS] if self._outbox or self._relays.has_unread else []
         waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
         return min(waits_ms, default=None)
 
@@ -370,7 +373,10 @@ class DataPlane:
     def _computed(self, job: Job, answer: Message) -> None:
         """Answer now, or as soon as the peer has read what it got before."""
         self.blobs.computed()
-        frames = encode_message(self._relays.finished(job.request, answer), job.request_id)
+        answer = self._relays.finished(job.request, answer)
+        frames = encode_message(answer, job.request_id)
         num_bytes = job.num_bytes + sum(memoryview(frame).nbytes for frame in frames)
+        if isinstance(answer, SpanResult) and answer.passed:
+            num_bytes += answer.rows.nbytes
         self._lending.count(job.peer_id, job.request.model_id, job.request.num_rows, num_bytes)
         self._outbox.send(job.peer_id, job.socket, job.route, frames)

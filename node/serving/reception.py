@@ -188,7 +188,7 @@ class Reception:
             case WorkRequest() as request if request.FOR_PAIRED and not self._is_paired(peer_id):
                 denied = ErrorReply(ErrorCode.DENIED, "plain rows are taken from paired devices alone")
                 self._answer(message, denied, received.id)
-            case SpanStep() as step if self._spans is not None and not self._spans.admit(peer_id, step):
+            case SpanStep() as step if self._spans is not None and not self._spans.admit(_client_of(message), step):
                 self._answer(message, ErrorReply(ErrorCode.NO_CACHE, "the cache is not here"), received.id)
             case WorkRequest() if (why := self._refusal()) is not None:
                 self._answer(
@@ -208,6 +208,8 @@ class Reception:
             case Cancel(request_id):
                 self._work.cancel(peer_id, request_id)
                 self._inbox.cancel(peer_id, request_id)
+                if self._spans is not None:
+                    self._spans.cancel(peer_id, request_id)
                 if route is not None:
                     self._blobs.cancel(route, request_id)
             case BlobAsk() | PieceAsk() | Credit() if route is not None:
@@ -231,21 +233,17 @@ class Reception:
 
     def _take_pass(self, message: Unopened, step: SpanPass, take: Callable[[Job], bool]) -> Job | None:
         """A device hands its result on: from here on it is a step of the client that sealed it. What cannot be
-        computed is not answered where no client is known, who then sends the rows himself."""
-        peer_id, now = message.peer_id, time.monotonic()
-        try:
-            client = None if self._spans is None else self._spans.client_of(step)
-        except RemoteProtocolError as exc:
-            self._complaints.warning("rows that %s handed on were dropped: %s", peer_id, exc)
-            self._judge(peer_id, self._conduct.malformed(peer_id, now), "steps that no client has sealed")
-            return None
+        computed is not answered where no client is known, who then sends the rows himself. Whoever hands rows on
+        cannot tell whether they are sealed rightly: nobody is blamed."""
+        client = None if self._spans is None else self._spans.client_of(message.peer_id, step)
         if client is None or client.socket.closed or not self._is_paired(client.peer_id):
+            self._conduct.spent(message.peer_id, REFUSED_S, time.monotonic())
             return None
         job = Job(client.peer_id, step.binding.nonce, step, client.socket, client.route)
         if (why := self._refusal()) is not None:
             self._reply(job, ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}"))
             return None
-        self.asked_at = now
+        self.asked_at = time.monotonic()
         return self._take(job, self._computing.push if self._outbox.is_full(job.path) else take)
 
     def _open_span(self, message: Unopened, request: SpanOpen) -> Message:
@@ -256,7 +254,7 @@ class Reception:
             return ErrorReply(ErrorCode.UNIMPLEMENTED, "this device computes no spans")
         if (why := self._refusal()) is not None:
             return ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}")
-        return self._spans.open(Client(peer_id, message.socket, message.route), request)
+        return self._spans.open(_client_of(message), request)
 
     def _judge(self, peer_id: PeerId, is_guilty: bool, what: str) -> None:
         """A rule was broken; keep out whoever breaks rules again and again."""
@@ -274,3 +272,7 @@ class Reception:
     def _answer(self, message: Unopened, answer: Message, message_id: int) -> None:
         """Answer now, or as soon as the peer has read what it got before."""
         self._outbox.send(message.peer_id, message.socket, message.route, encode_message(answer, message_id))
+
+
+def _client_of(message: Unopened) -> Client:
+    return Client(message.peer_id, message.socket, message.route)

@@ -14,13 +14,13 @@ import zmq
 from msgspec.structs import replace
 
 from node.serving.dialled import DialledLines
+from node.serving.outbox import Outbox
 from node.transport.line import Line, Socket
 from node.transport.registry import ConnectedPeer
-from node.transport.sockets import SecureContext, receive_frames, send_frames
+from node.transport.sockets import SecureContext, receive_frames
 from protocol.codec import encode_message
 from protocol.identity import PeerId
 from protocol.message import Message
-from protocol.spans.binding import rows_hash
 from protocol.spans.messages import SpanPass, SpanResult, SpanStep
 from protocol.work import WorkRequest
 
@@ -48,6 +48,7 @@ class Relays:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lines = DialledLines(secure, poller)
+        self._unread = Outbox()
         self._find, self._clock = find, clock
         self._endpoints: dict[PeerId, tuple[str, int]] = {}
         self._answers: dict[PeerId, int] = {}
@@ -59,6 +60,15 @@ class Relays:
         """Devices that are dialled."""
         return len(self._lines)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether a device has not read all yet."""
+        return bool(self._unread)
+
+    def send_again(self) -> None:
+        """Try what waits once more, and notice what was read."""
+        self._unread.send_again()
+
     def repoll(self) -> None:
         """Poll the sockets of lines that were made again; before every poll."""
         self._lines.repoll()
@@ -68,8 +78,6 @@ class Relays:
         client wants that, and says so."""
         if not isinstance(request, SpanStep) or not isinstance(answer, SpanResult):
             return answer
-        if isinstance(request, SpanPass):
-            answer = replace(answer, inputs=rows_hash(request.rows))
         return replace(answer, passed=self._hand_on(request, answer)) if request.onward else answer
 
     def read(self, socket: Socket) -> bool:
@@ -90,8 +98,10 @@ class Relays:
 
     def look(self) -> None:
         """Look at every line; give up those whose device has left."""
-        for peer_id, line, _news in self._lines.look():
-            if not line.connected and self._find(peer_id) is None:
+        for peer_id, line, news in self._lines.look():
+            if news.up:
+                self._answers[peer_id] = 0
+            elif not line.connected and self._find(peer_id) is None:
                 self._drop(peer_id)
 
     def close(self, linger_ms: int) -> None:
@@ -101,11 +111,16 @@ class Relays:
     def _hand_on(self, step: SpanStep, result: SpanResult) -> bool:
         """Whether the result was sent to the next device."""
         first, *rest = step.onward
-        line = self._line(first.peer_id)
-        if line is None or not line.connected or line.socket is None:
+        try:
+            line = self._line(first.peer_id)
+        except OSError as exc:
+            log.warning("%s is not dialled: %s", first.peer_id, exc.strerror)
+            return False
+        if line is None or not line.connected or line.socket is None or self._unread.is_full((first.peer_id, None)):
             return False
         message = SpanPass(first.binding, result.rows, tuple(rest), first.seal)
-        return send_frames(line.socket, encode_message(message, first.binding.nonce))
+        self._unread.send(first.peer_id, line.socket, None, encode_message(message, first.binding.nonce))
+        return True
 
     def _line(self, peer_id: PeerId) -> Line | None:
         """The line to a device, dialled where there is none; None where it cannot be dialled."""

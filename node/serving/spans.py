@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from msgspec import Struct
@@ -21,11 +21,11 @@ from node.model.cache import KVCache
 from node.model.span import SpanLayers, SpanPart
 from node.serving.refusal import RequestError
 from node.store.stored import StoredModel
-from protocol.errors import RemoteProtocolError
+from protocol.discreet import Discreet
 from protocol.identity import PeerId
 from protocol.linear.field import Floats
 from protocol.message import ErrorCode, ErrorReply, Message
-from protocol.spans.binding import SpanBinding, SpanRows, span_digest
+from protocol.spans.binding import SpanBinding, SpanRows, rows_hash, span_digest
 from protocol.spans.messages import SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
 from protocol.spans.onward import is_sealed
 
@@ -35,6 +35,8 @@ IDLE_S = 900.0
 """A cache is dropped when no step has come for so long; its client sends the rows again if it needs it."""
 MAX_CACHES = 128
 MAX_CACHES_A_PEER = 64
+MAX_CANCELLED = 1024
+"""Most cancelled steps that are remembered, of all clients."""
 LEAST_BYTES = 64 << 20
 """So much memory all caches may always take: less holds no text of a few hundred tokens."""
 MAX_KEPT_SPANS = 8
@@ -45,16 +47,17 @@ ModelOf = Callable[[bytes], StoredModel | None]
 
 
 class Client(Struct, frozen=True):
-    """Who opened a cache, and the connection over which it did."""
+    """Who opened a cache, and the connection over which its last message came."""
 
     peer_id: PeerId
     socket: Any = None
     route: bytes | None = None
 
 
-class _Held(Struct):
+class _Held(Discreet, Struct):
     """A cache of a client."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("key", "cache")
     client: Client
     key: bytes
     """With it the client seals steps that others hand on."""
@@ -84,6 +87,8 @@ class SpanCaches:
         self._lock = threading.Lock()
         self._held: OrderedDict[bytes, _Held] = OrderedDict()
         """By id, the one that was used longest ago first."""
+        self._cancelled: OrderedDict[tuple[PeerId, int], None] = OrderedDict()
+        """Steps that are not wanted any more, by client; the oldest first."""
         self._spans: OrderedDict[tuple[bytes, range], SpanLayers] = OrderedDict()
         self._row_macs: dict[tuple[bytes, int, int], int] = {}
         """By model and layers."""
@@ -142,37 +147,41 @@ class SpanCaches:
             for cache in [cache for cache, held in self._held.items() if held.used_at < until]:
                 self._drop(cache)
 
-    def admit(self, peer_id: PeerId, step: SpanStep) -> bool:
+    def admit(self, client: Client, step: SpanStep) -> bool:
         """Whether no cache of a step is another peer's."""
         with self._lock:
             held = [self._held.get(rows.cache) for rows in step.binding.parts]
-            if any(one is not None and one.client.peer_id != peer_id for one in held):
+            if any(one is not None and one.client.peer_id != client.peer_id for one in held):
                 return False
             for one in held:
                 if one is not None:
-                    one.newest = max(one.newest, step.binding.nonce)
+                    one.client, one.newest = client, max(one.newest, step.binding.nonce)
         return True
 
-    def client_of(self, step: SpanPass) -> Client | None:
-        """Who gets the answer to a step that another device hands on; None where its caches are not here, or it has
-        been handed on before.
-
-        Raises:
-            RemoteProtocolError: the client has not sealed it.
-        """
+    def client_of(self, sender: PeerId, step: SpanPass) -> Client | None:
+        """Who gets the answer to a step that another device hands on; None where its caches are not here, its client
+        has not sealed it for this sender, or has cancelled it, or it or a later one has come before."""
         with self._lock:
             known = [self._held.get(rows.cache) for rows in step.binding.parts]
             held = [one for one in known if one is not None]
             if len(held) < len(known) or any(one.client != held[0].client for one in held):
                 return None
-            first = held[0]
-            if not is_sealed(first.key, step.binding, step.onward, step.seal):
-                raise RemoteProtocolError("a step that is handed on has not been sealed by its client")
-            if any(one.newest >= step.binding.nonce for one in held):
+            client, nonce = held[0].client, step.binding.nonce
+            if not is_sealed(held[0].key, sender, step.binding, step.onward, step.seal):
+                return None
+            if (client.peer_id, nonce) in self._cancelled or any(one.newest >= nonce for one in held):
                 return None
             for one in held:
-                one.newest = step.binding.nonce
-            return first.client
+                one.newest = nonce
+            return client
+
+    def cancel(self, peer_id: PeerId, request_id: int) -> None:
+        """A client wants no result of this step any more, which another device may hand on yet."""
+        with self._lock:
+            if any(held.client.peer_id == peer_id for held in self._held.values()):
+                self._cancelled[peer_id, request_id] = None
+                if len(self._cancelled) > MAX_CANCELLED:
+                    self._cancelled.popitem(last=False)
 
     def macs(self, step: SpanStep) -> int:
         """Multiply-accumulates of a step, without its attention; 0 if it cannot be computed here."""
@@ -312,14 +321,15 @@ def _computed(
     for one in begun:
         rows = hidden[first : first + one.step.num_rows]
         first += len(rows)
-        outcomes[one.place] = _result(one.step.binding, rows, seconds)
+        outcomes[one.place] = _result(one.step, rows, seconds)
     return outcomes
 
 
-def _result(binding: SpanBinding, rows: Floats, seconds: float) -> SpanResult | RequestError:
+def _result(step: SpanStep, rows: Floats, seconds: float) -> SpanResult | RequestError:
     if not np.isfinite(rows).all():
         return RequestError(ErrorCode.INVALID, "the layers give values that are not finite")
-    return SpanResult(span_digest(binding, rows), round(seconds * 1e6), rows)
+    inputs = rows_hash(step.rows) if isinstance(step, SpanPass) else None
+    return SpanResult(span_digest(step.binding, rows), round(seconds * 1e6), rows, inputs)
 
 
 def _holds(model: StoredModel, request: SpanOpen) -> bool:

@@ -60,6 +60,8 @@ class SessionPlan(Struct, frozen=True):
     """What the lanes compute."""
     spans: tuple[SpanPlan, ...] = ()
     """Layers that devices of the same owner compute, in order; what they leave out is computed here or by lanes."""
+    lanes_mode: Privacy | None = None
+    """The mode of the lanes, where devices of others compute what spans leave out; None: that of the plan."""
     notes: tuple[str, ...] = ()
     """Notes for the user, one sentence each."""
     cost: Cost | None = None
@@ -68,6 +70,16 @@ class SessionPlan(Struct, frozen=True):
     """The expected cost on this device alone; None if this device cannot compute it."""
     choices: tuple[tuple[Placement, Cost], ...] = ()
     """The expected cost of each possible placement."""
+
+    @property
+    def spanned(self) -> frozenset[int]:
+        """Layers that devices of the same owner compute."""
+        return frozenset(layer for span in self.spans for layer in span.layers)
+
+    @property
+    def outside(self) -> Privacy:
+        """The mode whose rules hold for what devices of others see."""
+        return self.lanes_mode or self.mode
 
     @property
     def shown(self) -> Placement:
@@ -193,12 +205,20 @@ def _with_spans(
     spans = form(Privacy.TRUSTED, candidates, predict, new_tokens, placements)
     if predict is None or not spans.spans:
         return plan
+    if plan.num_lanes and spans.lanes:
+        spans = _fastest_cut(_mixed(plan, spans), candidates, predict, new_tokens)
     if candidates.thin and not plan.num_lanes:
         return spans  # nobody else is there who could compute what this device cannot
     cost = predict(plan) if plan.cost is None else plan.cost
     if spans.cost is not None and spans.cost.total_s(new_tokens) < cost.total_s(new_tokens):
         return spans
     return replace(plan, notes=(*plan.notes, _why_no_spans(spans, plan, cost, new_tokens)))
+
+
+def _mixed(plan: SessionPlan, spans: SessionPlan) -> SessionPlan:
+    """The plan whose lanes compute what the spans of another leave out. Only `auto` asks for it: who names `trusted`
+    means his own devices, who names another mode lets none of them read."""
+    return replace(plan, mode=Privacy.TRUSTED, lanes_mode=plan.mode, spans=spans.spans, cost=None, choices=())
 
 
 def _why_no_spans(spans: SessionPlan, plan: SessionPlan, cost: Cost, new_tokens: int) -> str:

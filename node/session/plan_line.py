@@ -26,6 +26,8 @@ class PlanLine(Struct, frozen=True):
     """The prediction for this device alone; None if it cannot compute alone."""
     spans: int = 0
     """Runs of layers that the user's own devices compute."""
+    lanes_mode: str = ""
+    """The mode in which lanes compute the layers that these leave out; empty: they do not."""
     lend: str = "nothing"
     """The chosen placement, as `--lend` names it."""
     choices: list[dict[str, Any]] = field(default_factory=list)
@@ -48,13 +50,16 @@ class PlanLine(Struct, frozen=True):
             here_tokens_per_s=None if here is None else round(1 / here.token_s, 3),
             lend=plan.placement.name,
             spans=len(plan.spans),
+            lanes_mode="" if plan.lanes_mode is None else plan.lanes_mode.value,
             choices=[_choice(placement, cost) for placement, cost in plan.choices],
         )
 
     def as_line(self) -> str:
         """One line for the user."""
         lanes = f" over {self.lanes} lane{'s' * (self.lanes > 1)}" if self.lanes else ""
-        lanes = f" over {self.spans} device{'s' * (self.spans > 1)}" if self.spans else lanes
+        if self.spans:
+            rest = f" and{lanes.removeprefix(' over')} in {self.lanes_mode}" if self.lanes_mode else ""
+            lanes = f" over {self.spans} device{'s' * (self.spans > 1)}{rest}"
         line = f"plan: {self.mode}{lanes}, first token in {self.ttft_s:.2g} s, then {self.tokens_per_s:.3g} tokens/s"
         if (self.lanes or self.spans) and self.here_ttft_s is not None:
             line += f" (this device alone: {self.here_ttft_s:.2g} s, {self.here_tokens_per_s:.3g} tokens/s)"

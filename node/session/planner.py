@@ -64,14 +64,19 @@ class SessionPlanner:
             measures = self._node.planner.measures
             figures = {span.peer_id: measures.of(span.peer_id).figures for span in plan.spans}
             figures |= {offer.peer_id: offer.figures for offer in self.found.offers}  # all plans by the same
-            return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens)
+            lent = (
+                (self._lanes(plan), self._pads_ready(plan, prompt_tokens), plan.placement) if plan.lanes_mode else ()
+            )
+            return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens, *lent)
+        lanes, pads_ready = self._lanes(plan), self._pads_ready(plan, prompt_tokens)
+        return self._node.planner.predict(self._model, plan.mode, lanes, prompt_tokens, pads_ready, plan.placement)
+
+    def _lanes(self, plan: SessionPlan) -> list[LaneFigures]:
+        """The figures of a plan's lanes; of stand-ins, for what no other lane takes."""
         own = [self._figures_of(lane) for lane in plan.lanes if not lane.stands_in]
         covered = frozenset[bytes]().union(*(figures.units or () for figures in own))
         stand_ins = [self._figures_of(lane) for lane in plan.lanes if lane.stands_in]
-        lanes = own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
-        return self._node.planner.predict(
-            self._model, plan.mode, lanes, prompt_tokens, self._pads_ready(plan, prompt_tokens), plan.placement
-        )
+        return own + [replace(figures, units=(figures.units or covered) - covered) for figures in stand_ins]
 
     def _pads_ready(self, plan: SessionPlan, prompt_tokens: int) -> int:
         """Rows of pads that are there before the request begins; those that were made ahead, which are of layers,

@@ -68,6 +68,8 @@ class SpanShare(Struct, frozen=True):
     """Tokens in its KV caches, of all texts of the session."""
     direct: int = 0
     """Steps whose rows came to it straight from the device before."""
+    lent: str = ""
+    """The privacy mode in which devices of others compute the units of these layers; empty: they do not."""
 
     @classmethod
     def of(cls, stage: Stage) -> SpanShare:
@@ -80,11 +82,14 @@ class SpanShare(Struct, frozen=True):
             None if row_s is None else round(1000 * row_s, 3),
             0 if device is None else device.tokens(stage.layers),
             stage.direct,
+            stage.lent,
         )
 
     @property
     def where(self) -> str:
         """Who computed them, for people."""
+        if self.lent:
+            return f"in {self.lent}"
         return self.name or ("this device" if self.peer_id is None else f"…{self.peer_id[-6:]}")
 
 
@@ -264,7 +269,8 @@ class Receipt(Struct, frozen=True):
         trusted = sum(peer.chunks > peer.rejected for peer in self.peers)
         by = f"{trusted} peer{'' if trusted == 1 else 's'}"
         if self.spans:
-            return "; ".join([f"{self.mode}: {self._spans_text}", *self._common_parts()])
+            lent = [f"{chunks.verified} chunks verified"] if chunks.verified else []
+            return "; ".join([f"{self.mode}: {self._spans_text}", *lent, *self._common_parts()])
         computed = f"{chunks.verified} chunks by {by}, all verified" if chunks.verified else "no peer"
         parts = [
             f"{self.mode}: {computed}, {chunks.local} here",

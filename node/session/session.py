@@ -114,10 +114,10 @@ class Session:
             self.executor,
             self._planner.offers,
             lambda sentence: self.on_note(sentence),
-            bool(self.plan.lanes),
+            self.plan,
             self._config.recheck,
         )
-        decoder = opener.open(self.plan.spans, interrupt)
+        decoder = opener.open(interrupt)
         self.chain = opener.chain
         self.look_at_spans()
         assert self.chain is not None, "it is open"
@@ -217,8 +217,7 @@ class Session:
         """How much of that was computed again."""
         if self.chain is None or self.chain.recheck is None:
             return None
-        recheck = self.chain.recheck
-        return Rechecked.of(recheck)
+        return Rechecked.of(self.chain.recheck)
 
     @property
     def mode(self) -> Privacy:
@@ -338,7 +337,8 @@ class Session:
         for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane is not used")
         covered = frozenset[bytes]().union(*(self._planner.units_of(lane) for lane in self.plan.lanes))
-        if lacking := units_text([unit.ref for unit in self._lent if unit.ref.sha256 not in covered]):
+        left = [unit.ref for unit in self._lent if unit.ref.layer not in self.plan.spanned]
+        if lacking := units_text([ref for ref in left if ref.sha256 not in covered]):
             self._say(f"no lane holds {lacking}: computed here{' with borrowed weights' if self._thin else ''}")
 
     def _open_lane(self, lane: LanePlan) -> None:
@@ -356,7 +356,7 @@ class Session:
         for peer in self._manager.peers:
             kept_out = self._node.access.refusal(peer.peer_id) is not None
             peer.leaving = kept_out or registry.is_leaving(peer.peer_id)
-        asked = self._config.privacy if self.mode is Privacy.LOCAL else self.mode
+        asked = self._config.privacy if self.mode is Privacy.LOCAL else self.plan.outside
         plan = self._planner.plan_anew(asked)
         for lane in plan.lanes:
             if self._opener.may_open(lane):

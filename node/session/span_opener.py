@@ -22,6 +22,7 @@ from node.model.span import SpanLayers
 from node.node import Node
 from node.planning.spans import SpanOffer, SpanPlan, cut_spans
 from node.serving.hosting import layers_text
+from node.session.formation import SessionPlan
 from node.session.opening import CONNECT_TIMEOUT_S, LIE_BAN_S
 from node.spans import SpanChain
 from node.spans.device import SpanDevice
@@ -53,7 +54,7 @@ class SpanOpener:
         executor: computes the units of layers that stay here.
         offers: looks for devices.
         tell: tells the user something at once.
-        lent_here: whether units whose weights are not here can be computed by the session's lanes.
+        plan: its spans; its lanes compute what these leave out, where the weights are not here.
         share: the share of results that is computed again.
     """
 
@@ -64,11 +65,11 @@ class SpanOpener:
         executor: HybridExecutor,
         offers: Offers,
         tell: Callable[[str], None],
-        lent_here: bool,
+        plan: SessionPlan,
         share: float,
     ) -> None:
         self._node, self._model, self._executor = node, model, executor
-        self._offers, self._tell, self._lent_here, self._share = offers, tell, lent_here, share
+        self._offers, self._tell, self._plan, self._share = offers, tell, plan, share
         self._devices: dict[PeerId, SpanDevice] = {}
         self._failed: dict[PeerId, float] = {}
         """When devices could not go on; they are asked again some time later, if there is nobody else."""
@@ -82,8 +83,8 @@ class SpanOpener:
         """By device: the connection over which it computes again what others computed."""
         self.chain: SpanChain | None = None
 
-    def open(self, spans: Sequence[SpanPlan], interrupt: Interrupt | None) -> Decoder:
-        """The decoder whose layers go through these spans; what they leave out is computed here.
+    def open(self, interrupt: Interrupt | None) -> Decoder:
+        """The decoder whose layers go through the spans of the plan; what they leave out is computed here, or lent.
 
         Raises:
             NotPairedError: a device may not read prompts.
@@ -91,7 +92,7 @@ class SpanOpener:
         self._interrupt = interrupt
         stages: list[Stage] = []
         try:
-            for layers, peer_id in _with_gaps(spans, range(self._model.config.num_layers)):
+            for layers, peer_id in _with_gaps(self._plan.spans, range(self._model.config.num_layers)):
                 stages.append(self._here(layers) if peer_id is None else self._away(layers, peer_id))
         except BaseException:
             self.close()
@@ -141,7 +142,9 @@ class SpanOpener:
         return sum(ref.num_inputs * ref.num_outputs for ref in self._model.units if ref.layer in layers)
 
     def _here(self, layers: range) -> Stage:
-        return Stage(layers, UnitLayers(self._model, self._node.kernels, self._executor, layers), self._macs(layers))
+        here = UnitLayers(self._model, self._node.kernels, self._executor, layers)
+        mode = self._plan.lanes_mode
+        return Stage(layers, here, self._macs(layers), "" if mode is None else mode.value)
 
     def _away(self, layers: range, peer_id: PeerId) -> Stage:
         if peer_id not in self._devices:
@@ -264,7 +267,7 @@ class SpanOpener:
         for part, peer_id in _with_gaps(cut_spans(layers, offers), layers):
             if peer_id is not None:
                 stages.append(self._away(part, peer_id))
-            elif self._lent_here or self._is_here(part):
+            elif self._plan.lanes or self._is_here(part):
                 stages.append(self._here(part))
             else:
                 return None

@@ -31,7 +31,7 @@ from node.spans.device import DeviceError, Flight, SpanDevice
 from node.spans.edges import Edges
 from node.spans.recheck import Lie, Recheck
 from node.spans.stage import Stage
-from node.spans.steps import Run, Step, cut, first_row, remember
+from node.spans.steps import Run, Step, cut, first_row, joined, remember
 from protocol.linear.field import Floats
 from protocol.spans.binding import rows_hash
 from protocol.spans.messages import SpanResult
@@ -220,11 +220,15 @@ class SpanChain:
         stage, waiting = run.stages[place], run.waiting[place]
         while waiting:
             if stage.device is None:
-                step = waiting.popleft()
+                steps = run.take(place, whole=bool(stage.lent))
+                if not steps:
+                    return
                 if not stage.layers.start:
-                    remember(stage, step)
-                self._compute_here(stage, step)
-                run.goes_on(step)
+                    for step in steps:
+                        remember(stage, step)
+                self._compute_here(stage, steps)
+                for step in steps:
+                    run.goes_on(step)
                 continue
             if not run.may_send(place):
                 return
@@ -247,7 +251,7 @@ class SpanChain:
                     self._edges.distrust(sender, device)
                     run.take_back(step)
                     return
-                self._edges.passed(sender, device, True)
+                self._edges.arrived(sender, device)
                 stage.direct += 1
             self._accept(stage, device, flight, step, result)
             run.goes_on(step)
@@ -255,7 +259,7 @@ class SpanChain:
                 return
             remember(run.stages[step.place], step)
             if not result.passed:
-                self._edges.passed(device, step.coming[step.place][0], False)
+                self._edges.kept(device, step.coming[step.place][0])
                 run.take_back(step)
                 return
 
@@ -266,25 +270,29 @@ class SpanChain:
             waited_s = now - step.ready_at
             if waited_s < LOST_S:
                 continue
-            macs = len(device.flights) * len(step.rows) * run.stages[step.place].macs
-            if waited_s > LOST_S + SLOWER * macs / max(device.peer.measures.figures.row_macs_per_s, 1.0):
+            num_rows, figures = len(step.rows), device.peer.measures.figures
+            expected_s = figures.exchange_s(num_rows, num_rows * run.stages[step.place].macs, 2 * step.rows.nbytes)
+            if waited_s > LOST_S + SLOWER * expected_s:
                 sender = run.stages[step.place - 1].device
                 assert sender is not None, "a device handed it on"
-                self._edges.passed(sender, device, False)
+                self._edges.lost(sender, device)
                 run.take_back(step)
 
-    def _compute_here(self, stage: Stage, step: Step) -> None:
+    def _compute_here(self, stage: Stage, steps: Sequence[Step]) -> None:
         assert stage.here is not None, "a stage without a device is computed here"
         self._check_wanted()
-        for part in step.parts:
+        whole = joined(steps)
+        for part in whole.parts:
             part.cache.hold(stage.layers)
-        rotations = self._rotations.of([part.rotated for part in step.parts])
+        rotations = self._rotations.of([part.rotated for part in whole.parts])
         try:
-            step.rows = stage.here.forward(step.rows, rotations, rows_of(step.parts))
+            rows = stage.here.forward(whole.rows, rotations, rows_of(whole.parts))
         except NotFiniteError as exc:
-            raise NotFiniteError(step.first + exc.row) from exc
-        for part in step.parts:
+            raise NotFiniteError(whole.first + exc.row) from exc
+        for part in whole.parts:
             stage.computed_here(part.cache, part.stop)
+        for step in steps:
+            step.rows = rows[step.first - whole.first :][: len(step.rows)]
 
     def _accept(self, stage: Stage, device: SpanDevice, flight: Flight, step: Step, result: SpanResult) -> None:
         """A result is used if it is the answer to this very step."""
@@ -298,10 +306,9 @@ class SpanChain:
         seconds = max(now - max(flight.sent_at, step.ready_at), compute_s)  # it may have come before the rows did
         self._timings.add("peers", compute_s)
         device.computed(flight)
-        num_rows, ways = len(step.rows), 1 if flight.handed else 2
-        way_s = (seconds - compute_s) * 2 / ways  # as if the rows had gone out from here
-        macs, num_bytes = num_rows * stage.macs, ways * step.rows.nbytes
-        exchange = Exchange(num_rows, macs, num_bytes, compute_s + way_s, compute_s)
+        num_rows = len(step.rows)
+        way_s = (seconds - compute_s) * (2 if flight.handed else 1)  # as if the rows had gone out from here
+        exchange = Exchange(num_rows, num_rows * stage.macs, 2 * step.rows.nbytes, compute_s + way_s, compute_s)
         device.peer.measures.computed(exchange)
         if num_rows == 1:
             stage.row_s.add(seconds)

@@ -134,6 +134,8 @@ class SpanDevice:
         for caches in self._caches.values():
             self._gone.extend(remote.id for remote in caches.values())
         self._caches.clear()
+        self._cancelled.extend(self.opens)
+        self.opens.clear()
 
     def send_step(
         self, layers: range, parts: tuple[SpanPart, ...], rows: Floats, onward: tuple[Onward, ...] = ()
@@ -152,7 +154,9 @@ class SpanDevice:
         self._owes(Flight(binding, parts, time.monotonic()))
         return binding.nonce
 
-    def expect_step(self, layers: range, parts: tuple[SpanPart, ...], onward: tuple[Onward, ...]) -> Onward:
+    def expect_step(
+        self, sender: PeerId, layers: range, parts: tuple[SpanPart, ...], onward: tuple[Onward, ...]
+    ) -> Onward:
         """The same where another device hands the rows on: what that one is to send.
 
         Raises:
@@ -160,7 +164,7 @@ class SpanDevice:
         """
         binding = self._binding(layers, parts)
         self._owes(Flight(binding, parts, time.monotonic(), handed=True))
-        return Onward(self.peer_id, binding, seal_of(self._key, binding, onward))
+        return Onward(self.peer_id, binding, seal_of(self._key, sender, binding, onward))
 
     def _binding(self, layers: range, parts: tuple[SpanPart, ...]) -> SpanBinding:
         if self.trouble is not None:
@@ -206,7 +210,7 @@ class SpanDevice:
         if not self.flights:
             return
         now, oldest = time.monotonic(), next(iter(self.flights.values()))
-        if now - oldest.sent_at > STEP_LIMIT_S:
+        if now - oldest.sent_at > STEP_LIMIT_S and not oldest.handed:  # the chain looks for those
             raise DeviceError(self, f"it did not finish a step within {STEP_LIMIT_S:.0f} s")
         if self._pinged_at <= self._heard_at:
             if now - self._heard_at > PING_AFTER_S:

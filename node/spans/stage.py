@@ -16,9 +16,12 @@ class Stage:
     Args:
         by: a device of the same owner, or the layers that are opened here.
         macs: multiply-accumulates of one row.
+        lent: the privacy mode in which devices of others compute the units of these layers; empty: they do not. They
+            must not see how a pass is cut for the user's own devices, so they get it whole.
     """
 
-    def __init__(self, layers: range, by: SpanDevice | UnitLayers, macs: int) -> None:
+    def __init__(self, layers: range, by: SpanDevice | UnitLayers, macs: int, lent: str = "") -> None:
+        self.lent = lent
         self.macs = macs
         self.layers = layers
         self.device = by if isinstance(by, SpanDevice) else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
+import numpy as np
 from msgspec import Struct, field
 
 from node.model.cache import KVCache
@@ -14,6 +16,7 @@ from node.planning.spans import STEP_ROWS
 from node.spans.crew import Arrival
 from node.spans.device import SpanDevice
 from node.spans.stage import Stage
+from protocol.discreet import Discreet
 from protocol.linear.field import Floats
 from protocol.spans.messages import max_rows_per_step
 from protocol.spans.onward import Onward
@@ -22,9 +25,10 @@ AHEAD = 2
 """Steps that a device has at a time: it computes one while the next is on its way."""
 
 
-class Step(Struct, eq=False):
+class Step(Discreet, Struct, eq=False):
     """Rows that travel together."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("rows", "arrived")
     parts: tuple[SpanPart, ...]
     rows: Floats
     """f32[T, D] before the stage at which it is, at last after the last one."""
@@ -60,6 +64,18 @@ def cut(hidden: Floats, parts: Sequence[SpanPart]) -> list[Step]:
     return steps
 
 
+def joined(steps: Sequence[Step]) -> Step:
+    """Steps that follow each other as one, in which each sequence is one part."""
+    parts: list[SpanPart] = []
+    for part in (part for step in steps for part in step.parts):
+        if parts and parts[-1].cache is part.cache:
+            parts[-1] = SpanPart(part.cache, parts[-1].start, part.stop)
+        else:
+            parts.append(part)
+    rows = steps[0].rows if len(steps) == 1 else np.concatenate([step.rows for step in steps])
+    return Step(tuple(parts), rows, steps[0].first)
+
+
 def remember(stage: Stage, step: Step) -> None:
     """Keep what goes into a stage that another device computes, unless it is known."""
     row = 0
@@ -89,11 +105,21 @@ class Run:
     """
 
     def __init__(self, steps: Sequence[Step], stages: Sequence[Stage], reach: Sequence[int]) -> None:
-        self.stages, self._reach = stages, reach
+        self.stages, self._reach, self._num_steps = stages, reach, len(steps)
         self.waiting = [deque(steps), *(deque[Step]() for _ in stages)]
         """By place: steps whose rows are here, to be sent or computed; the last one has all that are done."""
         self.flying: dict[tuple[SpanDevice, int], tuple[Step, int]] = {}
         """By device and id of the request: the step, and the place of the stage."""
+
+    def take(self, place: int, whole: bool) -> list[Step]:
+        """The next step that waits at a place; or all steps of the pass, once all of them do."""
+        waiting = self.waiting[place]
+        if not whole:
+            return [waiting.popleft()]
+        steps = list(waiting) if len(waiting) == self._num_steps else []
+        if steps:
+            waiting.clear()
+        return steps
 
     def may_send(self, place: int) -> bool:
         """Whether the devices that get the rows of a stage have room for one step more."""
@@ -108,8 +134,10 @@ class Run:
         """
         (first, layers), *others = self._way(step.place)
         onward: tuple[Onward, ...] = ()
+        senders = [first, *(device for device, _ in others)]
         for place, (device, span) in reversed(list(enumerate(others, step.place + 1))):
-            onward = (device.expect_step(span, step.parts, onward), *onward)
+            sender = senders[place - step.place - 1].peer_id
+            onward = (device.expect_step(sender, span, step.parts, onward), *onward)
             self._flies(step, place, device, onward[0].binding.nonce)
         self._flies(step, step.place, first, first.send_step(layers, step.parts, step.rows, onward))
 

@@ -2,7 +2,8 @@
 client wants it there.
 
 A client and each of its devices have a key (SPAN_OPEN). The client seals what each device after the first is to
-compute. So a device can hand a result on, or not; it cannot have another step computed, or have it sent elsewhere.
+compute, and from whom it gets the rows. So a device can hand rows on, or not; it cannot have another step computed,
+or have its result sent elsewhere. That the rows are those that the client has, the client sees by their hash.
 """
 
 from __future__ import annotations
@@ -53,21 +54,23 @@ class Onward(Discreet, Struct, frozen=True):
 def way_of(entries: Sequence[Any], num_rows: int) -> tuple[Onward, ...]:
     """The devices after one that computes so many rows; each computes as many."""
     way = tuple(map(Onward.from_entry, entries))
+    if not way:
+        raise RemoteProtocolError("a way has at least one device")
     if any(onward.binding.num_rows != num_rows for onward in way):
         raise RemoteProtocolError("all devices of a way compute the same rows")
     return way
 
 
-def seal_of(key: bytes, binding: SpanBinding, onward: Sequence[Onward]) -> bytes:
-    """The seal of a step and of where its result goes: BLAKE2b with the client's key for the device that computes
-    it, over both as deterministic CBOR."""
-    message = cbor.encode([binding.as_list(), [one.as_list() for one in onward]])
+def seal_of(key: bytes, sender: PeerId, binding: SpanBinding, onward: Sequence[Onward]) -> bytes:
+    """The seal of a step, of who hands it on, and of where its result goes: BLAKE2b with the client's key for the
+    device that computes it, over all three as deterministic CBOR."""
+    message = cbor.encode([public_key_of(sender), binding.as_list(), [one.as_list() for one in onward]])
     return hashlib.blake2b(message, key=key, digest_size=SEAL_BYTES, person=SEAL_PERSON).digest()
 
 
-def is_sealed(key: bytes, binding: SpanBinding, onward: Sequence[Onward], seal: bytes) -> bool:
-    """Whether the client sealed this very step."""
-    return hmac.compare_digest(seal_of(key, binding, onward), seal)
+def is_sealed(key: bytes, sender: PeerId, binding: SpanBinding, onward: Sequence[Onward], seal: bytes) -> bool:
+    """Whether the client sealed this very step for this sender."""
+    return hmac.compare_digest(seal_of(key, sender, binding, onward), seal)
 
 
 def most_onward(num_parts: int) -> int:

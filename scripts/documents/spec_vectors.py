@@ -227,15 +227,16 @@ def _span() -> dict[str, Any]:
     rows = np.array([[1.5, -0.375], [0.0, 2.0], [1e-3, -1e-3]], dtype=np.float32)
     digest = span_digest(binding, rows)
     key, way = bytes(range(64, 96)), list[Onward]()
+    devices = [Identity.from_seed(bytes([index] * 32)).peer_id for index in range(3)]
     for index in (2, 1):
         after = replace(binding, nonce=7 + index, first=5 + index, end=6 + index)
-        peer_id = Identity.from_seed(bytes([index] * 32)).peer_id
-        way.insert(0, Onward(peer_id, after, seal_of(key, after, way)))
+        way.insert(0, Onward(devices[index], after, seal_of(key, devices[index - 1], after, way)))
     handed = SpanPass(way[0].binding, rows, tuple(way[1:]), way[0].seal)
     return {
         "rows_f32": rows.tobytes().hex(),
         "step": [bytes(frame).hex() for frame in encode_message(SpanStep(binding, rows), 7)],
         "key": key.hex(),
+        "devices": devices,
         "seals": [onward.seal.hex() for onward in way],
         "step_with_way": [bytes(frame).hex() for frame in encode_message(SpanStep(binding, rows, tuple(way)), 7)],
         "pass": [bytes(frame).hex() for frame in encode_message(handed, handed.binding.nonce)],
