@@ -204,14 +204,15 @@ def test_a_device_that_is_not_there_is_no_obstacle(pair: Pair) -> None:
 
 
 def test_who_is_paired_no_longer_gets_nothing_computed(pair: Pair, paired: set[PeerId]) -> None:
-    handed_on(pair, rows(1))
-    paired.clear()
-    asked, onward = pair.step(rows(1), start=1)
-    after = SpanPass(onward.binding, asked.rows, (), onward.seal)
-    with introduced(pair.devices[1], 11) as other:
-        other.send(after, 1)
-        other.send(Ping(), 2)
-        received = other.receive()
+    """The device that hands rows on is not paired at all; who opened the cache must be."""
+    with introduced(pair.devices[1], 11) as member:
+        sender = identity(11).peer_id
+        member.send(sealed(pair.opened[1], 0, rows(1), 900, sender), 1)
+        assert isinstance(pair.answer(1, 900), SpanResult)
+        paired.clear()
+        member.send(sealed(pair.opened[1], 1, rows(1), 901, sender), 1)
+        member.send(Ping(), 2)
+        received = member.receive()
         assert received is not None and received.id == 2, "the sender is told nothing"
     pair.ends[1].send(Ping(), 3)
     assert isinstance(pair.answer(1, 3), Pong), "and the client gets no result"

@@ -19,8 +19,9 @@ from node.execution.hybrid import HybridExecutor
 from node.execution.manager import ExecutionManager
 from node.kernels import has_same_floats
 from node.node import Node
+from node.privacy import Privacy
 from node.session.candidates import CandidateFinder
-from node.session.formation import LanePlan, PadMaker
+from node.session.formation import LanePlan, PadMaker, SessionPlan
 from node.session.opening import LaneOpener
 from node.session.span_opener import SpanOpener
 from node.store.importer import import_checkpoint
@@ -112,9 +113,8 @@ def test_spans_open_and_stay_with_consent_alone(client: Node, model: StoredModel
         finder = CandidateFinder(client, model, None, False, 1)
         return {offer.peer_id for offer in finder.offers()}
 
-    opener = SpanOpener(
-        client, model, HybridExecutor(KERNELS), lambda: (), lambda sentence: None, lent_here=False, share=0.0
-    )
+    plan = SessionPlan(Privacy.TRUSTED)
+    opener = SpanOpener(client, model, HybridExecutor(KERNELS), lambda: (), lambda sentence: None, plan, share=0.0)
     assert offers() == set()
     for peer in (STRANGER, READER):
         with pytest.raises(NotPairedError, match="may not read your prompts"):
