@@ -50,6 +50,7 @@ from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
 from node.privacy import Privacy
+from node.process.memory import share_one_arena
 from node.session.config import SessionConfig
 from node.store.library import Library
 from node.store.stored import StoredModel
@@ -201,6 +202,7 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
     --recheck, --deadline, --threads), a node is started only for this run.
     """
     configure_logging(verbose)
+    share_one_arena()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     options = RunOptions.of(given)

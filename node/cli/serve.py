@@ -24,6 +24,7 @@ from node.gateway.http.addresses import is_loopback
 from node.node import Node
 from node.paths import DataDir
 from node.planning.placement import Lend, kinds_not_kept
+from node.process.memory import share_one_arena
 from node.serving.lending import Lending
 from node.session.config import SessionConfig
 from node.swarm.access import AccessList
@@ -111,6 +112,7 @@ class ServeOptions(Struct, frozen=True):
 
 def serve(options: ServeOptions, until_stdin_ends: bool) -> None:
     """Run a node in the foreground; returns after a signal to stop."""
+    share_one_arena()
     directory = DataDir.open(options.data_dir)
     lock = directory.lock()
     if lock is None:
