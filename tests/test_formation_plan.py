@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from made_parts import identity
 
 from node.privacy import Privacy
-from node.session.formation import FORMERS, Candidates, LanePlan, PadMaker, form
+from node.session.formation import FORMERS, form
+from node.session.plan import Candidates, LanePlan, PadMaker
 
 PEERS = [identity(index).peer_id for index in range(8)]
 places = st.lists(st.booleans(), max_size=8).map(

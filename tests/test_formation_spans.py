@@ -13,14 +13,18 @@ from node.planning.cost import Cost
 from node.planning.placement import LAYERS_LENT
 from node.planning.spans import SpanOffer
 from node.privacy import Privacy
-from node.session.formation import Candidates, PadMaker, SessionPlan, form
+from node.session.formation import form
+from node.session.plan import Candidates, PadMaker, SessionPlan
+from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
+from protocol.link.hello import Hello
 
 DESK, BOX, HALL = PeerId("desk"), PeerId("box"), PeerId("hall")
 FIGURES = PeerFigures(0.001, 0.0, 1e10, 4e10, 1e8, True)
 OWN = Candidates(
     sharers=(),
     readers=frozenset({DESK}),
+    readers_for_auto=frozenset({DESK}),
     paired=frozenset({DESK}),
     offers=(SpanOffer(DESK, frozenset(range(4)), FIGURES),),
     num_layers=4,
@@ -101,6 +105,29 @@ def test_what_own_devices_do_not_hold_goes_to_others_in_the_mode_that_auto_would
 def test_without_others_own_devices_do_what_they_can() -> None:
     plan = form(Privacy.AUTO, replace(THIN, places=(), sharers=(DESK,)), mixed_costs(0.1, 0.3))
     assert (plan.mode, plan.lanes_mode, plan.pad_maker) == (Privacy.TRUSTED, None, PadMaker.NOBODY)
+
+
+def test_auto_lets_nobody_read_whose_consent_is_not_for_it() -> None:
+    """Not even unit by unit, beside a device whose consent is."""
+    with_old = replace(THIN, places=(), sharers=(DESK, BOX), readers=frozenset({DESK, BOX}))
+    plan = form(Privacy.AUTO, with_old, mixed_costs(0.1, 0.3))
+    assert plan.spans and {lane.share for lane in plan.lanes} == {DESK}
+    assert {lane.share for lane in form(Privacy.TRUSTED, with_old).lanes} == {DESK, BOX}
+    assert with_old.by_auto.readers == {DESK}
+
+
+def test_the_one_connection_of_an_attached_device_has_one_use() -> None:
+    """It is a guard of a lane already, or makes its pads."""
+    places = replace(THIN, places=(BOX, DESK), sharers=(BOX, DESK))
+    dials = form(Privacy.AUTO, replace(places, holders={DESK: peer(4711)}), mixed_costs(0.1, 0.3))
+    assert dials.spans and dials.lanes_mode is Privacy.SPLIT
+    attached = form(Privacy.AUTO, replace(places, holders={DESK: peer(0)}), mixed_costs(0.1, 0.3))
+    assert (attached.mode, attached.spans) == (Privacy.SPLIT, ())
+
+
+def peer(data_port: int) -> ConnectedPeer:
+    hello = Hello(bytes(32), (1,), "test", (), data_port, (), 0, (1,), bytes(16))
+    return ConnectedPeer(DESK, hello, "127.0.0.1", dialled=False)
 
 
 def test_who_names_his_own_devices_means_no_others() -> None:

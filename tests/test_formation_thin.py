@@ -9,7 +9,8 @@ from made_parts import identity
 
 from node.planning.placement import ALL_LENT
 from node.privacy import Privacy
-from node.session.formation import Candidates, LanePlan, PadMaker, form
+from node.session.formation import form
+from node.session.plan import Candidates, LanePlan, PadMaker
 
 A, B, C, D = PEERS = [identity(index).peer_id for index in range(4)]
 UNITS = [bytes([number]) * 32 for number in range(6)]

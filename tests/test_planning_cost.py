@@ -12,7 +12,8 @@ from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures, Line
 from node.planning.planner import CORRECTION_LIMIT, _corrected
 from node.privacy import Privacy
-from node.session.formation import Candidates, SessionPlan, form
+from node.session.formation import form
+from node.session.plan import Candidates, SessionPlan
 
 PEERS = [identity(index).peer_id for index in range(4)]
 UNITS = [make_unit(64, 32, layer=layer, kind=kind).ref for layer in range(3) for kind in ("qkv", "o")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from live_nodes import LOOPBACK, WAIT_S
 from made_parts import KERNELS, identity
+from msgspec.structs import replace
 from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from test_trust_paired import certificate
 
@@ -21,8 +22,8 @@ from node.kernels import has_same_floats
 from node.node import Node
 from node.privacy import Privacy
 from node.session.candidates import CandidateFinder
-from node.session.formation import LanePlan, PadMaker, SessionPlan
 from node.session.opening import LaneOpener
+from node.session.plan import LanePlan, PadMaker, SessionPlan
 from node.session.span_opener import SpanOpener
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
@@ -114,7 +115,8 @@ def test_spans_open_and_stay_with_consent_alone(client: Node, model: StoredModel
         return {offer.peer_id for offer in finder.offers()}
 
     plan = SessionPlan(Privacy.TRUSTED)
-    opener = SpanOpener(client, model, HybridExecutor(KERNELS), lambda: (), lambda sentence: None, plan, share=0.0)
+    executor = HybridExecutor(KERNELS)
+    opener = SpanOpener(client, model, executor, lambda: (), lambda sentence: None, plan, frozenset, share=0.0)
     assert offers() == set()
     for peer in (STRANGER, READER):
         with pytest.raises(NotPairedError, match="may not read your prompts"):
@@ -128,3 +130,26 @@ def test_spans_open_and_stay_with_consent_alone(client: Node, model: StoredModel
         assert device.trouble == "you no longer let it read prompts" and offers() == set()
     finally:
         device.close()
+
+
+def test_layers_of_a_lost_device_go_to_lanes_that_hold_them_all(
+    client: Node, model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the client waits for the device; in the mode that the plan has for others."""
+    monkeypatch.setattr(type(model), "holds", lambda self, ref: ref.layer is None)
+    first = {ref.sha256 for ref in model.units if ref.layer == 0}
+    covered = set(first)
+    plan = SessionPlan(Privacy.TRUSTED, PadMaker.PEER, (LanePlan(STRANGER.peer_id, MAKER.peer_id),))
+    plan = replace(plan, lanes_mode=Privacy.SPLIT)
+    told: list[str] = []
+    executor = HybridExecutor(KERNELS)
+    opener = SpanOpener(client, model, executor, lambda: (), told.append, plan, lambda: frozenset(covered), share=0.0)
+    stages = opener._others(range(1))
+    assert stages is not None and [(stage.layers, stage.lent) for stage in stages] == [(range(1), "split")]
+    assert opener._others(range(2)) is None
+    covered |= {ref.sha256 for ref in model.units if ref.layer == 1}
+    assert opener._others(range(2)) is not None
+    alone = SpanOpener(
+        client, model, executor, lambda: (), told.append, SessionPlan(Privacy.TRUSTED), frozenset, share=0.0
+    )
+    assert alone._others(range(1)) is None

@@ -26,7 +26,7 @@ from node.privacy import Privacy
 from node.session import opening
 from node.session import session as session_module
 from node.session.config import SessionConfig
-from node.session.formation import LanePlan
+from node.session.plan import LanePlan
 from node.session.session import Session
 from node.store.importer import import_checkpoint
 from node.store.library import Library

@@ -11,7 +11,7 @@ from node.execution.interrupt import Interrupt
 from node.execution.peer import SessionPeer
 from node.planning.cost import Cost
 from node.privacy import Privacy
-from node.session.formation import PadMaker
+from node.session.plan import PadMaker
 from node.session.plan_line import PlanLine
 from node.session.receipt import LEFT_FOR, way_text
 from node.session.session import Session
@@ -49,7 +49,8 @@ def still_fits(session: Session, request: GenerationRequest) -> bool:
     if request.privacy is not Privacy.AUTO:
         return True
     plan = session.replan(len(request.prompt_ids), request.params.max_tokens)
-    return (plan.mode, plan.outside) == (session.mode, session.plan.outside)
+    lost = plan.lanes_mode is not None and not any(span.peer_id for span in session.spans)  # the own device is back
+    return (plan.mode, plan.outside) == (session.mode, session.plan.outside) and not lost
 
 
 def explain(session: Session, predicted: Cost | None = None) -> str:

@@ -15,7 +15,7 @@ from node.measures.series import WEIGHT
 from node.model.unit import UnitRef
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures
-from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
+from node.planning.placement import LAYERS_LENT, Placement
 from node.planning.probe import probe
 from node.planning.spans import SpanPlan, span_cost
 from node.privacy import Privacy
@@ -29,8 +29,6 @@ CORRECTION_LIMIT = 8.0
 
 
 NO_PADS_NEEDED = 1 << 30
-SPANS = ALL_HERE
-"""Where whole layers are computed elsewhere, no kind of unit is lent."""
 
 
 class Planner:
@@ -41,7 +39,8 @@ class Planner:
         self._kernels = kernels
         self._lock = threading.Lock()
         self._devices: dict[str, DeviceFigures] = {}
-        self._corrections: dict[tuple[str, Privacy, Placement], tuple[float, float]] = {}
+        self._corrections: dict[tuple[str, Privacy, Placement, bool], tuple[float, float]] = {}
+        """By model, mode, placement, and whether own devices compute whole layers."""
 
     def device(self, model: StoredModel) -> DeviceFigures:
         """This device's figures for a model, measured at the first call."""
@@ -67,7 +66,7 @@ class Planner:
         cost = remote_cost(units, device, lanes, prompt_tokens, pads_made, placement) if lanes else None
         cost = local_cost(units, device, prompt_tokens) if cost is None else cost
         with self._lock:
-            return cost.scaled(*self._corrections.get((model.model_id, mode, placement), (1.0, 1.0)))
+            return cost.scaled(*self._corrections.get((model.model_id, mode, placement, False), (1.0, 1.0)))
 
     def predict_spans(
         self,
@@ -90,9 +89,7 @@ class Planner:
 
         cost = span_cost(layers, device, spans, figures, prompt_tokens, rest if lanes else None)
         with self._lock:
-            return cost.scaled(
-                *self._corrections.get((model.model_id, Privacy.TRUSTED, placement if lanes else SPANS), (1.0, 1.0))
-            )
+            return cost.scaled(*self._corrections.get((model.model_id, Privacy.TRUSTED, placement, True), (1.0, 1.0)))
 
     def learn(
         self,
@@ -102,13 +99,15 @@ class Planner:
         predicted: Cost,
         ttft_s: float,
         token_s: float,
+        is_spans: bool = False,
     ) -> None:
         """Learn from the real times of a request with this prediction; 0 means not measured."""
         with self._lock:
-            before = self._corrections.get((model.model_id, mode, placement), (1.0, 1.0))
+            key = model.model_id, mode, placement, is_spans
+            before = self._corrections.get(key, (1.0, 1.0))
             pairs = ((predicted.ttft_s, ttft_s), (predicted.token_s, token_s))
             after = [_corrected(factor, said_s, was_s) for factor, (said_s, was_s) in zip(before, pairs, strict=True)]
-            self._corrections[model.model_id, mode, placement] = (after[0], after[1])
+            self._corrections[key] = (after[0], after[1])
         log.debug("%s %s %s: corrections %s", model.name, mode.value, placement.name, after)
 
 

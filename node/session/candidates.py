@@ -12,7 +12,7 @@ from node.model.unit import UnitRef
 from node.node import AGENT, Node
 from node.planning.spans import SpanOffer
 from node.serving.hosting import whole_layers
-from node.session.formation import Candidates, LanePlan
+from node.session.plan import Candidates, LanePlan
 from node.store.stored import StoredModel
 from node.transport.registry import ConnectedPeer
 from protocol.identity import PeerId
@@ -59,6 +59,7 @@ class CandidateFinder:
             paired=devices.peer_ids & (holders.keys() if self._thin else whole),
             thin=self._thin,
             readers=devices.readers & holders.keys(),
+            readers_for_auto=devices.readers_for_auto,
             max_lanes=self._max_lanes,
             is_open=self._node.is_open,
             named=self._named is not None,

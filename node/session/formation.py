@@ -9,132 +9,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
-from node.execution.lane import DEFAULT_MAX_LANES, pair_guards
+from node.execution.lane import pair_guards
 from node.planning.cost import Cost
-from node.planning.placement import ALL_HERE, LAYERS_LENT, Placement
-from node.planning.spans import SpanOffer, SpanPlan, choices, cut_spans
+from node.planning.placement import LAYERS_LENT, Placement
+from node.planning.spans import choices, cut_spans
 from node.privacy import Privacy
-from node.transport.registry import ConnectedPeer
+from node.session.plan import Candidates, LanePlan, PadMaker, SessionPlan
 from protocol.identity import PeerId
-
-
-class PadMaker(Enum):
-    """Who makes the products of a session's pads: the only difference between modes."""
-
-    NOBODY = "nobody"
-    """No row leaves this device, or rows leave it without pads."""
-    OWN = "own"
-    """This device."""
-    PEER = "peer"
-    """The peer that the lane names."""
-    PAIRED = "paired"
-    """A paired device, which every lane names, or this device if that one is not available."""
-
-
-class LanePlan(Struct, frozen=True):
-    """One lane: the peer that gets the shares, and the peer that makes their pads."""
-
-    share: PeerId
-    pads: PeerId | None = None
-    """None if no peer makes them."""
-    stands_in: bool = False
-    """Whether it is used only for units that no other lane can take."""
-
-    @property
-    def peers(self) -> tuple[PeerId, ...]:
-        return (self.share,) if self.pads is None else (self.pads, self.share)
-
-
-class SessionPlan(Struct, frozen=True):
-    """The plan of a session."""
-
-    mode: Privacy
-    pad_maker: PadMaker = PadMaker.NOBODY
-    lanes: tuple[LanePlan, ...] = ()
-    placement: Placement = ALL_HERE
-    """What the lanes compute."""
-    spans: tuple[SpanPlan, ...] = ()
-    """Layers that devices of the same owner compute, in order; what they leave out is computed here or by lanes."""
-    lanes_mode: Privacy | None = None
-    """The mode of the lanes, where devices of others compute what spans leave out; None: that of the plan."""
-    notes: tuple[str, ...] = ()
-    """Notes for the user, one sentence each."""
-    cost: Cost | None = None
-    """The expected cost; None if it was not predicted."""
-    cost_here: Cost | None = None
-    """The expected cost on this device alone; None if this device cannot compute it."""
-    choices: tuple[tuple[Placement, Cost], ...] = ()
-    """The expected cost of each possible placement."""
-
-    @property
-    def spanned(self) -> frozenset[int]:
-        """Layers that devices of the same owner compute."""
-        return frozenset(layer for span in self.spans for layer in span.layers)
-
-    @property
-    def outside(self) -> Privacy:
-        """The mode whose rules hold for what devices of others see."""
-        return self.lanes_mode or self.mode
-
-    @property
-    def shown(self) -> Placement:
-        """The placement for people: whose spans are computed elsewhere, whose layers are lent."""
-        lent = self.placement.lent | (LAYERS_LENT.lent if self.spans else frozenset())
-        return Placement(frozenset(lent))
-
-    @property
-    def num_lanes(self) -> int:
-        """The number of lanes, without stand-ins."""
-        return sum(not lane.stands_in for lane in self.lanes)
-
-
-class Candidates(Struct, frozen=True):
-    """Peers that may take part in a session over one model, found at one moment."""
-
-    places: tuple[PeerId | None, ...] = ()
-    """Guards in their places: 2i and 2i + 1 form a lane in `split`; None is an empty place."""
-    sharers: tuple[PeerId, ...] | None = None
-    """Who may get shares if the pads are our own; None means the peers in the places."""
-    paired: frozenset[PeerId] = field(default_factory=frozenset)
-    """Devices of the same owner that hold the whole model (or a part of it, if this device is thin), named or not."""
-    readers: frozenset[PeerId] = field(default_factory=frozenset)
-    """Devices of the same owner that hold some of it and that the user allowed to read prompts."""
-    offers: tuple[SpanOffer, ...] = ()
-    """The readers that compute whole layers, and what each of them could compute."""
-    num_layers: int = 0
-    lacking: frozenset[int | None] = frozenset()
-    """Layers of which some weights are not here; None is the head."""
-    max_lanes: int = DEFAULT_MAX_LANES
-    is_open: bool = False
-    """Whether anybody may enter the swarm: `auto` then shows peers nothing that `strict` does not show."""
-    thin: bool = False
-    """Whether this device lacks weights: it can neither make pads nor compute what peers fail to compute."""
-    named: bool = True
-    """Whether the user chose the places; otherwise this node's guards hold them."""
-    notes: tuple[str, ...] = ()
-    """Notes about the choice of the places."""
-    holders: Mapping[PeerId, ConnectedPeer] = field(default_factory=dict)
-    """Peers that hold units of the model and are not leaving."""
-    units: Mapping[PeerId, frozenset[bytes]] = field(default_factory=dict)
-    """The units that each of them holds, if this device is thin."""
-
-    @property
-    def otherwise(self) -> str:
-        """What happens to a request while the peers that it needs are missing, in words for the user."""
-        return "waiting for them" if self.thin else "computed here"
-
-    @property
-    def present(self) -> tuple[PeerId, ...]:
-        """Available peers that may get shares, in the order of their places."""
-        if self.sharers is not None:
-            return self.sharers
-        return tuple(peer_id for peer_id in self.places if peer_id is not None)
-
 
 Predict = Callable[[SessionPlan], Cost]
 NONE: frozenset[bytes] = frozenset()
@@ -158,8 +42,7 @@ def form(
             device alone cannot compute it; a mode that the user named is used without such a comparison.
     """
     if asked is Privacy.AUTO and candidates.offers:
-        allowed = tuple(offer for offer in candidates.offers if offer.for_auto)
-        return _with_spans(replace(candidates, offers=allowed), predict, new_tokens, placements)
+        return _with_spans(candidates.by_auto, predict, new_tokens, placements)
     here = SessionPlan(Privacy.LOCAL)
     nobody = not candidates.places and not candidates.present and not candidates.thin
     if asked is Privacy.LOCAL or (asked is Privacy.AUTO and nobody):
@@ -206,19 +89,30 @@ def _with_spans(
     if predict is None or not spans.spans:
         return plan
     if plan.num_lanes and spans.lanes:
-        spans = _fastest_cut(_mixed(plan, spans), candidates, predict, new_tokens)
+        return _mixed(plan, candidates, predict, new_tokens)
     if candidates.thin and not plan.num_lanes:
-        return spans  # nobody else is there who could compute what this device cannot
+        return spans  # of others only stand-ins are there, if anybody: how long they take nobody can tell
     cost = predict(plan) if plan.cost is None else plan.cost
     if spans.cost is not None and spans.cost.total_s(new_tokens) < cost.total_s(new_tokens):
         return spans
     return replace(plan, notes=(*plan.notes, _why_no_spans(spans, plan, cost, new_tokens)))
 
 
-def _mixed(plan: SessionPlan, spans: SessionPlan) -> SessionPlan:
-    """The plan whose lanes compute what the spans of another leave out. Only `auto` asks for it: who names `trusted`
-    means his own devices, who names another mode lets none of them read."""
-    return replace(plan, mode=Privacy.TRUSTED, lanes_mode=plan.mode, spans=spans.spans, cost=None, choices=())
+def _mixed(plan: SessionPlan, candidates: Candidates, predict: Predict, new_tokens: int) -> SessionPlan:
+    """The plan, or one whose lanes compute only what own devices do not hold, if that is faster. Only `auto` asks for
+    it: who names `trusted` means his own devices, who names another mode lets none of them read."""
+    lanes = {peer_id for lane in plan.lanes for peer_id in lane.peers}
+    attached = {
+        peer_id for peer_id in lanes & candidates.holders.keys() if not candidates.holders[peer_id].data_endpoint
+    }
+    offers = tuple(offer for offer in candidates.offers if offer.peer_id not in attached)  # one connection, one use
+    spans = cut_spans(range(candidates.num_layers), offers)
+    if not spans:
+        return plan
+    mixed = replace(plan, mode=Privacy.TRUSTED, lanes_mode=plan.mode, spans=spans, cost=None, choices=())
+    mixed = _fastest_cut(mixed, replace(candidates, offers=offers), predict, new_tokens)
+    cost = predict(plan) if plan.cost is None else plan.cost
+    return mixed if mixed.cost is not None and mixed.cost.total_s(new_tokens) < cost.total_s(new_tokens) else plan
 
 
 def _why_no_spans(spans: SessionPlan, plan: SessionPlan, cost: Cost, new_tokens: int) -> str:

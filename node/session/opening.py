@@ -16,7 +16,7 @@ from node.execution.pads.pool import PadPool
 from node.execution.pads.source import PadSource
 from node.execution.peer import SessionPeer
 from node.node import Node
-from node.session.formation import LanePlan, PadMaker
+from node.session.plan import LanePlan, PadMaker
 from node.transport.channel import open_channel
 from node.transport.registry import ConnectedPeer
 from node.trust.paired import NotPairedError

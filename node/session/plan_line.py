@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from node.planning.cost import Cost
 from node.planning.placement import Placement
-from node.session.formation import SessionPlan
+from node.session.plan import SessionPlan
 
 
 class PlanLine(Struct, frozen=True):

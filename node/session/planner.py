@@ -13,7 +13,8 @@ from node.planning.spans import SpanOffer
 from node.privacy import Privacy
 from node.session.candidates import CandidateFinder
 from node.session.config import SessionConfig
-from node.session.formation import Candidates, LanePlan, SessionPlan, form
+from node.session.formation import form
+from node.session.plan import Candidates, LanePlan, SessionPlan
 from node.store.stored import StoredModel
 from protocol.identity import PeerId
 
@@ -55,8 +56,13 @@ class SessionPlanner:
 
     def plan_anew(self, asked: Privacy) -> SessionPlan:
         """The plan with the peers that are there now, while an answer is computed."""
-        self.found = self._finder.find(asked is Privacy.SPLIT)
+        found = self._finder.find(asked is Privacy.SPLIT)
+        self.found = found.by_auto if self._config.privacy is Privacy.AUTO else found
         return self._plan(asked, self._config.prompt_tokens, self._config.new_tokens)
+
+    def covered(self, plan: SessionPlan) -> frozenset[bytes]:
+        """Units that some lane of a plan computes."""
+        return frozenset[bytes]().union(*(self.units_of(lane) for lane in plan.lanes))
 
     def predict(self, plan: SessionPlan, prompt_tokens: int) -> Cost:
         """The predicted cost of a request with this plan."""
@@ -64,9 +70,9 @@ class SessionPlanner:
             measures = self._node.planner.measures
             figures = {span.peer_id: measures.of(span.peer_id).figures for span in plan.spans}
             figures |= {offer.peer_id: offer.figures for offer in self.found.offers}  # all plans by the same
-            lent = (
-                (self._lanes(plan), self._pads_ready(plan, prompt_tokens), plan.placement) if plan.lanes_mode else ()
-            )
+            lanes = self._lanes(plan) if plan.lanes_mode else []
+            ready = self._pads_ready(plan, prompt_tokens) if plan.lanes_mode else 0
+            lent = lanes, ready, plan.placement
             return self._node.planner.predict_spans(self._model, plan.spans, figures, prompt_tokens, *lent)
         lanes, pads_ready = self._lanes(plan), self._pads_ready(plan, prompt_tokens)
         return self._node.planner.predict(self._model, plan.mode, lanes, prompt_tokens, pads_ready, plan.placement)
@@ -88,7 +94,8 @@ class SessionPlanner:
 
     def learn(self, plan: SessionPlan, predicted: Cost, ttft_s: float, token_s: float) -> None:
         """Learn from the real times of a request that ran alone; 0 means not measured."""
-        self._node.planner.learn(self._model, plan.mode, plan.placement, predicted, ttft_s, token_s)
+        is_spans = bool(plan.spans)
+        self._node.planner.learn(self._model, plan.mode, plan.placement, predicted, ttft_s, token_s, is_spans)
 
     def _plan(self, asked: Privacy, prompt_tokens: int, new_tokens: int) -> SessionPlan:
         return form(

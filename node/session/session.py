@@ -30,8 +30,8 @@ from node.privacy import Privacy
 from node.process.allowance import available_memory
 from node.serving.hosting import units_text
 from node.session.config import SessionConfig
-from node.session.formation import LanePlan, PadMaker, SessionPlan
 from node.session.opening import LaneOpener
+from node.session.plan import LanePlan, PadMaker, SessionPlan
 from node.session.planner import SessionPlanner
 from node.session.receipt import Rechecked, SpanShare
 from node.session.span_opener import SpanOpener
@@ -115,6 +115,7 @@ class Session:
             self._planner.offers,
             lambda sentence: self.on_note(sentence),
             self.plan,
+            lambda: self._planner.covered(self.plan),
             self._config.recheck,
         )
         decoder = opener.open(interrupt)
@@ -185,8 +186,7 @@ class Session:
         return bool(self.peers)
 
     def attend(self, timeout_s: float) -> None:
-        """While nothing runs in the session, read what peers send, for at most this long or until its interrupt is
-        triggered."""
+        """While nothing runs, read what peers send, for at most this long or until its interrupt is triggered."""
         if self.chain is not None:
             self.chain.attend(timeout_s)
             timeout_s = 0.0
@@ -336,7 +336,7 @@ class Session:
             self._open_lane(lane)
         for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane is not used")
-        covered = frozenset[bytes]().union(*(self._planner.units_of(lane) for lane in self.plan.lanes))
+        covered = self._planner.covered(self.plan)
         left = [unit.ref for unit in self._lent if unit.ref.layer not in self.plan.spanned]
         if lacking := units_text([ref for ref in left if ref.sha256 not in covered]):
             self._say(f"no lane holds {lacking}: computed here{' with borrowed weights' if self._thin else ''}")

@@ -22,8 +22,8 @@ from node.model.span import SpanLayers
 from node.node import Node
 from node.planning.spans import SpanOffer, SpanPlan, cut_spans
 from node.serving.hosting import layers_text
-from node.session.formation import SessionPlan
 from node.session.opening import CONNECT_TIMEOUT_S, LIE_BAN_S
+from node.session.plan import SessionPlan
 from node.spans import SpanChain
 from node.spans.device import SpanDevice
 from node.spans.recheck import Again, Recheck
@@ -55,6 +55,7 @@ class SpanOpener:
         offers: looks for devices.
         tell: tells the user something at once.
         plan: its spans; its lanes compute what these leave out, where the weights are not here.
+        covered: the units that these lanes compute now.
         share: the share of results that is computed again.
     """
 
@@ -66,10 +67,12 @@ class SpanOpener:
         offers: Offers,
         tell: Callable[[str], None],
         plan: SessionPlan,
+        covered: Callable[[], frozenset[bytes]],
         share: float,
     ) -> None:
         self._node, self._model, self._executor = node, model, executor
-        self._offers, self._tell, self._plan, self._share = offers, tell, plan, share
+        self._offers, self._tell, self._share = offers, tell, share
+        self._plan, self._covered = plan, covered
         self._devices: dict[PeerId, SpanDevice] = {}
         self._failed: dict[PeerId, float] = {}
         """When devices could not go on; they are asked again some time later, if there is nobody else."""
@@ -137,6 +140,11 @@ class SpanOpener:
 
     def _is_here(self, layers: range) -> bool:
         return all(self._model.holds(ref) for ref in self._model.units if ref.layer in layers)
+
+    def _is_lent(self, layers: range) -> bool:
+        """Whether lanes compute all that is not here of these layers."""
+        needed = [ref for ref in self._model.units if ref.layer in layers and not self._model.holds(ref)]
+        return bool(self._plan.lanes) and self._covered().issuperset(ref.sha256 for ref in needed)
 
     def _macs(self, layers: range) -> int:
         return sum(ref.num_inputs * ref.num_outputs for ref in self._model.units if ref.layer in layers)
@@ -231,10 +239,7 @@ class SpanOpener:
                 self._interrupt.check()
             stages = self._others(layers)
             if stages is not None:
-                by = ", ".join(
-                    f"{layers_text(set(each.layers))} {each.device.peer.called if each.device else 'here'}"
-                    for each in stages
-                )
+                by = ", ".join(f"{layers_text(set(each.layers))} {_by_whom(each)}" for each in stages)
                 self._tell(f"device {called}: {reason}; from here on: {by}")
                 return stages
             now = time.monotonic()
@@ -267,7 +272,7 @@ class SpanOpener:
         for part, peer_id in _with_gaps(cut_spans(layers, offers), layers):
             if peer_id is not None:
                 stages.append(self._away(part, peer_id))
-            elif self._plan.lanes or self._is_here(part):
+            elif self._is_lent(part) or self._is_here(part):
                 stages.append(self._here(part))
             else:
                 return None
@@ -288,6 +293,13 @@ def _comes_up(device: SpanDevice, deadline: float) -> bool:
     """Whether its connection stands, or comes to stand in time."""
     device.peer.channel.notice_losses()
     return device.peer.channel.wait_connected(max(0.0, deadline - time.monotonic()))
+
+
+def _by_whom(stage: Stage) -> str:
+    """Who computes a stage, for people."""
+    if stage.device is not None:
+        return stage.device.peer.called
+    return f"in {stage.lent}" if stage.lent else "here"
 
 
 def _with_gaps(spans: Sequence[SpanPlan], layers: range) -> list[tuple[range, PeerId | None]]:

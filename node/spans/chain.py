@@ -26,6 +26,7 @@ from node.model.config import ModelConfig
 from node.model.rotation import Rotation, Rotations
 from node.model.run import Rows
 from node.model.span import SpanPart, rows_of
+from node.planning.spans import PASS_ROWS
 from node.spans.crew import CacheGoneError, Crew
 from node.spans.device import DeviceError, Flight, SpanDevice
 from node.spans.edges import Edges
@@ -189,14 +190,18 @@ class SpanChain:
             held = stage.held(cache)
             if held >= start:
                 continue
-            steps = cut(cache.inputs[stage.layers.start].rows(held, start), [SpanPart(cache, held, start)])
-            try:
-                self._run(steps, [stage])
-            except NotFiniteError as exc:  # whichever row it was: it is this text's fault
-                raise NotFiniteError(first_row(cache, parts)) from exc
-            if following and following[0].held(cache) < start:
-                for step in steps:
-                    remember(following[0], step)
+            rows = cache.inputs[stage.layers.start]
+            at_once = PASS_ROWS if stage.lent else start - held
+            for first in range(held, start, at_once):
+                stop = min(first + at_once, start)
+                steps = cut(rows.rows(first, stop), [SpanPart(cache, first, stop)])
+                try:
+                    self._run(steps, [stage])
+                except NotFiniteError as exc:  # whichever row it was: it is this text's fault
+                    raise NotFiniteError(first_row(cache, parts)) from exc
+                if following and following[0].held(cache) < stop:
+                    for step in steps:
+                        remember(following[0], step)
 
     def _run(self, steps: Sequence[Step], stages: Sequence[Stage]) -> None:
         """Bring steps through stages; a stage gets the steps in their order."""

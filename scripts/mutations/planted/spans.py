@@ -314,7 +314,7 @@ SPANS = (
     mutant(
         "mixed-plan-reuses-beginnings-of-all",
         "Where devices of others help, a cache serves the next turn of its own conversation alone.",
-        "node/session/formation.py",
+        "node/session/plan.py",
         "        return self.lanes_mode or self.mode\n",
         "        return self.mode\n",
         "test_formation_spans.py::test_what_own_devices_do_not_hold_goes_to_others_in_the_mode_that_auto_would_take",
@@ -326,5 +326,13 @@ SPANS = (
         "    if plan.num_lanes and spans.lanes:\n",
         "    if spans.lanes:\n",
         "test_formation_spans.py::test_without_others_own_devices_do_what_they_can",
+    ),
+    mutant(
+        "auto-reads-by-units",
+        "`auto` lets devices read only with a consent that is for it, unit by unit too.",
+        "node/session/plan.py",
+        "readers=self.readers & self.readers_for_auto)",
+        "readers=self.readers)",
+        "test_formation_spans.py::test_auto_lets_nobody_read_whose_consent_is_not_for_it",
     ),
 )
