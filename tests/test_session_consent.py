@@ -15,6 +15,7 @@ from test_model_checkpoints import write_byte_tokenizer, write_checkpoint
 from test_trust_paired import certificate
 
 from node.config import NodeConfig
+from node.errors import UnitUnavailableError
 from node.execution.config import ExecutionConfig
 from node.execution.hybrid import HybridExecutor
 from node.execution.manager import ExecutionManager
@@ -25,6 +26,7 @@ from node.session.candidates import CandidateFinder
 from node.session.opening import LaneOpener
 from node.session.plan import LanePlan, PadMaker, SessionPlan
 from node.session.span_opener import SpanOpener
+from node.spans.stage import Stage
 from node.store.importer import import_checkpoint
 from node.store.stored import StoredModel
 from node.transport.registry import ConnectedPeer
@@ -153,3 +155,16 @@ def test_layers_of_a_lost_device_go_to_lanes_that_hold_them_all(
         client, model, executor, lambda: (), told.append, SessionPlan(Privacy.TRUSTED), frozenset, share=0.0
     )
     assert alone._others(range(1)) is None
+
+    monkeypatch.setattr("node.session.span_opener.WAIT_S", 0.0)
+    covered.clear()
+    client.trust.devices.allow_reading(READER.peer_id, True)
+    device = alone._joined(READER.peer_id)
+    try:
+        lost = Stage(range(1), device, 1)
+        (borrows,) = opener._replace(lost, "it is silent")
+        assert borrows.lent == "split" and "waiting for a device" in told[0] and "layer 0 in split" in told[-1]
+        with pytest.raises(UnitUnavailableError, match="start a device that holds the model"):
+            alone._replace(lost, "it is silent")
+    finally:
+        device.close()

@@ -237,18 +237,21 @@ class SpanOpener:
         while True:
             if self._interrupt is not None:
                 self._interrupt.check()
-            stages = self._others(layers)
+            stages, now = self._others(layers), time.monotonic()
+            if stages is None:
+                self._waits_since = self._waits_since or now
+                if now - self._waits_since > WAIT_S:
+                    if not self._plan.lanes:
+                        raise UnitUnavailableError(
+                            f"no device that is there computes {layers_text(set(layers))}, and the weights are "
+                            f"not here ({called}: {reason}): start a device that holds the model and may read your "
+                            "prompts"
+                        )
+                    stages = [self._here(layers)]  # what no lane computes either is computed with borrowed weights
             if stages is not None:
                 by = ", ".join(f"{layers_text(set(each.layers))} {_by_whom(each)}" for each in stages)
                 self._tell(f"device {called}: {reason}; from here on: {by}")
                 return stages
-            now = time.monotonic()
-            self._waits_since = self._waits_since or now
-            if now - self._waits_since > WAIT_S:
-                raise UnitUnavailableError(
-                    f"no device that is there computes {layers_text(set(layers))}, and the weights are not here "
-                    f"({called}: {reason}): start a device that holds the model and may read your prompts"
-                )
             if now - told_at >= AGAIN_S:
                 told_at = now
                 self._tell(
