@@ -39,13 +39,16 @@ from protocol import cbor
 from protocol.codec import decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.errors import RemoteProtocolError
-from protocol.identity import Identity
-from protocol.limits import MAGIC, MAX_CHUNK_ROWS, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION, TILE_OUTPUTS
+from protocol.identity import Identity, peer_id_of
+from protocol.limits import CACHE_BYTES, MAGIC, MAX_CHUNK_ROWS, MAX_DATA_HEADER_BYTES, PROTOCOL_VERSION, TILE_OUTPUTS
 from protocol.linear.messages import ChunkBinding, Linear, Role
 from protocol.link.admission import SwarmKey
 from protocol.link.hello import Hello
 from protocol.message import Cancel, ErrorReply, Message
 from protocol.multiaddr import Multiaddr
+from protocol.spans.binding import SpanBinding, SpanRows
+from protocol.spans.messages import SpanPass
+from protocol.spans.onward import SEAL_BYTES, Onward, most_onward
 from protocol.transfer.messages import BlobAsk, Credit, PieceAsk
 
 LINK_TIMEOUT_S = 15.0
@@ -54,6 +57,7 @@ CALM_S = 5.0
 MESSAGES_A_STEP = 64
 UNKNOWN_TYPE = 4321
 ENOUGH_CREDIT = 1 << 40
+PASS_PARTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,15 @@ def _pieces(model: StoredModel, number: int) -> list[Frame]:
     return encode_message(ask, number)
 
 
+def _passes(model: StoredModel, number: int) -> list[Frame]:
+    """Rows handed on that nobody sealed, with as long a way as a header holds."""
+    parts = tuple(SpanRows(bytes([index] * CACHE_BYTES), 0, 1) for index in range(PASS_PARTS))
+    binding = SpanBinding(number, model.model_id_bytes, 0, 1, parts)
+    onward = Onward(peer_id_of(bytes(32)), binding, bytes(SEAL_BYTES))
+    rows = np.ones((PASS_PARTS, model.config.hidden_size), np.float32)
+    return encode_message(SpanPass(binding, rows, (onward,) * most_onward(PASS_PARTS), bytes(SEAL_BYTES)), number)
+
+
 ATTACKS: dict[str, Attack] = {
     "shares": Attack(_linear(MAX_CHUNK_ROWS, Role.SHARE), 64),
     "seeds": Attack(_linear(MAX_CHUNK_ROWS, Role.PAD), 512),
@@ -125,6 +138,7 @@ ATTACKS: dict[str, Attack] = {
     "cancels": Attack(_same(Cancel(1)), None, computes=False),
     "unread": Attack(_linear(MAX_CHUNK_ROWS, Role.PAD), None, reads=False),
     "pieces": Attack(_pieces, 32),
+    "passes": Attack(_passes, None, computes=False),
 }
 
 
