@@ -49,7 +49,7 @@ def test_auto_takes_what_is_fastest() -> None:
 
 
 def test_a_consent_of_old_holds_only_where_the_mode_is_named() -> None:
-    before = replace(OWN, offers=(replace(OWN.offers[0], for_auto=False),))
+    before = replace(OWN, readers_for_auto=frozenset())
     assert form(Privacy.AUTO, before, costs(0.3, 0.1)).mode is Privacy.LOCAL
     assert form(Privacy.TRUSTED, before, costs(0.3, 0.1)).spans
 

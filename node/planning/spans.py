@@ -30,8 +30,6 @@ class SpanOffer(Struct, frozen=True):
     layers: frozenset[int]
     """Those that it holds whole."""
     figures: PeerFigures
-    for_auto: bool = True
-    """Whether `auto` may choose it."""
 
 
 class SpanPlan(Struct, frozen=True):

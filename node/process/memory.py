@@ -20,8 +20,8 @@ ARENA_VARIABLE = "MALLOC_ARENA_MAX"
 
 
 def share_one_arena() -> None:
-    """Let all threads that begin from now on allocate from one arena. Python's threads take turns anyway, and kernels
-    allocate nothing."""
+    """Let all threads that begin from now on allocate from one arena. They seldom wait for each other: Python's take
+    turns anyway, and a kernel allocates its workspace once a call."""
     if ARENA_VARIABLE not in os.environ and (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(ARENA_MAX, 1)
 

@@ -81,7 +81,7 @@ class CandidateFinder:
         if not has_same_floats(self._node.kernels):
             return ()  # their results would differ from those of this device in the last bit
         devices, measures = self._node.trust.devices, self._node.registry.measures
-        readers, for_auto = devices.readers, devices.readers_for_auto
+        readers = devices.readers
         offers = []
         for peer in self._node.registry.usable():
             if peer.peer_id not in readers or WorkKind.SPAN not in peer.hello.work or not peer.works:
@@ -89,7 +89,7 @@ class CandidateFinder:
             layers = whole_layers(self._model.manifest, self._refs_of(peer)) - {self._model.config.num_layers}
             if peer.hello.agent == AGENT and layers:
                 figures = measures.of(peer.peer_id).figures
-                offers.append(SpanOffer(peer.peer_id, frozenset(layers), figures, peer.peer_id in for_auto))
+                offers.append(SpanOffer(peer.peer_id, frozenset(layers), figures))
         return tuple(sorted(offers, key=lambda offer: offer.peer_id))
 
     def _refs_of(self, peer: ConnectedPeer) -> list[UnitRef]:

@@ -122,7 +122,7 @@ class Candidates(Struct, frozen=True):
     @property
     def by_auto(self) -> Candidates:
         """The same where nobody reads whom `auto` may not choose."""
-        allowed = tuple(offer for offer in self.offers if offer.for_auto)
+        allowed = tuple(offer for offer in self.offers if offer.peer_id in self.readers_for_auto)
         return replace(self, offers=allowed, readers=self.readers & self.readers_for_auto)
 
     @property

@@ -41,8 +41,10 @@ class SessionPlanner:
 
     def offers(self) -> tuple[SpanOffer, ...]:
         """Devices of the user that could compute layers now, and may for what was asked."""
-        by_itself = self._config.privacy is Privacy.AUTO
-        return tuple(offer for offer in self._finder.offers() if offer.for_auto or not by_itself)
+        offers, for_auto = self._finder.offers(), self._node.trust.devices.readers_for_auto
+        if self._config.privacy is not Privacy.AUTO:
+            return offers
+        return tuple(offer for offer in offers if offer.peer_id in for_auto)
 
     def units_of(self, lane: LanePlan) -> frozenset[bytes]:
         """Units that all peers of a lane hold."""

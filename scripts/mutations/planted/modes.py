@@ -65,7 +65,7 @@ MODES = (
         "auto-without-a-word-for-auto",
         "`auto` goes through own devices only if the user said so for it.",
         "node/session/plan.py",
-        "tuple(offer for offer in self.offers if offer.for_auto)",
+        "tuple(offer for offer in self.offers if offer.peer_id in self.readers_for_auto)",
         "self.offers",
         "test_formation_spans.py::test_a_consent_of_old_holds_only_where_the_mode_is_named",
     ),
