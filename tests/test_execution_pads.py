@@ -106,6 +106,7 @@ def test_own_products_are_those_of_the_pads(counts: list[int], pool: int) -> Non
         for unit in UNITS:
             ticket = own.take(unit, count, row_bucket(count))
             assert not ticket.failed
+            ticket.complete()
             products = ticket.products()
             assert products is not None
             assert np.array_equal(products, KERNELS.linear_field(unit.weights, ticket.pads[:count].copy()))
@@ -118,9 +119,9 @@ def test_a_pool_is_filled_as_asked_and_then_used() -> None:
     own.fill(UNITS, 600)
     assert own.rows_made == 600 * len(UNITS)
     for _ in range(600):
-        own.take(UNITS[0], 1, row_bucket(1))
+        own.take(UNITS[0], 1, row_bucket(1)).complete()
     assert own.rows_made == 600 * len(UNITS)
-    own.take(UNITS[0], 1, row_bucket(1))
+    own.take(UNITS[0], 1, row_bucket(1)).complete()
     assert own.rows_made > 600 * len(UNITS)
 
 
@@ -201,6 +202,7 @@ def test_a_pool_gives_every_row_once_and_the_products_of_its_pads() -> None:
     for _ in range(5 * BATCH_ROWS + 3):
         for unit in UNITS:
             ticket = own.take(unit, 1, row_bucket(1))
+            ticket.complete()
             assert np.array_equal(ticket.products(), KERNELS.linear_field(unit.weights, ticket.pads[:1].copy()))
             used.append(unit.ref.sha256 + ticket.pads[0].tobytes())
     assert len(set(used)) == len(used)
@@ -280,7 +282,7 @@ def test_a_share_is_not_sent_again_over_a_connection_that_is_newer_than_its_pads
             swarm.add_lane(honest)
         swarm.manager.begin_step(1, UNITS)
         roster, unit = swarm.manager.roster, UNITS[0]
-        (record,) = swarm.manager.plan(unit, 1).records
+        (record,) = swarm.manager.plan(unit).records
         assert record.lane is not None
         own = roster.lanes[record.lane]
         assert swarm.manager.move_to(own, record, unit, make_rows(1, unit.ref.num_inputs), None)

@@ -8,7 +8,7 @@ from made_parts import make_unit
 
 from node.execution.chunk import Chunk, ChunkEvent, ChunkRecord
 from node.execution.pads.none import ZeroTicket
-from node.execution.unit_pass import Compute, Merge, Send, Step, UnitPass, Wait
+from node.execution.unit_pass import Compute, Merge, Step, UnitPass, Wait
 
 REF = make_unit(4, 3).ref
 LATE_AT = 10.0
@@ -40,11 +40,10 @@ def done(record: ChunkRecord, step: Step | None) -> None:
     record.advance(ChunkEvent.MERGE)
 
 
-def test_all_are_sent_before_the_first_is_waited_for() -> None:
+def test_the_first_is_waited_for() -> None:
     records = records_of(3)
     steps = passing(records)
     for record in records:
-        assert steps.next(0.0) == Send(record)
         sent(record)
     assert steps.next(4.0) == Wait(records[0], LATE_AT - 4.0)
     assert steps.next(5.0) == Wait(records[0], LATE_AT - 5.0)
@@ -54,7 +53,6 @@ def test_chunks_are_settled_in_their_order_whoever_answers_first() -> None:
     records = records_of(2)
     steps = passing(records)
     for record in records:
-        steps.next(0.0)
         sent(record)
     answered(records[1])
     assert steps.next(1.0) == Wait(records[0], LATE_AT - 1.0)
@@ -69,7 +67,6 @@ def test_chunks_are_settled_in_their_order_whoever_answers_first() -> None:
 def test_a_late_chunk_is_computed_here_only_once_what_has_arrived_was_read() -> None:
     records = records_of(1)
     steps = passing(records)
-    steps.next(0.0)
     sent(records[0])
     assert steps.next(LATE_AT + 1) == Wait(records[0], -1.0)
     step = steps.next(LATE_AT + 1)
@@ -82,7 +79,6 @@ def test_each_late_chunk_gets_a_look_of_its_own() -> None:
     records = records_of(2)
     steps = passing(records)
     for record in records:
-        steps.next(0.0)
         sent(record)
     steps.next(LATE_AT)
     done(records[0], steps.next(LATE_AT))
@@ -94,7 +90,6 @@ def test_each_late_chunk_gets_a_look_of_its_own() -> None:
 def test_what_nobody_answers_is_computed_here_at_once(events: tuple[ChunkEvent, ...]) -> None:
     (record,) = records_of(1)
     steps = passing([record])
-    steps.next(0.0)
     record.ticket = ZeroTicket(np.zeros((1, 3), np.uint32), 1, 4)
     for event in events:
         record.advance(event)
@@ -106,7 +101,6 @@ def test_what_nobody_answers_is_computed_here_at_once(events: tuple[ChunkEvent, 
 def test_a_chunk_whose_pads_will_never_come_is_not_waited_for() -> None:
     (record,) = records_of(1)
     steps = passing([record])
-    steps.next(0.0)
     sent(record)
     assert isinstance(record.ticket, ZeroTicket)
     record.ticket.failed = True

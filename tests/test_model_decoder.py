@@ -200,8 +200,9 @@ class FailingLinear(LocalLinear):
         self.steps: list[tuple[int, int]] = []
         self.fail = True
 
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+    def begin_step(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[range]:
         self.steps.append((num_rows, len(units)))
+        return super().begin_step(num_rows, units, most_waves)
 
     def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
         return [False] * len(units)

@@ -84,3 +84,14 @@ def test_models_do_not_mix_and_neither_do_peers() -> None:
     assert peer.figures_for(MODEL).exchange_s(1, 10**9, 0) == 0.5, "a row that was seen is not computed"
     assert peer.figures_for(b"other").row_latency_s is None
     assert measures.of("b").latency_p95_s(MODEL, 1) is None  # type: ignore[arg-type]
+
+
+def test_waiting_behind_requests_of_ones_own_is_not_the_way() -> None:
+    peer = PeerMeasures(1e9)
+    peer.answered(MODEL, Exchange(1, 1000, 8000, 0.002, 0.001))
+    for place in range(4):
+        peer.answered(MODEL, Exchange(128, 1000, 10_000_000, 1.001 * (place + 1) + 0.001, 0.001, 1.001 * place))
+    assert peer.figures.bytes_per_s == pytest.approx(1e7, rel=0.01)
+    peer.answered(MODEL, Exchange(128, 1000, 10_000_000, 60.0, 0.001, is_exact=False))
+    assert peer.figures.bytes_per_s == pytest.approx(1e7, rel=0.01), "it came when this device was busy"
+    assert peer.latency_s(MODEL, 128) == pytest.approx(3.004), "lateness is judged by the whole time"

@@ -105,7 +105,7 @@ def test_a_device_makes_pads_of_strict_while_it_is_paired(
     asked = pads.rows_asked
     assert asked and opener.own_pads is not None and not opener.own_pads.rows_made
     client.trust.devices.revoke(MAKER.peer_id)
-    lane.pads.take(unit, 1, 1)
+    lane.pads.take(unit, 1, 1).complete()
     lane.pads.prepare([unit], 8)
     assert pads.rows_asked == asked and opener.own_pads.rows_made
 

@@ -112,6 +112,8 @@ class ChunkRecord(Discreet, Struct):
     """The peer that computes the share, once it was sent."""
     sent_at: float = 0.0
     attempts: int = 0
+    ahead_s: float = 0.0
+    """What its peers may take for everything that they were asked before it."""
     losses: int = 0
     """How many connections of the session had broken when its share was made."""
     number: int = field(default_factory=next_number)

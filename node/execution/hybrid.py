@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from node.execution.distributed import execute_distributed
+from node.execution.distributed import LayerUnderWay, execute_distributed
 from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
 from node.kernels.interface import Kernels
+from node.model.linear import SumsHere, SumsUnderWay
 from node.model.unit import Unit
 from node.planning.placement import ALL_HERE, Placement
 from protocol.linear.field import Floats, Sums
@@ -50,13 +51,14 @@ class HybridExecutor:
     def timings(self) -> Timings:
         return self._timings if self._manager is None else self._manager.timings
 
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+    def begin_step(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[range]:
         """A step of a forward pass begins: `num_rows` rows go through these units."""
         if self._manager is None:
-            return
+            return [range(num_rows)]
         self._manager.hear()
         self.before_step()
-        self._manager.begin_step(num_rows, [unit for unit in units if self.placement.is_lent(unit.ref)])
+        lent = [unit for unit in units if self.placement.is_lent(unit.ref)]
+        return [range(wave.start, wave.end) for wave in self._manager.begin_step(num_rows, lent, most_waves)]
 
     def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
         placement = ALL_HERE if self._manager is None else self.placement
@@ -85,6 +87,17 @@ class HybridExecutor:
             self._interrupt.check()
         if self._manager is not None and self.placement.is_lent(unit.ref):
             return execute_distributed(self._manager, unit, rows, floats)
+        return self._here(unit, rows)
+
+    def begin(self, unit: Unit, rows: NDArray[np.int16], wave: int) -> SumsUnderWay:
+        """The same for one wave of a pass, without waiting for peers."""
+        if self._interrupt is not None:
+            self._interrupt.check()
+        if self._manager is not None and self.placement.is_lent(unit.ref):
+            return LayerUnderWay(self._manager, unit, rows, wave=wave)
+        return SumsHere(self._here(unit, rows))
+
+    def _here(self, unit: Unit, rows: NDArray[np.int16]) -> Sums:
         with self.timings.of("local"):
             sums = self._kernels.linear_a12(unit.weights, rows)
         if unit.ref.layer is not None:  # receipts count the head only if it is lent

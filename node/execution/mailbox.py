@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import zmq
@@ -13,6 +14,9 @@ from protocol.message import ErrorCode, ErrorReply
 MAX_MESSAGES_A_TURN = 64
 """Most messages of one peer that are read before the time is checked again: a flood must not stop the session."""
 
+
+WAITED_S = 0.0001
+"""A wait for messages that are there ends sooner than this."""
 
 Pollable = zmq.Socket[bytes] | int
 
@@ -26,6 +30,8 @@ class Mailbox:
         """By `id`."""
         self._polled: dict[int, tuple[int, list[Pollable]]] = {}
         """By `id` of the peer: the generation of its channel, and what is polled for it."""
+        self.waited_s = 0.0
+        """How long the last wait took."""
         self._news: set[int] = set()
         """By `id`: peers whose connection may have changed since the last wait."""
         self._peer_of: dict[Pollable, SessionPeer] = {}
@@ -50,7 +56,9 @@ class Mailbox:
             if self._polled[key][0] != peer.channel.generation:
                 self._unwatch(peer)
                 self._watch(peer)
+        started = time.perf_counter()
         events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
+        self.waited_s = time.perf_counter() - started
         self._news.clear()
         peers = dict[int, SessionPeer]()
         for one, _ in events:
@@ -60,6 +68,11 @@ class Mailbox:
                 if one is not sender.channel.socket:
                     self._news.add(id(sender))
         return list(peers.values())
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether what the last wait found came during it; otherwise it may have come sooner."""
+        return self.waited_s >= WAITED_S
 
     def has_news(self, peer: SessionPeer) -> bool:
         """Whether the last wait ended because the connection of a peer may have changed."""

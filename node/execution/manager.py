@@ -32,16 +32,16 @@ from node.execution.roster import Roster
 from node.execution.unit_pass import UnitPass
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
-from node.planning.cut import DECODE_BATCH_ROWS
+from node.planning.cut import DECODE_BATCH_ROWS, Wave
 from node.transport.log_limit import LogLimit
 from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
-from protocol.limits import row_bucket
 from protocol.linear.field import Floats, Sums
 from protocol.linear.messages import WorkResult
 from protocol.message import Cancel, ErrorCode, ErrorReply
 
 log = logging.getLogger(__name__)
+
 
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
 """Arguments: the pads, their guard, their new state, and when they were sent."""
@@ -127,24 +127,17 @@ class ExecutionManager:
         self.attend(0)
         self.check_wanted()
 
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Decide for every row of a pass in which lane it stays.
-
-        Args:
-            units: those that are lent.
-        """
+    def begin_step(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[Wave]:
+        """Decide for every row of a pass through lent units in which wave it goes, and in which lane it stays."""
         self._patience.begin_pass()
-        self.roster.cut(num_rows, units)
-        if num_rows <= DECODE_BATCH_ROWS:
-            with self.timings.of("pads"):
-                for lane in self.lanes:
-                    chosen = self.roster.units_of(lane, units)
-                    if chosen:
-                        lane.pads.prepare(chosen, row_bucket(num_rows))
+        waves = self.roster.cut(num_rows, units, most_waves)
+        with self.timings.of("pads"):
+            self.roster.prepare_pads(num_rows, units)
+        return waves
 
-    def plan(self, unit: Unit, num_rows: int) -> UnitPass:
-        """All chunks of one linear layer in this pass; they have no lane if none is usable."""
-        return UnitPass(self.roster.plan(unit.ref, num_rows), self._left_s)
+    def plan(self, unit: Unit, wave: int = 0) -> UnitPass:
+        """All chunks of one linear layer in a wave of this pass; they have no lane if none is usable."""
+        return UnitPass(self.roster.plan(unit.ref, wave), self._left_s)
 
     # --- one chunk
 
@@ -167,10 +160,20 @@ class ExecutionManager:
             self._move(record, ChunkEvent.LOSE)
         abandon(self.peers, record)
         record.result = None
-        return self._share(lane, record, unit, rows, floats)
+        sent = self._share(lane, record, unit, rows, floats)
+        self.complete_pads(record)
+        return sent
+
+    def complete_pads(self, record: ChunkRecord) -> None:
+        """Make what this device owes of the pads of a chunk that was sent, while its peer computes."""
+        if record.ticket is not None and record.state is ChunkState.SENT:
+            with self.timings.of("pads"):
+                record.ticket.complete()
 
     def _share(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
         self.gate.expect(unit)
+        if record.chunk.num_sent > DECODE_BATCH_ROWS:
+            record.ahead_s = self._patience.ahead_s(lane)
         with self.timings.of("pads"):
             record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
         record.losses = self.roster.losses
@@ -289,9 +292,8 @@ class ExecutionManager:
 
     def pump(self, timeout_s: float) -> float:
         """Wait at most `timeout_s` for messages and apply them; returns how long it waited."""
-        started = time.perf_counter()
         peers = self._mailbox.wait(timeout_s)
-        waited_s = time.perf_counter() - started
+        waited_s = self._mailbox.waited_s
         self.timings.add("wait", waited_s)
         for peer in peers:
             self._read(peer)
@@ -354,7 +356,7 @@ class ExecutionManager:
 
     def _result(self, peer: SessionPeer, request: Request, result: WorkResult) -> None:
         now = self.now()
-        peer.answered(request, result, now)
+        peer.answered(request, result, now, self._mailbox.has_waited)
         if request.owner.arrived(request):
             self.timings.add("peers", min(result.compute_us / 1e6, now - request.sent_at))  # what was waited for
         with self.timings.of("verify"):

@@ -70,23 +70,30 @@ class Patience:
         moving_s = config.way_factor * way_s + num_bytes / config.least_bytes_per_s
         return config.exchange_s + moving_s + config.local_factor * self.local.predicted_s(ref, num_rows)
 
+    def ahead_s(self, lane: Lane) -> float:
+        """Seconds that the peers of a lane may take for what they were asked and have not answered."""
+        return max(
+            sum(self.allowed_s(peer, each.unit, each.binding.num_rows) for each in peer.in_flight.values())
+            for peer in _peers(lane)
+        )
+
     def left_s(self, record: ChunkRecord, lane: Lane, now: float) -> float:
         """Seconds after which a sent chunk is late; 0 or less if it is late now."""
         config, ref = self._config, record.chunk.unit
         early_s = max(config.hedge_floor_s, self.local.predicted_s(ref, record.chunk.num_rows))
         deadline = record.sent_at + early_s
         for peer, num_rows in _owing(record, lane):
-            deadline = max(deadline, self._deadline(peer, ref, num_rows, record.sent_at, now))
+            deadline = max(deadline, self._deadline(peer, ref, num_rows, record, now))
         credit_s = config.credit_s - self._pass_debt_s
         pass_s = credit_s + self.allowed_s(lane.share_peer, ref, _rows_sent(record))
         return min(deadline, now + pass_s, record.sent_at + config.progress_limit_s) - now
 
-    def _deadline(self, peer: SessionPeer, ref: UnitRef, num_rows: int, sent_at: float, now: float) -> float:
-        config, allowed_s = self._config, self.allowed_s(peer, ref, num_rows)
+    def _deadline(self, peer: SessionPeer, ref: UnitRef, num_rows: int, record: ChunkRecord, now: float) -> float:
+        config, allowed_s, sent_at = self._config, self.allowed_s(peer, ref, num_rows), record.sent_at
         if peer.account.resting(now):
             return sent_at + allowed_s
         usual_s = peer.measures.latency_p95_s(self._model_id, num_rows)
-        patience_s = max(config.hedge_unmeasured_s, allowed_s)
+        patience_s = max(config.hedge_unmeasured_s, record.ahead_s + allowed_s)
         if usual_s is not None:
             patience_s = config.hedge_factor * usual_s
         return min(sent_at + patience_s, now + allowed_s + peer.account.left_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import secrets
 import time
@@ -108,6 +109,10 @@ class SessionPeer(Discreet, Struct):
     rests_until: float = 0.0
     lost_as: int = 0
     """Its connection was the n-th of the session that broke, when it broke last; 0: it never did."""
+    heard_at: float = -math.inf
+    """When its last answer was read."""
+    heard_exactly: bool = True
+    """Whether that was when it came."""
     account: Account = field(default_factory=Account)
     """The time that it has cost beyond its allowance."""
     clock: Callable[[], float] = time.monotonic
@@ -146,15 +151,24 @@ class SessionPeer(Discreet, Struct):
             return "left" if self.leaving else "lost"
         return self.status.value if self.account.reason is None else self.account.reason.value
 
-    def answered(self, request: Request, result: WorkResult, now: float) -> None:
-        """A result came; it counts for latency and speed and ends a suspension."""
+    def answered(self, request: Request, result: WorkResult, now: float, was_waited_for: bool = True) -> None:
+        """A result came; it counts for latency and speed and ends a suspension.
+
+        Args:
+            was_waited_for: whether nothing else was done until it came.
+        """
+        ahead_s = max(self.heard_at - request.sent_at, 0.0)
+        exactly = was_waited_for or not self.in_flight
         exchange = Exchange(
             request.binding.num_rows,
             request.macs,
             request.num_bytes,
             now - request.sent_at,
             result.compute_us / 1e6,
+            ahead_s,
+            exactly and (self.heard_exactly or not ahead_s),
         )
+        self.heard_at, self.heard_exactly = now, exactly
         self.measures.answered(self.model_id, exchange)
         self.rest_s = 0.0
         self.resume()

@@ -8,7 +8,7 @@ from node.execution.chunk import Chunk, ChunkRecord
 from node.execution.lane import Lane
 from node.execution.peer import SessionPeer
 from node.model.unit import Unit, UnitRef
-from node.planning.cut import RowSpan, cut_rows, split_prompt_for_remote
+from node.planning.cut import DECODE_BATCH_ROWS, RowSpan, Wave, cut_rows, cut_waves, split_wave
 from protocol.errors import LocalProtocolError
 from protocol.limits import MAX_CHUNK_ROWS, TILE_OUTPUTS, max_rows_per_chunk, row_bucket
 from protocol.linear.messages import Role
@@ -19,7 +19,9 @@ class Roster:
 
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
-        self._spans: dict[UnitRef, list[RowSpan]] = {}
+        self._waves: Sequence[Wave] = ()
+        self._spans: dict[UnitRef, list[list[RowSpan]]] = {}
+        """Of the pass, by unit: the spans of each wave."""
         self._covering: dict[UnitRef, tuple[bool, ...]] = {}
         self.losses = 0
         """How often a connection broke."""
@@ -48,33 +50,39 @@ class Roster:
             if peer is lane.share_peer or peer is lane.guard:
                 lane.pads.forget()
 
-    def cut(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Decide for every row of a pass in which lane it stays."""
+    def cut(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[Wave]:
+        """Decide for every row of a pass in which wave it goes, and in which lane it stays; returns the waves."""
+        self._waves = cut_waves(num_rows, most_waves if units and self.lanes else 1)
         if not units:
-            return
+            return self._waves
         speeds = [_rows_per_s(lane, num_rows, units) for lane in self.lanes]
-        cuts: dict[tuple[bool, ...], list[RowSpan]] = {}
+        cuts: dict[tuple[bool, ...], list[list[RowSpan]]] = {}
         for unit in units:
             covering = self._lanes_covering(unit.ref)
             if covering not in cuts:
                 open_to = [speed if covers else 0.0 for speed, covers in zip(speeds, covering, strict=True)]
-                cuts[covering] = split_prompt_for_remote(num_rows, self._without_stand_ins(open_to))
+                usual = self._without_stand_ins(open_to)
+                cuts[covering] = [split_wave(wave, usual) for wave in self._waves]
             self._spans[unit.ref] = cuts[covering]
+        return self._waves
 
     def spans_of(self, ref: UnitRef) -> list[RowSpan]:
         """How this pass is cut for a unit; empty if no lane covers it."""
-        return self._spans.get(ref, [])
+        return [span for spans in self._spans.get(ref, ()) for span in spans]
 
-    def units_of(self, lane: Lane, units: Sequence[Unit]) -> list[Unit]:
-        """The units that have rows in a lane in this pass."""
-        return [unit for unit in units if any(span.lane == lane.index for span in self.spans_of(unit.ref))]
+    def prepare_pads(self, num_rows: int, units: Sequence[Unit]) -> None:
+        """In a pass of few rows, see that each lane has pads for the units that have rows in it."""
+        for lane in self.lanes if num_rows <= DECODE_BATCH_ROWS else ():
+            own = [unit for unit in units if any(span.lane == lane.index for span in self.spans_of(unit.ref))]
+            if own:
+                lane.pads.prepare(own, row_bucket(num_rows))
 
-    def plan(self, ref: UnitRef, num_rows: int) -> list[ChunkRecord]:
-        """Records of all chunks of one linear layer in this pass; they have no lane if none is usable."""
-        tiles = -(-ref.num_outputs // TILE_OUTPUTS)
-        spans = self.spans_of(ref)
+    def plan(self, ref: UnitRef, wave: int = 0) -> list[ChunkRecord]:
+        """Records of all chunks of one linear layer in a wave of this pass; they have no lane if none is usable."""
+        tiles, cuts, whole = -(-ref.num_outputs // TILE_OUTPUTS), self._spans.get(ref), self._waves[wave]
+        spans = cuts[wave] if cuts else ()
         if not spans:
-            return [ChunkRecord(Chunk(ref, 0, num_rows, 0, tiles, num_rows), lane=None)]
+            return [ChunkRecord(Chunk(ref, whole.start, whole.end, 0, tiles, whole.num_rows), lane=None)]
         limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
         return [
             ChunkRecord(Chunk(ref, cut.start, cut.end, 0, tiles, cut.num_sent), self._stand_in(cut.lane, ref))

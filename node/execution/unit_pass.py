@@ -10,12 +10,6 @@ from msgspec import Struct
 from node.execution.chunk import ChunkRecord, ChunkState
 
 
-class Send(Struct, frozen=True):
-    """Send a chunk to the peers of its lane; the manager may decide to keep it here."""
-
-    record: ChunkRecord
-
-
 class Merge(Struct, frozen=True):
     """Both halves of a chunk are verified."""
 
@@ -37,11 +31,11 @@ class Wait(Struct, frozen=True):
     seconds: float
 
 
-Step = Send | Merge | Compute | Wait
+Step = Merge | Compute | Wait
 
 
 class UnitPass:
-    """All chunks of one linear layer in one forward pass: first all are sent, then each is finished, in order.
+    """All chunks of one linear layer in one wave of a forward pass, once they were sent: each is finished, in order.
 
     Messages of peers change the records; the caller of `next` applies them.
     """
@@ -53,15 +47,12 @@ class UnitPass:
         """
         self.records = records
         self._left_s = left_s
-        self._unsent = deque(records)
         self._unsettled = deque(records)
         self._looked = False
         """Whether arrived messages were read since the first chunk became late."""
 
     def next(self, now: float) -> Step | None:
         """The next step; None once every chunk is merged."""
-        if self._unsent:
-            return Send(self._unsent.popleft())
         while self._unsettled and self._unsettled[0].state is ChunkState.MERGED:
             self._unsettled.popleft()
             self._looked = False

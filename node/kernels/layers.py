@@ -97,6 +97,11 @@ class CachedRows(Struct, frozen=True):
     num_slots: int
     """S."""
 
+    def part(self, rows: range) -> CachedRows:
+        """What lies in these rows of the pass, counted from the first of them."""
+        start, stop = max(self.start, rows.start) - rows.start, min(self.stop, rows.stop) - rows.start
+        return CachedRows(start, stop, self.keys, self.values, self.num_slots)
+
 
 class PassRows(Struct, frozen=True):
     """The rows of one pass."""
@@ -109,6 +114,13 @@ class PassRows(Struct, frozen=True):
     """In order; together they are all rows."""
     rotations: Sequence[tuple[Floats, Floats]]
     """Cosine and sine [T, r / 2] of each rotation."""
+
+    def part(self, rows: range) -> PassRows:
+        """Consecutive rows of them."""
+        own = slice(rows.start, rows.stop)
+        blocks = [block.part(rows) for block in self.blocks if block.start < rows.stop and rows.start < block.stop]
+        rotations = [(cos[own], sin[own]) for cos, sin in self.rotations]
+        return PassRows(self.hidden[own], self.positions[own], blocks, rotations)
 
 
 class FusedLayers(Protocol):

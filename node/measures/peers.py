@@ -37,6 +37,10 @@ class Exchange(Struct, frozen=True):
     latency_s: float
     stated_s: float
     """The computing time that the peer states."""
+    ahead_s: float = 0.0
+    """Of the latency, the time until the peer had answered what it was asked before."""
+    is_exact: bool = True
+    """Whether the answers were read when they came, not when this device was done with something else."""
 
 
 class PeerFigures(Struct, frozen=True):
@@ -93,10 +97,13 @@ class PeerMeasures(Discreet, Struct):
             self._latency_s.setdefault((model_id, exchange.num_rows), Series()).add(latency_s)
             self._compute_s.add(compute_s)
             (self._row_speed if exchange.num_rows == 1 else self._rows_speed).add(exchange.macs / compute_s)
+            if not exchange.is_exact:
+                return
+            beside_s = max(latency_s - exchange.ahead_s - compute_s, 0.0)
             if exchange.num_bytes < LARGE_MESSAGE_BYTES:
-                self._way_s.add(latency_s - compute_s)
+                self._way_s.add(beside_s)
             else:
-                moving_s = latency_s - compute_s - (self._way_s.median or self._ping_s.least or 0.0)
+                moving_s = beside_s - (self._way_s.median or self._ping_s.least or 0.0)
                 self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
 
     def computed(self, exchange: Exchange) -> None:

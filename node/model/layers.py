@@ -19,6 +19,7 @@ from node.model.parts import ModelParts
 from node.model.rotation import Rotation
 from node.model.run import Rows
 from node.model.unit import Unit
+from node.model.waves import MOST_WAVES, Asking, go_through, go_through_in_waves
 from protocol.linear.field import Floats
 
 
@@ -50,7 +51,12 @@ class UnitLayers:
         self._units = [unit for layer in self._layers for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         scale = self._config.attention_scale
         self._scale = float(self._config.head_dim**-0.5) if scale is None else scale
-        self._fused = kernels.fused_layers([layer.parts for layer in self._layers], self._shape)
+        self._fused = self._new_fused()
+        self._more_fused: list[FusedLayers | None] = []
+        """For further waves of a pass, made when there are any."""
+
+    def _new_fused(self) -> FusedLayers | None:
+        return self._kernels.fused_layers([layer.parts for layer in self._layers], self._shape)
 
     @property
     def _shape(self) -> LayerShape:
@@ -69,9 +75,9 @@ class UnitLayers:
 
     def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`; raises what the executor raises."""
-        self._executor.begin_step(len(hidden), self._units)
+        waves = self._executor.begin_step(len(hidden), self._units, 1 if self._fused is None else MOST_WAVES)
         if self._fused is not None and not self._executor.wants_floats:
-            return self._forward_fused(self._fused, hidden, rotations, blocks)
+            return self._forward_fused(self._fused, waves, hidden, rotations, blocks)
         for index, layer in zip(self.layers, self._layers, strict=True):
             mixed = self._attention(index, layer, hidden, rotations, blocks)
             hidden += self._added(self._float_linear(layer.o, mixed), layer.parts.attention_after)
@@ -79,28 +85,45 @@ class UnitLayers:
         return hidden
 
     def _forward_fused(
-        self, fused: FusedLayers, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]
+        self,
+        fused: FusedLayers,
+        waves: Sequence[range],
+        hidden: Floats,
+        rotations: Sequence[Rotation],
+        blocks: Sequence[Rows],
     ) -> Floats:
         """The same in one call a layer, and one more for each unit that is lent."""
-        executor = self._executor
-        here = executor.computed_here(self._units)
         positions = blocks[0].positions if len(blocks) == 1 else np.concatenate([block.positions for block in blocks])
         cached = [
             CachedRows(block.start, block.stop, *block.cache.addresses, block.cache.num_slots) for block in blocks
         ]
         turns = [(rotation.cos, rotation.sin) for rotation in rotations]
-        fused.begin(PassRows(hidden, positions, cached, turns), here)
+        whole = PassRows(hidden, positions, cached, turns)
+        if len(waves) == 1:
+            go_through(self._asking(fused, whole), self._executor)
+            return hidden
+        while len(self._more_fused) < len(waves) - 1:
+            self._more_fused.append(self._new_fused())
+        each = [fused, *filter(None, self._more_fused)]
+        parts = [self._asking(one, whole.part(rows)) for one, rows in zip(each, waves, strict=False)]
+        go_through_in_waves(parts, [rows.start for rows in waves], self._executor)
+        return hidden
+
+    def _asking(self, fused: FusedLayers, rows: PassRows) -> Asking:
+        """The rows through all layers; asks for the sums of each unit that is lent."""
+        executor = self._executor
+        here = executor.computed_here(self._units)
+        fused.begin(rows, here)
         try:
             for place, index in enumerate(self.layers):
                 executor.check_wanted()
                 wanted = fused.layer(place, index)
                 while wanted is not None:
-                    sums = executor.linear(self._units[NUM_UNITS * place + wanted], fused.rows(place, wanted))
+                    sums = yield self._units[NUM_UNITS * place + wanted], fused.rows(place, wanted)
                     wanted = fused.layer(place, index, wanted, sums)
             executor.count_here(sum(here), fused.linear_s)
         finally:
             fused.end()
-        return hidden
 
     def _added(self, part: Floats, gain: Floats | None) -> Floats:
         """The output of attention or MLP as it is added to the hidden states."""

@@ -8,9 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from node.kernels.interface import Int16s, Kernels
 from node.model.unit import Unit
 from protocol.linear.field import Floats, Sums
+
+
+class SumsUnderWay(Protocol):
+    """The sums of a unit, which others may be computing."""
+
+    def settle(self) -> Sums:
+        """Wait for them; raises what `LinearExecutor.linear` raises."""
+        ...
+
+    def cancel(self) -> None:
+        """They are not wanted any more."""
+        ...
 
 
 class LinearExecutor(Protocol):
@@ -20,12 +34,17 @@ class LinearExecutor(Protocol):
     def wants_floats(self) -> bool:
         """Whether `linear` also needs the rows before quantization, because trusted devices quantize them."""
 
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
+    def begin_step(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[range]:
         """A step of a forward pass begins; called once, before its first `linear`.
 
         Args:
-            num_rows: its rows, at most 512; every `linear` until the next `begin_step` has this many rows.
+            num_rows: its rows, at most 512.
             units: the units that the step will use, in this order.
+            most_waves: in how many groups, at most, the caller lets its rows go through the units.
+
+        Returns:
+            The rows of each group: one where the caller gains nothing by several. Of several, each goes through the
+            same units in the same order, by `begin`.
         """
         ...
 
@@ -51,6 +70,27 @@ class LinearExecutor(Protocol):
         """
         ...
 
+    def begin(self, unit: Unit, rows: Int16s, wave: int) -> SumsUnderWay:
+        """The same for one of several groups of rows, without waiting; raises what `linear` raises.
+
+        Args:
+            rows: i16[T, K]; they must not change until the sums are settled.
+            wave: index of the group.
+        """
+        ...
+
+
+class SumsHere(Struct, frozen=True):
+    """Sums that are computed; `SumsUnderWay`."""
+
+    sums: Sums
+
+    def settle(self) -> Sums:
+        return self.sums
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
 
 class LocalLinear:
     """The executor that computes everything here."""
@@ -60,8 +100,9 @@ class LocalLinear:
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
 
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Does nothing."""
+    def begin_step(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[range]:
+        """All rows together: nobody else is waited for."""
+        return [range(num_rows)]
 
     def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
         return [unit.held is not None for unit in units]
@@ -75,3 +116,7 @@ class LocalLinear:
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x by this machine's kernels."""
         return self._kernels.linear_a12(unit.weights, rows)
+
+    def begin(self, unit: Unit, rows: Int16s, wave: int) -> SumsUnderWay:
+        """At once."""
+        return SumsHere(self.linear(unit, rows))

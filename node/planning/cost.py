@@ -2,7 +2,8 @@
 
 While decoding, every covered unit is one exchange on the critical path (share out, result back); a guard of group A
 works 8 rows ahead and only matters if it cannot keep up. In a prompt, rows go to all lanes in proportion to their
-speed, and the slowest lane counts. The client's own work is added to both. Attention is measured with a short text,
+speed, and the slowest lane counts; of a long one, this device and its peers work on different waves at the same time.
+The client's own work is added to both. Attention is measured with a short text,
 and the load of other programs on the machine is unknown: `scripts/bench forecast` prints the resulting error.
 """
 
@@ -14,7 +15,8 @@ from msgspec import Struct
 
 from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
-from node.planning.cut import DECODE_BATCH_ROWS, cut_rows, split_prompt_for_remote
+from node.model.waves import MOST_WAVES
+from node.planning.cut import DECODE_BATCH_ROWS, cut_rows, cut_waves, split_wave
 from node.planning.figures import DeviceFigures, LaneFigures
 from node.planning.placement import LAYERS_LENT, Placement
 from protocol.limits import MAX_CHUNK_ROWS, max_rows_per_chunk, row_bucket
@@ -72,11 +74,13 @@ def remote_cost(
     away = [ref for ref in lent if covered[ref]]
     here = [ref for ref in layers if not covered.get(ref)]
     ends_s = device.ends_s + (0.0 if any(covered.get(ref) for ref in heads) else device.head_s)
-    ttft_s = ends_s + sum(_pass_s(ref, device, covered[ref], 1, pads_made < 1) for ref in away if ref in heads)
+    of_head = [_through(ref, device, covered[ref], 1, pads_made < 1) for ref in away if ref in heads]
+    ttft_s = ends_s + _pass_s(0.0, of_head, 1)
     for rows in _blocks(prompt_tokens):
-        ttft_s += _linear_here_s(here, device, rows) + _floats_s(layers, device, rows)
+        here_s = _linear_here_s(here, device, rows) + _floats_s(layers, device, rows)
         needs_pads = pads_made < prompt_tokens
-        ttft_s += sum(_pass_s(ref, device, covered[ref], rows, needs_pads) for ref in away if ref not in heads)
+        lent_units = [_through(ref, device, covered[ref], rows, needs_pads) for ref in away if ref not in heads]
+        ttft_s += _pass_s(here_s, lent_units, len(cut_waves(rows, MOST_WAVES)))
     path_s = sum(_row_s(ref, device, covered[ref], pads_made > prompt_tokens) for ref in away)
     busy_s = max((_guard_busy_s(away, lane) for lane in lanes), default=0.0)
     token_s = max(path_s + _linear_here_s(here, device, 1) + _floats_s(layers, device, 1), busy_s) + ends_s
@@ -129,23 +133,56 @@ def _row_s(ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], ha
     return _share_s(ref, lane.share, 1) + own_s
 
 
-def _pass_s(ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], num_rows: int, pads: bool) -> float:
-    """Many rows through one unit: the slowest of the lanes among which they are divided, and the client's part."""
+class _Through(Struct, frozen=True):
+    """Seconds that many rows take through one lent unit."""
+
+    own_s: float
+    """This device's part without pads."""
+    pads_s: float
+    """Products of pads that it makes itself."""
+    way_s: float
+    """Of the slowest lane: its round trip,"""
+    busy_s: float
+    """and its computing and transfer."""
+
+
+def _through(
+    ref: UnitRef, device: DeviceFigures, lanes: Sequence[LaneFigures], num_rows: int, pads: bool
+) -> _Through:
+    """Many rows through one unit, in all waves together: the slowest of the lanes among which they are divided."""
     speeds = [1.0 / max(_share_s(ref, lane.share, row_bucket(min(num_rows, 512))), 1e-9) for lane in lanes]
     limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
-    slowest_s = own_s = 0.0
-    for span in split_prompt_for_remote(num_rows, speeds):
-        lane, sent = lanes[span.lane], 0
+    own_s = pads_s = 0.0
+    sent: dict[int, int] = {}
+    for span in (span for wave in cut_waves(num_rows, MOST_WAVES) for span in split_wave(wave, speeds)):
+        lane = lanes[span.lane]
         for cut in cut_rows(span, limit):
-            sent += cut.num_sent
+            sent[span.lane] = sent.get(span.lane, 0) + cut.num_sent
             own_s += _own_work_s(ref, device, cut.num_sent) * (2 if lane.guard is not None else 1)
-        slowest_s = max(slowest_s, _share_s(ref, lane.share, sent))
-        if lane.guard is not None:
-            num_bytes = ELEMENT_BYTES * sent * ref.num_outputs
-            slowest_s = max(slowest_s, lane.guard.exchange_s(sent, sent * _macs(ref), num_bytes))
-        elif pads:
-            own_s += sent * _macs(ref) / device.field_macs_per_s
-    return slowest_s + own_s
+        if lane.guard is None and pads:
+            pads_s += span.num_sent * _macs(ref) / device.field_macs_per_s
+    slowest_s, way_s = max((_lane_s(ref, lanes[index], rows) for index, rows in sent.items()), default=(0.0, 0.0))
+    return _Through(own_s, pads_s, way_s, slowest_s - way_s)
+
+
+def _lane_s(ref: UnitRef, lane: LaneFigures, num_rows: int) -> tuple[float, float]:
+    """Seconds of rows through a unit in a lane, and how much of it is the round trip."""
+    share_s = _share_s(ref, lane.share, num_rows), lane.share.rtt_s
+    if lane.guard is None:
+        return share_s
+    num_bytes = ELEMENT_BYTES * num_rows * ref.num_outputs
+    return max(share_s, (lane.guard.exchange_s(num_rows, num_rows * _macs(ref), num_bytes), lane.guard.rtt_s))
+
+
+def _pass_s(here_s: float, units: Sequence[_Through], num_waves: int) -> float:
+    """Seconds of a pass of many rows, of which `here_s` are computed here. In one wave, pads are made while the peers
+    compute, and everything else waits. Of several, no resource is used less than it needs, and no wave is quicker
+    than each of its own steps."""
+    if num_waves == 1:
+        return here_s + sum(each.own_s + max(each.pads_s, each.way_s + each.busy_s) for each in units)
+    own_s = here_s + sum(each.own_s + each.pads_s for each in units)
+    busy_s, ways_s = sum(each.busy_s for each in units), sum(each.way_s for each in units)
+    return max(own_s, busy_s, (own_s + busy_s) / num_waves + ways_s)
 
 
 def _guard_busy_s(units: Sequence[UnitRef], lane: LaneFigures) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from node.kernels.interface import Kernels
 from node.model.decoder import Decoder
+from node.model.linear import LocalLinear
 from node.model.unit import Unit
 from node.planning.figures import DeviceFigures, Line
 from node.store.stored import StoredModel
@@ -93,26 +94,15 @@ class _FirstLayer:
         return getattr(self._model, name)
 
 
-class _TimedLinear:
+class _TimedLinear(LocalLinear):
     """Computes here and measures the time; for a unit that is not here, the sums are zeros."""
 
-    wants_floats = False
-
     def __init__(self, kernels: Kernels) -> None:
-        self._kernels = kernels
+        super().__init__(kernels)
         self.layers_s = self.head_s = self.zeros_s = 0.0
-
-    def begin_step(self, num_rows: int, units: Sequence[Unit]) -> None:
-        """Does nothing."""
-
-    def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
-        return [unit.held is not None for unit in units]
 
     def count_here(self, num_units: int, seconds: float) -> None:
         self.layers_s += seconds
-
-    def check_wanted(self) -> None:
-        """Nobody can end it."""
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         started = time.perf_counter()

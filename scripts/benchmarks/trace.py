@@ -7,15 +7,16 @@ thread each on this machine. Each moment of the client's thread counts for one p
 
 from __future__ import annotations
 
+import os
 import secrets
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import click
 import numpy as np
+import psutil
 from msgspec import Struct
 from rich import box
 from rich.console import Console
@@ -27,6 +28,7 @@ from node.execution.pads import guard as guard_pads
 from node.execution.pads import own as own_pads
 from node.kernels import select_kernels
 from node.kernels.interface import Kernels
+from node.kernels.native_layers import NativeLayers
 from node.node import Node
 from node.planning.placement import Lend
 from node.privacy import Privacy
@@ -72,16 +74,15 @@ class Traced(Struct):
     peers_s: float
     """Kernels of peers that were waited for."""
     floor_s: float
+    cores: float
+    """Cores that all processes kept busy."""
 
 
 def watched(session: Session, kernels: Kernels) -> Stopwatches:
     """Stopwatches on everything that a pass of this session calls."""
-    watches, decoder = Stopwatches(), session.decoder
-    for run in decoder._runs:
-        fused: Any = getattr(run, "_fused", None)
-        assert fused is not None, "layers in C"
-        watches.watch("layers here", fused, "layer")
-    watches.watch("head", decoder._head, "logits")
+    watches = Stopwatches()
+    watches.watch("layers here", NativeLayers, "layer")
+    watches.watch("head", session.decoder._head, "logits")
     for part, name in (("share", "share"), ("merge", "merge"), ("pads", "linear_field")):
         watches.watch(part, kernels, name)
     watches.watch("pads", guard_pads.GuardPads, "take")
@@ -99,8 +100,19 @@ def watched(session: Session, kernels: Kernels) -> Stopwatches:
     return watches
 
 
-def trace(session: Session, kernels: Kernels, tokens: list[int], before: list[int], count: int) -> Traced:
-    """Medians of `count` passes over `tokens`, each after the same earlier ones."""
+def trace(
+    session: Session,
+    kernels: Kernels,
+    tokens: list[int],
+    before: list[int],
+    count: int,
+    processes: Sequence[psutil.Process],
+) -> Traced:
+    """Medians of `count` passes over `tokens`, each after the same earlier ones.
+
+    Args:
+        processes: this one and the peers'.
+    """
     decoder = session.decoder
     cache = decoder.new_cache()
     if before:
@@ -110,6 +122,8 @@ def trace(session: Session, kernels: Kernels, tokens: list[int], before: list[in
     peers: list[float] = []
     with watched(session, kernels) as watches:
         for number in range(-WARM_UP, count):
+            if number == 0:
+                began_s, used_s = time.perf_counter(), _used_s(processes)
             watches.clear()
             asked_s = session.executor.timings.seconds.get("peers", 0.0)
             started = time.perf_counter()
@@ -120,8 +134,14 @@ def trace(session: Session, kernels: Kernels, tokens: list[int], before: list[in
                 walls.append(wall_s)
                 parts.append(dict(watches.seconds))
                 peers.append(session.executor.timings.seconds.get("peers", 0.0) - asked_s)
+        cores = (_used_s(processes) - used_s) / (time.perf_counter() - began_s)
     medians = {part: statistics.median(one.get(part, 0.0) for one in parts) for part in PARTS}
-    return Traced(statistics.median(walls), medians, statistics.median(peers), 0.0)
+    return Traced(statistics.median(walls), medians, statistics.median(peers), 0.0, cores)
+
+
+def _used_s(processes: Sequence[psutil.Process]) -> float:
+    """Processor time of all threads."""
+    return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
 class Machine(Struct):
@@ -209,7 +229,8 @@ def _in_mode(
         with Session(node, model, SessionConfig(privacy=mode, lend=Lend.LAYERS)) as session:
             if session.mode is not mode:
                 raise click.ClickException(f"no lane: {session.note}")
-            return trace(session, node.kernels, tokens, before, count)
+            pids = [os.getpid(), *(node.process.pid for node in swarm.nodes)]
+            return trace(session, node.kernels, tokens, before, count, [psutil.Process(pid) for pid in pids])
 
 
 def _table(title: str, traced: dict[Privacy, Traced]) -> Table:
@@ -225,6 +246,8 @@ def _table(title: str, traced: dict[Privacy, Traced]) -> Table:
     table.add_row("together", *(_ms(one.wall_s) for one in traced.values()), "wall time, median of passes")
     table.add_row("", *("" for _ in traced), "")
     table.add_row("peers", *(_ms(one.peers_s) for one in traced.values()), "their kernels, within the waiting")
+    cores = [f"{one.cores:.2f} of {psutil.cpu_count()}" for one in traced.values()]
+    table.add_row("cores busy", *cores, "by all processes together, this one included")
     floors = [f"{_ms(one.floor_s)} ({one.wall_s / one.floor_s:.1f}x)" for one in traced.values()]
     table.add_row("floor", *floors, "weights read once and all products, or bare round trips")
     return table

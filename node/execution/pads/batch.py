@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ next_number = itertools.count(1).__next__
 class PadBatch(Discreet, Struct):
     """Pads of consecutive rows from one seed."""
 
-    HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "pads", "products")
+    HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "pads", "products", "make")
     unit: UnitRef
     seed: bytes
     pads: Elements
@@ -31,6 +31,13 @@ class PadBatch(Discreet, Struct):
     """The products will never come."""
     next_row: int = 0
     number: int = field(default_factory=next_number)
+    make: Callable[[], Elements] | None = None
+    """Computes the products, where this device does and has not yet."""
+
+    def complete(self) -> None:
+        """Compute the products, if it is this device that owes them."""
+        if self.make is not None:
+            self.products, self.make = self.make(), None
 
     @property
     def left(self) -> int:
@@ -65,6 +72,10 @@ class PadTicket(Discreet, Struct):
         """Number of rows in the request for its products."""
         return len(self.batches[0][0].pads)
 
+    def complete(self) -> None:
+        for batch, _start, _end in self.batches:
+            batch.complete()
+
     def products(self) -> Elements | None:
         """`[num_rows, N]`, or None while some are missing."""
         parts = []
@@ -85,6 +96,9 @@ class Ticket(Protocol):
     @property
     def failed(self) -> bool:
         """Whether their products will never come."""
+
+    def complete(self) -> None:
+        """Compute the products that this device makes itself; called once the share is on its way."""
 
     def products(self) -> Elements | None:
         """`[num_rows, N]`, or None while some are missing."""

@@ -31,6 +31,9 @@ class ZeroTicket(Discreet, Struct):
     def batch_rows(self) -> int:
         return len(self.pads)
 
+    def complete(self) -> None:
+        """Does nothing: zeros need no product."""
+
     def products(self) -> Elements:
         return np.zeros((self.num_rows, self.num_outputs), dtype=np.uint32)
 

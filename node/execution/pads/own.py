@@ -13,6 +13,7 @@ from node.kernels.interface import Kernels
 from node.model.unit import Unit, UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
 from protocol.limits import MAX_CHUNK_ROWS, SEED_BYTES
+from protocol.linear.field import Elements
 from protocol.linear.shares import PadSeeds, pad_rows
 
 OWN_BATCH_ROWS = 32
@@ -44,10 +45,13 @@ class OwnPads:
         for unit in units:
             missing = num_rows - sum(batch.left for batch in self._pool.get(unit.ref, ()))
             while missing > 0:
-                missing -= self._make(unit, min(missing, MAX_CHUNK_ROWS)).left
+                batch = self._draw(unit, min(missing, MAX_CHUNK_ROWS))
+                batch.complete()
+                missing -= batch.left
 
     def take(self, unit: Unit, num_rows: int, num_sent: int) -> PadTicket:
-        """Zero rows get pads without products, because the results of such rows are not used."""
+        """Zero rows get pads without products, because the results of such rows are not used. Products that are not
+        made yet come with `PadTicket.complete`, while a peer computes the share."""
         batches = self._pool.setdefault(unit.ref, deque())
         parts: list[Span] = []
         missing = max(1, num_rows)  # a chunk may have only zero rows
@@ -55,7 +59,7 @@ class OwnPads:
             if not batches and (ready := None if self._ahead is None else self._ahead.take(unit.ref)) is not None:
                 batches.append(ready)
             elif not batches:
-                self._make(unit, max(missing, OWN_BATCH_ROWS if num_sent <= DECODE_BATCH_ROWS else 0))
+                self._draw(unit, max(missing, OWN_BATCH_ROWS if num_sent <= DECODE_BATCH_ROWS else 0))
             parts.append(batches[0].take(missing))
             missing -= parts[-1][2] - parts[-1][1]
             if not batches[0].left:
@@ -79,12 +83,19 @@ class OwnPads:
         """True: no peer makes the pads."""
         return True
 
-    def _make(self, unit: Unit, num_rows: int) -> PadBatch:
+    def _draw(self, unit: Unit, num_rows: int) -> PadBatch:
+        """Fresh pads; their products are made when they are completed."""
         started = time.perf_counter()
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
         pads = pad_rows(seed, 0, num_rows, unit.ref.num_inputs)
-        batch = PadBatch(unit.ref, seed, pads, self._kernels.linear_field(unit.weights, pads))
+        batch = PadBatch(unit.ref, seed, pads, make=lambda: self._products(unit, pads))
         self._pool.setdefault(unit.ref, deque()).append(batch)
-        self.rows_made += num_rows
         self.seconds += time.perf_counter() - started
         return batch
+
+    def _products(self, unit: Unit, pads: Elements) -> Elements:
+        started = time.perf_counter()
+        products = self._kernels.linear_field(unit.weights, pads)
+        self.rows_made += len(pads)
+        self.seconds += time.perf_counter() - started
+        return products

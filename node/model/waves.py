@@ -1,0 +1,62 @@
+"""Waves: groups of rows of one pass that go through the same layers, one behind the other.
+
+While others compute the sums of one wave, this device does its own part of the next. A wave is never ahead of one
+before it, so keys and values of earlier tokens are there when a later token attends to them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+
+from node.kernels.interface import Int16s, NotFiniteError
+from node.model.linear import LinearExecutor, SumsUnderWay
+from node.model.unit import Unit
+from protocol.linear.field import Sums
+
+MOST_WAVES = 4
+
+Asking = Generator[tuple[Unit, Int16s], Sums, None]
+"""Rows on their way through layers: it asks for the sums of a unit for some rows, and goes on with these."""
+
+
+def go_through(rows: Asking, executor: LinearExecutor) -> None:
+    """All rows of a pass together. Raises what the executor raises, and NotFiniteError."""
+    try:
+        unit, wanted = next(rows)
+        while True:
+            unit, wanted = rows.send(executor.linear(unit, wanted))
+    except StopIteration:
+        pass
+    finally:
+        rows.close()
+
+
+def go_through_in_waves(waves: Sequence[Asking], firsts: Sequence[int], executor: LinearExecutor) -> None:
+    """Rows of a pass in several waves, in turn; raises as `go_through`.
+
+    Args:
+        firsts: the first row of each wave, by which an error names a row of the pass.
+    """
+    under_way: deque[tuple[int, SumsUnderWay]] = deque()
+
+    def go_on(wave: int, sums: Sums | None) -> None:
+        try:
+            unit, rows = waves[wave].send(sums)  # type: ignore[arg-type]  # None begins it
+        except StopIteration:
+            return
+        except NotFiniteError as exc:
+            raise NotFiniteError(firsts[wave] + exc.row) from exc
+        under_way.append((wave, executor.begin(unit, rows, wave)))
+
+    try:
+        for wave in range(len(waves)):
+            go_on(wave, None)
+        while under_way:
+            wave, sums = under_way.popleft()
+            go_on(wave, sums.settle())
+    finally:
+        for _wave, sums in under_way:
+            sums.cancel()
+        for rows in waves:
+            rows.close()
