@@ -8,6 +8,7 @@ its size, so length-first and bytewise key order agree.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cbor2
@@ -32,6 +33,7 @@ def encode(value: object) -> bytes:
         raise LocalProtocolError(f"a value cannot be encoded: {exc}") from exc
 
 
+@lru_cache(maxsize=256)
 def encode_uint(number: int) -> bytes:
     """A whole number from 0 to 2^64 - 1, as `encode` writes it."""
     if number < INLINE:

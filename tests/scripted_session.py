@@ -159,7 +159,7 @@ class Swarm:
         for index, unit in enumerate(self.units):
             floats = make_rows(num_rows, unit.ref.num_inputs, seed + index).astype(np.float32) * np.float32(0.37)
             rows, _scales = KERNELS.quantize(floats, unit.max_row_norm)
-            sums = execute_distributed(self.manager, unit, rows, floats if self.manager.plain else None)
+            sums = execute_distributed(self.manager, unit, rows, floats if self.manager.roster.plain else None)
             assert sums.dtype == np.int32
             assert np.array_equal(sums, KERNELS.linear_a12(unit.weights, rows))
 

@@ -56,7 +56,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     ChunkRecord: {"share", "plain", "ticket", "result"},
     ShareOwner: {"move", "resend"},
     PadOwner: {"told"},
-    PadBatch: {"seed", "pads", "products"},
+    PadBatch: {"seed", "pads", "products", "make"},
     PadTicket: {"pads", "batches"},
     PadsReady: {"seed", "products"},
     ZeroTicket: {"pads"},

@@ -127,7 +127,7 @@ def test_trusted_devices_get_rows_and_give_the_exact_integers() -> None:
     with Swarm(UNITS, "trusted") as swarm:
         first, second = swarm.add_lane(honest)[0], swarm.add_lane(honest)[0]
         run(swarm)
-        assert swarm.manager.counts.verified == swarm.manager.counts.merged and swarm.manager.plain
+        assert swarm.manager.counts.verified == swarm.manager.counts.merged and swarm.manager.roster.plain
         for peer in (first, second):
             assert peer.plain and not peer.linears
             assert {request.binding.role for request in peer.plain} == {Role.PLAIN}

@@ -110,6 +110,18 @@ def test_products_of_verification(kernels: Kernels, size: tuple[int, int, int, i
     coefficients = elements(random, num_vectors, num_rows)
     assert np.array_equal(kernels.field_dot(vectors, rows), exact(rows, vectors.T) % PRIME)
     assert np.array_equal(kernels.field_project(vectors, weights), exact(vectors, weights) % PRIME)
+    projected = kernels.field_project(vectors, weights)
+    inputs = elements(random, num_rows, num_inputs)
+    outputs = (exact(inputs, weights.T) % PRIME).astype(np.uint32)
+    assert kernels.dots_agree(vectors, outputs, projected, inputs)
+    if outputs.size:
+        place = seed % outputs.size
+        wrong, beyond = outputs.copy(), outputs.copy()
+        wrong.flat[place] = (int(wrong.flat[place]) + 1 + seed % (PRIME - 1)) % PRIME
+        beyond.flat[place] += PRIME
+        told = [bool(vector[place % num_outputs]) for vector in vectors]
+        assert kernels.dots_agree(vectors, wrong, projected, inputs) == (not any(told))
+        assert not kernels.dots_agree(vectors, beyond, projected, inputs)
     combined = kernels.field_combine(coefficients, rows)
     assert np.array_equal(combined, exact(coefficients, rows) % PRIME if num_rows else np.zeros_like(combined))
 

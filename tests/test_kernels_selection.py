@@ -123,6 +123,7 @@ class OffByOne(DelegatingKernels):
         "merge",
         "centre",
         "field_dot",
+        "dots_agree",
         "field_combine",
         "field_project",
         "all_canonical",
@@ -202,6 +203,7 @@ ROWS = np.ones((2, 6), np.int16)
 FIELD_ROWS = np.ones((2, 6), np.uint32)
 HIDDEN = np.ones((2, 6), np.float32)
 GAIN = np.ones(6, np.float32)
+MANY_ROWS = np.ones((9, 6), np.uint32)
 HEADS = np.ones((2, 4, 6), np.float32)
 CACHE = np.ones((2, 5, 6), np.float32)
 POSITIONS = np.zeros(2, np.int64)
@@ -219,6 +221,10 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "pads of another shape": lambda k: k.share(ROWS, FIELD_ROWS[:1]),
     "sums of another shape": lambda k: k.merge(FIELD_ROWS, FIELD_ROWS[:1]),
     "vectors of another length": lambda k: k.field_dot(FIELD_ROWS[:, :5].copy(), FIELD_ROWS),
+    "outputs of another length": lambda k: k.dots_agree(FIELD_ROWS, FIELD_ROWS[:, :5].copy(), FIELD_ROWS, FIELD_ROWS),
+    "fewer inputs than outputs": lambda k: k.dots_agree(FIELD_ROWS, FIELD_ROWS, FIELD_ROWS, FIELD_ROWS[:1]),
+    "fewer projections than vectors": lambda k: k.dots_agree(FIELD_ROWS, FIELD_ROWS, FIELD_ROWS[:1], FIELD_ROWS),
+    "more vectors than dots_agree takes": lambda k: k.dots_agree(MANY_ROWS, FIELD_ROWS, MANY_ROWS, FIELD_ROWS),
     "coefficients of another length": lambda k: k.field_combine(FIELD_ROWS, FIELD_ROWS),
     "a projection of another length": lambda k: k.field_project(FIELD_ROWS, WEIGHTS),
     "doubles": lambda k: k.quantize(HIDDEN.astype(np.float64), 1.0),

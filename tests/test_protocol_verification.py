@@ -327,7 +327,7 @@ def test_a_lie_costs_the_same_work_as_the_truth(num_rows: int) -> None:
         return counting.calls
 
     honest = calls(rows)
-    assert {name for name, _shapes in honest} >= {"all_canonical", "field_dot"}
+    assert "dots_agree" in {name for name, _shapes in honest}
     forgeries = {**FORGERIES, **NOT_CANONICAL, **(ROW_FORGERIES if num_rows > 1 else {})}
     for forge in forgeries.values():
         assert calls(forge(rows)) == honest

@@ -13,7 +13,8 @@ PEERS = [identity(index).peer_id for index in range(4)]
 
 
 def message(peer: int, number: int, route: bytes = b"r", size: int = 10) -> Unopened:
-    return Unopened(PEERS[peer], None, route, [zmq.Frame(number.to_bytes(4, "big")), zmq.Frame(bytes(size))])
+    frames = [zmq.Frame(number.to_bytes(4, "big")), zmq.Frame(bytes(size))]
+    return Unopened(PEERS[peer], None, route, frames, 4 + size)
 
 
 def number_of(unopened: Unopened | None) -> int | None:

@@ -6,7 +6,7 @@ are allowed.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import ClassVar
 
 from msgspec import Struct, field
@@ -34,7 +34,7 @@ class Chunk(Struct, frozen=True):
         return self.row_end - self.row_start
 
 
-class ChunkState(Enum):
+class ChunkState(StrEnum):
     """The state of a chunk."""
 
     PLANNED = "planned"
@@ -49,7 +49,7 @@ class ChunkState(Enum):
     CANCELLED = "cancelled"
 
 
-class ChunkEvent(Enum):
+class ChunkEvent(StrEnum):
     """What happens to a chunk."""
 
     SEND = "send"

@@ -79,7 +79,7 @@ class HybridExecutor:
     @property
     def wants_floats(self) -> bool:
         """Whether plain rows are sent, in the trusted mode."""
-        return self._manager is not None and self._manager.plain
+        return self._manager is not None and self._manager.roster.plain
 
     def linear(self, unit: Unit, rows: NDArray[np.int16], floats: Floats | None = None) -> Sums:
         """`W x` for `rows [T, K]` int16 -> `[T, N]` int32; `floats` are the values before quantization."""

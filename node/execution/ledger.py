@@ -49,5 +49,11 @@ class Timings(Struct):
         """Add the time of a block to `what`."""
         return Stopwatch(self.seconds, what)
 
+    def since(self, what: str, started: float) -> float:
+        """Add the time since `started`, by `time.perf_counter`; returns the time now. For what every chunk passes."""
+        now = time.perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - started
+        return now
+
     def add(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds

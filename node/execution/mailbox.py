@@ -92,9 +92,9 @@ class Mailbox:
 
     def read(self, peer: SessionPeer) -> Iterator[Received]:
         """Messages that have arrived, a limited number per turn; raises RemoteProtocolError for an invalid one."""
-        for _ in range(MAX_MESSAGES_A_TURN):
+        for number in range(MAX_MESSAGES_A_TURN):
             try:
-                received = peer.channel.receive()
+                received = peer.channel.receive(expected=number == 0)
             except UnknownMessageError as exc:
                 peer.channel.send(ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
                 continue

@@ -115,11 +115,6 @@ class ExecutionManager:
         """The lanes in the order in which they were added."""
         return self.roster.lanes
 
-    @property
-    def plain(self) -> bool:
-        """Whether plain rows are sent, to devices that may read them."""
-        return bool(self.lanes) and self.lanes[0].plain
-
     # --- one forward pass
 
     def hear(self) -> None:
@@ -137,7 +132,8 @@ class ExecutionManager:
 
     def plan(self, unit: Unit, wave: int = 0) -> UnitPass:
         """All chunks of one linear layer in a wave of this pass; they have no lane if none is usable."""
-        return UnitPass(self.roster.plan(unit.ref, wave), self._left_s)
+        left_s = self._patience.left_s
+        return UnitPass(self.roster.plan(unit.ref, wave), lambda one, now: left_s(one, self._lane(one), now))
 
     # --- one chunk
 
@@ -167,18 +163,20 @@ class ExecutionManager:
     def complete_pads(self, record: ChunkRecord) -> None:
         """Make what this device owes of the pads of a chunk that was sent, while its peer computes."""
         if record.ticket is not None and record.state is ChunkState.SENT:
-            with self.timings.of("pads"):
-                record.ticket.complete()
+            started = time.perf_counter()
+            record.ticket.complete()
+            self.timings.since("pads", started)
 
     def _share(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
         self.gate.expect(unit)
         if record.chunk.num_sent > DECODE_BATCH_ROWS:
             record.ahead_s = self._patience.ahead_s(lane)
-        with self.timings.of("pads"):
-            record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
+        started = time.perf_counter()
+        record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
+        started = self.timings.since("pads", started)
         record.losses = self.roster.losses
-        with self.timings.of("share"):
-            record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
+        record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
+        self.timings.since("share", started)
         if lane.plain:
             assert floats is not None, "lanes that need floats get them"
             record.plain = fill_bucket(floats, len(record.ticket.pads))
@@ -189,8 +187,9 @@ class ExecutionManager:
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
         owner = ShareOwner(record, self._move, self._resend)
         request = share_request(lane.share_peer, self._model_id, owner)
-        with self.timings.of("send"):
-            sent = send_chunk_to_peer(lane.share_peer, request, self.now())
+        started = time.perf_counter()
+        sent = send_chunk_to_peer(lane.share_peer, request, self.now())
+        self.timings.since("send", started)
         if sent:
             record.lane, record.peer_id, record.sent_at = lane.index, lane.share_peer.peer_id, request.sent_at
             record.attempts += 1
@@ -209,10 +208,11 @@ class ExecutionManager:
 
     def merge(self, record: ChunkRecord) -> Sums:
         """The exact rows of a ready chunk: `[num_rows, N]` int32."""
-        with self.timings.of("merge"):
-            share, pads = record.result, record.products
-            assert share is not None and pads is not None, "both halves are here"
-            rows = merge_results(share, pads, self._kernels)
+        started = time.perf_counter()
+        share, pads = record.result, record.products
+        assert share is not None and pads is not None, "both halves are here"
+        rows = merge_results(share, pads, self._kernels)
+        self.timings.since("merge", started)
         self.counts.verified += 1
         self._patience.served(record, self._lane(record), self.now())
         self._finish(record)
@@ -227,9 +227,8 @@ class ExecutionManager:
         self._move(record, ChunkEvent.HEDGE if late else ChunkEvent.COMPUTE)
         abandon(self.peers, record)
         started = time.perf_counter()
-        with self.timings.of("local"):
-            sums = self._kernels.linear_a12(unit.weights, rows)
-        self._patience.local.computed(unit.ref, len(rows), time.perf_counter() - started)
+        sums = self._kernels.linear_a12(unit.weights, rows)
+        self._patience.local.computed(unit.ref, len(rows), self.timings.since("local", started) - started)
         self.counts.local += 1
         self._finish(record)
         return sums
@@ -242,10 +241,6 @@ class ExecutionManager:
     def _move(self, record: ChunkRecord, event: ChunkEvent) -> None:
         record.advance(event)
         self._on_change(record)
-
-    def _left_s(self, record: ChunkRecord, now: float) -> float:
-        """Seconds after which a sent chunk is late; 0 or less if it is late now."""
-        return self._patience.left_s(record, self._lane(record), now)
 
     def wait_for(self, record: ChunkRecord, timeout_s: float) -> None:
         """Wait for messages of peers and apply them; the time counts against the peers that still owe this chunk.
@@ -305,10 +300,13 @@ class ExecutionManager:
         try:
             for received in self._mailbox.read(peer):
                 heard = True
-                if not self._heard(peer, received):
+                was_owed = self._heard(peer, received)
+                if not was_owed:
                     self._unasked(peer)
                 if peer.gone:
                     return
+                if was_owed and not peer.in_flight:
+                    break  # it owes nothing more
         except RemoteProtocolError as exc:
             log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
             self._ban(peer)
@@ -359,8 +357,9 @@ class ExecutionManager:
         peer.answered(request, result, now, self._mailbox.has_waited)
         if request.owner.arrived(request):
             self.timings.add("peers", min(result.compute_us / 1e6, now - request.sent_at))  # what was waited for
-        with self.timings.of("verify"):
-            genuine = self.gate.lets_in(request, result)
+        started = time.perf_counter()
+        genuine = self.gate.lets_in(request, result)
+        self.timings.since("verify", started)
         if genuine:
             request.owner.verified(request, result.elements)
         else:

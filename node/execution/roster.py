@@ -35,6 +35,11 @@ class Roster:
         self.lanes.append(lane)
         self._covering.clear()
 
+    @property
+    def plain(self) -> bool:
+        """Whether plain rows are sent, to devices that may read them."""
+        return bool(self.lanes) and self.lanes[0].plain
+
     def lacks(self, peer: SessionPeer, ref: UnitRef) -> None:
         """A peer turned out not to hold a unit."""
         for lane in self.lanes:

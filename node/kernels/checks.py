@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from node.kernels.interface import MAX_INPUTS, Int64s
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
+MAX_AGREEING = 8
+"""Vectors that `dots_agree` takes, as in kernels.c."""
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -83,6 +86,18 @@ def dot(vectors: Elements, rows: Elements) -> tuple[Elements, Elements]:
     rows = array(rows, "rows", np.uint32, 2)
     shape(vectors, "vectors", (vectors.shape[0], rows.shape[1]))
     return vectors, rows
+
+
+def dots(
+    vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements
+) -> tuple[Elements, Elements, Elements, Elements]:
+    """vectors [k, N], outputs [T, N], projections [k, K], inputs [T, K], few vectors."""
+    vectors, outputs = dot(vectors, outputs)
+    projections, inputs = dot(projections, inputs)
+    if len(vectors) > MAX_AGREEING or len(projections) != len(vectors) or len(inputs) != len(outputs):
+        shapes = [array.shape for array in (vectors, outputs, projections, inputs)]
+        raise ValueError(f"vectors, outputs, projections and inputs of shapes {shapes} do not fit")
+    return vectors, outputs, projections, inputs
 
 
 def combination(coefficients: Elements, rows: Elements) -> tuple[Elements, Elements]:

@@ -35,6 +35,9 @@ class DelegatingKernels:
     def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
         return self.base.field_dot(vectors, rows)
 
+    def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
+        return self.base.dots_agree(vectors, outputs, projections, inputs)
+
     def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         return self.base.field_combine(coefficients, rows)
 

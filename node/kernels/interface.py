@@ -86,6 +86,12 @@ class Kernels(Protocol):
         """u_i . y_t mod p: vectors [k, N], rows [T, N], both canonical -> [T, k]."""
         ...
 
+    def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
+        """Whether all outputs are canonical and u_i . y_t = v_i . x_t mod p for all i and t: vectors [k, N], outputs
+        [T, N], projections [k, K], inputs [T, K], k at most 8; all but the outputs canonical. It computes everything,
+        whatever it finds."""
+        ...
+
     def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         """sum over t of c_it y_t mod p: coefficients [k, T], rows [T, N], both canonical -> [k, N]."""
         ...

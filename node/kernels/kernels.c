@@ -112,6 +112,23 @@ static void kernel_field_dot(int level, const uint32_t *vectors, const uint32_t 
     LEVELS[level].wide->field_dot(vectors, rows, num_vectors, num_rows, count, out);
 }
 
+/* vectors [k, N], outputs [T, N], projections [k, K], inputs [T, K], k at most 8: whether every output is canonical and
+   every dot product of the first two is that of the others. It computes all of them, whatever it finds. */
+static int kernel_dots_agree(int level, const uint32_t *vectors, const uint32_t *outputs, const uint32_t *projections,
+                             const uint32_t *inputs, size_t num_vectors, size_t num_rows, size_t num_outputs,
+                             size_t num_inputs)
+{
+    int canonical = LEVELS[level].wide->all_canonical(outputs, num_rows * num_outputs);
+    uint32_t left[8], right[8], difference = 0;
+    for (size_t t = 0; t < num_rows; t++) {
+        LEVELS[level].wide->field_dot(vectors, outputs + t * num_outputs, num_vectors, 1, num_outputs, left);
+        LEVELS[level].wide->field_dot(projections, inputs + t * num_inputs, num_vectors, 1, num_inputs, right);
+        for (size_t i = 0; i < num_vectors; i++)
+            difference |= left[i] ^ right[i];
+    }
+    return canonical && difference == 0;
+}
+
 static void kernel_field_combine(int level, const uint32_t *coefficients, const uint32_t *rows, size_t num_vectors,
                                  size_t num_rows, size_t count, uint32_t *out)
 {

@@ -80,6 +80,12 @@ class NativeKernels(NativeFloats):
         self.lib.kernel_field_dot(self.level, *read, *sizes, self.pointer(dots))
         return dots
 
+    def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
+        vectors, outputs, projections, inputs = checks.dots(vectors, outputs, projections, inputs)
+        read = [self.pointer(array) for array in (vectors, outputs, projections, inputs)]
+        sizes = len(vectors), len(outputs), outputs.shape[1], inputs.shape[1]
+        return bool(self.lib.kernel_dots_agree(self.level, *read, *sizes))
+
     def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         coefficients, rows = checks.combination(coefficients, rows)
         combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)

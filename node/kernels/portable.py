@@ -82,6 +82,13 @@ class PortableKernels:
         vectors, rows = checks.dot(vectors, rows)
         return _residue_product(rows, vectors.T)
 
+    def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
+        vectors, outputs, projections, inputs = checks.dots(vectors, outputs, projections, inputs)
+        canonical = self.all_canonical(outputs)
+        safe = outputs if canonical else np.zeros_like(outputs)
+        left, right = _residue_product(safe, vectors.T), _residue_product(inputs, projections.T)
+        return bool(np.array_equal(left, right)) and canonical
+
     def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         coefficients, rows = checks.combination(coefficients, rows)
         combined = np.empty((coefficients.shape[0], rows.shape[1]), np.uint32)

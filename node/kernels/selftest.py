@@ -88,7 +88,14 @@ def _field_products(kernels: Kernels, random: np.random.Generator) -> str | None
     for name, found, left, right in pairs:
         if not np.array_equal(found, (left.astype(object) @ right.astype(object)) % PRIME):
             return name
-    return None
+    inputs = random.integers(0, PRIME, (2, 70), np.uint32)
+    outputs = _product(weights, inputs.astype(np.int64)).astype(np.uint32)
+    projections = (vectors.astype(object) @ weights.astype(object) % PRIME).astype(np.uint32)
+    wrong, beyond = outputs.copy(), outputs.copy()
+    wrong[1, -1] = (int(wrong[1, -1]) + 1) % PRIME
+    beyond[1, 0] += PRIME  # the same residue
+    judged = [kernels.dots_agree(vectors, found, projections, inputs) for found in (outputs, wrong, beyond)]
+    return None if judged == [True, False, False] else "dots_agree"
 
 
 def _elementwise(kernels: Kernels, random: np.random.Generator) -> str | None:

@@ -7,6 +7,7 @@ draft        guesses of the next tokens, from the text itself
 decoder      token ids to logits, through runs of layers
 run          the interface of runs: consecutive layers computed in one place
 layers       a run that is computed here, except for its W x
+waves        rows of a pass in groups, one behind the other through a run
 head         final norm and head: hidden states to logits
 pool         one vector for a text, from its hidden states
 parts        what a decoder needs from a model

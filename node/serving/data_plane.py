@@ -335,8 +335,8 @@ class DataPlane:
         if socket is not self._router and lent is None and served is None:
             return self._relays.read(socket)
         until = time.perf_counter() + READ_S
-        for _ in range(MAX_MESSAGES_A_TURN):
-            frames = receive_frames(socket)
+        for number in range(MAX_MESSAGES_A_TURN):
+            frames = receive_frames(socket, expected=number == 0)
             if frames is None:
                 break
             if socket is self._router:

@@ -6,7 +6,7 @@ first; then one message is opened, from the peer whose turn it is and not from t
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,14 +36,11 @@ class Unopened(Struct, frozen=True):
     socket: Any
     route: Route
     frames: list[zmq.Frame]
+    num_bytes: int
 
     @property
     def path(self) -> Path:
         return self.peer_id, self.route
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(map(len, self.frames))
 
 
 class Inbox:
@@ -52,8 +49,8 @@ class Inbox:
     def __init__(self) -> None:
         self._waiting: OrderedDict[Path, deque[Unopened]] = OrderedDict()
         """By connection, the one whose last message was opened longest ago first; none is empty."""
-        self._count_of: Counter[PeerId] = Counter()
-        self._bytes_of: Counter[Path | PeerId] = Counter()
+        self._count_of: dict[PeerId, int] = {}
+        self._bytes_of: dict[Path | PeerId, int] = {}
         self._num_bytes = 0
         self._cancelled: dict[PeerId, set[int]] = {}
         """Ids of requests that may or may not wait: only opening the messages can tell."""
@@ -66,7 +63,7 @@ class Inbox:
 
     def count_of(self, peer_id: PeerId) -> int:
         """Messages of a peer that wait."""
-        return self._count_of[peer_id]
+        return self._count_of.get(peer_id, 0)
 
     @property
     def only_path(self) -> Path | None:
@@ -86,9 +83,11 @@ class Inbox:
         peer_id, path, size = message.peer_id, message.path, message.num_bytes
         if peer_id not in self._count_of and len(self._count_of) >= MAX_PEERS:
             return False
-        if self._count_of[peer_id] >= MAX_JOBS_A_PEER or len(self._waiting.get(path, ())) >= MAX_JOBS_A_ROUTE:
+        if self.count_of(peer_id) >= MAX_JOBS_A_PEER or len(self._waiting.get(path, ())) >= MAX_JOBS_A_ROUTE:
             return False
-        if self._bytes_of[path] + size > MAX_BYTES_A_ROUTE or self._bytes_of[peer_id] + size > MAX_BYTES_A_PEER:
+        if self._bytes_of.get(path, 0) + size > MAX_BYTES_A_ROUTE:
+            return False
+        if self._bytes_of.get(peer_id, 0) + size > MAX_BYTES_A_PEER:
             return False
         if self._num_bytes + size > MAX_BYTES:
             return False
@@ -135,10 +134,10 @@ class Inbox:
     def _count(self, message: Unopened, sign: int) -> None:
         peer_id, path, size = message.peer_id, message.path, sign * message.num_bytes
         self._num_bytes += size
-        self._bytes_of[peer_id] += size
-        self._bytes_of[path] += size
-        self._count_of[peer_id] += sign
+        for key in (peer_id, path):
+            self._bytes_of[key] = self._bytes_of.get(key, 0) + size
+        count = self._count_of[peer_id] = self.count_of(peer_id) + sign
         if path not in self._waiting:
             del self._bytes_of[path]
-        if not self._count_of[peer_id]:
+        if not count:
             del self._count_of[peer_id], self._bytes_of[peer_id]

@@ -54,7 +54,7 @@ class _Unread(Struct):
         except zmq.ZMQError as exc:
             log.debug("an answer was not sent: %s", exc)
             return True
-        if tracker is not None:
+        if tracker is not None and large:  # of a copied message pyzmq gives a tracker, too
             self.sent.append((tracker, large))
         return True
 

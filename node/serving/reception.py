@@ -108,7 +108,7 @@ class Reception:
 
     def take(self, peer_id: PeerId, socket: Any, route: Route, frames: list[zmq.Frame]) -> None:
         """A message has come: one that asks for work waits for its turn."""
-        message = Unopened(peer_id, socket, route, frames)
+        message = Unopened(peer_id, socket, route, frames, sum(map(len, frames)))
         is_large, now = message.num_bytes > SMALL_BYTES, time.monotonic()
         if is_large and self._inbox.push(message):
             self._conduct.sent(peer_id, now)

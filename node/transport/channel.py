@@ -89,12 +89,16 @@ class Channel:
         self.bytes_up += num_bytes(frames)
         return True
 
-    def receive(self) -> Received | None:
-        """Next message, or None; raises RemoteProtocolError for one that breaks the rules."""
+    def receive(self, expected: bool = False) -> Received | None:
+        """Next message, or None; raises RemoteProtocolError for one that breaks the rules.
+
+        Args:
+            expected: whether a poll has just found one.
+        """
         socket = self.socket
         if socket is None:
             return None
-        frames = receive_frames(socket)
+        frames = receive_frames(socket, expected)
         if frames is None:
             return None
         buffers = [frame.buffer for frame in frames]

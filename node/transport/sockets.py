@@ -171,9 +171,14 @@ _DONTWAIT, _SNDMORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 
-def receive_frames(socket: Any) -> list[zmq.Frame] | None:
-    """The next message, not copied; None where none has come. Asking first is cheaper than an exception."""
-    if not socket.get(_EVENTS) & _POLLIN:
+def receive_frames(socket: Any, expected: bool = False) -> list[zmq.Frame] | None:
+    """The next message, not copied; None where none has come.
+
+    Args:
+        expected: whether a poll has just found one. Otherwise it is asked for first, which is cheaper than an
+            exception.
+    """
+    if not expected and not socket.get(_EVENTS) & _POLLIN:
         return None
     try:
         frames = [socket.recv(_DONTWAIT, copy=False)]

@@ -28,6 +28,10 @@ class FieldArithmetic(Protocol):
     def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
         """`vectors [k, N]`, `rows [T, N]` -> `[T, k]`: dot products mod p."""
 
+    def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
+        """Whether `outputs [T, N]` are canonical and their dot products with `vectors [k, N]` are those of
+        `inputs [T, K]` with `projections [k, K]` mod p; computes all, whatever it finds."""
+
     def field_combine(self, coefficients: Elements, rows: Elements) -> Elements:
         """`coefficients [k, T]`, `rows [T, N]` -> `[k, N]`: linear combinations of rows mod p."""
 

@@ -46,7 +46,7 @@ class Role(IntEnum):
     """The row itself: only paired devices, only with their user's consent."""
 
 
-class ChunkBinding(Struct, frozen=True):
+class ChunkBinding(Struct, frozen=True, dict=True):
     """What a result is bound to. A result with another binding does not count."""
 
     session: bytes
@@ -80,7 +80,13 @@ class ChunkBinding(Struct, frozen=True):
 
     @property
     def encoded(self) -> bytes:
-        """`as_list` in deterministic CBOR, put together here: it is written twice for every chunk."""
+        """`as_list` in deterministic CBOR, put together once: it is sent, and hashed with the result."""
+        known: bytes | None = self.__dict__.get("encoded")
+        if known is None:
+            known = self.__dict__["encoded"] = self._encode()
+        return known
+
+    def _encode(self) -> bytes:
         if len(self.session) != SESSION_BYTES or not len(self.model_id) == len(self.unit) == HASH_BYTES:
             return cbor.encode(self.as_list())
         return b"".join(

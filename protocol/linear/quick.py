@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from protocol.message import Message
 _ELEMENT = np.dtype("<u4")
 
 
+@lru_cache(maxsize=256)
 def _number(encoded: bytes) -> int:
     return encoded[0] if len(encoded) == 1 else int.from_bytes(encoded[1:], "big")
 

@@ -28,6 +28,7 @@ from protocol.linear.field import (
 from protocol.linear.messages import ChunkBinding, WorkResult
 
 DIGEST_DOMAIN = b"kek/1 result"
+_HASHED = (np.dtype("<u4"), np.dtype("<i4"))
 
 RandomBytes = Callable[[int], bytes]
 
@@ -36,12 +37,13 @@ class ResultDigest:
     """SHA-256 of the domain, the binding as deterministic CBOR and the result bytes (u32 or i32 LE), as they come."""
 
     def __init__(self, binding: ChunkBinding) -> None:
-        self._sha256 = hashlib.sha256(DIGEST_DOMAIN)
-        self._sha256.update(binding.encoded)
+        self._sha256 = hashlib.sha256(DIGEST_DOMAIN + binding.encoded)
 
     def update(self, rows: Elements | Sums) -> None:
         """The next rows of the result, `[any, outputs]`."""
-        self._sha256.update(buffer_bytes(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))))
+        is_hashed_so = rows.dtype in _HASHED and rows.flags.c_contiguous
+        hashed = rows if is_hashed_so else np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+        self._sha256.update(buffer_bytes(hashed))
 
     def digest(self) -> bytes:
         """The 32 bytes that go with the result."""
@@ -109,19 +111,20 @@ def freivalds(
     arithmetic: FieldArithmetic,
     random_bytes: RandomBytes,
 ) -> bool:
-    """Whether `outputs [T, N'] = inputs [T, K] W'` mod p for the tiles of `binding`.
+    """Whether `outputs [T, N']` are canonical and `inputs [T, K] W'` mod p for the tiles of `binding`.
 
     Up to three rows: every row against every vector. More: one fresh secret combination of the rows for
     each vector, drawn after the result came; error at most (2/p)^3 either way.
     """
     vectors, projections = check.slice(binding.tile_start, binding.tile_end)
-    if len(outputs) > FREIVALDS_VECTORS:
-        coefficients = random_elements((FREIVALDS_VECTORS, len(outputs)), random_bytes)
-        outputs = arithmetic.field_combine(coefficients, outputs)
-        inputs = arithmetic.field_combine(coefficients, inputs)
-    left = arithmetic.field_dot(vectors, outputs)
-    right = arithmetic.field_dot(projections, inputs)
-    return bool(np.array_equal(left, right))
+    if len(outputs) <= FREIVALDS_VECTORS:
+        return arithmetic.dots_agree(vectors, outputs, projections, inputs)
+    canonical = arithmetic.all_canonical(outputs)
+    # Combinations need canonical rows; those of others are refused, whatever is computed of zeros instead.
+    safe = outputs if canonical else np.zeros_like(outputs)
+    coefficients = random_elements((FREIVALDS_VECTORS, len(outputs)), random_bytes)
+    combined = (arithmetic.field_combine(coefficients, rows) for rows in (safe, inputs))
+    return arithmetic.dots_agree(vectors, next(combined), projections, next(combined)) and canonical
 
 
 def passes_gate(
@@ -141,9 +144,5 @@ def passes_gate(
     if binding.role not in result.ROLES or result.numbers.shape != (binding.num_rows, num_outputs):
         return False
     bound = result_digest(binding, result.numbers) == result.digest
-    elements = result.elements
-    canonical = arithmetic.all_canonical(elements) and result.is_whole
-    # Freivalds needs canonical input; a value out of range is replaced for the computation and refused all the same.
-    outputs = elements if canonical else np.zeros_like(elements)
-    correct = freivalds(check, binding, inputs, outputs, arithmetic, random_bytes)
-    return bound and canonical and correct
+    correct = freivalds(check, binding, inputs, result.elements, arithmetic, random_bytes)
+    return bound and result.is_whole and correct
