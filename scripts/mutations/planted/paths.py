@@ -6,7 +6,7 @@ from __future__ import annotations
 from scripts.mutations.mutation import Mutant, mutant
 
 MANAGER, GATE, OWNERS = "node/execution/manager.py", "node/execution/gate.py", "node/execution/owners.py"
-LETS_IN = "            genuine = self.gate.lets_in(request, result)"
+LETS_IN = "        genuine = self.gate.lets_in(request, result)"
 ALL_PASS = "Every result passes the gate before it is used, whichever way it came."
 
 
@@ -17,7 +17,7 @@ def _unchecked(name: str, condition: str, *tests: str) -> Mutant:
         ALL_PASS,
         MANAGER,
         LETS_IN,
-        f"            genuine = {condition} or {LETS_IN[22:]}",
+        f"        genuine = {condition} or {LETS_IN[18:]}",
         *tests,
     )
 
