@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,21 @@ from hypothesis import strategies as st
 from made_parts import KERNELS, make_rows, make_unit
 from scripted_peer import FAULTS, SCRIPTS
 from scripted_session import IMPATIENT, PATIENT, Swarm
+from test_model_checkpoints import write_checkpoint
 
 from node.execution.distributed import LayerUnderWay
 from node.execution.hybrid import HybridExecutor
 from node.execution.interrupt import PassCancelledError
 from node.execution.patience import LocalSpeed, Patience
 from node.measures.peers import Exchange
+from node.measures.series import MIN_SAMPLES
+from node.model.config import LAYER_KINDS
+from node.model.decoder import Decoder
+from node.model.linear import LocalLinear
 from node.model.waves import MOST_WAVES
 from node.planning.cut import LEAST_WAVE_ROWS, cut_rows, cut_waves, split_wave
-from node.planning.placement import ALL_LENT
+from node.planning.placement import ALL_LENT, LAYERS_LENT
+from node.store.library import Library
 from protocol.limits import CHUNK_LIMITS, ROW_BUCKETS, row_bucket
 from protocol.linear.messages import Linear, LinearResult
 
@@ -136,21 +143,45 @@ def test_a_share_is_on_its_way_before_the_products_of_its_pads_are_made() -> Non
         assert sent_before and min(sent_before) == 2, "both lanes have their shares"
 
 
-def test_a_peer_has_time_for_what_it_was_asked_before() -> None:
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_a_peer_has_time_for_what_it_was_asked_before(is_measured: bool) -> None:
     with lanes("split", 1, "silent") as swarm:
         manager, (lane,), ref = swarm.manager, swarm.manager.lanes, UNITS[0].ref
         patience = manager._patience = Patience(PATIENT, b"model", LocalSpeed(3e5))
         waves, rows = manager.begin_step(512, UNITS, MOST_WAVES), make_rows(512, ref.num_inputs)
+        if is_measured:
+            for _ in range(MIN_SAMPLES):  # one at a time
+                lane.share_peer.measures.answered(b"model", Exchange(128, 1000, 1000, 0.1, 0.1))
         allowed_s = patience.allowed_s(lane.share_peer, ref, 128)
         assert allowed_s > PATIENT.hedge_unmeasured_s
         for place, wave in enumerate(waves):
             under_way = LayerUnderWay(manager, UNITS[0], rows[wave.start : wave.end], wave=place)
             (record,) = under_way._chunks.records
+            if is_measured and not place:
+                continue
             turn_s = place * allowed_s  # by then it should have answered what it was asked before
             assert patience.left_s(record, lane, record.sent_at + 0.99 * turn_s) == pytest.approx(
                 min(turn_s * 0.01 + allowed_s, allowed_s + PATIENT.credit_s), rel=0.02
             )
             assert patience.left_s(record, lane, record.sent_at + turn_s + 1.01 * allowed_s) < 0
+
+
+@pytest.mark.parametrize("mode", ["split", "strict", "trusted"])
+def test_a_long_pass_gives_the_same_bits_in_every_mode(mode: str, tmp_path: Path) -> None:
+    model = Library(tmp_path / "models").resolve(
+        write_checkpoint(tmp_path / "long", {"max_position_embeddings": 512})
+    )
+    units = [model.unit(layer, kind) for layer in range(model.config.num_layers) for kind in LAYER_KINDS]
+    alone = Decoder.of_units(model, KERNELS, LocalLinear(KERNELS))
+    ids = [5 + number % 60 for number in range(LONG + 1)]
+    with Swarm(units, mode) as swarm:
+        swarm.add_lane(*[SCRIPTS["honest"]] * (2 if mode == "split" else 1))
+        executor = HybridExecutor(KERNELS, swarm.manager, swarm.interrupt, LAYERS_LENT)
+        decoder = Decoder.of_units(model, KERNELS, executor)
+        for count in (LONG // 2 + 1, LONG + 1):
+            expected = alone.forward(ids[:count], alone.new_cache(), all_logits=True)
+            assert decoder.forward(ids[:count], decoder.new_cache(), True).tobytes() == expected.tobytes()
+        assert swarm.manager.counts.local == 0
 
 
 def test_only_answers_that_were_read_as_they_came_tell_how_long_the_way_is() -> None:

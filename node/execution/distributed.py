@@ -60,12 +60,13 @@ class LayerUnderWay:
         self._manager, self._unit, self._rows, self._floats = manager, unit, rows, floats
         self._chunks: UnitPass = manager.plan(unit, wave)
         self._first = self._chunks.records[0].chunk.row_start
+        assert self._first + len(rows) == self._chunks.records[-1].chunk.row_end, "the rows of this wave"
         try:
             for record in self._chunks.records:
                 manager.dispatch(record, unit, *self._own(record))
             for record in self._chunks.records:
                 manager.complete_pads(record)
-        except PassCancelledError:
+        except BaseException:
             self.cancel()
             raise
 

@@ -58,7 +58,8 @@ class HybridExecutor:
         self._manager.hear()
         self.before_step()
         lent = [unit for unit in units if self.placement.is_lent(unit.ref)]
-        return [range(wave.start, wave.end) for wave in self._manager.begin_step(num_rows, lent, most_waves)]
+        most = 1 if self.wants_floats else most_waves  # rows before quantization go through `linear` alone
+        return [range(wave.start, wave.end) for wave in self._manager.begin_step(num_rows, lent, most)]
 
     def computed_here(self, units: Sequence[Unit]) -> Sequence[bool]:
         placement = ALL_HERE if self._manager is None else self.placement

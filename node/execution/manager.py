@@ -32,7 +32,7 @@ from node.execution.roster import Roster
 from node.execution.unit_pass import UnitPass
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
-from node.planning.cut import DECODE_BATCH_ROWS, Wave
+from node.planning.cut import Wave
 from node.transport.log_limit import LogLimit
 from protocol.codec import Received
 from protocol.errors import RemoteProtocolError
@@ -169,8 +169,7 @@ class ExecutionManager:
 
     def _share(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
         self.gate.expect(unit)
-        if record.chunk.num_sent > DECODE_BATCH_ROWS:
-            record.ahead_s = self._patience.ahead_s(lane)
+        record.ahead_s = self._patience.ahead_s(record, lane)
         started = time.perf_counter()
         record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
         started = self.timings.since("pads", started)
@@ -185,6 +184,8 @@ class ExecutionManager:
         return sent
 
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
+        if record.attempts:  # another queue is before it now
+            record.ahead_s = self._patience.ahead_s(record, lane)
         owner = ShareOwner(record, self._move, self._resend)
         request = share_request(lane.share_peer, self._model_id, owner)
         started = time.perf_counter()

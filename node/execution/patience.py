@@ -15,6 +15,7 @@ from node.execution.lane import Lane
 from node.execution.peer import SessionPeer
 from node.measures.series import MIN_SAMPLES, Series
 from node.model.unit import UnitRef
+from node.planning.cut import DECODE_BATCH_ROWS
 
 ELEMENT_BYTES = 4
 
@@ -70,8 +71,11 @@ class Patience:
         moving_s = config.way_factor * way_s + num_bytes / config.least_bytes_per_s
         return config.exchange_s + moving_s + config.local_factor * self.local.predicted_s(ref, num_rows)
 
-    def ahead_s(self, lane: Lane) -> float:
-        """Seconds that the peers of a lane may take for what they were asked and have not answered."""
+    def ahead_s(self, record: ChunkRecord, lane: Lane) -> float:
+        """Seconds that the peers of a lane may take for what they were asked before a chunk of many rows; of two
+        peers, the more. Few rows go one after the other, and pads for later ones are not waited for."""
+        if record.chunk.num_sent <= DECODE_BATCH_ROWS:
+            return 0.0
         return max(
             sum(self.allowed_s(peer, each.unit, each.binding.num_rows) for each in peer.in_flight.values())
             for peer in _peers(lane)
@@ -93,9 +97,9 @@ class Patience:
         if peer.account.resting(now):
             return sent_at + allowed_s
         usual_s = peer.measures.latency_p95_s(self._model_id, num_rows)
-        patience_s = max(config.hedge_unmeasured_s, record.ahead_s + allowed_s)
-        if usual_s is not None:
-            patience_s = config.hedge_factor * usual_s
+        patience_s = config.hedge_unmeasured_s if usual_s is None else config.hedge_factor * usual_s
+        if usual_s is None or record.ahead_s:
+            patience_s = max(patience_s, record.ahead_s + allowed_s)
         return min(sent_at + patience_s, now + allowed_s + peer.account.left_s)
 
     def waited(self, owing: list[SessionPeer], seconds: float, now: float) -> None:

@@ -155,10 +155,9 @@ class SessionPeer(Discreet, Struct):
         """A result came; it counts for latency and speed and ends a suspension.
 
         Args:
-            was_waited_for: whether nothing else was done until it came.
+            was_waited_for: whether it came while it was waited for; otherwise it may have come sooner.
         """
         ahead_s = max(self.heard_at - request.sent_at, 0.0)
-        exactly = was_waited_for or not self.in_flight
         exchange = Exchange(
             request.binding.num_rows,
             request.macs,
@@ -166,9 +165,9 @@ class SessionPeer(Discreet, Struct):
             now - request.sent_at,
             result.compute_us / 1e6,
             ahead_s,
-            exactly and (self.heard_exactly or not ahead_s),
+            was_waited_for and (self.heard_exactly or not ahead_s),
         )
-        self.heard_at, self.heard_exactly = now, exactly
+        self.heard_at, self.heard_exactly = now, was_waited_for
         self.measures.answered(self.model_id, exchange)
         self.rest_s = 0.0
         self.resume()

@@ -52,8 +52,8 @@ class UnitLayers:
         scale = self._config.attention_scale
         self._scale = float(self._config.head_dim**-0.5) if scale is None else scale
         self._fused = self._new_fused()
-        self._more_fused: list[FusedLayers | None] = []
-        """For further waves of a pass, made when there are any."""
+        self._fused_of_waves = [self._fused]
+        """For each wave of a pass, made when there are several."""
 
     def _new_fused(self) -> FusedLayers | None:
         return self._kernels.fused_layers([layer.parts for layer in self._layers], self._shape)
@@ -102,10 +102,10 @@ class UnitLayers:
         if len(waves) == 1:
             go_through(self._asking(fused, whole), self._executor)
             return hidden
-        while len(self._more_fused) < len(waves) - 1:
-            self._more_fused.append(self._new_fused())
-        each = [fused, *filter(None, self._more_fused)]
-        parts = [self._asking(one, whole.part(rows)) for one, rows in zip(each, waves, strict=False)]
+        while len(self._fused_of_waves) < len(waves):
+            self._fused_of_waves.append(self._new_fused())
+        each = zip(self._fused_of_waves[: len(waves)], waves, strict=True)
+        parts = [self._asking(one, whole.part(rows)) for one, rows in each if one is not None]
         go_through_in_waves(parts, [rows.start for rows in waves], self._executor)
         return hidden
 

@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
-from node.model.waves import MOST_WAVES
 from node.planning.cut import DECODE_BATCH_ROWS, cut_rows, cut_waves, split_wave
 from node.planning.figures import DeviceFigures, LaneFigures
 from node.planning.placement import LAYERS_LENT, Placement
@@ -80,7 +79,7 @@ def remote_cost(
         here_s = _linear_here_s(here, device, rows) + _floats_s(layers, device, rows)
         needs_pads = pads_made < prompt_tokens
         lent_units = [_through(ref, device, covered[ref], rows, needs_pads) for ref in away if ref not in heads]
-        ttft_s += _pass_s(here_s, lent_units, len(cut_waves(rows, MOST_WAVES)))
+        ttft_s += _pass_s(here_s, lent_units, len(cut_waves(rows, device.most_waves)))
     path_s = sum(_row_s(ref, device, covered[ref], pads_made > prompt_tokens) for ref in away)
     busy_s = max((_guard_busy_s(away, lane) for lane in lanes), default=0.0)
     token_s = max(path_s + _linear_here_s(here, device, 1) + _floats_s(layers, device, 1), busy_s) + ends_s
@@ -154,7 +153,7 @@ def _through(
     limit = max_rows_per_chunk(ref.num_inputs, ref.num_outputs)
     own_s = pads_s = 0.0
     sent: dict[int, int] = {}
-    for span in (span for wave in cut_waves(num_rows, MOST_WAVES) for span in split_wave(wave, speeds)):
+    for span in (span for wave in cut_waves(num_rows, device.most_waves) for span in split_wave(wave, speeds)):
         lane = lanes[span.lane]
         for cut in cut_rows(span, limit):
             sent[span.lane] = sent.get(span.lane, 0) + cut.num_sent

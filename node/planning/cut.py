@@ -23,7 +23,7 @@ LANE_PARTS = 8
 
 
 LEAST_WAVE_ROWS = 64
-"""Fewer rows are not worth messages of their own: a pass of fewer than twice as many goes in one wave."""
+"""Fewer rows are not worth messages of their own: a pass that is sent as less than twice as many is one wave."""
 
 
 class RowSpan(Struct, frozen=True):

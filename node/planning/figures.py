@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from node.measures.peers import PeerFigures
+from node.model.waves import MOST_WAVES
 
 
 class Line(Struct, frozen=True):
@@ -32,6 +33,8 @@ class DeviceFigures(Struct, frozen=True):
     """Products of pads with many rows."""
     exchange_s: Line
     """The client's own work for one chunk, by elements of share and result."""
+    most_waves: int = MOST_WAVES
+    """Into how many waves a long pass is cut."""
 
     @property
     def row_macs_per_s(self) -> float:

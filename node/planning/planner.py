@@ -9,6 +9,8 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from node.kernels.interface import Kernels
 from node.measures.peers import Measures, PeerFigures
 from node.measures.series import WEIGHT
@@ -60,9 +62,9 @@ class Planner:
     ) -> Cost:
         """The predicted cost of a request in this mode over these lanes, corrected by earlier outcomes."""
         units = [ref for ref in model.units if ref.layer is not None or placement.is_lent(ref)]
-        if mode is Privacy.TRUSTED:
-            pads_made = NO_PADS_NEEDED
         device = self.device(model)
+        if mode is Privacy.TRUSTED:
+            pads_made, device = NO_PADS_NEEDED, replace(device, most_waves=1)
         cost = remote_cost(units, device, lanes, prompt_tokens, pads_made, placement) if lanes else None
         cost = local_cost(units, device, prompt_tokens) if cost is None else cost
         with self._lock:

@@ -13,7 +13,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from node.kernels.portable import PortableKernels
-from node.planning.cut import cut_rows, split_prompt_for_remote
+from node.model.waves import MOST_WAVES
+from node.planning.cut import cut_rows, cut_waves, split_wave
 from protocol.codec import decode_message, encode_message
 from protocol.finding.announcement import announce
 from protocol.identity import Identity
@@ -81,14 +82,19 @@ def _swarm() -> dict[str, Any]:
 
 
 def _buckets() -> dict[str, Any]:
-    """Rows of the messages of a pass, as [lane, rows], for two lanes of speeds 3 and 1 and a chunk limit of 128."""
+    """Messages of a pass as [lane, rows], wave by wave, for lanes of speeds 3 and 1 and chunks of at most 128 rows."""
     speeds = [3.0, 1.0]
 
     def cut(num_rows: int) -> list[list[int]]:
-        spans = split_prompt_for_remote(num_rows, speeds)
+        spans = [span for wave in cut_waves(num_rows, MOST_WAVES) for span in split_wave(wave, speeds)]
         return [[chunk.lane, chunk.num_sent] for span in spans for chunk in cut_rows(span, 128)]
 
-    return {"speeds": speeds, "chunk_limit": 128, "passes": [[rows, cut(rows)] for rows in (1, 2, 9, 33, 129, 512)]}
+    return {
+        "speeds": speeds,
+        "chunk_limit": 128,
+        "most_waves": MOST_WAVES,
+        "passes": [[rows, cut(rows)] for rows in (1, 2, 9, 33, 129, 512)],
+    }
 
 
 def _outline() -> dict[str, Any]:
