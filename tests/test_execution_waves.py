@@ -149,9 +149,8 @@ def test_a_peer_has_time_for_what_it_was_asked_before(is_measured: bool) -> None
         manager, (lane,), ref = swarm.manager, swarm.manager.lanes, UNITS[0].ref
         patience = manager._patience = Patience(PATIENT, b"model", LocalSpeed(3e5))
         waves, rows = manager.begin_step(512, UNITS, MOST_WAVES), make_rows(512, ref.num_inputs)
-        if is_measured:
-            for _ in range(MIN_SAMPLES):  # one at a time
-                lane.share_peer.measures.answered(b"model", Exchange(128, 1000, 1000, 0.1, 0.1))
+        for peer in swarm.peers * (MIN_SAMPLES if is_measured else 0):  # with one request at a time
+            peer.session.measures.answered(b"model", Exchange(128, 1000, 1000, 0.1, 0.1))
         allowed_s = patience.allowed_s(lane.share_peer, ref, 128)
         assert allowed_s > PATIENT.hedge_unmeasured_s
         for place, wave in enumerate(waves):

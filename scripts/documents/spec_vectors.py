@@ -82,7 +82,7 @@ def _swarm() -> dict[str, Any]:
 
 
 def _buckets() -> dict[str, Any]:
-    """Messages of a pass as [lane, rows], wave by wave, for lanes of speeds 3 and 1 and chunks of at most 128 rows."""
+    """Messages of a pass as [lane, rows], wave by wave, for lanes of speeds 3 and 1 and chunks of 128 rows."""
     speeds = [3.0, 1.0]
 
     def cut(num_rows: int) -> list[list[int]]:
