@@ -15,6 +15,7 @@ from node.model.unit import Unit
 from protocol.linear.field import Sums
 
 MOST_WAVES = 4
+"""Eight gained nothing: their messages cost what they saved (`scripts/bench trace --rows 512`)."""
 
 Asking = Generator[tuple[Unit, Int16s], Sums, None]
 """Rows on their way through layers: it asks for the sums of a unit for some rows, and goes on with these."""
