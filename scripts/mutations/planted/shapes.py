@@ -93,7 +93,7 @@ SHAPES = (
         "How a pass is cut among lanes depends on its bucket alone.",
         CUT,
         "else granule * round(bucket * passed / total / granule)",
-        "else granule * round(num_rows * passed / total / granule)",
+        "else granule * round(wave.num_rows * passed / total / granule)",
         "test_execution_plan.py::test_a_pass_shows_its_bucket_and_no_more",
     ),
     mutant(
