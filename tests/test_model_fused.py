@@ -157,7 +157,7 @@ def test_a_long_pass_keeps_no_memory_and_an_exception_of_a_peer_does_no_harm(
     assert cache.length == 0
     expected = Decoder.of_units(models["llama"], steps(kernels), LocalLinear(kernels))
     assert decoder.forward(IDS, cache).tobytes() == expected.forward(IDS, expected.new_cache()).tobytes()
-    fused = decoder._runs[0]._fused  # type: ignore[attr-defined]
+    fused = decoder._runs[0]._fused[0]  # type: ignore[attr-defined]
     assert len(IDS) > KEPT_ROWS and fused._buffers == [] and fused._rows.size == 0 and fused._pass == []
 
 
@@ -201,7 +201,7 @@ def test_a_model_whose_tensors_have_other_sizes_is_refused(
 def test_parts_that_do_not_fit_are_refused_before_c_sees_them(models: dict[str, StoredModel]) -> None:
     kernels = native.NativeKernels(1)
     layers = UnitLayers(models["qwen3"], kernels, LocalLinear(kernels), range(1))
-    shape, (layer,) = layers._shape, layers._fused._layers  # type: ignore[union-attr]
+    shape, (layer,) = layers._shape, layers._fused[0]._layers  # type: ignore[union-attr]
     wrong = np.ones(3, np.float32)
     unit = layer.units[0]
     for changes in (

@@ -130,7 +130,7 @@ def test_an_exception_cancels_what_is_under_way_and_does_no_harm(models: dict[st
     expected = Decoder.of_units(models["llama"], kernels, LocalLinear(kernels))
     assert decoder.forward(IDS, cache).tobytes() == expected.forward(IDS, expected.new_cache()).tobytes()
     (run,) = decoder._runs
-    for fused in run._fused_of_waves:  # type: ignore[attr-defined]
+    for fused in run._fused:  # type: ignore[attr-defined]
         assert fused._pass == [], "no pass holds on to its arrays"
 
 

@@ -32,9 +32,6 @@ class DelegatingKernels:
     def centre(self, elements: Elements) -> Sums:
         return self.base.centre(elements)
 
-    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
-        return self.base.field_dot(vectors, rows)
-
     def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
         return self.base.dots_agree(vectors, outputs, projections, inputs)
 

@@ -82,10 +82,6 @@ class Kernels(Protocol):
         """Canonical elements as integers in (-p / 2, p / 2): [T, N] -> [T, N]."""
         ...
 
-    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
-        """u_i . y_t mod p: vectors [k, N], rows [T, N], both canonical -> [T, k]."""
-        ...
-
     def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
         """Whether all outputs are canonical and u_i . y_t = v_i . x_t mod p for all i and t: vectors [k, N], outputs
         [T, N], projections [k, K], inputs [T, K], k at most 8; all but the outputs canonical. It computes everything,

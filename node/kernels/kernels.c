@@ -106,12 +106,6 @@ static int kernel_all_canonical(int level, const uint32_t *elements, size_t coun
     return LEVELS[level].wide->all_canonical(elements, count);
 }
 
-static void kernel_field_dot(int level, const uint32_t *vectors, const uint32_t *rows, size_t num_vectors,
-                             size_t num_rows, size_t count, uint32_t *out)
-{
-    LEVELS[level].wide->field_dot(vectors, rows, num_vectors, num_rows, count, out);
-}
-
 /* vectors [k, N], outputs [T, N], projections [k, K], inputs [T, K], k at most 8: whether every output is canonical and
    every dot product of the first two is that of the others. It computes all of them, whatever it finds. */
 static int kernel_dots_agree(int level, const uint32_t *vectors, const uint32_t *outputs, const uint32_t *projections,

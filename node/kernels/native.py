@@ -72,14 +72,6 @@ class NativeKernels(NativeFloats):
         self.lib.kernel_centre(self.level, self.pointer(elements), elements.size, self.pointer(integers))
         return integers
 
-    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
-        vectors, rows = checks.dot(vectors, rows)
-        dots = np.empty((rows.shape[0], vectors.shape[0]), np.uint32)
-        read = self.pointer(vectors), self.pointer(rows)
-        sizes = vectors.shape[0], *rows.shape
-        self.lib.kernel_field_dot(self.level, *read, *sizes, self.pointer(dots))
-        return dots
-
     def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
         vectors, outputs, projections, inputs = checks.dots(vectors, outputs, projections, inputs)
         read = [self.pointer(array) for array in (vectors, outputs, projections, inputs)]

@@ -78,10 +78,6 @@ class PortableKernels:
     def centre(self, elements: Elements) -> Sums:
         return _centred(checks.array(elements, "elements", np.uint32, 2).astype(np.int64))
 
-    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
-        vectors, rows = checks.dot(vectors, rows)
-        return _residue_product(rows, vectors.T)
-
     def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
         vectors, outputs, projections, inputs = checks.dots(vectors, outputs, projections, inputs)
         canonical = self.all_canonical(outputs)

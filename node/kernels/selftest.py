@@ -81,7 +81,6 @@ def _field_products(kernels: Kernels, random: np.random.Generator) -> str | None
     weights = random.integers(-127, 128, (37, 70), np.int8)
     vectors[0], rows[0], coefficients[0] = PRIME - 1, PRIME - 1, PRIME - 1
     pairs = (
-        ("field_dot", kernels.field_dot(vectors, rows), rows, vectors.T),
         ("field_combine", kernels.field_combine(coefficients, rows), coefficients, rows),
         ("field_project", kernels.field_project(vectors, weights), vectors, weights),
     )

@@ -51,9 +51,9 @@ class UnitLayers:
         self._units = [unit for layer in self._layers for unit in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         scale = self._config.attention_scale
         self._scale = float(self._config.head_dim**-0.5) if scale is None else scale
-        self._fused = self._new_fused()
-        self._fused_of_waves = [self._fused]
-        """For each wave of a pass, made when there are several."""
+        fused = self._new_fused()
+        self._fused = [] if fused is None else [fused]
+        """One for each wave of a pass, the further ones made when there are several; none where steps are single."""
 
     def _new_fused(self) -> FusedLayers | None:
         return self._kernels.fused_layers([layer.parts for layer in self._layers], self._shape)
@@ -75,9 +75,9 @@ class UnitLayers:
 
     def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`; raises what the executor raises."""
-        waves = self._executor.begin_step(len(hidden), self._units, 1 if self._fused is None else MOST_WAVES)
-        if self._fused is not None and not self._executor.wants_floats:
-            return self._forward_fused(self._fused, waves, hidden, rotations, blocks)
+        waves = self._executor.begin_step(len(hidden), self._units, MOST_WAVES if self._fused else 1)
+        if self._fused and not self._executor.wants_floats:
+            return self._forward_fused(waves, hidden, rotations, blocks)
         for index, layer in zip(self.layers, self._layers, strict=True):
             mixed = self._attention(index, layer, hidden, rotations, blocks)
             hidden += self._added(self._float_linear(layer.o, mixed), layer.parts.attention_after)
@@ -85,12 +85,7 @@ class UnitLayers:
         return hidden
 
     def _forward_fused(
-        self,
-        fused: FusedLayers,
-        waves: Sequence[range],
-        hidden: Floats,
-        rotations: Sequence[Rotation],
-        blocks: Sequence[Rows],
+        self, waves: Sequence[range], hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]
     ) -> Floats:
         """The same in one call a layer, and one more for each unit that is lent."""
         positions = blocks[0].positions if len(blocks) == 1 else np.concatenate([block.positions for block in blocks])
@@ -100,12 +95,14 @@ class UnitLayers:
         turns = [(rotation.cos, rotation.sin) for rotation in rotations]
         whole = PassRows(hidden, positions, cached, turns)
         if len(waves) == 1:
-            go_through(self._asking(fused, whole), self._executor)
+            go_through(self._asking(self._fused[0], whole), self._executor)
             return hidden
-        while len(self._fused_of_waves) < len(waves):
-            self._fused_of_waves.append(self._new_fused())
-        each = zip(self._fused_of_waves[: len(waves)], waves, strict=True)
-        parts = [self._asking(one, whole.part(rows)) for one, rows in each if one is not None]
+        while len(self._fused) < len(waves):
+            another = self._new_fused()
+            assert another is not None, "as the first"
+            self._fused.append(another)
+        each = zip(self._fused[: len(waves)], waves, strict=True)
+        parts = [self._asking(fused, whole.part(rows)) for fused, rows in each]
         go_through_in_waves(parts, [rows.start for rows in waves], self._executor)
         return hidden
 

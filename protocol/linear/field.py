@@ -25,9 +25,6 @@ Weights = NDArray[np.int8]
 class FieldArithmetic(Protocol):
     """What verification and merging need of a kernel backend; all results canonical."""
 
-    def field_dot(self, vectors: Elements, rows: Elements) -> Elements:
-        """`vectors [k, N]`, `rows [T, N]` -> `[T, k]`: dot products mod p."""
-
     def dots_agree(self, vectors: Elements, outputs: Elements, projections: Elements, inputs: Elements) -> bool:
         """Whether `outputs [T, N]` are canonical and their dot products with `vectors [k, N]` are those of
         `inputs [T, K]` with `projections [k, K]` mod p; computes all, whatever it finds."""
