@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from node.engine.chunks import ChunkFeed
 from node.engine.ledger import Snapshot, snapshot
+from node.engine.request import Prefilled
 from node.engine.running import Running
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.pads.batch import PadBatch
@@ -15,6 +17,8 @@ from node.session.receipt import role_name
 from node.session.session import Session
 from protocol.identity import PeerId
 
+REPORT_S = 1.0
+"""A request whose prompt takes long hears so often how far it is."""
 Share = tuple[Running, int]
 """A request and its rows in a pass."""
 
@@ -27,16 +31,21 @@ class PassRecorder:
         self._session: Session | None = None
         self._chosen: Sequence[Share] = ()
         self._saw_chunks = False
+        self._went_through = 0
+        """Rows times layers that the pass has behind it."""
+        self._told_at = 0.0
 
     def follow(self, session: Session) -> None:
         """From now on, passes belong to this session."""
         self._session = session
         session.watch_pads(self._on_pad)
+        session.executor.went_through = self._on_layer
 
     @contextmanager
     def watching(self, chosen: Sequence[Share]) -> Iterator[None]:
         """Count what the pass in the block does, whether it finishes or is stopped."""
         self._chosen, self._saw_chunks = chosen, False
+        self._went_through, self._told_at = 0, time.monotonic()
         before = self._snapshot()
         try:
             yield
@@ -55,6 +64,19 @@ class PassRecorder:
                     self._feed.push(record, running.request.id, self._role_of(record.peer_id))
                     first = False
             start = stop
+
+    def _on_layer(self, num_rows: int) -> None:
+        """Rows have gone through one more layer: of a pass that takes long, its requests hear how far they are."""
+        self._went_through += num_rows
+        now = time.monotonic()
+        if now - self._told_at < REPORT_S or self._session is None:
+            return
+        self._told_at = now
+        whole = sum(count for _running, count in self._chosen) * self._session.decoder.config.num_layers
+        for running, count in self._chosen:
+            if running.answer.num_tokens == 0:
+                before = running.prefill_rows - len(running.pending)
+                running.tell(Prefilled(before + count * self._went_through // whole, running.prefill_rows))
 
     def _on_pad(self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float) -> None:
         """Pads of a guard changed their state; they count for the first request of the pass."""

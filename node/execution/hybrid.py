@@ -38,6 +38,8 @@ class HybridExecutor:
         """Read when a pass begins."""
         self.before_step: Callable[[], None] = lambda: None
         """Called when a pass begins, before its rows are cut. It may add lanes and change the placement."""
+        self.went_through: Callable[[int], None] = lambda num_rows: None
+        """Called when rows of a pass have gone through one more layer."""
         self._answered: tuple[Sequence[Unit], Placement, tuple[bool, ...]] | None = None
         """What `computed_here` was asked last, and for which placement; the answer is the same for every token."""
         self._counts = ChunkCounts()

@@ -82,6 +82,7 @@ class UnitLayers:
             mixed = self._attention(index, layer, hidden, rotations, blocks)
             hidden += self._added(self._float_linear(layer.o, mixed), layer.parts.attention_after)
             hidden += self._added(self._mlp(layer, hidden), layer.parts.mlp_after)
+            self._executor.went_through(len(hidden))
         return hidden
 
     def _forward_fused(
@@ -118,6 +119,7 @@ class UnitLayers:
                 while wanted is not None:
                     sums = yield self._units[NUM_UNITS * place + wanted], fused.rows(place, wanted)
                     wanted = fused.layer(place, index, wanted, sums)
+                executor.went_through(len(rows.positions))
             executor.count_here(sum(here), fused.linear_s)
         finally:
             fused.end()

@@ -60,6 +60,10 @@ class LinearExecutor(Protocol):
         """Raises what `linear` raises where the step must end at once."""
         ...
 
+    def went_through(self, num_rows: int) -> None:
+        """So many rows of the step have gone through one more layer."""
+        ...
+
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x in plain integers: rows i16[T, K], |x| <= 2047 and |W x| < p / 2 -> i32[T, N]; no bias, no scale.
 
@@ -112,6 +116,9 @@ class LocalLinear:
 
     def check_wanted(self) -> None:
         """Nobody can end it."""
+
+    def went_through(self, num_rows: int) -> None:
+        """Nobody asks."""
 
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x by this machine's kernels."""

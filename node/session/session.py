@@ -21,7 +21,7 @@ from node.execution.pads.own import OwnPads
 from node.execution.pads.pool import PadPool
 from node.execution.peer import SessionPeer
 from node.kernels.speed import local_macs_per_s
-from node.model.decoder import Decoder
+from node.model.decoder import BLOCK_ROWS, Decoder
 from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
@@ -210,7 +210,9 @@ class Session:
     def least_rows(self) -> int:
         """Rows of a prompt that a pass should have if there are so many and nobody else waits."""
         devices = 0 if self.chain is None else sum(stage.device is not None for stage in self.chain.stages)
-        return PASS_ROWS if devices > 1 else 1
+        # Each pass waits for every exchange with peers anew, and a pass of few rows does not go in waves.
+        lends = self._manager is not None and self.mode is not Privacy.LOCAL
+        return BLOCK_ROWS if lends else PASS_ROWS if devices > 1 else 1
 
     @property
     def rechecked(self) -> Rechecked | None:
@@ -297,9 +299,8 @@ class Session:
         """Pads that were made while this node was idle, and are from now on."""
         if self._thin or not self._config.pads_ahead:
             return None
-        return self._node.pads.keep(
-            self._model.model_id_bytes, lambda: [unit for unit in self._units if unit.ref.layer is not None]
-        )
+        of_layers = [unit for unit in self._units if unit.ref.layer is not None]
+        return self._node.pads.keep(self._model.model_id_bytes, lambda: of_layers)
 
     def _borrow_for(self, manager: ExecutionManager) -> None:
         """Set what happens to chunks that no lane computes, if the weights are not here."""
@@ -333,7 +334,7 @@ class Session:
 
     def _open_lanes(self, opener: LaneOpener) -> None:
         for lane in self.plan.lanes:
-            self._open_lane(lane)
+            self._open_lane(opener, lane)
         for peer_id in opener.wait_connected():
             self._say(f"the data plane of {peer_id} cannot be reached: its lane is not used")
         covered = self._planner.covered(self.plan)
@@ -341,9 +342,8 @@ class Session:
         if lacking := units_text([ref for ref in left if ref.sha256 not in covered]):
             self._say(f"no lane holds {lacking}: computed here{' with borrowed weights' if self._thin else ''}")
 
-    def _open_lane(self, lane: LanePlan) -> None:
-        assert self._opener is not None, "a session with lanes has an opener"
-        self._opener.open_lane(lane, self._planner.found.holders, self._planner.units_of(lane))
+    def _open_lane(self, opener: LaneOpener, lane: LanePlan) -> None:
+        opener.open_lane(lane, self._planner.found.holders, self._planner.units_of(lane))
 
     def _look_around(self) -> None:
         """Called before each pass: peers that left or are banned get no new rows, and peers that joined are used."""
@@ -361,7 +361,7 @@ class Session:
         for lane in plan.lanes:
             if self._opener.may_open(lane):
                 log.info("peers %s join the session as a lane", ", ".join(lane.peers))
-                self._open_lane(lane)
+                self._open_lane(self._opener, lane)
         if self.mode is Privacy.LOCAL and plan.lanes:
             self.plan = plan
             self._draw_checks()

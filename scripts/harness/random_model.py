@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from node.model.config import ModelConfig
 from node.store.hf.config import parse_config
@@ -53,7 +53,9 @@ class RandomWeights:
         self.folder = folder
         self.config: ModelConfig = parse_config(raw, {}, "a random model")
         words = {f"w{number}": number for number in range(256)}
-        Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
+        tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps({}))
         self._shapes = {name: shape for layer in range(self.config.num_layers) for name, shape in self._of(layer)}
         widest = max(self.config.hidden_size, self.config.intermediate_size)

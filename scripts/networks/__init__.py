@@ -7,6 +7,7 @@ guessing       what guessed tokens bring
 own_devices    what the user's own devices bring
 weather        a wire that changes, partitions, devices that die, and a client that asks
 placements     what each placement costs: predicted and measured
+bandwidth      what a long prompt and a token cost over a slow wire: predicted and measured
 devices        node processes on the devices of a network, and requests to them
 forger         a member that gossips records that their owner never signed
 network        network namespaces on one Ethernet, by the kernel or by our own switch

@@ -21,7 +21,7 @@ from scripts.networks.network import Network
 
 PROGRAM = [sys.executable, "-m", "node"]
 READY_TIMEOUT_S = 60.0
-COMMAND_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
 PORT = 4711
@@ -190,7 +190,7 @@ def wait(condition: Callable[[], bool], timeout_s: float, failure: str) -> float
 def must(result: subprocess.CompletedProcess[str], what: str) -> str:
     """What a command printed; raises LabError where it failed."""
     if result.returncode:
-        raise LabError(f"{what} ended with {result.returncode}: {result.stderr.strip()[-400:]}")
+        raise LabError(f"{what} ended with {result.returncode}: {result.stderr.strip()[-6000:]}")
     return result.stdout
 
 

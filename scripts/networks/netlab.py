@@ -50,6 +50,7 @@ def converge(network: Network, changes: int) -> dict[str, Any]:
 @click.option(
     "--loss", default=DEFAULT_LOSS, show_default=True, type=click.FloatRange(0, 0.5), help="Share of frames."
 )
+@click.option("--mbit", default=0.0, type=click.FloatRange(0, 10_000), help="What each device can send a second.")
 @click.option("--seed", default=1, show_default=True, help="Which frames are lost.")
 @click.option("--wire", type=click.Choice(["netem", "switch"]), help="[default: netem where the kernel has it]")
 @click.option("--nodes", default=32, show_default=True, type=click.IntRange(2, 200), help="Of `converge`.")
@@ -61,6 +62,7 @@ def main(
     scenarios: tuple[str, ...],
     delay_ms: float,
     loss: float,
+    mbit: float,
     seed: int,
     wire: str | None,
     nodes: int,
@@ -73,7 +75,7 @@ def main(
     good = True
     for name in scenarios or tuple(SCENARIOS):
         size = nodes if name == CONVERGE else SCENARIOS[name].size
-        network = Network(size, delay_ms / 1e3, loss, seed, wire or "")
+        network = Network(size, delay_ms / 1e3, loss, seed, wire or "", mbit * 1e6 / 8)
         began = time.monotonic()
         try:
             figures = converge(network, changes) if name == CONVERGE else play(name, network, minutes, logs)

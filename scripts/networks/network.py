@@ -23,6 +23,10 @@ INSIDE = "KEKAHYDE_NETLAB_INSIDE"
 PREFIX_BITS = 16
 DEFAULT_DELAY_S = 0.020
 DEFAULT_LOSS = 0.01
+JUMBO_BYTES_PER_S = 25e6
+"""Above this rate, frames are as long as `JUMBO_MTU`: our own switch carries some ten thousand frames a second."""
+JUMBO_MTU = 9000
+ETHERNET_MTU = 1500
 
 
 class NotPermittedError(Exception):
@@ -77,6 +81,8 @@ class Network:
     seed: int = 1
     kind: str = ""
     """`netem` or `switch`; empty: the first where the kernel has it."""
+    bytes_per_s: float = 0.0
+    """What each device can send, and what it can take from our own switch; 0: as much as it likes."""
     hosts: list[str] = field(default_factory=list)
     switch: Switch | None = None
 
@@ -89,12 +95,12 @@ class Network:
             self._wire_bridge()
         else:
             devices = [self._wire_tap(index) for index in range(self.size)]
-            self.switch = Switch(devices, Wire(self.delay_s, self.loss), self.seed)
+            self.switch = Switch(devices, self._first_wire, self.seed)
             self.switch.start()
         for index in range(self.size):
             self._inside(index, "link", "set", "lo", "up")
             self._address("add", index)
-            self._inside(index, "link", "set", "eth0", "up")
+            self._inside(index, "link", "set", "eth0", "mtu", str(self._mtu), "up")
             # Multicast and what is not in the subnet leave by the one interface there is.
             self._inside(index, "route", "add", "default", "dev", "eth0")
         return self
@@ -156,7 +162,16 @@ class Network:
 
     def __str__(self) -> str:
         wire = "tc netem" if self.kind == "netem" else f"user-space switch, seed {self.seed}"
-        return f"{self.size} namespaces, {self.delay_s * 1e3:g} ms each way, {self.loss:.1%} loss ({wire})"
+        rate = f", {8e-6 * self.bytes_per_s:g} Mbit/s, frames of {self._mtu} bytes" if self.bytes_per_s else ""
+        return f"{self.size} namespaces, {self.delay_s * 1e3:g} ms each way, {self.loss:.1%} loss{rate} ({wire})"
+
+    @property
+    def _first_wire(self) -> Wire:
+        return Wire(self.delay_s, self.loss, bytes_per_s=self.bytes_per_s)
+
+    @property
+    def _mtu(self) -> int:
+        return JUMBO_MTU if self.bytes_per_s > JUMBO_BYTES_PER_S else ETHERNET_MTU
 
     def _address(self, verb: str, index: int) -> None:
         host = f"{self.hosts[index]}/{PREFIX_BITS}"
@@ -174,11 +189,11 @@ class Network:
         for bridge in ("br0", "br1"):
             _must("ip", "link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
             _must("ip", "link", "set", bridge, "up")
-        limits = _limits(Wire(self.delay_s, self.loss))
+        limits = _limits(self._first_wire)
         for index in range(self.size):
             port = f"port{index}"
             _must(*f"ip link add {port} type veth peer name eth0 netns {self.name(index)}".split())
-            _must("ip", "link", "set", port, "master", "br0", "up")
+            _must("ip", "link", "set", port, "mtu", str(self._mtu), "master", "br0", "up")
             _must("tc", "-n", self.name(index), "qdisc", "add", "dev", "eth0", "root", "netem", *limits)
 
 

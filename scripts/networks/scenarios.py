@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.harness.programs import environment, program
+from scripts.networks.bandwidth import bandwidth
 from scripts.networks.devices import PORT, Device, Lab, LabError, invitation_of, must, wait
 from scripts.networks.guessing import guessing
 from scripts.networks.own_devices import own_devices
@@ -220,6 +221,7 @@ SCENARIOS: dict[str, Scenario] = {
     "dialout": Scenario(3, dialout),
     "weights": Scenario(4, weights),
     "placements": Scenario(3, placements),
+    "bandwidth": Scenario(3, bandwidth),
     "guessing": Scenario(3, guessing),
     "own-devices": Scenario(3, own_devices),
     "weather": Scenario(5, weather),

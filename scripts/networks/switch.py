@@ -53,7 +53,7 @@ class Wire:
     jitter_s: float = 0.0
     """Each frame takes up to so much longer, so that frames overtake each other."""
     bytes_per_s: float = 0.0
-    """What each device can send; 0: as much as it likes."""
+    """What each device can send, and what it can take; 0: as much as it likes."""
 
 
 CALM = Wire(delay_s=0.001)
@@ -104,6 +104,8 @@ class _Wires:
         self._dice = dice
         self._free_at = [0.0] * len(devices)
         """When each device has sent what it sent so far."""
+        self._taken_at = [0.0] * len(devices)
+        """When each device has got what is on its way to it."""
         self._numbers = itertools.count()
         self._groups = [0] * len(devices)
         self._learned: dict[bytes, int] = {}
@@ -114,17 +116,16 @@ class _Wires:
         with contextlib.suppress(PermissionError):
             os.nice(PRIORITY)
         ports = {device: index for index, device in enumerate(self._devices)}
-        with select.epoll() as poll:
-            for file in (*self._devices, orders.fileno()):
-                poll.register(file, select.EPOLLIN)
-            while True:
-                due_s = self._waiting[0][0] - time.monotonic() if self._waiting else IDLE_S
-                for file, _ in poll.poll(max(0.0, min(due_s, IDLE_S))):
-                    if file in ports:
-                        self._read(ports[file])
-                    elif not self._obey(orders):
-                        return
-                self._deliver()
+        files = [*self._devices, orders.fileno()]
+        while True:
+            due_s = self._waiting[0][0] - time.monotonic() if self._waiting else IDLE_S
+            # Not epoll: it waits in whole milliseconds, which is more than the delay of a local network.
+            for file in select.select(files, (), (), max(0.0, min(due_s, IDLE_S)))[0]:
+                if file in ports:
+                    self._read(ports[file])
+                elif not self._obey(orders):
+                    return
+            self._deliver()
 
     def _obey(self, orders: Connection) -> bool:
         """Take one order; False where it was to stop, or nobody is there to give any."""
@@ -156,8 +157,9 @@ class _Wires:
                 continue
             for target in range(len(self._devices)) if known is None else (known,):
                 is_cut = target == port or self._groups[target] != self._groups[port]
-                if not is_cut and len(self._waiting) < MAX_WAITING_FRAMES:
-                    heapq.heappush(self._waiting, (at, next(self._numbers), target, frame))
+                there_at = None if is_cut else self._is_there_at(target, at, len(frame))
+                if there_at is not None and len(self._waiting) < MAX_WAITING_FRAMES:
+                    heapq.heappush(self._waiting, (there_at, next(self._numbers), target, frame))
 
     def _arrives_at(self, port: int, num_bytes: int) -> float | None:
         """When a frame that a device sends now arrives; None where its queue is full."""
@@ -168,6 +170,16 @@ class _Wires:
                 return None
             sent_at = self._free_at[port] = begins_at + num_bytes / self._wire.bytes_per_s
         return sent_at + self._wire.delay_s + self._dice.uniform(0, self._wire.jitter_s)
+
+    def _is_there_at(self, target: int, at: float, num_bytes: int) -> float | None:
+        """When a frame that comes to the end of the wire is in the device: two senders share what one can take."""
+        if not self._wire.bytes_per_s:
+            return at
+        begins_at = max(at, self._taken_at[target])
+        if begins_at > at + LONGEST_QUEUE_S:
+            return None
+        self._taken_at[target] = begins_at + num_bytes / self._wire.bytes_per_s
+        return begins_at
 
     def _deliver(self) -> None:
         now = time.monotonic()
