@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_parts import identity, make_unit
+from made_parts import KERNELS, identity, make_unit
 from msgspec.structs import replace
 
-from node.measures.peers import PeerFigures
+from node.measures.peers import Measures, PeerFigures
+from node.model.unit import UnitRef
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures, Line
-from node.planning.planner import CORRECTION_LIMIT, _corrected
+from node.planning.placement import LAYERS_LENT
+from node.planning.planner import CORRECTION_LIMIT, Planner, _corrected
 from node.privacy import Privacy
 from node.session.formation import form
 from node.session.plan import Candidates, SessionPlan
+from node.store.library import Library
 
 PEERS = [identity(index).peer_id for index in range(4)]
 UNITS = [make_unit(64, 32, layer=layer, kind=kind).ref for layer in range(3) for kind in ("qkv", "o")]
@@ -64,6 +69,21 @@ def test_a_long_prompt_takes_as_long_as_the_busier_side(speed: float, own_s: flo
     assert cost.ttft_s == pytest.approx(max(peers_s, here_s), rel=0.02)
     alone = remote_cost(UNITS, replace(device, most_waves=1), [lane], 512, pads_made=1000)
     assert alone.ttft_s == pytest.approx(peers_s + here_s, rel=0.02)
+
+
+def test_waves_overlap_at_one_unit_and_not_across_units() -> None:
+    """Where one unit keeps the way busy and the other this device, neither makes up for the other."""
+    light, heavy = (make_unit(*shape, layer=0, kind="o").ref for shape in ((512, 64), (256, 256)))
+    zero = Line(0.0, 0.0)
+    device = replace(DEVICE, ends_s=0.0, head_s=0.0, layer_float_s=zero, exchange_s=Line(0.0, 1e-6))
+    lane = LaneFigures(peer(1e-9, 1e8, 1e12), None)
+
+    def prompt_s(*units: UnitRef) -> float:
+        return remote_cost(units, device, [lane], 512, pads_made=1000).ttft_s
+
+    assert prompt_s(light) == pytest.approx(512 * (512 + 64) * 1e-6, rel=1e-3), "this device is busier"
+    assert prompt_s(heavy) == pytest.approx(512 * 256 * 256 / 1e8, rel=1e-3), "the peer is busier"
+    assert prompt_s(light, heavy) == pytest.approx(prompt_s(light) + prompt_s(heavy), rel=1e-3)
 
 
 def test_no_wave_is_quicker_than_its_own_round_trips() -> None:
@@ -127,6 +147,18 @@ def test_who_cannot_compute_here_offloads_and_open_swarms_are_strict() -> None:
     assert plan.mode is Privacy.SPLIT and plan.cost_here is None
     open_swarm = Candidates(tuple(PEERS), tuple(PEERS), is_open=True)
     assert form(Privacy.AUTO, open_swarm, predict(100, 1)).mode is Privacy.STRICT
+
+
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_what_was_only_assumed_of_peers_teaches_nothing(is_measured: bool, tmp_path: Path) -> None:
+    planner, story = Planner(KERNELS, Measures()), Library(tmp_path).resolve("story")
+    figures = replace(peer(), measured=is_measured)
+    lanes = [LaneFigures(figures, figures)]
+    said = planner.predict(story, Privacy.SPLIT, lanes, 10)
+    assert said.is_measured is is_measured
+    planner.learn(story, Privacy.SPLIT, LAYERS_LENT, said, 3 * said.ttft_s, 3 * said.token_s)
+    again = planner.predict(story, Privacy.SPLIT, lanes, 10)
+    assert (again.ttft_s > said.ttft_s) is (again.token_s > said.token_s) is is_measured
 
 
 @given(st.floats(0.01, 10), st.floats(1e-3, 10))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.measures.peers import LARGE_MESSAGE_BYTES, Exchange, Measures, PeerMeasures
+from node.measures.peers import FASTEST_BYTES_PER_S, LARGE_MESSAGE_BYTES, Exchange, Measures, PeerMeasures
 from node.measures.series import MIN_SAMPLES, WINDOW, Series
 
 seconds = st.floats(1e-5, 30)
@@ -95,3 +95,17 @@ def test_waiting_behind_requests_of_ones_own_is_not_the_way() -> None:
     peer.answered(MODEL, Exchange(128, 1000, 10_000_000, 60.0, 0.001, is_exact=False))
     assert peer.figures.bytes_per_s == pytest.approx(1e7, rel=0.01), "it came when this device was busy"
     assert peer.latency_s(MODEL, 128) == pytest.approx(3.004), "lateness is judged by the whole time"
+    peer.answered(MODEL, Exchange(1, 1000, 8000, 0.5, 0.001, ahead_s=0.499))
+    assert peer.figures.rtt_s == pytest.approx(0.001), "its way was over when the one before it was answered"
+
+
+def test_a_few_messages_that_seemed_to_take_no_time_do_not_make_a_way_fast() -> None:
+    """Seen over a slow link: one answer in twenty was there when the one before it was read."""
+    peer = PeerMeasures(1e9)
+    for place in range(100):
+        latency_s = 0.001 if place % 20 == 10 else 1.001
+        peer.answered(MODEL, Exchange(128, 1000, 10_000_000, latency_s, 0.001))
+    assert 0.9e7 < peer.figures.bytes_per_s < 1.3e7
+    quick = PeerMeasures(1e9)
+    quick.answered(MODEL, Exchange(128, 1000, 10_000_000, 0.001, 0.001))
+    assert quick.figures.bytes_per_s == FASTEST_BYTES_PER_S

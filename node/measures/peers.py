@@ -20,6 +20,8 @@ UNMEASURED_RTT_S = 0.001
 """The assumed round trip to a peer before any ping came back."""
 UNMEASURED_BYTES_PER_S = 100e6
 """The assumed bandwidth before any large message: a link of 1 Gbit/s."""
+FASTEST_BYTES_PER_S = 1e10
+"""No way is taken for faster, however little time large messages seemed to take."""
 LARGE_MESSAGE_BYTES = 256 * 1024
 """Messages of at least this size measure the bandwidth; smaller ones measure the round trip."""
 
@@ -78,7 +80,9 @@ class PeerMeasures(Discreet, Struct):
     _way_s: Series = field(default_factory=Series)
     _row_speed: Series = field(default_factory=Series)
     _rows_speed: Series = field(default_factory=Series)
-    _bytes_per_s: Series = field(default_factory=Series)
+    _moved_bytes: Series = field(default_factory=Series)
+    _moving_s: Series = field(default_factory=Series)
+    """Of large messages; a mean of rates would follow the few that seemed to take no time."""
     _compute_s: Series = field(default_factory=Series)
     _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict)
 
@@ -99,12 +103,13 @@ class PeerMeasures(Discreet, Struct):
             (self._row_speed if exchange.num_rows == 1 else self._rows_speed).add(exchange.macs / compute_s)
             if not exchange.is_exact:
                 return
-            beside_s = max(latency_s - exchange.ahead_s - compute_s, 0.0)
-            if exchange.num_bytes < LARGE_MESSAGE_BYTES:
-                self._way_s.add(beside_s)
-            else:
-                moving_s = beside_s - (self._way_s.median or self._ping_s.least or 0.0)
-                self._bytes_per_s.add(exchange.num_bytes / max(moving_s, 1e-6))
+            if exchange.num_bytes >= LARGE_MESSAGE_BYTES:
+                # Of a request that was sent before the last answer came, the way is over by then, or a part of it.
+                way_s = self._way_s.median or self._ping_s.least or 0.0
+                self._moving_s.add(max(latency_s - compute_s - max(exchange.ahead_s, way_s), 0.0))
+                self._moved_bytes.add(exchange.num_bytes)
+            elif not exchange.ahead_s:
+                self._way_s.add(max(latency_s - compute_s, 0.0))
 
     def computed(self, exchange: Exchange) -> None:
         """A device has computed a run of layers: it says something about its speed, and nothing about chunks."""
@@ -140,9 +145,16 @@ class PeerMeasures(Discreet, Struct):
                 queued=queued,
                 row_macs_per_s=row or self.stated_macs_per_s,
                 rows_macs_per_s=rows or self.stated_macs_per_s,
-                bytes_per_s=self._bytes_per_s.mean or UNMEASURED_BYTES_PER_S,
+                bytes_per_s=self._bytes_per_s,
                 measured=row is not None,
             )
+
+    @property
+    def _bytes_per_s(self) -> float:
+        moved_bytes = self._moved_bytes.mean
+        if moved_bytes is None:
+            return UNMEASURED_BYTES_PER_S
+        return moved_bytes / max(self._moving_s.mean or 0.0, moved_bytes / FASTEST_BYTES_PER_S)
 
     def latency_p95_s(self, model_id: bytes, num_rows: int) -> float | None:
         """95th percentile of the latency of a model's chunks of this many rows.

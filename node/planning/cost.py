@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from node.measures.peers import PeerFigures
 from node.model.unit import UnitRef
@@ -35,6 +36,8 @@ class Cost(Struct, frozen=True):
     bytes_up: int = 0
     bytes_down: int = 0
     """Bytes per token."""
+    is_measured: bool = True
+    """Whether every peer's figures were measured; else they are what it states and what is assumed."""
 
     def total_s(self, num_tokens: int) -> float:
         """Seconds of a whole answer."""
@@ -42,7 +45,7 @@ class Cost(Struct, frozen=True):
 
     def scaled(self, ttft: float, token: float) -> Cost:
         """The same with both times multiplied."""
-        return Cost(self.ttft_s * ttft, self.token_s * token, self.exchanges, self.bytes_up, self.bytes_down)
+        return replace(self, ttft_s=self.ttft_s * ttft, token_s=self.token_s * token)
 
 
 def local_cost(units: Sequence[UnitRef], device: DeviceFigures, prompt_tokens: int) -> Cost:
@@ -86,7 +89,7 @@ def remote_cost(
     up = sum(ELEMENT_BYTES * ref.num_inputs for ref in away)
     halves = 2 if any(lane.guard is not None for lane in lanes) else 1
     down = sum(halves * ELEMENT_BYTES * ref.num_outputs for ref in away)
-    return Cost(ttft_s, token_s, len(away), up, down)
+    return Cost(ttft_s, token_s, len(away), up, down, all(lane.is_measured for lane in lanes))
 
 
 def _parted(units: Sequence[UnitRef]) -> tuple[list[UnitRef], list[UnitRef]]:
@@ -175,13 +178,15 @@ def _lane_s(ref: UnitRef, lane: LaneFigures, num_rows: int) -> tuple[float, floa
 
 def _pass_s(here_s: float, units: Sequence[_Through], num_waves: int) -> float:
     """Seconds of a pass of many rows, of which `here_s` are computed here. In one wave, pads are made while the peers
-    compute, and everything else waits. Of several, no resource is used less than it needs, and no wave is quicker
-    than each of its own steps."""
-    if num_waves == 1:
+    compute, and everything else waits. Several are at the same unit at the same time, or nearly: of each unit, no
+    resource is used less than it needs, and no wave is quicker than its own step."""
+    if num_waves == 1 or not units:
         return here_s + sum(each.own_s + max(each.pads_s, each.way_s + each.busy_s) for each in units)
-    own_s = here_s + sum(each.own_s + each.pads_s for each in units)
-    busy_s, ways_s = sum(each.busy_s for each in units), sum(each.way_s for each in units)
-    return max(own_s, busy_s, (own_s + busy_s) / num_waves + ways_s)
+    pass_s = 0.0
+    for each in units:
+        own_s = each.own_s + each.pads_s + here_s / len(units)
+        pass_s += max(own_s, each.busy_s, (own_s + each.busy_s) / num_waves + each.way_s)
+    return pass_s
 
 
 def _guard_busy_s(units: Sequence[UnitRef], lane: LaneFigures) -> float:

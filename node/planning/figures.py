@@ -50,3 +50,8 @@ class LaneFigures(Struct, frozen=True):
     """The figures of the peer that makes the pads; None if none does."""
     units: frozenset[bytes] | None = None
     """Hashes of the units that it covers; None for all."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether both its peers have computed something for this device."""
+        return self.share.measured and (self.guard is None or self.guard.measured)

@@ -103,7 +103,10 @@ class Planner:
         token_s: float,
         is_spans: bool = False,
     ) -> None:
-        """Learn from the real times of a request with this prediction; 0 means not measured."""
+        """Learn from the real times of a request with this prediction; 0 means not measured. A prediction from what
+        was only assumed of the peers teaches nothing: the next one will be another."""
+        if not predicted.is_measured:
+            return
         with self._lock:
             key = model.model_id, mode, placement, is_spans
             before = self._corrections.get(key, (1.0, 1.0))

@@ -115,7 +115,8 @@ def span_cost(
     row_bytes = ELEMENT_BYTES * hidden
     bytes_up = lent.bytes_up + row_bytes * (len(spans) - len(straight))
     bytes_down = lent.bytes_down + row_bytes * len(spans)
-    return Cost(ttft_s, token_s, len(spans) + lent.exchanges, bytes_up, bytes_down)
+    is_measured = lent.is_measured and all(figures[span.peer_id].measured for span in spans)
+    return Cost(ttft_s, token_s, len(spans) + lent.exchanges, bytes_up, bytes_down, is_measured)
 
 
 def _in_proportion(layers: range, offers: Sequence[SpanOffer]) -> tuple[SpanPlan, ...]:
