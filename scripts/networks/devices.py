@@ -190,7 +190,7 @@ def wait(condition: Callable[[], bool], timeout_s: float, failure: str) -> float
 def must(result: subprocess.CompletedProcess[str], what: str) -> str:
     """What a command printed; raises LabError where it failed."""
     if result.returncode:
-        raise LabError(f"{what} ended with {result.returncode}: {result.stderr.strip()[-6000:]}")
+        raise LabError(f"{what} ended with {result.returncode}: {result.stderr.strip()[-400:]}")
     return result.stdout
 
 

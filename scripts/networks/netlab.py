@@ -71,9 +71,9 @@ def main(
     as_json: bool,
     logs: bool,
 ) -> None:
-    """Play SCENARIOS (all but `converge` by default): every device is a namespace, every node a process."""
+    """Play SCENARIOS (by default all but `converge` and `bandwidth`): every device is a namespace, every node a process."""
     good = True
-    for name in scenarios or tuple(SCENARIOS):
+    for name in scenarios or [name for name in SCENARIOS if SCENARIOS[name].by_default]:
         size = nodes if name == CONVERGE else SCENARIOS[name].size
         network = Network(size, delay_ms / 1e3, loss, seed, wire or "", mbit * 1e6 / 8)
         began = time.monotonic()

@@ -29,6 +29,8 @@ class Scenario:
 
     size: int
     play: Callable[[Lab], Figures]
+    by_default: bool = True
+    """Whether it is played where no scenario is named."""
 
     @property
     def story(self) -> str:
@@ -221,7 +223,7 @@ SCENARIOS: dict[str, Scenario] = {
     "dialout": Scenario(3, dialout),
     "weights": Scenario(4, weights),
     "placements": Scenario(3, placements),
-    "bandwidth": Scenario(3, bandwidth),
+    "bandwidth": Scenario(3, bandwidth, by_default=False),
     "guessing": Scenario(3, guessing),
     "own-devices": Scenario(3, own_devices),
     "weather": Scenario(5, weather),
