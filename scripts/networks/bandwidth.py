@@ -1,4 +1,4 @@
-"""What lending costs over a wire that carries only so much: said by the planner, and seen, from the first answer on."""
+"""What lending costs over a wire that carries only so much: said by the planner, and seen."""
 
 from __future__ import annotations
 
