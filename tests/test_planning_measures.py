@@ -99,6 +99,25 @@ def test_waiting_behind_requests_of_ones_own_is_not_the_way() -> None:
     assert peer.figures.rtt_s == pytest.approx(0.001), "its way was over when the one before it was answered"
 
 
+def test_what_moved_while_the_one_before_was_computed_does_not_tell_the_bandwidth() -> None:
+    """The peer computes for 2 s, a message takes 1 s: only the first of four is waited for on its way."""
+    peer = PeerMeasures(1e9)
+    for _ in range(5):
+        for place in range(4):
+            ahead_s = 0.0 if place == 0 else 1.0 + 2.0 * place
+            peer.answered(MODEL, Exchange(128, 1000, 10_000_000, 3.0 + 2.0 * place, 2.0, ahead_s))
+    assert peer.figures.bytes_per_s == pytest.approx(1e7, rel=0.01)
+
+
+def test_a_bandwidth_is_known_when_a_large_message_has_come() -> None:
+    peer = PeerMeasures(1e9)
+    assert not peer.figures.is_known(1)
+    peer.answered(MODEL, Exchange(1, 1000, 8000, 0.002, 0.001))
+    assert peer.figures.is_known(8000) and not peer.figures.is_known(LARGE_MESSAGE_BYTES)
+    peer.answered(MODEL, Exchange(128, 1000, 10_000_000, 1.002, 0.001))
+    assert peer.figures.is_known(LARGE_MESSAGE_BYTES)
+
+
 def test_a_few_messages_that_seemed_to_take_no_time_do_not_make_a_way_fast() -> None:
     """Seen over a slow link: one answer in twenty was there when the one before it was read."""
     peer = PeerMeasures(1e9)

@@ -18,7 +18,7 @@ PASS_TARGET_S = 0.1
 """Prompts should not delay running streams by more than this per pass."""
 ALONE_TARGET_S = 1.0
 """If no stream is running, a pass takes about so long, so that a request that comes does not wait for a whole prompt.
-Not where peers compute: there a short pass costs as many round trips as a long one."""
+Where peers compute, a short pass costs as many round trips as a long one: there a pass has `PASS_ROWS` at least."""
 MIN_ALONE_ROWS = 64
 SPEED_WEIGHT = 0.3
 OLDEST_SHARE = 4

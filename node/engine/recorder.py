@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from node.engine.chunks import ChunkFeed
 from node.engine.ledger import Snapshot, snapshot
-from node.engine.request import Prefilled
 from node.engine.running import Running
 from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.pads.batch import PadBatch
@@ -31,6 +30,7 @@ class PassRecorder:
         self._session: Session | None = None
         self._chosen: Sequence[Share] = ()
         self._saw_chunks = False
+        self._in_pass = False
         self._went_through = 0
         """Rows times layers that the pass has behind it."""
         self._told_at = 0.0
@@ -45,11 +45,12 @@ class PassRecorder:
     def watching(self, chosen: Sequence[Share]) -> Iterator[None]:
         """Count what the pass in the block does, whether it finishes or is stopped."""
         self._chosen, self._saw_chunks = chosen, False
-        self._went_through, self._told_at = 0, time.monotonic()
+        self._in_pass, self._went_through, self._told_at = True, 0, time.monotonic()
         before = self._snapshot()
         try:
             yield
         finally:
+            self._in_pass = False  # a correction of an answer computes outside
             self._account(before)
 
     def on_change(self, record: ChunkRecord) -> None:
@@ -69,14 +70,13 @@ class PassRecorder:
         """Rows have gone through one more layer: of a pass that takes long, its requests hear how far they are."""
         self._went_through += num_rows
         now = time.monotonic()
-        if now - self._told_at < REPORT_S or self._session is None:
+        if not self._in_pass or now - self._told_at < REPORT_S or self._session is None:
             return
         self._told_at = now
         whole = sum(count for _running, count in self._chosen) * self._session.decoder.config.num_layers
+        part = min(self._went_through / whole, 1.0)  # own devices' layers may be computed here twice
         for running, count in self._chosen:
-            if running.answer.num_tokens == 0:
-                before = running.prefill_rows - len(running.pending)
-                running.tell(Prefilled(before + count * self._went_through // whole, running.prefill_rows))
+            running.tell_progress(int(count * part))
 
     def _on_pad(self, batch: PadBatch, peer: SessionPeer, state: ChunkState, sent_at: float) -> None:
         """Pads of a guard changed their state; they count for the first request of the pass."""

@@ -15,7 +15,7 @@ from node.engine.caches import KeptCaches
 from node.engine.chunks import ChunkFeed
 from node.engine.correction import Corrections, WrongTextError
 from node.engine.recorder import PassRecorder
-from node.engine.request import Embedded, Failed, Note, Prefilled, Queued
+from node.engine.request import Embedded, Failed, Note, Queued
 from node.engine.running import Running
 from node.engine.siblings import must_wait
 from node.engine.watch import Fingerprint, OpenSession, PeerWatch, still_fits
@@ -317,9 +317,7 @@ class SessionRunner:
         """Its rows are computed: continue with its prompt, or choose a token."""
         if not count:
             return
-        if running.answer.num_tokens == 0:
-            done = running.prefill_rows - len(running.pending) + count
-            running.tell(Prefilled(done, running.prefill_rows))
+        running.tell_progress(count)
         if logits is None:
             running.pending = running.pending[count:]
             if running.pool is not None and not running.pending:

@@ -12,7 +12,7 @@ import numpy as np
 
 from node.engine.ledger import RequestLedger
 from node.engine.padding import Padding, padding_after
-from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Token
+from node.engine.request import Completed, Event, Failed, GenerationRequest, Listener, Prefilled, Token
 from node.engine.speculation import Speculation
 from node.model.cache import KVCache
 from node.model.decoder import Decoder, Part
@@ -69,6 +69,7 @@ class Running:
         self.started = False
         self.prefill_rows = 0
         """Number of prompt rows that must be computed, because no cache has them."""
+        self._told_rows = 0
         self.cached_tokens = 0
         self.submitted_at = self.started_at = time.perf_counter()
         self.token_times: list[float] = []
@@ -161,6 +162,14 @@ class Running:
         times = self.token_times
         span_s = times[-1] - times[0] if times else 0.0
         return (len(times) - 1) / span_s if span_s > 0 else 0.0
+
+    def tell_progress(self, num_rows: int) -> None:
+        """So many rows of its prompt, of those that still have to be computed, have gone through; a pass that is
+        computed again says nothing until it is further than before."""
+        done = min(self.prefill_rows - len(self.pending) + num_rows, self.prefill_rows)
+        if self.answer.num_tokens == 0 and done > self._told_rows:
+            self._told_rows = done
+            self.tell(Prefilled(done, self.prefill_rows))
 
     def tell(self, event: Event) -> None:
         """Send an event to observer and listener; their errors are logged and affect nobody else."""

@@ -61,6 +61,12 @@ class PeerFigures(Struct, frozen=True):
     """Whether any result has come; else the speeds are what the peer states."""
     row_latency_s: float | None = None
     """Median time of one row through one unit of the model; None if there was none."""
+    knows_bandwidth: bool = True
+    """Whether a large message has come; else the bandwidth is assumed."""
+
+    def is_known(self, num_bytes: int) -> bool:
+        """Whether everything that an exchange of so many bytes is predicted from was measured."""
+        return self.measured and (self.knows_bandwidth or num_bytes < LARGE_MESSAGE_BYTES)
 
     def exchange_s(self, num_rows: int, macs: int, num_bytes: int) -> float:
         """Expected seconds from a request to its answer."""
@@ -106,8 +112,10 @@ class PeerMeasures(Discreet, Struct):
             if exchange.num_bytes >= LARGE_MESSAGE_BYTES:
                 # Of a request that was sent before the last answer came, the way is over by then, or a part of it.
                 way_s = self._way_s.median or self._ping_s.least or 0.0
-                self._moving_s.add(max(latency_s - compute_s - max(exchange.ahead_s, way_s), 0.0))
-                self._moved_bytes.add(exchange.num_bytes)
+                moving_s = latency_s - compute_s - max(exchange.ahead_s, way_s)
+                if moving_s > 0.0 or not exchange.ahead_s:  # else it moved while the one before it was computed
+                    self._moving_s.add(max(moving_s, 0.0))
+                    self._moved_bytes.add(exchange.num_bytes)
             elif not exchange.ahead_s:
                 self._way_s.add(max(latency_s - compute_s, 0.0))
 
@@ -147,6 +155,7 @@ class PeerMeasures(Discreet, Struct):
                 rows_macs_per_s=rows or self.stated_macs_per_s,
                 bytes_per_s=self._bytes_per_s,
                 measured=row is not None,
+                knows_bandwidth=self._moved_bytes.mean is not None,
             )
 
     @property

@@ -51,7 +51,6 @@ class LaneFigures(Struct, frozen=True):
     units: frozenset[bytes] | None = None
     """Hashes of the units that it covers; None for all."""
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether both its peers have computed something for this device."""
-        return self.share.measured and (self.guard is None or self.guard.measured)
+    def is_known(self, num_bytes: int) -> bool:
+        """Whether exchanges of so many bytes are predicted from what was measured of both its peers."""
+        return self.share.is_known(num_bytes) and (self.guard is None or self.guard.is_known(num_bytes))

@@ -20,7 +20,9 @@ from protocol.identity import PeerId
 STEP_ROWS = 32
 """Rows of a step of a prompt: enough for the kernels' full speed, few enough that all devices are soon busy."""
 PASS_ROWS = 256
-"""Rows of a prompt in a pass over several devices, at least: the devices wait for each other at its ends."""
+"""Rows of a prompt in a pass over several devices, or one that is lent to peers, at least. The devices wait for each
+other at its ends, a lent pass waits for every exchange anew, and so many rows go in four waves. More gain little, and
+whoever asks meanwhile waits until the pass is over."""
 
 
 class SpanOffer(Struct, frozen=True):

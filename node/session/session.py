@@ -21,7 +21,7 @@ from node.execution.pads.own import OwnPads
 from node.execution.pads.pool import PadPool
 from node.execution.peer import SessionPeer
 from node.kernels.speed import local_macs_per_s
-from node.model.decoder import BLOCK_ROWS, Decoder
+from node.model.decoder import Decoder
 from node.model.unit import Unit
 from node.node import Node
 from node.planning.cost import Cost
@@ -210,9 +210,8 @@ class Session:
     def least_rows(self) -> int:
         """Rows of a prompt that a pass should have if there are so many and nobody else waits."""
         devices = 0 if self.chain is None else sum(stage.device is not None for stage in self.chain.stages)
-        # Each pass waits for every exchange with peers anew, and a pass of few rows does not go in waves.
-        lends = self._manager is not None and self.mode is not Privacy.LOCAL
-        return BLOCK_ROWS if lends else PASS_ROWS if devices > 1 else 1
+        lends = self._manager is not None and any(lane.takes_rows for lane in self._manager.lanes)
+        return PASS_ROWS if lends or devices > 1 else 1
 
     @property
     def rechecked(self) -> Rechecked | None:

@@ -71,7 +71,7 @@ def main(
     as_json: bool,
     logs: bool,
 ) -> None:
-    """Play SCENARIOS (by default all but `converge` and `bandwidth`): each device a namespace, each node a process."""
+    """Play SCENARIOS (by default all but `converge` and `bandwidth`): each device a namespace, a node a process."""
     good = True
     for name in scenarios or [name for name in SCENARIOS if SCENARIOS[name].by_default]:
         size = nodes if name == CONVERGE else SCENARIOS[name].size

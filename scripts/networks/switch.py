@@ -109,8 +109,9 @@ class _Wires:
         self._numbers = itertools.count()
         self._groups = [0] * len(devices)
         self._learned: dict[bytes, int] = {}
-        self._waiting: list[tuple[float, int, int, bytes]] = []
-        """A heap: when, a number, where to, the frame."""
+        self._waiting: list[tuple[float, int, int, bytes, bool]] = []
+        """A heap: when, a number, where to, the frame, and whether the device takes it then: else it comes to the
+        end of the wire then, where those of several senders may wait for each other."""
 
     def run(self, orders: Connection) -> None:
         with contextlib.suppress(PermissionError):
@@ -157,9 +158,9 @@ class _Wires:
                 continue
             for target in range(len(self._devices)) if known is None else (known,):
                 is_cut = target == port or self._groups[target] != self._groups[port]
-                there_at = None if is_cut else self._is_there_at(target, at, len(frame))
-                if there_at is not None and len(self._waiting) < MAX_WAITING_FRAMES:
-                    heapq.heappush(self._waiting, (there_at, next(self._numbers), target, frame))
+                if not is_cut and len(self._waiting) < MAX_WAITING_FRAMES:
+                    is_taken = not self._wire.bytes_per_s
+                    heapq.heappush(self._waiting, (at, next(self._numbers), target, frame, is_taken))
 
     def _arrives_at(self, port: int, num_bytes: int) -> float | None:
         """When a frame that a device sends now arrives; None where its queue is full."""
@@ -171,19 +172,20 @@ class _Wires:
             sent_at = self._free_at[port] = begins_at + num_bytes / self._wire.bytes_per_s
         return sent_at + self._wire.delay_s + self._dice.uniform(0, self._wire.jitter_s)
 
-    def _is_there_at(self, target: int, at: float, num_bytes: int) -> float | None:
-        """When a frame that comes to the end of the wire is in the device: two senders share what one can take."""
-        if not self._wire.bytes_per_s:
-            return at
-        begins_at = max(at, self._taken_at[target])
-        if begins_at > at + LONGEST_QUEUE_S:
-            return None
-        self._taken_at[target] = begins_at + num_bytes / self._wire.bytes_per_s
-        return begins_at
+    def _queue_up(self, at: float, target: int, frame: bytes) -> None:
+        """A frame is at the end of the wire: two senders share what one device can take."""
+        takes_at = max(at, self._taken_at[target])
+        if takes_at > at + LONGEST_QUEUE_S:
+            return
+        self._taken_at[target] = takes_at + len(frame) / max(self._wire.bytes_per_s, 1.0)
+        heapq.heappush(self._waiting, (takes_at, next(self._numbers), target, frame, True))
 
     def _deliver(self) -> None:
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
-            _, _, target, frame = heapq.heappop(self._waiting)
+            at, _, target, frame, is_taken = heapq.heappop(self._waiting)
+            if not is_taken:
+                self._queue_up(at, target, frame)
+                continue
             with contextlib.suppress(OSError):  # an interface that is down, or its queue is full: the frame is lost
                 os.write(self._devices[target], frame)
