@@ -91,7 +91,7 @@ class Running:
         self.cache = cache
         self.cached_tokens = 0 if self.pool is not None else cache.reuse(self.answer.prompt_ids)
         self.pending = self.answer.prompt_ids[self.cached_tokens :]
-        self.prefill_rows = len(self.pending)
+        self.prefill_rows, self._told_rows = len(self.pending), 0
 
     @property
     def rows_ahead(self) -> int:
