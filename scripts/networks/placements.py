@@ -8,7 +8,7 @@ from scripts.networks.devices import Lab, LabError, invitation_of, must
 from scripts.networks.weights import receipt_of
 
 PROMPT = "Once upon a time"
-SAMPLING = ("--ignore-eos", "--max-tokens", "16", "--temperature", "0", "--seed", "1")
+SAMPLING = ("--ignore-eos", "--max-tokens", "16", "--temperature", "0", "--seed", "1", "--speculate", "off")
 PLACEMENTS = ("ffn", "layers", "all")
 ROUNDS = 4
 """Answers of each placement; the last is looked at, when the planner has learned of the others."""
