@@ -111,6 +111,18 @@ def test_a_whole_model_is_fetched_byte_for_byte_from_two_and_served_on(park: Par
     assert ended(fourth.transfers.pull(park.model_id)).state is JobState.DONE
 
 
+def test_a_whole_model_is_fetched_instead_of_layers_of_it(park: Park) -> None:
+    """Both write the same files, and whoever is ready first would move them from under the other."""
+    alone = park.node([])
+    layers = alone.transfers.take_layers(park.model_id, MemoryBudget(1 << 30))  # nobody is there yet
+    whole = alone.transfers.pull(park.model_id)
+    ended(layers)
+    park.node([alone], whole=True)
+    assert ended(whole).state is JobState.DONE, whole
+    assert layers.state is JobState.CANCELLED
+    assert files_of(park.models_dir(alone) / park.model_id) == files_of(park.path)
+
+
 def manifest_bytes(park: Park) -> int:
     return (park.path / "manifest.cbor").stat().st_size
 

@@ -78,8 +78,16 @@ class ModelDownload:
         first = set(units_of_layers(partial.manifest, set(layers[:1])))
         self._fetch(partial, units, first, [CLIENT_FILE] if self._around.computes_spans() else [])
 
-    def bring_all(self) -> Path:
-        """Fetch the whole model if it is not here yet; returns its folder."""
+    def bring_all(self, instead_of: Job | None = None) -> Path:
+        """Fetch the whole model if it is not here yet; returns its folder.
+
+        Args:
+            instead_of: a job that fetches layers of the same model to serve them. It ends first: both would write the
+                same files, and this one brings its layers too.
+        """
+        if instead_of is not None:
+            instead_of.stop.set()
+        self._wait_for(instead_of)
         present = self._around.models_dir / self._model_id
         if (present / MANIFEST_FILE).exists():
             return present
@@ -102,9 +110,7 @@ class ModelDownload:
         Args:
             after: a job that fetches layers of the same model to serve them; this one waits for it.
         """
-        while after is not None and not after.ended.wait(TURN_S):
-            if self._job.stop.is_set():
-                raise CancelledError("the transfer was stopped")
+        self._wait_for(after)
         whole = self._around.models_dir / self._model_id
         if (whole / MANIFEST_FILE).exists():
             raise ConfigError(
@@ -140,6 +146,11 @@ class ModelDownload:
         reduce_unit(partial.path, ref, self._around.kernels, secrets.token_bytes, keep)
 
     # --- parts
+
+    def _wait_for(self, other: Job | None) -> None:
+        while other is not None and not other.ended.wait(TURN_S):
+            if self._job.stop.is_set():
+                raise CancelledError("the transfer was stopped")
 
     def _open(self) -> PartialModel:
         """The partial model; its manifest is fetched if it is not here yet."""

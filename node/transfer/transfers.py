@@ -107,7 +107,7 @@ class Transfers:
             if lent:
                 download.bring_thin(lent, taken)
             else:
-                download.bring_all()
+                download.bring_all(taken)
             if name is not None:
                 Library(self._folder()).add_name(name, model_id)
 
