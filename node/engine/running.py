@@ -70,6 +70,7 @@ class Running:
         self.prefill_rows = 0
         """Number of prompt rows that must be computed, because no cache has them."""
         self._told_rows = 0
+        """Rows of the prompt of which its client has heard."""
         self.cached_tokens = 0
         self.submitted_at = self.started_at = time.perf_counter()
         self.token_times: list[float] = []
@@ -91,7 +92,7 @@ class Running:
         self.cache = cache
         self.cached_tokens = 0 if self.pool is not None else cache.reuse(self.answer.prompt_ids)
         self.pending = self.answer.prompt_ids[self.cached_tokens :]
-        self.prefill_rows, self._told_rows = len(self.pending), 0
+        self.prefill_rows = len(self.pending)
 
     @property
     def rows_ahead(self) -> int:

@@ -89,7 +89,7 @@ def remote_cost(
     up = sum(ELEMENT_BYTES * ref.num_inputs for ref in away)
     halves = 2 if any(lane.guard is not None for lane in lanes) else 1
     down = sum(halves * ELEMENT_BYTES * ref.num_outputs for ref in away)
-    used = [lane for lane in lanes if any(lane in covered[ref] for ref in away)]
+    used = {lane for those in covered.values() for lane in those}
     rows = max((wave.num_sent for wave in cut_waves(_blocks(prompt_tokens)[0], device.most_waves)), default=1)
     largest = max((ELEMENT_BYTES * rows * (ref.num_inputs + ref.num_outputs) for ref in away), default=0)
     return Cost(ttft_s, token_s, len(away), up, down, all(lane.is_known(largest) for lane in used))
