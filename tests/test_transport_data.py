@@ -342,5 +342,4 @@ def test_leaving_does_not_wait_for_a_chunk() -> None:
         worker.leave.set()
         assert node.data._thread is not None
         node.data._thread.join(WAIT_S)
-        node.data._commands.close()
         node.secure.__exit__()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import zmq
-
 from node.execution.peer import SessionPeer
+from node.transport.poller import Descriptor, Pollable, Poller
 from protocol.codec import Received, UnknownMessageError
 from protocol.message import ErrorCode, ErrorReply
 
@@ -18,14 +17,12 @@ MAX_MESSAGES_A_TURN = 64
 WAITED_S = 0.0001
 """A wait for messages that are there ends sooner than this."""
 
-Pollable = zmq.Socket[bytes] | int
-
 
 class Mailbox:
     """Used only by the session's thread."""
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
+        self._poller = Poller()
         self._peers: dict[int, SessionPeer] = {}
         """By `id`."""
         self._polled: dict[int, tuple[int, list[Pollable]]] = {}
@@ -38,7 +35,7 @@ class Mailbox:
 
     def wake_by(self, fd: int) -> None:
         """`wait` returns as soon as this descriptor is readable."""
-        self._poller.register(fd, zmq.POLLIN)
+        self._poller.register(Descriptor(fd))
 
     def add(self, peer: SessionPeer) -> None:
         """Listen to a peer."""
@@ -57,11 +54,11 @@ class Mailbox:
                 self._unwatch(peer)
                 self._watch(peer)
         started = time.perf_counter()
-        events = self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
+        ready = self._poller.poll(max(0.0, timeout_s))
         self.waited_s = time.perf_counter() - started
         self._news.clear()
         peers = dict[int, SessionPeer]()
-        for one, _ in events:
+        for one in ready:
             sender = self._peer_of.get(one)
             if sender is not None:
                 peers[id(sender)] = sender
@@ -82,7 +79,7 @@ class Mailbox:
         pollables = peer.channel.pollables
         self._polled[id(peer)] = peer.channel.generation, pollables
         for one in pollables:
-            self._poller.register(one, zmq.POLLIN)
+            self._poller.register(one)
             self._peer_of[one] = peer
 
     def _unwatch(self, peer: SessionPeer) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import threading
+from collections.abc import Iterator
 
-import zmq
 from msgspec import Struct
 
+from node.transport.poller import Descriptor
 from protocol.identity import PeerId
-
-WAKE_ENDPOINT = "inproc://data-plane-wake"
 
 
 class Offer(Struct, frozen=True):
@@ -43,33 +44,27 @@ class Commands:
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_over = False
-
-    def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-        """The socket to poll; the thread that takes commands owns and closes it."""
-        woken = context.socket(zmq.PAIR)
-        woken.bind(WAKE_ENDPOINT)
-        self._wake = context.socket(zmq.PAIR)
-        self._wake.connect(WAKE_ENDPOINT)
-        return woken
+        self.bell = Descriptor(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        """Readable when something was put."""
 
     def put(self, command: Command) -> None:
-        """Add a command. It is dropped once nobody takes commands any more: without a reader the wake-up would wait
-        for ever."""
+        """Add a command. It is dropped once nobody takes commands any more."""
         with self._lock:
             if not self._is_over:
                 self._queue.put(command)
-                self._wake.send(b"")
+                os.eventfd_write(self.bell.fd, 1)
 
-    def take(self) -> Command:
-        """The oldest, after its wake-up was read."""
-        return self._queue.get()
-
-    def end(self) -> None:
-        """Nobody takes any more."""
-        with self._lock:
-            self._is_over = True
+    def take(self) -> Iterator[Command]:
+        """All that were put, the oldest first."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.bell.fd)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._queue.get_nowait()
 
     def close(self) -> None:
-        """Once the thread has ended."""
+        """Nobody takes any more. A second call does nothing."""
         with self._lock:
-            self._wake.close(linger=0)
+            if not self._is_over:
+                self._is_over = True
+                os.close(self.bell.fd)

@@ -18,7 +18,7 @@ from node.errors import ConfigError
 from node.process.endurance import Endurance
 from node.serving.blobs import BlobService
 from node.serving.breaks import Breaks
-from node.serving.commands import Borrow, Commands, Look, Offer
+from node.serving.commands import Borrow, Command, Commands, Look, Offer
 from node.serving.computing import Computing
 from node.serving.disk_reader import FindBlob
 from node.serving.lending import Lending
@@ -31,6 +31,7 @@ from node.serving.worker import LinearWorker
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import Conduct
 from node.transport.farewells import PATIENCE_MS
+from node.transport.poller import Descriptor, Poller
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import (
     MAX_DATA_FRAME_BYTES,
@@ -51,8 +52,8 @@ MAX_PORT = 65535
 MAX_MESSAGES_A_TURN = 64
 READ_S = 0.0003
 """Messages are read for at most this long before a part is computed, so that a flood delays nobody's chunk."""
-RETRY_MS = 2
-LOOK_MS = 20
+RETRY_S = 0.002
+LOOK_S = 0.02
 """A node that leaves waits this long for more requests."""
 DRAIN_QUIET_S = 0.5
 """After this long without a request, sessions that heard the goodbye have finished their passes."""
@@ -90,7 +91,7 @@ class DataPlane:
         self._registry = registry
         self._commands = Commands()
         self.blobs = BlobService(find_blob, lambda: self._commands.put(Look()))
-        self._poller = zmq.Poller()
+        self._poller = Poller()
         self._lent = LentConnections(secure, self._poller)
         self._relays = Relays(secure, self._poller, registry.peer)
         self._outbox = Outbox()
@@ -132,13 +133,12 @@ class DataPlane:
     def start(self, listen: Multiaddr | None) -> int:
         """Bind where asked (any free port of that host) and start; returns the port, or 0 for none."""
         context = self._secure.context
-        self._woken = self._commands.start(context)
-        self._poller.register(self._woken, zmq.POLLIN)
+        self._poller.register(self._commands.bell)
         port = 0
         if listen is not None:
             self._router = context.socket(zmq.ROUTER)
             port = self._bind_beside(self._router, listen)
-            self._poller.register(self._router, zmq.POLLIN)
+            self._poller.register(self._router)
         self.blobs.start()
         self._computing.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
@@ -163,7 +163,7 @@ class DataPlane:
                 return False
             self._thread = None
             self._computing.stop()
-            self._commands.close()
+        self._commands.close()
         return True
 
     def _ends(self) -> bool:
@@ -200,11 +200,10 @@ class DataPlane:
             log.exception("the data plane ended")
             self.on_end(exc)
         finally:
-            self._commands.end()
+            self._commands.close()
             linger_ms = 0 if self._outbox else FAREWELL_MS
             self._lent.close(linger_ms)
             self._relays.close(linger_ms)
-            self._woken.close(linger=0)
             if self._router is not None:
                 self._router.close(linger=PATIENCE_MS)  # the gate ends the connections sooner
 
@@ -223,7 +222,7 @@ class DataPlane:
         self._outbox.send_again()
         self._relays.send_again()
         self._send_blobs()
-        if not self._hear(self._timeout_ms()):
+        if not self._hear(self._timeout_s()):
             return False
         self._computing.collect()
         only = self._reception.only_path
@@ -252,20 +251,19 @@ class DataPlane:
         self._reception.open(path)
         return True
 
-    def _hear(self, timeout_ms: int | None) -> bool:
+    def _hear(self, timeout_s: float | None) -> bool:
         """Read whatever comes in this time; False where this node is to end."""
         self._lent.repoll()
         self._relays.repoll()
         of_lines = False
-        for socket, _events in self._poller.poll(timeout_ms):
-            if socket is self._woken:
-                socket.recv()
-                if not self._obey():
+        for one in self._poller.poll(timeout_s):
+            if one is self._commands.bell:
+                if not all(map(self._obeys, self._commands.take())):
                     return False
-            elif not isinstance(socket, zmq.Socket):
+            elif isinstance(one, Descriptor):
                 of_lines = True
-            elif not socket.closed:  # it may have been replaced by a command of this very turn
-                of_lines = not self._read(socket) or of_lines
+            elif not one.closed:  # it may have been replaced by a command of this very turn
+                self._read(one)
         if of_lines:
             self._lent.look(self._registry.is_heard)
             self._relays.look()
@@ -281,14 +279,14 @@ class DataPlane:
         """Whether anybody has asked a moment ago, and may ask again."""
         return time.monotonic() - self._reception.asked_at <= DRAIN_QUIET_S
 
-    def _timeout_ms(self) -> int | None:
+    def _timeout_s(self) -> float | None:
         """How long the thread may sleep; None until something comes."""
         if self._is_ready:
-            return math.ceil(1000 * max(0.0, self._breaks.left_s(time.monotonic())))
+            return max(0.0, self._breaks.left_s(time.monotonic()))
         blobs_s = self.blobs.wait_s()
-        waits_ms = [RETRY_MS] if self._outbox or self._relays.has_unread else []
-        waits_ms += [] if blobs_s is None else [math.ceil(1000 * blobs_s)]
-        return min(waits_ms, default=None)
+        if self._outbox or self._relays.has_unread:
+            return RETRY_S if blobs_s is None else min(blobs_s, RETRY_S)
+        return blobs_s
 
     def _send_blobs(self) -> None:
         reply = self.blobs.collect()
@@ -306,7 +304,7 @@ class DataPlane:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
             waits = not self._is_ready and (self._is_asked or self._computing.busy_s is not None)
-            self._hear(LOOK_MS if waits else 0)
+            self._hear(LOOK_S if waits else 0.0)
             self._computing.collect()
             self._open_next()
             self._computing.step()
@@ -316,8 +314,8 @@ class DataPlane:
             if not self._is_asked and not self._is_ready:
                 return
 
-    def _obey(self) -> bool:
-        command = self._commands.take()
+    def _obeys(self, command: Command) -> bool:
+        """Do what another thread asked for; False where this node is to end."""
         match command:
             case None:
                 return False
@@ -329,11 +327,12 @@ class DataPlane:
                 pass
         return True
 
-    def _read(self, socket: Socket) -> bool:
-        """Read for a little while; False where no messages come over this socket: it watches another."""
+    def _read(self, socket: Socket) -> None:
+        """Read for a little while."""
         lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
         if socket is not self._router and lent is None and served is None:
-            return self._relays.read(socket)
+            self._relays.read(socket)
+            return
         until = time.perf_counter() + READ_S
         for number in range(MAX_MESSAGES_A_TURN):
             frames = receive_frames(socket, expected=number == 0)
@@ -349,7 +348,6 @@ class DataPlane:
                 self._reception.take_of_nobody(socket, None, frames)
             if time.perf_counter() > until:
                 break
-        return True
 
     def _handle_routed(self, route: bytes, frames: list[zmq.Frame]) -> None:
         if not frames or self._router is None or self._routes.took(route, frames) is None:

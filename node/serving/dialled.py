@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import zmq
-
 from node.transport.line import Line, LineNews, Socket
+from node.transport.poller import Pollable, Poller
 from node.transport.sockets import SecureContext
 from protocol.identity import PeerId
 
@@ -14,10 +13,10 @@ from protocol.identity import PeerId
 class DialledLines:
     """Used by the data plane's thread alone."""
 
-    def __init__(self, secure: SecureContext, poller: zmq.Poller) -> None:
+    def __init__(self, secure: SecureContext, poller: Poller) -> None:
         self._secure, self._poller = secure, poller
         self._lines: dict[PeerId, Line] = {}
-        self._polled: dict[PeerId, tuple[int, list[Socket | int]]] = {}
+        self._polled: dict[PeerId, tuple[int, list[Pollable]]] = {}
         """By peer: the generation of its line, and the sockets that are polled."""
 
     def __len__(self) -> int:
@@ -52,7 +51,7 @@ class DialledLines:
                 self._poller.unregister(one)
             self._polled[peer_id] = line.generation, line.pollables
             for one in line.pollables:
-                self._poller.register(one, zmq.POLLIN)
+                self._poller.register(one)
 
     def of(self, peer_id: PeerId) -> Line | None:
         """The line to a peer."""

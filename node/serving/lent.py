@@ -13,6 +13,7 @@ import zmq
 
 from node.serving.dialled import DialledLines
 from node.transport.line import Socket
+from node.transport.poller import Poller
 from node.transport.sockets import PAIR_HIGH_WATER_MARK, SecureContext, send_frames
 from protocol.codec import encode_message
 from protocol.identity import PeerId
@@ -25,7 +26,7 @@ class LentConnections:
     Used by the data plane's thread alone.
     """
 
-    def __init__(self, secure: SecureContext, poller: zmq.Poller) -> None:
+    def __init__(self, secure: SecureContext, poller: Poller) -> None:
         self._secure = secure
         self._poller = poller
         self._offers = DialledLines(secure, poller)
@@ -50,7 +51,7 @@ class LentConnections:
             self._poller.unregister(before)
             before.close(linger=0)
         self._loans[peer_id] = pair
-        self._poller.register(pair, zmq.POLLIN)
+        self._poller.register(pair)
 
     def offered_to(self, socket: Socket) -> PeerId | None:
         """Whom this node serves over this socket."""

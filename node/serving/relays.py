@@ -10,12 +10,12 @@ import logging
 import time
 from collections.abc import Callable
 
-import zmq
 from msgspec.structs import replace
 
 from node.serving.dialled import DialledLines
 from node.serving.outbox import Outbox
 from node.transport.line import Line, Socket
+from node.transport.poller import Poller
 from node.transport.registry import ConnectedPeer
 from node.transport.sockets import SecureContext, receive_frames
 from protocol.codec import encode_message
@@ -43,7 +43,7 @@ class Relays:
     def __init__(
         self,
         secure: SecureContext,
-        poller: zmq.Poller,
+        poller: Poller,
         find: Callable[[PeerId], ConnectedPeer | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,13 +80,11 @@ class Relays:
             return answer
         return replace(answer, passed=self._hand_on(request, answer)) if request.onward else answer
 
-    def read(self, socket: Socket) -> bool:
-        """Read what a device says, which means nothing: what it has to say, it says to the client. False where the
-        socket is not that of a line."""
+    def read(self, socket: Socket) -> None:
+        """Read what a device says, which means nothing: what it has to say, it says to the client. Nothing happens
+        where the socket is not that of a line."""
         peer_id = self._lines.peer_of(socket)
-        if peer_id is None:
-            return False
-        while receive_frames(socket) is not None:
+        while peer_id is not None and receive_frames(socket) is not None:
             self._answers[peer_id] = self._answers.get(peer_id, 0) + 1
             if self._answers[peer_id] > MAX_ANSWERS:
                 log.warning("%s says too much over a line that hands rows on to it: it is closed", peer_id)
@@ -94,7 +92,6 @@ class Relays:
                 self._shunned[peer_id] = self._clock() + SHUN_S
                 self._drop(peer_id)
                 break
-        return True
 
     def look(self) -> None:
         """Look at every line; give up those whose device has left."""

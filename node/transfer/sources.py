@@ -14,6 +14,7 @@ from node.errors import TransportError
 from node.process.descriptors import can_open
 from node.transport.channel import Channel
 from node.transport.line import Line
+from node.transport.poller import Poller
 from node.transport.registry import ConnectedPeer
 from node.transport.sockets import SecureContext
 from protocol.errors import RemoteProtocolError
@@ -92,11 +93,11 @@ class Sources:
 
     def poll(self, timeout_s: float) -> list[Event]:
         """The events that have come, in order for each connection."""
-        poller = zmq.Poller()
+        poller = Poller()
         for channel in self._channels.values():
             for one in channel.pollables:
-                poller.register(one, zmq.POLLIN)
-        if not poller.poll(max(0, int(timeout_s * 1000))):
+                poller.register(one)
+        if not poller.poll(max(0.0, timeout_s)):
             return []
         return [event for peer_id, channel in self._channels.items() for event in _events_of(peer_id, channel)]
 

@@ -18,6 +18,7 @@ link           what every link shares
 links          every open link
 names          host names become addresses
 conduct        how much of a thread's time messages of one peer may take, and which rules it broke
+poller         waits for messages on many sockets at once
 line           a data connection that this node opens, made anew whenever it breaks
 farewells      connections end only after their sockets, as libzmq can bear it
 channel        a session's way to a peer's data plane, used by the generation loop directly

@@ -15,6 +15,7 @@ import zmq
 
 from node.transport.callers import FRAME_OVERHEAD_BYTES
 from node.transport.line import Line, Socket
+from node.transport.poller import Pollable, Poller
 from node.transport.registry import ConnectedPeer
 from node.transport.sockets import PAIR_HIGH_WATER_MARK, SecureContext, receive_frames, send_frames
 from protocol.codec import Received, decode_message, encode_message
@@ -65,7 +66,7 @@ class Channel:
         return self._line is None or self._line.connected
 
     @property
-    def pollables(self) -> list[Socket | int]:
+    def pollables(self) -> list[Pollable]:
         """What to poll for input."""
         if self._line is not None:
             return self._line.pollables
@@ -126,10 +127,10 @@ class Channel:
         """Whether the connection stands before the time is over."""
         deadline = time.monotonic() + timeout_s
         while not self.connected and (left_s := deadline - time.monotonic()) > 0:
-            poller = zmq.Poller()
+            poller = Poller()
             for one in self.pollables:
-                poller.register(one, zmq.POLLIN)
-            if poller.poll(max(1, int(left_s * 1000))):
+                poller.register(one)
+            if poller.poll(left_s):
                 self.notice_losses()
         return self.connected
 

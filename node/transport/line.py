@@ -21,6 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from node.errors import TransportError
 from node.transport.farewells import own
+from node.transport.poller import Descriptor, Pollable
 from node.transport.sockets import MAX_DATA_FRAME_BYTES, SecureContext
 from protocol.identity import PeerId
 
@@ -68,11 +69,13 @@ class Line:
         self._peer_id = peer_id
         self._host = host
         self._port = port
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._bell = Descriptor(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         """Readable when a knock has ended."""
         self._bell_lock = threading.Lock()
         self.socket: Socket | None = None
         self._monitor: Socket | None = None
+        self._news: Descriptor | None = None
+        """Readable when the monitor has something to say; it is always asked until it has nothing more."""
         self._connection: sockets.socket | None = None
         """What `socket` sends over."""
         self.connected = False
@@ -83,17 +86,17 @@ class Line:
         self._knock()
 
     @property
-    def pollables(self) -> list[Socket | int]:
+    def pollables(self) -> list[Pollable]:
         """What to poll for input."""
-        pollables: list[Socket | int] = [] if self.closed else [self._bell]
-        return pollables + [one for one in (self.socket, self._monitor) if one is not None]
+        pollables: list[Pollable] = [] if self.closed else [self._bell]
+        return pollables + [one for one in (self.socket, self._news) if one is not None]
 
     def look(self) -> LineNews:
         """Handle what has happened; never waits."""
         if self.closed:
             return LineNews(False, 0)
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
+            os.eventfd_read(self._bell.fd)
         if self.socket is None and self._knocking.done():
             self._knocked()
         up, losses = False, 0
@@ -129,7 +132,7 @@ class Line:
         self._drop(linger_ms)
         with self._bell_lock:  # a knock that ends now must not ring what may be another's descriptor by then
             self.closed = True
-            os.close(self._bell)
+            os.close(self._bell.fd)
         self._knocking.cancel()
 
     def _knock(self) -> None:
@@ -141,7 +144,7 @@ class Line:
     def _ring(self, knocking: Future[None]) -> None:
         with self._bell_lock:
             if not self.closed:
-                os.eventfd_write(self._bell, 1)
+                os.eventfd_write(self._bell.fd, 1)
 
     def _knocked(self) -> None:
         try:
@@ -156,6 +159,7 @@ class Line:
             self.socket = self._context.socket(zmq.DEALER)
             self._secure.dial(self.socket, self._peer_id, MAX_DATA_FRAME_BYTES)
             self._monitor = self.socket.get_monitor_socket(WATCHED)
+            self._news = Descriptor(int(self._monitor.get(zmq.FD)))
             self.socket.connect(f"tcp://{self._host}:{self._port}")
         except zmq.ZMQError as exc:  # there may be no room for another socket now
             log.warning("the data plane of %s is not dialled: %s", self._peer_id, exc.strerror)
@@ -183,4 +187,4 @@ class Line:
                 self.socket.disable_monitor()
                 self._monitor.close(linger=0)
             self._secure.farewells.close(self.socket, self._connection, linger_ms)
-        self.connected, self._connection, self.socket, self._monitor = False, None, None, None
+        self.connected, self._connection, self.socket, self._monitor, self._news = False, None, None, None, None

@@ -51,7 +51,7 @@ POURED_A_TURN = 8
 FRAMES = 800
 FRAME_BYTES = 4 << 20
 JUNK_RESULTS = 20
-TICK_MS = 100
+TICK_S = 0.1
 NOBODYS_ID = 1 << 60
 TURNED = "it turns on its client"
 """Said on stderr once: whoever tests a client must know that it was attacked."""
@@ -113,10 +113,10 @@ class TurningPlane(DataPlane):
         self._port = super().start(listen)
         return self._port
 
-    def _timeout_ms(self) -> int | None:
+    def _timeout_s(self) -> float | None:
         """It wakes now and then although nobody asks."""
-        usual_ms = super()._timeout_ms()
-        return TICK_MS if usual_ms is None else min(usual_ms, TICK_MS)
+        usual_s = super()._timeout_s()
+        return TICK_S if usual_s is None else min(usual_s, TICK_S)
 
     def _push(self, client: bytes, frames: list[Any]) -> bool:
         """Whether it is on its way; else the queue to the client is full, or it is gone."""
