@@ -86,6 +86,9 @@ class LayerUnderWay:
 
     def _settled(self) -> list[Sums]:
         manager, unit, parts = self._manager, self._unit, list[Sums]()
+        if len(self._chunks.records) == 1 and (sums := manager.settle_directly(self._chunks.records[0])) is not None:
+            return [sums]
+        manager.check_wanted()
         while (step := self._chunks.next(manager.now())) is not None:
             match step:
                 case Merge(record):

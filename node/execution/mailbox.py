@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from node.execution.peer import SessionPeer
 from node.transport.poller import Descriptor, Pollable, Poller
 from protocol.codec import Received, UnknownMessageError
+from protocol.envelope import Frame
 from protocol.message import ErrorCode, ErrorReply
 
 MAX_MESSAGES_A_TURN = 64
@@ -87,11 +88,19 @@ class Mailbox:
             self._poller.unregister(one)
             del self._peer_of[one]
 
-    def read(self, peer: SessionPeer) -> Iterator[Received]:
-        """Messages that have arrived, a limited number per turn; raises RemoteProtocolError for an invalid one."""
+    def read(self, peer: SessionPeer, first: Sequence[Frame] | None = None) -> Iterator[Received]:
+        """Messages that have arrived, a limited number per turn; raises RemoteProtocolError for an invalid one.
+
+        Args:
+            first: the frames of one that was taken from its socket.
+        """
         for number in range(MAX_MESSAGES_A_TURN):
             try:
-                received = peer.channel.receive(expected=number == 0)
+                if first is not None:
+                    frames, first = first, None
+                    received: Received | None = peer.channel.open(frames)
+                else:
+                    received = peer.channel.receive(expected=number == 0)
             except UnknownMessageError as exc:
                 peer.channel.send(ErrorReply(ErrorCode.UNIMPLEMENTED, str(exc)), exc.message_id)
                 continue

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from node.execution.answers import Answers
 from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
-from node.execution.config import MAX_ATTEMPTS, NOT_AGAIN, ExecutionConfig
+from node.execution.config import MAX_ATTEMPTS, ExecutionConfig
+from node.execution.direct import can_settle, direct_answers
 from node.execution.gate import ResultGate, UnitChecks, merge_results
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
@@ -25,7 +27,7 @@ from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch
 from node.execution.pads.source import PadSource
 from node.execution.patience import LocalSpeed, Patience
-from node.execution.peer import PeerStatus, Request, SessionPeer
+from node.execution.peer import SessionPeer
 from node.execution.recovery import NobodyLends, WeightLender
 from node.execution.requests import fill_bucket, pad_request, send_chunk_to_peer, share_request
 from node.execution.roster import Roster
@@ -33,15 +35,14 @@ from node.execution.unit_pass import UnitPass
 from node.kernels.interface import Kernels
 from node.model.unit import Unit
 from node.planning.cut import Wave
-from node.transport.log_limit import LogLimit
-from protocol.codec import Received
-from protocol.errors import RemoteProtocolError
 from protocol.linear.field import Floats, Sums
-from protocol.linear.messages import WorkResult
-from protocol.message import Cancel, ErrorCode, ErrorReply
+from protocol.message import Cancel
 
 log = logging.getLogger(__name__)
 
+
+DIRECT_S = 0.05
+"""A wait for one answer alone takes at most so long; then all peers are listened to."""
 
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
 """Arguments: the pads, their guard, their new state, and when they were sent."""
@@ -71,15 +72,16 @@ class ExecutionManager:
         self._on_change = on_change
         self._interrupt = interrupt
         self._mailbox = Mailbox()
-        self._news = LogLimit(log)
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
+        self._direct = direct_answers(kernels)
         self.roster = Roster()
         self.peers: list[SessionPeer] = []
         self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
         """Called when a batch of pads was sent, verified, lost or cancelled."""
         self.counts = ChunkCounts()
         self.timings = Timings()
+        self.answers = Answers(self._mailbox, self.gate, self.roster, self.counts, self.timings, clock)
         self.lender: WeightLender = NobodyLends()
         """Fetches weights that are not here."""
         self.on_trouble: Callable[[str], None] = lambda sentence: None
@@ -214,10 +216,40 @@ class ExecutionManager:
         assert share is not None and pads is not None, "both halves are here"
         rows = merge_results(share, pads, self._kernels)
         self.timings.since("merge", started)
+        self._served(record)
+        return rows
+
+    def settle_directly(self, record: ChunkRecord) -> Sums | None:
+        """The exact rows of a chunk that was sent, if its answer is the next thing that happens and nothing else is
+        owed by its peer; None: what happened was applied, and the chunk's state says how to go on."""
+        if self._direct is None or record.state is not ChunkState.SENT:
+            return None
+        lane, products = self._lane(record), record.products
+        peer = lane.share_peer
+        request = next(iter(peer.in_flight.values())) if len(peer.in_flight) == 1 else None
+        if request is None or request.owner.subject is not record or products is None or lane.plain:
+            return None
+        timeout_s = min(self._patience.left_s(record, lane, self.now()), DIRECT_S)
+        if timeout_s <= 0 or not can_settle(request, products):
+            return None
+        wakes = -1 if self._interrupt is None else self._interrupt.fd
+        outcome = self._direct.wait(peer, request, self.gate.checks.known(request.unit), products, wakes, timeout_s)
+        self._mailbox.waited_s = outcome.waited_s
+        self.timings.add("wait", outcome.waited_s)
+        self._patience.waited([peer], min(outcome.waited_s, timeout_s), self.now())
+        if outcome.sums is not None:
+            self.answers.settled(peer, request, outcome)
+            self._move(record, ChunkEvent.ACCEPT)
+            self._served(record)
+        elif outcome.frames is not None:
+            self.answers.read(peer, outcome.frames)
+        return outcome.sums
+
+    def _served(self, record: ChunkRecord) -> None:
+        """A chunk was merged from verified results."""
         self.counts.verified += 1
         self._patience.served(record, self._lane(record), self.now())
         self._finish(record)
-        return rows
 
     def compute_locally(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, late: bool = False) -> Sums:
         """The same exact rows, computed with this device's own weights."""
@@ -284,7 +316,7 @@ class ExecutionManager:
         self.pump(timeout_s)
         for peer in self.peers:
             if not peer.gone and peer.channel.is_overfull(sum(owed.num_bytes for owed in peer.in_flight.values())):
-                self._shut(peer)
+                self.answers.shut(peer)
 
     def pump(self, timeout_s: float) -> float:
         """Wait at most `timeout_s` for messages and apply them; returns how long it waited."""
@@ -292,106 +324,8 @@ class ExecutionManager:
         waited_s = self._mailbox.waited_s
         self.timings.add("wait", waited_s)
         for peer in peers:
-            self._read(peer)
+            self.answers.read(peer)
         return waited_s
-
-    def _read(self, peer: SessionPeer) -> None:
-        """Read the messages of a peer; any that does not answer a request counts against the peer."""
-        bytes_before, heard = peer.channel.bytes_down, False
-        try:
-            for received in self._mailbox.read(peer):
-                heard = True
-                was_owed = self._heard(peer, received)
-                if not was_owed:
-                    self._unasked(peer)
-                if peer.gone:
-                    return
-                if was_owed and not peer.in_flight:
-                    break  # it owes nothing more
-        except RemoteProtocolError as exc:
-            log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)
-            self._ban(peer)
-            return
-        if self._mailbox.has_news(peer) and peer.channel.notice_losses():
-            self._lost(peer)
-        elif not heard and peer.channel.bytes_down > bytes_before:
-            self._unasked(peer)
-
-    def _heard(self, peer: SessionPeer, received: Received) -> bool:
-        """Whether a message is the answer to a request."""
-        answer = received.message
-        if not isinstance(answer, WorkResult | ErrorReply):
-            return False
-        request = peer.in_flight.pop(received.id, None)
-        if request is None:
-            return False
-        if isinstance(answer, ErrorReply):
-            self._news.info("peer %s answered with error %d: %s", peer.peer_id, answer.code, answer.text)
-            self._refused(peer, request, answer.code)
-        else:
-            self._result(peer, request, answer)
-        return True
-
-    def _unasked(self, peer: SessionPeer) -> None:
-        peer.account.heard_unasked(self.now())
-        if peer.account.floods:
-            self._shut(peer)
-
-    def _shut(self, peer: SessionPeer) -> None:
-        log.warning("%s sends unrequested messages: its connection is closed for this session", peer.peer_id)
-        peer.status = PeerStatus.SHUT
-        self._hang_up(peer)
-
-    def _refused(self, peer: SessionPeer, request: Request, code: int) -> None:
-        """It answered, so it is alive; whether it may be asked again depends on the error code."""
-        peer.resume()
-        if code == ErrorCode.EXHAUSTED:
-            peer.exhausted(self.now())
-        elif code == ErrorCode.NOT_FOUND:
-            self.roster.lacks(peer, request.unit)
-        elif not request.abandoned:
-            peer.account.failed(self.now())
-        request.owner.failed(request, same_peer_again=code not in NOT_AGAIN)
-
-    def _result(self, peer: SessionPeer, request: Request, result: WorkResult) -> None:
-        now = self.now()
-        peer.answered(request, result, now, self._mailbox.has_waited)
-        if request.owner.arrived(request):
-            self.timings.add("peers", min(result.compute_us / 1e6, now - request.sent_at))  # what was waited for
-        started = time.perf_counter()
-        genuine = self.gate.lets_in(request, result)
-        self.timings.since("verify", started)
-        if genuine:
-            request.owner.verified(request, result.elements)
-        else:
-            log.warning("a result of %s failed verification: it is banned for this session", peer.peer_id)
-            self._ban(peer, request)
-
-    def _ban(self, peer: SessionPeer, culprit: Request | None = None) -> None:
-        peer.ban()
-        self.counts.rejected += 1
-        self._hang_up(peer, culprit)
-
-    def _hang_up(self, peer: SessionPeer, culprit: Request | None = None) -> None:
-        self._mailbox.remove(peer)
-        peer.channel.close()
-        self._give_up(peer, [*([] if culprit is None else [culprit]), *peer.in_flight.values()])
-
-    def _lost(self, peer: SessionPeer) -> None:
-        log.info("the connection to %s broke with %d requests in flight", peer.peer_id, len(peer.in_flight))
-        owed = list(peer.in_flight.values())
-        self.roster.lost(peer)
-        peer.resume()
-        if owed:
-            peer.account.failed(self.now())
-        self.counts.lost += sum(isinstance(one.owner, ShareOwner) and not one.abandoned for one in owed)
-        self._give_up(peer, owed)
-
-    def _give_up(self, peer: SessionPeer, owed: Sequence[Request]) -> None:
-        """Give up on these requests: the peer will not answer them."""
-        peer.in_flight.clear()
-        for request in owed:
-            request.owner.failed(request)
 
     def _resend(self, record: ChunkRecord, same_peer_again: bool) -> None:
         """Send the same share once more if that is allowed, or give up on it."""

@@ -21,7 +21,7 @@ from protocol.discreet import Discreet
 from protocol.identity import PeerId
 from protocol.limits import SESSION_BYTES
 from protocol.linear.field import Elements
-from protocol.linear.messages import ChunkBinding, Role, UnitRequest, WorkResult
+from protocol.linear.messages import ChunkBinding, Role, UnitRequest
 
 MAX_ABANDONED = 16
 """Most unanswered requests of a peer that are kept although their chunks were computed elsewhere."""
@@ -151,10 +151,11 @@ class SessionPeer(Discreet, Struct):
             return "left" if self.leaving else "lost"
         return self.status.value if self.account.reason is None else self.account.reason.value
 
-    def answered(self, request: Request, result: WorkResult, now: float, was_waited_for: bool = True) -> None:
+    def answered(self, request: Request, compute_us: int, now: float, was_waited_for: bool = True) -> None:
         """A result came; it counts for latency and speed and ends a suspension.
 
         Args:
+            compute_us: what the peer says that it computed.
             was_waited_for: whether it came while it was waited for; otherwise it may have come sooner.
         """
         ahead_s = max(self.heard_at - request.sent_at, 0.0)
@@ -163,7 +164,7 @@ class SessionPeer(Discreet, Struct):
             request.macs,
             request.num_bytes,
             now - request.sent_at,
-            result.compute_us / 1e6,
+            compute_us / 1e6,
             ahead_s,
             was_waited_for and (self.heard_exactly or not ahead_s),
         )

@@ -71,6 +71,7 @@ class CudaKernels(DelegatingKernels):
         self.name = f"{base.name}+{device.type}"
         self.min_weights = min_weights
         self.keeps_weights = True
+        self.functions = base.functions
         self._device = device
         self._arithmetic = arithmetic
         self._resident: OrderedDict[tuple[int, tuple[int, ...]], tuple[Weights, torch.Tensor]] = OrderedDict()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from node.kernels.interface import Activation, Int16s, Int64s, Kernels
+from node.kernels.interface import Activation, Int16s, Int64s, Kernels, NativeFunctions
 from node.kernels.layers import LayerParts, LayerShape
 from protocol.linear.field import Elements, Floats, Sums, Weights
 
@@ -16,6 +16,8 @@ class DelegatingKernels:
         self.note = base.note
         self.keeps_weights = base.keeps_weights
         self.threads = base.threads
+        self.functions: NativeFunctions | None = None
+        """None: what a subclass replaces must not be passed by."""
 
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         return self.base.linear_a12(weights, rows)

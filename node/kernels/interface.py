@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from protocol.linear.field import Elements, Floats, P, Sums, Weights
@@ -47,6 +48,16 @@ class NotFiniteError(ValueError):
         self.row = row
 
 
+class NativeFunctions(Struct, frozen=True):
+    """Addresses of C functions of a backend, for C code that calls them, and the level that they take first."""
+
+    level: int
+    dots_agree: int
+    """`kernel_dots_agree` of kernels.c."""
+    merge: int
+    """`kernel_merge` of kernels.c."""
+
+
 class Kernels(Protocol):
     """One arithmetic backend; every method may be called from several threads at once."""
 
@@ -58,6 +69,8 @@ class Kernels(Protocol):
     """Number of threads for a large call."""
     keeps_weights: bool
     """Whether whole weights are copied to a device and kept there; parts of them would be copied each time."""
+    functions: NativeFunctions | None
+    """What C code may call instead of the methods of the same names; None where there is no such function."""
 
     def linear_a12(self, weights: Weights, rows: Int16s) -> Sums:
         """W x in plain integers: weights [N, K], rows [T, K] with |x| <= 2047 -> [T, N].

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.kernels import checks
-from node.kernels.interface import Int16s
+from node.kernels.interface import Int16s, NativeFunctions
 from node.kernels.layers import LayerParts, LayerShape
 from node.kernels.native_floats import NativeFloats
 from node.kernels.native_layers import NativeLayers
@@ -28,6 +28,9 @@ class NativeKernels(NativeFloats):
     def __init__(self, threads: int = 1, level: str | None = None, note: str | None = None) -> None:
         super().__init__(threads, level)
         self.note = note
+        self.functions: NativeFunctions | None = NativeFunctions(
+            self.level, self.address("kernel_dots_agree"), self.address("kernel_merge")
+        )
 
     # ---- linear layers ----
 

@@ -69,6 +69,10 @@ class NativeLibrary:
         """Helpers of the linear layers; they wait by themselves, which a pool of Python threads cannot do."""
         self._pool = ThreadPoolExecutor(threads - 1, "kernels") if threads > 1 else None
 
+    def address(self, function: str) -> int:
+        """Where a function of the extension begins."""
+        return int(self.ffi.cast("uintptr_t", self.ffi.addressof(self.lib, function)))
+
     def pointer(self, array: NDArray[Any]) -> Any:
         """The elements of a C-contiguous array; the pointer keeps them alive."""
         return self._from_buffer(self._types[array.dtype.char], array)

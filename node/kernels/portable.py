@@ -19,6 +19,7 @@ from node.kernels.interface import (
     Activation,
     Int16s,
     Int64s,
+    NativeFunctions,
     NotFiniteError,
 )
 from node.kernels.layers import LayerParts, LayerShape
@@ -39,6 +40,7 @@ class PortableKernels:
     name = "portable"
 
     keeps_weights = False
+    functions: NativeFunctions | None = None
 
     def __init__(self, threads: int = 1, note: str | None = None) -> None:
         self.threads = threads

@@ -100,13 +100,17 @@ class Channel:
         if socket is None:
             return None
         frames = receive_frames(socket, expected)
-        if frames is None:
-            return None
-        buffers = [frame.buffer for frame in frames]
-        size = num_bytes(buffers)
+        return None if frames is None else self.open([frame.buffer for frame in frames])
+
+    def open(self, frames: Sequence[Frame]) -> Received:
+        """The message in frames that were read from the socket; raises as `receive`."""
+        self.took(num_bytes(frames), len(frames))
+        return decode_message(frames, MAX_DATA_HEADER_BYTES)
+
+    def took(self, size: int, num_frames: int) -> None:
+        """Count bytes that were read from the socket."""
         self.bytes_down += size
-        self._read_bytes += size + FRAME_OVERHEAD_BYTES * len(buffers)
-        return decode_message(buffers, MAX_DATA_HEADER_BYTES)
+        self._read_bytes += size + FRAME_OVERHEAD_BYTES * num_frames
 
     def notice_losses(self) -> int:
         """How often the connection broke since the last look; it is being made again."""

@@ -105,6 +105,14 @@ def quick_frames(message: Message, message_id: int) -> list[Frame] | None:
     return [_BEGIN + uint(message.TYPE) + b"\x01" + uint(message_id) + body + _BUFFER + shape, buffer_bytes(rows)]
 
 
+def around_result(message_id: int, num_rows: int, num_outputs: int) -> tuple[bytes, bytes]:
+    """The header of the result of a share, `[num_rows, num_outputs]`: what stands before its digest, and after the
+    microseconds that follow the digest and their key."""
+    before = _BEGIN + uint(LinearResult.TYPE) + b"\x01" + uint(message_id) + _BODY_OF_RESULT
+    shape = uint(num_rows) + uint(num_outputs) + uint(_ELEMENT.itemsize * num_rows * num_outputs)
+    return before, _BUFFER + shape
+
+
 def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, Message] | None:
     """The id and the message, where these frames are a share or its result and break no rule; else None."""
     if len(frames) != 2 or len(frames[0]) > max_header_bytes or len(frames[1]) > MAX_DATA_BYTES:
