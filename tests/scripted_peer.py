@@ -19,6 +19,7 @@ from node.execution.peer import PeerStatus, SessionPeer
 from node.measures.peers import PeerMeasures
 from node.model.unit import Unit
 from node.serving.worker import LinearWorker
+from node.transport.poller import Descriptor, Pollable
 from protocol.codec import Received, decode_message, encode_message
 from protocol.envelope import Frame
 from protocol.identity import PeerId
@@ -41,6 +42,7 @@ class ScriptedChannel:
         self.bytes_down = 0
         self.near, self._far = _pair(context)
         self._news, self._news_far = _pair(context)
+        self._bell = Descriptor(int(self._news.get(zmq.FD)))
         self.on_send: Callable[[list[bytes], Received], None] = lambda frames, received: None
         self.floods = False
         self.full = False
@@ -55,8 +57,8 @@ class ScriptedChannel:
         return self.near
 
     @property
-    def pollables(self) -> list[zmq.Socket[bytes]]:
-        return [self.near, self._news]
+    def pollables(self) -> list[Pollable]:
+        return [self.near, self._bell]
 
     def is_overfull(self, owed_bytes: int) -> bool:
         return False
@@ -78,8 +80,17 @@ class ScriptedChannel:
             frames = self.near.recv_multipart(zmq.DONTWAIT)
         except zmq.Again:
             return None
-        self.bytes_down += sum(map(len, frames))
+        return self.open(frames)
+
+    def open(self, frames: Sequence[Frame]) -> Received:
+        if self.floods:
+            self.flood()  # one message was taken
+            return Received(1 << 60, Ping())
+        self.took(sum(map(len, frames)), len(frames))
         return decode_message(frames, MAX_DATA_HEADER_BYTES)
+
+    def took(self, size: int, num_frames: int) -> None:
+        self.bytes_down += size
 
     def notice_losses(self) -> int:
         losses = 0

@@ -17,7 +17,7 @@ from scripted_peer import (
 from scripted_session import Swarm
 
 from node.execution import execute_distributed
-from node.execution.manager import MAX_ATTEMPTS, NOT_AGAIN
+from node.execution.config import MAX_ATTEMPTS, NOT_AGAIN
 from node.execution.peer import LATE_LIMIT, REST_FIRST_S, PeerStatus
 from protocol.linear.messages import Linear
 from protocol.message import ErrorCode

@@ -195,13 +195,13 @@ def test_only_answers_that_were_read_as_they_came_tell_how_long_the_way_is() -> 
         first, second = session.in_flight.values()
         result = LinearResult(bytes(32), 1000, np.zeros((LEAST_WAVE_ROWS, 48), np.uint32))
         del session.in_flight[first.id]
-        session.answered(first, result, first.sent_at + 3.0, was_waited_for=True)
+        session.answered(first, result.compute_us, first.sent_at + 3.0, was_waited_for=True)
         del session.in_flight[second.id]
-        session.answered(second, result, first.sent_at + 5.0, was_waited_for=True)
+        session.answered(second, result.compute_us, first.sent_at + 5.0, was_waited_for=True)
         assert [one.is_exact for one in seen] == [True, True]
         assert seen[0].ahead_s == 0.0 and seen[1].latency_s - seen[1].ahead_s == pytest.approx(2.0)
         session.in_flight[second.id] = second
-        session.answered(first, result, first.sent_at + 7.0, was_waited_for=False)
+        session.answered(first, result.compute_us, first.sent_at + 7.0, was_waited_for=False)
         session.in_flight.clear()
-        session.answered(second, result, first.sent_at + 8.0, was_waited_for=True)
+        session.answered(second, result.compute_us, first.sent_at + 8.0, was_waited_for=True)
         assert [one.is_exact for one in seen[2:]] == [False, False], "nor what came after one that was not"

@@ -299,7 +299,7 @@ def test_single_requests_count_less_than_those_of_who_asks_for_more() -> None:
         for expected in (0, 1):
             taken = queue.take(nobody_is_full)
             assert taken is not None and taken.peer_id == PEERS[expected]
-            queue.charge(taken.peer_id, 0.003 if expected == 0 else 0.001, taken)
+            queue.charge(taken.peer_id, 0.003 if expected == 0 else 0.001, taken.is_single)
             queue.finish(taken)
         assert queue.push(job(1, 3 + index))
 

@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from node.errors import CorruptModelError, ModelError
 from node.kernels.delegating import DelegatingKernels
 from node.serving.worker import LinearWorker
+from protocol.codec import encode_message
 from protocol.limits import ROW_BUCKETS, TILE_OUTPUTS
 from protocol.linear.field import P, elements_of_integers
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role, TrustedLinear, TrustedResult
+from protocol.linear.quick import share_header, share_rows
 from protocol.linear.shares import pad_rows
 from protocol.linear.verification import UnitCheck, passes_gate, result_digest
 from protocol.message import ErrorCode, ErrorReply
@@ -143,11 +145,12 @@ def test_more_rows_than_a_chunk_may_have() -> None:
     assert 32 in ROW_BUCKETS
 
 
-def test_a_unit_that_cannot_be_read_is_not_the_peers_business() -> None:
-    def unreadable(model_id: bytes, unit: bytes) -> np.ndarray | None:
-        raise CorruptModelError("/home/somebody/secret/place is damaged")
+def unreadable_weights(model_id: bytes, unit: bytes) -> np.ndarray | None:
+    raise CorruptModelError("/home/somebody/secret/place is damaged")
 
-    answer = refusal(share_of(), LinearWorker(KERNELS, unreadable))
+
+def test_a_unit_that_cannot_be_read_is_not_the_peers_business() -> None:
+    answer = refusal(share_of(), LinearWorker(KERNELS, unreadable_weights))
     assert answer.code == ErrorCode.UNAVAILABLE
     assert "somebody" not in answer.text
 
@@ -304,3 +307,40 @@ def test_a_unit_may_be_without_weights() -> None:
     assert elsewhere.ref == UNIT.ref and np.array_equal(elsewhere.scales, UNIT.scales)
     with pytest.raises(ModelError, match=f"the weights of unit {UNIT.ref.name} are not here"):
         _ = elsewhere.weights
+
+
+# --- at once
+
+
+def at_once(request: Linear, worker: LinearWorker = WORKER, most_s: float = 1.0) -> LinearResult | None:
+    header, frame = encode_message(request, request.binding.nonce)
+    share = share_header(bytes(header))
+    rows = None if share is None else share_rows(share, frame)
+    assert share is not None and rows is not None
+    product = worker.product(share, rows, most_s)
+    return None if product is None else product[0]
+
+
+@pytest.mark.parametrize("tiles", [(0, 1), (1, 3), (0, 3)])
+@pytest.mark.parametrize("num_rows", [1, 3, 8])
+def test_a_share_that_is_answered_at_once_gets_the_same_answer(num_rows: int, tiles: tuple[int, int]) -> None:
+    request = share_of(num_rows, nonce=1 << 40, tile_start=tiles[0], tile_end=tiles[1])
+    quick, usual = at_once(request), WORKER.answer(request)
+    assert quick is not None and isinstance(usual, LinearResult)
+    assert np.array_equal(quick.rows, usual.rows) and quick.digest == usual.digest
+
+
+def test_what_cannot_be_answered_at_once_is_left_to_the_usual_way() -> None:
+    usual = share_of(nonce=1 << 40)
+    assert at_once(usual) is not None
+    assert at_once(usual, most_s=0.0) is None, "it takes too long"
+    assert at_once(share_of(nonce=1 << 40, tile_end=4)) is None, "the unit has fewer tiles"
+    assert at_once(share_of(nonce=1 << 40, unit=bytes(32))) is None, "it is not here"
+    assert at_once(share_of(1, 11, nonce=1 << 40)) is None, "rows of another length"
+    beyond = replace(usual, rows=np.full((1, 12), P, np.uint32))
+    assert at_once(beyond) is None and refusal(beyond).code == ErrorCode.INVALID
+    unreadable = LinearWorker(KERNELS, unreadable_weights)
+    assert at_once(usual, unreadable) is None and refusal(usual, unreadable).code == ErrorCode.UNAVAILABLE
+    cut = LinearWorker(KERNELS, weights_of([UNIT]))
+    cut.part_s = 1e-9
+    assert at_once(share_of(64, nonce=1 << 40), cut) is None, "it takes several parts"

@@ -66,6 +66,8 @@ class BulkThread:
 
     def collect(self) -> Finished | None:
         """The part that was given last, once it is computed."""
+        if self._given_at is None:
+            return None
         try:
             finished = self._finished.get_nowait()
         except queue.Empty:

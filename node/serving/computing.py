@@ -118,7 +118,7 @@ class Computing:
         num_rows = sum(member.request.num_rows for member in job.members)
         for member in job.members:
             own_s = min(seconds, most_s) * member.request.num_rows / num_rows
-            self.work.charge(member.peer_id, own_s + member.owed_s, member)
+            self.work.charge(member.peer_id, own_s + member.owed_s, member.is_single)
             member.owed_s = 0.0
         if answers is None and not all(member.cancelled for member in job.members):
             return

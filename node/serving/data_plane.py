@@ -16,11 +16,13 @@ import zmq
 
 from node.errors import ConfigError
 from node.process.endurance import Endurance
+from node.serving.at_once import AtOnce
 from node.serving.blobs import BlobService
 from node.serving.breaks import Breaks
 from node.serving.commands import Borrow, Command, Commands, Look, Offer
 from node.serving.computing import Computing
 from node.serving.disk_reader import FindBlob
+from node.serving.inbox import Unopened
 from node.serving.lending import Lending
 from node.serving.lent import LentConnections
 from node.serving.outbox import Outbox, send_or_wait
@@ -41,7 +43,9 @@ from node.transport.sockets import (
     send_to_route,
 )
 from protocol.codec import encode_message
+from protocol.envelope import Frame
 from protocol.identity import PeerId
+from protocol.linear.quick import ShareHeader
 from protocol.message import Message
 from protocol.multiaddr import Multiaddr
 from protocol.spans.messages import SpanResult
@@ -96,21 +100,22 @@ class DataPlane:
         self._relays = Relays(secure, self._poller, registry.peer)
         self._outbox = Outbox()
         self._routes = secure.gate.routes()
-        conduct = Conduct()
+        self._conduct = Conduct()
         self._lending = lending or Lending()
         self._computing = Computing(
             worker,
             self._outbox.is_full,
-            lambda peer_id: conduct.is_shared(peer_id, time.monotonic()),
+            self._is_shared,
             self._computed,
             lambda: self._commands.put(Look()),
         )
         self._reception = Reception(
             registry,
             self._computing,
+            AtOnce(worker, self._is_shared, self._answered),
             self.blobs,
             self._outbox,
-            conduct,
+            self._conduct,
             is_paired,
             on_fault,
             secure.gate.refuse,
@@ -272,7 +277,9 @@ class DataPlane:
     @property
     def _is_ready(self) -> bool:
         """Whether there is something to do without another message."""
-        return self._computing.is_ready or self._reception.next_path() is not None
+        if not self._computing.work.is_empty and self._computing.is_ready:
+            return True
+        return self._reception.waiting > 0 and self._reception.next_path() is not None
 
     @property
     def _is_asked(self) -> bool:
@@ -329,10 +336,12 @@ class DataPlane:
 
     def _read(self, socket: Socket) -> None:
         """Read for a little while."""
-        lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
-        if socket is not self._router and lent is None and served is None:
-            self._relays.read(socket)
-            return
+        lent = served = None
+        if socket is not self._router:
+            lent, served = self._lent.lent_of(socket), self._lent.offered_to(socket)
+            if lent is None and served is None:
+                self._relays.read(socket)
+                return
         until = time.perf_counter() + READ_S
         for number in range(MAX_MESSAGES_A_TURN):
             frames = receive_frames(socket, expected=number == 0)
@@ -373,8 +382,19 @@ class DataPlane:
         self.blobs.computed()
         answer = self._relays.finished(job.request, answer)
         frames = encode_message(answer, job.request_id)
-        num_bytes = job.num_bytes + sum(memoryview(frame).nbytes for frame in frames)
+        num_bytes = job.num_bytes + sum(map(len, frames))
         if isinstance(answer, SpanResult) and answer.passed:
             num_bytes += answer.rows.nbytes
-        self._lending.count(job.peer_id, job.request.model_id, job.request.num_rows, num_bytes)
         self._outbox.send(job.peer_id, job.socket, job.route, frames)
+        self._lending.count(job.peer_id, job.request.model_id, job.request.num_rows, num_bytes)
+
+    def _answered(self, message: Unopened, share: ShareHeader, frames: list[Frame]) -> None:
+        """The same for a share that was no job."""
+        self._outbox.send(message.peer_id, message.socket, message.route, frames)
+        self.blobs.computed()
+        num_rows, num_bytes = share.rest.shape[0], len(message.frames[1]) + sum(map(len, frames))
+        self._lending.count(message.peer_id, share.rest.model_id, num_rows, num_bytes)
+
+    def _is_shared(self, peer_id: PeerId) -> bool:
+        """Whether others than this peer ask, too."""
+        return self._conduct.is_shared(peer_id, time.monotonic())

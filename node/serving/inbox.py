@@ -102,6 +102,10 @@ class Inbox:
             if len(ids) < MAX_CANCELLED:
                 ids.add(request_id)
 
+    def has_cancelled(self, peer_id: PeerId) -> bool:
+        """Whether any request of a peer was cancelled that may not have been opened yet."""
+        return peer_id in self._cancelled
+
     def was_cancelled(self, peer_id: PeerId, request_id: int) -> bool:
         """Whether a request that was just opened was cancelled while it waited; asked once."""
         ids = self._cancelled.get(peer_id)

@@ -13,12 +13,14 @@ from typing import Any
 
 import zmq
 
+from node.serving.at_once import AtOnce
 from node.serving.blobs import BlobService
 from node.serving.computing import Computing
 from node.serving.inbox import Inbox, Unopened
 from node.serving.outbox import Outbox
 from node.serving.spans import Client, SpanCaches
 from node.serving.work_queue import SINGLE_REQUESTS, Job, Path, Route
+from node.serving.worker import SHORT_S
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import REFUSED_S, Conduct
 from node.transport.log_limit import LogLimit
@@ -60,6 +62,7 @@ class Reception:
         self,
         registry: PeerRegistry,
         computing: Computing,
+        at_once: AtOnce,
         blobs: BlobService,
         outbox: Outbox,
         conduct: Conduct,
@@ -70,6 +73,7 @@ class Reception:
         spans: SpanCaches | None = None,
     ) -> None:
         self._registry, self._computing, self._blobs = registry, computing, blobs
+        self._at_once = at_once
         self._work = computing.work
         self._outbox, self._conduct = outbox, conduct
         self._is_paired, self._refusal, self._spans = is_paired, refusal, spans
@@ -153,16 +157,31 @@ class Reception:
             at_once: nothing else waits, so that a request is computed now, unless it takes long.
         """
         message, started = self._inbox.take(path), time.thread_time()
+        expected_s = self._answered_at_once(message) if at_once else None
+        if expected_s is not None:
+            self._work.serve_only(message.peer_id)
+            self._work.charge(message.peer_id, time.thread_time() - started, expected_s <= SHORT_S)
+            return
         take = self._computing.answer if at_once else self._computing.push
         job = None if message.socket.closed else self._open(message, take)
         self._inbox.settle(message.peer_id)
         self._charge(message, job, time.thread_time() - started)
 
+    def _answered_at_once(self, message: Unopened) -> float | None:
+        """How long a message was expected to take that was answered without becoming a job; None where it was not."""
+        if message.socket.closed or self._inbox.has_cancelled(message.peer_id) or self._refusal() is not None:
+            return None
+        expected_s = self._at_once.answer(message)
+        if expected_s is not None:
+            self.asked_at = time.monotonic()
+        return expected_s
+
     def _charge(self, message: Unopened, job: Job | None, seconds: float) -> None:
         if job is not None and not job.answered:
             job.owed_s = seconds
         else:
-            self._work.charge(message.peer_id if job is None else job.peer_id, seconds, job)
+            is_single = job is not None and job.is_single
+            self._work.charge(message.peer_id if job is None else job.peer_id, seconds, is_single)
 
     def _open(self, message: Unopened, take: Callable[[Job], bool]) -> Job | None:
         """Do what a message says; returns the request, where it was one that waits now or was answered at once.

@@ -276,13 +276,13 @@ class WorkQueue:
         self._count -= 1
         self._begun_bytes += job.result_bytes
 
-    def charge(self, peer_id: PeerId, seconds: float, job: Job | None = None) -> None:
+    def charge(self, peer_id: PeerId, seconds: float, is_single: bool = False) -> None:
         """A peer's request or message has taken this much of the thread's time.
 
         Args:
-            job: which request, where it was one.
+            is_single: whether it was a short request, and the only one of its peer.
         """
-        self._turns.charge(peer_id, seconds / SINGLE_WEIGHT if job is not None and job.is_single else seconds)
+        self._turns.charge(peer_id, seconds / SINGLE_WEIGHT if is_single else seconds)
 
     def finish(self, job: Job) -> None:
         """Nothing more is computed of a job that has begun."""

@@ -31,8 +31,9 @@ from protocol.linear.messages import (
     UnitRequest,
     WorkResult,
 )
+from protocol.linear.quick import ShareHeader
 from protocol.linear.shares import pad_rows
-from protocol.linear.verification import ResultDigest, result_digest
+from protocol.linear.verification import ResultDigest, digest_of, result_digest
 from protocol.message import ErrorCode, ErrorReply
 from protocol.spans.messages import SpanPass, SpanResult, SpanStep
 from protocol.work import WorkRequest
@@ -152,6 +153,38 @@ class LinearWorker:
             return (yield from self._steps(requests))  # type: ignore[arg-type]
         except Exception as exc:
             return [_error_of(exc)] * len(requests)
+
+    def product(self, share: ShareHeader, rows: Elements, most_s: float) -> tuple[LinearResult, float] | None:
+        """The result of a share that takes one part, computed now, and the seconds that it was expected to take; None
+        for any other, which `parts` is for.
+
+        Args:
+            rows: `[num_rows, K]`, those of the share.
+            most_s: how long it may be expected to take.
+        """
+        rest = share.rest
+        try:
+            weights = self._weights_of(rest.model_id, rest.unit)
+        except ModelError:
+            return None
+        if weights is None or (rest.tile_end - 1) * TILE_OUTPUTS >= len(weights) or rows.shape[1] != weights.shape[1]:
+            return None
+        weights = weights[rest.tile_start * TILE_OUTPUTS : rest.tile_end * TILE_OUTPUTS]
+        num_rows = len(rows)
+        is_one_part = self._block(num_rows, weights) == (num_rows, len(weights))
+        expected_s = num_rows * weights.size / self._macs_per_s
+        if not is_one_part or expected_s > most_s or num_rows > max_rows_per_chunk(weights.shape[1], len(weights)):
+            return None
+        started = time.perf_counter()
+        try:
+            result = self._kernels.linear_field(weights, rows)
+        except ValueError:
+            return None
+        digest = digest_of(share.encoded, result)
+        seconds = time.perf_counter() - started
+        self.answered += 1
+        self._measured(weights.size * num_rows, seconds)
+        return LinearResult(digest, round(seconds * 1e6), result), expected_s
 
     def together(self, request: WorkRequest, other: WorkRequest) -> bool:
         """Whether two requests may be computed together, which reads the weights once: steps of a few rows through

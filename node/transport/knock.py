@@ -52,7 +52,12 @@ class Knocks:
         """Cancel what is under way, then end the loop."""
         under_way = asyncio.gather(*asyncio.all_tasks(self._loop), return_exceptions=True)
         under_way.cancel()
-        under_way.add_done_callback(lambda _done: self._loop.stop())
+        under_way.add_done_callback(self._ended)
+
+    def _ended(self, under_way: asyncio.Future[list[object]]) -> None:
+        if not under_way.cancelled():
+            under_way.exception()  # of a gathering that was cancelled: asyncio complains where nobody looks
+        self._loop.stop()
 
     def knock(self, peer_id: PeerId, host: str, port: int, pause_s: float = 0.0) -> Future[None]:
         """Be let in by a node, after a pause; the ZeroMQ connection has to follow within 10 s.

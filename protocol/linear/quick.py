@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import numpy as np
+from msgspec import Struct
 
 from protocol.cbor import encode_uint as uint
 from protocol.envelope import MAX_ID, DType, Frame, buffer_bytes
@@ -24,6 +25,7 @@ from protocol.limits import (
     MAX_UNIT_INPUTS,
     SESSION_BYTES,
 )
+from protocol.linear.field import Elements
 from protocol.linear.messages import MAX_TILES, ChunkBinding, Linear, LinearResult, Role
 from protocol.message import Message
 
@@ -44,23 +46,29 @@ _BODY_OF_SHARE = b"\x04\xa1\x00"
 _BODY_OF_RESULT = b"\x04\xa2\x00" + _HASH
 _BUFFER = b"\x05\x81\x83" + uint(DType.U32) + b"\x82"
 
+_UINT64, _LEAST_UINT64 = b"\x1b", 1 << 32
+"""How a number of 64 bits begins, and the least that is written so."""
+_BINDING_BEGINS = b"\x89" + _SESSION
+_SHARE_BEGIN = _BEGIN + uint(Linear.TYPE) + b"\x01" + _UINT64
+_SHARE_MIDDLE = _BODY_OF_SHARE + _BINDING_BEGINS
+_SHARE_ID = len(_SHARE_BEGIN)
+_SHARE_BODY = _SHARE_ID + 8
+_SHARE_SESSION = _SHARE_BODY + len(_SHARE_MIDDLE)
+_SHARE_NONCE = _SHARE_SESSION + SESSION_BYTES + 1
+_SHARE_REST = _SHARE_NONCE + 8
+"""Where the parts of a share's header begin."""
+
 
 def _bytes_of(size: int) -> bytes:
     return b"(.{%d})" % size
 
 
 @cache
-def _share_header() -> re.Pattern[bytes]:
-    """Compiled when the first message comes: a program that lends nothing need not wait for it."""
+def _share_rest() -> re.Pattern[bytes]:
+    """What follows the nonce in the header of a share. Compiled when the first message comes: a program that lends
+    nothing need not wait for it."""
     return re.compile(
-        re.escape(_BEGIN + uint(Linear.TYPE) + b"\x01")
-        + _UINT
-        + re.escape(_BODY_OF_SHARE)
-        + rb"\x89"
-        + re.escape(_SESSION)
-        + _bytes_of(SESSION_BYTES)
-        + _UINT
-        + re.escape(_HASH)
+        re.escape(_HASH)
         + _bytes_of(HASH_BYTES)
         + re.escape(_HASH)
         + _bytes_of(HASH_BYTES)
@@ -101,7 +109,7 @@ def quick_frames(message: Message, message_id: int) -> list[Frame] | None:
         return None
     if rows.dtype != _ELEMENT or rows.ndim != 2 or not rows.flags.c_contiguous:
         return None
-    shape = uint(rows.shape[0]) + uint(rows.shape[1]) + uint(rows.nbytes)
+    shape = _extents(*rows.shape, rows.nbytes)
     return [_BEGIN + uint(message.TYPE) + b"\x01" + uint(message_id) + body + _BUFFER + shape, buffer_bytes(rows)]
 
 
@@ -109,8 +117,80 @@ def around_result(message_id: int, num_rows: int, num_outputs: int) -> tuple[byt
     """The header of the result of a share, `[num_rows, num_outputs]`: what stands before its digest, and after the
     microseconds that follow the digest and their key."""
     before = _BEGIN + uint(LinearResult.TYPE) + b"\x01" + uint(message_id) + _BODY_OF_RESULT
-    shape = uint(num_rows) + uint(num_outputs) + uint(_ELEMENT.itemsize * num_rows * num_outputs)
-    return before, _BUFFER + shape
+    return before, _BUFFER + _extents(num_rows, num_outputs, _ELEMENT.itemsize * num_rows * num_outputs)
+
+
+@lru_cache(maxsize=256)
+def _extents(num_rows: int, width: int, num_bytes: int) -> bytes:
+    return uint(num_rows) + uint(width) + uint(num_bytes)
+
+
+class ShareRest(Struct, frozen=True):
+    """What follows the nonce in the header of a share: the same in all requests of a client for a unit."""
+
+    model_id: bytes
+    unit: bytes
+    """SHA-256 of the unit's file."""
+    row_start: int
+    row_end: int
+    tile_start: int
+    tile_end: int
+    shape: tuple[int, int]
+    """Of the rows."""
+    binding_size: int
+    """So much of it belongs to the binding."""
+
+
+class ShareHeader(Struct, frozen=True):
+    """The header of a share."""
+
+    id: int
+    encoded: bytes
+    """Its binding, as it is hashed with the result."""
+    session: bytes
+    nonce: int
+    rest: ShareRest
+
+
+@lru_cache(maxsize=1024)
+def _rest_of(encoded: bytes) -> ShareRest | None:
+    found = _share_rest().fullmatch(encoded)
+    if found is None:
+        return None
+    model_id, unit, *numbers = found.groups()
+    row_start, row_end, tile_start, tile_end, num_rows, width, num_bytes = map(_number, numbers)
+    if not (row_start < row_end <= MAX_CHUNK_ROWS and tile_start < tile_end <= MAX_TILES):
+        return None
+    if num_rows != row_end - row_start or width > MAX_UNIT_INPUTS:
+        return None
+    if num_rows * width * _ELEMENT.itemsize != num_bytes or not 0 < num_bytes <= MAX_DATA_BYTES:
+        return None
+    bounds = row_start, row_end, tile_start, tile_end
+    return ShareRest(model_id, unit, *bounds, (num_rows, width), found.start(7) - len(_BUFFER))
+
+
+def share_header(header: bytes) -> ShareHeader | None:
+    """A header of a share with an id and a nonce of 64 bits, as nearly all have; None for any other."""
+    if header[:_SHARE_ID] != _SHARE_BEGIN or header[_SHARE_BODY:_SHARE_SESSION] != _SHARE_MIDDLE:
+        return None
+    if header[_SHARE_NONCE - 1 : _SHARE_NONCE] != _UINT64:
+        return None
+    message_id = int.from_bytes(header[_SHARE_ID:_SHARE_BODY], "big")
+    nonce = int.from_bytes(header[_SHARE_NONCE:_SHARE_REST], "big")
+    rest = _rest_of(header[_SHARE_REST:])
+    if rest is None or message_id < _LEAST_UINT64 or nonce < _LEAST_UINT64:
+        return None
+    encoded = header[_SHARE_SESSION - len(_BINDING_BEGINS) : _SHARE_REST + rest.binding_size]
+    return ShareHeader(message_id, encoded, header[_SHARE_SESSION : _SHARE_NONCE - 1], nonce, rest)
+
+
+def share_rows(header: ShareHeader, frame: Frame) -> Elements | None:
+    """`[num_rows, K]`; None where the frame has not the size that the header states."""
+    num_rows, width = header.rest.shape
+    if len(frame) != _ELEMENT.itemsize * num_rows * width:
+        return None
+    rows: Elements = np.frombuffer(frame, dtype=_ELEMENT).reshape(num_rows, width)
+    return rows
 
 
 def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, Message] | None:
@@ -118,28 +198,25 @@ def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, 
     if len(frames) != 2 or len(frames[0]) > max_header_bytes or len(frames[1]) > MAX_DATA_BYTES:
         return None
     header = bytes(frames[0])
+    share = share_header(header)
+    if share is not None:
+        shares = share_rows(share, frames[1])
+        return None if shares is None else (share.id, Linear(_binding_of(share), None, shares))
     found = _result_header().fullmatch(header)
-    if found is not None:
-        message_id, digest, compute_us, *shape = found.groups()
-        rows = _rows(shape, frames[1])
-        micros = _number(compute_us)
-        if rows is None or micros > MAX_COMPUTE_US:
-            return None
-        return _number(message_id), LinearResult(digest, micros, rows)
-    found = _share_header().fullmatch(header)
     if found is None:
         return None
-    message_id, session, nonce, model_id, unit, *numbers = found.groups()
-    row_start, row_end, tile_start, tile_end = map(_number, numbers[:4])
-    rows = _rows(numbers[4:], frames[1])
-    if not (row_start < row_end <= MAX_CHUNK_ROWS and tile_start < tile_end <= MAX_TILES):
+    message_id, digest, compute_us, *shape = found.groups()
+    rows = _rows(shape, frames[1])
+    micros = _number(compute_us)
+    if rows is None or micros > MAX_COMPUTE_US:
         return None
-    if rows is None or rows.shape[0] != row_end - row_start or rows.shape[1] > MAX_UNIT_INPUTS:
-        return None
-    binding = ChunkBinding(
-        session, _number(nonce), model_id, unit, Role.SHARE, row_start, row_end, tile_start, tile_end
-    )
-    return _number(message_id), Linear(binding, None, rows)
+    return _number(message_id), LinearResult(digest, micros, rows)
+
+
+def _binding_of(share: ShareHeader) -> ChunkBinding:
+    rest = share.rest
+    bounds = rest.row_start, rest.row_end, rest.tile_start, rest.tile_end
+    return ChunkBinding(share.session, share.nonce, rest.model_id, rest.unit, Role.SHARE, *bounds)
 
 
 def _rows(stated: Sequence[bytes], frame: Frame) -> np.ndarray | None:

@@ -1,0 +1,52 @@
+"""A share that comes while nothing else waits is answered at once, from its frames, without becoming a job.
+
+That is how nearly all requests of a client come that generates token by token. Whatever is not such a share, or does
+not fit, is left to `reception`, which says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from node.serving.inbox import Unopened
+from node.serving.worker import ALONE_PART_S, SHORT_S, LinearWorker
+from protocol.codec import encode_message
+from protocol.envelope import Frame
+from protocol.identity import PeerId
+from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.linear.quick import ShareHeader, share_header, share_rows
+
+FRAMES_OF_SHARE = 2
+"""A header, and the rows."""
+
+Send = Callable[[Unopened, ShareHeader, list[Frame]], None]
+
+
+class AtOnce:
+    """Used by the data plane's thread.
+
+    Args:
+        is_shared: whether others than this peer ask, too.
+        send: sends the frames of an answer.
+    """
+
+    def __init__(self, worker: LinearWorker, is_shared: Callable[[PeerId], bool], send: Send) -> None:
+        self._worker, self._is_shared, self._send = worker, is_shared, send
+
+    def answer(self, message: Unopened) -> float | None:
+        """How long computing the answer was expected to take; None where it was no share that can be answered so."""
+        frames = message.frames
+        if len(frames) != FRAMES_OF_SHARE or len(frames[0]) > MAX_DATA_HEADER_BYTES:
+            return None
+        share = share_header(frames[0].bytes)
+        rows = None if share is None else share_rows(share, frames[1].buffer)
+        if share is None or rows is None:
+            return None
+        most_s = SHORT_S if self._is_shared(message.peer_id) else ALONE_PART_S
+        self._worker.part_s = ALONE_PART_S
+        product = self._worker.product(share, rows, most_s)
+        if product is None:
+            return None
+        result, expected_s = product
+        self._send(message, share, encode_message(result, share.id))
+        return expected_s
