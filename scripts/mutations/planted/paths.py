@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from scripts.mutations.mutation import Mutant, mutant
 
-MANAGER, GATE, OWNERS = "node/execution/manager.py", "node/execution/gate.py", "node/execution/owners.py"
-LETS_IN = "        genuine = self.gate.lets_in(request, result)"
+ANSWERS, GATE, OWNERS = "node/execution/answers.py", "node/execution/gate.py", "node/execution/owners.py"
+LETS_IN = "        genuine = self._gate.lets_in(request, result)"
 ALL_PASS = "Every result passes the gate before it is used, whichever way it came."
 
 
@@ -15,7 +15,7 @@ def _unchecked(name: str, condition: str, *tests: str) -> Mutant:
     return mutant(
         f"unchecked-{name}",
         ALL_PASS,
-        MANAGER,
+        ANSWERS,
         LETS_IN,
         f"        genuine = {condition} or {LETS_IN[18:]}",
         *tests,
@@ -37,7 +37,7 @@ PATHS = (
     _unchecked("hedged", "request.abandoned", "test_execution_manager.py::test_a_late_lie_is_a_lie"),
     _unchecked(
         "late",
-        "self.now() - request.sent_at > self.config.hedge_floor_s",
+        "self._now() - request.sent_at > 0.05",
         "test_execution_gate.py::test_a_result_that_took_long_is_checked",
     ),
     _unchecked(
@@ -75,7 +75,7 @@ PATHS = (
     mutant(
         "refused-and-used",
         "A result that was refused is not used.",
-        MANAGER,
+        ANSWERS,
         "            self._ban(peer, request)\n",
         "            request.owner.verified(request, result.elements)\n            self._ban(peer)\n",
         "test_execution_manager.py::test_each_fault_of_a_share_peer",
@@ -112,7 +112,7 @@ PATHS = (
     mutant(
         "answer-used-twice",
         "A request is answered once.",
-        MANAGER,
+        ANSWERS,
         "request = peer.in_flight.pop(received.id, None)",
         "request = peer.in_flight.get(received.id)",
         "test_execution_manager.py::test_each_fault_of_a_share_peer",
@@ -120,7 +120,7 @@ PATHS = (
     mutant(
         "garbage-is-noise",
         "An answer that cannot be read counts as a lie.",
-        MANAGER,
+        ANSWERS,
         '            log.warning("a result of %s cannot be read and counts as a lie: %s", peer.peer_id, exc)\n'
         "            self._ban(peer)\n",
         '            log.warning("a result of %s cannot be read: %s", peer.peer_id, exc)\n'
@@ -130,9 +130,9 @@ PATHS = (
     mutant(
         "liar-asked-again",
         "Who lied gets no more work in a session.",
-        MANAGER,
-        "        peer.ban()\n        self.counts.rejected += 1\n        self._hang_up(peer, culprit)\n",
-        "        self.counts.rejected += 1\n        self._give_up(peer, [culprit] if culprit else [])\n",
+        ANSWERS,
+        "        peer.ban()\n        self._counts.rejected += 1\n        self._hang_up(peer, culprit)\n",
+        "        self._counts.rejected += 1\n        self._give_up(peer, [culprit] if culprit else [])\n",
         "test_execution_gate.py::test_a_result_of_any_size_is_checked",
     ),
     mutant(
