@@ -25,8 +25,9 @@ from node.session.config import SessionConfig
 from node.store.importer import import_checkpoint
 from node.store.library import Library
 from node.store.stored import StoredModel
-from protocol.linear.field import P
+from protocol.linear.field import Elements, P
 from protocol.linear.messages import Linear, LinearResult
+from protocol.linear.quick import ShareHeader
 from protocol.linear.verification import result_digest
 from protocol.work import WorkRequest
 from scripts.harness.asking import answer, request_of
@@ -37,6 +38,9 @@ PARAMS = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 
 class LyingWorker(LinearWorker):
     """Computes what it is asked, and says one more in one place."""
+
+    def product(self, share: ShareHeader, rows: Elements, most_s: float) -> None:
+        """None: every answer is one of `parts`."""
 
     def parts(self, request: WorkRequest) -> Parts:
         answer = yield from super().parts(request)

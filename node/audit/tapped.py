@@ -23,6 +23,8 @@ from node.config import NodeConfig
 from node.node import Node
 from node.paths import DataDir
 from node.process.core_dumps import forbid_core_dumps
+from node.serving.at_once import AtOnce
+from node.serving.inbox import Unopened
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from protocol import cbor
@@ -31,7 +33,7 @@ from protocol.multiaddr import parse_multiaddr
 LISTEN = "/ip4/127.0.0.1/tcp/0"
 LENGTH_BYTES = 4
 OPENERS = (("control", listener), ("control", dialler), ("data", reception))
-"""Every module that opens messages, and the plane of the messages that it opens."""
+"""Every module that opens messages, and the plane of the messages that it opens; `AtOnce` opens some of its own."""
 
 Decode = Callable[[Sequence[Any], int], Any]
 
@@ -47,6 +49,15 @@ class Tap:
         """From now on every message that this process opens is written first."""
         for plane, module in OPENERS:
             vars(module)["decode_message"] = self._tapped(plane, vars(module)["decode_message"])
+        answer = AtOnce.answer
+
+        def answer_and_write(at_once: AtOnce, message: Unopened) -> float | None:
+            answered = answer(at_once, message)
+            if answered is not None:  # else it is opened as all others are
+                self._write("data", [frame.buffer for frame in message.frames])
+            return answered
+
+        AtOnce.answer = answer_and_write  # type: ignore[method-assign,assignment]
 
     def mark(self) -> None:
         """Tell the reader that everything before was written."""

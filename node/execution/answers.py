@@ -13,7 +13,7 @@ from node.execution.config import NOT_AGAIN
 from node.execution.direct import Outcome
 from node.execution.gate import ResultGate
 from node.execution.ledger import ChunkCounts, Timings
-from node.execution.mailbox import WAITED_S, Mailbox
+from node.execution.mailbox import Mailbox
 from node.execution.owners import ShareOwner
 from node.execution.peer import PeerStatus, Request, SessionPeer
 from node.execution.roster import Roster
@@ -114,7 +114,9 @@ class Answers:
         request.owner.failed(request, same_peer_again=code not in NOT_AGAIN)
 
     def _result(self, peer: SessionPeer, request: Request, result: WorkResult) -> None:
-        self._arrived(peer, request, result.compute_us, self._mailbox.has_waited)
+        now = self._now()
+        peer.answered(request, result.compute_us, now, self._mailbox.has_waited)
+        self._arrived(request, result.compute_us, now)
         started = time.perf_counter()
         genuine = self._gate.lets_in(request, result)
         self._timings.since("verify", started)
@@ -124,9 +126,7 @@ class Answers:
             log.warning("a result of %s failed verification: it is banned for this session", peer.peer_id)
             self._ban(peer, request)
 
-    def _arrived(self, peer: SessionPeer, request: Request, compute_us: int, was_waited_for: bool) -> None:
-        now = self._now()
-        peer.answered(request, compute_us, now, was_waited_for)
+    def _arrived(self, request: Request, compute_us: int, now: float) -> None:
         if request.owner.arrived(request):
             self._timings.add("peers", min(compute_us / 1e6, now - request.sent_at))  # what was waited for
 
@@ -134,7 +134,7 @@ class Answers:
         """The only answer that a peer owed came and was right; its rows are merged already."""
         peer.in_flight.clear()
         peer.channel.took(outcome.num_bytes, FRAMES_OF_RESULT)
-        self._arrived(peer, request, outcome.compute_us, outcome.waited_s >= WAITED_S)
+        self._arrived(request, outcome.compute_us, self._now())
         self._timings.add("verify", outcome.verify_s)
         self._timings.add("merge", outcome.merge_s)
 

@@ -21,18 +21,19 @@ from node.execution.gate import ResultGate, UnitChecks, merge_results
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
 from node.execution.ledger import ChunkCounts, Timings
-from node.execution.mailbox import Mailbox
+from node.execution.mailbox import WAITED_S, Mailbox
 from node.execution.owed import abandon, cancel_requests
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch
 from node.execution.pads.source import PadSource
-from node.execution.patience import LocalSpeed, Patience
+from node.execution.patience import LocalSpeed, Patience, Service
 from node.execution.peer import SessionPeer
 from node.execution.recovery import NobodyLends, WeightLender
 from node.execution.requests import fill_bucket, pad_request, send_chunk_to_peer, share_request
 from node.execution.roster import Roster
 from node.execution.unit_pass import UnitPass
 from node.kernels.interface import Kernels
+from node.measures.peers import Exchange
 from node.model.unit import Unit
 from node.planning.cut import Wave
 from protocol.linear.field import Floats, Sums
@@ -75,6 +76,8 @@ class ExecutionManager:
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
         self._direct = direct_answers(kernels)
+        self._unbooked: list[tuple[Lane, Exchange, Service]] = []
+        """Of answers of which nothing was noted yet."""
         self.roster = Roster()
         self.peers: list[SessionPeer] = []
         self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
@@ -106,6 +109,7 @@ class ExecutionManager:
 
     def close(self) -> None:
         """Cancel all requests at the peers, and close the session's connections."""
+        self._keep_books()
         for peer in self.peers:
             if peer.usable:
                 for request in peer.in_flight.values():
@@ -216,7 +220,9 @@ class ExecutionManager:
         assert share is not None and pads is not None, "both halves are here"
         rows = merge_results(share, pads, self._kernels)
         self.timings.since("merge", started)
-        self._served(record)
+        self.counts.verified += 1
+        self._patience.served(record, self._lane(record), self.now())
+        self._finish(record)
         return rows
 
     def settle_directly(self, record: ChunkRecord) -> Sums | None:
@@ -233,6 +239,7 @@ class ExecutionManager:
         if timeout_s <= 0 or not can_settle(request, products):
             return None
         wakes = -1 if self._interrupt is None else self._interrupt.fd
+        self._keep_books()
         outcome = self._direct.wait(peer, request, self.gate.checks.known(request.unit), products, wakes, timeout_s)
         self._mailbox.waited_s = outcome.waited_s
         self.timings.add("wait", outcome.waited_s)
@@ -240,16 +247,21 @@ class ExecutionManager:
         if outcome.sums is not None:
             self.answers.settled(peer, request, outcome)
             self._move(record, ChunkEvent.ACCEPT)
-            self._served(record)
+            now, was_waited_for = self.now(), outcome.waited_s >= WAITED_S
+            exchange = peer.heard(request, outcome.compute_us, now, was_waited_for)
+            self._unbooked.append((lane, exchange, Service.of(record, now)))
+            self.counts.verified += 1
+            self._finish(record)
         elif outcome.frames is not None:
             self.answers.read(peer, outcome.frames)
         return outcome.sums
 
-    def _served(self, record: ChunkRecord) -> None:
-        """A chunk was merged from verified results."""
-        self.counts.verified += 1
-        self._patience.served(record, self._lane(record), self.now())
-        self._finish(record)
+    def _keep_books(self) -> None:
+        """Note what answers say about their peers: not when they come, but while the next one is waited for."""
+        for lane, exchange, service in self._unbooked:
+            lane.share_peer.measures.answered(self._model_id, exchange)
+            self._patience.pay(service, lane)
+        self._unbooked.clear()
 
     def compute_locally(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, late: bool = False) -> Sums:
         """The same exact rows, computed with this device's own weights."""
@@ -320,6 +332,7 @@ class ExecutionManager:
 
     def pump(self, timeout_s: float) -> float:
         """Wait at most `timeout_s` for messages and apply them; returns how long it waited."""
+        self._keep_books()
         peers = self._mailbox.wait(timeout_s)
         waited_s = self._mailbox.waited_s
         self.timings.add("wait", waited_s)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from node.execution.chunk import ChunkRecord
 from node.execution.config import ExecutionConfig
 from node.execution.lane import Lane
@@ -41,6 +43,23 @@ class LocalSpeed:
         seen = self._row_s if num_rows == 1 else self._rows_s
         each_s = seen.median if len(seen) >= MIN_SAMPLES else None
         return num_rows * ref.num_inputs * ref.num_outputs * (self._believed_s if each_s is None else each_s)
+
+
+class Service(Struct, frozen=True):
+    """What peers did for one chunk, without the chunk."""
+
+    unit: UnitRef
+    num_rows: int
+    """As sent."""
+    batch_rows: int
+    """Of the request for the products of its pads."""
+    at: float
+    """When it was merged."""
+
+    @classmethod
+    def of(cls, record: ChunkRecord, now: float) -> Service:
+        ticket = record.ticket
+        return cls(record.chunk.unit, _rows_sent(record), 0 if ticket is None else ticket.batch_rows, now)
 
 
 class Patience:
@@ -109,13 +128,17 @@ class Patience:
             peer.account.waited(seconds, now)
 
     def served(self, record: ChunkRecord, lane: Lane, now: float) -> None:
-        """A chunk was merged from its peers' results. The allowance for pads is paid back as the pads are used."""
-        ref, num_rows = record.chunk.unit, _rows_sent(record)
+        """A chunk was merged from its peers' results."""
+        self.pay(Service.of(record, now), lane)
+
+    def pay(self, service: Service, lane: Lane) -> None:
+        """Pay back the allowances for a chunk; that for pads as the pads are used."""
+        ref, num_rows, now = service.unit, service.num_rows, service.at
         allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
         lane.share_peer.account.served(allowed_s, now)
         self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
-        if lane.guard is not None and record.ticket is not None:
-            together = max(record.ticket.batch_rows, num_rows)
+        if lane.guard is not None and service.batch_rows:
+            together = max(service.batch_rows, num_rows)
             lane.guard.account.served(self.allowed_s(lane.guard, ref, together) * num_rows / together, now)
 
     def gave_up(self, record: ChunkRecord, lane: Lane, now: float, late: bool) -> None:

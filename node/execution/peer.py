@@ -152,7 +152,11 @@ class SessionPeer(Discreet, Struct):
         return self.status.value if self.account.reason is None else self.account.reason.value
 
     def answered(self, request: Request, compute_us: int, now: float, was_waited_for: bool = True) -> None:
-        """A result came; it counts for latency and speed and ends a suspension.
+        """A result came; it counts for latency and speed and ends a suspension."""
+        self.measures.answered(self.model_id, self.heard(request, compute_us, now, was_waited_for))
+
+    def heard(self, request: Request, compute_us: int, now: float, was_waited_for: bool = True) -> Exchange:
+        """The same without the measuring, which may be done later from what this returns.
 
         Args:
             compute_us: what the peer says that it computed.
@@ -169,9 +173,9 @@ class SessionPeer(Discreet, Struct):
             was_waited_for and (self.heard_exactly or not ahead_s),
         )
         self.heard_at, self.heard_exactly = now, was_waited_for
-        self.measures.answered(self.model_id, exchange)
         self.rest_s = 0.0
         self.resume()
+        return exchange
 
     def exhausted(self, now: float) -> None:
         """It is overloaded: it gets no work for a while, longer each time in a row."""

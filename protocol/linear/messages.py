@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from msgspec import Struct
@@ -89,22 +90,9 @@ class ChunkBinding(Struct, frozen=True, dict=True):
     def _encode(self) -> bytes:
         if len(self.session) != SESSION_BYTES or not len(self.model_id) == len(self.unit) == HASH_BYTES:
             return cbor.encode(self.as_list())
-        return b"".join(
-            (
-                _BINDING_BEGINS,
-                self.session,
-                encode_uint(self.nonce),
-                _HASH_BEGINS,
-                self.model_id,
-                _HASH_BEGINS,
-                self.unit,
-                encode_uint(self.role),
-                encode_uint(self.row_start),
-                encode_uint(self.row_end),
-                encode_uint(self.tile_start),
-                encode_uint(self.tile_end),
-            )
-        )
+        bounds = self.row_start, self.row_end, self.tile_start, self.tile_end
+        rest = _encoded_rest(self.model_id, self.unit, self.role, bounds)
+        return b"".join((_BINDING_BEGINS, self.session, encode_uint(self.nonce), rest))
 
     @classmethod
     def from_list(cls, values: list[Any]) -> Self:
@@ -124,6 +112,13 @@ class ChunkBinding(Struct, frozen=True, dict=True):
             tile_start=tile_start,
             tile_end=take_integer(fields, 8, tile_start + 1, MAX_TILES),
         )
+
+
+@lru_cache(maxsize=1024)
+def _encoded_rest(model_id: bytes, unit: bytes, role: Role, bounds: tuple[int, int, int, int]) -> bytes:
+    """What follows the nonce in a binding: the same in most requests of a session for a unit."""
+    numbers = b"".join(map(encode_uint, (role, *bounds)))
+    return b"".join((_HASH_BEGINS, model_id, _HASH_BEGINS, unit, numbers))
 
 
 class UnitRequest(WorkRequest, frozen=True):

@@ -33,6 +33,7 @@ from node.trust import PairedDevices
 from protocol.codec import encode_message
 from protocol.linear.field import Elements, P
 from protocol.linear.messages import LinearResult, Role, UnitRequest
+from protocol.linear.quick import ShareHeader
 from protocol.linear.verification import result_digest
 from protocol.link.hello import Hello
 from protocol.link.messages import Pong
@@ -72,6 +73,9 @@ class FaultyWorker(LinearWorker):
 
     def together(self, request: WorkRequest, other: WorkRequest) -> bool:
         return False  # it lies to each alone
+
+    def product(self, share: ShareHeader, rows: Elements, most_s: float) -> None:
+        """None: every answer is one of `parts`."""
 
     def parts(self, request: WorkRequest) -> Parts:
         honest = yield from super().parts(request)
