@@ -19,7 +19,7 @@ from scripted_peer import ScriptedChannel
 
 from node.execution import merge_results
 from node.execution.direct import DirectAnswers, Outcome, direct_answers
-from node.execution.peer import Request, SessionPeer
+from node.execution.peer import Request
 from node.kernels.delegating import DelegatingKernels
 from node.kernels.portable import PortableKernels
 from node.model.unit import Unit
@@ -47,7 +47,6 @@ class Asked(Struct):
     """A peer that owes one answer."""
 
     unit: Unit
-    peer: SessionPeer
     channel: ScriptedChannel
     request: Request
     check: UnitCheck
@@ -55,7 +54,8 @@ class Asked(Struct):
 
     def wait(self, wakes: int = -1, timeout_s: float = LONG_S) -> Outcome:
         assert DIRECT is not None
-        return DIRECT.wait(self.peer, self.request, self.check, self.products, wakes, timeout_s)
+        way: Any = self.channel
+        return DIRECT.wait(way, self.request, self.check, self.products, wakes, timeout_s)
 
     def right(self, compute_us: int = 1) -> LinearResult:
         rows = KERNELS.linear_field(self.unit.weights, self.request.inputs)
@@ -74,13 +74,12 @@ def asked(context: zmq.Context[zmq.Socket[bytes]], unit: Unit, num_rows: int, se
     inputs = rng.integers(0, P, (num_rows, unit.ref.num_inputs), dtype=np.uint32)
     products = rng.integers(0, P, (num_rows, unit.ref.num_outputs), dtype=np.uint32)
     tiles = -(-unit.ref.num_outputs // 512)
-    channel: Any = ScriptedChannel(context, identity(1).peer_id)
+    channel = ScriptedChannel(context, identity(1).peer_id)
     channel.notice_losses()  # the connecting of its ends is no news
-    peer = SessionPeer(identity(1).peer_id, Role.SHARE, channel)
-    binding = ChunkBinding(peer.session, MESSAGE_ID, MODEL_ID, unit.ref.sha256, Role.SHARE, 0, num_rows, 0, tiles)
+    binding = ChunkBinding(bytes(16), MESSAGE_ID, MODEL_ID, unit.ref.sha256, Role.SHARE, 0, num_rows, 0, tiles)
     owner: Any = None
     request = Request(MESSAGE_ID, binding, unit.ref, inputs, owner, Linear(binding, rows=inputs), 0.0, 1, 1)
-    return Asked(unit, peer, channel, request, UnitCheck.of(unit.weights, KERNELS, os.urandom), products)
+    return Asked(unit, channel, request, UnitCheck.of(unit.weights, KERNELS, os.urandom), products)
 
 
 def is_let_in(asked: Asked, frames: list[bytes]) -> bool:

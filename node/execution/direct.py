@@ -16,12 +16,14 @@ import numpy as np
 import zmq
 from msgspec import Struct
 
-from node.execution.peer import Request, SessionPeer
+from node.execution.peer import Request
 from node.kernels.interface import Kernels, NativeFunctions
+from node.transport.channel import Channel
 from node.transport.poller import Descriptor
 from protocol.envelope import Frame
 from protocol.limits import FREIVALDS_VECTORS
 from protocol.linear.field import Elements, Sums
+from protocol.linear.messages import LinearResult
 from protocol.linear.quick import around_result
 from protocol.linear.verification import DIGEST_DOMAIN, UnitCheck
 
@@ -66,11 +68,12 @@ class DirectAnswers:
         self._bytes = self._ffi.typeof("uint8_t[]")
 
     def wait(
-        self, peer: SessionPeer, request: Request, check: UnitCheck, products: Elements, wakes: int, timeout_s: float
+        self, channel: Channel, request: Request, check: UnitCheck, products: Elements, wakes: int, timeout_s: float
     ) -> Outcome:
         """Wait for the answer to the only request that a peer owes, or for anything else to happen.
 
         Args:
+            channel: the peer's, which has a socket.
             products: `[T, N]`, the verified products of the pads of the request's rows.
             wakes: a descriptor that ends the wait.
         """
@@ -96,18 +99,17 @@ class DirectAnswers:
         answer.num_vectors, answer.num_inputs = projections.shape
         answer.num_rows, answer.num_outputs = num_rows, num_outputs
         answer.timeout_ns = int(1e9 * timeout_s)
-        self._listen(peer, wakes)
+        self._listen(channel, wakes)
         outcome = self._lib.direct_wait(self._direct, answer)
         waited_s = answer.waited_ns / 1e9
         if outcome == self._lib.DIRECT_MERGED:
             seconds = answer.verify_ns / 1e9, answer.merge_ns / 1e9
             return Outcome(waited_s, sums, answer.compute_us, answer.num_bytes, *seconds)
-        return Outcome(waited_s, frames=self._frames(peer) if outcome == self._lib.DIRECT_MESSAGE else None)
+        return Outcome(waited_s, frames=self._frames(channel) if outcome == self._lib.DIRECT_MESSAGE else None)
 
-    def _listen(self, peer: SessionPeer, wakes: int) -> None:
+    def _listen(self, channel: Channel, wakes: int) -> None:
         """Wait on the socket of a peer, and on what tells that its connection has changed."""
-        channel, answer = peer.channel, self._answer
-        socket = channel.socket
+        answer, socket = self._answer, channel.socket
         assert socket is not None, "a request is on its way"
         watched = [wakes, *(one.fd for one in channel.pollables if isinstance(one, Descriptor))][:MAX_WATCHED]
         answer.socket = self._ffi.cast("void *", socket.underlying)
@@ -115,15 +117,15 @@ class DirectAnswers:
         answer.num_watched = len(watched)
         answer.watched[0 : len(watched)] = watched
 
-    def _frames(self, peer: SessionPeer) -> list[Frame]:
+    def _frames(self, channel: Channel) -> list[Frame]:
         """The message that was left, whole."""
         direct, frames = self._direct, list[Frame]()
         for number in range(self._lib.direct_num_parts(direct)):
             size = self._lib.direct_part_size(direct, number)
             frames.append(bytes(self._ffi.buffer(self._lib.direct_part(direct, number), size)))
         has_more = bool(self._lib.direct_has_more(direct))
-        while has_more and peer.channel.socket is not None:
-            frame = peer.channel.socket.recv(_DONTWAIT, copy=False)
+        while has_more and channel.socket is not None:
+            frame = channel.socket.recv(_DONTWAIT, copy=False)
             frames.append(frame.buffer)
             has_more = frame.more
         self._lib.direct_drop(direct)
@@ -177,5 +179,7 @@ def _calls_of(ffi: Any, functions: NativeFunctions) -> Any:
 
 
 def can_settle(request: Request, products: Elements | None) -> bool:
-    """Whether the gate of an answer is the one of few rows, which direct.c has."""
-    return products is not None and len(products) == len(request.inputs) <= FREIVALDS_VECTORS
+    """Whether the gate of an answer is the one of few rows of elements, which direct.c has."""
+    if products is None or request.binding.role not in LinearResult.ROLES:
+        return False
+    return len(products) == len(request.inputs) <= FREIVALDS_VECTORS

@@ -240,7 +240,9 @@ class ExecutionManager:
             return None
         wakes = -1 if self._interrupt is None else self._interrupt.fd
         self._keep_books()
-        outcome = self._direct.wait(peer, request, self.gate.checks.known(request.unit), products, wakes, timeout_s)
+        outcome = self._direct.wait(
+            peer.channel, request, self.gate.checks.known(request.unit), products, wakes, timeout_s
+        )
         self._mailbox.waited_s = outcome.waited_s
         self.timings.add("wait", outcome.waited_s)
         self._patience.waited([peer], min(outcome.waited_s, timeout_s), self.now())

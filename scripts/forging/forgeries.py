@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Count:
     honest: int = 0
     honest_refused: int = 0
     confirmed: int = 0
+    direct: int = 0
+    """Results that both forms of the gate judged, alike."""
     controls: list[Control] = field(default_factory=list)
 
     @property
@@ -64,6 +67,7 @@ class Count:
             "forgeries": self.tried.total(),
             "accepted": self.accepted.total(),
             "confirmed": self.confirmed,
+            "direct": self.direct,
             "honest": self.honest,
             "honest_refused": self.honest_refused,
             "kinds": {kind.name: [self.tried[kind.name], self.accepted[kind.name]] for kind in KINDS},
@@ -99,7 +103,7 @@ class Forger:
                 if target.request.binding.num_rows >= kind.min_rows:
                     self._try(kind, target, earlier)
                     self._honest(target)
-        self.count.confirmed = self._gate.confirmed
+        self.count.confirmed, self.count.direct = self._gate.confirmed, self._gate.direct
 
     def _try(self, kind: Kind, target: Target, earlier: WorkResult) -> None:
         scene = Scene(target, self._random, self._kernels, self._gate.check_of(target.unit), earlier)
@@ -121,9 +125,11 @@ def forge_all(number: int, seed: int) -> Count:
     with (
         tempfile.TemporaryDirectory(prefix="kek-forgeries-") as folder,
         Targets(kernels, Path(folder), random) as targets,
+        ExitStack() as exits,
     ):
         model = targets.model
         gate = ClientGate(kernels, all_units(model), lambda unit: model.confirm(unit.ref))
+        exits.callback(gate.close)
         forger = Forger(targets, gate, kernels, random)
         forger.forge(number)
         controlled = min(max(number // CONTROL_SHARE, CONTROL_MIN), CONTROL_MAX)
@@ -142,6 +148,7 @@ def table(count: Count) -> Sequence[str]:
     lines += [f"{kind.name:{width}}  {count.tried[kind.name]:9,}  {count.accepted[kind.name]:8,}" for kind in KINDS]
     lines += [f"{'all':{width}}  {count.tried.total():9,}  {count.accepted.total():8,}", ""]
     lines.append(f"{count.confirmed:,} refusals were confirmed with weights read again and fresh vectors")
+    lines.append(f"{count.direct:,} results of few rows were judged by both forms of the gate, which agreed")
     lines.append(f"{count.honest:,} honest results between them: {count.honest_refused:,} refused")
     for control in count.controls:
         verdict = "as expected" if control.holds else "NOT AS EXPECTED"
