@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -211,6 +212,21 @@ def test_an_answer_that_comes_later_ends_the_wait(context: zmq.Context[zmq.Socke
     timer.join()
     assert outcome.sums is not None and 0.02 < outcome.waited_s < LONG_S
     it.channel.close()
+
+
+@needs_direct
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_without_libcrypto_libsodium_hashes(
+    context: zmq.Context[zmq.Socket[bytes]], num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.execution.direct._libcrypto_sha256", lambda: 0)
+    monkeypatch.setattr(sys.modules[__name__], "DIRECT", direct_answers(KERNELS))
+    it = asked(context, UNITS[1], num_rows)
+    with contextlib.closing(it.channel):
+        it.channel.answer_frames(encode_message(it.right(), MESSAGE_ID))
+        assert it.wait().sums is not None
+        it.channel.answer_frames(encode_message(replace(it.right(), digest=bytes(32)), MESSAGE_ID))
+        assert it.wait().sums is None
 
 
 def test_where_a_function_is_replaced_or_missing_the_usual_way_is_taken() -> None:

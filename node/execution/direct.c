@@ -15,7 +15,8 @@ all, which decides what it means. So nothing passes here that would not pass the
 
 enum { HASH_BYTES = 32, MAX_WATCHED = 8, MESSAGE_BYTES = 64, ROWS_ALIGNMENT = 64 };
 
-/* Functions of other libraries: libzmq's (zmq.h), the kernels', and SHA-256 of a buffer, in libsodium's form. */
+/* Functions of other libraries: libzmq's (zmq.h), the kernels', and SHA-256 of a buffer: libcrypto's, which uses the
+   processor's instructions for it, or NULL; and libsodium's. */
 struct calls {
     int (*message_init)(void *message);
     int (*message_receive)(void *message, void *socket, int flags);
@@ -25,6 +26,7 @@ struct calls {
     void *(*message_data)(void *message);
     int (*get_option)(void *socket, int option, void *value, size_t *size);
     int option_events, poll_in, do_not_wait;
+    unsigned char *(*fast_sha256)(const unsigned char *bytes, size_t size, unsigned char *digest);
     int (*sha256)(unsigned char *digest, const unsigned char *bytes, unsigned long long size);
     int (*dots_agree)(int level, const uint32_t *vectors, const uint32_t *outputs, const uint32_t *projections,
                       const uint32_t *inputs, size_t num_vectors, size_t num_rows, size_t num_outputs,
@@ -179,7 +181,9 @@ static int settle(struct direct *direct, struct answer *answer) {
     const uint8_t *hashed = stated ? gather(direct, answer, rows_size, &rows) : NULL;
     if (!hashed) return 0;
     uint8_t digest[HASH_BYTES], difference = 0;
-    calls->sha256(digest, hashed, answer->bound_size + rows_size);
+    size_t hashed_size = answer->bound_size + rows_size;
+    if (!calls->fast_sha256 || !calls->fast_sha256(hashed, hashed_size, digest))
+        calls->sha256(digest, hashed, hashed_size);
     for (int i = 0; i < HASH_BYTES; i++) difference |= digest[i] ^ stated[i];
     /* Both are always computed: how long a refusal takes must not tell a liar which of them it failed. */
     int agrees = calls->dots_agree(calls->level, answer->vectors, rows, answer->projections, answer->inputs,

@@ -169,6 +169,7 @@ def _calls_of(ffi: Any, functions: NativeFunctions) -> Any:
         ("get_option", library.zmq_getsockopt),
     ):
         fill(name, ctypes.cast(function, ctypes.c_void_p).value or 0)
+    fill("fast_sha256", _libcrypto_sha256())
     sha256 = sodium.ffi.addressof(sodium.lib, "crypto_hash_sha256")
     fill("sha256", int(sodium.ffi.cast("uintptr_t", sha256)))
     fill("dots_agree", functions.dots_agree)
@@ -176,6 +177,15 @@ def _calls_of(ffi: Any, functions: NativeFunctions) -> Any:
     calls.option_events, calls.poll_in, calls.do_not_wait = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.DONTWAIT)
     calls.level = functions.level
     return calls
+
+
+def _libcrypto_sha256() -> int:
+    """`SHA256` of the libcrypto that Python's hashes come from; 0 where it is not to be found."""
+    try:
+        hashes: Any = import_module("_hashlib")
+        return ctypes.cast(ctypes.CDLL(hashes.__file__).SHA256, ctypes.c_void_p).value or 0
+    except (ImportError, AttributeError, OSError, TypeError):
+        return 0
 
 
 def can_settle(request: Request, products: Elements | None) -> bool:
