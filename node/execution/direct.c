@@ -50,6 +50,7 @@ struct answer {
     size_t num_vectors, num_rows, num_outputs, num_inputs;
     int32_t *sums;                   /* [T, N], written when it returns DIRECT_MERGED */
     int64_t waited_ns, verify_ns, merge_ns;
+    int64_t hash_ns;                 /* of verify_ns */
     uint32_t compute_us;
     size_t num_bytes;                /* of the answer */
 };
@@ -184,6 +185,7 @@ static int settle(struct direct *direct, struct answer *answer) {
     size_t hashed_size = answer->bound_size + rows_size;
     if (!calls->fast_sha256 || !calls->fast_sha256(hashed, hashed_size, digest))
         calls->sha256(digest, hashed, hashed_size);
+    answer->hash_ns = now_ns() - started;
     for (int i = 0; i < HASH_BYTES; i++) difference |= digest[i] ^ stated[i];
     /* Both are always computed: how long a refusal takes must not tell a liar which of them it failed. */
     int agrees = calls->dots_agree(calls->level, answer->vectors, rows, answer->projections, answer->inputs,

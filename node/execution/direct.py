@@ -43,6 +43,8 @@ class Outcome(Struct, frozen=True):
     num_bytes: int = 0
     """Size of the answer."""
     verify_s: float = 0.0
+    hash_s: float = 0.0
+    """Of `verify_s`."""
     merge_s: float = 0.0
     frames: Sequence[Frame] | None = None
     """Another message, or one that is not right; None where none came."""
@@ -103,7 +105,7 @@ class DirectAnswers:
         outcome = self._lib.direct_wait(self._direct, answer)
         waited_s = answer.waited_ns / 1e9
         if outcome == self._lib.DIRECT_MERGED:
-            seconds = answer.verify_ns / 1e9, answer.merge_ns / 1e9
+            seconds = answer.verify_ns / 1e9, answer.hash_ns / 1e9, answer.merge_ns / 1e9
             return Outcome(waited_s, sums, answer.compute_us, answer.num_bytes, *seconds)
         return Outcome(waited_s, frames=self._frames(channel) if outcome == self._lib.DIRECT_MESSAGE else None)
 

@@ -31,11 +31,14 @@ from node.config import NodeConfig
 from node.node import Node
 from node.paths import DataDir
 from node.serving.data_plane import DataPlane
+from node.serving.inbox import Unopened
 from node.serving.work_queue import Job
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from protocol.codec import encode_message
+from protocol.envelope import Frame
 from protocol.linear.messages import LinearResult
+from protocol.linear.quick import ShareHeader
 from protocol.message import Message
 from protocol.multiaddr import Multiaddr
 from scripts.harness.connections import reset_connections
@@ -83,11 +86,18 @@ class TurningPlane(DataPlane):
         return goes_on
 
     def _computed(self, job: Job, answer: Message) -> None:
-        self._client, self._asked = job.route, time.monotonic()
-        if self.deed == "junk" and job.route is not None:
-            for _ in range(JUNK_RESULTS):
-                self._push(job.route, unasked(32, 1024))
+        self._was_asked(job.route)
         super()._computed(job, answer)
+
+    def _answered(self, message: Unopened, share: ShareHeader, frames: list[Frame]) -> None:
+        self._was_asked(message.route)
+        super()._answered(message, share, frames)
+
+    def _was_asked(self, route: bytes | None) -> None:
+        self._client, self._asked = route, time.monotonic()
+        if self.deed == "junk" and route is not None:
+            for _ in range(JUNK_RESULTS):
+                self._push(route, unasked(32, 1024))
 
     def _turn_on(self, client: bytes) -> None:
         match self.deed:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node.config import NodeConfig
+from node.execution.direct import DirectAnswers, Outcome
 from node.execution.mailbox import Mailbox
 from node.execution.pads import guard as guard_pads
 from node.execution.pads import own as own_pads
@@ -95,9 +96,21 @@ def watched(session: Session, kernels: Kernels) -> Stopwatches:
     ):
         watches.watch(part, channel, name)
     watches.watch("wait", Mailbox, "wait")
+    watches.watch("receive", DirectAnswers, "wait", _parts_of)
     watches.watch("hash", verification, "result_digest")
     watches.watch("Freivalds", verification, "freivalds")
     return watches
+
+
+def _parts_of(outcome: Outcome) -> dict[str, float]:
+    """What the C call did beside receiving."""
+    freivalds_s = outcome.verify_s - outcome.hash_s
+    return {
+        "wait": outcome.waited_s,
+        "hash": outcome.hash_s,
+        "Freivalds": freivalds_s,
+        "merge": outcome.merge_s,
+    }
 
 
 def trace(

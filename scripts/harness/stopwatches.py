@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
+Divide = Callable[[Any], dict[str, float]]
+
 
 class Stopwatches:
     """Times functions of this thread while it is entered; what a timed function calls counts for itself alone."""
@@ -21,9 +23,13 @@ class Stopwatches:
         self._thread = threading.get_ident()
         self._patches: list[AbstractContextManager[Any]] = []
 
-    def watch(self, what: str, owner: Any, name: str) -> None:
-        """Count the time of `owner.name` (a function of a module, or a method of an object or class) as `what`."""
-        self._patches.append(patch.object(owner, name, self._timed(what, getattr(owner, name))))
+    def watch(self, what: str, owner: Any, name: str, divide: Divide = lambda result: {}) -> None:
+        """Count the time of `owner.name` (a function of a module, or a method of an object or class) as `what`.
+
+        Args:
+            divide: which seconds of a call belong to something else, by its result.
+        """
+        self._patches.append(patch.object(owner, name, self._timed(what, getattr(owner, name), divide)))
 
     def __enter__(self) -> Stopwatches:
         for each in self._patches:
@@ -38,17 +44,21 @@ class Stopwatches:
         """Begin again at zero."""
         self.seconds.clear()
 
-    def _timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, what: str, function: Callable[..., Any], divide: Divide) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
             if threading.get_ident() != self._thread:
                 return function(*arguments, **named)
             self._turn(what)
             self._stack.append(what)
             try:
-                return function(*arguments, **named)
+                result = function(*arguments, **named)
             finally:
                 self._turn("")
                 self._stack.pop()
+            for part, seconds in divide(result).items():
+                self.seconds[part] += seconds
+                self.seconds[what] -= seconds
+            return result
 
         return timed
 
