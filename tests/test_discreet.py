@@ -13,6 +13,7 @@ from node.audit.views import Rows
 from node.discovery.mdns import LanIdentity
 from node.engine.request import Embedded, GenerationRequest, Token
 from node.execution.chunk import ChunkRecord
+from node.execution.direct import Outcome
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch, PadTicket
 from node.execution.pads.none import ZeroTicket
@@ -56,6 +57,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     ChunkRecord: {"share", "plain", "ticket", "result"},
     ShareOwner: {"move", "resend"},
     PadOwner: {"told"},
+    Outcome: {"sums", "frames"},
     PadBatch: {"seed", "pads", "products", "make"},
     PadTicket: {"pads", "batches"},
     PadsReady: {"seed", "products"},

@@ -215,6 +215,29 @@ def test_an_answer_that_comes_later_ends_the_wait(context: zmq.Context[zmq.Socke
 
 
 @needs_direct
+def test_products_may_lie_anywhere(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    it = asked(context, UNITS[0], 2)
+    frame = b"x" + it.products.tobytes()
+    odd = np.frombuffer(frame, dtype=np.uint8)[1:].view(np.uint32).reshape(it.products.shape)
+    assert not odd.flags.aligned
+    with contextlib.closing(it.channel):
+        it.channel.answer_frames(encode_message(it.right(), MESSAGE_ID))
+        sums = replace(it, products=odd).wait().sums
+        assert sums is not None and np.array_equal(sums, merge_results(it.right().rows, it.products, KERNELS))
+
+
+@needs_direct
+def test_shapes_that_do_not_fit_are_left_to_the_usual_way(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    it = asked(context, UNITS[0], 2)
+    with contextlib.closing(it.channel):
+        it.channel.answer_frames(encode_message(it.right(), MESSAGE_ID))
+        for products in (it.products[:, :-1].copy(), it.products[:1]):
+            outcome = replace(it, products=products).wait()
+            assert outcome.sums is None and outcome.frames is None
+        assert it.wait().sums is not None, "the answer still waits"
+
+
+@needs_direct
 @pytest.mark.parametrize("num_rows", [1, 3])
 def test_without_libcrypto_libsodium_hashes(
     context: zmq.Context[zmq.Socket[bytes]], num_rows: int, monkeypatch: pytest.MonkeyPatch

@@ -79,7 +79,7 @@ def test_who_pours_messages_without_a_hello_is_refused_at_the_door(
     with LiveNode(1, UNITS) as node, introduced(node) as client:
         with RawClient(node.data_endpoint, node.peer_id, identity(9)) as stranger:
             stranger.until_event(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-            deadline = time.monotonic() + WAIT_S
+            deadline = time.monotonic() + 4 * WAIT_S  # 256 messages beyond its part, on a machine that may be busy
             while not stranger.monitor.poll(0):
                 assert time.monotonic() < deadline, "it was let go on"
                 for _ in range(1000):

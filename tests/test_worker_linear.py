@@ -330,6 +330,19 @@ def test_a_share_that_is_answered_at_once_gets_the_same_answer(num_rows: int, ti
     assert np.array_equal(quick.rows, usual.rows) and quick.digest == usual.digest
 
 
+class Full(DelegatingKernels):
+    """A device whose memory is used up."""
+
+    def linear_field(self, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        raise MemoryError("nothing is left")
+
+
+def test_a_failure_is_left_to_the_usual_way_which_answers_it() -> None:
+    worker, request = LinearWorker(Full(KERNELS), weights_of([UNIT])), share_of(nonce=1 << 40)
+    assert at_once(request, worker) is None
+    assert refusal(request, worker).code == ErrorCode.INTERNAL
+
+
 def test_what_cannot_be_answered_at_once_is_left_to_the_usual_way() -> None:
     usual = share_of(nonce=1 << 40)
     assert at_once(usual) is not None

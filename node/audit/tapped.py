@@ -23,11 +23,15 @@ from node.config import NodeConfig
 from node.node import Node
 from node.paths import DataDir
 from node.process.core_dumps import forbid_core_dumps
-from node.serving.at_once import AtOnce
+from node.serving.at_once import AtOnce, Send
 from node.serving.inbox import Unopened
+from node.serving.worker import LinearWorker
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
 from protocol import cbor
+from protocol.envelope import Frame
+from protocol.identity import PeerId
+from protocol.linear.quick import ShareHeader
 from protocol.multiaddr import parse_multiaddr
 
 LISTEN = "/ip4/127.0.0.1/tcp/0"
@@ -46,18 +50,19 @@ class Tap:
         self._lock = threading.Lock()
 
     def install(self) -> None:
-        """From now on every message that this process opens is written first."""
+        """From now on every message that this process opens is written before it is answered."""
         for plane, module in OPENERS:
             vars(module)["decode_message"] = self._tapped(plane, vars(module)["decode_message"])
-        answer = AtOnce.answer
+        begin = AtOnce.__init__
 
-        def answer_and_write(at_once: AtOnce, message: Unopened) -> float | None:
-            answered = answer(at_once, message)
-            if answered is not None:  # else it is opened as all others are
+        def tap(at_once: AtOnce, worker: LinearWorker, is_shared: Callable[[PeerId], bool], send: Send) -> None:
+            def write_and_send(message: Unopened, share: ShareHeader, frames: list[Frame]) -> None:
                 self._write("data", [frame.buffer for frame in message.frames])
-            return answered
+                send(message, share, frames)
 
-        AtOnce.answer = answer_and_write  # type: ignore[method-assign,assignment]
+            begin(at_once, worker, is_shared, write_and_send)
+
+        AtOnce.__init__ = tap  # type: ignore[method-assign,assignment]
 
     def mark(self) -> None:
         """Tell the reader that everything before was written."""

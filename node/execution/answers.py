@@ -1,6 +1,7 @@
 """What messages of peers mean: results, refusals, broken rules, and connections that have ended.
 
-Every result passes the gate here. Whatever does not answer a request counts against its sender.
+Every result passes the gate here, but for those that `direct` has let in. Whatever does not answer a request counts
+against its sender.
 """
 
 from __future__ import annotations

@@ -10,16 +10,18 @@ import ctypes
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import zmq
 from msgspec import Struct
 
 from node.execution.peer import Request
+from node.kernels import checks
 from node.kernels.interface import Kernels, NativeFunctions
 from node.transport.channel import Channel
 from node.transport.poller import Descriptor
+from protocol.discreet import Discreet
 from protocol.envelope import Frame
 from protocol.limits import FREIVALDS_VECTORS
 from protocol.linear.field import Elements, Sums
@@ -32,9 +34,10 @@ MAX_WATCHED = 8
 _FD, _DONTWAIT = int(zmq.FD), int(zmq.DONTWAIT)
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Discreet, Struct, frozen=True):
     """What came of a wait."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("sums", "frames")
     waited_s: float
     sums: Sums | None = None
     """`[T, N]`, exact, where the answer came and passed the gate."""
@@ -82,6 +85,8 @@ class DirectAnswers:
         answer, binding = self._answer, request.binding
         vectors, projections = check.slice(binding.tile_start, binding.tile_end)
         num_rows, num_outputs = products.shape
+        if vectors.shape[1] != num_outputs or request.inputs.shape != (num_rows, projections.shape[1]):
+            return Outcome(0.0)
         sums = np.empty(products.shape, np.int32)
         prefix, suffix = around_result(request.id, num_rows, num_outputs)
         read = self._ffi.from_buffer
@@ -89,10 +94,10 @@ class DirectAnswers:
             read(self._bytes, prefix),
             read(self._bytes, suffix),
             read(self._bytes, bound := DIGEST_DOMAIN + binding.encoded),
-            read(self._numbers, vectors),
-            read(self._numbers, projections),
-            read(self._numbers, request.inputs),
-            read(self._numbers, products),
+            read(self._numbers, checks.array(vectors, "vectors", np.uint32, 2)),
+            read(self._numbers, checks.array(projections, "projections", np.uint32, 2)),
+            read(self._numbers, checks.array(request.inputs, "inputs", np.uint32, 2)),
+            read(self._numbers, checks.array(products, "products", np.uint32, 2)),  # a frame may lie anywhere
             read(self._integers, sums),
         )
         answer.prefix, answer.suffix, answer.bound = kept[:3]

@@ -1,8 +1,8 @@
 """`ExecutionManager`: sends chunks to peers, decides how long to wait for them, and handles failures.
 
 It runs in the session's own thread and owns the session's channels, so there is no lock and no queue between an
-answer and its use. Every result that it uses has passed `verify_result`; if anything fails, the chunk is computed
-here.
+answer and its use. Every result that it uses has passed the gate, in Python (`verify_result`) or in C (`direct`); if
+anything fails, the chunk is computed here.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ class ExecutionManager:
             floats: the values before quantization; a lane of a trusted device sends them.
         """
         lane = None if record.lane is None else self.lanes[record.lane]
+        if self._patience.used_up:
+            self._keep_books()
         if lane is not None and lane.usable and not self._patience.used_up:
             self._share(lane, record, unit, rows, floats)
 
@@ -235,11 +237,11 @@ class ExecutionManager:
         request = next(iter(peer.in_flight.values())) if len(peer.in_flight) == 1 else None
         if request is None or request.owner.subject is not record or products is None or lane.plain:
             return None
+        self._keep_books()
         timeout_s = min(self._patience.left_s(record, lane, self.now()), DIRECT_S)
         if timeout_s <= 0 or not can_settle(request, products):
             return None
         wakes = -1 if self._interrupt is None else self._interrupt.fd
-        self._keep_books()
         outcome = self._direct.wait(
             peer.channel, request, self.gate.checks.known(request.unit), products, wakes, timeout_s
         )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
-from collections.abc import Iterator
 
 from msgspec import Struct
 
@@ -44,8 +42,8 @@ class Commands:
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_over = False
-        self.bell = Descriptor(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
-        """Readable when something was put."""
+        self.bell = Descriptor(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE))
+        """Readable while something waits: it rings once for each, so that a command that fails stops no other."""
 
     def put(self, command: Command) -> None:
         """Add a command. It is dropped once nobody takes commands any more."""
@@ -54,13 +52,10 @@ class Commands:
                 self._queue.put(command)
                 os.eventfd_write(self.bell.fd, 1)
 
-    def take(self) -> Iterator[Command]:
-        """All that were put, the oldest first."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.bell.fd)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._queue.get_nowait()
+    def take(self) -> Command:
+        """The oldest, after the bell has rung."""
+        os.eventfd_read(self.bell.fd)
+        return self._queue.get_nowait()
 
     def close(self) -> None:
         """Nobody takes any more. A second call does nothing."""

@@ -263,7 +263,7 @@ class DataPlane:
         of_lines = False
         for one in self._poller.poll(timeout_s):
             if one is self._commands.bell:
-                if not all(map(self._obeys, self._commands.take())):
+                if not self._obeys(self._commands.take()):
                     return False
             elif isinstance(one, Descriptor):
                 of_lines = True

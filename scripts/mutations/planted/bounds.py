@@ -83,6 +83,14 @@ BOUNDS = (
         "test_worker_linear.py::test_what_cannot_be_answered_at_once_is_left_to_the_usual_way",
     ),
     mutant(
+        "bell-rings-once",
+        "A command of another thread is obeyed, whatever came of the one before.",
+        "node/serving/commands.py",
+        " | os.EFD_SEMAPHORE",
+        "",
+        "test_serving_commands.py::test_each_command_rings_the_bell_so_that_one_that_fails_stops_no_other",
+    ),
+    mutant(
         "poller-trusts-descriptors",
         "A message is found although its descriptor has told already that something changed.",
         "node/transport/poller.py",
