@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from node.serving.bulk import BulkThread
 from node.serving.work_queue import IsFull, Job, WorkQueue
-from node.serving.worker import ALONE_PART_S, SHARED_PART_S, SHORT_S, Answer, LinearWorker
+from node.serving.worker import ALONE_PART_S, BULK_PART_S, SHARED_PART_S, SHORT_S, Answer, LinearWorker
 from protocol.identity import PeerId
 
 MOST_ROWS_TOGETHER = 32
@@ -96,7 +96,8 @@ class Computing:
         job = self.work.take(self._is_full)
         if job is None:
             return
-        self._worker.part_s = min(most_s, SHARED_PART_S) if self._is_shared(job.peer_id) else ALONE_PART_S
+        alone_s = BULK_PART_S if job.is_long else ALONE_PART_S
+        self._worker.part_s = min(most_s, SHARED_PART_S) if self._is_shared(job.peer_id) else alone_s
         if job.is_long:
             if job.parts is None:
                 self.work.join(job, self._fits, self._is_full)

@@ -77,6 +77,9 @@ SHARED_PART_S = 0.002
 computed."""
 ALONE_PART_S = 0.01
 """Length of a part while nobody else asks: the longest wait of the first request of somebody else."""
+BULK_PART_S = 0.05
+"""The same for requests that are computed beside the data plane, which hears others meanwhile: handing a part over
+costs up to a millisecond, and a step through the layers of a small model takes some ten."""
 MIN_BLOCK_ROWS = 32
 """A part has at least so many rows where it can be cut by outputs instead: with fewer rows, reading the weights costs
 most."""
