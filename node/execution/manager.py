@@ -237,6 +237,8 @@ class ExecutionManager:
         request = next(iter(peer.in_flight.values())) if len(peer.in_flight) == 1 else None
         if request is None or request.owner.subject is not record or products is None or lane.plain:
             return None
+        if peer.channel.socket is None:
+            return None
         self._keep_books()
         timeout_s = min(self._patience.left_s(record, lane, self.now()), DIRECT_S)
         if timeout_s <= 0 or not can_settle(request, products):
