@@ -21,7 +21,7 @@ from node.execution.gate import ResultGate, UnitChecks, merge_results
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
 from node.execution.ledger import ChunkCounts, Timings
-from node.execution.mailbox import WAITED_S, Mailbox
+from node.execution.mailbox import Mailbox
 from node.execution.owed import abandon, cancel_requests
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch
@@ -253,8 +253,8 @@ class ExecutionManager:
         if outcome.sums is not None:
             self.answers.settled(peer, request, outcome)
             self._move(record, ChunkEvent.ACCEPT)
-            now, was_waited_for = self.now(), outcome.waited_s >= WAITED_S
-            exchange = peer.heard(request, outcome.compute_us, now, was_waited_for)
+            now = self.now()
+            exchange = peer.heard(request, outcome.compute_us, now, self._mailbox.has_waited)
             self._unbooked.append((lane, exchange, Service.of(record, now)))
             self.counts.verified += 1
             self._finish(record)

@@ -14,10 +14,7 @@ from protocol.codec import encode_message
 from protocol.envelope import Frame
 from protocol.identity import PeerId
 from protocol.limits import MAX_DATA_HEADER_BYTES
-from protocol.linear.quick import ShareHeader, share_header, share_rows
-
-FRAMES_OF_SHARE = 2
-"""A header, and the rows."""
+from protocol.linear.quick import ShareHeader, quick_share
 
 Send = Callable[[Unopened, ShareHeader, list[Frame]], None]
 
@@ -35,13 +32,10 @@ class AtOnce:
 
     def answer(self, message: Unopened) -> float | None:
         """How long computing the answer was expected to take; None where it was no share that can be answered so."""
-        frames = message.frames
-        if len(frames) != FRAMES_OF_SHARE or len(frames[0]) > MAX_DATA_HEADER_BYTES:
+        quick = quick_share([frame.buffer for frame in message.frames], MAX_DATA_HEADER_BYTES)
+        if quick is None:
             return None
-        share = share_header(frames[0].bytes)
-        rows = None if share is None else share_rows(share, frames[1].buffer)
-        if share is None or rows is None:
-            return None
+        share, rows = quick
         most_s = SHORT_S if self._is_shared(message.peer_id) else ALONE_PART_S
         self._worker.part_s = ALONE_PART_S
         product = self._worker.product(share, rows, most_s)

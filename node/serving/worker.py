@@ -31,9 +31,9 @@ from protocol.linear.messages import (
     UnitRequest,
     WorkResult,
 )
-from protocol.linear.quick import ShareHeader
+from protocol.linear.quick import ShareHeader, ShareRest
 from protocol.linear.shares import pad_rows
-from protocol.linear.verification import ResultDigest, digest_of, result_digest
+from protocol.linear.verification import ResultDigest, digest_of
 from protocol.message import ErrorCode, ErrorReply
 from protocol.spans.messages import SpanPass, SpanResult, SpanStep
 from protocol.work import WorkRequest
@@ -165,29 +165,16 @@ class LinearWorker:
             rows: `[num_rows, K]`, those of the share.
             most_s: how long it may be expected to take.
         """
-        rest = share.rest
         try:
-            weights = self._weights_of(rest.model_id, rest.unit)
-        except ModelError:
-            return None
-        if weights is None or (rest.tile_end - 1) * TILE_OUTPUTS >= len(weights) or rows.shape[1] != weights.shape[1]:
-            return None
-        weights = weights[rest.tile_start * TILE_OUTPUTS : rest.tile_end * TILE_OUTPUTS]
-        num_rows = len(rows)
-        is_one_part = self._block(num_rows, weights) == (num_rows, len(weights))
-        expected_s = num_rows * weights.size / self._macs_per_s
-        if not is_one_part or expected_s > most_s or num_rows > max_rows_per_chunk(weights.shape[1], len(weights)):
-            return None
-        started = time.perf_counter()
-        try:
-            result = self._kernels.linear_field(weights, rows)
-            digest = digest_of(share.encoded, result)
+            weights = self._slice(share.rest)
+            expected_s = len(rows) * weights.size / self._macs_per_s
+            if not self._is_one_part(len(rows), weights) or expected_s > most_s or rows.shape[1] != weights.shape[1]:
+                return None
+            result = self._whole(weights, lambda: rows, share.encoded)
         except Exception:
             return None  # it fails again in `parts`, which says what the client is told of it
-        seconds = time.perf_counter() - started
         self.answered += 1
-        self._measured(weights.size * num_rows, seconds)
-        return LinearResult(digest, round(seconds * 1e6), result), expected_s
+        return result, expected_s
 
     def together(self, request: WorkRequest, other: WorkRequest) -> bool:
         """Whether two requests may be computed together, which reads the weights once: steps of a few rows through
@@ -216,15 +203,19 @@ class LinearWorker:
         """The rows of a share, or the pads of a seed, times the slice."""
         weights, binding = self._slice(request.binding), request.binding
         rows_of = self._rows_of(request, weights.shape[1])
-        if self._block(binding.num_rows, weights) == (binding.num_rows, len(weights)):  # one part: nothing to gather
-            started = time.perf_counter()
-            result = self._linear_field(weights, rows_of(0, binding.num_rows))
-            digest = result_digest(binding, result)
-            seconds = time.perf_counter() - started
-            self._measured(weights.size * binding.num_rows, seconds)
-        else:
-            result = np.empty((binding.num_rows, len(weights)), np.uint32)
-            digest, seconds = yield from self._fill(result, binding, self._linear_field, weights, rows_of)
+        if self._is_one_part(binding.num_rows, weights):  # nothing to gather
+            return self._whole(weights, lambda: rows_of(0, binding.num_rows), binding.encoded)
+        result = np.empty((binding.num_rows, len(weights)), np.uint32)
+        digest, seconds = yield from self._fill(result, binding, self._linear_field, weights, rows_of)
+        return LinearResult(digest, round(seconds * 1e6), result)
+
+    def _whole(self, weights: Weights, rows_of_all: Callable[[], Elements], encoded: bytes) -> LinearResult:
+        """The result of one part, for a binding that is encoded already."""
+        started = time.perf_counter()
+        result = self._linear_field(weights, rows_of_all())
+        digest = digest_of(encoded, result)
+        seconds = time.perf_counter() - started
+        self._measured(weights.size * len(result), seconds)
         return LinearResult(digest, round(seconds * 1e6), result)
 
     def _linear_field(self, weights: Weights, rows: Elements) -> Elements:
@@ -311,7 +302,10 @@ class LinearWorker:
         tiles = max(1, int(macs / (block * weights.shape[1] * TILE_OUTPUTS)))
         return block, tiles * TILE_OUTPUTS
 
-    def _slice(self, binding: ChunkBinding) -> Weights:
+    def _is_one_part(self, num_rows: int, weights: Weights) -> bool:
+        return self._block(num_rows, weights) == (num_rows, len(weights))
+
+    def _slice(self, binding: ChunkBinding | ShareRest) -> Weights:
         """The weights that a request is about, where its size is served."""
         weights = self._weights_of(binding.model_id, binding.unit)
         if weights is None:

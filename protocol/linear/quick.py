@@ -140,6 +140,10 @@ class ShareRest(Struct, frozen=True):
     binding_size: int
     """So much of it belongs to the binding."""
 
+    @property
+    def num_rows(self) -> int:
+        return self.row_end - self.row_start
+
 
 class ShareHeader(Struct, frozen=True):
     """The header of a share."""
@@ -193,16 +197,23 @@ def share_rows(header: ShareHeader, frame: Frame) -> Elements | None:
     return rows
 
 
+def quick_share(frames: Sequence[Frame], max_header_bytes: int) -> tuple[ShareHeader, Elements] | None:
+    """The header and the rows, where these frames are a share and break no rule; else None."""
+    if len(frames) != 2 or len(frames[0]) > max_header_bytes:
+        return None
+    share = share_header(bytes(frames[0]))
+    rows = None if share is None else share_rows(share, frames[1])
+    return None if share is None or rows is None else (share, rows)
+
+
 def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, Message] | None:
     """The id and the message, where these frames are a share or its result and break no rule; else None."""
     if len(frames) != 2 or len(frames[0]) > max_header_bytes or len(frames[1]) > MAX_DATA_BYTES:
         return None
-    header = bytes(frames[0])
-    share = share_header(header)
-    if share is not None:
-        shares = share_rows(share, frames[1])
-        return None if shares is None else (share.id, Linear(_binding_of(share), None, shares))
-    found = _result_header().fullmatch(header)
+    if (quick := quick_share(frames, max_header_bytes)) is not None:
+        share, shares = quick
+        return share.id, Linear(_binding_of(share), None, shares)
+    found = _result_header().fullmatch(bytes(frames[0]))
     if found is None:
         return None
     message_id, digest, compute_us, *shape = found.groups()

@@ -78,8 +78,8 @@ BOUNDS = (
         "at-once-however-long",
         "Nobody waits for a request that takes long and came while nothing else waited.",
         "node/serving/worker.py",
-        "        if not is_one_part or expected_s > most_s or num_rows",
-        "        if not is_one_part or num_rows",
+        " or expected_s > most_s or rows.shape[1]",
+        " or rows.shape[1]",
         "test_worker_linear.py::test_what_cannot_be_answered_at_once_is_left_to_the_usual_way",
     ),
     mutant(
