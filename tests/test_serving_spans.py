@@ -105,10 +105,7 @@ def test_a_step_computes_what_the_layers_compute_and_truncates(model: StoredMode
     assert computed(caches, step(opened, 9, hidden[:1])).rows.shape == (1, SIZE)
 
 
-def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(
-    model: StoredModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("node.model.span.PIECE_LAYERS", 1)
+def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(model: StoredModel) -> None:
     caches, opened, hidden = caches_of(model), opening(model, 1, 0, 3), rows(6)
     caches.open(Client(ANNA), opened)
     first = computed(caches, step(opened, 0, hidden[:4])).rows
@@ -118,6 +115,30 @@ def test_an_unfinished_step_leaves_the_cache_as_it_was_before_its_rows(
     assert refused(caches, step(opened, 3, hidden[3:4])) is ErrorCode.NO_CACHE, "it holds two tokens"
     again = computed(caches, step(opened, 2, hidden[2:4])).rows
     assert again.tobytes() == first[2:].tobytes()
+
+
+def test_steps_that_pause_in_turn_have_the_bits_that_each_has_alone(model: StoredModel) -> None:
+    caches, texts = caches_of(model), [rows(4, seed) for seed in range(2)]
+    expected = [alone_through_all(model, text) for text in texts]
+    opened = [opening(model, name, 0, 3) for name in range(2)]
+    for one in opened:
+        caches.open(Client(ANNA), one)
+    steps = [step(one, 0, text) for one, text in zip(opened, texts, strict=True)]
+    pauses, running, found = 0, [caches.parts([one], lambda: 0.0) for one in steps], list[bytes]()
+    while len(found) < 2:  # each goes through one layer at a time
+        for one in running:
+            try:
+                next(one)
+                pauses += 1
+            except StopIteration as finished:
+                (result,) = finished.value
+                found.append(result.rows.tobytes())
+    assert found == expected and pauses == 4
+
+
+def alone_through_all(model: StoredModel, text: Floats) -> bytes:
+    layers = SpanLayers(model, KERNELS, range(3))
+    return layers.forward(text.copy(), [SpanPart(layers.new_cache(64, 64), 0, len(text))]).tobytes()
 
 
 def test_steps_of_several_clients_together_have_the_bits_that_each_has_alone(model: StoredModel) -> None:

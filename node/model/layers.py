@@ -6,7 +6,7 @@ before it were cut into passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -75,45 +75,67 @@ class UnitLayers:
 
     def forward(self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> Floats:
         """`LayerRun.forward`; raises what the executor raises."""
-        waves = self._executor.begin_step(len(hidden), self._units, MOST_WAVES if self._fused else 1)
-        if self._fused and not self._executor.wants_floats:
-            return self._forward_fused(waves, hidden, rotations, blocks)
-        for index, layer in zip(self.layers, self._layers, strict=True):
-            mixed = self._attention(index, layer, hidden, rotations, blocks)
-            hidden += self._added(self._float_linear(layer.o, mixed), layer.parts.attention_after)
-            hidden += self._added(self._mlp(layer, hidden), layer.parts.mlp_after)
-            self._executor.went_through(len(hidden))
-        return hidden
-
-    def _forward_fused(
-        self, waves: Sequence[range], hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]
-    ) -> Floats:
-        """The same in one call a layer, and one more for each unit that is lent."""
-        positions = blocks[0].positions if len(blocks) == 1 else np.concatenate([block.positions for block in blocks])
-        cached = [
-            CachedRows(block.start, block.stop, *block.cache.addresses, block.cache.num_slots) for block in blocks
-        ]
-        turns = [(rotation.cos, rotation.sin) for rotation in rotations]
-        whole = PassRows(hidden, positions, cached, turns)
+        waves, every = self._begin_step(len(hidden), MOST_WAVES), range(len(self._layers))
+        if not self._goes_fused:
+            self._go_single(every, hidden, rotations, blocks)
+            return hidden
+        whole = _pass_rows(hidden, rotations, blocks)
         if len(waves) == 1:
-            go_through(self._asking(self._fused[0], whole), self._executor)
+            go_through(self._asking(self._fused[0], whole, every), self._executor)
             return hidden
         while len(self._fused) < len(waves):
             another = self._new_fused()
             assert another is not None, "as the first"
             self._fused.append(another)
         each = zip(self._fused[: len(waves)], waves, strict=True)
-        parts = [self._asking(fused, whole.part(rows)) for fused, rows in each]
+        parts = [self._asking(fused, whole.part(rows), every) for fused, rows in each]
         go_through_in_waves(parts, [rows.start for rows in waves], self._executor)
         return hidden
 
-    def _asking(self, fused: FusedLayers, rows: PassRows) -> Asking:
-        """The rows through all layers; asks for the sums of each unit that is lent."""
+    def steps(
+        self, hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows], pause: Callable[[], bool]
+    ) -> Generator[None, None, Floats]:
+        """The same as a generator, in one wave. It pauses after a layer where `pause` says so; meanwhile other rows
+        may go through these layers."""
+        self._begin_step(len(hidden), 1)
+        places = _Places(len(self._layers), pause)
+        while not places.are_done:
+            if places.done:
+                yield
+            if self._goes_fused:
+                rows = _pass_rows(hidden, rotations, blocks)
+                go_through(self._asking(self._fused[0], rows, places), self._executor)
+            else:
+                self._go_single(places, hidden, rotations, blocks)
+        return hidden
+
+    def _begin_step(self, num_rows: int, most_waves: int) -> Sequence[range]:
+        return self._executor.begin_step(num_rows, self._units, most_waves if self._fused else 1)
+
+    @property
+    def _goes_fused(self) -> bool:
+        """Whether a layer is one call, and one more for each of its units that is lent."""
+        return bool(self._fused) and not self._executor.wants_floats
+
+    def _go_single(
+        self, places: Iterable[int], hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]
+    ) -> None:
+        """All rows through layers, step by step."""
+        for place in places:
+            index, layer = self.layers[place], self._layers[place]
+            mixed = self._attention(index, layer, hidden, rotations, blocks)
+            hidden += self._added(self._float_linear(layer.o, mixed), layer.parts.attention_after)
+            hidden += self._added(self._mlp(layer, hidden), layer.parts.mlp_after)
+            self._executor.went_through(len(hidden))
+
+    def _asking(self, fused: FusedLayers, rows: PassRows, places: Iterable[int]) -> Asking:
+        """The rows through layers; asks for the sums of each unit that is lent."""
         executor = self._executor
         here = executor.computed_here(self._units)
         fused.begin(rows, here)
         try:
-            for place, index in enumerate(self.layers):
+            for place in places:
+                index = self.layers[place]
                 executor.check_wanted()
                 wanted = fused.layer(place, index)
                 while wanted is not None:
@@ -201,6 +223,32 @@ class UnitLayers:
     def _linear(self, unit: Unit, rows: Int16s, scales: Floats, floats: Floats | None = None) -> Floats:
         sums = self._executor.linear(unit, rows, floats)
         return self._kernels.dequantize(sums, scales, unit.scales, unit.bias)
+
+
+class _Places:
+    """The places of layers in a run, one after the other, up to where `pause` says so; next time it goes on there."""
+
+    def __init__(self, count: int, pause: Callable[[], bool]) -> None:
+        self.done = 0
+        self._count, self._pause = count, pause
+
+    @property
+    def are_done(self) -> bool:
+        return self.done == self._count
+
+    def __iter__(self) -> Iterator[int]:
+        while not self.are_done:
+            yield self.done
+            self.done += 1
+            if self._pause():
+                return
+
+
+def _pass_rows(hidden: Floats, rotations: Sequence[Rotation], blocks: Sequence[Rows]) -> PassRows:
+    """The rows of a pass as a backend takes them."""
+    positions = blocks[0].positions if len(blocks) == 1 else np.concatenate([block.positions for block in blocks])
+    cached = [CachedRows(block.start, block.stop, *block.cache.addresses, block.cache.num_slots) for block in blocks]
+    return PassRows(hidden, positions, cached, [(rotation.cos, rotation.sin) for rotation in rotations])
 
 
 def _open_layer(model: ModelParts, layer: int) -> _Layer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -15,9 +15,6 @@ from node.model.parts import ModelParts
 from node.model.rotation import Rotations
 from node.model.run import Rows
 from protocol.linear.field import Floats
-
-PIECE_LAYERS = 4
-"""So many layers are computed without a pause."""
 
 
 class SpanPart(Struct, frozen=True):
@@ -62,10 +59,7 @@ class SpanLayers:
     def __init__(self, model: ModelParts, kernels: Kernels, layers: range) -> None:
         self.layers = layers
         self._config = model.config
-        executor = LocalLinear(kernels)
-        starts = range(layers.start, layers.stop, PIECE_LAYERS)
-        pieces = [range(start, min(start + PIECE_LAYERS, layers.stop)) for start in starts]
-        self._pieces = [UnitLayers(model, kernels, executor, piece) for piece in pieces]
+        self._run = UnitLayers(model, kernels, LocalLinear(kernels), layers)
         self._rotations = Rotations(model.config.ropes, model.config.head_dim)
 
     def new_cache(self, capacity: int, reach: int) -> KVCache:
@@ -79,24 +73,22 @@ class SpanLayers:
             PromptError: a cache has no room for its rows.
             NotFiniteError: a value is not finite.
         """
-        steps = self.steps(hidden, parts)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as finished:
-                computed: Floats = finished.value
-                return computed
+        try:
+            next(self.steps(hidden, parts, lambda: False))
+        except StopIteration as finished:
+            computed: Floats = finished.value
+            return computed
+        raise AssertionError("nothing lets it pause")
 
-    def steps(self, hidden: Floats, parts: Sequence[SpanPart]) -> Generator[None, None, Floats]:
-        """The same as a generator, which pauses after every few layers; its value is the result. If it is closed
-        early, the caches hold what they held before the first row of each part."""
+    def steps(
+        self, hidden: Floats, parts: Sequence[SpanPart], pause: Callable[[], bool]
+    ) -> Generator[None, None, Floats]:
+        """The same as a generator, which pauses after a layer where `pause` says so; its value is the result. If it
+        is closed early, the caches hold what they held before the first row of each part."""
         for part in parts:
             part.prepare()
         blocks, rotations = rows_of(parts), self._rotations.of([part.rotated for part in parts])
-        for piece in self._pieces:
-            if piece is not self._pieces[0]:
-                yield
-            hidden = piece.forward(hidden, rotations, blocks)
+        hidden = yield from self._run.steps(hidden, rotations, blocks, pause)
         for part in parts:
             part.cache.commit([0] * (part.stop - part.start))  # which tokens they are, only their owner knows
         return hidden

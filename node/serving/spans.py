@@ -302,8 +302,10 @@ def _computed(
 ) -> Generator[None, None, dict[int, SpanResult | RequestError] | None]:
     """The outcome of each; None where several were computed together and that failed for the sake of one."""
     hidden = np.concatenate([one.step.rows for one in begun])
-    steps = begun[0].layers.steps(hidden, [part for one in begun for part in one.parts])
-    seconds, resumed = 0.0, (started := time.perf_counter())
+    seconds, resumed = 0.0, time.perf_counter()
+    steps = begun[0].layers.steps(
+        hidden, [part for one in begun for part in one.parts], lambda: time.perf_counter() - resumed >= part_s()
+    )
     while True:
         try:
             next(steps)
@@ -312,11 +314,10 @@ def _computed(
             break
         except (NotFiniteError, PromptError) as exc:
             return None if len(begun) > 1 else {begun[0].place: RequestError(ErrorCode.INVALID, str(exc))}
-        if time.perf_counter() - resumed >= part_s():
-            seconds += time.perf_counter() - started
-            yield
-            resumed = started = time.perf_counter()
-    seconds += time.perf_counter() - started
+        seconds += time.perf_counter() - resumed
+        yield
+        resumed = time.perf_counter()
+    seconds += time.perf_counter() - resumed
     outcomes, first = dict[int, SpanResult | RequestError](), 0
     for one in begun:
         rows = hidden[first : first + one.step.num_rows]
