@@ -11,6 +11,7 @@ The ground:
     cbor        the strict CBOR profile                                    [4]
     cbor_form   what CBOR is about to build, counted before it is built    [4]
     fields      typed reads from an untrusted map                          [5]
+    pattern     pieces of patterns for headers                             [4]
     envelope    header frame and typed buffers                             [4]
     identity    Ed25519 keys, PeerIDs, CURVE keys, signatures              [3]
     multiaddr   addresses in libp2p's text form                            [3]

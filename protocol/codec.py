@@ -13,13 +13,14 @@ from msgspec import Struct
 from protocol.envelope import Envelope, Frame, decode_envelope, encode_envelope
 from protocol.errors import RemoteProtocolError
 from protocol.finding.dialback import DialBack, DialBackResult
+from protocol.linear import quick as quick_linear
 from protocol.linear.messages import Linear, LinearResult, TrustedLinear, TrustedResult
-from protocol.linear.quick import quick_frames, quick_message
 from protocol.link.hello import Hello, HelloOk
 from protocol.link.messages import Attach, GoAway, Pong
 from protocol.membership.messages import Gossip, PingReq, PingResult, Sync, SyncOk
 from protocol.message import Cancel, ErrorReply, Message, Ping
 from protocol.pairing.messages import PairAnswer, PairAsk, PairConfirm, PairRefuse, PairReveal, Unpair
+from protocol.spans import quick as quick_spans
 from protocol.spans.messages import SpanClose, SpanOpen, SpanOpened, SpanPass, SpanResult, SpanStep
 from protocol.transfer.messages import BlobAsk, BlobOutline, Credit, PieceAsk, PieceSlice
 
@@ -54,15 +55,15 @@ class UnknownMessageError(RemoteProtocolError):
 
 def encode_message(message: Message, message_id: int) -> list[Frame]:
     """Frames of one message."""
-    return quick_frames(message, message_id) or encode_envelope(
-        Envelope(message.TYPE, message_id, message.to_body(), message.to_buffers())
-    )
+    quick = quick_linear.quick_frames(message, message_id) or quick_spans.quick_frames(message, message_id)
+    return quick or encode_envelope(Envelope(message.TYPE, message_id, message.to_body(), message.to_buffers()))
 
 
 def decode_message(frames: Sequence[Frame], max_header_bytes: int) -> Received:
     """Read one message; raises RemoteProtocolError. Where that is an `UnknownMessageError`, it may be answered."""
-    if (quick := quick_message(frames, max_header_bytes)) is not None:
-        return Received(*quick)
+    for module in (quick_linear, quick_spans):
+        if (quick := module.quick_message(frames, max_header_bytes)) is not None:
+            return Received(*quick)
     received = decode_envelope(frames, max_header_bytes)
     kind = _BY_TYPE.get(received.type)
     if kind is None:

@@ -7,6 +7,7 @@ is all it takes to dial securely. One key serves two uses; every signature is th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, NewType
 
 from msgspec import Struct
@@ -47,11 +48,13 @@ def base58_decode(text: str) -> bytes:
     return b"\0" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
+@lru_cache(maxsize=1024)
 def peer_id_of(public_key: bytes) -> PeerId:
     """PeerID of a 32-byte Ed25519 public key."""
     return PeerId(base58_encode(PEER_ID_PREFIX + public_key))
 
 
+@lru_cache(maxsize=1024)
 def public_key_of(peer_id: str) -> bytes:
     """The 32-byte Ed25519 key inside a PeerID; raises RemoteProtocolError where there is none."""
     if len(peer_id) > MAX_PEER_ID_CHARACTERS:

@@ -193,6 +193,7 @@ def test_clients_who_ask_at_once_are_computed_together_and_charged_their_part(mo
         lambda peer_id: True,
         lambda job, answer: replies.append((job, answer)),
         woken.release,
+        lambda: True,
     )
     computing.start()
     owners = [identity(number).peer_id for number in range(1, 6)]
@@ -336,3 +337,48 @@ def test_layers_that_are_held_are_computed_and_others_not(model: StoredModel, tm
     assert computed(caches, step(opened, 0, hidden)).rows.tobytes() == expected.tobytes()
     answer = caches.open(Client(ANNA), opening(model, 2, 0, 2))
     assert isinstance(answer, ErrorReply) and answer.code == ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "is_shared", "is_free", "at_once"),
+    [
+        (0.02, False, True, True),
+        (0.02, True, True, False),
+        (0.02, False, False, False),
+        (0.002, False, False, True),
+        (0.08, False, True, False),
+    ],
+)
+def test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile(
+    model: StoredModel, expected_s: float, is_shared: bool, is_free: bool, at_once: bool
+) -> None:
+    caches, opened, threads = caches_of(model), opening(model, 1), list[threading.Thread]()
+    caches.open(Client(ANNA), opened)
+    worker, parts_of_all = LinearWorker(KERNELS, weights_of([]), spans=caches), LinearWorker.parts_of_all
+
+    def noted(requests: Sequence[WorkRequest]) -> Generator[None, None, list[Answer]]:
+        threads.append(threading.current_thread())
+        return parts_of_all(worker, requests)
+
+    request, answers, woken = step(opened, 0, rows(1)), list[Answer](), threading.Event()
+    worker.parts_of_all = noted  # type: ignore[method-assign]
+    worker._macs_per_s = caches.macs(request) / expected_s
+    computing = Computing(
+        worker,
+        lambda path: False,
+        lambda peer_id: is_shared,
+        lambda job, answer: answers.append(answer),
+        woken.set,
+        lambda: is_free,
+    )
+    computing.start()
+    job = Job(ANNA, 1, request, SimpleNamespace(closed=False), None)
+    assert computing.answer(job) and len(answers) == at_once
+    if not at_once:
+        computing.step()
+        assert woken.wait(20)
+        computing.collect()
+    computing.stop()
+    (answer,), (thread,) = answers, threads
+    assert isinstance(answer, SpanResult) and answer.answers(request.binding, SIZE)
+    assert (thread is threading.current_thread()) == at_once and job.answered == at_once

@@ -119,6 +119,10 @@ class BlobService:
             return 0.0
         return None if self._reading >= MAX_READ_AHEAD else self._serving.wait_s(monotonic())
 
+    def is_idle(self) -> bool:
+        """Whether nothing is to be sent."""
+        return self.wait_s() is None
+
     def _queue(self, peer_id: PeerId, route: bytes, message_id: int, sha256: bytes, index: int) -> ErrorReply | None:
         place = self.disk_reader.find_blob(sha256)
         num_bytes = 0 if place is None else min(PIECE_BYTES, place.num_bytes - index * PIECE_BYTES)

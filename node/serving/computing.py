@@ -26,6 +26,7 @@ class Computing:
         is_shared: whether others than this peer ask, too.
         reply: sends the answer of a job.
         wake: called in another thread when `collect` has something to do.
+        is_free: whether the data plane has nothing to send meanwhile.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Computing:
         is_shared: Callable[[PeerId], bool],
         reply: Callable[[Job, Answer], None],
         wake: Callable[[], None],
+        is_free: Callable[[], bool],
     ) -> None:
         self._worker, self._is_full, self._is_shared, self._reply = worker, is_full, is_shared, reply
+        self._is_free = is_free
         self.work = WorkQueue(self._may_take)
         self._bulk = BulkThread(worker.parts_of_all, wake)
 
@@ -69,12 +72,17 @@ class Computing:
 
     def answer(self, job: Job) -> bool:
         """Begin the only request that there is, in this thread, and answer it if it has one part. A longer one is
-        added, so that others are heard meanwhile. Returns whether there was room."""
+        added, so that others are heard meanwhile. Returns whether there was room.
+
+        A step through the layers of a span may take longer than other requests: it is for this device's owner, and
+        two threads would wake each other in every token.
+        """
         expected_s = self._worker.expected_s(job.request)
-        if expected_s > SHORT_S and (expected_s > ALONE_PART_S or self._is_shared(job.peer_id)):
+        most_s = BULK_PART_S if job.request.KEEPS_STATE and self._is_free() else ALONE_PART_S
+        if expected_s > SHORT_S and (expected_s > most_s or self._is_shared(job.peer_id)):
             return self.push(job)
         self.work.serve_only(job.peer_id)
-        self._worker.part_s = ALONE_PART_S
+        self._worker.part_s = most_s
         answers = job.advance(self._worker.parts_of_all)
         if answers is None:
             return self.push(job)

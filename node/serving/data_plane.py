@@ -94,7 +94,7 @@ class DataPlane:
         self._secure = secure
         self._registry = registry
         self._commands = Commands()
-        self.blobs = BlobService(find_blob, lambda: self._commands.put(Look()))
+        self.blobs = BlobService(find_blob, self._look_again)
         self._poller = Poller()
         self._lent = LentConnections(secure, self._poller)
         self._relays = Relays(secure, self._poller, registry.peer)
@@ -103,11 +103,7 @@ class DataPlane:
         self._conduct = Conduct()
         self._lending = lending or Lending()
         self._computing = Computing(
-            worker,
-            self._outbox.is_full,
-            self._is_shared,
-            self._computed,
-            lambda: self._commands.put(Look()),
+            worker, self._outbox.is_full, self._is_shared, self._computed, self._look_again, self.blobs.is_idle
         )
         self._reception = Reception(
             registry,
@@ -186,6 +182,10 @@ class DataPlane:
     def offer(self, peer_id: PeerId, host: str, port: int) -> None:
         """Serve `peer_id` over a connection that this node dials (from any thread)."""
         self._commands.put(Offer(peer_id, host, port))
+
+    def _look_again(self) -> None:
+        """Have the plane's thread collect what another has done."""
+        self._commands.put(Look())
 
     def borrow(self, peer_id: PeerId, endpoint: str) -> None:
         """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""

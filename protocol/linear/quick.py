@@ -1,8 +1,7 @@
 """Headers of shares and of their results, written and read by a pattern, because every chunk has two of them.
 
-There is one form of every header (deterministic CBOR), so a pattern can hold it. It reads what the general way reads,
-to the same values, or nothing: then the general way decides, and says what is wrong. `codec` uses it; tests compare
-the two.
+It reads what the general way reads, to the same values, or nothing: then the general way decides, and says what is
+wrong. `codec` uses it; tests compare the two.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from protocol.cbor import encode_uint as uint
 from protocol.envelope import MAX_ID, DType, Frame, buffer_bytes
 from protocol.limits import (
     HASH_BYTES,
-    MAGIC,
     MAX_CHUNK_ROWS,
     MAX_COMPUTE_US,
     MAX_DATA_BYTES,
@@ -28,20 +26,13 @@ from protocol.limits import (
 from protocol.linear.field import Elements
 from protocol.linear.messages import MAX_TILES, ChunkBinding, Linear, LinearResult, Role
 from protocol.message import Message
+from protocol.pattern import BEGIN, UINT, bytes_of, extents, number_of
 
 _ELEMENT = np.dtype("<u4")
 
 
-@lru_cache(maxsize=256)
-def _number(encoded: bytes) -> int:
-    return encoded[0] if len(encoded) == 1 else int.from_bytes(encoded[1:], "big")
-
-
-_UINT = rb"([\x00-\x17]|\x18[\x18-\xff]|\x19[\x01-\xff].|\x1a(?!\x00\x00)....|\x1b(?!\x00\x00\x00\x00)........)"
-"""Every number in its shortest form, and no other."""
 _HASH = b"X" + HASH_BYTES.to_bytes(1, "big")
 _SESSION = (0x40 + SESSION_BYTES).to_bytes(1, "big")
-_BEGIN = MAGIC + b"\xa4\x00"
 _BODY_OF_SHARE = b"\x04\xa1\x00"
 _BODY_OF_RESULT = b"\x04\xa2\x00" + _HASH
 _BUFFER = b"\x05\x81\x83" + uint(DType.U32) + b"\x82"
@@ -49,7 +40,7 @@ _BUFFER = b"\x05\x81\x83" + uint(DType.U32) + b"\x82"
 _UINT64, _LEAST_UINT64 = b"\x1b", 1 << 32
 """How a number of 64 bits begins, and the least that is written so."""
 _BINDING_BEGINS = b"\x89" + _SESSION
-_SHARE_BEGIN = _BEGIN + uint(Linear.TYPE) + b"\x01" + _UINT64
+_SHARE_BEGIN = BEGIN + uint(Linear.TYPE) + b"\x01" + _UINT64
 _SHARE_MIDDLE = _BODY_OF_SHARE + _BINDING_BEGINS
 _SHARE_ID = len(_SHARE_BEGIN)
 _SHARE_BODY = _SHARE_ID + 8
@@ -59,23 +50,19 @@ _SHARE_REST = _SHARE_NONCE + 8
 """Where the parts of a share's header begin."""
 
 
-def _bytes_of(size: int) -> bytes:
-    return b"(.{%d})" % size
-
-
 @cache
 def _share_rest() -> re.Pattern[bytes]:
     """What follows the nonce in the header of a share. Compiled when the first message comes: a program that lends
     nothing need not wait for it."""
     return re.compile(
         re.escape(_HASH)
-        + _bytes_of(HASH_BYTES)
+        + bytes_of(HASH_BYTES)
         + re.escape(_HASH)
-        + _bytes_of(HASH_BYTES)
+        + bytes_of(HASH_BYTES)
         + re.escape(uint(Role.SHARE))
-        + 4 * _UINT
+        + 4 * UINT
         + re.escape(_BUFFER)
-        + 3 * _UINT,
+        + 3 * UINT,
         re.DOTALL,
     )
 
@@ -83,14 +70,14 @@ def _share_rest() -> re.Pattern[bytes]:
 @cache
 def _result_header() -> re.Pattern[bytes]:
     return re.compile(
-        re.escape(_BEGIN + uint(LinearResult.TYPE) + b"\x01")
-        + _UINT
+        re.escape(BEGIN + uint(LinearResult.TYPE) + b"\x01")
+        + UINT
         + re.escape(_BODY_OF_RESULT)
-        + _bytes_of(HASH_BYTES)
+        + bytes_of(HASH_BYTES)
         + rb"\x01"
-        + _UINT
+        + UINT
         + re.escape(_BUFFER)
-        + 3 * _UINT,
+        + 3 * UINT,
         re.DOTALL,
     )
 
@@ -109,20 +96,15 @@ def quick_frames(message: Message, message_id: int) -> list[Frame] | None:
         return None
     if rows.dtype != _ELEMENT or rows.ndim != 2 or not rows.flags.c_contiguous:
         return None
-    shape = _extents(*rows.shape, rows.nbytes)
-    return [_BEGIN + uint(message.TYPE) + b"\x01" + uint(message_id) + body + _BUFFER + shape, buffer_bytes(rows)]
+    shape = extents(*rows.shape, rows.nbytes)
+    return [BEGIN + uint(message.TYPE) + b"\x01" + uint(message_id) + body + _BUFFER + shape, buffer_bytes(rows)]
 
 
 def around_result(message_id: int, num_rows: int, num_outputs: int) -> tuple[bytes, bytes]:
     """The header of the result of a share, `[num_rows, num_outputs]`: what stands before its digest, and after the
     microseconds that follow the digest and their key."""
-    before = _BEGIN + uint(LinearResult.TYPE) + b"\x01" + uint(message_id) + _BODY_OF_RESULT
-    return before, _BUFFER + _extents(num_rows, num_outputs, _ELEMENT.itemsize * num_rows * num_outputs)
-
-
-@lru_cache(maxsize=256)
-def _extents(num_rows: int, width: int, num_bytes: int) -> bytes:
-    return uint(num_rows) + uint(width) + uint(num_bytes)
+    before = BEGIN + uint(LinearResult.TYPE) + b"\x01" + uint(message_id) + _BODY_OF_RESULT
+    return before, _BUFFER + extents(num_rows, num_outputs, _ELEMENT.itemsize * num_rows * num_outputs)
 
 
 class ShareRest(Struct, frozen=True):
@@ -162,7 +144,7 @@ def _rest_of(encoded: bytes) -> ShareRest | None:
     if found is None:
         return None
     model_id, unit, *numbers = found.groups()
-    row_start, row_end, tile_start, tile_end, num_rows, width, num_bytes = map(_number, numbers)
+    row_start, row_end, tile_start, tile_end, num_rows, width, num_bytes = map(number_of, numbers)
     if not (row_start < row_end <= MAX_CHUNK_ROWS and tile_start < tile_end <= MAX_TILES):
         return None
     if num_rows != row_end - row_start or width > MAX_UNIT_INPUTS:
@@ -218,10 +200,10 @@ def quick_message(frames: Sequence[Frame], max_header_bytes: int) -> tuple[int, 
         return None
     message_id, digest, compute_us, *shape = found.groups()
     rows = _rows(shape, frames[1])
-    micros = _number(compute_us)
+    micros = number_of(compute_us)
     if rows is None or micros > MAX_COMPUTE_US:
         return None
-    return _number(message_id), LinearResult(digest, micros, rows)
+    return number_of(message_id), LinearResult(digest, micros, rows)
 
 
 def _binding_of(share: ShareHeader) -> ChunkBinding:
@@ -232,7 +214,7 @@ def _binding_of(share: ShareHeader) -> ChunkBinding:
 
 def _rows(stated: Sequence[bytes], frame: Frame) -> np.ndarray | None:
     """A buffer as the two extents and the size that a header states; None where they disagree with the frame."""
-    num_rows, width, num_bytes = map(_number, stated)
+    num_rows, width, num_bytes = map(number_of, stated)
     if num_bytes != len(frame) or num_rows * width * _ELEMENT.itemsize != num_bytes or not num_bytes:
         return None
     return np.frombuffer(frame, dtype=_ELEMENT).reshape(num_rows, width)

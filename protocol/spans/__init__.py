@@ -3,4 +3,5 @@
 binding   what a result is bound to, and its digest
 onward    the devices that a result goes on to, and the seal of the client
 messages  open, step, pass, result, close
+quick     headers of steps and of their results, by a pattern
 """

@@ -10,6 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from protocol import cbor
+from protocol.cbor import encode_uint as uint
 from protocol.envelope import MAX_ID, buffer_bytes
 from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_list
@@ -18,6 +19,11 @@ from protocol.limits import CACHE_BYTES, HASH_BYTES, MAX_CHUNK_ROWS, MAX_LAYERS,
 Floats = NDArray[np.float32]
 
 DIGEST_DOMAIN = b"kek/1 span"
+
+ENCODED_HASH = b"X" + HASH_BYTES.to_bytes(1, "big")
+"""How 32 bytes begin in CBOR."""
+ONE_PART = b"\x81\x83" + (0x40 + CACHE_BYTES).to_bytes(1, "big")
+"""How the sequences of a binding begin where there is one."""
 
 
 class SpanRows(Struct, frozen=True):
@@ -60,6 +66,17 @@ class SpanBinding(Struct, frozen=True):
         parts = [[part.cache, part.start, part.stop] for part in self.parts]
         return [self.nonce, self.model_id, self.first, self.end, parts]
 
+    @property
+    def encoded(self) -> bytes:
+        """`as_list` in deterministic CBOR."""
+        if len(self.parts) != 1 or len(self.model_id) != HASH_BYTES or len(self.parts[0].cache) != CACHE_BYTES:
+            return cbor.encode(self.as_list())
+        (part,) = self.parts
+        layers, rows = (uint(self.first), uint(self.end)), (uint(part.start), uint(part.stop))
+        return b"".join(
+            (b"\x85", uint(self.nonce), ENCODED_HASH, self.model_id, *layers, ONE_PART, part.cache, *rows)
+        )
+
     @classmethod
     def from_list(cls, values: list[Any]) -> Self:
         fields = dict(enumerate(values))
@@ -84,7 +101,6 @@ def rows_hash(rows: Floats) -> bytes:
 
 def span_digest(binding: SpanBinding, rows: Floats) -> bytes:
     """SHA-256 of the domain, the binding as deterministic CBOR and the rows, f32 little-endian."""
-    sha256 = hashlib.sha256(DIGEST_DOMAIN)
-    sha256.update(cbor.encode(binding.as_list()))
+    sha256 = hashlib.sha256(DIGEST_DOMAIN + binding.encoded)
     sha256.update(buffer_bytes(np.ascontiguousarray(rows, dtype="<f4")))
     return sha256.digest()

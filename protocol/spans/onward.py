@@ -21,10 +21,12 @@ from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_list
 from protocol.identity import PeerId, peer_id_of, public_key_of
 from protocol.limits import HASH_BYTES, MAX_DATA_HEADER_BYTES, MAX_ONWARD
-from protocol.spans.binding import SpanBinding
+from protocol.spans.binding import ENCODED_HASH, SpanBinding
 
 SEAL_PERSON = b"kek/1 onward"
 SEAL_BYTES = HASH_BYTES
+ENCODED_ENTRY = b"\x83" + ENCODED_HASH
+"""How a device of a way begins in CBOR."""
 _ENTRY_BYTES = 160
 """At most, of one device of a way: keys, binding and seal, without the sequences."""
 _PART_BYTES = 28
@@ -41,6 +43,13 @@ class Onward(Discreet, Struct, frozen=True):
 
     def as_list(self) -> list[Any]:
         return [public_key_of(self.peer_id), self.binding.as_list(), self.seal]
+
+    @property
+    def encoded(self) -> bytes:
+        """`as_list` in deterministic CBOR."""
+        if len(self.seal) != SEAL_BYTES:
+            return cbor.encode(self.as_list())
+        return b"".join((ENCODED_ENTRY, public_key_of(self.peer_id), self.binding.encoded, ENCODED_HASH, self.seal))
 
     @classmethod
     def from_entry(cls, entry: Any) -> Self:

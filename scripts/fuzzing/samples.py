@@ -129,10 +129,19 @@ def span_messages() -> list[Message]:
         SpanStep(SpanBinding(5, HASH, 0, 4, parts), rows),
         SpanStep(SpanBinding(5, HASH, 0, 4, parts), rows, (onward, onward)),
         SpanPass(SpanBinding(5, HASH, 0, 4, parts), rows, (onward,), HASH),
+        *_alone(),
         SpanResult(HASH, 31, rows),
         SpanResult(HASH, 31, rows, HASH, True),
         SpanClose(NONCE),
     ]
+
+
+def _alone() -> list[Message]:
+    """Steps of one sequence, which have a pattern."""
+    parts, row = (SpanRows(NONCE, 300, 301),), np.ones((1, 5), np.float32)
+    own, following = SpanBinding(1 << 40, HASH, 0, 30, parts), SpanBinding(1 << 41, HASH, 30, 60, parts)
+    way = (Onward(peer_id_of(HASH), following, HASH),)
+    return [SpanStep(own, row), SpanStep(own, row, way), SpanPass(own, row, (), HASH), SpanPass(own, row, way, HASH)]
 
 
 def as_input(message: Message) -> bytes:

@@ -12,21 +12,24 @@ from nacl.secret import SecretBox
 
 from protocol import cbor
 from protocol.codec import decode_message, encode_message
-from protocol.envelope import decode_envelope
+from protocol.envelope import Frame, decode_envelope
 from protocol.errors import AddressError, RemoteProtocolError
 from protocol.finding.announcement import MAX_ANNOUNCED_CHARACTERS, OPEN_KEY, SEALED_KEY, announce, read_announcement
 from protocol.finding.invitation import CHECKSUM_BYTES, InvitationError, format_invitation, parse_invitation
 from protocol.identity import public_key_of
 from protocol.limits import MAX_CONTROL_FRAME_BYTES, MAX_DATA_HEADER_BYTES
-from protocol.linear.quick import quick_message
+from protocol.linear import quick as linear
 from protocol.link.door import ANSWER_BYTES, DoorError, Doorway, Knock, door_box
 from protocol.link.zmtp import GREETING_BYTES, ServerHandshake
 from protocol.membership.records import RECORD_DOMAIN, RECORD_TYPE, claimed_key, open_record
 from protocol.message import Message
 from protocol.multiaddr import parse_multiaddr
+from protocol.spans import quick as spans
 from scripts.fuzzing import samples
 from scripts.fuzzing.forms import CBOR, FRAMES, split_frames
 from scripts.fuzzing.target import Target
+
+QuickMessage = Callable[[Sequence[Frame], int], tuple[int, Message] | None]
 
 NOW_S = 1.8e9
 CHALLENGE, NONCE = bytes([1]) * 32, bytes([2]) * 32
@@ -46,10 +49,10 @@ def read_message(data: bytes, max_header_bytes: int) -> None:
     assert [bytes(frame) for frame in encode_message(again.message, again.id)] == [bytes(frame) for frame in frames]
 
 
-def read_linear(data: bytes) -> None:
-    """The same; and a header that the pattern takes means to the general way what it means to the pattern."""
+def read_quick(data: bytes, pattern: QuickMessage) -> None:
+    """The same; and a header that a pattern takes means to the general way what it means to the pattern."""
     frames = split_frames(data)
-    if (quick := quick_message(frames, MAX_DATA_HEADER_BYTES)) is not None:
+    if (quick := pattern(frames, MAX_DATA_HEADER_BYTES)) is not None:
         general = decode_envelope(frames, MAX_DATA_HEADER_BYTES)
         other = type(quick[1]).from_parts(general.body, general.buffers)
         assert (quick[0], quick[1].TYPE, quick[1].to_body()) == (general.id, general.type, other.to_body())
@@ -192,6 +195,11 @@ def _message_target(
     return Target(name, reads, read, (RemoteProtocolError,), _inputs(messages), FRAMES)
 
 
+def _quick_target(name: str, reads: str, messages: Callable[[], Sequence[Message]], pattern: QuickMessage) -> Target:
+    read = functools.partial(read_quick, pattern=pattern)
+    return Target(name, reads, read, (RemoteProtocolError,), _inputs(messages), FRAMES)
+
+
 CONTROL, DATA = MAX_CONTROL_FRAME_BYTES, MAX_DATA_HEADER_BYTES
 TARGETS = (
     Target(
@@ -206,15 +214,8 @@ TARGETS = (
     _message_target("link", "hellos, pings, errors, dial-backs", samples.link_messages, CONTROL),
     _message_target("membership", "gossip and its exchange", samples.membership_messages, CONTROL),
     _message_target("pairing", "pairings", samples.pairing_messages, CONTROL),
-    Target(
-        "linear",
-        "shares, seeds, plain rows, results",
-        read_linear,
-        (RemoteProtocolError,),
-        _inputs(samples.linear_messages),
-        FRAMES,
-    ),
-    _message_target("spans", "steps through whole layers", samples.span_messages, DATA),
+    _quick_target("linear", "shares, seeds, plain rows, results", samples.linear_messages, linear.quick_message),
+    _quick_target("spans", "steps through whole layers", samples.span_messages, spans.quick_message),
     _message_target("transfer", "blobs and pieces", samples.transfer_messages, DATA),
     Target("record", "a signed record", read_record, (RemoteProtocolError,), lambda: [samples.record().envelope]),
     Target(
