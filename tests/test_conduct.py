@@ -111,3 +111,12 @@ def test_whoever_sends_what_waits_for_its_turn_shares_the_thread() -> None:
     seen.sent(OTHER, 10.0)
     assert seen.is_shared(ONE, 10.0)
     assert not seen.may_send(ONE, 10.0) and seen.may_send(OTHER, 10.0)
+
+
+def test_what_somebody_brings_counts_as_sent_by_whose_it_is() -> None:
+    seen = Conduct()
+    assert seen.may_send(ONE, 10.0)
+    seen.brought(ONE, OTHER, 10.0)
+    assert not seen.is_shared(OTHER, 10.0) and seen.is_shared(ONE, 10.0)
+    seen.spent(ONE, 1.0, 10.0)
+    assert not seen.may_send(ONE, 10.0), "its messages take time all the same"

@@ -196,6 +196,14 @@ def test_a_result_goes_on_and_both_answer_the_client(pair: Pair) -> None:
     assert second.rows.tobytes() == computed(alone, step(whole, 0, hidden)).rows.tobytes()
 
 
+def test_a_step_that_is_handed_on_is_its_clients_alone(pair: Pair) -> None:
+    """Whoever brings it asks for nothing: nobody is made room for, in parts of a step."""
+    handed_on(pair, rows(1))
+    client, bearer = identity(CLIENT).peer_id, pair.devices[0].peer_id
+    data = pair.devices[1].data
+    assert not data._is_shared(client) and data._is_shared(bearer)
+
+
 def test_a_device_that_is_not_there_is_no_obstacle(pair: Pair) -> None:
     asked, onward = pair.step(rows(1))
     stranger = replace(asked, onward=(replace(onward, peer_id=identity(30).peer_id),))

@@ -258,6 +258,7 @@ class Reception:
         if client is None or client.socket.closed or not self._is_paired(client.peer_id):
             self._conduct.spent(message.peer_id, REFUSED_S, time.monotonic())
             return None
+        self._conduct.brought(message.peer_id, client.peer_id, time.monotonic())
         job = Job(client.peer_id, step.binding.nonce, step, client.socket, client.route)
         if (why := self._refusal()) is not None:
             self._reply(job, ErrorReply(ErrorCode.UNAVAILABLE, f"this device lends nothing: {why}"))

@@ -79,6 +79,12 @@ class Conduct:
         """A message came that waits for its turn; its time is accounted for there."""
         self._record(sender, now)
 
+    def brought(self, bearer: Sender, sender: Sender, now: float) -> None:
+        """A message that has come is another's, who had it brought here: that one counts as sending, and its bearer
+        does not."""
+        self._recent.pop(bearer, None)
+        self._record(sender, now)
+
     def spent(self, sender: Sender, seconds: float, now: float) -> None:
         """A message took so long."""
         record = self._record(sender, now)
