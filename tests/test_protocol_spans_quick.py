@@ -13,7 +13,7 @@ from protocol import cbor
 from protocol.envelope import MAX_ID, Envelope, Frame, decode_envelope, encode_envelope
 from protocol.errors import RemoteProtocolError
 from protocol.identity import peer_id_of
-from protocol.limits import MAX_COMPUTE_US, MAX_DATA_HEADER_BYTES, MAX_HIDDEN_SIZE, MAX_LAYERS, MAX_POSITIONS
+from protocol.limits import MAGIC, MAX_COMPUTE_US, MAX_DATA_HEADER_BYTES, MAX_HIDDEN_SIZE, MAX_LAYERS, MAX_POSITIONS
 from protocol.message import Message
 from protocol.spans.binding import SpanBinding, SpanRows
 from protocol.spans.messages import SpanPass, SpanResult, SpanStep
@@ -151,6 +151,19 @@ def test_a_binding_that_breaks_a_rule_is_read_in_neither_way(first: int, end: in
         frames = quick_frames(step, 1)
         assert frames is not None
         assert quick_message(frames, MAX_DATA_HEADER_BYTES) is None and slow_message(frames) is None
+
+
+@pytest.mark.parametrize("size", [0xA0, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5])
+@pytest.mark.parametrize("way", [(), (Onward(peer_id_of(bytes(32)), RIGHT, bytes(32)),)])
+def test_a_body_that_states_another_number_of_keys_is_read_in_neither_way(size: int, way: tuple[Onward, ...]) -> None:
+    answers = (SpanResult(bytes(32), 1, ROWS), SpanResult(bytes(32), 1, ROWS, bytes(32), True))
+    for message in (SpanStep(RIGHT, ROWS, way), SpanPass(RIGHT, ROWS, way, bytes(32)), *answers):
+        header, rows = slow_frames(message, 1)
+        at = len(MAGIC) + len(b"\xa4\x00\x18\x32\x01\x01\x04")
+        is_right = header[at] == size
+        frames = [bytes(header[:at]) + bytes([size]) + bytes(header[at + 1 :]), rows]
+        assert (quick_message(frames, MAX_DATA_HEADER_BYTES) is not None) == is_right
+        assert (slow_message(frames) is not None) == is_right
 
 
 def test_rows_beyond_every_limit_are_read_in_neither_way() -> None:

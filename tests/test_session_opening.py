@@ -125,7 +125,7 @@ def test_nobody_holds_both_roles_whatever_a_plan_says(workers: list[Node], model
             sharer = next(peer for peer in session.peers if peer.peer_id == first.share)
             assert isinstance(session._manager, ExecutionManager)
             unit = model.unit(0, "qkv")
-            batch = PadBatch(unit.ref, bytes(32), unit.weights[:1].astype("uint32"))
+            batch = PadBatch(unit.ref, bytes(32), 1)
             owner = PadOwner(batch, lambda request, state: None)
             with pytest.raises(LocalProtocolError, match="the seed of a pad"):
                 pad_request(sharer, model.model_id_bytes, owner)

@@ -46,7 +46,7 @@ class ChunkFeed:
         """A batch of pads changed its state. Verified pads are stored, and lost pads are not asked for again."""
         if not self.watched:
             return
-        where = (batch.unit.layer, batch.unit.kind, 0, len(batch.pads))
+        where = (batch.unit.layer, batch.unit.kind, 0, batch.num_rows)
         ends = {ChunkState.VERIFIED: [ChunkState.MERGED], ChunkState.LOST: [ChunkState.CANCELLED]}
         for each in (state, *ends.get(state, ())):
             self._append((batch.number, request_id, *where, peer.peer_id, "pad", each.value, _ms_since(sent_at)))

@@ -212,6 +212,7 @@ class ExecutionManager:
         request = pad_request(guard, self._model_id, owner)
         sent = send_chunk_to_peer(guard, request, self.now())
         if sent:
+            request.inputs = batch.pads
             self.on_pad(batch, guard, ChunkState.SENT, request.sent_at)
         return sent
 

@@ -8,7 +8,10 @@ from node.execution.owners import PadOwner, ShareOwner
 from node.execution.peer import Request, SessionPeer
 from protocol.errors import LocalProtocolError
 from protocol.limits import TILE_OUTPUTS
+from protocol.linear.field import Elements
 from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear, UnitRequest
+
+_NOT_DRAWN: Elements = np.empty((0, 0), np.uint32)
 
 
 def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Request:
@@ -30,17 +33,18 @@ def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Requ
 
 
 def pad_request(peer: SessionPeer, model_id: bytes, owner: PadOwner) -> Request:
-    """A request for the products of a batch of pads, for all output tiles of its unit."""
+    """A request for the products of a batch of pads, for all output tiles of its unit. Who sends it sets its inputs,
+    the pads, when it is on its way: its guard draws them meanwhile, too."""
     if peer.role is not Role.PAD:
         raise LocalProtocolError(f"the seed of a pad is not for a peer in the role {peer.role.name}")
     batch = owner.subject
-    ref, message_id, num_rows = batch.unit, next(peer.ids), len(batch.pads)
+    ref, message_id, num_rows = batch.unit, next(peer.ids), batch.num_rows
     tiles = 0, -(-ref.num_outputs // TILE_OUTPUTS)
     binding = ChunkBinding(peer.session, message_id, model_id, ref.sha256, Role.PAD, 0, num_rows, *tiles)
     macs = num_rows * ref.num_inputs * ref.num_outputs
     message = Linear(binding, seed=batch.seed)
     num_bytes = 4 * num_rows * ref.num_outputs
-    return Request(message_id, binding, ref, batch.pads, owner, message, 0.0, macs, num_bytes)
+    return Request(message_id, binding, ref, _NOT_DRAWN, owner, message, 0.0, macs, num_bytes)
 
 
 def fill_bucket(rows: np.ndarray, num_rows: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from nacl.bindings import randombytes_buf_deterministic
 
 from protocol import cbor
 from protocol.discreet import Discreet
+from protocol.envelope import buffer_bytes
 from protocol.errors import LocalProtocolError
 from protocol.limits import SEED_BYTES
 from protocol.linear.field import Elements, P, elements_of_words
@@ -75,13 +76,17 @@ def pad_row(seed: bytes, num_inputs: int) -> Elements:
 
 def pad_rows(chunk_seed: bytes, row_start: int, row_end: int, num_inputs: int) -> Elements:
     """Pads of rows `[row_start, row_end)` of a chunk: `[row_end - row_start, num_inputs]` u32."""
-    pads = np.empty((row_end - row_start, num_inputs), dtype=np.uint32)
-    keyed = _keyed(chunk_seed)  # once: a prompt has thousands of rows
-    for index, pad in enumerate(pads, row_start):
-        stream = randombytes_buf_deterministic(4 * num_inputs, _row_seed(keyed, index))
-        np.bitwise_and(np.frombuffer(stream, dtype="<u4"), np.uint32(P), out=pad)
-    for row in np.flatnonzero((pads == P).any(axis=1)):  # hardly ever: it has a value that is rejected
-        pads[row] = pad_row(row_seed(chunk_seed, row_start + int(row)), num_inputs)
+    words = np.empty((row_end - row_start, num_inputs), dtype="<u4")
+    streams, keyed, start = buffer_bytes(words), _keyed(chunk_seed), 0
+    for row in range(row_start, row_end):
+        end = start + 4 * num_inputs
+        streams[start:end] = randombytes_buf_deterministic(end - start, _row_seed(keyed, row))
+        start = end
+    words &= np.uint32(P)
+    pads = words.astype(np.uint32, copy=False)
+    if pads.size and pads.max() == P:  # hardly ever: a value is rejected
+        for place in np.flatnonzero((pads == P).any(axis=1)):
+            pads[place] = pad_row(_row_seed(keyed, row_start + int(place)), num_inputs)
     return pads
 
 
@@ -91,5 +96,5 @@ def _keyed(chunk_seed: bytes) -> hashlib.blake2b:
 
 def _row_seed(keyed: hashlib.blake2b, row: int) -> bytes:
     seed = keyed.copy()
-    seed.update(cbor.encode([row]))
+    seed.update(b"\x81" + cbor.encode_uint(row))  # [row]
     return seed.digest()

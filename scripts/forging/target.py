@@ -76,7 +76,8 @@ class Targets:
     def _made(self, unit: Unit, role: Role, num_rows: int) -> Target:
         peer, model_id = self._peers[role], self.model.model_id_bytes
         if role is Role.PAD:
-            request = pad_request(peer, model_id, self._batch(unit, num_rows))
+            request = pad_request(peer, model_id, owner := self._batch(unit, num_rows))
+            request.inputs = owner.subject.pads
         else:
             request = share_request(peer, model_id, self._chunk(unit, role, num_rows))
         honest = self._worker.answer(request.message)
@@ -97,9 +98,8 @@ class Targets:
 
     @staticmethod
     def _batch(unit: Unit, num_rows: int) -> PadOwner:
-        seed = secrets.token_bytes(SEED_BYTES)
-        pads = pad_rows(seed, 0, num_rows, unit.ref.num_inputs)
-        return PadOwner(PadBatch(unit.ref, seed, pads), lambda request, state: None)
+        batch = PadBatch(unit.ref, secrets.token_bytes(SEED_BYTES), num_rows)
+        return PadOwner(batch, lambda request, state: None)
 
     def _peer(self, role: Role, number: int) -> SessionPeer:
         """A peer of a session; nothing is sent to it here."""

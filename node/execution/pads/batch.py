@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from node.model.unit import UnitRef
 from protocol.discreet import Discreet
 from protocol.linear.field import Elements
+from protocol.linear.shares import pad_rows
 
 next_number = itertools.count(1).__next__
 """Gives numbers to chunks and batches of pads; they are unique in this process."""
@@ -20,11 +21,10 @@ next_number = itertools.count(1).__next__
 class PadBatch(Discreet, Struct):
     """Pads of consecutive rows from one seed."""
 
-    HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "pads", "products", "make")
+    HIDDEN: ClassVar[tuple[str, ...]] = ("seed", "products", "make", "_pads")
     unit: UnitRef
     seed: bytes
-    pads: Elements
-    """`[rows, K]`"""
+    num_rows: int
     products: Elements | None = None
     """`[rows, N]`, verified `W r`; None until they have come."""
     failed: bool = False
@@ -33,6 +33,14 @@ class PadBatch(Discreet, Struct):
     number: int = field(default_factory=next_number)
     make: Callable[[], Elements] | None = None
     """Computes the products, where this device does and has not yet."""
+    _pads: Elements | None = None
+
+    @property
+    def pads(self) -> Elements:
+        """`[rows, K]`, drawn when they are first needed."""
+        if self._pads is None:
+            self._pads = pad_rows(self.seed, 0, self.num_rows, self.unit.num_inputs)
+        return self._pads
 
     def complete(self) -> None:
         """Compute the products, if it is this device that owes them."""
@@ -41,7 +49,7 @@ class PadBatch(Discreet, Struct):
 
     @property
     def left(self) -> int:
-        return len(self.pads) - self.next_row
+        return self.num_rows - self.next_row
 
     def take(self, most: int) -> Span:
         """Take the next rows, at most `most`; they count as used from now on."""
@@ -70,7 +78,7 @@ class PadTicket(Discreet, Struct):
     @property
     def batch_rows(self) -> int:
         """Number of rows in the request for its products."""
-        return len(self.batches[0][0].pads)
+        return self.batches[0][0].num_rows
 
     def complete(self) -> None:
         for batch, _start, _end in self.batches:

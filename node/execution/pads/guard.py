@@ -12,7 +12,7 @@ from node.execution.peer import SessionPeer
 from node.model.unit import Unit, UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
 from protocol.limits import SEED_BYTES, max_rows_per_chunk
-from protocol.linear.shares import PadSeeds, pad_rows
+from protocol.linear.shares import PadSeeds
 
 MAX_REQUESTS_AHEAD = 48
 """Most requests to a guard ahead of need; in a deeper model, later units ask when they need pads."""
@@ -46,7 +46,7 @@ class GuardPads:
         """Zero rows get pads of the guard too, so that its requests reveal only the bucket."""
         if num_sent > DECODE_BATCH_ROWS:
             batch = self._request(unit, num_sent)
-            batch.next_row = len(batch.pads)
+            batch.next_row = num_sent
             return PadTicket(batch.pads, num_rows, [(batch, 0, num_sent)])
         batches = self._ahead.setdefault(unit.ref, deque())
         parts: list[Span] = []
@@ -86,7 +86,7 @@ class GuardPads:
 
     def _request(self, unit: Unit, num_rows: int) -> PadBatch:
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "guard")
-        batch = PadBatch(unit.ref, seed, pad_rows(seed, 0, num_rows, unit.ref.num_inputs))
+        batch = PadBatch(unit.ref, seed, num_rows)
         batch.failed = not self._send(self.guard, unit, batch)
         self.rows_asked += num_rows
         return batch

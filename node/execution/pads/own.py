@@ -87,8 +87,8 @@ class OwnPads:
         """Fresh pads; their products are made when they are completed."""
         started = time.perf_counter()
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
-        pads = pad_rows(seed, 0, num_rows, unit.ref.num_inputs)
-        batch = PadBatch(unit.ref, seed, pads, make=lambda: self._products(unit, pads))
+        batch = PadBatch(unit.ref, seed, num_rows)
+        batch.make = lambda: self._products(unit, batch.pads)
         self._pool.setdefault(unit.ref, deque()).append(batch)
         self.seconds += time.perf_counter() - started
         return batch

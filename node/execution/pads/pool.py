@@ -90,7 +90,7 @@ class PadPool:
             ready = batches.popleft() if batches else None
         if ready is None:
             return None
-        return PadBatch(ref, ready.seed, pad_rows(ready.seed, 0, BATCH_ROWS, ref.num_inputs), ready.products)
+        return PadBatch(ref, ready.seed, BATCH_ROWS, ready.products)
 
     def clear(self) -> None:
         """Forget what is ready, and what is being made."""

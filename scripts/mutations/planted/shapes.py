@@ -107,8 +107,8 @@ SHAPES = (
         "pads-before-share",
         "A share is on its way before the products of its pads are made here.",
         "node/execution/pads/own.py",
-        "make=lambda: self._products(unit, pads))",
-        "self._products(unit, pads))",
+        "batch.make = lambda: self._products(unit, batch.pads)",
+        "batch.products = self._products(unit, batch.pads)",
         "test_execution_waves.py::test_a_share_is_on_its_way_before_the_products_of_its_pads_are_made",
     ),
     mutant(

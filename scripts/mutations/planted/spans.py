@@ -11,6 +11,7 @@ PASS_TESTS, DIRECT_TESTS = "test_serving_passes.py", "test_spans_direct.py"
 SEALED = "Of what a device hands on, only what the client sealed is computed, and once."
 WITNESS, DIFFER = "node/spans/witness.py", "Where two devices differ, neither is used any more."
 AGAIN = "A secret share of the results is computed again, and every bit is compared."
+QUICK = "What a pattern reads, the general way reads, too."
 ANSWERS = "A result of a span is used only if it answers that very step."
 
 SPANS = (
@@ -131,9 +132,41 @@ SPANS = (
         "span-digest-without-binding",
         ANSWERS,
         "protocol/spans/binding.py",
-        "    sha256.update(cbor.encode(binding.as_list()))\n",
-        "",
+        "DIGEST_DOMAIN + binding.encoded",
+        "DIGEST_DOMAIN",
         "test_spans_recheck.py::test_everything_that_names_a_step_goes_into_its_digest",
+    ),
+    mutant(
+        "span-pattern-reads-other-rows",
+        QUICK,
+        "protocol/spans/quick.py",
+        "stop - start != num_rows or ",
+        "",
+        "test_protocol_spans_quick.py::test_a_binding_that_breaks_a_rule_is_read_in_neither_way",
+    ),
+    mutant(
+        "span-pattern-reads-other-keys",
+        QUICK,
+        "protocol/spans/quick.py",
+        " or keys != _MAPS[_num_keys(values)]",
+        "",
+        "test_protocol_spans_quick.py::test_a_body_that_states_another_number_of_keys_is_read_in_neither_way",
+    ),
+    mutant(
+        "lone-step-keeps-others-waiting",
+        "A step is computed where it came only while nobody else asks.",
+        "node/serving/computing.py",
+        " or self._is_shared(job.peer_id)):",
+        "):",
+        f"{SERVING_TESTS}::test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile",
+    ),
+    mutant(
+        "bearer-counts-as-asking",
+        "A step that is handed on is its client's alone.",
+        "node/serving/reception.py",
+        "        self._conduct.brought(message.peer_id, client.peer_id, time.monotonic())\n",
+        "",
+        f"{PASS_TESTS}::test_a_step_that_is_handed_on_is_its_clients_alone",
     ),
     mutant(
         "span-shape-not-checked",
