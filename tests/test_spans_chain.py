@@ -113,6 +113,19 @@ def test_several_texts_are_one_step_and_parts_of_a_text_are_used_again(
     assert len(home.workers[0].caches) == len(home.workers[1].caches) == 2, "ended texts are closed there"
 
 
+def test_a_pass_says_how_many_rows_have_come_through_how_many_layers(open_home: Callable[..., Home]) -> None:
+    home, heard = open_home(1, 3), list[int]()
+    home.chain.went_through = heard.append
+    cache = home.decoder.new_cache()
+    home.decoder.forward(IDS[:20], cache)
+    assert heard == [20 * 1, 20 * 2, 20 * (LAYERS - 3)]
+    heard.clear()
+    home.workers[1].faults[2] = forgets
+    home.decoder.forward(IDS[20:21], cache)
+    assert home.workers[1].steps == 4, "the first, the one without a cache, the rows before it, and this one again"
+    assert heard[-3:] == [1, 2, LAYERS - 3] and max(heard) <= LAYERS, "the rows before it are no part of this pass"
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(st.integers(1, LAYERS - 1), max_size=2, unique=True).map(sorted),

@@ -9,6 +9,7 @@
     serve        start a node (no subcommand)
     run          answer a prompt
     reading      what was asked, as a model reads it
+    waiting      one line about an answer that has not begun
     turns        a chat: each line of stdin is a turn
     on_node      answer it with the node that already runs
     store        import, models

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 from msgspec.structs import asdict
 
-from node.engine.request import Completed, Event, Note, Started, Token
+from node.engine.request import Completed, Event, Note, Prefilled, Queued, Started, Token
 from node.gateway.client.connection import node_runs
 from node.model.sampling import SamplingParams
 from node.planning.placement import Lend
@@ -64,6 +64,10 @@ def answer_of_node(data_dir: Path, asked: dict[str, Any]) -> Iterator[Event]:
                 yield Started(event["mode"], event["model"], event["plan"], event["prompt_tokens"])
             case "note":
                 yield Note(event["text"])
+            case "queued":
+                yield Queued(event["position"])
+            case "prefill":
+                yield Prefilled(event["done"], event["total"])
             case "token":
                 yield Token(event["index"], event["id"], event["text"])
             case "receipt":

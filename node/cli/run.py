@@ -37,6 +37,7 @@ from node.cli.progress import progress_shown, sources_words
 from node.cli.reading import Asked, Reading
 from node.cli.thin import library_of
 from node.cli.turns import converse
+from node.cli.waiting import WaitingLine
 from node.cli.wanted import absent_id, meant
 from node.config import NodeConfig
 from node.engine import Engine
@@ -353,27 +354,29 @@ def _wait_for_peers(node: Node, bootstrap: Sequence[Multiaddr], options: RunOpti
 def _show(events: Iterator[Event], as_json: bool) -> str:
     """Print tokens on stdout as they come, notes on stderr, and the receipt last; returns the text."""
     shown = []
-    for event in events:
-        if isinstance(event, Token):
-            shown.append(event.text)
-        match event:
-            case Started(mode, _model, plan) if mode != Privacy.LOCAL.value:
-                say(plan)
-            case Note(text):
-                say(f"note: {text}")
-            case Token(index, token_id, text) if as_json:
-                _print_line({"type": "token", "index": index, "id": token_id, "text": text})
-            case Token(text=text):
-                click.echo(text, nl=False)
-                sys.stdout.flush()
-            case Completed(receipt):
-                if as_json:
-                    _print_line(receipt.as_json())
-                else:
-                    click.echo()
-                    say(receipt.as_line())
-                if receipt.finish_reason == "error":
-                    raise UnfinishedError("the answer is incomplete: the last note above says why")
+    with WaitingLine() as waiting:
+        for event in events:
+            waiting.hear(event)
+            if isinstance(event, Token):
+                shown.append(event.text)
+            match event:
+                case Started(mode, _model, plan) if mode != Privacy.LOCAL.value:
+                    say(plan)
+                case Note(text):
+                    say(f"note: {text}")
+                case Token(index, token_id, text) if as_json:
+                    _print_line({"type": "token", "index": index, "id": token_id, "text": text})
+                case Token(text=text):
+                    click.echo(text, nl=False)
+                    sys.stdout.flush()
+                case Completed(receipt):
+                    if as_json:
+                        _print_line(receipt.as_json())
+                    else:
+                        click.echo()
+                        say(receipt.as_line())
+                    if receipt.finish_reason == "error":
+                        raise UnfinishedError("the answer is incomplete: the last note above says why")
     return "".join(shown)
 
 

@@ -40,6 +40,8 @@ class PassRecorder:
         self._session = session
         session.watch_pads(self._on_pad)
         session.executor.went_through = self._on_layer
+        if session.chain is not None:
+            session.chain.went_through = self._on_layer
 
     @contextmanager
     def watching(self, chosen: Sequence[Share]) -> Iterator[None]:

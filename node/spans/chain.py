@@ -90,6 +90,8 @@ class SpanChain:
         """Called when a pass begins."""
         self.after_pass: Callable[[], None] = lambda: None
         """Called when all rows of a pass have come through."""
+        self.went_through: Callable[[int], None] = lambda num_rows: None
+        """Called with how many rows have come through one more layer, or through several layers together."""
         self.recheck = recheck
         self._hidden_size = config.hidden_size
         self._rotations = Rotations(config.ropes, config.head_dim)
@@ -259,6 +261,8 @@ class SpanChain:
                 self._edges.arrived(sender, device)
                 stage.direct += 1
             self._accept(stage, device, flight, step, result)
+            if run.stages is self.stages:
+                self.went_through(len(step.rows) * len(stage.layers))
             run.goes_on(step)
             if step.place not in step.coming:
                 return
