@@ -48,6 +48,8 @@ class NodeConfig(Struct, frozen=True):
     others, so that they cannot tell that it continues the previous turn."""
     guards_path: Path | None = None
     """The file of this node's guards; None: they are only in memory."""
+    measures_path: Path | None = None
+    """The file of peers' figures; None: each process measures them anew."""
     name: str = ""
     """The name of this device that peers are told; empty: none."""
     lending: Lending | None = None

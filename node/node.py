@@ -82,7 +82,7 @@ class Node:
         self.hosted = HostedModels(models)
         self.hosted.on_change = self._holdings_changed
         self.registry = PeerRegistry()
-        self.planner = Planner(self.kernels, self.registry.measures)
+        self.planner = Planner(self.kernels, self.registry.measures, config.measures_path)
         self._checks: dict[bytes, UnitChecks] = {}
         self.pads = PadPools(lambda: select_kernels(1), lambda: (config.memory_bytes or available_memory()) // 8)
         self.pads.has_peers, self.registry.on_link_end = lambda: bool(self.registry.peers()), self.pads.clear
@@ -292,6 +292,7 @@ class Node:
             self.discovery.stop()
         self.control.stop()
         self.guards.close()
+        self.planner.close()
         self.lending.close()
         if self.data.stop():
             self.secure.__exit__()

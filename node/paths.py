@@ -62,6 +62,11 @@ class DataDir(Struct, frozen=True):
         return self.path / "guards.json"
 
     @property
+    def measures(self) -> Path:
+        """The file of peers' figures; only the process that holds the lock writes it."""
+        return self.path / "measures.json"
+
+    @property
     def lending(self) -> Path:
         """The file of the owner's rules for what is computed for others."""
         return self.path / "lending.json"

@@ -235,8 +235,6 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
     bootstrap = options.bootstrap or known_addresses(swarm, directory.path)
     with Node(_config(directory, swarm, bootstrap, options), [] if stored is None else [stored]) as node:
         if options.privacy is not Privacy.LOCAL or stored is None:
-            if stored is not None:
-                node.planner.device(stored)  # this device is measured while peers are dialled
             _wait_for_peers(node, bootstrap, options)
         if reading is None:
             reading = _reading(_bring(node, library, str(absent), lent), draft, options)
@@ -260,6 +258,7 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
         access=AccessList(directory.path / "access.json", time.time),
         paired=PairedDevices(identity, None if lock is None else directory.path),
         guards_path=None if lock is None else directory.guards,
+        measures_path=None if lock is None else directory.measures,
         names=(names := DeviceNames(directory.names)),
         name=names.of(identity.peer_id),
     )

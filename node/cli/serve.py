@@ -98,6 +98,7 @@ class ServeOptions(Struct, frozen=True):
             on_lan=self.swarm.on_lan,
             paired=PairedDevices(identity, directory.path),
             guards_path=directory.guards,
+            measures_path=directory.measures,
             name=own_name(self.name, names.of(identity.peer_id), swarm),
             names=names,
             lending=Lending(directory.lending),

@@ -76,6 +76,17 @@ class PeerFigures(Struct, frozen=True):
         return self.rtt_s + macs / max(speed, 1.0) + num_bytes / self.bytes_per_s
 
 
+class KnownFigures(Struct, frozen=True):
+    """What was measured of a peer; None for what was not."""
+
+    way_s: float | None = None
+    """Time of an exchange without computing and transfer."""
+    row_macs_per_s: float | None = None
+    rows_macs_per_s: float | None = None
+    """Speed with one row, and with several."""
+    bytes_per_s: float | None = None
+
+
 class PeerMeasures(Discreet, Struct):
     """One peer's figures; written by the control plane and by every session, from any thread."""
 
@@ -126,6 +137,27 @@ class PeerMeasures(Discreet, Struct):
             (self._row_speed if exchange.num_rows == 1 else self._rows_speed).add(exchange.macs / compute_s)
             if exchange.num_rows == 1:
                 self._way_s.add(max(exchange.latency_s - compute_s, 0.0))
+
+    def begin_with(self, known: KnownFigures) -> None:
+        """Take what an earlier process measured for the first sample of each figure."""
+        with self._lock:
+            for series, figure in (
+                (self._way_s, known.way_s),
+                (self._row_speed, known.row_macs_per_s),
+                (self._rows_speed, known.rows_macs_per_s),
+            ):
+                if figure is not None:
+                    series.add(figure)
+            if known.bytes_per_s is not None:
+                self._moved_bytes.add(LARGE_MESSAGE_BYTES)
+                self._moving_s.add(LARGE_MESSAGE_BYTES / known.bytes_per_s)
+
+    @property
+    def known(self) -> KnownFigures:
+        """What was measured of it, also by earlier processes."""
+        with self._lock:
+            bytes_per_s = None if self._moved_bytes.mean is None else self._bytes_per_s
+            return KnownFigures(self._way_s.median, self._row_speed.mean, self._rows_speed.mean, bytes_per_s)
 
     @property
     def ping_s(self) -> float | None:
@@ -207,3 +239,10 @@ class Measures:
             if len(self._peers) > MAX_PEERS:
                 del self._peers[next(iter(self._peers))]
             return known
+
+    def known(self) -> dict[PeerId, KnownFigures]:
+        """What was measured of every peer of which anything was."""
+        with self._lock:
+            peers = list(self._peers.items())
+        figures = {peer_id: measures.known for peer_id, measures in peers}
+        return {peer_id: known for peer_id, known in figures.items() if known != KnownFigures()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from node.measures.series import WEIGHT
 from node.model.unit import UnitRef
 from node.planning.cost import Cost, local_cost, remote_cost
 from node.planning.figures import DeviceFigures, LaneFigures
+from node.planning.kept import KeptMeasures
 from node.planning.placement import LAYERS_LENT, Placement
 from node.planning.probe import probe
 from node.planning.spans import SpanPlan, span_cost
@@ -34,15 +36,24 @@ NO_PADS_NEEDED = 1 << 30
 
 
 class Planner:
-    """Predicts costs, and learns from the outcome."""
+    """Predicts costs, and learns from the outcome.
 
-    def __init__(self, kernels: Kernels, measures: Measures) -> None:
+    Args:
+        path: the file of peers' figures; None: what is measured is forgotten at the end.
+    """
+
+    def __init__(self, kernels: Kernels, measures: Measures, path: Path | None = None) -> None:
         self.measures = measures
+        self._kept = KeptMeasures(path, measures)
         self._kernels = kernels
         self._lock = threading.Lock()
         self._devices: dict[str, DeviceFigures] = {}
         self._corrections: dict[tuple[str, Privacy, Placement, bool], tuple[float, float]] = {}
         """By model, mode, placement, and whether own devices compute whole layers."""
+
+    def close(self) -> None:
+        """Keep what was measured for the next process."""
+        self._kept.write()
 
     def device(self, model: StoredModel) -> DeviceFigures:
         """This device's figures for a model, measured at the first call."""
