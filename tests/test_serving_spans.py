@@ -362,6 +362,7 @@ def test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile(
 
     request, answers, woken = step(opened, 0, rows(1)), list[Answer](), threading.Event()
     worker.parts_of_all = noted  # type: ignore[method-assign]
+    computed(caches, step(opened, 0, rows(1)))  # its layers are ready
     worker._macs_per_s = caches.macs(request) / expected_s
     computing = Computing(
         worker,
@@ -382,3 +383,31 @@ def test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile(
     (answer,), (thread,) = answers, threads
     assert isinstance(answer, SpanResult) and answer.answers(request.binding, SIZE)
     assert (thread is threading.current_thread()) == at_once and job.answered == at_once
+
+
+def test_layers_are_not_made_ready_where_messages_are_read(model: StoredModel) -> None:
+    """That reads files, which takes as long as it takes."""
+    caches, opened, answers = caches_of(model), opening(model, 1), list[Answer]()
+    caches.open(Client(ANNA), opened)
+    worker, woken = LinearWorker(KERNELS, weights_of([]), spans=caches), threading.Event()
+    computing = Computing(
+        worker,
+        lambda path: False,
+        lambda peer_id: False,
+        lambda job, answer: answers.append(answer),
+        woken.set,
+        lambda: True,
+    )
+    for number, is_ready in enumerate((False, True)):
+        request = step(opened, number, rows(1), number + 1)
+        assert caches.has_ready(request) == is_ready
+        assert computing.answer(Job(ANNA, number, request, SimpleNamespace(closed=False), None))
+        assert len(answers) == is_ready
+        if not is_ready:
+            assert len(computing.work) == 1
+            computing.start()
+            computing.step()
+            assert woken.wait(20)
+            computing.collect()
+            answers.clear()
+    computing.stop()

@@ -78,6 +78,8 @@ class Computing:
         two threads would wake each other in every token.
         """
         expected_s = self._worker.expected_s(job.request)
+        if not self._worker.has_ready(job.request):
+            return self.push(job)
         most_s = BULK_PART_S if job.request.KEEPS_STATE and self._is_free() else ALONE_PART_S
         if expected_s > SHORT_S and (expected_s > most_s or self._is_shared(job.peer_id)):
             return self.push(job)

@@ -196,6 +196,12 @@ class SpanCaches:
             self._row_macs[key] = sum(ref.num_inputs * ref.num_outputs for ref in units)
         return binding.num_rows * self._row_macs[key]
 
+    def has_ready(self, step: SpanStep) -> bool:
+        """Whether the layers of a step are ready: else it may read files before it computes."""
+        binding = step.binding
+        with self._lock:
+            return (binding.model_id, range(binding.first, binding.end)) in self._spans
+
     def parts(
         self, steps: Sequence[SpanStep], part_s: Callable[[], float]
     ) -> Generator[None, None, list[SpanResult | RequestError]]:

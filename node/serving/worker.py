@@ -184,6 +184,10 @@ class LinearWorker:
         layers = [(one.model_id, one.binding.first, one.binding.end, one.rows.shape[1]) for one in (request, other)]
         return layers[0] == layers[1] and max(request.num_rows, other.num_rows) <= FEW_ROWS
 
+    def has_ready(self, request: WorkRequest) -> bool:
+        """Whether everything that a request needs is ready, so that it takes as long as is expected."""
+        return not isinstance(request, SpanStep) or (self.spans is not None and self.spans.has_ready(request))
+
     def expected_s(self, request: WorkRequest) -> float:
         """How long a request is expected to take; never raises on what a peer can send."""
         if isinstance(request, SpanStep):
