@@ -292,10 +292,10 @@ class Node:
             self.discovery.stop()
         self.control.stop()
         self.guards.close()
-        self.planner.close()
         self.lending.close()
         if self.data.stop():
             self.secure.__exit__()
+        self.planner.close()
 
     def hello(self) -> Hello:
         """This node's hello, with its current facts."""

@@ -10,6 +10,7 @@ from node.transport.conduct import (
     MALFORMED_LIMIT,
     MESSAGE_SHARE,
     PARDON_S,
+    RECENT_S,
     UNKNOWN_LIMIT,
     Conduct,
 )
@@ -115,8 +116,32 @@ def test_whoever_sends_what_waits_for_its_turn_shares_the_thread() -> None:
 
 def test_what_somebody_brings_counts_as_sent_by_whose_it_is() -> None:
     seen = Conduct()
-    assert seen.may_send(ONE, 10.0)
+    seen.sent(ONE, 10.0)
     seen.brought(ONE, OTHER, 10.0)
     assert not seen.is_shared(OTHER, 10.0) and seen.is_shared(ONE, 10.0)
     seen.spent(ONE, 1.0, 10.0)
     assert not seen.may_send(ONE, 10.0), "its messages take time all the same"
+
+
+def test_whoever_brings_something_may_ask_too() -> None:
+    seen = Conduct()
+    seen.sent(ONE, 10.0)
+    seen.opened(ONE, 10.0)
+    for at in (10.1, 10.5):
+        seen.sent(ONE, at)
+        seen.brought(ONE, OTHER, at)
+        assert seen.is_shared(OTHER, at)
+    seen.sent(ONE, 10.0 + 1.1 * RECENT_S)
+    seen.brought(ONE, OTHER, 10.0 + 1.1 * RECENT_S)
+    assert not seen.is_shared(OTHER, 10.0 + 1.1 * RECENT_S), "he has asked for nothing for a while"
+    seen.opened(ONE, 11.2)
+    assert seen.is_shared(OTHER, 11.2)
+
+
+def test_a_bearer_that_floods_is_measured_with_the_others() -> None:
+    seen, modest = Conduct(), identity(3).peer_id
+    for sender, seconds in ((ONE, 1.0), (modest, 0.2)):
+        assert seen.may_send(sender, 10.0)
+        seen.spent(sender, seconds, 10.0)
+    seen.brought(ONE, OTHER, 10.0)
+    assert seen.may_send(modest, 10.0) and not seen.may_send(ONE, 10.0)

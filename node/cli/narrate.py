@@ -7,26 +7,64 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import click
 
 from node.paths import default_data_dir
 
 _always_told: set[str] = set()
+
+
+class _Below(Protocol):
+    """A line that stands below all others."""
+
+    def lift(self) -> None: ...
+
+    def lower(self) -> None: ...
+
+
+_below: _Below | None = None
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 def configure_logging(verbosity: int) -> None:
     """Send log lines to stderr. No prompt, token, share or key is ever logged, at any level."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))
     level = LEVELS[min(verbosity, len(LEVELS) - 1)]
     handler.addFilter(lambda record: record.levelno >= level or record.name in _always_told)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(min(level, logging.INFO))  # the interface shows more log lines than stderr
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Prints log lines above a line that stands below all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with _lifted():
+            super().emit(record)
+
+
+def above(below: _Below | None) -> None:
+    """Print from now on above a line that stands below all others; None: there is none any more."""
+    global _below
+    _below = below
+
+
+@contextlib.contextmanager
+def _lifted() -> Iterator[None]:
+    below = _below
+    if below is not None:
+        below.lift()
+    try:
+        yield
+    finally:
+        if below is not None:
+            below.lower()
 
 
 def always_tell(logger: str) -> None:
@@ -37,7 +75,8 @@ def always_tell(logger: str) -> None:
 def say(text: str) -> None:
     """Print one line on stderr; if nobody can read it any more, the work goes on."""
     try:
-        click.echo(text, err=True)
+        with _lifted():
+            click.echo(text, err=True)
     except OSError:
         drop(sys.stderr)
 

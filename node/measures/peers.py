@@ -1,6 +1,7 @@
 """What is known about each peer, measured all the time and kept over all sessions of a node.
 
-A peer states a speed in its hello, which is used until its first result and never after. The computing time that a
+Until a peer's first result, what an earlier process measured of it is used, or the speed that it states in its hello;
+never after. The computing time that a
 result states only divides the time measured here into a part that grows with the work and a part that does not:
 whatever a peer claims, the two add up to the real waiting time.
 """
@@ -25,6 +26,8 @@ FASTEST_BYTES_PER_S = 1e10
 LARGE_MESSAGE_BYTES = 256 * 1024
 """Messages of at least this size measure the bandwidth; smaller ones measure the round trip."""
 
+SAME_PING_S = 0.001
+"""Pings that differ by no more may be of the same way, and so may those of which none is twice the other."""
 MAX_PEERS = 4096
 """Most peers that are remembered; the first one met is forgotten first."""
 
@@ -58,7 +61,7 @@ class PeerFigures(Struct, frozen=True):
     """Speed with 8 rows and more."""
     bytes_per_s: float
     measured: bool
-    """Whether any result has come; else the speeds are what the peer states."""
+    """Whether any result has come; else the speeds are what the peer states, or what an earlier process measured."""
     row_latency_s: float | None = None
     """Median time of one row through one unit of the model; None if there was none."""
     knows_bandwidth: bool = True
@@ -77,8 +80,10 @@ class PeerFigures(Struct, frozen=True):
 
 
 class KnownFigures(Struct, frozen=True):
-    """What was measured of a peer; None for what was not."""
+    """What a process measured of a peer; None for what it did not."""
 
+    ping_s: float | None = None
+    """The quickest ping."""
     way_s: float | None = None
     """Time of an exchange without computing and transfer."""
     row_macs_per_s: float | None = None
@@ -102,6 +107,7 @@ class PeerMeasures(Discreet, Struct):
     """Of large messages; a mean of rates would follow the few that seemed to take no time."""
     _compute_s: Series = field(default_factory=Series)
     _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict)
+    _earlier: KnownFigures = KnownFigures()
 
     def ponged(self, rtt_s: float, queued: int | None) -> None:
         """A ping came back; `queued` is None if it did not say how many requests wait."""
@@ -139,25 +145,19 @@ class PeerMeasures(Discreet, Struct):
                 self._way_s.add(max(exchange.latency_s - compute_s, 0.0))
 
     def begin_with(self, known: KnownFigures) -> None:
-        """Take what an earlier process measured for the first sample of each figure."""
+        """Predict from what an earlier process measured, each figure until it is measured here."""
         with self._lock:
-            for series, figure in (
-                (self._way_s, known.way_s),
-                (self._row_speed, known.row_macs_per_s),
-                (self._rows_speed, known.rows_macs_per_s),
-            ):
-                if figure is not None:
-                    series.add(figure)
-            if known.bytes_per_s is not None:
-                self._moved_bytes.add(LARGE_MESSAGE_BYTES)
-                self._moving_s.add(LARGE_MESSAGE_BYTES / known.bytes_per_s)
+            self._earlier = known
 
     @property
-    def known(self) -> KnownFigures:
-        """What was measured of it, also by earlier processes."""
+    def known(self) -> KnownFigures | None:
+        """What this process measured; None if no result has come."""
         with self._lock:
+            row, rows = self._row_speed.mean, self._rows_speed.mean
+            if row is None and rows is None:
+                return None
             bytes_per_s = None if self._moved_bytes.mean is None else self._bytes_per_s
-            return KnownFigures(self._way_s.median, self._row_speed.mean, self._rows_speed.mean, bytes_per_s)
+            return KnownFigures(self._ping_s.least, self._way_s.median, row, rows, bytes_per_s)
 
     @property
     def ping_s(self) -> float | None:
@@ -177,16 +177,18 @@ class PeerMeasures(Discreet, Struct):
             # A link's first pings are slow, as everything else starts too: the quickest is nearest to the latency.
             ping_s = self._ping_s.least if self._ping_s else UNMEASURED_RTT_S
             # Measured exchanges have waited in the queue; a ping has not.
-            way_s = self._way_s.median if self._way_s else (ping_s or 0.0) + queued * (self._compute_s.mean or 0.0)
-            row = self._row_speed.mean or self._rows_speed.mean
-            rows = self._rows_speed.mean or self._row_speed.mean
+            way_s = self._way_s.median
+            if way_s is None and (way_s := self._of_same_way.way_s) is None:
+                way_s = (ping_s or 0.0) + queued * (self._compute_s.mean or 0.0)
+            earlier, row, rows = self._earlier, self._row_speed.mean, self._rows_speed.mean
+            before = earlier.row_macs_per_s, earlier.rows_macs_per_s
             return PeerFigures(
                 rtt_s=way_s or UNMEASURED_RTT_S,
                 queued=queued,
-                row_macs_per_s=row or self.stated_macs_per_s,
-                rows_macs_per_s=rows or self.stated_macs_per_s,
+                row_macs_per_s=row or rows or before[0] or before[1] or self.stated_macs_per_s,
+                rows_macs_per_s=rows or row or before[1] or before[0] or self.stated_macs_per_s,
                 bytes_per_s=self._bytes_per_s,
-                measured=row is not None,
+                measured=row is not None or rows is not None,
                 knows_bandwidth=self._moved_bytes.mean is not None,
             )
 
@@ -194,8 +196,16 @@ class PeerMeasures(Discreet, Struct):
     def _bytes_per_s(self) -> float:
         moved_bytes = self._moved_bytes.mean
         if moved_bytes is None:
-            return UNMEASURED_BYTES_PER_S
+            return self._of_same_way.bytes_per_s or UNMEASURED_BYTES_PER_S
         return moved_bytes / max(self._moving_s.mean or 0.0, moved_bytes / FASTEST_BYTES_PER_S)
+
+    @property
+    def _of_same_way(self) -> KnownFigures:
+        """What an earlier process measured, unless pings say that the way to the peer is another now."""
+        then, now = self._earlier.ping_s, self._ping_s.least
+        if then is None or now is None or abs(now - then) <= SAME_PING_S or 0.5 <= now / then <= 2.0:
+            return self._earlier
+        return KnownFigures()
 
     def latency_p95_s(self, model_id: bytes, num_rows: int) -> float | None:
         """95th percentile of the latency of a model's chunks of this many rows.
@@ -241,8 +251,8 @@ class Measures:
             return known
 
     def known(self) -> dict[PeerId, KnownFigures]:
-        """What was measured of every peer of which anything was."""
+        """What this process measured, of every peer that sent a result."""
         with self._lock:
             peers = list(self._peers.items())
         figures = {peer_id: measures.known for peer_id, measures in peers}
-        return {peer_id: known for peer_id, known in figures.items() if known != KnownFigures()}
+        return {peer_id: known for peer_id, known in figures.items() if known is not None}

@@ -56,7 +56,7 @@ class BlobService:
 
     def __init__(self, find_blob: FindBlob, wake: Callable[[], None]) -> None:
         self._fetched: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
-        self._wake = wake
+        self.wake = wake
         self.disk_reader = DiskReader(find_blob, self._brought)
         self._serving: Serving[bytes] = Serving()
         self._owners: dict[bytes, PeerId] = {}
@@ -120,8 +120,8 @@ class BlobService:
         return None if self._reading >= MAX_READ_AHEAD else self._serving.wait_s(monotonic())
 
     def is_idle(self) -> bool:
-        """Whether nothing is to be sent."""
-        return self.wait_s() is None
+        """Whether nothing is to be sent, or read for that."""
+        return not self._reading and not self._outlining.total() and self.wait_s() is None
 
     def _queue(self, peer_id: PeerId, route: bytes, message_id: int, sha256: bytes, index: int) -> ErrorReply | None:
         place = self.disk_reader.find_blob(sha256)
@@ -149,7 +149,7 @@ class BlobService:
 
     def _brought(self, fetched: Fetched) -> None:
         self._fetched.put(fetched)
-        self._wake()
+        self.wake()
 
     def _replies(self, fetched: Fetched) -> list[Reply]:
         task, found = fetched.task, fetched.found

@@ -11,6 +11,9 @@ from node.serving.work_queue import IsFull, Job, WorkQueue
 from node.serving.worker import ALONE_PART_S, BULK_PART_S, SHARED_PART_S, SHORT_S, Answer, LinearWorker
 from protocol.identity import PeerId
 
+STEP_S = 0.025
+"""As ALONE_PART_S, for a step through layers: half of the shortest time after which a client computes a chunk itself
+(SPEC.md section 9)."""
 MOST_ROWS_TOGETHER = 32
 """Rows of requests that are computed together, at most: so nobody waits long for a first part with many others."""
 OVERLONG_PARTS = 4.0
@@ -80,7 +83,7 @@ class Computing:
         expected_s = self._worker.expected_s(job.request)
         if not self._worker.has_ready(job.request):
             return self.push(job)
-        most_s = BULK_PART_S if job.request.KEEPS_STATE and self._is_free() else ALONE_PART_S
+        most_s = STEP_S if job.request.KEEPS_STATE and self._is_free() else ALONE_PART_S
         if expected_s > SHORT_S and (expected_s > most_s or self._is_shared(job.peer_id)):
             return self.push(job)
         self.work.serve_only(job.peer_id)

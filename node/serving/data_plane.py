@@ -93,8 +93,8 @@ class DataPlane:
     ) -> None:
         self._secure = secure
         self._registry = registry
-        self._commands = Commands()
-        self.blobs = BlobService(find_blob, self._look_again)
+        self._commands = commands = Commands()
+        self.blobs = BlobService(find_blob, lambda: commands.put(Look()))
         self._poller = Poller()
         self._lent = LentConnections(secure, self._poller)
         self._relays = Relays(secure, self._poller, registry.peer)
@@ -103,7 +103,7 @@ class DataPlane:
         self._conduct = Conduct()
         self._lending = lending or Lending()
         self._computing = Computing(
-            worker, self._outbox.is_full, self._is_shared, self._computed, self._look_again, self.blobs.is_idle
+            worker, self._outbox.is_full, self._is_shared, self._computed, self.blobs.wake, self._is_quiet
         )
         self._reception = Reception(
             registry,
@@ -182,10 +182,6 @@ class DataPlane:
     def offer(self, peer_id: PeerId, host: str, port: int) -> None:
         """Serve `peer_id` over a connection that this node dials (from any thread)."""
         self._commands.put(Offer(peer_id, host, port))
-
-    def _look_again(self) -> None:
-        """Have the plane's thread collect what another has done."""
-        self._commands.put(Look())
 
     def borrow(self, peer_id: PeerId, endpoint: str) -> None:
         """Give the inproc pair connected to `endpoint` the connection of an attached peer (from any thread)."""
@@ -394,6 +390,10 @@ class DataPlane:
         self.blobs.computed()
         num_rows, num_bytes = share.rest.shape[0], len(message.frames[1]) + sum(map(len, frames))
         self._lending.count(message.peer_id, share.rest.model_id, num_rows, num_bytes)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing is to be sent while something is computed."""
+        return not self._outbox and not self._relays.has_unread and self.blobs.is_idle()
 
     def _is_shared(self, peer_id: PeerId) -> bool:
         """Whether others than this peer ask, too."""

@@ -174,6 +174,7 @@ class Reception:
         expected_s = self._at_once.answer(message)
         if expected_s is not None:
             self.asked_at = time.monotonic()
+            self._conduct.opened(message.peer_id, self.asked_at)
         return expected_s
 
     def _charge(self, message: Unopened, job: Job | None, seconds: float) -> None:
@@ -201,6 +202,8 @@ class Reception:
             self._answer(message, ErrorReply(ErrorCode.INVALID, str(exc)), 0)
             self._judge(peer_id, self._conduct.malformed(peer_id, time.monotonic()), "messages against the format")
             return None
+        if not isinstance(received.message, SpanPass):
+            self._conduct.opened(peer_id, time.monotonic())
         match received.message:
             case SpanPass() as request:
                 return self._take_pass(message, request, take)

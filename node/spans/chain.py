@@ -93,6 +93,8 @@ class SpanChain:
         self.went_through: Callable[[int], None] = lambda num_rows: None
         """Called with how many rows have come through one more layer, or through several layers together."""
         self.recheck = recheck
+        self._gone_through = 0
+        """Rows of the pass that have come through a layer, of all layers."""
         self._hidden_size = config.hidden_size
         self._rotations = Rotations(config.ropes, config.head_dim)
         self._replace = replace
@@ -121,6 +123,7 @@ class SpanChain:
             PassCancelledError: the pass is not wanted any more.
         """
         self.before_pass()
+        self._gone_through = 0
         self.look_for_lies()
         parts = [SpanPart(block.cache, int(block.positions[0]), int(block.positions[-1]) + 1) for block in blocks]
         while True:
@@ -262,7 +265,7 @@ class SpanChain:
                 stage.direct += 1
             self._accept(stage, device, flight, step, result)
             if run.stages is self.stages:
-                self.went_through(len(step.rows) * len(stage.layers))
+                self._count(run, len(step.rows) * len(stage.layers))
             run.goes_on(step)
             if step.place not in step.coming:
                 return
@@ -271,6 +274,14 @@ class SpanChain:
                 self._edges.kept(device, step.coming[step.place][0])
                 run.take_back(step)
                 return
+
+    def _count(self, run: Run, num_rows: int) -> None:
+        """Rows of a pass have come through one more layer; of a pass that is repeated nothing is said until it is
+        further than before."""
+        run.gone_through += num_rows
+        if run.gone_through > self._gone_through:
+            self.went_through(run.gone_through - self._gone_through)
+            self._gone_through = run.gone_through
 
     def _look_for_lost(self, run: Run) -> None:
         """Send from here what was handed on, and seems not to have come to where it should."""

@@ -108,6 +108,8 @@ class Run:
         self.stages, self._reach, self._num_steps = stages, reach, len(steps)
         self.waiting = [deque(steps), *(deque[Step]() for _ in stages)]
         """By place: steps whose rows are here, to be sent or computed; the last one has all that are done."""
+        self.gone_through = 0
+        """Rows that have come through one of its layers, of all layers."""
         self.flying: dict[tuple[SpanDevice, int], tuple[Step, int]] = {}
         """By device and id of the request: the step, and the place of the stage."""
 

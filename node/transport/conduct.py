@@ -7,6 +7,7 @@ decoded.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from msgspec import Struct
@@ -42,6 +43,8 @@ Sender = PeerId | bytes | None
 class _Record(Struct):
     at: float
     """When it sent something last."""
+    own_at: float = -math.inf
+    """When it sent something last that was its own."""
     credit_s: float = BURST_S
     used_s: float = 0.0
     """Time that its messages took lately: it halves every `RECENT_S`."""
@@ -57,13 +60,16 @@ class Conduct:
         self._records: OrderedDict[Sender, _Record] = OrderedDict()
         """The one that sent longest ago first."""
         self._recent: OrderedDict[Sender, None] = OrderedDict()
+        self._bearers: set[Sender] = set()
+        """Those of them who only brought what is others'."""
         self.dropped = 0
         """Messages that were not decoded."""
 
     def is_shared(self, sender: Sender, now: float) -> bool:
-        """Whether anybody else sent something lately."""
+        """Whether anybody else sent something lately that was his own."""
         self._expire(now)
-        return len(self._recent) > (sender in self._recent)
+        is_there = sender in self._recent and sender not in self._bearers
+        return len(self._recent) - len(self._bearers) > is_there
 
     def may_send(self, sender: Sender, now: float) -> bool:
         """Whether a message that has come is read; anybody may use time that nobody else wants."""
@@ -79,11 +85,17 @@ class Conduct:
         """A message came that waits for its turn; its time is accounted for there."""
         self._record(sender, now)
 
+    def opened(self, sender: Sender, now: float) -> None:
+        """A message that has come was opened, and is its sender's own."""
+        self._record(sender, now).own_at = now
+        self._bearers.discard(sender)
+
     def brought(self, bearer: Sender, sender: Sender, now: float) -> None:
-        """A message that has come is another's, who had it brought here: that one counts as sending, and its bearer
-        does not."""
-        self._recent.pop(bearer, None)
-        self._record(sender, now)
+        """It is another's, who had it brought here: that one counts as sending, and its bearer only if he sent
+        something of his own lately, too."""
+        self.opened(sender, now)
+        if now - self._record(bearer, now).own_at > RECENT_S:
+            self._bearers.add(bearer)
 
     def spent(self, sender: Sender, seconds: float, now: float) -> None:
         """A message took so long."""
@@ -120,6 +132,7 @@ class Conduct:
             if len(self._records) > MAX_KNOWN:
                 oldest, _record = self._records.popitem(last=False)
                 self._recent.pop(oldest, None)
+                self._bearers.discard(oldest)
         since_s, record.at = now - record.at, now
         record.used_s *= 0.5 ** (since_s / RECENT_S)
         self._records.move_to_end(sender)
@@ -135,3 +148,4 @@ class Conduct:
             if now - self._records[sender].at <= RECENT_S:
                 return
             del self._recent[sender]
+            self._bearers.discard(sender)

@@ -77,6 +77,8 @@ def pad_row(seed: bytes, num_inputs: int) -> Elements:
 def pad_rows(chunk_seed: bytes, row_start: int, row_end: int, num_inputs: int) -> Elements:
     """Pads of rows `[row_start, row_end)` of a chunk: `[row_end - row_start, num_inputs]` u32."""
     words = np.empty((row_end - row_start, num_inputs), dtype="<u4")
+    if not words.size:
+        return words.astype(np.uint32)
     streams, keyed, start = buffer_bytes(words), _keyed(chunk_seed), 0
     for row in range(row_start, row_end):
         end = start + 4 * num_inputs
@@ -84,7 +86,7 @@ def pad_rows(chunk_seed: bytes, row_start: int, row_end: int, num_inputs: int) -
         start = end
     words &= np.uint32(P)
     pads = words.astype(np.uint32, copy=False)
-    if pads.size and pads.max() == P:  # hardly ever: a value is rejected
+    if pads.max() == P:  # hardly ever: a value is rejected
         for place in np.flatnonzero((pads == P).any(axis=1)):
             pads[place] = pad_row(_row_seed(keyed, row_start + int(place)), num_inputs)
     return pads

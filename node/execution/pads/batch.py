@@ -31,8 +31,8 @@ class PadBatch(Discreet, Struct):
     """The products will never come."""
     next_row: int = 0
     number: int = field(default_factory=next_number)
-    make: Callable[[], Elements] | None = None
-    """Computes the products, where this device does and has not yet."""
+    make: Callable[[PadBatch], Elements] | None = None
+    """Computes its products, where this device does and has not yet."""
     _pads: Elements | None = None
 
     @property
@@ -45,7 +45,7 @@ class PadBatch(Discreet, Struct):
     def complete(self) -> None:
         """Compute the products, if it is this device that owes them."""
         if self.make is not None:
-            self.products, self.make = self.make(), None
+            self.products, self.make = self.make(self), None
 
     @property
     def left(self) -> int:

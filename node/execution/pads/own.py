@@ -85,17 +85,14 @@ class OwnPads:
 
     def _draw(self, unit: Unit, num_rows: int) -> PadBatch:
         """Fresh pads; their products are made when they are completed."""
-        started = time.perf_counter()
         seed = self._seeds.next(unit.ref.layer, unit.ref.kind, "own")
-        batch = PadBatch(unit.ref, seed, num_rows)
-        batch.make = lambda: self._products(unit, batch.pads)
+        batch = PadBatch(unit.ref, seed, num_rows, make=lambda batch: self._products(unit, batch))
         self._pool.setdefault(unit.ref, deque()).append(batch)
-        self.seconds += time.perf_counter() - started
         return batch
 
-    def _products(self, unit: Unit, pads: Elements) -> Elements:
+    def _products(self, unit: Unit, batch: PadBatch) -> Elements:
         started = time.perf_counter()
-        products = self._kernels.linear_field(unit.weights, pads)
-        self.rows_made += len(pads)
+        products = self._kernels.linear_field(unit.weights, batch.pads)
+        self.rows_made += batch.num_rows
         self.seconds += time.perf_counter() - started
         return products

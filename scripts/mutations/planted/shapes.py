@@ -107,8 +107,9 @@ SHAPES = (
         "pads-before-share",
         "A share is on its way before the products of its pads are made here.",
         "node/execution/pads/own.py",
-        "batch.make = lambda: self._products(unit, batch.pads)",
-        "batch.products = self._products(unit, batch.pads)",
+        "        self._pool.setdefault(unit.ref, deque()).append(batch)\n        return batch",
+        "        self._pool.setdefault(unit.ref, deque()).append(batch)\n        batch.complete()\n"
+        "        return batch",
         "test_execution_waves.py::test_a_share_is_on_its_way_before_the_products_of_its_pads_are_made",
     ),
     mutant(
