@@ -26,8 +26,9 @@ FASTEST_BYTES_PER_S = 1e10
 LARGE_MESSAGE_BYTES = 256 * 1024
 """Messages of at least this size measure the bandwidth; smaller ones measure the round trip."""
 
-SAME_PING_S = 0.001
-"""Pings that differ by no more may be of the same way, and so may those of which none is twice the other."""
+SAME_PING_S, FEW_PINGS, FIRST_PING_S = 0.001, 3, 0.02
+"""Pings that differ by no more may be of the same way, and so may those of which none is twice the other. The first
+few pings of a link take longer, as everything else starts too: by so much they say nothing."""
 MAX_PEERS = 4096
 """Most peers that are remembered; the first one met is forgotten first."""
 
@@ -205,7 +206,8 @@ class PeerMeasures(Discreet, Struct):
         then, now = self._earlier.ping_s, self._ping_s.least
         if then is None or now is None or abs(now - then) <= SAME_PING_S or 0.5 <= now / then <= 2.0:
             return self._earlier
-        return KnownFigures()
+        is_start = len(self._ping_s) < FEW_PINGS and then < now <= then + FIRST_PING_S
+        return self._earlier if is_start else KnownFigures()
 
     def latency_p95_s(self, model_id: bytes, num_rows: int) -> float | None:
         """95th percentile of the latency of a model's chunks of this many rows.
