@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_parts import identity
 
+from node.paths import DataDir
 from scripts.harness import forked
 from scripts.harness.swarm import Swarm
 
@@ -190,6 +192,23 @@ def test_a_run_can_be_interrupted(data_dir: Path) -> None:
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=10)
     assert process.returncode in (0, 130) and "Traceback" not in err
+
+
+def test_a_run_has_its_data_directory_to_itself_until_it_ends(data_dir: Path) -> None:
+    command = [*PROGRAM, "run", "--data-dir", str(data_dir), "--max-tokens", "2", "Once"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        address = f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}/p2p/{identity(2).peer_id}"
+        waits = subprocess.Popen([*command, "--open", "--bootstrap", address, "--peer-timeout", "60"])
+        silent.accept()[0].close()
+        assert DataDir(data_dir).lock() is None
+        waits.send_signal(signal.SIGINT)
+        assert waits.wait(20) == 130
+    lock = DataDir(data_dir).lock()
+    assert lock is not None
+    with lock:
+        beside = subprocess.run([*command, "--privacy", "local"], capture_output=True)
+        assert beside.returncode == 0, "another process uses it: this run writes nothing there"
 
 
 def test_running_imports_no_torch() -> None:

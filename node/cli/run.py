@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -233,7 +234,9 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
         _answer(text, reading, lambda asked: answer_of_node(directory.path, for_node(asked)), as_json)
         return
     bootstrap = options.bootstrap or known_addresses(swarm, directory.path)
-    with Node(_config(directory, swarm, bootstrap, options), [] if stored is None else [stored]) as node:
+    identity, lock = _identity(directory)
+    config = _config(directory, swarm, bootstrap, options, identity, lock is not None)
+    with lock or nullcontext(), Node(config, [] if stored is None else [stored]) as node:
         if options.privacy is not Privacy.LOCAL or stored is None:
             _wait_for_peers(node, bootstrap, options)
         if reading is None:
@@ -243,10 +246,20 @@ def run(prompt: str | None, as_json: bool, data_dir: Path, model: str, verbose: 
             _answer(text, reading, lambda asked: engine.ask(reading.request(asked)), as_json)
 
 
-def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], options: RunOptions) -> NodeConfig:
-    """The configuration of this run's node. It has the data directory's identity if no other process uses it."""
-    identity, lock = _identity(directory)
-    if lock is None and options.privacy is Privacy.TRUSTED:
+def _config(
+    directory: DataDir,
+    swarm: Swarm,
+    bootstrap: tuple[Multiaddr, ...],
+    options: RunOptions,
+    identity: Identity,
+    is_ours: bool,
+) -> NodeConfig:
+    """The configuration of this run's node.
+
+    Args:
+        is_ours: whether the data directory is locked for this run: else it reads from it, and writes nothing.
+    """
+    if not is_ours and options.privacy is Privacy.TRUSTED:
         say(f"note: only the node that runs on {directory.path} is paired, not this run: use that node's gateway")
     return NodeConfig(
         identity,
@@ -256,9 +269,9 @@ def _config(directory: DataDir, swarm: Swarm, bootstrap: tuple[Multiaddr, ...], 
         directory.models,
         swarm_key=swarm.key,
         access=AccessList(directory.path / "access.json", time.time),
-        paired=PairedDevices(identity, None if lock is None else directory.path),
-        guards_path=None if lock is None else directory.guards,
-        measures_path=None if lock is None else directory.measures,
+        paired=PairedDevices(identity, directory.path if is_ours else None),
+        guards_path=directory.guards if is_ours else None,
+        measures_path=directory.measures if is_ours else None,
         names=(names := DeviceNames(directory.names)),
         name=names.of(identity.peer_id),
     )
