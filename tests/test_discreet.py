@@ -58,7 +58,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     ShareOwner: {"move", "resend"},
     PadOwner: {"told"},
     Outcome: {"sums", "frames"},
-    PadBatch: {"seed", "pads", "products", "make"},
+    PadBatch: {"seed", "_pads", "products", "make"},
     PadTicket: {"pads", "batches"},
     PadsReady: {"seed", "products"},
     ZeroTicket: {"pads"},

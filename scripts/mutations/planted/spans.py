@@ -7,6 +7,7 @@ from scripts.mutations.mutation import mutant
 CHAIN, RECHECK, DEVICE = "node/spans/chain.py", "node/spans/recheck.py", "node/spans/device.py"
 SERVING, MESSAGES, OPENER = "node/serving/spans.py", "protocol/spans/messages.py", "node/session/span_opener.py"
 CHAIN_TESTS, SERVING_TESTS = "test_spans_chain.py", "test_serving_spans.py"
+COMPUTING_TESTS = "test_serving_computing.py"
 PASS_TESTS, DIRECT_TESTS = "test_serving_passes.py", "test_spans_direct.py"
 SEALED = "Of what a device hands on, only what the client sealed is computed, and once."
 WITNESS, DIFFER = "node/spans/witness.py", "Where two devices differ, neither is used any more."
@@ -158,7 +159,7 @@ SPANS = (
         "node/serving/computing.py",
         " or self._is_shared(job.peer_id)):",
         "):",
-        f"{SERVING_TESTS}::test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile",
+        f"{COMPUTING_TESTS}::test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile",
     ),
     mutant(
         "bearer-counts-as-asking",
