@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 
 from protocol.cbor import encode_uint
-from protocol.limits import MAGIC
+from protocol.limits import HASH_BYTES, MAGIC
 
 BEGIN = MAGIC + b"\xa4\x00"
 """Of a message with buffers, up to its type."""
 UINT = rb"([\x00-\x17]|\x18[\x18-\xff]|\x19[\x01-\xff].|\x1a(?!\x00\x00)....|\x1b(?!\x00\x00\x00\x00)........)"
 """A number in its shortest form, and no other."""
+ENCODED_HASH = b"X" + HASH_BYTES.to_bytes(1, "big")
+"""How 32 bytes begin."""
 
 
 def bytes_of(size: int) -> bytes:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick_headers import agrees, damaged, said, slow_frames, slow_message
 
 from protocol import cbor
-from protocol.envelope import MAX_ID, Envelope, Frame, decode_envelope, encode_envelope
-from protocol.errors import RemoteProtocolError
+from protocol.envelope import MAX_ID
 from protocol.identity import peer_id_of
 from protocol.limits import MAGIC, MAX_COMPUTE_US, MAX_DATA_HEADER_BYTES, MAX_HIDDEN_SIZE, MAX_LAYERS, MAX_POSITIONS
 from protocol.message import Message
@@ -47,24 +45,6 @@ def messages(draw: st.DrawFn) -> Message:
     return SpanStep(own, rows, way) if kind is SpanStep else SpanPass(own, rows, way, draw(HASHES))
 
 
-def slow_frames(message: Message, message_id: int) -> list[Frame]:
-    return encode_envelope(Envelope(message.TYPE, message_id, message.to_body(), message.to_buffers()))
-
-
-def slow_message(frames: list[Any]) -> tuple[int, Message] | None:
-    try:
-        envelope = decode_envelope(frames, MAX_DATA_HEADER_BYTES)
-        kind = {kind.TYPE: kind for kind in (SpanStep, SpanPass, SpanResult)}[envelope.type]  # type: ignore[type-abstract]
-        return envelope.id, kind.from_parts(envelope.body, envelope.buffers)
-    except (RemoteProtocolError, KeyError):
-        return None
-
-
-def said(message: Message) -> tuple[Any, ...]:
-    assert isinstance(message, SpanStep | SpanResult)
-    return type(message), message.to_body(), message.rows.shape, message.rows.tobytes()
-
-
 @given(messages(), IDS)
 @settings(deadline=None)
 def test_it_writes_and_reads_what_the_general_way_does(message: Message, message_id: int) -> None:
@@ -81,15 +61,7 @@ def test_it_writes_and_reads_what_the_general_way_does(message: Message, message
 def test_what_it_reads_of_damaged_frames_the_general_way_reads_too(
     message: Message, message_id: int, data: st.DataObject
 ) -> None:
-    header, rows = (bytearray(frame) for frame in slow_frames(message, message_id))
-    for _ in range(data.draw(st.integers(1, 3))):
-        header[data.draw(st.integers(0, len(header) - 1))] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.sampled_from([0, 0, 0, 1, 4]))
-    frames = [bytes(header), bytes(rows[: len(rows) - cut])]
-    read = quick_message(frames, MAX_DATA_HEADER_BYTES)
-    if read is not None:
-        expected = slow_message(frames)
-        assert expected is not None and read[0] == expected[0] and said(read[1]) == said(expected[1])
+    assert agrees(quick_message, damaged(message, message_id, data))
 
 
 @given(messages(), IDS, st.data())

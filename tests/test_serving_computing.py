@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +27,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
     return Library(root / "models").resolve(write_checkpoint(root / "made", {"num_hidden_layers": 3}))
 
 
+def computing_with(
+    worker: LinearWorker,
+    replies: list[tuple[Job, Answer]],
+    wake: Callable[[], None],
+    is_shared: bool = False,
+    is_free: bool = True,
+) -> Computing:
+    def reply(job: Job, answer: Answer) -> None:
+        replies.append((job, answer))
+
+    return Computing(worker, lambda path: False, lambda peer_id: is_shared, reply, wake, lambda: is_free)
+
+
 def test_clients_who_ask_at_once_are_computed_together_and_charged_their_part(model: StoredModel) -> None:
     """The data plane's queue and threads, with steps through the same layers and one through others."""
     caches = caches_of(model)
@@ -40,14 +53,7 @@ def test_clients_who_ask_at_once_are_computed_together_and_charged_their_part(mo
 
     worker.parts_of_all = counting  # type: ignore[method-assign]
     replies, woken = list[tuple[Job, Answer]](), threading.Semaphore(0)
-    computing = Computing(
-        worker,
-        lambda path: False,
-        lambda peer_id: True,
-        lambda job, answer: replies.append((job, answer)),
-        woken.release,
-        lambda: True,
-    )
+    computing = computing_with(worker, replies, woken.release, is_shared=True)
     computing.start()
     owners = [identity(number).peer_id for number in range(1, 6)]
     opened = [opening(model, number, 0, 3 if number == 4 else 2) for number in range(5)]
@@ -96,18 +102,11 @@ def test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile(
         threads.append(threading.current_thread())
         return parts_of_all(worker, requests)
 
-    request, answers, woken = step(opened, 0, rows(1)), list[Answer](), threading.Event()
+    request, answers, woken = step(opened, 0, rows(1)), list[tuple[Job, Answer]](), threading.Event()
     worker.parts_of_all = noted  # type: ignore[method-assign]
     computed(caches, step(opened, 0, rows(1)))  # its layers are ready
     worker._macs_per_s = caches.macs(request) / expected_s
-    computing = Computing(
-        worker,
-        lambda path: False,
-        lambda peer_id: is_shared,
-        lambda job, answer: answers.append(answer),
-        woken.set,
-        lambda: is_free,
-    )
+    computing = computing_with(worker, answers, woken.set, is_shared, is_free)
     computing.start()
     job = Job(ANNA, 1, request, SimpleNamespace(closed=False), None)
     assert computing.answer(job) and len(answers) == at_once
@@ -116,7 +115,7 @@ def test_a_lone_step_is_computed_where_it_came_unless_others_may_ask_meanwhile(
         assert woken.wait(20)
         computing.collect()
     computing.stop()
-    (answer,), (thread,) = answers, threads
+    ((_job, answer),), (thread,) = answers, threads
     assert isinstance(answer, SpanResult) and answer.answers(request.binding, SIZE)
     assert (thread is threading.current_thread()) == at_once and job.answered == at_once
 
@@ -131,17 +130,10 @@ def test_layers_are_not_made_ready_where_messages_are_read(
 ) -> None:
     """That reads files, which takes as long as it takes."""
     never_late(monkeypatch)
-    caches, opened, answers = caches_of(model), opening(model, 1), list[Answer]()
+    caches, opened, answers = caches_of(model), opening(model, 1), list[tuple[Job, Answer]]()
     caches.open(Client(ANNA), opened)
     worker, woken = LinearWorker(KERNELS, weights_of([]), spans=caches), threading.Event()
-    computing = Computing(
-        worker,
-        lambda path: False,
-        lambda peer_id: False,
-        lambda job, answer: answers.append(answer),
-        woken.set,
-        lambda: True,
-    )
+    computing = computing_with(worker, answers, woken.set)
     for number, is_ready in enumerate((False, True)):
         request = step(opened, number, rows(1), number + 1)
         assert caches.has_ready(request) == is_ready

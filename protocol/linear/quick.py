@@ -26,15 +26,14 @@ from protocol.limits import (
 from protocol.linear.field import Elements
 from protocol.linear.messages import MAX_TILES, ChunkBinding, Linear, LinearResult, Role
 from protocol.message import Message
-from protocol.pattern import BEGIN, UINT, bytes_of, extents, number_of
+from protocol.pattern import BEGIN, ENCODED_HASH, UINT, bytes_of, extents, number_of
 
 _ELEMENT = np.dtype("<u4")
 
 
-_HASH = b"X" + HASH_BYTES.to_bytes(1, "big")
 _SESSION = (0x40 + SESSION_BYTES).to_bytes(1, "big")
 _BODY_OF_SHARE = b"\x04\xa1\x00"
-_BODY_OF_RESULT = b"\x04\xa2\x00" + _HASH
+_BODY_OF_RESULT = b"\x04\xa2\x00" + ENCODED_HASH
 _BUFFER = b"\x05\x81\x83" + uint(DType.U32) + b"\x82"
 
 _UINT64, _LEAST_UINT64 = b"\x1b", 1 << 32
@@ -55,9 +54,9 @@ def _share_rest() -> re.Pattern[bytes]:
     """What follows the nonce in the header of a share. Compiled when the first message comes: a program that lends
     nothing need not wait for it."""
     return re.compile(
-        re.escape(_HASH)
+        re.escape(ENCODED_HASH)
         + bytes_of(HASH_BYTES)
-        + re.escape(_HASH)
+        + re.escape(ENCODED_HASH)
         + bytes_of(HASH_BYTES)
         + re.escape(uint(Role.SHARE))
         + 4 * UINT

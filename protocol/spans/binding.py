@@ -15,13 +15,12 @@ from protocol.envelope import MAX_ID, buffer_bytes
 from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_integer, take_list
 from protocol.limits import CACHE_BYTES, HASH_BYTES, MAX_CHUNK_ROWS, MAX_LAYERS, MAX_POSITIONS, MAX_STEP_PARTS
+from protocol.pattern import ENCODED_HASH
 
 Floats = NDArray[np.float32]
 
 DIGEST_DOMAIN = b"kek/1 span"
 
-ENCODED_HASH = b"X" + HASH_BYTES.to_bytes(1, "big")
-"""How 32 bytes begin in CBOR."""
 ONE_PART = b"\x81\x83" + (0x40 + CACHE_BYTES).to_bytes(1, "big")
 """How the sequences of a binding begin where there is one."""
 

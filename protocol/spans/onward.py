@@ -21,7 +21,8 @@ from protocol.errors import RemoteProtocolError
 from protocol.fields import take_bytes, take_list
 from protocol.identity import PeerId, peer_id_of, public_key_of
 from protocol.limits import HASH_BYTES, MAX_DATA_HEADER_BYTES, MAX_ONWARD
-from protocol.spans.binding import ENCODED_HASH, SpanBinding
+from protocol.pattern import ENCODED_HASH
+from protocol.spans.binding import SpanBinding
 
 SEAL_PERSON = b"kek/1 onward"
 SEAL_BYTES = HASH_BYTES

@@ -26,8 +26,8 @@ from protocol.limits import (
     MAX_POSITIONS,
 )
 from protocol.message import Message
-from protocol.pattern import BEGIN, UINT, bytes_of, extents, number_of
-from protocol.spans.binding import ENCODED_HASH, ONE_PART, Floats, SpanBinding, SpanRows
+from protocol.pattern import BEGIN, ENCODED_HASH, UINT, bytes_of, extents, number_of
+from protocol.spans.binding import ONE_PART, Floats, SpanBinding, SpanRows
 from protocol.spans.messages import SpanPass, SpanResult, SpanStep
 from protocol.spans.onward import ENCODED_ENTRY, Onward
 
