@@ -10,6 +10,6 @@ setup(
     cffi_modules=[
         "node/kernels/build_kernels.py:ffibuilder",
         "node/transport/build_pump.py:ffibuilder",
-        "node/execution/build_direct.py:ffibuilder",
+        "node/native/build_native.py:ffibuilder",
     ]
 )

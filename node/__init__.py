@@ -9,6 +9,7 @@
     privacy      the modes that a user may ask for
     process/     the process and the system: descriptors, memory, core dumps, threads that fail
     kernels/     exact integer linear layers and the client's float code
+    native/      both ends of an exchange in C
     model/       checkpoints, tokenizer, sampling, the decoder
     store/       models as hashed W8 units
     transport/   control plane, channels, authentication, the gate

@@ -242,7 +242,7 @@ def test_shapes_that_do_not_fit_are_left_to_the_usual_way(context: zmq.Context[z
 def test_without_libcrypto_libsodium_hashes(
     context: zmq.Context[zmq.Socket[bytes]], num_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.execution.direct._libcrypto_sha256", lambda: 0)
+    monkeypatch.setattr("node.native.library._libcrypto_sha256", lambda: 0)
     monkeypatch.setattr(sys.modules[__name__], "DIRECT", direct_answers(KERNELS))
     it = asked(context, UNITS[1], num_rows)
     with contextlib.closing(it.channel):

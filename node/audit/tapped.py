@@ -25,6 +25,7 @@ from node.paths import DataDir
 from node.process.core_dumps import forbid_core_dumps
 from node.serving.at_once import AtOnce, Send
 from node.serving.inbox import Unopened
+from node.serving.native_shares import NativeShares
 from node.serving.worker import LinearWorker
 from node.store.library import Library
 from node.swarm.credentials import load_swarm
@@ -55,12 +56,18 @@ class Tap:
             vars(module)["decode_message"] = self._tapped(plane, vars(module)["decode_message"])
         begin = AtOnce.__init__
 
-        def tap(at_once: AtOnce, worker: LinearWorker, is_shared: Callable[[PeerId], bool], send: Send) -> None:
+        def tap(
+            at_once: AtOnce,
+            worker: LinearWorker,
+            is_shared: Callable[[PeerId], bool],
+            send: Send,
+            shares: NativeShares | None = None,
+        ) -> None:
             def write_and_send(message: Unopened, share: ShareHeader, frames: list[Frame]) -> None:
                 self._write("data", [frame.buffer for frame in message.frames])
                 send(message, share, frames)
 
-            begin(at_once, worker, is_shared, write_and_send)
+            begin(at_once, worker, is_shared, write_and_send)  # and without C, which writes nothing
 
         AtOnce.__init__ = tap  # type: ignore[method-assign,assignment]
 

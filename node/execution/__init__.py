@@ -14,8 +14,7 @@ owners       who waits for the answer to a request
 requests     builds and sends requests with shares and seeds    send_chunk_to_peer
 mailbox      reads what the peers send
 answers      what their messages mean
-direct       one answer, waited for, judged and merged in one call (direct.c)
-build_direct  builds direct.c at install
+direct       one answer, waited for, judged and merged in one call (node/native/direct.c)
 unit_pass    decides the next step for the chunks of one layer; no I/O
 recovery     a chunk whose lane failed and whose weights are not here
 manager      sends chunks, waits for them, and handles failures    ExecutionManager

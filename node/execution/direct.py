@@ -6,11 +6,8 @@ frames and all, and means what it means without this.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import zmq
@@ -18,7 +15,8 @@ from msgspec import Struct
 
 from node.execution.peer import Request
 from node.kernels import checks
-from node.kernels.interface import Kernels, NativeFunctions
+from node.kernels.interface import Kernels
+from node.native.library import Native, native
 from node.transport.channel import Channel
 from node.transport.poller import Descriptor
 from protocol.discreet import Discreet
@@ -31,7 +29,7 @@ from protocol.linear.verification import DIGEST_DOMAIN, UnitCheck
 
 MAX_WATCHED = 8
 """Descriptors that may end a wait, as in direct.c."""
-_FD, _DONTWAIT = int(zmq.FD), int(zmq.DONTWAIT)
+_FD = int(zmq.FD)
 
 
 class Outcome(Discreet, Struct, frozen=True):
@@ -54,16 +52,11 @@ class Outcome(Discreet, Struct, frozen=True):
 
 
 class DirectAnswers:
-    """Used by the session's thread alone.
+    """Used by the session's thread alone."""
 
-    Args:
-        library: the extension.
-        calls: the struct of functions that it calls.
-    """
-
-    def __init__(self, library: Any, calls: Any) -> None:
-        self._ffi, self._lib = library.ffi, library.lib
-        direct = self._lib.direct_new(calls)
+    def __init__(self, found: Native) -> None:
+        self._native, self._ffi, self._lib = found, found.ffi, found.lib
+        direct = self._lib.direct_new(found.calls)
         if direct == self._ffi.NULL:
             raise MemoryError("no memory for the state of a wait")
         self._direct = self._ffi.gc(direct, self._lib.direct_free)
@@ -126,73 +119,15 @@ class DirectAnswers:
 
     def _frames(self, channel: Channel) -> list[Frame]:
         """The message that was left, whole."""
-        direct, frames = self._direct, list[Frame]()
-        for number in range(self._lib.direct_num_parts(direct)):
-            size = self._lib.direct_part_size(direct, number)
-            frames.append(bytes(self._ffi.buffer(self._lib.direct_part(direct, number), size)))
-        has_more = bool(self._lib.direct_has_more(direct))
-        while has_more and channel.socket is not None:
-            frame = channel.socket.recv(_DONTWAIT, copy=False)
-            frames.append(frame.buffer)
-            has_more = frame.more
-        self._lib.direct_drop(direct)
+        frames = self._native.message(self._lib.direct_mail(self._direct), channel.socket)
+        self._lib.direct_drop(self._direct)
         return frames
 
 
 def direct_answers(kernels: Kernels) -> DirectAnswers | None:
     """What this machine can wait with; None where it has not all functions that this needs."""
-    functions = kernels.functions
-    if functions is None or sys.byteorder != "little":
-        return None
-    try:
-        library = import_module("node.execution._direct")
-        return DirectAnswers(library, _calls_of(library.ffi, functions))
-    except (ImportError, AttributeError, OSError):
-        return None
-
-
-def _calls_of(ffi: Any, functions: NativeFunctions) -> Any:
-    """The functions of libzmq and of libsodium as the Python packages have loaded them, and those of the kernels.
-
-    Raises:
-        AttributeError: one is not there.
-        ImportError: a package has another form.
-    """
-    backend: Any = import_module("zmq.backend.cython._zmq")
-    library = ctypes.CDLL(backend.__file__)  # it was loaded with libzmq, which is searched for a name, too
-    sodium = import_module("nacl._sodium")
-    calls = ffi.new("struct calls *")
-
-    def fill(name: str, address: int) -> None:
-        setattr(calls, name, ffi.cast(ffi.typeof(getattr(calls, name)), address))
-
-    for name, function in (
-        ("message_init", library.zmq_msg_init),
-        ("message_receive", library.zmq_msg_recv),
-        ("message_close", library.zmq_msg_close),
-        ("message_more", library.zmq_msg_more),
-        ("message_size", library.zmq_msg_size),
-        ("message_data", library.zmq_msg_data),
-        ("get_option", library.zmq_getsockopt),
-    ):
-        fill(name, ctypes.cast(function, ctypes.c_void_p).value or 0)
-    fill("fast_sha256", _libcrypto_sha256())
-    sha256 = sodium.ffi.addressof(sodium.lib, "crypto_hash_sha256")
-    fill("sha256", int(sodium.ffi.cast("uintptr_t", sha256)))
-    fill("dots_agree", functions.dots_agree)
-    fill("merge", functions.merge)
-    calls.option_events, calls.poll_in, calls.do_not_wait = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.DONTWAIT)
-    calls.level = functions.level
-    return calls
-
-
-def _libcrypto_sha256() -> int:
-    """`SHA256` of the libcrypto that Python's hashes come from; 0 where it is not to be found."""
-    try:
-        hashes: Any = import_module("_hashlib")
-        return ctypes.cast(ctypes.CDLL(hashes.__file__).SHA256, ctypes.c_void_p).value or 0
-    except (ImportError, AttributeError, OSError, TypeError):
-        return 0
+    found = native(kernels.functions)
+    return None if found is None else DirectAnswers(found)
 
 
 def can_settle(request: Request, products: Elements) -> bool:

@@ -56,6 +56,10 @@ class NativeFunctions(Struct, frozen=True):
     """`kernel_dots_agree` of kernels.c."""
     merge: int
     """`kernel_merge` of kernels.c."""
+    linear_field: int
+    """`kernel_linear_field` of kernels.c,"""
+    team: int
+    """and the threads that it takes; 0: none but the caller's."""
 
 
 class Kernels(Protocol):

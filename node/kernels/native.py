@@ -29,7 +29,11 @@ class NativeKernels(NativeFloats):
         super().__init__(threads, level)
         self.note = note
         self.functions: NativeFunctions | None = NativeFunctions(
-            self.level, self.address("kernel_dots_agree"), self.address("kernel_merge")
+            self.level,
+            self.address("kernel_dots_agree"),
+            self.address("kernel_merge"),
+            self.address("kernel_linear_field"),
+            int(self.ffi.cast("uintptr_t", self.team)),
         )
 
     # ---- linear layers ----

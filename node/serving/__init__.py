@@ -8,6 +8,8 @@ commands     what other threads ask of the data plane
 inbox        messages of peers that ask faster than they are served, unopened
 reception    what is done with a message of a peer: an answer at once, or a request that waits for its turn
 at_once      a share that comes while nothing else waits
+attendance   as long as a peer asks alone, C answers it
+native_shares  what C may answer (node/native/shares.c)
 work_queue   requests that wait
 turns        whose turn it is, by time used
 breaks       when a thread that is asked for too much only listens

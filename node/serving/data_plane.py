@@ -5,18 +5,17 @@ It owns every socket it reads: the ROUTER that clients dial, and what `lent` hol
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zmq
 
-from node.errors import ConfigError
 from node.process.endurance import Endurance
 from node.serving.at_once import AtOnce
+from node.serving.attendance import Attendance
 from node.serving.blobs import BlobService
 from node.serving.breaks import Breaks
 from node.serving.commands import Borrow, Command, Commands, Look, Offer
@@ -25,15 +24,17 @@ from node.serving.disk_reader import FindBlob
 from node.serving.inbox import Unopened
 from node.serving.lending import Lending
 from node.serving.lent import LentConnections
+from node.serving.native_shares import native_shares
 from node.serving.outbox import Outbox, send_or_wait
 from node.serving.reception import Reception
 from node.serving.relays import Relays
-from node.serving.work_queue import Job
+from node.serving.work_queue import Job, Path
 from node.serving.worker import LinearWorker
 from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import Conduct
 from node.transport.farewells import PATIENCE_MS
-from node.transport.poller import Descriptor, Poller
+from node.transport.line import Socket
+from node.transport.poller import Descriptor, Pollable, Poller
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import (
     MAX_DATA_FRAME_BYTES,
@@ -52,23 +53,18 @@ from protocol.spans.messages import SpanResult
 
 log = logging.getLogger(__name__)
 
-MAX_PORT = 65535
 MAX_MESSAGES_A_TURN = 64
 READ_S = 0.0003
 """Messages are read for at most this long before a part is computed, so that a flood delays nobody's chunk."""
 RETRY_S = 0.002
 LOOK_S = 0.02
 """A node that leaves waits this long for more requests."""
-DRAIN_QUIET_S = 0.5
-"""After this long without a request, sessions that heard the goodbye have finished their passes."""
 DRAIN_LIMIT_S = 8.0
 """A node that leaves serves on for at most this long, whoever asks."""
 STUCK_LIMIT_S = 2.0
 """A chunk in the kernels cannot be interrupted; leaving does not wait longer for it."""
 FAREWELL_MS = 200
 """Time for the last answers to leave."""
-
-Socket = zmq.Socket[bytes]
 
 
 class DataPlane:
@@ -105,10 +101,11 @@ class DataPlane:
         self._computing = Computing(
             worker, self._outbox.is_full, self._is_shared, self._computed, self.blobs.wake, self._is_quiet
         )
+        shares = native_shares(worker)
         self._reception = Reception(
             registry,
             self._computing,
-            AtOnce(worker, self._is_shared, self._answered),
+            AtOnce(worker, self._is_shared, self._answered, shares),
             self.blobs,
             self._outbox,
             self._conduct,
@@ -118,8 +115,13 @@ class DataPlane:
             lambda: self._lending.refusal,
             worker.spans,
         )
+        self._attendance = Attendance(
+            shares, self._reception, self._computing, self._conduct, self._lending, self._outbox, self._routes
+        )
         self._turned_at = -math.inf
         """When the thread last made progress while it drains."""
+        self._heard: Sequence[Pollable] = ()
+        """What had something to say in this turn."""
         self._breaks = Breaks()
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
@@ -138,22 +140,13 @@ class DataPlane:
         port = 0
         if listen is not None:
             self._router = context.socket(zmq.ROUTER)
-            port = self._bind_beside(self._router, listen)
+            port = self._secure.listen_beside(self._router, "data", listen, MAX_DATA_FRAME_BYTES)
             self._poller.register(self._router)
         self.blobs.start()
         self._computing.start()
         self._thread = threading.Thread(target=self._main, name="data plane", daemon=True)
         self._thread.start()
         return port
-
-    def _bind_beside(self, router: Socket, listen: Multiaddr) -> int:
-        """The port after the control plane's, so that a firewall can be told; any free one where that is taken."""
-        if 0 < listen.port < MAX_PORT:
-            with contextlib.suppress(ConfigError):
-                return self._secure.listen(
-                    router, "data", listen.with_port(listen.port + 1), MAX_DATA_FRAME_BYTES
-                ).port
-        return self._secure.listen(router, "data", listen.with_port(0), MAX_DATA_FRAME_BYTES).port
 
     def stop(self) -> bool:
         """Answer what waits, end the thread, close its sockets; False where it still computes (it ends with us)."""
@@ -230,6 +223,7 @@ class DataPlane:
         if only is not None and self._computing.is_idle and not self._outbox.is_full(only):
             self._breaks.look(True, time.monotonic())
             self._reception.open(only, at_once=True)
+            self._attend(only)
             return True
         is_single = self._computing.work.has_single(self._outbox.is_full) or self._reception.has_single
         started = time.monotonic()
@@ -244,6 +238,15 @@ class DataPlane:
             self._breaks.worked(now - started, now)
         return True
 
+    def _attend(self, path: Path) -> None:
+        """Go on with a peer whose message was the only one, as long as nothing else happens."""
+        if self._router is None or self._heard != [self._router] or not self._is_quiet():
+            return
+        message = self._attendance.attend(self._router, path, self._poller.others(self._router))
+        if message is not None:
+            self._handle_routed(bytes(message[0].buffer), list(message[1:]))
+        self._breaks.look(True, time.monotonic())
+
     def _open_next(self) -> bool:
         """Open a message, unless a peer with an opened request has used less time; returns whether one was opened."""
         path, work = self._reception.next_path(), self._computing.work
@@ -257,7 +260,8 @@ class DataPlane:
         self._lent.repoll()
         self._relays.repoll()
         of_lines = False
-        for one in self._poller.poll(timeout_s):
+        self._heard = self._poller.poll(timeout_s)
+        for one in self._heard:
             if one is self._commands.bell:
                 if not self._obeys(self._commands.take()):
                     return False
@@ -276,11 +280,6 @@ class DataPlane:
         if not self._computing.work.is_empty and self._computing.is_ready:
             return True
         return self._reception.waiting > 0 and self._reception.next_path() is not None
-
-    @property
-    def _is_asked(self) -> bool:
-        """Whether anybody has asked a moment ago, and may ask again."""
-        return time.monotonic() - self._reception.asked_at <= DRAIN_QUIET_S
 
     def _timeout_s(self) -> float | None:
         """How long the thread may sleep; None until something comes."""
@@ -306,7 +305,7 @@ class DataPlane:
         while time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             self._outbox.send_again()
-            waits = not self._is_ready and (self._is_asked or self._computing.busy_s is not None)
+            waits = not self._is_ready and (self._reception.is_asked or self._computing.busy_s is not None)
             self._hear(LOOK_S if waits else 0.0)
             self._computing.collect()
             self._open_next()
@@ -314,7 +313,7 @@ class DataPlane:
             busy_s = self._computing.busy_s
             if busy_s is not None and busy_s < STUCK_LIMIT_S:
                 continue
-            if not self._is_asked and not self._is_ready:
+            if not self._reception.is_asked and not self._is_ready:
                 return
 
     def _obeys(self, command: Command) -> bool:

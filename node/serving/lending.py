@@ -108,14 +108,14 @@ class Lending:
             self.rules = rules
             self._store()
 
-    def count(self, peer_id: PeerId, model_id: bytes, rows: int, num_bytes: int) -> None:
-        """A request of a peer was answered: so many rows, and bytes both ways."""
+    def count(self, peer_id: PeerId, model_id: bytes, rows: int, num_bytes: int, requests: int = 1) -> None:
+        """Requests of a peer were answered: so many rows, and bytes both ways."""
         now = self._unix_s()
         with self._lock:
             key = (peer_id, model_id)
             borrower = self._borrowers.pop(key, None) or Borrower(peer_id, model_id)
             self._borrowers[key] = borrower
-            borrower.requests += 1
+            borrower.requests += requests
             borrower.rows += rows
             borrower.num_bytes += num_bytes
             borrower.last_unix_s = now

@@ -39,6 +39,8 @@ from protocol.work import WorkRequest
 
 log = logging.getLogger(__name__)
 
+ASKED_S = 0.5
+"""After this long without a request, sessions that heard the goodbye of a node have finished their passes."""
 SMALL_BYTES = 64
 """A message of so few bytes asks for no work: it is a cancellation, or credit, and is opened at once."""
 
@@ -86,6 +88,11 @@ class Reception:
         self._news = LogLimit(log)
         self.asked_at = -math.inf
         """When somebody last asked this node to compute."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody asked so lately that he may ask again."""
+        return time.monotonic() - self.asked_at <= ASKED_S
 
     @property
     def waiting(self) -> int:
@@ -144,6 +151,10 @@ class Reception:
             refusal = ErrorReply(ErrorCode.NO_SESSION, "say hello first")
             send_frames(socket, [*([] if route is None else [route]), *encode_message(refusal, message_id)])
         self._conduct.spent(None, time.thread_time() - started, time.monotonic())
+
+    def is_done_with(self, peer_id: PeerId) -> bool:
+        """Whether no message waits, nor a cancellation of one of this peer."""
+        return not self.waiting and not self._inbox.has_cancelled(peer_id)
 
     @property
     def only_path(self) -> Path | None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import ModelError
+from node.kernels.interface import NativeFunctions
 from node.serving.refusal import RequestError
 from node.serving.spans import SpanCaches
 from protocol.limits import TILE_OUTPUTS, max_rows_per_chunk
@@ -52,6 +53,10 @@ class FieldKernels(Protocol):
     @property
     def keeps_weights(self) -> bool:
         """Whether it keeps weights that it was given, whole: a computation is then cut by rows alone."""
+
+    @property
+    def functions(self) -> NativeFunctions | None:
+        """What C code may call instead; None where there is no such function."""
 
     def linear_field(self, weights: Weights, rows: Elements) -> Elements:
         """`weights [N, K]`, `rows [T, K]` -> `[T, N]` mod p; ValueError where an element is not below p."""
@@ -121,7 +126,7 @@ class LinearWorker:
         """
         self._kernels = kernels
         self.spans = spans
-        self._weights_of = weights_of
+        self.weights_of = weights_of
         self._row_norm_of = row_norm_of
         self.answered = 0
         """Requests that were computed for others since the start."""
@@ -176,6 +181,23 @@ class LinearWorker:
         self.answered += 1
         return result, expected_s
 
+    @property
+    def functions(self) -> NativeFunctions | None:
+        """The functions with which C answers shares as `product` does; None where it cannot."""
+        return None if self._kernels.keeps_weights else self._kernels.functions
+
+    def native_weights(self, rest: ShareRest) -> tuple[Weights, Weights] | None:
+        """The weights of a unit, and the slice of them that such shares are about: what C may multiply; None where
+        the usual way is needed. A share like this was just answered."""
+        whole, part = self.weights_of(rest.model_id, rest.unit), self._slice(rest)
+        return None if whole is None or not part.flags.c_contiguous else (whole, part)
+
+    def answered_natively(self, num_requests: int, macs: int, seconds: float) -> None:
+        """C has answered shares; those that count as a measurement took so long."""
+        self.answered += num_requests
+        if macs:
+            self._measured(macs, seconds)
+
     def together(self, request: WorkRequest, other: WorkRequest) -> bool:
         """Whether two requests may be computed together, which reads the weights once: steps of a few rows through
         the same layers. Shares gain nothing by it: multiplying them takes longer than reading the weights."""
@@ -195,7 +217,7 @@ class LinearWorker:
         assert isinstance(request, UnitRequest), "there is no other work"
         binding = request.binding
         try:
-            weights = self._weights_of(binding.model_id, binding.unit)
+            weights = self.weights_of(binding.model_id, binding.unit)
         except ModelError:
             return 0.0  # the answer says so
         if weights is None:
@@ -311,7 +333,7 @@ class LinearWorker:
 
     def _slice(self, binding: ChunkBinding | ShareRest) -> Weights:
         """The weights that a request is about, where its size is served."""
-        weights = self._weights_of(binding.model_id, binding.unit)
+        weights = self.weights_of(binding.model_id, binding.unit)
         if weights is None:
             raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
         if (binding.tile_end - 1) * TILE_OUTPUTS >= weights.shape[0]:

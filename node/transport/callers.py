@@ -91,13 +91,13 @@ FRAME_OVERHEAD_BYTES = 64
 class Routes:
     """Routing ids of one ROUTER and the connections behind them. Used by the thread that reads it.
 
-    Args: read: called for every message that was read, with its connection and at least as many bytes as it had on
-    the wire.
+    Args: num_read: called for messages that were read, with their connection and at least as many bytes as they had
+    on the wire.
     """
 
-    def __init__(self, callers: Callers, read: Callable[[Caller, int], None]) -> None:
+    def __init__(self, callers: Callers, num_read: Callable[[Caller, int], None]) -> None:
         self._callers = callers
-        self._read = read
+        self._num_read = num_read
         self._known: OrderedDict[bytes, Caller] = OrderedDict()
 
     def took(self, route: bytes, frames: Sequence[zmq.Frame]) -> Caller | None:
@@ -110,8 +110,14 @@ class Routes:
             caller = self._known[route] = self._callers.known(caller, curve_key_of_frame(frames[-1]))
             if len(self._known) > MAX_ROUTES:
                 self._known.popitem(last=False)
-        self._read(caller, sum(len(frame) + FRAME_OVERHEAD_BYTES for frame in frames))
+        self._num_read(caller, sum(len(frame) + FRAME_OVERHEAD_BYTES for frame in frames))
         return caller
+
+    def read(self, route: bytes, num_bytes: int, num_frames: int) -> None:
+        """More was read of a connection of which a message was read before."""
+        caller = self._known.get(route)
+        if caller is not None:
+            self._num_read(caller, num_bytes + num_frames * FRAME_OVERHEAD_BYTES)
 
 
 def curve_key_of_frame(frame: zmq.Frame) -> bytes:

@@ -53,6 +53,11 @@ class Poller:
             del self._by_fd[fd]
             self._system.unregister(fd)
 
+    def others(self, socket: zmq.Socket[bytes]) -> list[int]:
+        """The descriptors of all but this one."""
+        own = self._fds[socket]
+        return [fd for fd in self._by_fd if fd != own]
+
     def poll(self, timeout_s: float | None) -> list[Pollable]:
         """Those that can be read, as soon as there is one; empty after `timeout_s`. None: it waits for ever."""
         ready: list[Pollable] = [socket for socket in self._fds if _has_message(socket)]

@@ -8,6 +8,7 @@ the process (libzmq issues 3937, 3596, 4364, 4767, open): there are no heartbeat
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Self
@@ -17,7 +18,7 @@ import zmq.asyncio
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
-from node.errors import TransportError
+from node.errors import ConfigError, TransportError
 from node.transport.farewells import Farewells
 from node.transport.gate import Gate
 from node.transport.knock import Knocks
@@ -40,6 +41,7 @@ IO_THREADS = 8
 two, large answers to one peer held up half of the others."""
 HANDSHAKE_TIMEOUT_MS = 3000
 NEVER = -1
+MAX_PORT = 65535
 KEEPALIVE_IDLE_S = 10
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
@@ -114,6 +116,14 @@ class SecureContext:
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         return self.gate.bind(plane, socket, listen)
+
+    def listen_beside(self, socket: zmq.Socket[Any], plane: str, listen: Multiaddr, max_frame_bytes: int) -> int:
+        """The same at the port after that of another plane, so that a firewall can be told; any free one where that
+        is taken. Returns the port."""
+        if 0 < listen.port < MAX_PORT:
+            with contextlib.suppress(ConfigError):
+                return self.listen(socket, plane, listen.with_port(listen.port + 1), max_frame_bytes).port
+        return self.listen(socket, plane, listen.with_port(0), max_frame_bytes).port
 
     def dial(self, socket: zmq.Socket[Any], peer_id: str, max_frame_bytes: int) -> None:
         """Prepare a DEALER that connects to one peer, whose key is in its PeerID."""

@@ -106,9 +106,24 @@ def around_result(message_id: int, num_rows: int, num_outputs: int) -> tuple[byt
     return before, _BUFFER + extents(num_rows, num_outputs, _ELEMENT.itemsize * num_rows * num_outputs)
 
 
+class ShareForms(Struct, frozen=True):
+    """What the headers of all shares whose ids and nonces have 64 bits have in common, and those of their results."""
+
+    begin: bytes = _SHARE_BEGIN
+    """Before the id: big-endian, 8 bytes."""
+    middle: bytes = _SHARE_MIDDLE
+    """Between id and session."""
+    binding_begins: int = len(_BINDING_BEGINS)
+    """So many bytes of `middle` belong to the binding."""
+    answer_begin: bytes = BEGIN + uint(LinearResult.TYPE) + b"\x01" + _UINT64
+    answer_middle: bytes = _BODY_OF_RESULT
+    """Between id and digest."""
+
+
 class ShareRest(Struct, frozen=True):
     """What follows the nonce in the header of a share: the same in all requests of a client for a unit."""
 
+    encoded: bytes
     model_id: bytes
     unit: bytes
     """SHA-256 of the unit's file."""
@@ -151,7 +166,7 @@ def _rest_of(encoded: bytes) -> ShareRest | None:
     if num_rows * width * _ELEMENT.itemsize != num_bytes or not 0 < num_bytes <= MAX_DATA_BYTES:
         return None
     bounds = row_start, row_end, tile_start, tile_end
-    return ShareRest(model_id, unit, *bounds, (num_rows, width), found.start(7) - len(_BUFFER))
+    return ShareRest(encoded, model_id, unit, *bounds, (num_rows, width), found.start(7) - len(_BUFFER))
 
 
 def share_header(header: bytes) -> ShareHeader | None:

@@ -1,0 +1,78 @@
+"""Attends to a peer that asks alone: as long as nothing else happens, C answers its shares.
+
+What follows an answer is the same as for a share that is answered at once, for all of a visit together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import zmq
+
+from node.serving.computing import Computing
+from node.serving.lending import Lending
+from node.serving.native_shares import NativeShares, Visit
+from node.serving.outbox import Outbox
+from node.serving.reception import Reception
+from node.serving.work_queue import Path
+from node.serving.worker import SHORT_S
+from node.transport.callers import Routes
+from node.transport.conduct import Conduct
+from protocol.identity import PeerId
+
+FRAMES_OF_SHARE = 2
+
+
+class Attendance:
+    """Used by the data plane's thread.
+
+    Args:
+        shares: None: C answers nothing here.
+    """
+
+    def __init__(
+        self,
+        shares: NativeShares | None,
+        reception: Reception,
+        computing: Computing,
+        conduct: Conduct,
+        lending: Lending,
+        outbox: Outbox,
+        routes: Routes,
+    ) -> None:
+        self._shares, self._reception, self._computing = shares, reception, computing
+        self._conduct, self._lending, self._outbox, self._routes = conduct, lending, outbox, routes
+
+    def attend(self, router: zmq.Socket[bytes], path: Path, listened: Sequence[int]) -> Sequence[zmq.Frame] | None:
+        """Answer what this connection asks for, until it is quiet or something else happens; a share of it was just
+        answered, and nothing is to be sent. Returns another message, if that has come, with its route.
+
+        Args:
+            listened: descriptors that become readable when this thread is wanted.
+        """
+        peer_id, route = path
+        if self._shares is None or not self._shares.is_asked or route is None or not self._may_attend(peer_id):
+            return None
+        started = time.thread_time()
+        visit = self._shares.serve(router, route, listened)
+        if visit.num_answered:
+            self._account(peer_id, route, visit, time.thread_time() - started)
+        if visit.unsent is not None:
+            self._outbox.send(peer_id, router, route, list(visit.unsent))
+        return visit.message
+
+    def _may_attend(self, peer_id: PeerId) -> bool:
+        if self._conduct.is_shared(peer_id, time.monotonic()) or self._lending.refusal is not None:
+            return False
+        return self._computing.is_idle and self._reception.is_done_with(peer_id)
+
+    def _account(self, peer_id: PeerId, route: bytes, visit: Visit, seconds: float) -> None:
+        now = time.monotonic()
+        self._routes.read(route, visit.num_received, FRAMES_OF_SHARE * visit.num_answered)
+        self._conduct.opened(peer_id, now)
+        self._reception.asked_at = now
+        self._computing.work.serve_only(peer_id)
+        self._computing.work.charge(peer_id, seconds, seconds <= SHORT_S * visit.num_answered)
+        num_bytes = visit.num_received + visit.num_sent
+        self._lending.count(peer_id, visit.model_id, visit.num_rows, num_bytes, visit.num_answered)

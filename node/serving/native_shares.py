@@ -1,0 +1,179 @@
+"""Shares of a peer that asks alone, answered in one C call after the other (node/native/shares.c).
+
+A kind of share is known once one of it was answered the usual way: so everything that the usual way refuses is
+refused there. Whatever C is not told of, it leaves as it came.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import zmq
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from node.native.library import Native, native
+from node.serving.outbox import TRACKED_BYTES
+from node.serving.worker import MIN_MEASURED_MACS, LinearWorker
+from protocol.discreet import Discreet
+from protocol.envelope import Frame
+from protocol.linear.field import Weights
+from protocol.linear.quick import ShareForms, ShareRest, around_result
+from protocol.linear.verification import DIGEST_DOMAIN
+
+MAX_LISTENED = 64
+"""Descriptors that may end a visit, as in shares.c."""
+QUIET_S = 0.02
+"""A visit ends after so long without a share."""
+VISIT_S = 0.05
+"""A visit ends after so long: what other threads have decided meanwhile (a pause, a ban) is asked for between two."""
+_FD = int(zmq.FD)
+
+
+class Visit(Discreet, Struct, frozen=True):
+    """What came of a call."""
+
+    HIDDEN: ClassVar[tuple[str, ...]] = ("message", "unsent")
+    model_id: bytes = b""
+    """What the shares were about."""
+    num_answered: int = 0
+    num_rows: int = 0
+    num_received: int = 0
+    """Bytes of what was answered,"""
+    num_sent: int = 0
+    """and of the answers."""
+    message: Sequence[zmq.Frame] | None = None
+    """Something else that came, with its route."""
+    unsent: Sequence[Frame] | None = None
+    """The last answer, without its route, where libzmq does not take it now."""
+
+
+class _TakenFrame(zmq.Frame):
+    """A frame that C has taken, with what libzmq knows of its sender."""
+
+    properties: Mapping[str, str | None] = MappingProxyType({})
+
+    def get(self, option: Any) -> Any:
+        if option in self.properties:
+            return self.properties[option]
+        return super().get(option)
+
+
+class _Kind(Struct, frozen=True):
+    rest: ShareRest
+    weights: weakref.ref[Weights]
+    """Of the unit. Between visits nothing here keeps them."""
+    kept: tuple[Any, ...]
+    """What C reads besides."""
+
+
+class NativeShares:
+    """Used by the data plane's thread alone."""
+
+    def __init__(self, found: Native, worker: LinearWorker) -> None:
+        self._native, self._ffi, self._lib = found, found.ffi, found.lib
+        self._worker = worker
+        self.is_asked = False
+        """Whether the last share that was answered the usual way is one that C can answer, as the next one may be."""
+        self._kinds: dict[bytes, _Kind] = {}
+        """By what follows the nonce in their headers."""
+        self._bytes = self._ffi.typeof("uint8_t[]")
+        forms, values = self._ffi.new("struct share_forms *"), asdict(ShareForms())
+        forms.binding_begins = values.pop("binding_begins")
+        self._kept = [self._fill(forms, name, value) for name, value in (("domain", DIGEST_DOMAIN), *values.items())]
+        shares = self._lib.shares_new(found.calls, forms)
+        if shares == self._ffi.NULL:
+            raise MemoryError("no memory for the kinds of shares")
+        self._shares = self._ffi.gc(shares, self._lib.shares_free)
+        self._visit = self._ffi.new("struct visit *")
+        self._visit.quiet_ns, self._visit.limit_ns = int(1e9 * QUIET_S), int(1e9 * VISIT_S)
+        self._visit.least_macs = MIN_MEASURED_MACS
+
+    def learn(self, rest: ShareRest) -> None:
+        """A share like this was answered: from now on C may answer such."""
+        num_rows, num_inputs = rest.shape
+        self.is_asked = rest.encoded in self._kinds
+        if self.is_asked:
+            return
+        weights = self._worker.native_weights(rest)
+        if weights is None or weights[1].nbytes // num_inputs * num_rows * 4 >= TRACKED_BYTES:
+            return
+        if self._kinds and next(iter(self._kinds.values())).rest.model_id != rest.model_id:
+            self.forget()  # a visit is for one model
+        whole, part = weights
+        kind = self._ffi.new("struct share_kind *")
+        _prefix, suffix = around_result(0, num_rows, len(part))
+        kept = self._fill(kind, "rest", rest.encoded), self._fill(kind, "suffix", suffix)
+        kind.weights = self._ffi.cast("int8_t *", part.ctypes.data)
+        kind.binding_size, kind.num_rows = rest.binding_size, num_rows
+        kind.num_outputs, kind.num_inputs = part.shape
+        if not self._lib.shares_add(self._shares, kind):
+            self.forget()  # it is learnt with the next one
+            return
+        self._kinds[rest.encoded] = _Kind(rest, weakref.ref(whole), kept)
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self._lib.shares_forget(self._shares)
+        self._kinds.clear()
+
+    def serve(self, router: Any, route: bytes, listened: Sequence[int]) -> Visit:
+        """Answer what a connection asks for, until it is quiet, or something else happens.
+
+        Args:
+            listened: descriptors that end it.
+        """
+        held = self._held()
+        if not held or len(listened) > MAX_LISTENED:
+            return Visit()
+        model_id = next(iter(self._kinds.values())).rest.model_id
+        visit, read = self._visit, self._fill(self._visit, "route", route)
+        visit.socket, visit.descriptor = self._ffi.cast("void *", router.underlying), router.get(_FD)
+        visit.num_listened = len(listened)
+        visit.listened[0 : len(listened)] = list(listened)
+        outcome = self._lib.shares_serve(self._shares, visit)
+        message = self._message(router) if outcome == self._lib.SHARES_MESSAGE else None
+        unsent = self._unsent() if outcome == self._lib.SHARES_UNSENT else None
+        self._lib.shares_drop(self._shares)
+        self._worker.answered_natively(visit.num_answered, visit.macs, visit.computing_ns / 1e9)
+        del held, read
+        bytes_both = visit.received_bytes, visit.sent_bytes
+        return Visit(model_id, visit.num_answered, visit.num_rows, *bytes_both, message, unsent)
+
+    def _held(self) -> list[Weights]:
+        """The weights of all kinds, which C reads meanwhile; none where any of them is not served now."""
+        held = []
+        for kind in self._kinds.values():
+            weights = self._worker.weights_of(kind.rest.model_id, kind.rest.unit)
+            if weights is None or weights is not kind.weights():
+                self.forget()
+                return []
+            held.append(weights)
+        return held
+
+    def _message(self, router: Any) -> list[zmq.Frame]:
+        mail = self._lib.shares_mail(self._shares)
+        properties = {name: self._native.property(mail, name) for name in ("User-Id", "__fd")}
+        frames = [zmq.Frame(frame) for frame in self._native.message(mail, router)]
+        last = _TakenFrame(frames[-1].buffer)
+        last.properties = properties
+        return [*frames[:-1], last]
+
+    def _unsent(self) -> list[Frame]:
+        return self._native.taken(self._lib.shares_answer(self._shares))[1:]
+
+    def _fill(self, struct: Any, name: str, value: bytes) -> Any:
+        """Set a pointer and the size beside it; what keeps the bytes where they are."""
+        kept = self._ffi.from_buffer(self._bytes, value)
+        setattr(struct, name, kept)
+        setattr(struct, f"{name}_size", len(value))
+        return kept
+
+
+def native_shares(worker: LinearWorker) -> NativeShares | None:
+    """What this machine can answer with; None where it has not all functions that this needs."""
+    found = native(worker.functions)
+    return None if found is None else NativeShares(found, worker)
