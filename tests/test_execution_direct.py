@@ -30,7 +30,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.limits import MAX_COMPUTE_US, MAX_DATA_HEADER_BYTES
 from protocol.linear.field import Elements, P
 from protocol.linear.messages import ChunkBinding, Linear, LinearResult, Role
-from protocol.linear.quick import around_result
+from protocol.linear.quick import after_micros, before_digest
 from protocol.linear.verification import UnitCheck, passes_gate, result_digest
 
 DIRECT = direct_answers(KERNELS)
@@ -134,7 +134,7 @@ def damaged(it: Asked, draw: st.DataObject) -> list[bytes]:
         case "shape":
             result = replace(result, rows=result.rows.reshape(-1, 1))
         case "form":
-            before, after = around_result(message_id, *result.rows.shape)
+            before, after = before_digest(message_id), after_micros(*result.rows.shape)
             longer = draw.draw(st.sampled_from(NO_NUMBERS))
             header = before + result.digest + b"\x01" + bytes.fromhex(longer) + after
             return [header, result.rows.tobytes()]

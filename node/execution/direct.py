@@ -7,7 +7,7 @@ frames and all, and means what it means without this.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import zmq
@@ -23,12 +23,14 @@ from protocol.discreet import Discreet
 from protocol.envelope import Frame
 from protocol.limits import FREIVALDS_VECTORS
 from protocol.linear.field import Elements, Sums
-from protocol.linear.messages import LinearResult
-from protocol.linear.quick import around_result
+from protocol.linear.messages import ChunkBinding, LinearResult
+from protocol.linear.quick import after_micros, before_digest
 from protocol.linear.verification import DIGEST_DOMAIN, UnitCheck
 
 MAX_WATCHED = 8
 """Descriptors that may end a wait, as in direct.c."""
+MAX_EXPECTED = 4096
+"""Most kinds of answers that are prepared: more than a large model's units have."""
 _FD = int(zmq.FD)
 
 
@@ -51,6 +53,20 @@ class Outcome(Discreet, Struct, frozen=True):
     """Another message, or one that is not right; None where none came."""
 
 
+class _Expected(Struct, frozen=True):
+    """What all answers about the same slice of a unit, with as many rows, have in common."""
+
+    check: UnitCheck
+    answer: Any
+    """`struct answer *`, in which this is set."""
+    shape: tuple[int, int]
+    """Of an answer,"""
+    num_inputs: int
+    """and the width of the rows that it is for."""
+    kept: tuple[Any, ...]
+    """What the struct points to."""
+
+
 class DirectAnswers:
     """Used by the session's thread alone."""
 
@@ -60,7 +76,10 @@ class DirectAnswers:
         if direct == self._ffi.NULL:
             raise MemoryError("no memory for the state of a wait")
         self._direct = self._ffi.gc(direct, self._lib.direct_free)
-        self._answer = self._ffi.new("struct answer *")
+        self._ways: dict[Channel, tuple[int, int, Any]] = {}
+        """By channel: its generation, the descriptor that wakes, and the `struct way *` that both belong to."""
+        self._expected: dict[tuple[bytes, int, int, int], _Expected] = {}
+        """By unit, tiles and rows."""
         self._numbers = self._ffi.typeof("uint32_t[]")
         self._integers = self._ffi.typeof("int32_t[]")
         self._bytes = self._ffi.typeof("uint8_t[]")
@@ -75,47 +94,67 @@ class DirectAnswers:
             products: `[T, N]`, the verified products of the pads of the request's rows.
             wakes: a descriptor that ends the wait.
         """
-        answer, binding = self._answer, request.binding
-        vectors, projections = check.slice(binding.tile_start, binding.tile_end)
-        num_rows, num_outputs = products.shape
-        if vectors.shape[1] != num_outputs or request.inputs.shape != (num_rows, projections.shape[1]):
+        expected = self._of(request.binding, check)
+        if products.shape != expected.shape or request.inputs.shape != (expected.shape[0], expected.num_inputs):
             return Outcome(0.0)
-        sums = np.empty(products.shape, np.int32)
-        prefix, suffix = around_result(request.id, num_rows, num_outputs)
-        read = self._ffi.from_buffer
+        answer, sums, read = expected.answer, np.empty(products.shape, np.int32), self._ffi.from_buffer
+        prefix, bound = before_digest(request.id), DIGEST_DOMAIN + request.binding.encoded
         kept = (
             read(self._bytes, prefix),
-            read(self._bytes, suffix),
-            read(self._bytes, bound := DIGEST_DOMAIN + binding.encoded),
-            read(self._numbers, checks.array(vectors, "vectors", np.uint32, 2)),
-            read(self._numbers, checks.array(projections, "projections", np.uint32, 2)),
+            read(self._bytes, bound),
             read(self._numbers, checks.array(request.inputs, "inputs", np.uint32, 2)),
             read(self._numbers, checks.array(products, "products", np.uint32, 2)),  # a frame may lie anywhere
             read(self._integers, sums),
         )
-        answer.prefix, answer.suffix, answer.bound = kept[:3]
-        answer.prefix_size, answer.suffix_size, answer.bound_size = len(prefix), len(suffix), len(bound)
-        answer.vectors, answer.projections, answer.inputs, answer.products, answer.sums = kept[3:]
-        answer.num_vectors, answer.num_inputs = projections.shape
-        answer.num_rows, answer.num_outputs = num_rows, num_outputs
+        answer.prefix, answer.bound, answer.inputs, answer.products, answer.sums = kept
+        answer.prefix_size, answer.bound_size = len(prefix), len(bound)
         answer.timeout_ns = int(1e9 * timeout_s)
-        self._listen(channel, wakes)
-        outcome = self._lib.direct_wait(self._direct, answer)
+        outcome = self._lib.direct_wait(self._direct, self._way(channel, wakes), answer)
         waited_s = answer.waited_ns / 1e9
         if outcome == self._lib.DIRECT_MERGED:
             seconds = answer.verify_ns / 1e9, answer.hash_ns / 1e9, answer.merge_ns / 1e9
             return Outcome(waited_s, sums, answer.compute_us, answer.num_bytes, *seconds)
         return Outcome(waited_s, frames=self._frames(channel) if outcome == self._lib.DIRECT_MESSAGE else None)
 
-    def _listen(self, channel: Channel, wakes: int) -> None:
-        """Wait on the socket of a peer, and on what tells that its connection has changed."""
-        answer, socket = self._answer, channel.socket
+    def _of(self, binding: ChunkBinding, check: UnitCheck) -> _Expected:
+        """What answers to such requests have in common."""
+        key = binding.unit, binding.tile_start, binding.tile_end, binding.num_rows
+        expected = self._expected.get(key)
+        if expected is not None and expected.check is check:
+            return expected
+        vectors, projections = check.slice(binding.tile_start, binding.tile_end)
+        answer, read = self._ffi.new("struct answer *"), self._ffi.from_buffer
+        num_rows, num_outputs = binding.num_rows, vectors.shape[1]
+        suffix = after_micros(num_rows, num_outputs)
+        kept = (
+            read(self._bytes, suffix),
+            read(self._numbers, checks.array(vectors, "vectors", np.uint32, 2)),
+            read(self._numbers, checks.array(projections, "projections", np.uint32, 2)),
+        )
+        answer.suffix, answer.vectors, answer.projections = kept
+        answer.suffix_size = len(suffix)
+        answer.num_vectors, answer.num_inputs = projections.shape
+        answer.num_rows, answer.num_outputs = num_rows, num_outputs
+        if len(self._expected) >= MAX_EXPECTED:
+            self._expected.clear()
+        shape = num_rows, num_outputs
+        expected = self._expected[key] = _Expected(check, answer, shape, projections.shape[1], kept)
+        return expected
+
+    def _way(self, channel: Channel, wakes: int) -> Any:
+        """The socket of a peer, and what tells that its connection has changed."""
+        known = self._ways.get(channel)
+        if known is not None and known[:2] == (channel.generation, wakes):
+            return known[2]
+        way, socket = self._ffi.new("struct way *"), channel.socket
         assert socket is not None, "a request is on its way"
         watched = [wakes, *(one.fd for one in channel.pollables if isinstance(one, Descriptor))][:MAX_WATCHED]
-        answer.socket = self._ffi.cast("void *", socket.underlying)
-        answer.descriptor = socket.get(_FD)
-        answer.num_watched = len(watched)
-        answer.watched[0 : len(watched)] = watched
+        way.socket = self._ffi.cast("void *", socket.underlying)
+        way.descriptor = socket.get(_FD)
+        way.num_watched = len(watched)
+        way.watched[0 : len(watched)] = watched
+        self._ways[channel] = channel.generation, wakes, way
+        return way
 
     def _frames(self, channel: Channel) -> list[Frame]:
         """The message that was left, whole."""

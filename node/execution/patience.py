@@ -18,6 +18,7 @@ from node.execution.peer import SessionPeer
 from node.measures.series import MIN_SAMPLES, Series
 from node.model.unit import UnitRef
 from node.planning.cut import DECODE_BATCH_ROWS
+from protocol.identity import PeerId
 
 ELEMENT_BYTES = 4
 
@@ -71,10 +72,13 @@ class Patience:
         self._model_id = model_id
         self._pass_debt_s = 0.0
         """Seconds waited in this pass for all peers, beyond the allowances."""
+        self._allowed_s: dict[tuple[PeerId, bytes, int], float] = {}
+        """The allowances of this pass, by peer, unit and rows: each is asked for three times."""
 
     def begin_pass(self) -> None:
         """A forward pass begins: all its chunks together have their own credit."""
         self._pass_debt_s = 0.0
+        self._allowed_s.clear()
 
     @property
     def used_up(self) -> bool:
@@ -82,7 +86,14 @@ class Patience:
         return self._pass_debt_s >= self._config.credit_s
 
     def allowed_s(self, peer: SessionPeer, ref: UnitRef, num_rows: int) -> float:
-        """Seconds that an exchange about so many rows of a unit may take."""
+        """Seconds that an exchange about so many rows of a unit may take in this pass."""
+        key = peer.peer_id, ref.sha256, num_rows
+        allowed_s = self._allowed_s.get(key)
+        if allowed_s is None:
+            allowed_s = self._allowed_s[key] = self._allowance_s(peer, ref, num_rows)
+        return allowed_s
+
+    def _allowance_s(self, peer: SessionPeer, ref: UnitRef, num_rows: int) -> float:
         config = self._config
         ping_s = peer.measures.ping_s
         way_s = config.way_limit_s if ping_s is None else min(ping_s, config.way_limit_s)

@@ -13,7 +13,7 @@ import threading
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from node.measures.series import MIN_SAMPLES, Series
+from node.measures.series import MIN_SAMPLES, Mean, Series
 from protocol.discreet import Discreet
 from protocol.identity import PeerId
 
@@ -99,14 +99,14 @@ class PeerMeasures(Discreet, Struct):
     stated_macs_per_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ping_s: Series = field(default_factory=Series)
-    _queued: Series = field(default_factory=Series)
+    _queued: Mean = field(default_factory=Mean)
     _way_s: Series = field(default_factory=Series)
-    _row_speed: Series = field(default_factory=Series)
-    _rows_speed: Series = field(default_factory=Series)
-    _moved_bytes: Series = field(default_factory=Series)
-    _moving_s: Series = field(default_factory=Series)
+    _row_speed: Mean = field(default_factory=Mean)
+    _rows_speed: Mean = field(default_factory=Mean)
+    _moved_bytes: Mean = field(default_factory=Mean)
+    _moving_s: Mean = field(default_factory=Mean)
     """Of large messages; a mean of rates would follow the few that seemed to take no time."""
-    _compute_s: Series = field(default_factory=Series)
+    _compute_s: Mean = field(default_factory=Mean)
     _latency_s: dict[tuple[bytes, int], Series] = field(default_factory=dict)
     _earlier: KnownFigures = KnownFigures()
 

@@ -13,17 +13,30 @@ MIN_SAMPLES = 8
 """Below this many samples a percentile says nothing."""
 
 
-class Series:
-    """The last samples of a figure. Not thread-safe."""
+class Mean:
+    """The exponentially weighted mean of a figure. Not thread-safe."""
 
-    __slots__ = ("_ordered", "_samples", "mean")
+    __slots__ = ("mean",)
 
     def __init__(self) -> None:
+        self.mean: float | None = None
+        """None before the first sample."""
+
+    def add(self, sample: float) -> None:
+        """Add a measurement."""
+        self.mean = sample if self.mean is None else self.mean + WEIGHT * (sample - self.mean)
+
+
+class Series(Mean):
+    """The last samples of a figure, too."""
+
+    __slots__ = ("_ordered", "_samples")
+
+    def __init__(self) -> None:
+        super().__init__()
         self._samples: deque[float] = deque()
         self._ordered: list[float] = []
         """The same in order: it is asked far more often than it is added to."""
-        self.mean: float | None = None
-        """Exponentially weighted mean; None before the first sample."""
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -34,7 +47,7 @@ class Series:
             del self._ordered[bisect_left(self._ordered, self._samples.popleft())]
         self._samples.append(sample)
         insort(self._ordered, sample)
-        self.mean = sample if self.mean is None else self.mean + WEIGHT * (sample - self.mean)
+        super().add(sample)
 
     @property
     def median(self) -> float | None:

@@ -7,11 +7,15 @@ all, which decides what it means. So nothing passes here that would not pass the
 
 enum { MAX_WATCHED = 8, ANSWER_PARTS = 2 };
 
+/* Where an answer comes from. */
+struct way {
+    void *socket;
+    int descriptor;              /* of the socket */
+    int watched[8], num_watched; /* descriptors that end a wait, too: MAX_WATCHED at most */
+};
+
 /* What is waited for, and what came of it. */
 struct answer {
-    void *socket;
-    int descriptor;                  /* of the socket */
-    int watched[8], num_watched;     /* descriptors that end the wait, too: MAX_WATCHED at most */
     int64_t timeout_ns;
     const uint8_t *prefix, *suffix;  /* of the header: before the digest, and after the microseconds */
     size_t prefix_size, suffix_size;
@@ -95,13 +99,13 @@ static int settle(struct direct *direct, struct answer *answer) {
 /* Waits for a message. DIRECT_MERGED: it was the answer, and `sums` are exact. DIRECT_MESSAGE: it is another, or wrong;
    its first parts are kept until the next call. DIRECT_NEWS: a watched descriptor became readable first.
    DIRECT_NOTHING: the time is over, or a signal came. */
-static int direct_wait(struct direct *direct, struct answer *answer) {
-    struct pollfd polled[1 + MAX_WATCHED] = {{.fd = answer->descriptor, .events = POLLIN}};
+static int direct_wait(struct direct *direct, const struct way *way, struct answer *answer) {
+    struct pollfd polled[1 + MAX_WATCHED] = {{.fd = way->descriptor, .events = POLLIN}};
     int64_t started = now_ns();
-    for (int i = 0; i < answer->num_watched; i++)
-        polled[1 + i] = (struct pollfd){.fd = answer->watched[i], .events = POLLIN};
-    enum waited waited = wait_message(&direct->calls, &direct->mail, answer->socket, ANSWER_PARTS, polled,
-                                      1 + answer->num_watched, started + answer->timeout_ns);
+    for (int i = 0; i < way->num_watched; i++)
+        polled[1 + i] = (struct pollfd){.fd = way->watched[i], .events = POLLIN};
+    enum waited waited = wait_message(&direct->calls, &direct->mail, way->socket, ANSWER_PARTS, polled,
+                                      1 + way->num_watched, started + answer->timeout_ns);
     answer->waited_ns = now_ns() - started;
     if (waited != WAITED_MESSAGE) return waited == WAITED_NEWS ? DIRECT_NEWS : DIRECT_NOTHING;
     if (!settle(direct, answer)) return DIRECT_MESSAGE;

@@ -21,7 +21,7 @@ from node.serving.worker import MIN_MEASURED_MACS, LinearWorker
 from protocol.discreet import Discreet
 from protocol.envelope import Frame
 from protocol.linear.field import Weights
-from protocol.linear.quick import ShareForms, ShareRest, around_result
+from protocol.linear.quick import ShareForms, ShareRest, after_micros
 from protocol.linear.verification import DIGEST_DOMAIN
 
 MAX_LISTENED = 64
@@ -105,8 +105,7 @@ class NativeShares:
             self.forget()  # a visit is for one model
         whole, part = weights
         kind = self._ffi.new("struct share_kind *")
-        _prefix, suffix = around_result(0, num_rows, len(part))
-        kept = self._fill(kind, "rest", rest.encoded), self._fill(kind, "suffix", suffix)
+        kept = self._fill(kind, "rest", rest.encoded), self._fill(kind, "suffix", after_micros(num_rows, len(part)))
         kind.weights = self._ffi.cast("int8_t *", part.ctypes.data)
         kind.binding_size, kind.num_rows = rest.binding_size, num_rows
         kind.num_outputs, kind.num_inputs = part.shape

@@ -39,6 +39,7 @@ _BUFFER = b"\x05\x81\x83" + uint(DType.U32) + b"\x82"
 _UINT64, _LEAST_UINT64 = b"\x1b", 1 << 32
 """How a number of 64 bits begins, and the least that is written so."""
 _BINDING_BEGINS = b"\x89" + _SESSION
+_RESULT_BEGIN = BEGIN + uint(LinearResult.TYPE) + b"\x01"
 _SHARE_BEGIN = BEGIN + uint(Linear.TYPE) + b"\x01" + _UINT64
 _SHARE_MIDDLE = _BODY_OF_SHARE + _BINDING_BEGINS
 _SHARE_ID = len(_SHARE_BEGIN)
@@ -69,7 +70,7 @@ def _share_rest() -> re.Pattern[bytes]:
 @cache
 def _result_header() -> re.Pattern[bytes]:
     return re.compile(
-        re.escape(BEGIN + uint(LinearResult.TYPE) + b"\x01")
+        re.escape(_RESULT_BEGIN)
         + UINT
         + re.escape(_BODY_OF_RESULT)
         + bytes_of(HASH_BYTES)
@@ -99,11 +100,15 @@ def quick_frames(message: Message, message_id: int) -> list[Frame] | None:
     return [BEGIN + uint(message.TYPE) + b"\x01" + uint(message_id) + body + _BUFFER + shape, buffer_bytes(rows)]
 
 
-def around_result(message_id: int, num_rows: int, num_outputs: int) -> tuple[bytes, bytes]:
-    """The header of the result of a share, `[num_rows, num_outputs]`: what stands before its digest, and after the
-    microseconds that follow the digest and their key."""
-    before = BEGIN + uint(LinearResult.TYPE) + b"\x01" + uint(message_id) + _BODY_OF_RESULT
-    return before, _BUFFER + extents(num_rows, num_outputs, _ELEMENT.itemsize * num_rows * num_outputs)
+def before_digest(message_id: int) -> bytes:
+    """What stands before the digest in the header of a result."""
+    return _RESULT_BEGIN + uint(message_id) + _BODY_OF_RESULT
+
+
+def after_micros(num_rows: int, num_outputs: int) -> bytes:
+    """What stands in the header of a result `[num_rows, num_outputs]` after the microseconds, which follow the digest
+    and their key."""
+    return _BUFFER + extents(num_rows, num_outputs, _ELEMENT.itemsize * num_rows * num_outputs)
 
 
 class ShareForms(Struct, frozen=True):
@@ -115,7 +120,7 @@ class ShareForms(Struct, frozen=True):
     """Between id and session."""
     binding_begins: int = len(_BINDING_BEGINS)
     """So many bytes of `middle` belong to the binding."""
-    answer_begin: bytes = BEGIN + uint(LinearResult.TYPE) + b"\x01" + _UINT64
+    answer_begin: bytes = _RESULT_BEGIN + _UINT64
     answer_middle: bytes = _BODY_OF_RESULT
     """Between id and digest."""
 
