@@ -1,0 +1,338 @@
+"""Shares answered in C: the same answers as the usual way gives, and everything else is left to it as it came."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
+from made_shares import FIRST_ID, HAS_NATIVE, frames_of, share_of
+from msgspec import Struct
+from msgspec.structs import replace
+
+from node.kernels.delegating import DelegatingKernels
+from node.kernels.portable import PortableKernels
+from node.serving import native_shares as module
+from node.serving.native_shares import NativeShares, Visit, native_shares
+from node.serving.worker import LinearWorker
+from protocol.codec import decode_message
+from protocol.limits import MAX_DATA_HEADER_BYTES
+from protocol.linear.field import Elements, P, Weights
+from protocol.linear.messages import ChunkBinding, Linear, LinearResult
+from protocol.linear.quick import quick_share
+from protocol.linear.verification import result_digest
+from protocol.message import Cancel, ErrorReply, Message, Ping
+
+UNITS = [make_unit(20, 6), make_unit(1100, 5), make_unit(7, 300), make_unit(600, 40, layer=1)]
+_endpoints = itertools.count()
+LONG_S = 5.0
+"""Longer than any visit here takes."""
+WRONGS = ["kind", "element", "id", "nonce", "bytes", "frames", "route", "message"]
+needs_native = pytest.mark.skipif(not HAS_NATIVE, reason="the extension is not here")
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+
+
+class Pair(Struct):
+    """A ROUTER that C reads, and the peer at its other end."""
+
+    router: zmq.Socket[bytes]
+    peer: zmq.Socket[bytes]
+    route: bytes
+    held: dict[tuple[bytes, bytes], Weights]
+    shares: NativeShares
+
+    def ask(self, *shares: Linear) -> None:
+        for share in shares:
+            self.peer.send_multipart(frames_of(share))
+
+    def learn(self, *shares: Linear) -> None:
+        for share in shares:
+            quick = quick_share(frames_of(share), MAX_DATA_HEADER_BYTES)
+            assert quick is not None
+            self.shares.learn(quick[0].rest)
+
+    def serve(self, *listened: int) -> Visit:
+        return self.shares.serve(self.router, self.route, listened)
+
+    def answers(self) -> list[list[bytes]]:
+        found = []
+        while self.peer.poll(0):
+            found.append(self.peer.recv_multipart())
+        return found
+
+
+@contextlib.contextmanager
+def pair_of(context: zmq.Context[zmq.Socket[bytes]], most: int = 1000) -> Iterator[Pair]:
+    router, peer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    held = {(MODEL_ID, unit.ref.sha256): unit.weights for unit in UNITS}
+    shares = native_shares(LinearWorker(KERNELS, lambda model_id, unit: held.get((model_id, unit))))
+    assert shares is not None
+    try:
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.sndhwm = peer.rcvhwm = most
+        endpoint = f"inproc://shares-{next(_endpoints)}"
+        router.bind(endpoint)
+        peer.connect(endpoint)
+        peer.send(b"")
+        yield Pair(router, peer, router.recv_multipart()[0], held, shares)
+    finally:
+        router.close(linger=0)
+        peer.close(linger=0)
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Visits end soon where nothing comes."""
+    monkeypatch.setattr(module, "QUIET_S", 0.002)
+
+
+def usual(share: Linear) -> LinearResult:
+    answer = LinearWorker(KERNELS, weights_of(UNITS)).answer(share)
+    assert isinstance(answer, LinearResult)
+    return answer
+
+
+def is_answer(frames: Sequence[bytes], share: Linear) -> bool:
+    """Whether frames are the usual answer to a share, but for the time that it took."""
+    received = decode_message(frames, MAX_DATA_HEADER_BYTES)
+    answer, right = received.message, usual(share)
+    assert isinstance(answer, LinearResult)
+    same = frames_of(replace(right, compute_us=answer.compute_us), share.binding.nonce)
+    return list(frames) == same and answer.digest == result_digest(share.binding, right.rows)
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+def test_it_answers_as_the_usual_way_does(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    shares = [share_of(unit, rows, number=rows) for unit in UNITS for rows in (1, 2, 3, 8)]
+    shares += [share_of(UNITS[1], 2, tiles, 40 + tiles[1]) for tiles in ((0, 1), (1, 3), (2, 3))]
+    with pair_of(context) as pair:
+        pair.learn(*shares)
+        order = [*shares, *reversed(shares)]
+        pair.ask(*order)
+        visit = pair.serve()
+        assert visit.num_answered == len(order) and visit.num_rows == sum(len(share.rows) for share in order)  # type: ignore[arg-type]
+        assert visit.message is None and visit.unsent is None and visit.model_id == MODEL_ID
+        answers = pair.answers()
+        assert len(answers) == len(order)
+        assert all(is_answer(frames, share) for frames, share in zip(answers, order, strict=True))
+        asked = [frames_of(share) for share in order]
+        assert visit.num_received == sum(len(frame) for frames in asked for frame in frames)
+        assert visit.num_sent == sum(len(frame) for frames in answers for frame in frames)
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+def test_its_answers_are_counted_as_the_workers(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0]))
+        pair.ask(*(share_of(UNITS[0], number=number) for number in range(5)))
+        pair.serve()
+        assert pair.shares._worker.answered == 5
+
+
+def damaged(draw: st.DataObject) -> tuple[list[bytes], bool]:
+    """Frames of a share that may be wrong, and whether they come over the connection that is served."""
+    share = share_of(UNITS[0], 2)
+    assert share.rows is not None
+    frames, is_own = frames_of(share), True
+    match draw.draw(st.sampled_from(WRONGS)):
+        case "kind":
+            other = draw.draw(st.sampled_from([UNITS[3], UNITS[0]]))
+            frames = frames_of(share_of(other, draw.draw(st.sampled_from([1, 2, 3]))))
+        case "element":
+            rows: Elements = share.rows.copy()
+            rows.flat[draw.draw(st.integers(0, rows.size - 1))] = draw.draw(st.integers(P, (1 << 32) - 1))
+            frames = frames_of(Linear(share.binding, rows=rows))
+        case "id":
+            frames = frames_of(share, draw.draw(st.sampled_from([0, 1, (1 << 32) - 1, 1 << 32, (1 << 63) - 1])))
+        case "nonce":
+            nonce = draw.draw(st.sampled_from([0, 1, (1 << 32) - 1, 1 << 32]))
+            frames = frames_of(Linear(replace_binding(share, nonce), rows=share.rows), FIRST_ID)
+        case "bytes":
+            arrays = [bytearray(frame) for frame in frames]
+            for _ in range(draw.draw(st.integers(1, 3))):
+                array = arrays[draw.draw(st.integers(0, 1))]
+                array[draw.draw(st.integers(0, len(array) - 1))] = draw.draw(st.integers(0, 255))
+            frames = [bytes(array) for array in arrays]
+        case "frames":
+            header, payload = frames
+            cut = draw.draw(st.integers(0, len(header)))
+            forms = [[header], [b""], [header, payload, b""], [header, payload, payload, b"x"], [b"", payload]]
+            forms += [[header[:cut], payload], [header + b"\0", payload], [header, payload[:-4]]]
+            frames = draw.draw(st.sampled_from([*forms, [header, payload + bytes(4)], [header, b""]]))
+        case "route":
+            is_own = False
+        case "message":
+            other_message: Message = draw.draw(st.sampled_from([Ping(), Cancel(FIRST_ID), ErrorReply(100, "x")]))
+            frames = frames_of(other_message, FIRST_ID)
+    return frames, is_own
+
+
+def replace_binding(share: Linear, nonce: int) -> ChunkBinding:
+    of = share.binding
+    bounds = of.row_start, of.row_end, of.tile_start, of.tile_end
+    return ChunkBinding(of.session, nonce, of.model_id, of.unit, of.role, *bounds)
+
+
+@needs_native
+@given(st.data())
+@settings(deadline=None, max_examples=400)
+def test_what_it_was_not_told_of_is_left_as_it_came(
+    context: zmq.Context[zmq.Socket[bytes]], draw: st.DataObject
+) -> None:
+    frames, is_own = damaged(draw)
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0], 2), share_of(UNITS[1], 1))
+        pair.ask(share_of(UNITS[1], number=3))
+        pair.peer.send_multipart(frames)
+        route = pair.route if is_own else b"other"
+        visit = pair.shares.serve(pair.router, route, ())
+        if not is_own:
+            assert visit.num_answered == 0 and visit.message is not None
+            assert [bytes(frame) for frame in visit.message] == [pair.route, *frames_of(share_of(UNITS[1], number=3))]
+            return
+        first, *others = pair.answers()
+        assert is_answer(first, share_of(UNITS[1], number=3))
+        if visit.num_answered == 1:
+            assert visit.message is not None and not others
+            assert [bytes(frame) for frame in visit.message] == [pair.route, *frames], "whole, as it came"
+            assert not pair.router.poll(0), "nothing is left on the socket"
+        else:
+            quick = quick_share(frames, MAX_DATA_HEADER_BYTES)
+            assert quick is not None and visit.message is None
+            received = decode_message(frames, MAX_DATA_HEADER_BYTES)
+            assert isinstance(received.message, Linear)
+            answer = decode_message(others[0], MAX_DATA_HEADER_BYTES)
+            right = usual(received.message)
+            assert answer.id == received.id and isinstance(answer.message, LinearResult)
+            assert answer.message.digest == right.digest and np.array_equal(answer.message.rows, right.rows)
+
+
+@needs_native
+def test_it_waits_for_the_next_share_and_ends_when_it_is_quiet(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0]))
+        timer = threading.Timer(0.005, pair.ask, (share_of(UNITS[0]),))
+        started = time.monotonic()
+        timer.start()
+        visit = pair.serve()
+        timer.join()
+        assert visit.num_answered <= 1 and module.QUIET_S <= time.monotonic() - started < LONG_S
+
+
+@needs_native
+def test_a_descriptor_ends_a_visit(context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET_S", LONG_S)
+    monkeypatch.setattr(module, "VISIT_S", LONG_S)
+    bell = os.eventfd(0, os.EFD_CLOEXEC)
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0]))
+        timer = threading.Timer(0.02, os.eventfd_write, (bell, 1))
+        started = time.monotonic()
+        timer.start()
+        assert pair.serve(bell).num_answered == 0
+        timer.join()
+        assert time.monotonic() - started < LONG_S
+        pair.ask(share_of(UNITS[0]))
+        assert pair.serve(bell).num_answered == 1, "a message that is there comes first"
+    os.close(bell)
+
+
+@needs_native
+def test_however_much_is_asked_a_visit_ends(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VISIT_S", 0.0)
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0]))
+        pair.ask(*(share_of(UNITS[0], number=number) for number in range(3)))
+        assert [pair.serve().num_answered for _ in range(3)] == [1, 1, 1]
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+def test_an_answer_that_is_not_taken_is_left_whole(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    with pair_of(context, most=1) as pair:
+        shares = [share_of(UNITS[0], number=number) for number in range(6)]
+        pair.learn(shares[0])
+        pair.ask(*shares)
+        visit = pair.serve()
+        assert visit.unsent is not None and visit.num_answered < len(shares)
+        assert is_answer([bytes(frame) for frame in visit.unsent], shares[visit.num_answered - 1])
+        answers = pair.answers()
+        assert len(answers) == visit.num_answered - 1, "those before it were sent"
+        sent = sum(len(frame) for frames in answers for frame in frames)
+        assert visit.num_sent == sent
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+def test_what_is_not_held_any_more_is_not_served(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0]), share_of(UNITS[1]))
+        del pair.held[MODEL_ID, UNITS[1].ref.sha256]
+        pair.ask(share_of(UNITS[0]))
+        assert pair.serve() == Visit(), "nothing was read: the usual way does"
+        pair.learn(share_of(UNITS[0]))
+        assert pair.serve().num_answered == 1
+        pair.held[MODEL_ID, UNITS[0].ref.sha256] = UNITS[0].weights.copy()
+        pair.ask(share_of(UNITS[0]))
+        assert pair.serve() == Visit(), "these are other weights"
+
+
+@needs_native
+def test_between_visits_it_keeps_no_weights_in_memory(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    unit = make_unit(9, 4)
+    with pair_of(context) as pair:
+        pair.held[MODEL_ID, unit.ref.sha256] = unit.weights.copy()
+        pair.learn(share_of(unit))
+        (kind,) = pair.shares._kinds.values()
+        assert kind.weights() is pair.held[MODEL_ID, unit.ref.sha256]
+        del pair.held[MODEL_ID, unit.ref.sha256]
+        assert kind.weights() is None
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+def test_more_kinds_than_there_is_room_for_are_learnt_anew(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    with pair_of(context) as pair:
+        for rows in range(1, 401):
+            pair.learn(share_of(UNITS[0], rows), share_of(UNITS[2], rows), share_of(UNITS[3], min(rows, 27)))
+        assert 0 < len(pair.shares._kinds) <= 1024
+        pair.learn(share_of(UNITS[0], 3))
+        pair.ask(share_of(UNITS[0], 3))
+        assert pair.serve().num_answered == 1
+
+
+@needs_native
+def test_large_answers_go_the_usual_way_which_counts_what_is_unread(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[1], 32))  # 140 kB
+        assert not pair.shares._kinds and not pair.shares.is_asked
+
+
+def test_where_the_kernels_have_no_functions_or_others_it_is_not_used() -> None:
+    assert native_shares(LinearWorker(PortableKernels(), weights_of([]))) is None
+    assert native_shares(LinearWorker(DelegatingKernels(KERNELS), weights_of([]))) is None
+    resident = DelegatingKernels(KERNELS)
+    resident.functions, resident.keeps_weights = KERNELS.functions, True
+    assert native_shares(LinearWorker(resident, weights_of([]))) is None
