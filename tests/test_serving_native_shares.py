@@ -36,7 +36,7 @@ UNITS = [make_unit(20, 6), make_unit(1100, 5), make_unit(7, 300), make_unit(600,
 _endpoints = itertools.count()
 LONG_S = 5.0
 """Longer than any visit here takes."""
-WRONGS = ["kind", "element", "id", "nonce", "bytes", "frames", "route", "message"]
+WRONGS = ["kind", "element", "id", "nonce", "head", "bytes", "frames", "route", "message"]
 needs_native = pytest.mark.skipif(not HAS_NATIVE, reason="the extension is not here")
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -165,6 +165,10 @@ def damaged(draw: st.DataObject) -> tuple[list[bytes], bool]:
         case "nonce":
             nonce = draw.draw(st.sampled_from([0, 1, (1 << 32) - 1, 1 << 32]))
             frames = frames_of(Linear(replace_binding(share, nonce), rows=share.rows), FIRST_ID)
+        case "head":  # of the nonce: another kind of value, of as many bytes
+            at = frames[0].index((FIRST_ID).to_bytes(8, "big"), 40) - 1
+            assert frames[0][at] == 0x1B
+            frames[0] = frames[0][:at] + draw.draw(st.sampled_from([b"\x3b", b"\xfb", b"\x1a"])) + frames[0][at + 1 :]
         case "bytes":
             arrays = [bytearray(frame) for frame in frames]
             for _ in range(draw.draw(st.integers(1, 3))):
