@@ -24,6 +24,7 @@ from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
 from node.gateway.http.access import AccessRules, Caller
 from node.gateway.http.keys import Key
 from node.measures.peers import PeerMeasures
+from node.serving.native_shares import Visit
 from node.serving.spans import _Held
 from node.spans.steps import Step
 from node.transfer.jobs import Job
@@ -58,6 +59,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     ShareOwner: {"move", "resend"},
     PadOwner: {"told"},
     Outcome: {"sums", "frames"},
+    Visit: {"message", "unsent"},
     PadBatch: {"seed", "_pads", "products", "make"},
     PadTicket: {"pads", "batches"},
     PadsReady: {"seed", "products"},

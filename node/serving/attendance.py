@@ -22,6 +22,9 @@ from node.transport.conduct import Conduct
 from protocol.identity import PeerId
 
 FRAMES_OF_SHARE = 2
+MOST_SKIPPED = 63
+"""Most chances to attend that are let pass after visits in which nothing was answered: where two connections of a
+peer ask in turn, each would only cost time."""
 
 
 class Attendance:
@@ -43,6 +46,8 @@ class Attendance:
     ) -> None:
         self._shares, self._reception, self._computing = shares, reception, computing
         self._conduct, self._lending, self._outbox, self._routes = conduct, lending, outbox, routes
+        self._skips = self._skipped = 0
+        """How many chances are still let pass, and how many were at last."""
 
     def attend(self, router: zmq.Socket[bytes], path: Path, listened: Sequence[int]) -> Sequence[zmq.Frame] | None:
         """Answer what this connection asks for, until it is quiet or something else happens; a share of it was just
@@ -54,10 +59,15 @@ class Attendance:
         peer_id, route = path
         if self._shares is None or not self._shares.is_asked or route is None or not self._may_attend(peer_id):
             return None
+        if self._skips:
+            self._skips -= 1
+            return None
         started = time.thread_time()
         visit = self._shares.serve(router, route, listened)
         if visit.num_answered:
             self._account(peer_id, route, visit, time.thread_time() - started)
+        self._skipped = 0 if visit.num_answered or visit.message is None else min(2 * self._skipped + 1, MOST_SKIPPED)
+        self._skips = self._skipped
         if visit.unsent is not None:
             self._outbox.send(peer_id, router, route, list(visit.unsent))
         return visit.message

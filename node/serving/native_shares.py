@@ -125,8 +125,8 @@ class NativeShares:
         Args:
             listened: descriptors that end it.
         """
-        held = self._held()
-        if not held or len(listened) > MAX_LISTENED:
+        held = self._held() if len(listened) <= MAX_LISTENED else []
+        if not held:
             return Visit()
         model_id = next(iter(self._kinds.values())).rest.model_id
         visit, read = self._visit, self._fill(self._visit, "route", route)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from node.gateway.client.generating import generate_on_node
 from scripts.harness.owner import pair
-from scripts.harness.random_model import SHAPES, write_random_model
+from scripts.harness.random_model import SHAPES, made_models
 from scripts.harness.real_models import SMOLLM2, smollm2_models
 from scripts.harness.swarm import Swarm
 
@@ -37,7 +37,7 @@ from scripts.harness.swarm import Swarm
 def main(rounds: int, prompt: int, tokens: int, workers: int, shape: str | None, recheck: str, as_json: bool) -> None:
     """Measure decoding and prefill through spans."""
     with tempfile.TemporaryDirectory(prefix="kekahyde-spans-") as folder:
-        models = smollm2_models() if shape is None else _made(Path(folder), shape)
+        models = smollm2_models() if shape is None else made_models(Path(folder), shape)
         name = SMOLLM2 if shape is None else shape
         with Swarm(model=name, models=models) as swarm:
             swarm.start(workers)
@@ -75,11 +75,6 @@ def main(rounds: int, prompt: int, tokens: int, workers: int, shape: str | None,
     plan = spans[-1]["plan"] or {}
     console.print(f"predicted: {plan.get('tokens_per_s')} tokens/s, first token in {plan.get('ttft_s')} s")
     console.print(f"timings of the last answer, s: {spans[-1]['timings_s']}; {json.dumps(spans[-1].get('spans'))}")
-
-
-def _made(folder: Path, shape: str) -> Path:
-    write_random_model(shape, folder / "source", folder / "models")
-    return folder / "models"
 
 
 def ask(data_dir: Path, mode: str, prompt: int, tokens: int, number: int) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from scripts.harness.random_model import SHAPES, made_models
 from scripts.harness.swarm import Swarm
 
 PROMPT = "Once upon a time, there was a little girl named Lily. She loved to play outside with her dog. One day they"
@@ -93,13 +96,14 @@ def crypto_ms_per_kb() -> float:
 @click.command()
 @click.option("--rounds", type=int, default=5, show_default=True)
 @click.option("--max-tokens", type=int, default=128, show_default=True)
-@click.option("--model", default="story", show_default=True)
+@click.option("--shape", type=click.Choice(sorted(SHAPES)), help="Random weights of a shape, not the built-in model.")
 @click.option("--json", "as_json", is_flag=True)
-def main(rounds: int, max_tokens: int, model: str, as_json: bool) -> None:
+def main(rounds: int, max_tokens: int, shape: str | None, as_json: bool) -> None:
     """Measure tokens a second, time to first token and the parts of the overhead."""
     measured = cases(max_tokens)
     sampling = ["--ignore-eos", "--max-tokens", str(max_tokens), "--temperature", "0"]
-    with Swarm(model=model) as swarm:
+    with TemporaryDirectory() as folder, Swarm(model=shape or "story") as swarm:
+        swarm.models = None if shape is None else made_models(Path(folder), shape)
         swarm.start(4)
         for _ in range(rounds):
             for case in measured:

@@ -84,3 +84,9 @@ def write_random_model(shape: str, folder: Path, models_dir: Path) -> str:
     """A model of a shape under its name; its id."""
     folder.mkdir(parents=True, exist_ok=True)
     return import_weights(RandomWeights(folder, {**COMMON, **SHAPES[shape]}), models_dir, shape).model_id
+
+
+def made_models(folder: Path, shape: str) -> Path:
+    """A folder of models in `folder` with one model, of a shape."""
+    write_random_model(shape, folder / "source", folder / "models")
+    return folder / "models"
