@@ -67,6 +67,11 @@ class Account(Struct):
         return self.debt_s >= self.credit_s
 
     @property
+    def owes(self) -> bool:
+        """Whether paying back would change anything."""
+        return self.debt_s > 0.0 or self.reason is not None
+
+    @property
     def floods(self) -> bool:
         """Whether it sent so many unrequested messages that its connection must be closed."""
         return self.unasked >= UNASKED_LIMIT

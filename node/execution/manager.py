@@ -45,6 +45,11 @@ log = logging.getLogger(__name__)
 DIRECT_S = 0.05
 """A wait for one answer alone takes at most so long; then all peers are listened to."""
 
+ALL_MEASURED = 64
+SAMPLED = 5
+"""Of the answers of a peer that come one by one, all of the first ones are measured, then every fifth: no multiple of
+the four units of a layer."""
+
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
 """Arguments: the pads, their guard, their new state, and when they were sent."""
 
@@ -76,7 +81,7 @@ class ExecutionManager:
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
         self._direct = direct_answers(kernels)
-        self._unbooked: list[tuple[Lane, Exchange, Service]] = []
+        self._unbooked: list[tuple[Lane, Exchange | None, Service]] = []
         """Of answers of which nothing was noted yet."""
         self.roster = Roster()
         self.peers: list[SessionPeer] = []
@@ -241,7 +246,7 @@ class ExecutionManager:
         if peer.channel.socket is None:
             return None
         self._keep_books()
-        timeout_s = min(self._patience.left_s(record, lane, self.now()), DIRECT_S)
+        timeout_s = min(self._patience.surely_left_s(record, self.now()), DIRECT_S)
         if timeout_s <= 0 or not can_settle(request, products):
             return None
         wakes = -1 if self._interrupt is None else self._interrupt.fd
@@ -256,7 +261,8 @@ class ExecutionManager:
             self._move(record, ChunkEvent.ACCEPT)
             now = self.now()
             exchange = peer.heard(request, outcome.compute_us, now, self._mailbox.has_waited)
-            self._unbooked.append((lane, exchange, Service.of(record, now)))
+            is_sample = peer.chunks <= ALL_MEASURED or peer.chunks % SAMPLED == 0
+            self._unbooked.append((lane, exchange if is_sample else None, Service.of(record, now)))
             self.counts.verified += 1
             self._finish(record)
         elif outcome.frames is not None:
@@ -266,7 +272,8 @@ class ExecutionManager:
     def _keep_books(self) -> None:
         """Note what answers say about their peers: not when they come, but while the next one is waited for."""
         for lane, exchange, service in self._unbooked:
-            lane.share_peer.measures.answered(self._model_id, exchange)
+            if exchange is not None:
+                lane.share_peer.measures.answered(self._model_id, exchange)
             self._patience.pay(service, lane)
         self._unbooked.clear()
 

@@ -122,6 +122,12 @@ class Patience:
         pass_s = credit_s + self.allowed_s(lane.share_peer, ref, _rows_sent(record))
         return min(deadline, now + pass_s, record.sent_at + config.progress_limit_s) - now
 
+    def surely_left_s(self, record: ChunkRecord, now: float) -> float:
+        """As `left_s`, but no more than holds whatever its peers have done before: that takes no time to find out."""
+        config = self._config
+        early_s = min(config.hedge_floor_s, config.progress_limit_s)
+        return min(record.sent_at + early_s - now, config.credit_s - self._pass_debt_s)
+
     def _deadline(self, peer: SessionPeer, ref: UnitRef, num_rows: int, record: ChunkRecord, now: float) -> float:
         config, allowed_s, sent_at = self._config, self.allowed_s(peer, ref, num_rows), record.sent_at
         if peer.account.resting(now):
@@ -148,7 +154,7 @@ class Patience:
         allowed_s = self.allowed_s(lane.share_peer, ref, num_rows)
         lane.share_peer.account.served(allowed_s, now)
         self._pass_debt_s = max(self._pass_debt_s - allowed_s, 0.0)
-        if lane.guard is not None and service.batch_rows:
+        if lane.guard is not None and service.batch_rows and lane.guard.account.owes:
             together = max(service.batch_rows, num_rows)
             lane.guard.account.served(self.allowed_s(lane.guard, ref, together) * num_rows / together, now)
 

@@ -126,7 +126,7 @@ class Roster:
 
     def _stand_in(self, lane: int, ref: UnitRef) -> int:
         """The lane itself; if it broke in this pass and the pads are our own, any lane that still works."""
-        if self.lanes[lane].usable or self.lanes[lane].binds_rows:
+        if self.lanes[lane].binds_rows or self.lanes[lane].usable:
             return lane
         return next((other.index for other in self.lanes if other.takes_rows and other.covers(ref)), lane)
 

@@ -77,7 +77,7 @@ class GuardPads:
 
     def _top_up(self, unit: Unit, batches: deque[PadBatch], num_rows: int) -> None:
         """Ask for the next pads of a unit when at most enough for one more pass are left."""
-        if self.takes_rows and sum(batch.left for batch in batches if not batch.failed) <= num_rows:
+        if sum(batch.left for batch in batches if not batch.failed) <= num_rows and self.takes_rows:
             batches.append(self._request(unit, self._batch_rows(unit)))
 
     @staticmethod
