@@ -15,7 +15,6 @@ from protocol.message import Message
 
 FIRST_ID = (1 << 61) + 5
 HAS_NATIVE = native_shares(LinearWorker(KERNELS, weights_of([]))) is not None
-NEVER_S = 600.0
 
 
 def share_of(unit: Unit, num_rows: int = 1, tiles: tuple[int, int] | None = None, number: int = 0) -> Linear:

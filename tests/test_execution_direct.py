@@ -227,6 +227,31 @@ def test_products_may_lie_anywhere(context: zmq.Context[zmq.Socket[bytes]]) -> N
 
 
 @needs_direct
+def test_a_connection_that_was_made_again_is_waited_on(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    it, other = asked(context, UNITS[0], 1), asked(context, UNITS[0], 1)
+    with contextlib.closing(it.channel), contextlib.closing(other.channel):
+        it.channel.answer_frames(encode_message(it.right(), MESSAGE_ID))
+        assert it.wait().sums is not None
+        before, it.channel.near = it.channel.near, other.channel.near
+        it.channel.generation += 1
+        other.channel.answer_frames(encode_message(it.right(), MESSAGE_ID))
+        assert it.wait().sums is not None
+        it.channel.near = before
+
+
+@needs_direct
+def test_an_answer_is_checked_against_the_check_of_its_time(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """A check may be renewed; another one is for other weights."""
+    it = asked(context, UNITS[0], 1)
+    renewed = UnitCheck.of(it.unit.weights, KERNELS, os.urandom)
+    wrong = UnitCheck.of(np.ascontiguousarray(it.unit.weights[::-1]), KERNELS, os.urandom)
+    with contextlib.closing(it.channel):
+        for check, is_right in ((it.check, True), (wrong, False), (renewed, True), (it.check, True)):
+            it.channel.answer_frames(encode_message(it.right(), MESSAGE_ID))
+            assert (replace(it, check=check).wait().sums is not None) is is_right
+
+
+@needs_direct
 def test_shapes_that_do_not_fit_are_left_to_the_usual_way(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     it = asked(context, UNITS[0], 2)
     with contextlib.closing(it.channel):

@@ -107,6 +107,7 @@ class Playground:
         }
         while owing := self.patience.owing(record, lane):
             left_s = self.patience.left_s(record, lane, self.now)
+            assert self.patience.surely_left_s(record, self.now) <= left_s
             if left_s <= 0:
                 self.hedged += 1
                 self.patience.gave_up(record, lane, self.now, late=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -205,3 +207,17 @@ def test_only_answers_that_were_read_as_they_came_tell_how_long_the_way_is() -> 
         session.in_flight.clear()
         session.answered(second, result.compute_us, first.sent_at + 8.0, was_waited_for=True)
         assert [one.is_exact for one in seen[2:]] == [False, False], "nor what came after one that was not"
+
+
+def test_of_many_answers_of_few_rows_a_part_is_measured_of_every_unit_of_a_layer_alike() -> None:
+    def is_measured(number: int, num_rows: int = 1) -> bool:
+        return session.is_measured(SimpleNamespace(id=number, binding=SimpleNamespace(num_rows=num_rows)))  # type: ignore[arg-type]
+
+    with lanes("strict") as swarm:
+        session = swarm.peers[0].session
+        assert all(map(is_measured, range(400))), "the first ones, all"
+        session.chunks = 1000
+        assert Counter(number % len(LAYER_KINDS) for number in range(400) if is_measured(number)) == dict.fromkeys(
+            range(len(LAYER_KINDS)), 20
+        )
+        assert all(is_measured(number, 8) for number in range(400))

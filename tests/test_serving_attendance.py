@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 from live_nodes import WAIT_S, LiveNode, RawClient
-from made_parts import KERNELS, identity, make_unit, weights_of
-from made_shares import FIRST_ID, HAS_NATIVE, NEVER_S, frames_of, share_of
+from made_parts import KERNELS, MODEL_ID, identity, make_unit, weights_of
+from made_shares import FIRST_ID, HAS_NATIVE, frames_of, share_of
 from served_units import UNITS as SERVED
 from served_units import introduced, is_served
 from waiting import until
@@ -18,6 +18,7 @@ from node.serving import native_shares as module
 from node.serving.lending import LendingRules
 from node.serving.native_shares import NativeShares, Visit
 from node.serving.worker import LinearWorker
+from node.transport.callers import FRAME_OVERHEAD_BYTES
 from protocol.linear.field import P
 from protocol.linear.messages import Linear, LinearResult
 from protocol.message import ErrorCode, ErrorReply, Message
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(not HAS_NATIVE, reason="the extension is not here"),
 ]
 OTHER = make_unit(7, 300)
+NEVER_S = 600.0
 
 
 @pytest.fixture
@@ -67,19 +69,23 @@ def until_attended(client: RawClient, visits: list[Visit]) -> int:
 
 def test_a_peer_that_asks_alone_is_served_in_c_and_accounted_for(visits: list[Visit]) -> None:
     with LiveNode(1, SERVED) as node, introduced(node) as client:
+        read_bytes = list[int]()
+        node.data._routes._num_read = lambda caller, num_bytes: read_bytes.append(num_bytes)
         count = until_attended(client, visits)
-        is_served(client)  # a seed ends the visit, and goes the usual way
         (borrower,) = node.data._lending.borrowers()
-        assert borrower.requests == count + 1 and borrower.rows == count + 1
-        size = sum(map(len, frames_of(share_of(SERVED[0])))) + sum(map(len, frames_of(usual_of(SERVED[0]), FIRST_ID)))
-        assert abs(borrower.num_bytes - (count + 1) * size) < (count + 1) * 300
-        assert node.data._computing._worker.answered == count + 1
+        assert (borrower.requests, borrower.rows, node.data._computing._worker.answered) == (count, count, count)
+        share, answer = (
+            sum(map(len, frames)) for frames in (frames_of(share_of(SERVED[0])), usual_frames(SERVED[0]))
+        )
+        payload = len(frames_of(share_of(SERVED[0]))[1])
+        assert count * (payload + answer) <= borrower.num_bytes + 2 * count <= count * (share + answer) + 4 * count
+        assert sum(read_bytes) == count * (share + 2 * FRAME_OVERHEAD_BYTES), "or the connection would be ended"
+        is_served(client)  # a seed ends the visit, and goes the usual way
 
 
-def usual_of(unit: Unit) -> LinearResult:
+def usual_frames(unit: Unit) -> list[bytes]:
     answer = LinearWorker(KERNELS, weights_of(SERVED)).answer(share_of(unit))
-    assert isinstance(answer, LinearResult)
-    return answer
+    return frames_of(answer, FIRST_ID)
 
 
 def refused(client: RawClient, share: Linear) -> ErrorReply:
@@ -154,3 +160,32 @@ def test_a_node_that_leaves_does_not_wait_for_a_visit(visits: list[Visit], monke
         ask_thrice(client)
         assert not visits, "the first has not ended"
     assert [visit.num_answered for visit in visits] == [1]
+
+
+def test_visits_that_answer_nothing_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that asks less often than a visit waits, say."""
+    seen, outcomes = list[int](), [Visit(), Visit(is_news=True)]
+    with LiveNode(1, SERVED) as node, introduced(node) as client:
+        number = 0
+
+        def serve(*_arguments: object) -> Visit:
+            seen.append(number)
+            return outcomes[0] if len(outcomes) == 1 else outcomes.pop()
+
+        monkeypatch.setattr(NativeShares, "serve", serve)
+        for number in range(40):
+            assert isinstance(exchange(client, share_of(SERVED[0], number=number)), LinearResult)
+    assert seen == [1, 2, 4, 8, 16, 32], "news are no fault of the peer's"
+
+
+def test_an_answer_that_c_cannot_send_is_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    share = share_of(SERVED[0])
+    answer = usual_frames(SERVED[0])
+    visit = Visit(MODEL_ID, 1, 1, 100, 100, unsent=answer, last_at=time.monotonic())
+    monkeypatch.setattr(NativeShares, "serve", lambda *_arguments: visit)
+    with LiveNode(1, SERVED) as node, introduced(node) as client:
+        for number in range(2):  # the second is attended to
+            assert isinstance(exchange(client, share_of(SERVED[0], number=number)), LinearResult)
+        received = client.receive()
+        assert received is not None and received.id == share.binding.nonce
+        assert isinstance(received.message, LinearResult)

@@ -19,6 +19,7 @@ from made_shares import FIRST_ID, HAS_NATIVE, frames_of, share_of
 from msgspec import Struct
 from msgspec.structs import replace
 
+from node.errors import CorruptModelError
 from node.kernels.delegating import DelegatingKernels
 from node.kernels.portable import PortableKernels
 from node.serving import native_shares as module
@@ -124,27 +125,54 @@ def test_it_answers_as_the_usual_way_does(context: zmq.Context[zmq.Socket[bytes]
     shares += [share_of(UNITS[1], 2, tiles, 40 + tiles[1]) for tiles in ((0, 1), (1, 3), (2, 3))]
     with pair_of(context) as pair:
         pair.learn(*shares)
-        order = [*shares, *reversed(shares)]
-        pair.ask(*order)
-        visit = pair.serve()
-        assert visit.num_answered == len(order) and visit.num_rows == sum(len(share.rows) for share in order)  # type: ignore[arg-type]
-        assert visit.message is None and visit.unsent is None and visit.model_id == MODEL_ID
-        answers = pair.answers()
-        assert len(answers) == len(order)
-        assert all(is_answer(frames, share) for frames, share in zip(answers, order, strict=True))
-        asked = [frames_of(share) for share in order]
-        assert visit.num_received == sum(len(frame) for frames in asked for frame in frames)
-        assert visit.num_sent == sum(len(frame) for frames in answers for frame in frames)
+        for number, share in enumerate([*shares, *reversed(shares)], 1):
+            pair.ask(share)
+            visit = pair.serve()
+            assert share.rows is not None
+            assert (visit.num_answered, visit.num_rows, visit.model_id) == (1, len(share.rows), MODEL_ID)
+            assert visit.message is None and visit.unsent is None and not visit.is_news
+            (answer,) = pair.answers()
+            assert is_answer(answer, share)
+            assert visit.num_received == sum(map(len, frames_of(share))) and visit.num_sent == sum(map(len, answer))
+            assert pair.shares._worker.answered == number
+
+
+@needs_native
+def test_one_visit_answers_share_after_share(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is asked for when the answer before it has come."""
+    monkeypatch.setattr(module, "QUIET_S", LONG_S)
+    monkeypatch.setattr(module, "VISIT_S", LONG_S)
+    bell, shares = os.eventfd(0, os.EFD_CLOEXEC), [share_of(UNITS[0], number=number) for number in range(5)]
+    with pair_of(context) as pair:
+        pair.learn(shares[0])
+        answers: list[list[bytes]] = []
+
+        def ask_on() -> None:
+            for share in shares:
+                pair.ask(share)
+                answers.append(pair.peer.recv_multipart())
+            os.eventfd_write(bell, 1)
+
+        asking = threading.Thread(target=ask_on)
+        asking.start()
+        visit = pair.serve(bell)
+        asking.join()
+        assert visit.num_answered == len(shares) and visit.is_news
+        assert all(is_answer(answer, share) for answer, share in zip(answers, shares, strict=True))
+    os.close(bell)
 
 
 @needs_native
 @pytest.mark.usefixtures("brief")
-def test_its_answers_are_counted_as_the_workers(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_who_does_not_wait_for_answers_is_left_to_the_usual_way(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """What such a peer cancels is not computed: so everything that has come must be read first."""
     with pair_of(context) as pair:
         pair.learn(share_of(UNITS[0]))
-        pair.ask(*(share_of(UNITS[0], number=number) for number in range(5)))
-        pair.serve()
-        assert pair.shares._worker.answered == 5
+        pair.ask(*(share_of(UNITS[0], number=number) for number in range(3)))
+        visit = pair.serve()
+        assert visit.num_answered == 1 and visit.is_news and len(pair.answers()) == 1
 
 
 def damaged(draw: st.DataObject) -> tuple[list[bytes], bool]:
@@ -212,9 +240,12 @@ def test_what_it_was_not_told_of_is_left_as_it_came(
             assert visit.num_answered == 0 and visit.message is not None
             assert [bytes(frame) for frame in visit.message] == [pair.route, *frames_of(share_of(UNITS[1], number=3))]
             return
-        first, *others = pair.answers()
+        assert visit.num_answered == 1 and visit.is_news, "more has come already"
+        (first,) = pair.answers()
         assert is_answer(first, share_of(UNITS[1], number=3))
-        if visit.num_answered == 1:
+        visit = pair.serve()
+        others = pair.answers()
+        if visit.num_answered == 0:
             assert visit.message is not None and not others
             assert [bytes(frame) for frame in visit.message] == [pair.route, *frames], "whole, as it came"
             assert not pair.router.poll(0), "nothing is left on the socket"
@@ -230,17 +261,12 @@ def test_what_it_was_not_told_of_is_left_as_it_came(
 
 
 @needs_native
-def test_it_waits_for_the_next_share_and_ends_when_it_is_quiet(
-    context: zmq.Context[zmq.Socket[bytes]],
-) -> None:
+def test_it_ends_when_it_is_quiet(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     with pair_of(context) as pair:
         pair.learn(share_of(UNITS[0]))
-        timer = threading.Timer(0.005, pair.ask, (share_of(UNITS[0]),))
         started = time.monotonic()
-        timer.start()
-        visit = pair.serve()
-        timer.join()
-        assert visit.num_answered <= 1 and module.QUIET_S <= time.monotonic() - started < LONG_S
+        assert pair.serve().num_answered == 0
+        assert module.QUIET_S <= time.monotonic() - started < LONG_S
 
 
 @needs_native
@@ -257,7 +283,8 @@ def test_a_descriptor_ends_a_visit(context: zmq.Context[zmq.Socket[bytes]], monk
         timer.join()
         assert time.monotonic() - started < LONG_S
         pair.ask(share_of(UNITS[0]))
-        assert pair.serve(bell).num_answered == 1, "a message that is there comes first"
+        visit = pair.serve(bell)
+        assert visit.num_answered == 1 and visit.is_news, "a message that is there comes first, and no other"
     os.close(bell)
 
 
@@ -278,14 +305,16 @@ def test_an_answer_that_is_not_taken_is_left_whole(context: zmq.Context[zmq.Sock
     with pair_of(context, most=1) as pair:
         shares = [share_of(UNITS[0], number=number) for number in range(6)]
         pair.learn(shares[0])
-        pair.ask(*shares)
-        visit = pair.serve()
-        assert visit.unsent is not None and visit.num_answered < len(shares)
-        assert is_answer([bytes(frame) for frame in visit.unsent], shares[visit.num_answered - 1])
-        answers = pair.answers()
-        assert len(answers) == visit.num_answered - 1, "those before it were sent"
-        sent = sum(len(frame) for frames in answers for frame in frames)
-        assert visit.num_sent == sent
+        for number, share in enumerate(shares):  # noqa: B007
+            pair.ask(share)
+            visit = pair.serve()
+            assert visit.num_answered == 1
+            if visit.unsent is not None:
+                break
+        assert visit.unsent is not None
+        assert is_answer([bytes(frame) for frame in visit.unsent], share)
+        assert visit.num_sent == sum(map(len, visit.unsent)), "it is counted, as where it waits the usual way"
+        assert len(pair.answers()) == number, "those before it were sent"
 
 
 @needs_native
@@ -309,10 +338,33 @@ def test_between_visits_it_keeps_no_weights_in_memory(context: zmq.Context[zmq.S
     with pair_of(context) as pair:
         pair.held[MODEL_ID, unit.ref.sha256] = unit.weights.copy()
         pair.learn(share_of(unit))
-        (kind,) = pair.shares._kinds.values()
-        assert kind.weights() is pair.held[MODEL_ID, unit.ref.sha256]
+        (known,) = pair.shares._units.values()
+        assert known() is pair.held[MODEL_ID, unit.ref.sha256]
         del pair.held[MODEL_ID, unit.ref.sha256]
-        assert kind.weights() is None
+        assert known() is None
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("failure", [CorruptModelError("damaged"), OSError("no descriptor")])
+def test_weights_that_cannot_be_read_fail_no_visit(
+    context: zmq.Context[zmq.Socket[bytes]], failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another unit than the one that is asked for, say: who asks for it is told so."""
+    with pair_of(context) as pair:
+        worker = pair.shares._worker
+        pair.learn(share_of(UNITS[0]), share_of(UNITS[1]))
+
+        def fails(model_id: bytes, unit: bytes) -> Weights | None:
+            if unit == UNITS[1].ref.sha256:
+                raise failure
+            return pair.held.get((model_id, unit))
+
+        monkeypatch.setattr(worker, "weights_of", fails)
+        pair.ask(share_of(UNITS[0]))
+        assert pair.serve() == Visit()
+        pair.learn(share_of(UNITS[1]), share_of(UNITS[0]))
+        assert pair.serve().num_answered == 1
 
 
 @needs_native

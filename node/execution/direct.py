@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import zmq
@@ -17,6 +18,7 @@ from node.execution.peer import Request
 from node.kernels import checks
 from node.kernels.interface import Kernels
 from node.native.library import Native, native
+from node.native.mail import whole_message
 from node.transport.channel import Channel
 from node.transport.poller import Descriptor
 from protocol.discreet import Discreet
@@ -76,7 +78,7 @@ class DirectAnswers:
         if direct == self._ffi.NULL:
             raise MemoryError("no memory for the state of a wait")
         self._direct = self._ffi.gc(direct, self._lib.direct_free)
-        self._ways: dict[Channel, tuple[int, int, Any]] = {}
+        self._ways: WeakKeyDictionary[Channel, tuple[int, int, Any]] = WeakKeyDictionary()
         """By channel: its generation, the descriptor that wakes, and the `struct way *` that both belong to."""
         self._expected: dict[tuple[bytes, int, int, int], _Expected] = {}
         """By unit, tiles and rows."""
@@ -143,11 +145,11 @@ class DirectAnswers:
 
     def _way(self, channel: Channel, wakes: int) -> Any:
         """The socket of a peer, and what tells that its connection has changed."""
-        known = self._ways.get(channel)
+        known, socket = self._ways.get(channel), channel.socket
+        assert socket is not None and not socket.closed, "a request is on its way"
         if known is not None and known[:2] == (channel.generation, wakes):
             return known[2]
-        way, socket = self._ffi.new("struct way *"), channel.socket
-        assert socket is not None, "a request is on its way"
+        way = self._ffi.new("struct way *")
         watched = [wakes, *(one.fd for one in channel.pollables if isinstance(one, Descriptor))][:MAX_WATCHED]
         way.socket = self._ffi.cast("void *", socket.underlying)
         way.descriptor = socket.get(_FD)
@@ -158,7 +160,7 @@ class DirectAnswers:
 
     def _frames(self, channel: Channel) -> list[Frame]:
         """The message that was left, whole."""
-        frames = self._native.message(self._lib.direct_mail(self._direct), channel.socket)
+        frames = whole_message(self._native, self._lib.direct_mail(self._direct), channel.socket)
         self._lib.direct_drop(self._direct)
         return frames
 

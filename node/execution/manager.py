@@ -45,11 +45,6 @@ log = logging.getLogger(__name__)
 DIRECT_S = 0.05
 """A wait for one answer alone takes at most so long; then all peers are listened to."""
 
-ALL_MEASURED = 64
-SAMPLED = 5
-"""Of the answers of a peer that come one by one, all of the first ones are measured, then every fifth: no multiple of
-the four units of a layer."""
-
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
 """Arguments: the pads, their guard, their new state, and when they were sent."""
 
@@ -261,8 +256,8 @@ class ExecutionManager:
             self._move(record, ChunkEvent.ACCEPT)
             now = self.now()
             exchange = peer.heard(request, outcome.compute_us, now, self._mailbox.has_waited)
-            is_sample = peer.chunks <= ALL_MEASURED or peer.chunks % SAMPLED == 0
-            self._unbooked.append((lane, exchange if is_sample else None, Service.of(record, now)))
+            measured = exchange if peer.is_measured(request) else None
+            self._unbooked.append((lane, measured, Service.of(record, now)))
             self.counts.verified += 1
             self._finish(record)
         elif outcome.frames is not None:

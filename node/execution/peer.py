@@ -25,6 +25,11 @@ from protocol.linear.messages import ChunkBinding, Role, UnitRequest
 
 MAX_ABANDONED = 16
 """Most unanswered requests of a peer that are kept although their chunks were computed elsewhere."""
+FEW_ROWS = 3
+ALL_MEASURED = 64
+SAMPLED = 5
+"""Of requests of so few rows, after so many requests, every fifth is measured: no multiple of the four units of a
+layer."""
 LATE_LIMIT = 2
 """Late answers in a row after which a peer gets no new rows until it answers again."""
 REST_FIRST_S = 0.05
@@ -153,7 +158,14 @@ class SessionPeer(Discreet, Struct):
 
     def answered(self, request: Request, compute_us: int, now: float, was_waited_for: bool = True) -> None:
         """A result came; it counts for latency and speed and ends a suspension."""
-        self.measures.answered(self.model_id, self.heard(request, compute_us, now, was_waited_for))
+        exchange = self.heard(request, compute_us, now, was_waited_for)
+        if self.is_measured(request):
+            self.measures.answered(self.model_id, exchange)
+
+    def is_measured(self, request: Request) -> bool:
+        """Whether the answer to a request is measured, whichever way it is read: of requests of few rows, which come
+        one by one, the first ones, and then a fixed part."""
+        return request.binding.num_rows > FEW_ROWS or self.chunks <= ALL_MEASURED or request.id % SAMPLED == 0
 
     def heard(self, request: Request, compute_us: int, now: float, was_waited_for: bool = True) -> Exchange:
         """The same without the measuring, which may be done later from what this returns.

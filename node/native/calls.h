@@ -125,13 +125,13 @@ static void hash(const struct calls *calls, const uint8_t *bytes, size_t size, u
     if (!calls->fast_sha256 || !calls->fast_sha256(bytes, size, digest)) calls->sha256(digest, bytes, size);
 }
 
-/* Memory for `before` bytes and, aligned, for as many words as `size` bytes hold; NULL without memory. It is used
-   again by the next call. Returns where the words begin: the bytes end there. */
+/* Memory that each call of `scratch_words` uses anew. */
 struct scratch {
     uint8_t *bytes;
     size_t size;
 };
 
+/* Aligned memory for words of `size` bytes, with `before` bytes directly in front of it; NULL where there is none. */
 static uint32_t *scratch_words(struct scratch *scratch, size_t before, size_t size) {
     size_t wanted = before + size + ROWS_ALIGNMENT;
     if (scratch->size < wanted) {

@@ -14,6 +14,8 @@ struct way {
     int watched[8], num_watched; /* descriptors that end a wait, too: MAX_WATCHED at most */
 };
 
+_Static_assert(sizeof((struct way){0}.watched) == MAX_WATCHED * sizeof(int), "as many as are polled");
+
 /* What is waited for, and what came of it. */
 struct answer {
     int64_t timeout_ns;

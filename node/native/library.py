@@ -1,4 +1,4 @@
-"""Finds the functions that the C ends of an exchange call, and takes over what they leave to Python."""
+"""Finds the functions that the C ends of an exchange call."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import zmq
 from msgspec import Struct
 
 from node.kernels.interface import NativeFunctions
-from protocol.envelope import Frame
-
-_DONTWAIT = int(zmq.DONTWAIT)
 
 
 class Native(Struct, frozen=True):
@@ -23,26 +20,6 @@ class Native(Struct, frozen=True):
     lib: Any
     calls: Any
     """`struct calls *`."""
-
-    def taken(self, mail: Any) -> list[Frame]:
-        """The parts of a message that were taken."""
-        sizes = [self.lib.mail_size(self.calls, mail, number) for number in range(self.lib.mail_num_parts(mail))]
-        parts = [self.lib.mail_part(self.calls, mail, number) for number in range(len(sizes))]
-        return [bytes(self.ffi.buffer(part, size)) for part, size in zip(parts, sizes, strict=True)]
-
-    def message(self, mail: Any, socket: Any) -> list[Frame]:
-        """A message that was left, whole: the parts that were taken, and those that `socket` still has."""
-        frames, has_more = self.taken(mail), bool(self.lib.mail_has_more(mail))
-        while has_more and socket is not None:
-            frame = socket.recv(_DONTWAIT, copy=False)
-            frames.append(frame.buffer)
-            has_more = frame.more
-        return frames
-
-    def property(self, mail: Any, name: str) -> str | None:
-        """What libzmq knows of the sender of a message that was left."""
-        value = self.lib.mail_property(self.calls, mail, name.encode())
-        return None if value == self.ffi.NULL else self.ffi.string(value).decode()
 
 
 def native(functions: NativeFunctions | None) -> Native | None:
@@ -92,7 +69,7 @@ def _calls_of(ffi: Any, functions: NativeFunctions) -> Any:
     fill("merge", functions.merge)
     fill("team", functions.team)
     calls.option_events, calls.poll_in = int(zmq.EVENTS), int(zmq.POLLIN)
-    calls.do_not_wait, calls.send_more = _DONTWAIT, int(zmq.SNDMORE)
+    calls.do_not_wait, calls.send_more = int(zmq.DONTWAIT), int(zmq.SNDMORE)
     calls.level = functions.level
     return calls
 

@@ -42,7 +42,10 @@ struct visit {
     uint64_t macs;                   /* of shares that have at least `least_macs`, */
     int64_t computing_ns;            /* and how long these took */
     uint64_t least_macs;
+    int64_t last_ns;                 /* when the last answer left, by the monotonic clock */
 };
+
+_Static_assert(sizeof((struct visit){0}.listened) == MAX_LISTENED * sizeof(int), "as many as are polled");
 
 enum visited { SHARES_QUIET, SHARES_NEWS, SHARES_MESSAGE, SHARES_UNSENT };
 
@@ -206,9 +209,10 @@ static int send_answer(struct shares *shares, struct visit *visit) {
     return 1;
 }
 
-/* Answers shares. SHARES_MESSAGE: something else came, whose first parts are kept until the next call. SHARES_UNSENT:
-   an answer cannot be sent now, and is kept as long. SHARES_NEWS: another descriptor became readable. SHARES_QUIET:
-   the time is over, or a signal came. */
+/* Answers shares of a peer that asks for one after the other. SHARES_MESSAGE: something else came, whose first parts
+   are kept until the next call. SHARES_UNSENT: an answer cannot be sent now, and is kept as long. SHARES_NEWS: another
+   descriptor became readable, or the peer does not wait for its answers: what it wants not computed any more may be
+   among what has come. SHARES_QUIET: the time is over, or a signal came. */
 static int shares_serve(struct shares *shares, struct visit *visit) {
     struct pollfd polled[1 + MAX_LISTENED] = {{.fd = visit->descriptor, .events = POLLIN}};
     for (int i = 0; i < visit->num_listened; i++)
@@ -228,7 +232,10 @@ static int shares_serve(struct shares *shares, struct visit *visit) {
         visit->num_rows += kind->num_rows;
         visit->received_bytes += part_size(shares, 1) + part_size(shares, 2);
         if (!send_answer(shares, visit)) return SHARES_UNSENT;
-        until = now_ns() + visit->quiet_ns;
-        if (until > limit && now_ns() >= limit) return SHARES_QUIET;
+        visit->last_ns = now_ns();
+        until = visit->last_ns + visit->quiet_ns;
+        if (visit->last_ns >= limit) return SHARES_QUIET;
+        if (has_message(&shares->calls, visit->socket)) return SHARES_NEWS;
+        if (poll(polled + 1, (nfds_t)visit->num_listened, 0) > 0) return SHARES_NEWS;
     }
 }

@@ -24,7 +24,7 @@ from protocol.identity import PeerId
 FRAMES_OF_SHARE = 2
 MOST_SKIPPED = 63
 """Most chances to attend that are let pass after visits in which nothing was answered: where two connections of a
-peer ask in turn, each would only cost time."""
+peer ask in turn, or a peer is far away, each would only cost time."""
 
 
 class Attendance:
@@ -49,40 +49,42 @@ class Attendance:
         self._skips = self._skipped = 0
         """How many chances are still let pass, and how many were at last."""
 
-    def attend(self, router: zmq.Socket[bytes], path: Path, listened: Sequence[int]) -> Sequence[zmq.Frame] | None:
+    def attend(self, router: zmq.Socket[bytes], path: Path, listened: Sequence[int]) -> Visit:
         """Answer what this connection asks for, until it is quiet or something else happens; a share of it was just
-        answered, and nothing is to be sent. Returns another message, if that has come, with its route.
+        answered, and nothing is to be sent.
 
         Args:
             listened: descriptors that become readable when this thread is wanted.
         """
         peer_id, route = path
         if self._shares is None or not self._shares.is_asked or route is None or not self._may_attend(peer_id):
-            return None
+            return Visit()
         if self._skips:
             self._skips -= 1
-            return None
+            return Visit()
         started = time.thread_time()
         visit = self._shares.serve(router, route, listened)
+        seconds = time.thread_time() - started
+        self._computing.work.charge(peer_id, seconds, seconds <= SHORT_S * max(1, visit.num_answered))
         if visit.num_answered:
-            self._account(peer_id, route, visit, time.thread_time() - started)
-        self._skipped = 0 if visit.num_answered or visit.message is None else min(2 * self._skipped + 1, MOST_SKIPPED)
+            self._account(peer_id, route, visit)
+            self._skipped = 0
+        elif not visit.is_news:
+            self._skipped = min(2 * self._skipped + 1, MOST_SKIPPED)
         self._skips = self._skipped
         if visit.unsent is not None:
             self._outbox.send(peer_id, router, route, list(visit.unsent))
-        return visit.message
+        return visit
 
     def _may_attend(self, peer_id: PeerId) -> bool:
         if self._conduct.is_shared(peer_id, time.monotonic()) or self._lending.refusal is not None:
             return False
         return self._computing.is_idle and self._reception.is_done_with(peer_id)
 
-    def _account(self, peer_id: PeerId, route: bytes, visit: Visit, seconds: float) -> None:
-        now = time.monotonic()
+    def _account(self, peer_id: PeerId, route: bytes, visit: Visit) -> None:
         self._routes.read(route, visit.num_received, FRAMES_OF_SHARE * visit.num_answered)
-        self._conduct.opened(peer_id, now)
-        self._reception.asked_at = now
+        self._conduct.opened(peer_id, visit.last_at)
+        self._reception.asked_at = visit.last_at
         self._computing.work.serve_only(peer_id)
-        self._computing.work.charge(peer_id, seconds, seconds <= SHORT_S * visit.num_answered)
         num_bytes = visit.num_received + visit.num_sent
         self._lending.count(peer_id, visit.model_id, visit.num_rows, num_bytes, visit.num_answered)

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import zmq
 
@@ -34,7 +34,7 @@ from node.transport.callers import curve_key_of_frame
 from node.transport.conduct import Conduct
 from node.transport.farewells import PATIENCE_MS
 from node.transport.line import Socket
-from node.transport.poller import Descriptor, Pollable, Poller
+from node.transport.poller import Descriptor, Poller
 from node.transport.registry import PeerRegistry
 from node.transport.sockets import (
     MAX_DATA_FRAME_BYTES,
@@ -120,8 +120,6 @@ class DataPlane:
         )
         self._turned_at = -math.inf
         """When the thread last made progress while it drains."""
-        self._heard: Sequence[Pollable] = ()
-        """What had something to say in this turn."""
         self._breaks = Breaks()
         self._router: Socket | None = None
         self._thread: threading.Thread | None = None
@@ -240,12 +238,14 @@ class DataPlane:
 
     def _attend(self, path: Path) -> None:
         """Go on with a peer whose message was the only one, as long as nothing else happens."""
-        if self._router is None or self._heard != [self._router] or not self._is_quiet():
+        others = None if self._router is None else self._poller.quiet_others(self._router)
+        if self._router is None or others is None or not self._is_quiet():
             return
-        message = self._attendance.attend(self._router, path, self._poller.others(self._router))
-        if message is not None:
-            self._handle_routed(bytes(message[0].buffer), list(message[1:]))
-        self._breaks.look(True, time.monotonic())
+        visit = self._attendance.attend(self._router, path, others)
+        if visit.num_answered:
+            self._breaks.look(True, visit.last_at)
+        if visit.message is not None:
+            self._handle_routed(bytes(visit.message[0].buffer), list(visit.message[1:]))
 
     def _open_next(self) -> bool:
         """Open a message, unless a peer with an opened request has used less time; returns whether one was opened."""
@@ -260,8 +260,7 @@ class DataPlane:
         self._lent.repoll()
         self._relays.repoll()
         of_lines = False
-        self._heard = self._poller.poll(timeout_s)
-        for one in self._heard:
+        for one in self._poller.poll(timeout_s):
             if one is self._commands.bell:
                 if not self._obeys(self._commands.take()):
                     return False

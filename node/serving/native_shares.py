@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from node.native.library import Native, native
+from node.native.mail import parts_taken, property_of_sender, whole_message
 from node.serving.outbox import TRACKED_BYTES
 from node.serving.worker import MIN_MEASURED_MACS, LinearWorker
 from protocol.discreet import Discreet
@@ -44,11 +45,15 @@ class Visit(Discreet, Struct, frozen=True):
     num_received: int = 0
     """Bytes of what was answered,"""
     num_sent: int = 0
-    """and of the answers."""
+    """and of the answers, whether or not they could be sent."""
     message: Sequence[zmq.Frame] | None = None
     """Something else that came, with its route."""
     unsent: Sequence[Frame] | None = None
     """The last answer, without its route, where libzmq does not take it now."""
+    last_at: float = 0.0
+    """When the last answer left, by `time.monotonic`."""
+    is_news: bool = False
+    """Whether it ended because this thread is wanted, or because the peer does not wait for its answers."""
 
 
 class _TakenFrame(zmq.Frame):
@@ -62,14 +67,6 @@ class _TakenFrame(zmq.Frame):
         return super().get(option)
 
 
-class _Kind(Struct, frozen=True):
-    rest: ShareRest
-    weights: weakref.ref[Weights]
-    """Of the unit. Between visits nothing here keeps them."""
-    kept: tuple[Any, ...]
-    """What C reads besides."""
-
-
 class NativeShares:
     """Used by the data plane's thread alone."""
 
@@ -78,8 +75,12 @@ class NativeShares:
         self._worker = worker
         self.is_asked = False
         """Whether the last share that was answered the usual way is one that C can answer, as the next one may be."""
-        self._kinds: dict[bytes, _Kind] = {}
-        """By what follows the nonce in their headers."""
+        self._kinds: dict[bytes, tuple[Any, ...]] = {}
+        """By what follows the nonce in their headers: what C reads of them."""
+        self._units: dict[bytes, weakref.ref[Weights]] = {}
+        """The weights that they are about, by unit. Between visits nothing here keeps them."""
+        self._model_id = b""
+        """A visit is for one model."""
         self._bytes = self._ffi.typeof("uint8_t[]")
         forms, values = self._ffi.new("struct share_forms *"), asdict(ShareForms())
         forms.binding_begins = values.pop("binding_begins")
@@ -94,15 +95,15 @@ class NativeShares:
 
     def learn(self, rest: ShareRest) -> None:
         """A share like this was answered: from now on C may answer such."""
-        num_rows, num_inputs = rest.shape
+        num_rows = rest.num_rows
         self.is_asked = rest.encoded in self._kinds
         if self.is_asked:
             return
         weights = self._worker.native_weights(rest)
-        if weights is None or weights[1].nbytes // num_inputs * num_rows * 4 >= TRACKED_BYTES:
+        if weights is None or 4 * num_rows * len(weights[1]) >= TRACKED_BYTES:
             return
-        if self._kinds and next(iter(self._kinds.values())).rest.model_id != rest.model_id:
-            self.forget()  # a visit is for one model
+        if self._model_id != rest.model_id:
+            self.forget()
         whole, part = weights
         kind = self._ffi.new("struct share_kind *")
         kept = self._fill(kind, "rest", rest.encoded), self._fill(kind, "suffix", after_micros(num_rows, len(part)))
@@ -112,12 +113,13 @@ class NativeShares:
         if not self._lib.shares_add(self._shares, kind):
             self.forget()  # it is learnt with the next one
             return
-        self._kinds[rest.encoded] = _Kind(rest, weakref.ref(whole), kept)
+        self._kinds[rest.encoded], self._units[rest.unit], self._model_id = kept, weakref.ref(whole), rest.model_id
 
     def forget(self) -> None:
         """Nothing is known any more."""
         self._lib.shares_forget(self._shares)
         self._kinds.clear()
+        self._units.clear()
 
     def serve(self, router: Any, route: bytes, listened: Sequence[int]) -> Visit:
         """Answer what a connection asks for, until it is quiet, or something else happens.
@@ -128,7 +130,6 @@ class NativeShares:
         held = self._held() if len(listened) <= MAX_LISTENED else []
         if not held:
             return Visit()
-        model_id = next(iter(self._kinds.values())).rest.model_id
         visit, read = self._visit, self._fill(self._visit, "route", route)
         visit.socket, visit.descriptor = self._ffi.cast("void *", router.underlying), router.get(_FD)
         visit.num_listened = len(listened)
@@ -139,15 +140,24 @@ class NativeShares:
         self._lib.shares_drop(self._shares)
         self._worker.answered_natively(visit.num_answered, visit.macs, visit.computing_ns / 1e9)
         del held, read
-        bytes_both = visit.received_bytes, visit.sent_bytes
-        return Visit(model_id, visit.num_answered, visit.num_rows, *bytes_both, message, unsent)
+        return Visit(
+            model_id=self._model_id,
+            num_answered=visit.num_answered,
+            num_rows=visit.num_rows,
+            num_received=visit.received_bytes,
+            num_sent=visit.sent_bytes + sum(map(len, unsent or ())),
+            message=message,
+            unsent=unsent,
+            last_at=visit.last_ns / 1e9,
+            is_news=outcome == self._lib.SHARES_NEWS,
+        )
 
     def _held(self) -> list[Weights]:
         """The weights of all kinds, which C reads meanwhile; none where any of them is not served now."""
         held = []
-        for kind in self._kinds.values():
-            weights = self._worker.weights_of(kind.rest.model_id, kind.rest.unit)
-            if weights is None or weights is not kind.weights():
+        for unit, known in self._units.items():
+            weights = self._worker.served_weights(self._model_id, unit)
+            if weights is None or weights is not known():
                 self.forget()
                 return []
             held.append(weights)
@@ -155,14 +165,14 @@ class NativeShares:
 
     def _message(self, router: Any) -> list[zmq.Frame]:
         mail = self._lib.shares_mail(self._shares)
-        properties = {name: self._native.property(mail, name) for name in ("User-Id", "__fd")}
-        frames = [zmq.Frame(frame) for frame in self._native.message(mail, router)]
+        properties = {name: property_of_sender(self._native, mail, name) for name in ("User-Id", "__fd")}
+        frames = [zmq.Frame(frame) for frame in whole_message(self._native, mail, router)]
         last = _TakenFrame(frames[-1].buffer)
         last.properties = properties
         return [*frames[:-1], last]
 
     def _unsent(self) -> list[Frame]:
-        return self._native.taken(self._lib.shares_answer(self._shares))[1:]
+        return parts_taken(self._native, self._lib.shares_answer(self._shares))[1:]
 
     def _fill(self, struct: Any, name: str, value: bytes) -> Any:
         """Set a pointer and the size beside it; what keeps the bytes where they are."""

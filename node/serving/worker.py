@@ -186,11 +186,20 @@ class LinearWorker:
         """The functions with which C answers shares as `product` does; None where it cannot."""
         return None if self._kernels.keeps_weights else self._kernels.functions
 
+    def served_weights(self, model_id: bytes, unit: bytes) -> Weights | None:
+        """The weights of a unit; None where they are not served now, for whatever reason."""
+        try:
+            return self.weights_of(model_id, unit)
+        except (ModelError, OSError):
+            return None  # who asks for them is told so
+
     def native_weights(self, rest: ShareRest) -> tuple[Weights, Weights] | None:
         """The weights of a unit, and the slice of them that such shares are about: what C may multiply; None where
-        the usual way is needed. A share like this was just answered."""
-        whole, part = self.weights_of(rest.model_id, rest.unit), self._slice(rest)
-        return None if whole is None or not part.flags.c_contiguous else (whole, part)
+        they are not served any more. A share like this was just answered."""
+        whole = self.served_weights(rest.model_id, rest.unit)
+        if whole is None or not whole.flags.c_contiguous or whole.shape[1] != rest.shape[1]:
+            return None
+        return whole, _tiles(whole, rest)
 
     def answered_natively(self, num_requests: int, macs: int, seconds: float) -> None:
         """C has answered shares; those that count as a measurement took so long."""
@@ -338,7 +347,7 @@ class LinearWorker:
             raise RequestError(ErrorCode.NOT_FOUND, "this unit is not held here")
         if (binding.tile_end - 1) * TILE_OUTPUTS >= weights.shape[0]:
             raise RequestError(ErrorCode.INVALID, "the unit has fewer tiles")
-        weights = weights[binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS]
+        weights = _tiles(weights, binding)
         if binding.num_rows > max_rows_per_chunk(weights.shape[1], weights.shape[0]):
             raise RequestError(ErrorCode.EXHAUSTED, "more rows than one chunk of this unit may have")
         return weights
@@ -352,6 +361,11 @@ class LinearWorker:
             raise RequestError(ErrorCode.INVALID, f"rows of this unit have {num_inputs} elements")
         shares = rows
         return lambda start, end: shares[start:end]
+
+
+def _tiles(weights: Weights, binding: ChunkBinding | ShareRest) -> Weights:
+    """The rows of the tiles that a request is about."""
+    return weights[binding.tile_start * TILE_OUTPUTS : binding.tile_end * TILE_OUTPUTS]
 
 
 def _error_of(exc: Exception) -> ErrorReply:

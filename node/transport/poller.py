@@ -53,9 +53,12 @@ class Poller:
             del self._by_fd[fd]
             self._system.unregister(fd)
 
-    def others(self, socket: zmq.Socket[bytes]) -> list[int]:
-        """The descriptors of all but this one."""
+    def quiet_others(self, socket: zmq.Socket[bytes]) -> list[int] | None:
+        """The descriptors of all but this one; None where another socket has a message, of which its descriptor does
+        not tell again."""
         own = self._fds[socket]
+        if any(_has_message(other) for other in self._fds if other is not socket):
+            return None
         return [fd for fd in self._by_fd if fd != own]
 
     def poll(self, timeout_s: float | None) -> list[Pollable]:
