@@ -122,7 +122,7 @@ MODES = (
         "row-changes-its-lane",
         "In `split` a row stays in its lane, also where that broke.",
         ROSTER,
-        "        if self.lanes[lane].usable or self.lanes[lane].binds_rows:\n",
+        "        if self.lanes[lane].binds_rows or self.lanes[lane].usable:\n",
         "        if self.lanes[lane].usable:\n",
         "test_execution_gate.py::test_rows_of_a_lane_that_broke_go_to_no_other",
     ),
