@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_parts import KERNELS, make_rows, make_unit
+from msgspec.structs import replace
 from scripted_peer import FAULTS, SCRIPTS
 from scripted_session import IMPATIENT, PATIENT, Swarm
 from test_model_checkpoints import write_checkpoint
@@ -221,3 +222,18 @@ def test_of_many_answers_of_few_rows_a_part_is_measured_of_every_unit_of_a_layer
             range(len(LAYER_KINDS)), 20
         )
         assert all(is_measured(number, 8) for number in range(400))
+
+
+def test_what_is_not_a_sample_is_measured_on_neither_way() -> None:
+    with lanes("strict") as swarm:
+        (peer,) = swarm.peers
+        session, seen = peer.session, list[Exchange]()
+        swarm.manager.begin_step(1, UNITS[:1])
+        session.chunks = 1000
+        LayerUnderWay(swarm.manager, UNITS[0], make_rows(1, UNITS[0].ref.num_inputs))
+        session.measures = type("Noting", (), {"answered": lambda self, model_id, one: seen.append(one)})()
+        (request,) = session.in_flight.values()
+        for number in range(10):
+            session.answered(replace(request, id=number), 1000, request.sent_at + 3.0)
+        session.in_flight.clear()
+        assert len(seen) == 2

@@ -149,6 +149,8 @@ def test_a_pause_ends_it(visits: list[Visit]) -> None:
             number += 1
             assert time.monotonic() < deadline, "a visit has an end"
         assert answer.code == ErrorCode.UNAVAILABLE
+        for later in range(number + 1, number + 6):
+            assert refused(client, share_of(SERVED[0], number=later)).code == ErrorCode.UNAVAILABLE
         node.data._lending.set_rules(LendingRules())
         is_served(client)
 
@@ -166,16 +168,16 @@ def test_visits_that_answer_nothing_pause(monkeypatch: pytest.MonkeyPatch) -> No
     """A peer that asks less often than a visit waits, say."""
     seen, outcomes = list[int](), [Visit(), Visit(is_news=True)]
     with LiveNode(1, SERVED) as node, introduced(node) as client:
-        number = 0
+        worker = node.data._computing._worker
 
         def serve(*_arguments: object) -> Visit:
-            seen.append(number)
+            seen.append(worker.answered)
             return outcomes[0] if len(outcomes) == 1 else outcomes.pop()
 
         monkeypatch.setattr(NativeShares, "serve", serve)
         for number in range(40):
             assert isinstance(exchange(client, share_of(SERVED[0], number=number)), LinearResult)
-    assert seen == [1, 2, 4, 8, 16, 32], "news are no fault of the peer's"
+    assert seen == [2, 3, 5, 9, 17, 33], "news are no fault of the peer's"
 
 
 def test_an_answer_that_c_cannot_send_is_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
