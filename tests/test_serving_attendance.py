@@ -71,8 +71,9 @@ def test_a_peer_that_asks_alone_is_served_in_c_and_accounted_for(visits: list[Vi
     with LiveNode(1, SERVED) as node, introduced(node) as client:
         read_bytes = list[int]()
         node.data._routes._num_read = lambda caller, num_bytes: read_bytes.append(num_bytes)
-        count = until_attended(client, visits)
-        (borrower,) = node.data._lending.borrowers()
+        count, lending = until_attended(client, visits), node.data._lending
+        until(lambda: lending.borrowers()[0].requests >= count, "the last one is counted after its answer has left")
+        (borrower,) = lending.borrowers()
         assert (borrower.requests, borrower.rows, node.data._computing._worker.answered) == (count, count, count)
         share, answer = (
             sum(map(len, frames)) for frames in (frames_of(share_of(SERVED[0])), usual_frames(SERVED[0]))
