@@ -23,6 +23,7 @@ from node.kernels import has_same_floats, select_kernels
 from node.kernels.interface import Kernels
 from node.kernels.speed import field_macs_per_s
 from node.planning.planner import Planner
+from node.planning.watch import MeasuresWatch
 from node.process.allowance import available_memory
 from node.process.descriptors import raise_descriptor_limit
 from node.process.endurance import GivenUpError
@@ -148,14 +149,14 @@ class Node:
             lambda peer_id: peer_id == self.peer_id or self.access.refusal(peer_id) is not None,
         )
         self.control.add(GuardWatch(self.guards, self.registry))
+        self.control.add(MeasuresWatch(self.planner))
         self.control.add(LendingWatch(self.lending, self.worker.spans, self.announce))
         self.started_at = time.time()
         self.conversations = Conversations()
         self.tally = Tally()
         self.discovery = None if config.state is None else self._discovery()
         self.member = None if config.state is None else self._join(config.state)
-        self._data_port = 0
-        self._macs_per_s = 0
+        self._data_port = self._macs_per_s = 0
 
     def make_worker(self) -> LinearWorker:
         """The worker that answers others."""
@@ -295,7 +296,7 @@ class Node:
         self.lending.close()
         if self.data.stop():
             self.secure.__exit__()
-        self.planner.close()
+        self.planner.keep()
 
     def hello(self) -> Hello:
         """This node's hello, with its current facts."""

@@ -330,7 +330,7 @@ def test_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
 def test_two_nodes_on_one_data_directory(tmp_path: Path) -> None:
     with Swarm() as swarm:
         swarm.start(1)
-        refused(call("--headless", "--data-dir", str(swarm.nodes[0].data_dir)), "another node runs")
+        refused(call("--headless", "--data-dir", str(swarm.nodes[0].data_dir)), "another node")
 
 
 @pytest.mark.swarm

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from pathlib import Path
 
 import pytest
+from made_parts import KERNELS
 
 from node.measures.peers import (
     FEW_PINGS,
@@ -16,7 +18,10 @@ from node.measures.peers import (
     Exchange,
     Measures,
 )
+from node.planning import watch
 from node.planning.kept import KEPT_S, MAX_BYTES, MAX_KEPT, KeptMeasures
+from node.planning.planner import Planner
+from node.planning.watch import MeasuresWatch
 from protocol.identity import PeerId, peer_id_of
 
 MODEL = bytes(32)
@@ -162,3 +167,20 @@ def test_a_peer_with_odd_figures_spoils_no_other(path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Life(tmp_path / "gone" / "measures.json").lived(ANNA)
     assert "cannot write" in caplog.text
+
+
+def test_a_process_that_goes_on_keeps_them_at_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is killed has then lost little."""
+    monkeypatch.setattr(watch, "INTERVAL_S", 0.01)
+    path = tmp_path / "measures.json"
+    planner = Planner(KERNELS, Measures(), path)
+    planner.measures.of(ANNA).answered(MODEL, Exchange(1, 1_000_000, 5000, 0.003, 0.001))
+
+    async def written() -> None:
+        watching = asyncio.create_task(MeasuresWatch(planner).run())
+        while not path.exists():
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(written(), 10.0))
+    assert list(json.loads(path.read_text())) == [ANNA]

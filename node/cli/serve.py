@@ -118,8 +118,8 @@ def serve(options: ServeOptions, until_stdin_ends: bool) -> None:
     lock = directory.lock()
     if lock is None:
         raise ConfigError(
-            f"another node runs on {options.data_dir}: stop it, or start this one with its own --data-dir; "
-            f"`{hint(options.data_dir, 'tui')}` shows the one that runs"
+            f"another node, or a `run` that has not ended, uses {options.data_dir}: stop it, or start this one with "
+            f"its own --data-dir; `{hint(options.data_dir, 'tui')}` shows a node that runs"
         )
     # A node logs each change of its links; `run` prints these changes itself.
     always_tell("node.transport.dialler")

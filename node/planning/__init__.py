@@ -8,4 +8,5 @@ cost       the cost model: seconds and bytes of a request
 spans      which layers go to which device of the same owner, and what that costs
 kept       the file of peers' figures
 planner    predictions, corrected by the outcome of earlier requests
+watch      keeps what was measured at intervals
 """

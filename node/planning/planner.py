@@ -51,8 +51,8 @@ class Planner:
         self._corrections: dict[tuple[str, Privacy, Placement, bool], tuple[float, float]] = {}
         """By model, mode, placement, and whether own devices compute whole layers."""
 
-    def close(self) -> None:
-        """Keep what was measured for the next process."""
+    def keep(self) -> None:
+        """Keep what was measured for the next process; called by one thread at a time."""
         self._kept.write()
 
     def device(self, model: StoredModel) -> DeviceFigures:
