@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
@@ -16,15 +15,14 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_parts import KERNELS, MODEL_ID, make_unit, weights_of
-from made_shares import FIRST_ID, HAS_NATIVE, frames_of, share_of
-from msgspec import Struct
+from made_shares import FIRST_ID, HAS_NATIVE, UNITS, frames_of, pair_of, share_of
 from msgspec.structs import replace
 
 from node.errors import CorruptModelError
 from node.kernels.delegating import DelegatingKernels
 from node.kernels.portable import PortableKernels
 from node.serving import native_shares as module
-from node.serving.native_shares import NativeShares, Visit, native_shares
+from node.serving.native_shares import Visit, native_shares
 from node.serving.worker import LinearWorker
 from protocol.codec import decode_message
 from protocol.limits import MAX_DATA_HEADER_BYTES
@@ -34,61 +32,11 @@ from protocol.linear.quick import quick_share
 from protocol.linear.verification import result_digest
 from protocol.message import Cancel, ErrorReply, Message, Ping
 
-UNITS = [make_unit(20, 6), make_unit(1100, 5), make_unit(7, 300), make_unit(600, 40, layer=1)]
-_endpoints = itertools.count()
 LONG_S = 5.0
 """Longer than any visit here takes."""
 WRONGS = ["kind", "element", "id", "nonce", "head", "bytes", "frames", "route", "message"]
 needs_native = pytest.mark.skipif(not HAS_NATIVE, reason="the extension is not here")
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
-
-
-class Pair(Struct):
-    """A ROUTER that C reads, and the peer at its other end."""
-
-    router: zmq.Socket[bytes]
-    peer: zmq.Socket[bytes]
-    route: bytes
-    held: dict[tuple[bytes, bytes], Weights]
-    shares: NativeShares
-
-    def ask(self, *shares: Linear) -> None:
-        for share in shares:
-            self.peer.send_multipart(frames_of(share))
-
-    def learn(self, *shares: Linear) -> None:
-        for share in shares:
-            quick = quick_share(frames_of(share), MAX_DATA_HEADER_BYTES)
-            assert quick is not None
-            self.shares.learn(quick[0].rest)
-
-    def serve(self, *listened: int) -> Visit:
-        return self.shares.serve(self.router, self.route, listened)
-
-    def answers(self) -> list[list[bytes]]:
-        found = []
-        while self.peer.poll(0):
-            found.append(self.peer.recv_multipart())
-        return found
-
-
-@contextlib.contextmanager
-def pair_of(context: zmq.Context[zmq.Socket[bytes]], most: int = 1000) -> Iterator[Pair]:
-    router, peer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-    held = {(MODEL_ID, unit.ref.sha256): unit.weights for unit in UNITS}
-    shares = native_shares(LinearWorker(KERNELS, lambda model_id, unit: held.get((model_id, unit))))
-    assert shares is not None
-    try:
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.sndhwm = peer.rcvhwm = most
-        endpoint = f"inproc://shares-{next(_endpoints)}"
-        router.bind(endpoint)
-        peer.connect(endpoint)
-        peer.send(b"")
-        yield Pair(router, peer, router.recv_multipart()[0], held, shares)
-    finally:
-        router.close(linger=0)
-        peer.close(linger=0)
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +282,21 @@ def test_what_is_not_held_any_more_is_not_served(context: zmq.Context[zmq.Socket
         pair.held[MODEL_ID, UNITS[0].ref.sha256] = UNITS[0].weights.copy()
         pair.ask(share_of(UNITS[0]))
         assert pair.serve() == Visit(), "these are other weights"
+
+
+@needs_native
+@pytest.mark.usefixtures("brief")
+def test_of_a_unit_that_was_loaded_anew_nothing_is_known_any_more(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """What C was told of it points to memory that may be another's by now."""
+    with pair_of(context) as pair:
+        pair.learn(share_of(UNITS[0], 1))
+        pair.held[MODEL_ID, UNITS[0].ref.sha256] = UNITS[0].weights.copy()
+        pair.learn(share_of(UNITS[0], 2))
+        pair.ask(share_of(UNITS[0], 1))
+        visit = pair.serve()
+        assert visit.num_answered == 0 and visit.message is not None
+        pair.ask(share_of(UNITS[0], 2))
+        assert pair.serve().num_answered == 1
 
 
 @needs_native

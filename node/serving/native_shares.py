@@ -102,9 +102,10 @@ class NativeShares:
         weights = self._worker.native_weights(rest)
         if weights is None or 4 * num_rows * len(weights[1]) >= TRACKED_BYTES:
             return
-        if self._model_id != rest.model_id:
-            self.forget()
         whole, part = weights
+        known = self._units.get(rest.unit)
+        if self._model_id != rest.model_id or (known is not None and known() is not whole):
+            self.forget()  # a unit that was loaded anew lies elsewhere in memory
         kind = self._ffi.new("struct share_kind *")
         kept = self._fill(kind, "rest", rest.encoded), self._fill(kind, "suffix", after_micros(num_rows, len(part)))
         kind.weights = self._ffi.cast("int8_t *", part.ctypes.data)

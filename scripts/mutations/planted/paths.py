@@ -248,6 +248,14 @@ PATHS = (
         "test_serving_native_shares.py::test_what_is_not_held_any_more_is_not_served",
     ),
     mutant(
+        "visit-with-weights-that-moved",
+        "C multiplies by no memory that was given back.",
+        "node/serving/native_shares.py",
+        "if self._model_id != rest.model_id or (known is not None and known() is not whole):",
+        "if self._model_id != rest.model_id:",
+        "test_serving_native_shares.py::test_of_a_unit_that_was_loaded_anew_nothing_is_known_any_more",
+    ),
+    mutant(
         "visit-fails-for-anybodys-weights",
         "Weights that cannot be read fail nobody who does not ask for them.",
         "node/serving/worker.py",
