@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -124,13 +125,25 @@ def test_others_are_heard_while_one_is_attended_to(visits: list[Visit], monkeypa
         introduced(node, 8) as other,
         RawClient(node.data_endpoint, node.peer_id, identity(9)) as stranger,
     ):
-        ask_thrice(client)
-        assert isinstance(exchange(other, share_of(SERVED[0], number=9)), LinearResult)
-        until(lambda: not node.data._conduct.is_shared(client.identity.peer_id, time.monotonic()), "alone again")
-        ask_thrice(client)
-        stranger.send(share_of(SERVED[0], number=9), 9)
-        assert stranger.error().code == ErrorCode.NO_SESSION
-        assert sum(visit.message is not None for visit in visits) >= 2
+
+        def is_heard_in_a_visit(speak: Callable[[], None]) -> bool:
+            """Unless the thread is slower than this one, and has not begun to wait again."""
+            conduct, peer_id = node.data._conduct, client.identity.peer_id
+            until(lambda: not conduct.is_shared(peer_id, time.monotonic()), "nobody else has asked lately")
+            ask_thrice(client)
+            before = len(visits)
+            speak()
+            return any(visit.message is not None for visit in visits[before:])
+
+        def member_speaks() -> None:
+            assert isinstance(exchange(other, share_of(SERVED[0], number=9)), LinearResult)
+
+        def stranger_speaks() -> None:
+            stranger.send(share_of(SERVED[0], number=9), 9)
+            assert stranger.error().code == ErrorCode.NO_SESSION
+
+        for speak in (member_speaks, stranger_speaks):
+            assert any(is_heard_in_a_visit(speak) for _ in range(10))
         is_served(client)
 
 
