@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+import zmq
 from live_nodes import WAIT_S, planes
 
 from node.transport import control
@@ -22,6 +23,14 @@ def patient_links(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same life of a link, in tenths of a second."""
     monkeypatch.setattr(control, "DEFAULT_PACE", Pace(0.4, 0.1, 0.5, 0.02, 0.1))
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """Of sockets of the test's own."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -61,13 +60,6 @@ class Asked(Struct):
     def right(self, compute_us: int = 1) -> LinearResult:
         rows = KERNELS.linear_field(self.unit.weights, self.request.inputs)
         return LinearResult(result_digest(self.request.binding, rows), compute_us, rows)
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    yield context
-    context.destroy(linger=0)
 
 
 def asked(context: zmq.Context[zmq.Socket[bytes]], unit: Unit, num_rows: int, seed: int = 1) -> Asked:

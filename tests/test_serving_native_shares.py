@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,13 +37,6 @@ LONG_S = 5.0
 WRONGS = ["kind", "element", "id", "nonce", "head", "bytes", "frames", "route", "message"]
 needs_native = pytest.mark.skipif(not HAS_NATIVE, reason="the extension is not here")
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    yield context
-    context.destroy(linger=0)
 
 
 @pytest.fixture
@@ -106,10 +99,8 @@ def test_one_visit_answers_share_after_share(
         with ThreadPoolExecutor(1) as threads:
             asking = threads.submit(ask_on)
             answered = 0
-            while (
-                answered < 2 and not asking.done()
-            ):  # a visit ends early where this thread is slower than the one that asks
-                answered = pair.serve().num_answered
+            while answered < 2 and not asking.done():
+                answered = pair.serve().num_answered  # fewer where this thread is slower than the one that asks
             wanted.set()
             while not asking.done():
                 pair.serve()
@@ -259,7 +250,9 @@ def test_an_answer_that_is_not_taken_is_left_whole(context: zmq.Context[zmq.Sock
         pair.learn(shares[0])
         for number, share in enumerate(shares):  # noqa: B007
             pair.ask(share)
+            asked_at = time.monotonic()
             visit = pair.serve()
+            assert asked_at <= visit.last_at <= time.monotonic()
             assert visit.num_answered == 1
             if visit.unsent is not None:
                 break

@@ -5,7 +5,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <errno.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -42,7 +42,7 @@ struct visit {
     uint64_t macs;                   /* of shares that have at least `least_macs`, */
     int64_t computing_ns;            /* and how long these took */
     uint64_t least_macs;
-    int64_t last_ns;                 /* when the last answer left, by the monotonic clock */
+    int64_t last_ns;                 /* when the last answer left, or was left, by the monotonic clock */
 };
 
 _Static_assert(sizeof((struct visit){0}.listened) == MAX_LISTENED * sizeof(int), "as many as are polled");
@@ -231,8 +231,9 @@ static int shares_serve(struct shares *shares, struct visit *visit) {
         visit->num_answered++;
         visit->num_rows += kind->num_rows;
         visit->received_bytes += part_size(shares, 1) + part_size(shares, 2);
-        if (!send_answer(shares, visit)) return SHARES_UNSENT;
+        int is_sent = send_answer(shares, visit);
         visit->last_ns = now_ns();
+        if (!is_sent) return SHARES_UNSENT;
         until = visit->last_ns + visit->quiet_ns;
         if (visit->last_ns >= limit) return SHARES_QUIET;
         if (has_message(&shares->calls, visit->socket)) return SHARES_NEWS;

@@ -6,7 +6,6 @@ What follows an answer is the same as for a share that is answered at once, for 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import zmq
 
@@ -19,6 +18,7 @@ from node.serving.work_queue import Path
 from node.serving.worker import SHORT_S
 from node.transport.callers import Routes
 from node.transport.conduct import Conduct
+from node.transport.poller import Poller
 from protocol.identity import PeerId
 
 FRAMES_OF_SHARE = 2
@@ -32,6 +32,7 @@ class Attendance:
 
     Args:
         shares: None: C answers nothing here.
+        poller: what this thread listens to.
     """
 
     def __init__(
@@ -43,24 +44,25 @@ class Attendance:
         lending: Lending,
         outbox: Outbox,
         routes: Routes,
+        poller: Poller,
     ) -> None:
         self._shares, self._reception, self._computing = shares, reception, computing
         self._conduct, self._lending, self._outbox, self._routes = conduct, lending, outbox, routes
+        self._poller = poller
         self._skips = self._skipped = 0
         """How many chances are still let pass, and how many were at last."""
 
-    def attend(self, router: zmq.Socket[bytes], path: Path, listened: Sequence[int]) -> Visit:
-        """Answer what this connection asks for, until it is quiet or something else happens; a share of it was just
-        answered, and nothing is to be sent.
-
-        Args:
-            listened: descriptors that become readable when this thread is wanted.
-        """
+    def attend(self, router: zmq.Socket[bytes], path: Path) -> Visit:
+        """Answer what this connection asks for, until it is quiet or something else happens; a message of it was just
+        opened."""
         peer_id, route = path
         if self._shares is None or not self._shares.is_asked or route is None or not self._may_attend(peer_id):
             return Visit()
         if self._skips:
             self._skips -= 1
+            return Visit()
+        listened = self._poller.quiet_others(router)
+        if listened is None:
             return Visit()
         started = time.thread_time()
         visit = self._shares.serve(router, route, listened)

@@ -115,9 +115,8 @@ class DataPlane:
             lambda: self._lending.refusal,
             worker.spans,
         )
-        self._attendance = Attendance(
-            shares, self._reception, self._computing, self._conduct, self._lending, self._outbox, self._routes
-        )
+        asked = self._reception, self._computing, self._conduct, self._lending, self._outbox
+        self._attendance = Attendance(shares, *asked, self._routes, self._poller)
         self._turned_at = -math.inf
         """When the thread last made progress while it drains."""
         self._breaks = Breaks()
@@ -238,12 +237,12 @@ class DataPlane:
 
     def _attend(self, path: Path) -> None:
         """Go on with a peer whose message was the only one, as long as nothing else happens."""
-        others = None if self._router is None else self._poller.quiet_others(self._router)
-        if self._router is None or others is None or not self._is_quiet():
+        if self._router is None or not self._is_quiet():
             return
-        visit = self._attendance.attend(self._router, path, others)
+        visit = self._attendance.attend(self._router, path)
         if visit.num_answered:
             self._breaks.look(True, visit.last_at)
+            self.blobs.computed()
         if visit.message is not None:
             self._handle_routed(bytes(visit.message[0].buffer), list(visit.message[1:]))
 

@@ -51,7 +51,7 @@ class Visit(Discreet, Struct, frozen=True):
     unsent: Sequence[Frame] | None = None
     """The last answer, without its route, where libzmq does not take it now."""
     last_at: float = 0.0
-    """When the last answer left, by `time.monotonic`."""
+    """When the last answer left, or was left, by `time.monotonic`."""
     is_news: bool = False
     """Whether it ended because this thread is wanted, or because the peer does not wait for its answers."""
 
