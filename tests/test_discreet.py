@@ -13,17 +13,19 @@ from node.audit.views import Rows
 from node.discovery.mdns import LanIdentity
 from node.engine.request import Embedded, GenerationRequest, Token
 from node.execution.chunk import ChunkRecord
-from node.execution.direct import Outcome
+from node.execution.direct import Ahead, Outcome
+from node.execution.exchange import Prepared
 from node.execution.owners import PadOwner, ShareOwner
 from node.execution.pads.batch import PadBatch, PadTicket
 from node.execution.pads.none import ZeroTicket
 from node.execution.pads.pool import PadsReady
-from node.execution.peer import SessionPeer
+from node.execution.peer import Request, SessionPeer
 from node.gateway.chat.asked import Asked
 from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
 from node.gateway.http.access import AccessRules, Caller
 from node.gateway.http.keys import Key
 from node.measures.peers import PeerMeasures
+from node.model.linear import Continuation, Wanted
 from node.serving.native_shares import Visit
 from node.serving.spans import _Held
 from node.spans.steps import Step
@@ -59,6 +61,11 @@ HIDDEN: dict[type[Any], set[str]] = {
     ShareOwner: {"move", "resend"},
     PadOwner: {"told"},
     Outcome: {"sums", "frames"},
+    Ahead: {"rows", "pads", "share", "header"},
+    Prepared: {"ticket", "request", "share", "header"},
+    Request: {"inputs", "message"},
+    Wanted: {"rows"},
+    Continuation: {"rows"},
     Visit: {"message", "unsent"},
     PadBatch: {"seed", "_pads", "products", "make"},
     PadTicket: {"pads", "batches"},

@@ -150,7 +150,7 @@ def test_a_share_is_on_its_way_before_the_products_of_its_pads_are_made() -> Non
 def test_a_peer_has_time_for_what_it_was_asked_before(is_measured: bool) -> None:
     with lanes("split", 1, "silent") as swarm:
         manager, (lane,), ref = swarm.manager, swarm.manager.lanes, UNITS[0].ref
-        patience = manager._patience = Patience(PATIENT, b"model", LocalSpeed(3e5))
+        patience = manager.patience = Patience(PATIENT, b"model", LocalSpeed(3e5))
         waves, rows = manager.begin_step(512, UNITS, MOST_WAVES), make_rows(512, ref.num_inputs)
         for peer in swarm.peers * (MIN_SAMPLES if is_measured else 0):  # with one request at a time
             peer.session.measures.answered(b"model", Exchange(128, 1000, 1000, 0.1, 0.1))

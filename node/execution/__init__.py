@@ -15,6 +15,7 @@ requests     builds and sends requests with shares and seeds    send_chunk_to_pe
 mailbox      reads what the peers send
 answers      what their messages mean
 direct       one answer, waited for, judged and merged in one call (node/native/direct.c)
+exchange     the exchanges of few rows, one after the other: settled, and the next one sent, in one call
 unit_pass    decides the next step for the chunks of one layer; no I/O
 recovery     a chunk whose lane failed and whose weights are not here
 manager      sends chunks, waits for them, and handles failures    ExecutionManager

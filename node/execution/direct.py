@@ -1,4 +1,5 @@
-"""The answer to one request, waited for, judged and merged in one C call (direct.c), where nothing else is owed.
+"""The answer to one request, waited for, judged and merged in one C call (direct.c), where nothing else is owed; and
+where the next request is prepared, the layers up to it, and its share, in the same call.
 
 It is the gate of `protocol.linear.verification` for the one answer that is expected; everything else is handed on,
 frames and all, and means what it means without this.
@@ -16,13 +17,17 @@ from msgspec import Struct
 
 from node.execution.peer import Request
 from node.kernels import checks
-from node.kernels.interface import Kernels
+from node.kernels.interface import Int16s, Kernels
+from node.kernels.layers import Passage
+from node.model.linear import WentOn
 from node.native.library import Native, native
 from node.native.mail import whole_message
+from node.process.allowance import available_cores
 from node.transport.channel import Channel
 from node.transport.poller import Descriptor
 from protocol.discreet import Discreet
 from protocol.envelope import Frame
+from protocol.identity import PeerId
 from protocol.limits import FREIVALDS_VECTORS
 from protocol.linear.field import Elements, Sums
 from protocol.linear.messages import ChunkBinding, LinearResult
@@ -34,6 +39,34 @@ MAX_WATCHED = 8
 MAX_EXPECTED = 4096
 """Most kinds of answers that are prepared: more than a large model's units have."""
 _FD = int(zmq.FD)
+
+
+class Ahead(Discreet, Struct, frozen=True):
+    """The request that follows an answer, all but its rows."""
+
+    HIDDEN: ClassVar[tuple[str, ...]] = ("rows", "pads", "share", "header")
+    channel: Channel
+    header: Frame
+    passage: Passage
+    """The layers up to it."""
+    rows: Int16s
+    """`[T, K]`: where they write what is to be multiplied."""
+    pads: Elements
+    """`[T, K]`; nothing else uses them."""
+    share: Elements
+    """`[T, K]`, which is written."""
+
+
+class AheadOutcome(Struct, frozen=True):
+    """How far rows have gone on with the sums of an answer."""
+
+    went_on: WentOn
+    is_shared: bool
+    """Whether the pads were used."""
+    is_sent: bool
+    layers_s: float
+    share_s: float
+    send_s: float
 
 
 class Outcome(Discreet, Struct, frozen=True):
@@ -53,6 +86,8 @@ class Outcome(Discreet, Struct, frozen=True):
     merge_s: float = 0.0
     frames: Sequence[Frame] | None = None
     """Another message, or one that is not right; None where none came."""
+    ahead: AheadOutcome | None = None
+    """Where the sums were there, and something was prepared."""
 
 
 class _Expected(Struct, frozen=True):
@@ -74,20 +109,29 @@ class DirectAnswers:
 
     def __init__(self, found: Native) -> None:
         self._native, self._ffi, self._lib = found, found.ffi, found.lib
-        direct = self._lib.direct_new(found.calls)
+        direct = self._lib.direct_new(found.calls, available_cores() > 1)
         if direct == self._ffi.NULL:
             raise MemoryError("no memory for the state of a wait")
         self._direct = self._ffi.gc(direct, self._lib.direct_free)
         self._ways: WeakKeyDictionary[Channel, tuple[int, int, Any]] = WeakKeyDictionary()
         """By channel: its generation, the descriptor that wakes, and the `struct way *` that both belong to."""
-        self._expected: dict[tuple[bytes, int, int, int], _Expected] = {}
-        """By unit, tiles and rows."""
+        self._continuation = self._ffi.new("struct continuation *")
+        self._expected: dict[tuple[PeerId, bytes, int, int, int], _Expected] = {}
+        """By peer, unit, tiles and rows."""
         self._numbers = self._ffi.typeof("uint32_t[]")
         self._integers = self._ffi.typeof("int32_t[]")
+        self._shorts = self._ffi.typeof("int16_t[]")
         self._bytes = self._ffi.typeof("uint8_t[]")
 
     def wait(
-        self, channel: Channel, request: Request, check: UnitCheck, products: Elements, wakes: int, timeout_s: float
+        self,
+        channel: Channel,
+        request: Request,
+        check: UnitCheck,
+        products: Elements,
+        wakes: int,
+        timeout_s: float,
+        ahead: Ahead | None = None,
     ) -> Outcome:
         """Wait for the answer to the only request that a peer owes, or for anything else to happen.
 
@@ -95,8 +139,9 @@ class DirectAnswers:
             channel: the peer's, which has a socket.
             products: `[T, N]`, the verified products of the pads of the request's rows.
             wakes: a descriptor that ends the wait.
+            ahead: what is sent once the sums are there.
         """
-        expected = self._of(request.binding, check)
+        expected = self._of(channel.peer_id, request.binding, check)
         if products.shape != expected.shape or request.inputs.shape != (expected.shape[0], expected.num_inputs):
             return Outcome(0.0)
         answer, sums, read = expected.answer, np.empty(products.shape, np.int32), self._ffi.from_buffer
@@ -111,16 +156,46 @@ class DirectAnswers:
         answer.prefix, answer.bound, answer.inputs, answer.products, answer.sums = kept
         answer.prefix_size, answer.bound_size = len(prefix), len(bound)
         answer.timeout_ns = int(1e9 * timeout_s)
-        outcome = self._lib.direct_wait(self._direct, self._way(channel, wakes), answer)
+        then, used = (self._ffi.NULL, None) if ahead is None else self._prepared(ahead)
+        outcome = self._lib.direct_wait(self._direct, self._way(channel, wakes), answer, then)
+        del used
         waited_s = answer.waited_ns / 1e9
         if outcome == self._lib.DIRECT_MERGED:
             seconds = answer.verify_ns / 1e9, answer.hash_ns / 1e9, answer.merge_ns / 1e9
-            return Outcome(waited_s, sums, answer.compute_us, answer.num_bytes, *seconds)
+            went_on = None if ahead is None else self._went_on()
+            return Outcome(waited_s, sums, answer.compute_us, answer.num_bytes, *seconds, None, went_on)
         return Outcome(waited_s, frames=self._frames(channel) if outcome == self._lib.DIRECT_MESSAGE else None)
 
-    def _of(self, binding: ChunkBinding, check: UnitCheck) -> _Expected:
+    def _prepared(self, ahead: Ahead) -> tuple[Any, tuple[Any, ...]]:
+        """`struct continuation *`, and what it points to."""
+        then, at, to, read = self._continuation, ahead.passage.at, ahead.passage.to, self._ffi.from_buffer
+        if not ahead.rows.shape == ahead.pads.shape == ahead.share.shape or not ahead.rows.flags.c_contiguous:
+            raise ValueError(f"rows {ahead.rows.shape}, pads {ahead.pads.shape} and share differ")
+        socket = ahead.channel.socket
+        assert socket is not None and not socket.closed, "its connection stands"
+        kept = (
+            read(self._shorts, ahead.rows),
+            read(self._numbers, checks.array(ahead.pads, "pads", np.uint32, 2)),
+            read(self._numbers, ahead.share, require_writable=True),
+            read(self._bytes, ahead.header),
+        )
+        then.rows, then.pads, then.share, then.header = kept
+        then.num_elements, then.header_size = ahead.share.size, len(ahead.header)
+        then.run = self._ffi.cast("void *", ahead.passage.run)
+        then.index, then.cached, then.unit = at.index, at.cached, at.unit
+        then.next_index, then.next_cached, then.next_unit = to.index, to.cached, to.unit
+        then.socket = self._ffi.cast("void *", socket.underlying)
+        return then, kept
+
+    def _went_on(self) -> AheadOutcome:
+        then = self._continuation
+        seconds = then.layers_ns / 1e9, then.share_ns / 1e9, then.send_ns / 1e9
+        went_on = WentOn(then.reached, then.code)
+        return AheadOutcome(went_on, bool(then.is_shared), bool(then.is_sent), *seconds)
+
+    def _of(self, peer_id: PeerId, binding: ChunkBinding, check: UnitCheck) -> _Expected:
         """What answers to such requests have in common."""
-        key = binding.unit, binding.tile_start, binding.tile_end, binding.num_rows
+        key = peer_id, binding.unit, binding.tile_start, binding.tile_end, binding.num_rows
         expected = self._expected.get(key)
         if expected is not None and expected.check is check:
             return expected

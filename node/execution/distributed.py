@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from node.errors import UnitUnavailableError
 from node.execution.chunk import ChunkRecord
+from node.execution.exchange import Prepared
 from node.execution.interrupt import PassCancelledError
 from node.execution.manager import ExecutionManager
+from node.execution.pads.batch import Ticket
 from node.execution.recovery import Recovery
 from node.execution.unit_pass import Compute, Merge, UnitPass, Wait
+from node.model.linear import Continuation, Progress, Wanted, WentOn
 from node.model.unit import Unit
 from protocol.linear.field import Floats, Sums
 
@@ -39,7 +42,7 @@ def execute_distributed(
 
 class LayerUnderWay:
     """One linear layer of a wave, whose chunks are sent when it is made. Its rows must not change before it is
-    settled.
+    settled. Where they are not there yet, it is prepared as far as that goes; `settle_onward` brings them.
 
     Args:
         rows: all rows of the wave.
@@ -52,42 +55,101 @@ class LayerUnderWay:
         self,
         manager: ExecutionManager,
         unit: Unit,
-        rows: NDArray[np.int16],
+        rows: NDArray[np.int16] | None,
         floats: Floats | None = None,
         wave: int = 0,
     ) -> None:
         manager.check_wanted()
-        self._manager, self._unit, self._rows, self._floats = manager, unit, rows, floats
+        self._manager, self._unit, self._floats, self._wave = manager, unit, floats, wave
         self._chunks: UnitPass = manager.plan(unit, wave)
-        self._first = self._chunks.records[0].chunk.row_start
-        assert self._first + len(rows) == self._chunks.records[-1].chunk.row_end, "the rows of this wave"
-        try:
-            for record in self._chunks.records:
-                manager.dispatch(record, unit, *self._own(record))
-            for record in self._chunks.records:
-                manager.complete_pads(record)
-        except BaseException:
-            self.cancel()
-            raise
+        self._prepared: Prepared | None = None
+        self._rows: NDArray[np.int16] | None = None
+        if rows is not None:
+            self._send(rows)
+        elif len(self._chunks.records) == 1:
+            self._prepared = manager.exchanges.prepare(self._chunks.records[0], unit)
 
     def settle(self) -> Sums:
         """The sums of all rows `[T, N]`, in their order; raises as `execute_distributed`."""
-        try:
-            parts = self._settled()
-        except (PassCancelledError, UnitUnavailableError):
-            self.cancel()
-            raise
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        sums, _nothing = self._settle(None)
+        assert not isinstance(sums, WentOn), "nothing was said about how to go on"
+        return sums
+
+    def settle_onward(self, wanted: Wanted) -> Progress:
+        """The same for rows that may go on by themselves; also what was prepared for the unit that they want then."""
+        assert wanted.unit is self._unit, "units are wanted in the order in which they were prepared"
+        if self._rows is None:
+            try:
+                self._manager.check_wanted()
+            except PassCancelledError:
+                self.cancel()
+                raise
+            self._begin(wanted.rows)
+        return self._settle(wanted.then)
 
     def cancel(self) -> None:
         """Cancel what is not merged yet, and tell the peers."""
         for record in self._chunks.records:
             self._manager.cancel_chunk(record)
 
+    def _begin(self, rows: NDArray[np.int16]) -> None:
+        """The rows of what was prepared are there; they were sent already if the previous ones went on so far."""
+        record, prepared = self._chunks.records[0], self._prepared
+        if record.share is not None:
+            self._bring(rows)
+        elif prepared is not None and self._manager.exchanges.is_good(prepared):
+            self._send(rows, prepared.ticket)
+        else:
+            self._chunks = self._manager.plan(self._unit, self._wave)
+            self._send(rows)
+
+    def _bring(self, rows: NDArray[np.int16]) -> None:
+        self._rows, self._first = rows, self._chunks.records[0].chunk.row_start
+        assert self._first + len(rows) == self._chunks.records[-1].chunk.row_end, "the rows of this wave"
+
+    def _send(self, rows: NDArray[np.int16], ticket: Ticket | None = None) -> None:
+        """
+        Args:
+            ticket: the pads of the only chunk, where they were taken before.
+        """
+        self._bring(rows)
+        try:
+            for record in self._chunks.records:
+                self._manager.dispatch(record, self._unit, *self._own(record), ticket)
+            for record in self._chunks.records:
+                self._manager.complete_pads(record)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _settle(self, then: Continuation | None) -> Progress:
+        following: LayerUnderWay | None = None
+        try:
+            record = self._chunks.records[0]
+            request = self._manager.exchanges.owed(record) if len(self._chunks.records) == 1 else None
+            if request is not None:
+                following = self._following(then)
+                prepared = None if following is None else following._prepared
+                sums = self._manager.exchanges.settle(record, request, then, prepared)
+                if sums is not None:
+                    return sums, following
+            parts = self._settled()
+            return parts[0] if len(parts) == 1 else np.concatenate(parts), following
+        except (PassCancelledError, UnitUnavailableError):
+            self.cancel()
+            if following is not None:
+                following.cancel()
+            raise
+
+    def _following(self, then: Continuation | None) -> LayerUnderWay | None:
+        """What is wanted next, prepared; None where nothing can be prepared."""
+        if then is None:
+            return None
+        following = LayerUnderWay(self._manager, then.unit, None)
+        return None if following._prepared is None else following
+
     def _settled(self) -> list[Sums]:
         manager, unit, parts = self._manager, self._unit, list[Sums]()
-        if len(self._chunks.records) == 1 and (sums := manager.settle_directly(self._chunks.records[0])) is not None:
-            return [sums]
         manager.check_wanted()
         while (step := self._chunks.next(manager.now())) is not None:
             match step:
@@ -104,5 +166,6 @@ class LayerUnderWay:
 
     def _own(self, record: ChunkRecord) -> tuple[NDArray[np.int16], Floats | None]:
         """The rows of a chunk."""
+        assert self._rows is not None, "they are there when it is sent"
         own = slice(record.chunk.row_start - self._first, record.chunk.row_end - self._first)
         return self._rows[own], None if self._floats is None else self._floats[own]

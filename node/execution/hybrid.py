@@ -12,7 +12,7 @@ from node.execution.interrupt import Interrupt
 from node.execution.ledger import ChunkCounts, Timings
 from node.execution.manager import ExecutionManager
 from node.kernels.interface import Kernels
-from node.model.linear import SumsHere, SumsUnderWay
+from node.model.linear import Progress, SumsHere, SumsUnderWay, Wanted
 from node.model.unit import Unit
 from node.planning.placement import ALL_HERE, Placement
 from protocol.linear.field import Floats, Sums
@@ -91,6 +91,14 @@ class HybridExecutor:
         if self._manager is not None and self.placement.is_lent(unit.ref):
             return execute_distributed(self._manager, unit, rows, floats)
         return self._here(unit, rows)
+
+    def linear_onward(self, wanted: Wanted) -> Progress:
+        """The same for rows that may go on by themselves."""
+        if self._interrupt is not None:
+            self._interrupt.check()
+        if self._manager is not None and self.placement.is_lent(wanted.unit.ref):
+            return LayerUnderWay(self._manager, wanted.unit, wanted.rows).settle_onward(wanted)
+        return self._here(wanted.unit, wanted.rows), None
 
     def begin(self, unit: Unit, rows: NDArray[np.int16], wave: int) -> SumsUnderWay:
         """The same for one wave of a pass, without waiting for peers."""

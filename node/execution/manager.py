@@ -16,7 +16,7 @@ import numpy as np
 from node.execution.answers import Answers
 from node.execution.chunk import ChunkEvent, ChunkRecord, ChunkState
 from node.execution.config import MAX_ATTEMPTS, ExecutionConfig
-from node.execution.direct import can_settle, direct_answers
+from node.execution.exchange import Exchanges
 from node.execution.gate import ResultGate, UnitChecks, merge_results
 from node.execution.interrupt import Interrupt
 from node.execution.lane import Lane
@@ -24,16 +24,15 @@ from node.execution.ledger import ChunkCounts, Timings
 from node.execution.mailbox import Mailbox
 from node.execution.owed import abandon, cancel_requests
 from node.execution.owners import PadOwner, ShareOwner
-from node.execution.pads.batch import PadBatch
+from node.execution.pads.batch import PadBatch, Ticket
 from node.execution.pads.source import PadSource
-from node.execution.patience import LocalSpeed, Patience, Service
-from node.execution.peer import SessionPeer
+from node.execution.patience import LocalSpeed, Patience
+from node.execution.peer import Request, SessionPeer
 from node.execution.recovery import NobodyLends, WeightLender
 from node.execution.requests import fill_bucket, pad_request, send_chunk_to_peer, share_request
 from node.execution.roster import Roster
 from node.execution.unit_pass import UnitPass
 from node.kernels.interface import Kernels
-from node.measures.peers import Exchange
 from node.model.unit import Unit
 from node.planning.cut import Wave
 from protocol.linear.field import Floats, Sums
@@ -41,9 +40,6 @@ from protocol.message import Cancel
 
 log = logging.getLogger(__name__)
 
-
-DIRECT_S = 0.05
-"""A wait for one answer alone takes at most so long; then all peers are listened to."""
 
 OnPad = Callable[[PadBatch, SessionPeer, ChunkState, float], None]
 """Arguments: the pads, their guard, their new state, and when they were sent."""
@@ -65,19 +61,16 @@ class ExecutionManager:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.now = clock
-        self._kernels = kernels
-        self._model_id = model_id
+        self.kernels = kernels
+        self.model_id = model_id
         self.config = config
-        self._patience = Patience(config, model_id, LocalSpeed(local_macs_per_s))
+        self.patience = Patience(config, model_id, LocalSpeed(local_macs_per_s))
         self.gate = ResultGate(kernels, checks, recheck)
         self._on_change = on_change
         self._interrupt = interrupt
         self._mailbox = Mailbox()
         if interrupt is not None:
             self._mailbox.wake_by(interrupt.fd)
-        self._direct = direct_answers(kernels)
-        self._unbooked: list[tuple[Lane, Exchange | None, Service]] = []
-        """Of answers of which nothing was noted yet."""
         self.roster = Roster()
         self.peers: list[SessionPeer] = []
         self.on_pad: OnPad = lambda batch, peer, state, sent_at: None
@@ -91,6 +84,7 @@ class ExecutionManager:
         """Called with the reason why a pass cannot go on."""
         self.look_around: Callable[[], None] = lambda: None
         """Called while a pass cannot go on; it adds lanes of peers that have joined."""
+        self.exchanges = Exchanges(self)
 
     # --- set-up
 
@@ -109,7 +103,7 @@ class ExecutionManager:
 
     def close(self) -> None:
         """Cancel all requests at the peers, and close the session's connections."""
-        self._keep_books()
+        self.exchanges.keep_books()
         for peer in self.peers:
             if peer.usable:
                 for request in peer.in_flight.values():
@@ -130,7 +124,7 @@ class ExecutionManager:
 
     def begin_step(self, num_rows: int, units: Sequence[Unit], most_waves: int = 1) -> Sequence[Wave]:
         """Decide for every row of a pass through lent units in which wave it goes, and in which lane it stays."""
-        self._patience.begin_pass()
+        self.patience.begin_pass()
         waves = self.roster.cut(num_rows, units, most_waves)
         with self.timings.of("pads"):
             self.roster.prepare_pads(num_rows, units)
@@ -138,29 +132,37 @@ class ExecutionManager:
 
     def plan(self, unit: Unit, wave: int = 0) -> UnitPass:
         """All chunks of one linear layer in a wave of this pass; they have no lane if none is usable."""
-        left_s = self._patience.left_s
-        return UnitPass(self.roster.plan(unit.ref, wave), lambda one, now: left_s(one, self._lane(one), now))
+        left_s = self.patience.left_s
+        return UnitPass(self.roster.plan(unit.ref, wave), lambda one, now: left_s(one, self.lane_of(one), now))
 
     # --- one chunk
 
-    def dispatch(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None = None) -> None:
+    def dispatch(
+        self,
+        record: ChunkRecord,
+        unit: Unit,
+        rows: np.ndarray,
+        floats: Floats | None = None,
+        ticket: Ticket | None = None,
+    ) -> None:
         """Make the share of a chunk and send it. The chunk stays PLANNED if its lane is not usable, or if this pass
         waits for nobody any more.
 
         Args:
             rows: `[num_rows, K]` int16, the chunk's own rows.
             floats: the values before quantization; a lane of a trusted device sends them.
+            ticket: its pads, where they were taken before.
         """
         lane = None if record.lane is None else self.lanes[record.lane]
-        if self._patience.used_up:
-            self._keep_books()
-        if lane is not None and lane.usable and not self._patience.used_up:
-            self._share(lane, record, unit, rows, floats)
+        if self.patience.used_up:
+            self.exchanges.keep_books()
+        if lane is not None and lane.usable and not self.patience.used_up:
+            self._share(lane, record, unit, rows, floats, ticket)
 
     def move_to(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
         """Give up on the peers of a chunk, and send it to those of another lane, with fresh pads."""
         if record.state in (ChunkState.SENT, ChunkState.VERIFIED):
-            self._patience.gave_up(record, self._lane(record), self.now(), late=True)
+            self.patience.gave_up(record, self.lane_of(record), self.now(), late=True)
             self._move(record, ChunkEvent.LOSE)
         abandon(self.peers, record)
         record.result = None
@@ -175,41 +177,56 @@ class ExecutionManager:
             record.ticket.complete()
             self.timings.since("pads", started)
 
-    def _share(self, lane: Lane, record: ChunkRecord, unit: Unit, rows: np.ndarray, floats: Floats | None) -> bool:
+    def _share(
+        self,
+        lane: Lane,
+        record: ChunkRecord,
+        unit: Unit,
+        rows: np.ndarray,
+        floats: Floats | None,
+        ticket: Ticket | None = None,
+    ) -> bool:
         self.gate.expect(unit)
-        record.ahead_s = self._patience.ahead_s(record, lane)
+        record.ahead_s = self.patience.ahead_s(record, lane)
         started = time.perf_counter()
-        record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent)
+        record.ticket = lane.pads.take(unit, len(rows), record.chunk.num_sent) if ticket is None else ticket
         started = self.timings.since("pads", started)
         record.losses = self.roster.losses
-        record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
+        record.share = self.kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)
         self.timings.since("share", started)
         if lane.plain:
             assert floats is not None, "lanes that need floats get them"
             record.plain = fill_bucket(floats, len(record.ticket.pads))
-        sent = self._send_share(record, lane)
-        self.counts.sent += sent
-        return sent
+        return self._send_share(record, lane)
 
     def _send_share(self, record: ChunkRecord, lane: Lane) -> bool:
         if record.attempts:  # another queue is before it now
-            record.ahead_s = self._patience.ahead_s(record, lane)
-        owner = ShareOwner(record, self._move, self._resend)
-        request = share_request(lane.share_peer, self._model_id, owner)
+            record.ahead_s = self.patience.ahead_s(record, lane)
+        assert record.share is not None, "a chunk has its share before it is sent"
+        request = share_request(lane.share_peer, self.model_id, self.owner_of(record), record.share)
         started = time.perf_counter()
         sent = send_chunk_to_peer(lane.share_peer, request, self.now())
         self.timings.since("send", started)
         if sent:
-            record.lane, record.peer_id, record.sent_at = lane.index, lane.share_peer.peer_id, request.sent_at
-            record.attempts += 1
-            self._move(record, ChunkEvent.SEND)
+            self.sent(record, lane, request)
         return sent
+
+    def owner_of(self, record: ChunkRecord) -> ShareOwner:
+        """Who waits for the answer about a chunk."""
+        return ShareOwner(record, self._move, self._resend)
+
+    def sent(self, record: ChunkRecord, lane: Lane, request: Request) -> None:
+        """The share of a chunk is on its way."""
+        self.counts.sent += not record.attempts
+        record.lane, record.peer_id, record.sent_at = lane.index, lane.share_peer.peer_id, request.sent_at
+        record.attempts += 1
+        self._move(record, ChunkEvent.SEND)
 
     def send_pad(self, guard: SessionPeer, unit: Unit, batch: PadBatch) -> bool:
         """Ask a guard of group A for the products of a batch of pads (`pads.SendPad`)."""
         self.gate.expect(unit)
         owner = PadOwner(batch, lambda request, state: self.on_pad(batch, guard, state, request.sent_at))
-        request = pad_request(guard, self._model_id, owner)
+        request = pad_request(guard, self.model_id, owner)
         sent = send_chunk_to_peer(guard, request, self.now())
         if sent:
             request.inputs = batch.pads
@@ -221,68 +238,30 @@ class ExecutionManager:
         started = time.perf_counter()
         share, pads = record.result, record.products
         assert share is not None and pads is not None, "both halves are here"
-        rows = merge_results(share, pads, self._kernels)
+        rows = merge_results(share, pads, self.kernels)
         self.timings.since("merge", started)
         self.counts.verified += 1
-        self._patience.served(record, self._lane(record), self.now())
+        self.patience.served(record, self.lane_of(record), self.now())
         self._finish(record)
         return rows
 
-    def settle_directly(self, record: ChunkRecord) -> Sums | None:
-        """The exact rows of a chunk that was sent, if its answer is the next thing that happens and nothing else is
-        owed by its peer; None: what happened was applied, and the chunk's state says how to go on."""
-        if self._direct is None or record.state is not ChunkState.SENT:
-            return None
-        lane, products = self._lane(record), record.products
-        peer = lane.share_peer
-        request = next(iter(peer.in_flight.values())) if len(peer.in_flight) == 1 else None
-        if request is None or request.owner.subject is not record or products is None or lane.plain:
-            return None
-        if peer.channel.socket is None:
-            return None
-        self._keep_books()
-        timeout_s = min(self._patience.surely_left_s(record, self.now()), DIRECT_S)
-        if timeout_s <= 0 or not can_settle(request, products):
-            return None
-        wakes = -1 if self._interrupt is None else self._interrupt.fd
-        outcome = self._direct.wait(
-            peer.channel, request, self.gate.checks.known(request.unit), products, wakes, timeout_s
-        )
-        self._mailbox.waited_s = outcome.waited_s
-        self.timings.add("wait", outcome.waited_s)
-        self._patience.waited([peer], min(outcome.waited_s, timeout_s), self.now())
-        if outcome.sums is not None:
-            self.answers.settled(peer, request, outcome)
-            self._move(record, ChunkEvent.ACCEPT)
-            now = self.now()
-            exchange = peer.heard(request, outcome.compute_us, now, self._mailbox.has_waited)
-            measured = exchange if peer.is_measured(request) else None
-            self._unbooked.append((lane, measured, Service.of(record, now)))
-            self.counts.verified += 1
-            self._finish(record)
-        elif outcome.frames is not None:
-            self.answers.read(peer, outcome.frames)
-        return outcome.sums
-
-    def _keep_books(self) -> None:
-        """Note what answers say about their peers: not when they come, but while the next one is waited for."""
-        for lane, exchange, service in self._unbooked:
-            if exchange is not None:
-                lane.share_peer.measures.answered(self._model_id, exchange)
-            self._patience.pay(service, lane)
-        self._unbooked.clear()
+    def settled(self, record: ChunkRecord) -> None:
+        """The exact rows of a chunk that was sent are there, without `merge`."""
+        self._move(record, ChunkEvent.ACCEPT)
+        self.counts.verified += 1
+        self._finish(record)
 
     def compute_locally(self, record: ChunkRecord, unit: Unit, rows: np.ndarray, late: bool = False) -> Sums:
         """The same exact rows, computed with this device's own weights."""
         if late:
             self.counts.hedged += 1
         if record.attempts:
-            self._patience.gave_up(record, self._lane(record), self.now(), late)
+            self.patience.gave_up(record, self.lane_of(record), self.now(), late)
         self._move(record, ChunkEvent.HEDGE if late else ChunkEvent.COMPUTE)
         abandon(self.peers, record)
         started = time.perf_counter()
-        sums = self._kernels.linear_a12(unit.weights, rows)
-        self._patience.local.computed(unit.ref, len(rows), self.timings.since("local", started) - started)
+        sums = self.kernels.linear_a12(unit.weights, rows)
+        self.patience.local.computed(unit.ref, len(rows), self.timings.since("local", started) - started)
         self.counts.local += 1
         self._finish(record)
         return sums
@@ -301,11 +280,28 @@ class ExecutionManager:
 
         If a wait takes longer than planned, the rest is this device's own fault: its processor was busy.
         """
-        owing = self._patience.owing(record, self._lane(record))
+        owing = self.patience.owing(record, self.lane_of(record))
         seconds = min(self.pump(timeout_s), max(timeout_s, 0.0))
-        self._patience.waited(owing, seconds, self.now())
+        self.patience.waited(owing, seconds, self.now())
 
-    def _lane(self, record: ChunkRecord) -> Lane:
+    def waited(self, peer: SessionPeer, seconds: float, timeout_s: float) -> None:
+        """An answer of one peer alone was waited for, as `wait_for` does it."""
+        self._mailbox.waited_s = seconds
+        self.timings.add("wait", seconds)
+        self.patience.waited([peer], min(seconds, timeout_s), self.now())
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether what the last wait found came during it."""
+        return self._mailbox.has_waited
+
+    @property
+    def wakes(self) -> int:
+        """A descriptor that ends a wait; -1 if there is none."""
+        return -1 if self._interrupt is None else self._interrupt.fd
+
+    def lane_of(self, record: ChunkRecord) -> Lane:
+        """The lane of a chunk that has one."""
         assert record.lane is not None, "a chunk that was sent has a lane"
         return self.lanes[record.lane]
 
@@ -341,7 +337,7 @@ class ExecutionManager:
 
     def pump(self, timeout_s: float) -> float:
         """Wait at most `timeout_s` for messages and apply them; returns how long it waited."""
-        self._keep_books()
+        self.exchanges.keep_books()
         peers = self._mailbox.wait(timeout_s)
         waited_s = self._mailbox.waited_s
         self.timings.add("wait", waited_s)
@@ -352,5 +348,5 @@ class ExecutionManager:
     def _resend(self, record: ChunkRecord, same_peer_again: bool) -> None:
         """Send the same share once more if that is allowed, or give up on it."""
         if record.attempts < MAX_ATTEMPTS:
-            ways = self.roster.for_retry(self._lane(record), record, same_peer_again)
+            ways = self.roster.for_retry(self.lane_of(record), record, same_peer_again)
             any(self._send_share(record, lane) for lane in ways)

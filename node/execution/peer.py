@@ -69,9 +69,10 @@ class Owner(Protocol):
         """The request was cancelled."""
 
 
-class Request(Struct):
+class Request(Discreet, Struct):
     """One message to a peer that the peer must answer."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("inputs", "message")
     id: int
     binding: ChunkBinding
     unit: UnitRef

@@ -14,22 +14,21 @@ from protocol.linear.messages import ChunkBinding, Linear, Role, TrustedLinear, 
 _NOT_DRAWN: Elements = np.empty((0, 0), np.uint32)
 
 
-def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner) -> Request:
-    """A request for the product of a chunk's share; a retry gets a new nonce."""
+def share_request(peer: SessionPeer, model_id: bytes, owner: ShareOwner, share: Elements) -> Request:
+    """A request for the product of a chunk's share `[bucket, K]`; a retry gets a new nonce."""
     record = owner.subject
-    assert record.share is not None, "a chunk has its share before it is sent"
-    chunk, message_id, num_rows = record.chunk, next(peer.ids), len(record.share)
+    chunk, message_id, num_rows = record.chunk, next(peer.ids), len(share)
     tiles = chunk.tile_start, chunk.tile_end
     role = Role.SHARE if record.plain is None else Role.PLAIN
     if peer.role is not role:
         raise LocalProtocolError(f"a {role.name} of a row is not for a peer in the role {peer.role.name}")
     binding = ChunkBinding(peer.session, message_id, model_id, chunk.unit.sha256, role, 0, num_rows, *tiles)
     macs = num_rows * chunk.unit.num_inputs * chunk.unit.num_outputs
-    message: UnitRequest = Linear(binding, rows=record.share)
+    message: UnitRequest = Linear(binding, rows=share)
     if record.plain is not None:
         message = TrustedLinear(binding, record.plain)
     num_bytes = 4 * num_rows * (chunk.unit.num_inputs + chunk.unit.num_outputs)
-    return Request(message_id, binding, chunk.unit, record.share, owner, message, 0.0, macs, num_bytes)
+    return Request(message_id, binding, chunk.unit, share, owner, message, 0.0, macs, num_bytes)
 
 
 def pad_request(peer: SessionPeer, model_id: bytes, owner: PadOwner) -> Request:
@@ -64,6 +63,11 @@ def send_chunk_to_peer(peer: SessionPeer, request: Request, now: float) -> bool:
     request.sent_at = now
     if not peer.usable or not peer.channel.send(request.message, request.id):
         return False
+    was_sent(peer, request)
+    return True
+
+
+def was_sent(peer: SessionPeer, request: Request) -> None:
+    """Record a request as in flight."""
     peer.in_flight[request.id] = request
     peer.chunks += 1
-    return True

@@ -56,10 +56,14 @@ class NativeFunctions(Struct, frozen=True):
     """`kernel_dots_agree` of kernels.c."""
     merge: int
     """`kernel_merge` of kernels.c."""
+    share: int
+    """`kernel_share` of kernels.c."""
     linear_field: int
     """`kernel_linear_field` of kernels.c,"""
+    layer: int
+    """`kernel_layer` of layer.h,"""
     team: int
-    """and the threads that it takes; 0: none but the caller's."""
+    """and the threads that both take; 0: none but the caller's."""
 
 
 class Kernels(Protocol):

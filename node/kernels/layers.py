@@ -123,6 +123,26 @@ class PassRows(Struct, frozen=True):
         return PassRows(self.hidden[own], self.positions[own], blocks, rotations)
 
 
+class LayerPlace(Struct, frozen=True):
+    """A unit of a layer."""
+
+    index: int
+    """Of the layer,"""
+    cached: int
+    """and in the caches."""
+    unit: int
+
+
+class Passage(Struct, frozen=True):
+    """From one unit whose sums come from elsewhere to the next one, for C code that calls `kernel_layer` itself."""
+
+    run: int
+    """Address of the `struct layer_run` of a pass."""
+    at: LayerPlace
+    to: LayerPlace
+    """In the same layer, or in the next one."""
+
+
 class FusedLayers(Protocol):
     """Layers that a backend computes in one call each. One pass at a time; the bits are those of the single steps."""
 
@@ -144,6 +164,14 @@ class FusedLayers(Protocol):
         Raises:
             NotFiniteError: a row of the pass.
         """
+        ...
+
+    def passage(self, at: LayerPlace, to: LayerPlace) -> Passage:
+        """For whoever calls the layers of this pass itself; what that returned goes to `reached`."""
+        ...
+
+    def reached(self, code: int) -> int | None:
+        """What `layer` returns, or raises, where C code has called it."""
         ...
 
     def rows(self, index: int, unit: int) -> Int16s:

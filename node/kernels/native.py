@@ -32,7 +32,9 @@ class NativeKernels(NativeFloats):
             self.level,
             self.address("kernel_dots_agree"),
             self.address("kernel_merge"),
+            self.address("kernel_share"),
             self.address("kernel_linear_field"),
+            self.address("kernel_layer"),
             int(self.ffi.cast("uintptr_t", self.team)),
         )
 

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.kernels.interface import ACTIVATIONS, Int16s, NotFiniteError
-from node.kernels.layers import MAX_ROTATIONS, NUM_UNITS, LayerParts, LayerShape, PassRows, check_shapes
+from node.kernels.layers import (
+    MAX_ROTATIONS,
+    NUM_UNITS,
+    LayerParts,
+    LayerPlace,
+    LayerShape,
+    Passage,
+    PassRows,
+    check_shapes,
+)
 from protocol.linear.field import Sums
 
 NOT_FINITE, NO_MEMORY = -1, -2
@@ -39,6 +48,7 @@ class NativeLayers:
         ffi = extension.ffi
         self._structs = ffi.new("struct layer[]", len(layers))
         self._run = ffi.new("struct layer_run *")
+        self._address = int(ffi.cast("uintptr_t", self._run))
         self._alive: list[Any] = []
         """What the layers point to."""
         self._pass: list[Any] = []
@@ -145,7 +155,14 @@ class NativeLayers:
     def layer(self, index: int, cached: int, unit: int = 0, sums: Sums | None = None) -> int | None:
         extension = self._extension
         given = extension.ffi.NULL if sums is None else extension.pointer(sums)
-        code: int = extension.lib.kernel_layer(extension.level, extension.team, self._run, index, cached, unit, given)
+        return self.reached(
+            extension.lib.kernel_layer(extension.level, extension.team, self._run, index, cached, unit, given)
+        )
+
+    def passage(self, at: LayerPlace, to: LayerPlace) -> Passage:
+        return Passage(self._address, at, to)
+
+    def reached(self, code: int) -> int | None:
         if code == NOT_FINITE:
             raise NotFiniteError(self._run.bad_row)
         if code == NO_MEMORY:

@@ -12,9 +12,18 @@ import numpy as np
 from msgspec import Struct
 
 from node.kernels.interface import Int16s, Kernels
-from node.kernels.layers import NUM_UNITS, CachedRows, FusedLayers, LayerParts, LayerShape, LayerUnit, PassRows
+from node.kernels.layers import (
+    NUM_UNITS,
+    CachedRows,
+    FusedLayers,
+    LayerParts,
+    LayerPlace,
+    LayerShape,
+    LayerUnit,
+    PassRows,
+)
 from node.model.config import LAYER_KINDS
-from node.model.linear import LinearExecutor
+from node.model.linear import Continuation, LinearExecutor, Wanted, WentOn
 from node.model.parts import ModelParts
 from node.model.rotation import Rotation
 from node.model.run import Rows
@@ -81,7 +90,7 @@ class UnitLayers:
             return hidden
         whole = _pass_rows(hidden, rotations, blocks)
         if len(waves) == 1:
-            go_through(self._asking(self._fused[0], whole, every), self._executor)
+            go_through(self._asking(self._fused[0], whole, every, crosses=True), self._executor)
             return hidden
         while len(self._fused) < len(waves):
             another = self._new_fused()
@@ -128,23 +137,48 @@ class UnitLayers:
             hidden += self._added(self._mlp(layer, hidden), layer.parts.mlp_after)
             self._executor.went_through(len(hidden))
 
-    def _asking(self, fused: FusedLayers, rows: PassRows, places: Iterable[int]) -> Asking:
-        """The rows through layers; asks for the sums of each unit that is lent."""
+    def _asking(self, fused: FusedLayers, rows: PassRows, places: Iterable[int], crosses: bool = False) -> Asking:
+        """The rows through layers; asks for the sums of each unit that is lent.
+
+        Args:
+            crosses: whether they may go on by themselves from one layer into the next.
+        """
         executor = self._executor
         here = executor.computed_here(self._units)
         fused.begin(rows, here)
+        arrived: WentOn | None = None
         try:
             for place in places:
                 index = self.layers[place]
                 executor.check_wanted()
-                wanted = fused.layer(place, index)
+                wanted = fused.layer(place, index) if arrived is None else fused.reached(arrived.code)
+                arrived = None
                 while wanted is not None:
-                    sums = yield self._units[NUM_UNITS * place + wanted], fused.rows(place, wanted)
-                    wanted = fused.layer(place, index, wanted, sums)
+                    then = self._continuation(fused, here, LayerPlace(place, index, wanted), crosses)
+                    unit = self._units[NUM_UNITS * place + wanted]
+                    sums = yield Wanted(unit, fused.rows(place, wanted), then)
+                    if not isinstance(sums, WentOn):
+                        wanted = fused.layer(place, index, wanted, sums)
+                    elif sums.index == place:
+                        wanted = fused.reached(sums.code)
+                    else:
+                        arrived, wanted = sums, None
                 executor.went_through(len(rows.positions))
             executor.count_here(sum(here), fused.linear_s)
         finally:
             fused.end()
+
+    def _continuation(
+        self, fused: FusedLayers, here: Sequence[bool], at: LayerPlace, crosses: bool
+    ) -> Continuation | None:
+        """How rows go on from a unit to the next one that is lent; None where that is not known."""
+        first, last = NUM_UNITS * at.index, NUM_UNITS * (at.index + (2 if crosses else 1))
+        for number in range(first + at.unit + 1, min(last, len(here))):
+            if not here[number]:
+                place, unit = divmod(number, NUM_UNITS)
+                passage = fused.passage(at, LayerPlace(place, self.layers[place], unit))
+                return Continuation(self._units[number], fused.rows(place, unit), passage)
+        return None
 
     def _added(self, part: Floats, gain: Floats | None) -> Floats:
         """The output of attention or MLP as it is added to the hidden states."""

@@ -6,13 +6,60 @@ Every executor returns the same integers, so the decoder cannot tell where they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
 from node.kernels.interface import Int16s, Kernels
+from node.kernels.layers import Passage
 from node.model.unit import Unit
+from protocol.discreet import Discreet
 from protocol.linear.field import Floats, Sums
+
+
+class Continuation(Discreet, Struct, frozen=True):
+    """How rows go on by themselves, without Python, once the sums of a unit are there."""
+
+    HIDDEN: ClassVar[tuple[str, ...]] = ("rows",)
+    unit: Unit
+    """Whose sums they want then."""
+    rows: Int16s
+    """[T, K]: where what it multiplies will be."""
+    passage: Passage
+
+
+class Wanted(Discreet, Struct, frozen=True):
+    """The sums that rows on their way through layers want."""
+
+    HIDDEN: ClassVar[tuple[str, ...]] = ("rows",)
+    unit: Unit
+    rows: Int16s
+    """[T, K]; they change when the sums are there."""
+    then: Continuation | None = None
+
+
+class WentOn(Struct, frozen=True):
+    """Instead of sums: the rows have gone on with them."""
+
+    index: int
+    """The layer in which they are now, in the numbers of the passage,"""
+    code: int
+    """and what it has returned (`FusedLayers.reached`)."""
+
+
+class Following(Protocol):
+    """Sums that will be wanted next, for which everything is prepared, and which may be under way."""
+
+    def settle_onward(self, wanted: Wanted) -> Progress:
+        """As `LinearExecutor.linear_onward`."""
+        ...
+
+    def cancel(self) -> None:
+        """They are not wanted any more."""
+        ...
+
+
+Progress = tuple[Sums | WentOn, Following | None]
 
 
 class SumsUnderWay(Protocol):
@@ -74,6 +121,11 @@ class LinearExecutor(Protocol):
         """
         ...
 
+    def linear_onward(self, wanted: Wanted) -> Progress:
+        """The same for rows that may go on by themselves with the sums; also returns what was prepared for the next
+        unit. Raises what `linear` raises."""
+        ...
+
     def begin(self, unit: Unit, rows: Int16s, wave: int) -> SumsUnderWay:
         """The same for one of several groups of rows, without waiting; raises what `linear` raises.
 
@@ -123,6 +175,10 @@ class LocalLinear:
     def linear(self, unit: Unit, rows: Int16s, floats: Floats | None = None) -> Sums:
         """W x by this machine's kernels."""
         return self._kernels.linear_a12(unit.weights, rows)
+
+    def linear_onward(self, wanted: Wanted) -> Progress:
+        """Nothing goes on by itself."""
+        return self.linear(wanted.unit, wanted.rows), None
 
     def begin(self, unit: Unit, rows: Int16s, wave: int) -> SumsUnderWay:
         """At once."""

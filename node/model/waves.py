@@ -9,27 +9,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 
-from node.kernels.interface import Int16s, NotFiniteError
-from node.model.linear import LinearExecutor, SumsUnderWay
-from node.model.unit import Unit
+from node.kernels.interface import NotFiniteError
+from node.model.linear import Following, LinearExecutor, SumsUnderWay, Wanted, WentOn
 from protocol.linear.field import Sums
 
 MOST_WAVES = 4
 """Eight gained nothing: their messages cost what they saved (`scripts/bench trace --rows 512`)."""
 
-Asking = Generator[tuple[Unit, Int16s], Sums, None]
+Asking = Generator[Wanted, Sums | WentOn, None]
 """Rows on their way through layers: it asks for the sums of a unit for some rows, and goes on with these."""
 
 
 def go_through(rows: Asking, executor: LinearExecutor) -> None:
     """All rows of a pass together. Raises what the executor raises, and NotFiniteError."""
+    following: Following | None = None
     try:
-        unit, wanted = next(rows)
+        wanted = next(rows)
         while True:
-            unit, wanted = rows.send(executor.linear(unit, wanted))
+            one = executor.linear_onward(wanted) if following is None else following.settle_onward(wanted)
+            sums, following = one
+            wanted = rows.send(sums)
     except StopIteration:
         pass
     finally:
+        if following is not None:
+            following.cancel()
         rows.close()
 
 
@@ -43,12 +47,12 @@ def go_through_in_waves(waves: Sequence[Asking], firsts: Sequence[int], executor
 
     def go_on(wave: int, sums: Sums | None) -> None:
         try:
-            unit, rows = waves[wave].send(sums)  # type: ignore[arg-type]  # None begins it
+            wanted = waves[wave].send(sums)  # type: ignore[arg-type]  # None begins it
         except StopIteration:
             return
         except NotFiniteError as exc:
             raise NotFiniteError(firsts[wave] + exc.row) from exc
-        under_way.append((wave, executor.begin(unit, rows, wave)))
+        under_way.append((wave, executor.begin(wanted.unit, wanted.rows, wave)))
 
     try:
         for wave in range(len(waves)):

@@ -12,7 +12,7 @@ from cffi import FFI
 HERE: Final = Path(__file__).resolve().parent
 SOURCES: Final = ("calls.h", "direct.c", "shares.c")
 SHARED: Final = re.compile(
-    r"^(?:struct (?:calls|way|answer|share_kind|share_forms|visit)|enum (?:outcome|visited)) \{.*?\};",
+    r"^(?:struct (?:calls|way|answer|continuation|share_kind|share_forms|visit)|enum (?:outcome|visited)) \{.*?\};",
     re.MULTILINE | re.DOTALL,
 )
 """What Python fills and reads."""

@@ -1,11 +1,18 @@
-/* The answer to one request, from the wait for it to the finished rows, in one call without Python's lock.
+/* The answer to one request, from the wait for it to the finished rows, in one call without Python's lock; and where
+it is known what comes then, on to the next request.
 
 It takes only the answer that was described to it, whole and right: everything else it leaves to Python, frames and
 all, which decides what it means. So nothing passes here that would not pass there. */
 
 #include "calls.h"
 
-enum { MAX_WATCHED = 8, ANSWER_PARTS = 2 };
+enum { MAX_WATCHED = 8, ANSWER_PARTS = 2, REQUEST_PARTS = 2 };
+
+enum {
+    EARLY_NS = 100000, LATE_NS = 150000, /* an answer is watched for from before its usual time to after it */
+    MOST_WATCHED_NS = 10000000,          /* not where that is so late */
+    RESTED_WAITS = 64,                   /* nor for so many waits, once another thread wanted the core */
+};
 
 /* Where an answer comes from. */
 struct way {
@@ -31,6 +38,28 @@ struct answer {
     int64_t hash_ns;                 /* of verify_ns */
     uint32_t compute_us;
     size_t num_bytes;                /* of the answer */
+    int64_t usual_ns;                /* how long waits for such answers have taken; 0 before the first */
+};
+
+/* What is done with the sums: layers go on with them (layer.h) to the next unit that others compute, and its share is
+   sent. */
+struct continuation {
+    void *run;
+    size_t index, cached;            /* the layer of the sums, and where it is in the caches, */
+    int unit;                        /* and the unit */
+    size_t next_index, next_cached;  /* the same of the unit that is wanted then: of this layer or the next one */
+    int next_unit;
+    const int16_t *rows;             /* what that unit multiplies: elements that the layers write, */
+    const uint32_t *pads;            /* and their pads, which nothing else uses */
+    size_t num_elements;
+    uint32_t *share;                 /* written where `is_shared` */
+    const uint8_t *header;           /* of the request */
+    size_t header_size;
+    void *socket;
+    size_t reached;                  /* the layer that the rows are in now, */
+    int code;                        /* and what it has returned */
+    int is_shared, is_sent;
+    int64_t layers_ns, share_ns, send_ns;
 };
 
 enum outcome { DIRECT_NOTHING, DIRECT_NEWS, DIRECT_MESSAGE, DIRECT_MERGED };
@@ -39,11 +68,16 @@ struct direct {
     struct calls calls;
     struct mail mail;
     struct scratch scratch;
+    int may_watch; /* whether there are cores for it */
+    int rests;     /* so many waits are not watched */
 };
 
-static struct direct *direct_new(const struct calls *calls) {
+static struct direct *direct_new(const struct calls *calls, int may_watch) {
     struct direct *direct = calloc(1, sizeof *direct);
-    if (direct) direct->calls = *calls;
+    if (direct) {
+        direct->calls = *calls;
+        direct->may_watch = may_watch;
+    }
     return direct;
 }
 
@@ -98,19 +132,83 @@ static int settle(struct direct *direct, struct answer *answer) {
     return 1;
 }
 
-/* Waits for a message. DIRECT_MERGED: it was the answer, and `sums` are exact. DIRECT_MESSAGE: it is another, or wrong;
-   its first parts are kept until the next call. DIRECT_NEWS: a watched descriptor became readable first.
-   DIRECT_NOTHING: the time is over, or a signal came. */
-static int direct_wait(struct direct *direct, const struct way *way, struct answer *answer) {
+/* Sends a request without waiting; 0 where libzmq does not take it now. */
+static int send_request(struct direct *direct, const struct continuation *then) {
+    const struct calls *calls = &direct->calls;
+    struct part parts[REQUEST_PARTS];
+    const void *bytes[REQUEST_PARTS] = {then->header, then->share};
+    size_t sizes[REQUEST_PARTS] = {then->header_size, then->num_elements * sizeof(uint32_t)};
+    int made = 0, sent = 0;
+    while (made < REQUEST_PARTS && !calls->message_init_size(parts[made].message, sizes[made])) {
+        memcpy(calls->message_data(parts[made].message), bytes[made], sizes[made]);
+        made++;
+    }
+    while (made == REQUEST_PARTS && sent < made) {
+        int flags = calls->do_not_wait | (sent + 1 < made ? calls->send_more : 0);
+        if (calls->message_send(parts[sent].message, then->socket, flags) < 0) break;
+        sent++;
+    }
+    for (int i = sent; i < made; i++) calls->message_close(parts[i].message);
+    return sent == REQUEST_PARTS;
+}
+
+/* Layers go on with the sums, and what they want next is sent. Where they come to anything else, nothing is sent:
+   `reached` and `code` say to what. */
+static void go_on(struct direct *direct, const int32_t *sums, struct continuation *then) {
+    const struct calls *calls = &direct->calls;
+    int64_t started = now_ns();
+    then->is_shared = then->is_sent = 0;
+    then->share_ns = then->send_ns = 0;
+    then->reached = then->index;
+    then->code = calls->layer(calls->level, calls->team, then->run, then->index, then->cached, then->unit, sums);
+    if (then->code == calls->layer_done && then->next_index != then->index) {
+        then->reached = then->next_index;
+        then->code = calls->layer(calls->level, calls->team, then->run, then->next_index, then->next_cached, 0, NULL);
+    }
+    int64_t gone = now_ns();
+    then->layers_ns = gone - started;
+    if (then->reached != then->next_index || then->code != then->next_unit) return;
+    calls->share(calls->level, then->rows, then->pads, then->num_elements, then->share);
+    then->is_shared = 1;
+    int64_t shared = now_ns();
+    then->share_ns = shared - gone;
+    then->is_sent = send_request(direct, then);
+    then->send_ns = now_ns() - shared;
+}
+
+/* When to watch for an answer: about when answers of its kind usually come, as waking up takes a thread longer than
+   that. Not where another thread wanted the core of late, nor where it would gain nothing. */
+static struct watch watch_for(struct direct *direct, const struct answer *answer, int64_t started) {
+    struct watch watch = {0};
+    if (!direct->may_watch || answer->usual_ns > MOST_WATCHED_NS) return watch;
+    if (direct->rests) {
+        direct->rests--;
+        return watch;
+    }
+    int64_t early = answer->usual_ns - EARLY_NS;
+    watch.from_ns = started + (early > 0 ? early : 0);
+    watch.until_ns = watch.from_ns + EARLY_NS + LATE_NS;
+    return watch;
+}
+
+/* Waits for a message. DIRECT_MERGED: it was the answer, and `sums` are exact; `then` (or NULL) says how far the rows
+   have gone on with them. DIRECT_MESSAGE: it is another, or wrong; its first parts are kept until the next call.
+   DIRECT_NEWS: a watched descriptor became readable first. DIRECT_NOTHING: the time is over, or a signal came. */
+static int direct_wait(struct direct *direct, const struct way *way, struct answer *answer,
+                       struct continuation *then) {
     struct pollfd polled[1 + MAX_WATCHED] = {{.fd = way->descriptor, .events = POLLIN}};
     int64_t started = now_ns();
     for (int i = 0; i < way->num_watched; i++)
         polled[1 + i] = (struct pollfd){.fd = way->watched[i], .events = POLLIN};
+    struct watch watch = watch_for(direct, answer, started);
     enum waited waited = wait_message(&direct->calls, &direct->mail, way->socket, ANSWER_PARTS, polled,
-                                      1 + way->num_watched, started + answer->timeout_ns);
+                                      1 + way->num_watched, started + answer->timeout_ns, &watch);
     answer->waited_ns = now_ns() - started;
+    if (watch.is_crowded) direct->rests = RESTED_WAITS;
     if (waited != WAITED_MESSAGE) return waited == WAITED_NEWS ? DIRECT_NEWS : DIRECT_NOTHING;
     if (!settle(direct, answer)) return DIRECT_MESSAGE;
     direct_drop(direct);
+    answer->usual_ns += answer->usual_ns ? (answer->waited_ns - answer->usual_ns) / 8 : answer->waited_ns;
+    if (then) go_on(direct, answer->sums, then);
     return DIRECT_MERGED;
 }

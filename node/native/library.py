@@ -11,6 +11,7 @@ import zmq
 from msgspec import Struct
 
 from node.kernels.interface import NativeFunctions
+from node.kernels.layers import NUM_UNITS
 
 
 class Native(Struct, frozen=True):
@@ -67,10 +68,12 @@ def _calls_of(ffi: Any, functions: NativeFunctions) -> Any:
     fill("linear_field", functions.linear_field)
     fill("dots_agree", functions.dots_agree)
     fill("merge", functions.merge)
+    fill("share", functions.share)
+    fill("layer", functions.layer)
     fill("team", functions.team)
     calls.option_events, calls.poll_in = int(zmq.EVENTS), int(zmq.POLLIN)
     calls.do_not_wait, calls.send_more = int(zmq.DONTWAIT), int(zmq.SNDMORE)
-    calls.level = functions.level
+    calls.level, calls.layer_done = functions.level, NUM_UNITS
     return calls
 
 

@@ -87,7 +87,7 @@ class Channel:
         frames, socket = encode_message(message, message_id), self.socket
         if socket is None or not send_frames(socket, frames):
             return False
-        self.bytes_up += num_bytes(frames)
+        self.gave(num_bytes(frames))
         return True
 
     def receive(self, expected: bool = False) -> Received | None:
@@ -106,6 +106,10 @@ class Channel:
         """The message in frames that were read from the socket; raises as `receive`."""
         self.took(num_bytes(frames), len(frames))
         return decode_message(frames, MAX_DATA_HEADER_BYTES)
+
+    def gave(self, size: int) -> None:
+        """Count bytes that were given to the socket."""
+        self.bytes_up += size
 
     def took(self, size: int, num_frames: int) -> None:
         """Count bytes that were read from the socket."""

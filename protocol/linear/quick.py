@@ -96,8 +96,19 @@ def quick_frames(message: Message, message_id: int) -> list[Frame] | None:
         return None
     if rows.dtype != _ELEMENT or rows.ndim != 2 or not rows.flags.c_contiguous:
         return None
-    shape = extents(*rows.shape, rows.nbytes)
-    return [BEGIN + uint(message.TYPE) + b"\x01" + uint(message_id) + body + _BUFFER + shape, buffer_bytes(rows)]
+    return [_header(message.TYPE, message_id, body, rows.shape), buffer_bytes(rows)]
+
+
+def header_of_share(binding: ChunkBinding, message_id: int, num_inputs: int) -> Frame:
+    """The header of a request for the product of a share, which needs not the share itself: its first frame."""
+    assert 0 <= message_id <= MAX_ID, "an id of a request"
+    return _header(Linear.TYPE, message_id, _BODY_OF_SHARE + binding.encoded, (binding.num_rows, num_inputs))
+
+
+def _header(kind: int, message_id: int, body: bytes, shape: tuple[int, ...]) -> Frame:
+    num_rows, width = shape
+    rest = _BUFFER + extents(num_rows, width, _ELEMENT.itemsize * num_rows * width)
+    return BEGIN + uint(kind) + b"\x01" + uint(message_id) + body + rest
 
 
 def before_digest(message_id: int) -> bytes:

@@ -104,13 +104,19 @@ def watched(session: Session, kernels: Kernels) -> Stopwatches:
 
 def _parts_of(outcome: Outcome) -> dict[str, float]:
     """What the C call did beside receiving."""
-    freivalds_s = outcome.verify_s - outcome.hash_s
-    return {
+    parts = {
         "wait": outcome.waited_s,
         "hash": outcome.hash_s,
-        "Freivalds": freivalds_s,
+        "Freivalds": outcome.verify_s - outcome.hash_s,
         "merge": outcome.merge_s,
     }
+    if outcome.ahead is not None:
+        parts |= {
+            "layers here": outcome.ahead.layers_s,
+            "share": outcome.ahead.share_s,
+            "send": outcome.ahead.send_s,
+        }
+    return parts
 
 
 def trace(

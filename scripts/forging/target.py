@@ -24,6 +24,7 @@ from node.store.stored import StoredModel
 from node.transport.channel import Channel
 from protocol.identity import Identity
 from protocol.limits import SEED_BYTES, TILE_OUTPUTS
+from protocol.linear.field import Elements
 from protocol.linear.messages import Role, WorkResult
 from protocol.linear.shares import pad_rows
 
@@ -79,12 +80,14 @@ class Targets:
             request = pad_request(peer, model_id, owner := self._batch(unit, num_rows))
             request.inputs = owner.subject.pads
         else:
-            request = share_request(peer, model_id, self._chunk(unit, role, num_rows))
+            chunk, share = self._chunk(unit, role, num_rows)
+            request = share_request(peer, model_id, chunk, share)
         honest = self._worker.answer(request.message)
         assert isinstance(honest, WorkResult), honest
         return Target(unit, request, honest)
 
-    def _chunk(self, unit: Unit, role: Role, num_rows: int) -> ShareOwner:
+    def _chunk(self, unit: Unit, role: Role, num_rows: int) -> tuple[ShareOwner, Elements]:
+        """A chunk, and its share."""
         ref = unit.ref
         floats = self._random.normal(size=(num_rows, ref.num_inputs)).astype(np.float32)
         rows, _scales = self._kernels.quantize(floats, unit.max_row_norm)
@@ -93,8 +96,8 @@ class Targets:
         record = ChunkRecord(chunk, lane=0)
         if role is Role.PLAIN:
             record.plain, pads = floats, np.zeros_like(pads)
-        record.share = self._kernels.share(rows, pads)
-        return ShareOwner(record, lambda record, event: None, lambda record, again: None)
+        record.share = share = self._kernels.share(rows, pads)
+        return ShareOwner(record, lambda record, event: None, lambda record, again: None), share
 
     @staticmethod
     def _batch(unit: Unit, num_rows: int) -> PadOwner:

@@ -41,8 +41,8 @@ PADS = (
         "pads-left-out",
         "What a peer gets of a row is the row minus its pad.",
         MANAGER,
-        "record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)",
-        "record.share = self._kernels.share(fill_bucket(rows, len(record.ticket.pads)), 0 * record.ticket.pads)",
+        "record.share = self.kernels.share(fill_bucket(rows, len(record.ticket.pads)), record.ticket.pads)",
+        "record.share = self.kernels.share(fill_bucket(rows, len(record.ticket.pads)), 0 * record.ticket.pads)",
         "test_execution_manager.py::test_honest_peers_do_all_of_it",
     ),
     mutant(

@@ -133,17 +133,17 @@ SHAPES = (
         "outliers-stay-here",
         "What is sent does not depend on the values of the rows.",
         "node/execution/manager.py",
-        "        if lane is not None and lane.usable and not self._patience.used_up:",
+        "        if lane is not None and lane.usable and not self.patience.used_up:",
         "        plain = np.abs(rows.astype(np.int32)).max(initial=0) < 8 * np.abs(rows.astype(np.int32)).mean()\n"
-        "        if lane is not None and lane.usable and not self._patience.used_up and plain:",
+        "        if lane is not None and lane.usable and not self.patience.used_up and plain:",
         "test_execution_shapes.py::test_rows_of_any_content_are_sent_alike",
     ),
     mutant(
         "zeros-stay-here",
         "A chunk without anything in its rows is sent like any other.",
         "node/execution/manager.py",
-        "        if lane is not None and lane.usable and not self._patience.used_up:",
-        "        if lane is not None and lane.usable and not self._patience.used_up and rows.any():",
+        "        if lane is not None and lane.usable and not self.patience.used_up:",
+        "        if lane is not None and lane.usable and not self.patience.used_up and rows.any():",
         "test_execution_shapes.py::test_rows_of_any_content_are_sent_alike",
     ),
     Mutant(
