@@ -30,6 +30,7 @@ from protocol.linear.verification import result_digest
 from protocol.message import Cancel, ErrorCode, ErrorReply, Message, Ping
 
 _names = itertools.count(1)
+LONG_MS = 5000
 
 
 class ScriptedChannel:
@@ -92,6 +93,13 @@ class ScriptedChannel:
     def took(self, size: int, num_frames: int) -> None:
         self.bytes_down += size
 
+    def gave(self, size: int) -> None:
+        """A message went over the socket past `send`."""
+        frames = self._far.recv_multipart(zmq.DONTWAIT)
+        self.sent.append(frames)
+        self.bytes_up += size
+        self.on_send(frames, decode_message(frames, MAX_DATA_HEADER_BYTES))
+
     def notice_losses(self) -> int:
         losses = 0
         while self._news.poll(0):
@@ -118,6 +126,11 @@ class ScriptedChannel:
     def lose(self) -> None:
         """The connection breaks; the session learns of it when it looks."""
         self._news_far.send(b"lost")
+
+    def stop_taking(self) -> None:
+        """Its end of the socket takes no more messages, and says nothing."""
+        self.full = True
+        self._far.close(linger=LONG_MS)
 
     def restore(self) -> None:
         self._news_far.send(b"up")
