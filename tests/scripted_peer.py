@@ -131,6 +131,8 @@ class ScriptedChannel:
         """Its end of the socket takes no more messages, and says nothing."""
         self.full = True
         self._far.close(linger=LONG_MS)
+        while self.near.get(zmq.EVENTS) & zmq.POLLOUT:  # libzmq closes it in a thread of its own
+            pass
 
     def restore(self) -> None:
         self._news_far.send(b"up")

@@ -24,6 +24,7 @@ from node.gateway.chat.asked import Asked
 from node.gateway.chat.reply import CallArguments, CallBegins, Text, Thought
 from node.gateway.http.access import AccessRules, Caller
 from node.gateway.http.keys import Key
+from node.kernels.layers import Passage
 from node.measures.peers import PeerMeasures
 from node.model.linear import Continuation, Wanted
 from node.serving.native_shares import Visit
@@ -66,6 +67,7 @@ HIDDEN: dict[type[Any], set[str]] = {
     Request: {"inputs", "message"},
     Wanted: {"rows"},
     Continuation: {"rows"},
+    Passage: {"run"},
     Visit: {"message", "unsent"},
     PadBatch: {"seed", "_pads", "products", "make"},
     PadTicket: {"pads", "batches"},

@@ -5,7 +5,7 @@ sends it. Nothing of an answer changes by that, whatever peers do in between, an
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from made_parts import KERNELS
 from msgspec.structs import replace
-from scripted_peer import FAULTS, LIES, SCRIPTS, Script, ScriptedPeer, honest
-from scripted_session import IMPATIENT, PATIENT, Swarm
+from scripted_peer import FAULTS, LIES, SCRIPTS, Script, ScriptedPeer, honest, liar
+from scripted_session import IMPATIENT, Swarm
 from test_model_fused import models
 
-from node.execution.chunk import ChunkState
+from node.errors import CorruptModelError
+from node.execution.chunk import ChunkRecord, ChunkState
 from node.execution.config import ExecutionConfig
 from node.execution.direct import AheadOutcome, DirectAnswers, direct_answers
 from node.execution.hybrid import HybridExecutor
@@ -31,7 +32,7 @@ from node.model.unit import Unit
 from node.planning.placement import Placement
 from node.store.stored import StoredModel
 from protocol.linear.field import P
-from protocol.linear.messages import Linear
+from protocol.linear.messages import Linear, Role
 from protocol.linear.shares import pad_rows
 from protocol.message import Cancel
 
@@ -40,6 +41,8 @@ pytestmark = pytest.mark.skipif(direct_answers(KERNELS) is None, reason="the ext
 
 IDS = [5, 9, 2, 61, 7, 7]
 FFN: Sequence[UnitKind] = ("gate_up", "down")
+SURE = ExecutionConfig(hedge_floor_s=10.0, credit_s=10.0)
+"""Nobody is late here, however slow the machine."""
 MOST_PADS = 32
 """Rows that are drawn from one seed here, at most."""
 
@@ -72,7 +75,7 @@ def session(
     model: StoredModel,
     mode: str,
     scripts: Sequence[Script],
-    config: ExecutionConfig = PATIENT,
+    config: ExecutionConfig = SURE,
     kinds: Sequence[UnitKind] = LAYER_KINDS,
 ) -> Iterator[tuple[Swarm, Decoder]]:
     """A session of one lane for each script, which its share peer plays; its guards are honest."""
@@ -226,23 +229,27 @@ def test_what_follows_is_cancelled_with_its_pass(
         assert_no_pad_twice(swarm)
 
 
-class Damaged:
-    """A model in which one unit makes numbers that are none."""
+class Changed:
+    """A model some of whose units are others."""
 
-    def __init__(self, model: StoredModel) -> None:
-        self._model = model
+    def __init__(self, model: StoredModel, change: Callable[[Unit], Unit]) -> None:
+        self._model, self._change = model, change
 
     def unit(self, layer: int, kind: Any) -> Unit:
-        unit = self._model.unit(layer, kind)
-        return replace(unit, scales=np.full_like(unit.scales, np.nan)) if (layer, kind) == (0, "o") else unit
+        return self._change(self._model.unit(layer, kind))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
+def without_numbers(unit: Unit) -> Unit:
+    """The same; `o` of the first layer makes numbers that are none."""
+    return replace(unit, scales=np.full_like(unit.scales, np.nan)) if unit.ref.name == "0.o" else unit
+
+
 def test_a_row_that_is_not_finite_ends_the_pass_as_ever(models: dict[str, StoredModel]) -> None:
     """It turns up between two requests."""
-    model: Any = Damaged(models["llama"])
+    model: Any = Changed(models["llama"], without_numbers)
     with session(model, "strict", [honest]) as (swarm, decoder):
         with pytest.raises(PartError) as caught:
             decoder.forward([1], decoder.new_cache())
@@ -264,10 +271,93 @@ def test_a_request_that_libzmq_does_not_take_is_computed_here(
         if peer.requests == number:
             peer.channel.stop_taking()
 
-    with session(model, "strict", [hangs_up], IMPATIENT) as (swarm, decoder):
+    with session(model, "strict", [hangs_up]) as (swarm, decoder):
         assert logits(decoder) == logits(local(model))
         assert len(outcomes) == number and outcomes.sent == number - 1
         assert outcomes[-1] is not None and outcomes[-1].is_shared and not outcomes[-1].is_sent
         assert swarm.manager.counts.verified == number
         assert_all_done(swarm)
         assert_no_pad_twice(swarm)
+
+
+@pytest.mark.parametrize("number", [2, 3, 7])
+def test_where_the_weights_are_not_here_another_lane_gets_it_with_fresh_pads(
+    models: dict[str, StoredModel], outcomes: Outcomes, number: int
+) -> None:
+    model = models["llama"]
+
+    def hangs_up(peer: ScriptedPeer, message_id: int, request: Linear) -> None:
+        honest(peer, message_id, request)
+        if peer is first and peer.requests == number:
+            peer.channel.stop_taking()
+
+    with session(model, "split", [hangs_up, honest]) as (swarm, decoder):
+        thin: Any = Changed(model, lambda unit: unit if unit.ref.layer is None else replace(unit, held=None))
+        _guard, first, _other_guard, second = swarm.peers
+        second.session.leaving = True  # rows of this pass rely on the first
+        checks = swarm.manager.gate.checks
+        checks._kept = {unit.ref: checks.of(unit) for unit in swarm.units}.get
+        executor = HybridExecutor(KERNELS, swarm.manager, swarm.interrupt, Placement(frozenset(LAYER_KINDS)))
+        swarm.manager.look_around = lambda: setattr(second.session, "leaving", False)
+        decoder = Decoder.of_units(thin, KERNELS, executor)
+        assert logits(decoder) == logits(local(model))
+        assert len(first.linears) == number and second.linears
+        assert any(one is not None and one.is_shared and not one.is_sent for one in outcomes)
+        assert swarm.manager.counts.local == 0
+        assert_no_pad_twice(swarm)
+
+
+def test_the_next_unit_may_be_one_of_another_peer(models: dict[str, StoredModel], outcomes: Outcomes) -> None:
+    model = models["llama"]
+    with session(model, "strict", []) as (swarm, decoder):
+        for kinds in (("qkv", "gate_up"), ("o", "down")):
+            peer = swarm.add_peer(Role.SHARE, honest)
+            covered = frozenset(unit.ref.sha256 for unit in swarm.units if unit.ref.kind in kinds)
+            swarm.manager.add_lane(peer.session, swarm.own_pads, covered)
+        assert logits(decoder) == logits(local(model))
+        exchanges = len(LAYER_KINDS) * model.config.num_layers
+        assert len(outcomes) == exchanges * len(IDS) and outcomes.sent == (exchanges - 1) * len(IDS)
+        assert [len(peer.linears) for peer in swarm.peers] == [exchanges * len(IDS) // 2] * 2
+        assert_all_done(swarm)
+        assert_no_pad_twice(swarm)
+
+
+@pytest.mark.parametrize("honest_before", [0, 3])
+def test_weights_here_that_turn_out_to_be_damaged_are_said_to_be(
+    models: dict[str, StoredModel], honest_before: int
+) -> None:
+    def damaged(unit: Unit) -> None:
+        raise CorruptModelError(f"{unit.ref.name} is damaged")
+
+    with session(models["llama"], "strict", [liar(LIES["one more"], honest_before)]) as (swarm, decoder):
+        swarm.manager.gate.recheck = damaged
+        with pytest.raises(CorruptModelError, match="is damaged"):
+            logits(decoder)
+
+
+def test_a_peer_is_not_charged_for_the_layers_of_this_device(
+    models: dict[str, StoredModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long they take, its answer was there before."""
+    model, long_s = models["llama"], 1000.0
+    wait, heard = DirectAnswers.wait, list[tuple[float, float]]()
+
+    def slow_layers(self: DirectAnswers, *args: Any) -> Any:
+        outcome = wait(self, *args)
+        return outcome if outcome.ahead is None else replace(outcome, ahead=replace(outcome.ahead, layers_s=long_s))
+
+    monkeypatch.setattr(DirectAnswers, "wait", slow_layers)
+    with session(model, "strict", [honest]) as (swarm, decoder):
+        (peer,) = swarm.peers
+        cache, started = decoder.new_cache(), swarm.manager.now()
+
+        def notes(record: ChunkRecord) -> None:
+            if record.state is ChunkState.SENT:
+                heard.append((record.sent_at, peer.session.heard_at))
+
+        swarm.manager._on_change = notes
+        decoder.forward([IDS[0]], cache)
+        ended = swarm.manager.now()
+        assert len(heard) == len(LAYER_KINDS) * model.config.num_layers
+        for sent_at, heard_at in heard[1:]:
+            assert started <= heard_at <= ended and sent_at - heard_at >= long_s

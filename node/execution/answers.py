@@ -131,11 +131,11 @@ class Answers:
         if request.owner.arrived(request):
             self._timings.add("peers", min(compute_us / 1e6, now - request.sent_at))  # what was waited for
 
-    def settled(self, peer: SessionPeer, request: Request, outcome: Outcome) -> None:
-        """The only answer that a peer owed came and was right; its rows are merged already."""
+    def settled(self, peer: SessionPeer, request: Request, outcome: Outcome, now: float) -> None:
+        """The only answer that a peer owed came and was right; its rows were merged at `now`."""
         peer.in_flight.clear()
         peer.channel.took(outcome.num_bytes, FRAMES_OF_RESULT)
-        self._arrived(request, outcome.compute_us, self._now())
+        self._arrived(request, outcome.compute_us, now)
         self._timings.add("verify", outcome.verify_s)
         self._timings.add("merge", outcome.merge_s)
 

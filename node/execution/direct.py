@@ -36,8 +36,8 @@ from protocol.linear.verification import DIGEST_DOMAIN, UnitCheck
 
 MAX_WATCHED = 8
 """Descriptors that may end a wait, as in direct.c."""
-MAX_EXPECTED = 4096
-"""Most kinds of answers that are prepared: more than a large model's units have."""
+MAX_EXPECTED = 16384
+"""Most kinds of answers that are prepared, by unit and peer; where there are more, all are prepared anew."""
 _FD = int(zmq.FD)
 
 
@@ -169,8 +169,10 @@ class DirectAnswers:
     def _prepared(self, ahead: Ahead) -> tuple[Any, tuple[Any, ...]]:
         """`struct continuation *`, and what it points to."""
         then, at, to, read = self._continuation, ahead.passage.at, ahead.passage.to, self._ffi.from_buffer
-        if not ahead.rows.shape == ahead.pads.shape == ahead.share.shape or not ahead.rows.flags.c_contiguous:
-            raise ValueError(f"rows {ahead.rows.shape}, pads {ahead.pads.shape} and share differ")
+        if not ahead.rows.shape == ahead.pads.shape == ahead.share.shape:
+            raise ValueError(f"rows {ahead.rows.shape}, pads {ahead.pads.shape} and share {ahead.share.shape}")
+        if ahead.rows.dtype != np.int16 or not ahead.rows.flags.c_contiguous:
+            raise ValueError(f"rows of {ahead.rows.dtype}: they are written where they are")
         socket = ahead.channel.socket
         assert socket is not None and not socket.closed, "its connection stands"
         kept = (

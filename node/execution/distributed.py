@@ -42,10 +42,11 @@ def execute_distributed(
 
 class LayerUnderWay:
     """One linear layer of a wave, whose chunks are sent when it is made. Its rows must not change before it is
-    settled. Where they are not there yet, it is prepared as far as that goes; `settle_onward` brings them.
+    settled.
 
     Args:
-        rows: all rows of the wave.
+        rows: all rows of the wave. None: they are not there yet, and `settle_onward` brings them; until then it is
+            prepared as far as that goes.
 
     Raises:
         PassCancelledError: the pass was cancelled.
@@ -76,7 +77,8 @@ class LayerUnderWay:
         return sums
 
     def settle_onward(self, wanted: Wanted) -> Progress:
-        """The same for rows that may go on by themselves; also what was prepared for the unit that they want then."""
+        """The sums of rows that may go on by themselves, and what was prepared for the unit that they want then;
+        raises as `execute_distributed`."""
         assert wanted.unit is self._unit, "units are wanted in the order in which they were prepared"
         if self._rows is None:
             try:

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from node.execution.chunk import ChunkRecord, ChunkState
-from node.execution.direct import Ahead, Outcome, can_settle, direct_answers
+from node.execution.direct import Ahead, AheadOutcome, Outcome, can_settle, direct_answers
 from node.execution.lane import Lane
 from node.execution.pads.batch import Ticket
 from node.execution.patience import Service
@@ -74,6 +74,7 @@ class Exchanges:
 
     def prepare(self, record: ChunkRecord, unit: Unit) -> Prepared | None:
         """Take the pads of a chunk of which nothing else is there; None where it must go the usual way."""
+        self.keep_books()
         manager, chunk = self._manager, record.chunk
         lane = None if record.lane is None else manager.lanes[record.lane]
         if lane is None or lane.plain or not lane.usable or manager.patience.used_up:
@@ -91,9 +92,10 @@ class Exchanges:
         return Prepared(record, lane, ticket, manager.roster.losses, request, header, share)
 
     def is_good(self, prepared: Prepared) -> bool:
-        """Whether the pads of a chunk that was prepared may be used now: no connection has broken since, after which
-        another copy of this device might use them, too."""
-        return prepared.losses == self._manager.roster.losses and prepared.lane.usable
+        """Whether a chunk that was prepared may be sent now: its lane is usable, its guard has not refused its pads,
+        and no connection has broken since they were taken, after which another copy of this device might use them."""
+        is_ours = prepared.losses == self._manager.roster.losses
+        return is_ours and prepared.lane.usable and not prepared.ticket.failed
 
     def settle(
         self, record: ChunkRecord, request: Request, then: Continuation | None, prepared: Prepared | None
@@ -114,48 +116,51 @@ class Exchanges:
         if timeout_s <= 0:
             return None
         ahead = None
-        if then is not None and prepared is not None and not prepared.ticket.failed and self.is_good(prepared):
+        if then is not None and prepared is not None and self.is_good(prepared):
             channel, pads = prepared.lane.share_peer.channel, prepared.ticket.pads
             ahead = Ahead(channel, prepared.header, then.passage, then.rows, pads, prepared.share)
         check = manager.gate.checks.known(request.unit)
+        began = manager.now()
         outcome = direct.wait(peer.channel, request, check, products, manager.wakes, timeout_s, ahead)
         manager.waited(peer, outcome.waited_s, timeout_s)
+        heard_at = began + outcome.waited_s + outcome.verify_s + outcome.merge_s
         if outcome.sums is not None:
-            self._settled(record, lane, request, outcome)
+            self._settled(record, lane, request, outcome, heard_at)
         elif outcome.frames is not None:
             manager.answers.read(peer, outcome.frames)
         if outcome.ahead is None or prepared is None:
             return outcome.sums
-        self._went_on(prepared, outcome)
+        self._went_on(prepared, outcome.ahead, heard_at)
         return outcome.ahead.went_on
 
-    def _settled(self, record: ChunkRecord, lane: Lane, request: Request, outcome: Outcome) -> None:
+    def _settled(self, record: ChunkRecord, lane: Lane, request: Request, outcome: Outcome, heard_at: float) -> None:
+        """
+        Args:
+            heard_at: when the rows were there. What this device did with them since is not its peer's time.
+        """
         manager, peer = self._manager, lane.share_peer
-        manager.answers.settled(peer, request, outcome)
-        now = manager.now()
-        exchange = peer.heard(request, outcome.compute_us, now, manager.has_waited)
+        manager.answers.settled(peer, request, outcome, heard_at)
+        exchange = peer.heard(request, outcome.compute_us, heard_at, manager.has_waited)
         measured = exchange if peer.is_measured(request) else None
-        self._unbooked.append((lane, measured, Service.of(record, now)))
+        self._unbooked.append((lane, measured, Service.of(record, heard_at)))
         manager.settled(record)
 
-    def _went_on(self, prepared: Prepared, outcome: Outcome) -> None:
-        """The layers have gone on; and what was prepared was sent, unless libzmq did not take it, or they came to
-        something else."""
-        ahead, record, request = outcome.ahead, prepared.record, prepared.request
-        assert ahead is not None, "the layers have gone on"
-        manager = self._manager
+    def _went_on(self, prepared: Prepared, ahead: AheadOutcome, heard_at: float) -> None:
+        """The layers have gone on from `heard_at`; and what was prepared was sent, unless libzmq did not take it, or
+        they came to something else."""
+        manager, record, request = self._manager, prepared.record, prepared.request
         manager.timings.add("share", ahead.share_s)
         manager.timings.add("send", ahead.send_s)
         if ahead.is_shared:
             record.ticket, record.share, record.losses = prepared.ticket, prepared.share, prepared.losses
         if ahead.is_sent:
-            request.sent_at = manager.now()
+            request.sent_at = heard_at + ahead.layers_s + ahead.share_s + ahead.send_s
             was_sent(prepared.lane.share_peer, request)
             prepared.lane.share_peer.channel.gave(len(prepared.header) + prepared.share.nbytes)
             manager.sent(record, prepared.lane, request)
 
     def keep_books(self) -> None:
-        """Note what answers say about their peers: not when they come, but while the next one is waited for."""
+        """Note what answers say about their peers: not when they come, but when the next request is on its way."""
         manager = self._manager
         for lane, exchange, service in self._unbooked:
             if exchange is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from node.kernels.interface import Activation, Int16s, Int64s
+from protocol.discreet import Discreet
 from protocol.linear.field import Floats, Sums, Weights
 
 NUM_UNITS = 4
@@ -133,9 +134,10 @@ class LayerPlace(Struct, frozen=True):
     unit: int
 
 
-class Passage(Struct, frozen=True):
+class Passage(Discreet, Struct, frozen=True):
     """From one unit whose sums come from elsewhere to the next one, for C code that calls `kernel_layer` itself."""
 
+    HIDDEN: ClassVar[tuple[str, ...]] = ("run",)
     run: int
     """Address of the `struct layer_run` of a pass."""
     at: LayerPlace

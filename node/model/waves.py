@@ -26,15 +26,17 @@ def go_through(rows: Asking, executor: LinearExecutor) -> None:
     try:
         wanted = next(rows)
         while True:
-            one = executor.linear_onward(wanted) if following is None else following.settle_onward(wanted)
-            sums, following = one
+            now, following = following, None  # what is being settled cancels itself
+            sums, following = executor.linear_onward(wanted) if now is None else now.settle_onward(wanted)
             wanted = rows.send(sums)
     except StopIteration:
         pass
     finally:
-        if following is not None:
-            following.cancel()
-        rows.close()
+        try:
+            if following is not None:
+                following.cancel()
+        finally:
+            rows.close()
 
 
 def go_through_in_waves(waves: Sequence[Asking], firsts: Sequence[int], executor: LinearExecutor) -> None:

@@ -10,7 +10,7 @@ enum { MAX_WATCHED = 8, ANSWER_PARTS = 2, REQUEST_PARTS = 2 };
 
 enum {
     EARLY_NS = 100000, LATE_NS = 150000, /* an answer is watched for from before its usual time to after it */
-    MOST_WATCHED_NS = 10000000,          /* not where that is so late */
+    MOST_WATCHED_NS = 1000000,           /* not where that is so late: no gain was measured */
     RESTED_WAITS = 64,                   /* nor for so many waits, once another thread wanted the core */
 };
 
@@ -132,7 +132,8 @@ static int settle(struct direct *direct, struct answer *answer) {
     return 1;
 }
 
-/* Sends a request without waiting; 0 where libzmq does not take it now. */
+/* Sends a request without waiting; 0 where libzmq does not take it now, or there is no memory. Of a message whose
+   first part was taken, libzmq takes every part, or the connection has ended. */
 static int send_request(struct direct *direct, const struct continuation *then) {
     const struct calls *calls = &direct->calls;
     struct part parts[REQUEST_PARTS];
@@ -176,8 +177,8 @@ static void go_on(struct direct *direct, const int32_t *sums, struct continuatio
     then->send_ns = now_ns() - shared;
 }
 
-/* When to watch for an answer: about when answers of its kind usually come, as waking up takes a thread longer than
-   that. Not where another thread wanted the core of late, nor where it would gain nothing. */
+/* When to watch for an answer: about when answers of its kind usually come, because a thread that sleeps wakes up late.
+   Not where another thread wanted the core of late, nor where it would gain little. */
 static struct watch watch_for(struct direct *direct, const struct answer *answer, int64_t started) {
     struct watch watch = {0};
     if (!direct->may_watch || answer->usual_ns > MOST_WATCHED_NS) return watch;
