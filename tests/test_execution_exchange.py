@@ -335,6 +335,17 @@ def test_weights_here_that_turn_out_to_be_damaged_are_said_to_be(
             logits(decoder)
 
 
+def test_what_was_prepared_with_pads_that_were_refused_is_not_sent(models: dict[str, StoredModel]) -> None:
+    with session(models["llama"], "split", [honest]) as (swarm, _decoder):
+        manager, unit = swarm.manager, swarm.units[0]
+        manager.begin_step(1, swarm.units)
+        (record,) = manager.plan(unit).records
+        prepared = manager.exchanges.prepare(record, unit)
+        assert prepared is not None and manager.exchanges.is_good(prepared)
+        prepared.ticket.batches[0][0].failed = True
+        assert not manager.exchanges.is_good(prepared)
+
+
 def test_a_peer_is_not_charged_for_the_layers_of_this_device(
     models: dict[str, StoredModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
