@@ -22,12 +22,10 @@ from node.kernels.layers import Passage
 from node.model.linear import WentOn
 from node.native.library import Native, native
 from node.native.mail import whole_message
-from node.process.allowance import available_cores
 from node.transport.channel import Channel
 from node.transport.poller import Descriptor
 from protocol.discreet import Discreet
 from protocol.envelope import Frame
-from protocol.identity import PeerId
 from protocol.limits import FREIVALDS_VECTORS
 from protocol.linear.field import Elements, Sums
 from protocol.linear.messages import ChunkBinding, LinearResult
@@ -36,8 +34,8 @@ from protocol.linear.verification import DIGEST_DOMAIN, UnitCheck
 
 MAX_WATCHED = 8
 """Descriptors that may end a wait, as in direct.c."""
-MAX_EXPECTED = 16384
-"""Most kinds of answers that are prepared, by unit and peer; where there are more, all are prepared anew."""
+MAX_EXPECTED = 4096
+"""Most kinds of answers that are prepared: more than a large model's units have."""
 _FD = int(zmq.FD)
 
 
@@ -109,15 +107,15 @@ class DirectAnswers:
 
     def __init__(self, found: Native) -> None:
         self._native, self._ffi, self._lib = found, found.ffi, found.lib
-        direct = self._lib.direct_new(found.calls, available_cores() > 1)
+        direct = self._lib.direct_new(found.calls)
         if direct == self._ffi.NULL:
             raise MemoryError("no memory for the state of a wait")
         self._direct = self._ffi.gc(direct, self._lib.direct_free)
         self._ways: WeakKeyDictionary[Channel, tuple[int, int, Any]] = WeakKeyDictionary()
         """By channel: its generation, the descriptor that wakes, and the `struct way *` that both belong to."""
         self._continuation = self._ffi.new("struct continuation *")
-        self._expected: dict[tuple[PeerId, bytes, int, int, int], _Expected] = {}
-        """By peer, unit, tiles and rows."""
+        self._expected: dict[tuple[bytes, int, int, int], _Expected] = {}
+        """By unit, tiles and rows."""
         self._numbers = self._ffi.typeof("uint32_t[]")
         self._integers = self._ffi.typeof("int32_t[]")
         self._shorts = self._ffi.typeof("int16_t[]")
@@ -141,7 +139,7 @@ class DirectAnswers:
             wakes: a descriptor that ends the wait.
             ahead: what is sent once the sums are there.
         """
-        expected = self._of(channel.peer_id, request.binding, check)
+        expected = self._of(request.binding, check)
         if products.shape != expected.shape or request.inputs.shape != (expected.shape[0], expected.num_inputs):
             return Outcome(0.0)
         answer, sums, read = expected.answer, np.empty(products.shape, np.int32), self._ffi.from_buffer
@@ -195,9 +193,9 @@ class DirectAnswers:
         went_on = WentOn(then.reached, then.code)
         return AheadOutcome(went_on, bool(then.is_shared), bool(then.is_sent), *seconds)
 
-    def _of(self, peer_id: PeerId, binding: ChunkBinding, check: UnitCheck) -> _Expected:
+    def _of(self, binding: ChunkBinding, check: UnitCheck) -> _Expected:
         """What answers to such requests have in common."""
-        key = peer_id, binding.unit, binding.tile_start, binding.tile_end, binding.num_rows
+        key = binding.unit, binding.tile_start, binding.tile_end, binding.num_rows
         expected = self._expected.get(key)
         if expected is not None and expected.check is check:
             return expected

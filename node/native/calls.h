@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #endif
 #include <poll.h>
-#include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,47 +106,19 @@ static int has_message(const struct calls *calls, void *socket) {
 
 enum waited { WAITED_MESSAGE, WAITED_NEWS, WAITED_NOTHING };
 
-/* When a wait looks again and again instead of sleeping, because a message is expected. */
-struct watch {
-    int64_t from_ns, until_ns;
-    int is_crowded; /* set where another thread took the core meanwhile, which ended it */
-};
-
-enum { CROWDED_NS = 150000 }; /* a look that takes so long: threads of libzmq need less */
-
-/* As poll, but for nanoseconds where the system can wait so exactly. */
-static int poll_ns(struct pollfd *polled, int num_polled, int64_t wait_ns) {
-#ifdef __linux__
-    struct timespec wait = {.tv_sec = wait_ns / 1000000000, .tv_nsec = wait_ns % 1000000000};
-    return ppoll(polled, (nfds_t)num_polled, &wait, NULL);
-#else
-    return poll(polled, (nfds_t)num_polled, (int)((wait_ns + 999999) / 1000000));
-#endif
-}
-
 /* Waits until a message can be taken (at once where one is there); WAITED_NEWS: another of the descriptors became
    readable first; WAITED_NOTHING: the time is over, or a signal came.
 
-   polled: the socket's own descriptor first; it becomes readable when something changes, not while it stays so.
-   watch: NULL, or when to look without sleeping; other descriptors are then looked at afterwards. */
+   polled: the socket's own descriptor first; it becomes readable when something changes, not while it stays so. */
 static enum waited wait_message(const struct calls *calls, struct mail *mail, void *socket, int most,
-                                struct pollfd *polled, int num_polled, int64_t until_ns, struct watch *watch) {
+                                struct pollfd *polled, int num_polled, int64_t until_ns) {
     mail_drop(calls, mail);
     for (;;) {
         if (has_message(calls, socket) && mail_take(calls, mail, socket, most)) return WAITED_MESSAGE;
-        int64_t now = now_ns(), left_ns = until_ns - now;
+        int64_t left_ns = until_ns - now_ns();
         if (left_ns <= 0) return WAITED_NOTHING;
-        if (watch && !watch->is_crowded && now < watch->until_ns) {
-            if (now >= watch->from_ns) {
-                sched_yield();
-                watch->is_crowded = now_ns() - now >= CROWDED_NS;
-                continue;
-            }
-            if (watch->from_ns < until_ns) left_ns = watch->from_ns - now;
-        }
-        int found = poll_ns(polled, num_polled, left_ns);
-        if (found < 0) return WAITED_NOTHING;
-        for (int i = 1; found && i < num_polled; i++)
+        if (poll(polled, (nfds_t)num_polled, (int)((left_ns + 999999) / 1000000)) <= 0) return WAITED_NOTHING;
+        for (int i = 1; i < num_polled; i++)
             if (polled[i].revents) return WAITED_NEWS;
     }
 }

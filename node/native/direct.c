@@ -8,12 +8,6 @@ all, which decides what it means. So nothing passes here that would not pass the
 
 enum { MAX_WATCHED = 8, ANSWER_PARTS = 2, REQUEST_PARTS = 2 };
 
-enum {
-    EARLY_NS = 100000, LATE_NS = 150000, /* an answer is watched for from before its usual time to after it */
-    MOST_WATCHED_NS = 1000000,           /* not where that is so late: no gain was measured */
-    RESTED_WAITS = 64,                   /* nor for so many waits, once another thread wanted the core */
-};
-
 /* Where an answer comes from. */
 struct way {
     void *socket;
@@ -38,7 +32,6 @@ struct answer {
     int64_t hash_ns;                 /* of verify_ns */
     uint32_t compute_us;
     size_t num_bytes;                /* of the answer */
-    int64_t usual_ns;                /* how long waits for such answers have taken; 0 before the first */
 };
 
 /* What is done with the sums: layers go on with them (layer.h) to the next unit that others compute, and its share is
@@ -68,16 +61,11 @@ struct direct {
     struct calls calls;
     struct mail mail;
     struct scratch scratch;
-    int may_watch; /* whether there are cores for it */
-    int rests;     /* so many waits are not watched */
 };
 
-static struct direct *direct_new(const struct calls *calls, int may_watch) {
+static struct direct *direct_new(const struct calls *calls) {
     struct direct *direct = calloc(1, sizeof *direct);
-    if (direct) {
-        direct->calls = *calls;
-        direct->may_watch = may_watch;
-    }
+    if (direct) direct->calls = *calls;
     return direct;
 }
 
@@ -177,21 +165,6 @@ static void go_on(struct direct *direct, const int32_t *sums, struct continuatio
     then->send_ns = now_ns() - shared;
 }
 
-/* When to watch for an answer: about when answers of its kind usually come, because a thread that sleeps wakes up late.
-   Not where another thread wanted the core of late, nor where it would gain little. */
-static struct watch watch_for(struct direct *direct, const struct answer *answer, int64_t started) {
-    struct watch watch = {0};
-    if (!direct->may_watch || answer->usual_ns > MOST_WATCHED_NS) return watch;
-    if (direct->rests) {
-        direct->rests--;
-        return watch;
-    }
-    int64_t early = answer->usual_ns - EARLY_NS;
-    watch.from_ns = started + (early > 0 ? early : 0);
-    watch.until_ns = watch.from_ns + EARLY_NS + LATE_NS;
-    return watch;
-}
-
 /* Waits for a message. DIRECT_MERGED: it was the answer, and `sums` are exact; `then` (or NULL) says how far the rows
    have gone on with them. DIRECT_MESSAGE: it is another, or wrong; its first parts are kept until the next call.
    DIRECT_NEWS: a watched descriptor became readable first. DIRECT_NOTHING: the time is over, or a signal came. */
@@ -201,15 +174,12 @@ static int direct_wait(struct direct *direct, const struct way *way, struct answ
     int64_t started = now_ns();
     for (int i = 0; i < way->num_watched; i++)
         polled[1 + i] = (struct pollfd){.fd = way->watched[i], .events = POLLIN};
-    struct watch watch = watch_for(direct, answer, started);
     enum waited waited = wait_message(&direct->calls, &direct->mail, way->socket, ANSWER_PARTS, polled,
-                                      1 + way->num_watched, started + answer->timeout_ns, &watch);
+                                      1 + way->num_watched, started + answer->timeout_ns);
     answer->waited_ns = now_ns() - started;
-    if (watch.is_crowded) direct->rests = RESTED_WAITS;
     if (waited != WAITED_MESSAGE) return waited == WAITED_NEWS ? DIRECT_NEWS : DIRECT_NOTHING;
     if (!settle(direct, answer)) return DIRECT_MESSAGE;
     direct_drop(direct);
-    answer->usual_ns += answer->usual_ns ? (answer->waited_ns - answer->usual_ns) / 8 : answer->waited_ns;
     if (then) go_on(direct, answer->sums, then);
     return DIRECT_MERGED;
 }

@@ -223,7 +223,7 @@ static int shares_serve(struct shares *shares, struct visit *visit) {
     shares_drop(shares);
     for (;;) {
         enum waited waited = wait_message(&shares->calls, &shares->mail, visit->socket, SHARE_PARTS, polled,
-                                          1 + visit->num_listened, until < limit ? until : limit, NULL);
+                                          1 + visit->num_listened, until < limit ? until : limit);
         if (waited != WAITED_MESSAGE) return waited == WAITED_NEWS ? SHARES_NEWS : SHARES_QUIET;
         const uint8_t *bound;
         const struct share_kind *kind = kind_of(shares, visit, &bound);
