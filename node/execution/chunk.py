@@ -115,7 +115,7 @@ class ChunkRecord(Discreet, Struct):
     ahead_s: float = 0.0
     """What its peers may take for everything that they were asked before it."""
     losses: int = 0
-    """How many connections of the session had broken when its share was made."""
+    """How many connections of the session had broken when the pads of its share were taken."""
     number: int = field(default_factory=next_number)
     """A number that is unique in this process, by which interfaces tell chunks apart."""
     share: Elements | None = None

@@ -42,8 +42,6 @@ class Prepared(Discreet, Struct, frozen=True):
     record: ChunkRecord
     lane: Lane
     ticket: Ticket
-    losses: int
-    """How many connections of the session had broken when its pads were taken."""
     request: Request
     header: Frame
     """First frame of the request."""
@@ -83,18 +81,19 @@ class Exchanges:
             return None
         manager.gate.expect(unit)
         started = time.perf_counter()
+        record.losses = manager.roster.losses
         ticket = lane.pads.take(unit, chunk.num_rows, chunk.num_sent)
         ticket.complete()
         manager.timings.since("pads", started)
         share = np.empty(ticket.pads.shape, np.uint32)
         request = share_request(lane.share_peer, manager.model_id, manager.owner_of(record), share)
         header = header_of_share(request.binding, request.id, unit.ref.num_inputs)
-        return Prepared(record, lane, ticket, manager.roster.losses, request, header, share)
+        return Prepared(record, lane, ticket, request, header, share)
 
     def is_good(self, prepared: Prepared) -> bool:
         """Whether a chunk that was prepared may be sent now: its lane is usable, its guard has not refused its pads,
         and no connection has broken since they were taken, after which another copy of this device might use them."""
-        is_ours = prepared.losses == self._manager.roster.losses
+        is_ours = prepared.record.losses == self._manager.roster.losses
         return is_ours and prepared.lane.usable and not prepared.ticket.failed
 
     def settle(
@@ -152,7 +151,7 @@ class Exchanges:
         manager.timings.add("share", ahead.share_s)
         manager.timings.add("send", ahead.send_s)
         if ahead.is_shared:
-            record.ticket, record.share, record.losses = prepared.ticket, prepared.share, prepared.losses
+            record.ticket, record.share = prepared.ticket, prepared.share
         if ahead.is_sent:
             request.sent_at = heard_at + ahead.layers_s + ahead.share_s + ahead.send_s
             was_sent(prepared.lane.share_peer, request)

@@ -129,7 +129,7 @@ def noted_waits() -> Iterator[list[tuple[UnitKind, float, Outcome]]]:
         noted.append((request.unit.kind, time.perf_counter(), outcome))
         return outcome
 
-    DirectAnswers.wait = watched  # type: ignore
+    DirectAnswers.wait = watched  # type: ignore[assignment, method-assign]
     try:
         yield noted
     finally:

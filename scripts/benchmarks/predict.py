@@ -47,7 +47,7 @@ SHAPES = {
 LINKS = {"1gbit-0.3ms": (125e6, 0.0003), "1gbit-20ms": (125e6, 0.020), "100mbit-20ms": (12.5e6, 0.020)}
 """Bytes a second, and the round trip in seconds."""
 EXCHANGE_S = 0.001
-"""An exchange on one machine without its kernel (`scripts/bench exchange`)."""
+"""An exchange on one machine without its kernel (`scripts/bench exchange --shape 1.1b`)."""
 CPU, GPU = (17e9, 45e9), (0.3e12, 17e12)
 """Multiply-accumulates a second with one row, for which all weights are read, and with many."""
 FLOATS = Line(0.0002, 0.00002)

@@ -39,7 +39,7 @@ EXCHANGES: tuple[Mutant, ...] = (
         "prepared-pads-outlive-a-connection",
         "Pads that were taken before a connection broke are never used.",
         EXCHANGE,
-        "        is_ours = prepared.losses == self._manager.roster.losses\n",
+        "        is_ours = prepared.record.losses == self._manager.roster.losses\n",
         "        is_ours = True\n",
         f"{TESTS}::test_pads_that_were_taken_before_a_connection_broke_are_never_used",
     ),
